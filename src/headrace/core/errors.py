@@ -1,0 +1,132 @@
+"""Every error that may leave a `Backend`, as one drawn tree.
+
+    HeadraceError
+    |-- InvalidRequest        400  the caller's mistake; `param` names the field
+    |   |-- UnsupportedField  400  a field of the protocol that Headrace does not support yet
+    |   `-- ContextTooLong    400  prompt (+ max_tokens) can never fit the model's context or the page pool
+    |-- Unauthenticated       401  no key, or a key nobody issued
+    |-- Forbidden             403  a valid key without the scope
+    |-- NotFound              404  no such route, model or object
+    |-- PayloadTooLarge       413
+    |-- RateLimited           429  retryable, after `retry_after_s`
+    |-- DeadlineExceeded      408  the request's own time limit passed; retryable
+    |-- Overloaded            503  queue full; retryable
+    |-- Unavailable           503  starting, draining or stopped; retryable
+    |-- EngineFault           500  our defect; retryable, because it fails one batch and not the engine
+    `-- ModelFileError        500  a model file that cannot be read or trusted (start-up)
+
+Each class carries `code` (stable, machine readable), `status` (HTTP) and `retryable`. Messages say what, which value, and
+what to do. Only `api` turns these into a protocol's error shape.
+"""
+
+
+class HeadraceError(Exception):
+    """Root of all errors that callers of a backend may see."""
+
+    code = "internal_error"
+    status = 500
+    retryable = False
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(HeadraceError):
+    """The request itself is wrong; sending it again unchanged cannot help."""
+
+    code = "invalid_value"
+    status = 400
+
+
+class UnsupportedField(InvalidRequest):
+    """A field that the protocol knows and Headrace does not (yet): refused by name, never ignored."""
+
+    code = "unsupported_parameter"
+
+
+class ContextTooLong(InvalidRequest):
+    """Prompt and answer can never fit the model's context length or the page pool."""
+
+    code = "context_length_exceeded"
+
+
+class Unauthenticated(HeadraceError):
+    """No credentials, or credentials that nobody issued."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class Forbidden(HeadraceError):
+    """Credentials are valid but lack the scope."""
+
+    code = "insufficient_scope"
+    status = 403
+
+
+class NotFound(HeadraceError):
+    """No such route, model or object."""
+
+    code = "not_found"
+    status = 404
+
+
+class PayloadTooLarge(HeadraceError):
+    """The body is larger than the configured limit."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class RateLimited(HeadraceError):
+    """A limit of the caller's own is reached."""
+
+    code = "rate_limit_exceeded"
+    status = 429
+    retryable = True
+
+
+class DeadlineExceeded(HeadraceError):
+    """The request's time limit passed before it finished."""
+
+    code = "deadline_exceeded"
+    status = 408
+    retryable = True
+
+
+class Overloaded(HeadraceError):
+    """The queue is full: refused at once rather than left to wait without an end."""
+
+    code = "overloaded"
+    status = 503
+    retryable = True
+
+
+class Unavailable(HeadraceError):
+    """Starting, draining or stopped."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+
+
+class EngineFault(HeadraceError):
+    """A defect of ours met this request's batch; the engine itself goes on."""
+
+    code = "engine_fault"
+    status = 500
+    retryable = True
+
+
+class ModelFileError(HeadraceError):
+    """A model file that is missing, truncated, corrupt, absurd or of an unsupported kind."""
+
+    code = "model_file_error"
+    status = 500

@@ -1,0 +1,110 @@
+"""What a backend says while it works: a stream of frozen values.
+
+Legal order for one request (`api` holds the same table per protocol):
+
+    Started  (TextDelta | ReasoningDelta | ToolCallDelta)*  ChoiceFinished  ...  Finished
+
+`Started` comes first and once. Deltas of different choices interleave; after its `ChoiceFinished` a choice is silent;
+`Finished` is last and follows the `ChoiceFinished` of every choice. Instead of `Finished` a stream may end by raising
+one `HeadraceError`, or by the consumer closing it. `Raw` carries same-dialect bytes untouched.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a choice ended."""
+
+    STOP = "stop"  # end-of-turn token, stop token or stop string
+    LENGTH = "length"  # max_tokens or the model's context
+    TOOL_CALLS = "tool_calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `cached_tokens` counts prompt tokens whose keys and values were really reused."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request was admitted; digests name what it runs on (model, template, adapter), tagged `sha256:...`."""
+
+    request_id: str
+    model: str
+    prompt_tokens: int
+    cached_tokens: int = 0
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One sampled token with its log-probability (natural log) and the best alternatives, best first."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+    alternatives: tuple[tuple[str, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More answer text. `num_tokens` may be 0 (text released late) and `text` may be empty (half a character held)."""
+
+    choice: int
+    text: str
+    num_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of the model's reasoning, kept apart from the answer."""
+
+    choice: int
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call: id and name on its first piece, argument text on all."""
+
+    choice: int
+    index: int
+    arguments: str
+    num_tokens: int
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFinished:
+    """One choice ended; `stop_match` is the stop string that ended it, if one did."""
+
+    choice: int
+    reason: FinishReason
+    stop_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All choices ended and everything the request held is free again."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes of a protocol that pass through unread; only between a codec and a provider of the same dialect."""
+
+    dialect: str
+    data: bytes
+
+
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished | Finished | Raw

@@ -1,0 +1,208 @@
+"""A neutral request: what every protocol decodes to and every backend understands. Values only.
+
+Wire names (OpenAI, Anthropic, ...) stop in `api`; token ids begin in `engine`. Validation of ranges lives in
+`Sampling.check` and `Limits.check`, because every protocol needs the same answer for the same bad number.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from headrace.core.errors import InvalidRequest
+
+MAX_CHOICES = 128
+MAX_STOP_STRINGS = 16
+MAX_STOP_BYTES = 1024
+
+
+class Task(StrEnum):
+    """What is asked of the model, so that every policy covers every route."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    SCORE = "score"
+    COUNT = "count"
+
+
+class Role(StrEnum):
+    """Who speaks in a message."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A run of text inside a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call the assistant made in an earlier turn; `arguments` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. Parts are text only until a model that takes more is served."""
+
+    role: Role
+    parts: tuple[TextPart, ...] = ()
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined without a separator."""
+        return "".join(part.text for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. `temperature` 0 is greedy.
+
+    Candidates are cut in this order: logits / temperature, then top-k, then top-p on what is left renormalised, then
+    min-p relative to the largest. `seed` None means that the server picks one and reports nothing.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    num_choices: int = 1
+
+    def check(self) -> None:
+        """Raise InvalidRequest naming the field, the value and the allowed range."""
+        _number("temperature", self.temperature, 0.0, 100.0)
+        _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _number("top_k", self.top_k, 0, 2**31 - 1)
+        _number("n", self.num_choices, 1, MAX_CHOICES)
+        if self.seed is not None:
+            _number("seed", self.seed, -(2**63), 2**64 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When an answer ends. `max_tokens` None means as much as the context allows; `deadline_s` counts from arrival."""
+
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    deadline_s: float | None = None
+
+    def check(self) -> None:
+        """Raise InvalidRequest naming the field, the value and the allowed range."""
+        if self.max_tokens is not None:
+            _number("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        if len(self.stop) > MAX_STOP_STRINGS:
+            raise InvalidRequest(
+                f"stop: {len(self.stop)} strings given; at most {MAX_STOP_STRINGS} are allowed.", param="stop"
+            )
+        for text in self.stop:
+            if not text:
+                raise InvalidRequest("stop: an empty string would stop every answer at once; remove it.", param="stop")
+            if len(text.encode("utf-8", "surrogatepass")) > MAX_STOP_BYTES:
+                raise InvalidRequest(f"stop: a string is longer than {MAX_STOP_BYTES} bytes; shorten it.", param="stop")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheHints:
+    """What the caller says about reuse. `salt` separates prefix caches inside one tenant."""
+
+    salt: str = ""
+
+
+class FormatKind(StrEnum):
+    """The shapes an answer can be constrained to."""
+
+    TEXT = "text"
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """A constraint on the answer's form; `schema` is set for JSON_SCHEMA."""
+
+    kind: FormatKind = FormatKind.TEXT
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """On whose behalf a request runs; `tenant` is the isolation boundary of every cache and budget."""
+
+    tenant: str = "local"
+    user: str | None = None
+    agent: str | None = None
+    scopes: frozenset[str] = frozenset({"generate"})
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One piece of work for a backend.
+
+    Exactly one of `messages`, `prompt` and `tokens` is given: a conversation for the chat template, raw text, or ids of
+    the model's own vocabulary. `logprobs` is None (off) or the number of alternatives per position.
+    """
+
+    id: str
+    model: str
+    task: Task = Task.GENERATE
+    messages: tuple[Message, ...] | None = None
+    prompt: str | None = None
+    tokens: tuple[int, ...] | None = None
+    tools: tuple[Tool, ...] = ()
+    sampling: Sampling = Sampling()
+    limits: Limits = Limits()
+    response_format: ResponseFormat = ResponseFormat()
+    logprobs: int | None = None
+    cache: CacheHints = CacheHints()
+    principal: Principal = Principal()
+    session: str | None = None
+    parent: str | None = None
+
+    def check(self) -> None:
+        """Raise InvalidRequest for what no backend could accept."""
+        given = [name for name in ("messages", "prompt", "tokens") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InvalidRequest(
+                f"exactly one of messages, prompt and tokens is needed; given: {', '.join(given) or 'none'}.",
+                param="messages",
+            )
+        if not getattr(self, given[0]):
+            raise InvalidRequest(f"{given[0]}: must not be empty; give at least one entry.", param=given[0])
+        self.sampling.check()
+        self.limits.check()
+
+
+def _number(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    # Written so that NaN fails every comparison and is refused.
+    inside = (low < value if open_low else low <= value) and value <= high
+    if isinstance(value, bool) or not inside or math.isnan(value):
+        bracket = "(" if open_low else "["
+        raise InvalidRequest(f"{name}: {value!r} is not in {bracket}{low}, {high}]; give a number inside.", param=name)

@@ -1,0 +1,99 @@
+"""The compiled module. Every argument is checked once here, with an exception that names it; inside nothing can read
+out of bounds. All arrays are C-contiguous NumPy arrays; the objects keep what they were given alive."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def cpu_features() -> dict[str, bool]:
+    """What the CPU offers, by name: avx2, fma, f16c, avx512vnni, avxvnni, neon_dotprod ..."""
+
+def variants() -> list[str]:
+    """Kernel variants that can run here, best first."""
+
+def variant() -> str:
+    """The variant in use (HEADRACE_KERNELS=portable|avx2|avx512 forces one; an unavailable one raises at import)."""
+
+def read_bandwidth(threads: Threads, megabytes: int = 256) -> float:
+    """Bytes per second that all threads together read from memory (best of a few passes)."""
+
+class Threads:
+    """A persistent pool of `count` compute threads, the calling one included; tiles are claimed by an atomic counter;
+    waiting spins for `spin_us` microseconds and then parks."""
+
+    def __init__(self, count: int, spin_us: int = 50) -> None: ...
+    @property
+    def count(self) -> int: ...
+    def close(self) -> None:
+        """Stop and join the threads; a step afterwards raises RuntimeError."""
+
+class Matrix:
+    """A packed weight matrix (`kernels.grouped.pack`), 1-D uint8; raises ValueError if its size does not fit its shape."""
+
+    def __init__(self, tiles: NDArray[np.uint8], rows: int, cols: int, bits: int, has_minimum: bool) -> None: ...
+
+class Program:
+    """A plan bound to weights. ValueError names the op and operand that does not fit.
+
+    buffers: (kind, width, rows) per buffer; ops: (kind, ints, floats) as in `plan.SIGNATURES`;
+    vectors: float32 arrays in the order of `Plan.vectors`; cache: (num_layers, num_kv_heads, head_dim).
+    """
+
+    def __init__(
+        self,
+        buffers: list[tuple[int, int, int]],
+        ops: list[tuple[int, list[int], list[float]]],
+        matrices: list[Matrix],
+        vectors: list[NDArray[np.float32]],
+        cache: tuple[int, int, int],
+        vocab_size: int,
+        max_positions: int,
+        logits: int,
+    ) -> None: ...
+    def step(
+        self,
+        threads: Threads,
+        pool: NDArray[np.uint16],  # [num_pages, num_layers, num_kv_heads, 2, head_dim * 32]
+        tokens: NDArray[np.int32],  # [N]
+        starts: NDArray[np.int32],  # [S + 1], offsets of each sequence's tokens in `tokens`
+        contexts: NDArray[np.int32],  # [S], tokens of each sequence already in its pages = position of its first new token
+        page_tables: NDArray[np.int32],  # [S, P]
+        selected: NDArray[np.int32],  # [R], indices into `tokens`
+        logits: NDArray[np.float32] | None = None,  # [R, vocab]: filled when given
+        sampling: dict[str, NDArray[Any]] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+        """Run the plan on one ragged batch, holding no GIL, and sample one token per selected row.
+
+        sampling (arrays of length R): temperature f32 (0 = greedy), top_k i32 (0 = off), top_p f32 (1 = off),
+        min_p f32 (0 = off), seed u64, choice u32, position u32. Returns tokens i32 [R] and the sampled tokens' natural
+        log-probabilities f32 [R] under the unmodified distribution; None if `sampling` is None. Noise: `sampler.h`.
+        """
+
+def sample(threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The sampler alone, on logits [R, vocab]."""
+
+def gumbel_noise(seed: int, choice: int, position: int, first_token: int, count: int) -> NDArray[np.float32]:
+    """The noise the sampler adds for `count` consecutive tokens."""
+
+def linear(x: NDArray[np.float32], matrix: Matrix, variant: str = "") -> NDArray[np.float32]:
+    """x[N, cols] quantised to 8 bits, times the matrix transposed: [N, rows]. For tests and benchmarks."""
+
+def gated(x: NDArray[np.float32], matrix: Matrix, activation: int, variant: str = "") -> NDArray[np.float32]:
+    """The gated feed-forward product [N, rows / 2] in float32. For tests and benchmarks."""
+
+def attention(
+    q: NDArray[np.float32],  # [n, heads * head_dim]: queries at positions context .. context + n - 1
+    pool: NDArray[np.uint16],  # [num_pages, 1, num_kv_heads, 2, head_dim * 32]
+    page_table: NDArray[np.int32],
+    context: int,
+    scale: float,
+    mode: int = 0,
+    window: int = 0,
+    softcap: float = 0.0,
+    variant: str = "",
+) -> NDArray[np.float32]:
+    """One sequence's attention [n, heads * head_dim]; keys and values of all positions are already stored."""
+
+def quantize(x: NDArray[np.float32], variant: str = "") -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+    """Codes [n, padded], scales and sums [n, padded / 32]. For tests."""

@@ -1,0 +1,126 @@
+// The boundary between the executor and the compute kernels: plain functions on views.
+//
+// Ownership: the caller owns every byte, before and after; nothing here allocates, throws or keeps a pointer.
+// Threads: each function computes only the range it is given and is called from many threads at once.
+// Float order: for one output element the sequence of float operations depends on that element alone, never on the
+// range, the number of tokens or the thread, so that results are equal in every batch. Within one variant this holds bit
+// for bit; variants agree with `reference.py` within the limits named in the tests.
+//
+// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI). `best_kernels` picks by CPU features once;
+// HEADRACE_KERNELS=portable|avx2|avx512 forces one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace headrace {
+
+inline constexpr int kGroup = 32;       // columns per quantisation group
+inline constexpr int kTileRows = 16;    // rows per weight tile
+inline constexpr int kPageTokens = 32;  // tokens per KV page
+inline constexpr int kSpanTokens = 512; // attention partials cover key positions [512 i, 512 (i+1)), merged in order
+
+// A packed matrix (layout: grouped.py). Tile t of row block b starts at tiles + (b * groups + t) * tile_bytes.
+struct MatrixView {
+  const uint8_t* tiles;
+  int32_t rows;        // real rows; the last tile may hold padding
+  int32_t row_blocks;  // ceil(rows / 16)
+  int32_t groups;      // padded columns / 32
+  int32_t bits;        // 4 or 8
+  bool has_minimum;
+  int32_t tile_bytes;
+};
+
+// Quantised activations of n tokens: codes [n][width], scales and sums [n][width / 32]; sums = scale * sum of the codes.
+struct Q8View {
+  int8_t* codes;
+  float* scales;
+  float* sums;
+  int32_t width;  // multiple of 32
+};
+
+// Where a product goes: exactly one of f32 and q8.codes is set.
+struct Output {
+  float* f32;       // [n][stride]
+  int64_t stride;   // floats per row of f32
+  Q8View q8;
+};
+
+enum class Activation : int32_t { kSilu = 0, kGeluTanh = 1 };
+
+struct LinearTask {
+  MatrixView matrix;
+  Q8View x;             // first token of the range
+  int32_t num_tokens;
+  int32_t block_begin, block_end;  // row blocks of 16
+  const float* bias;    // [rows] or null
+  float* out;           // first token of the range, [num_tokens][stride]; only real rows are written
+  int64_t stride;
+  bool accumulate;      // out += instead of out =
+};
+
+struct GatedTask {
+  MatrixView matrix;    // 32 gate rows, 32 up rows, alternating: pair p is row blocks 4p .. 4p+3
+  Q8View x;
+  int32_t num_tokens;
+  int32_t pair_begin, pair_end;  // each pair gives 32 output features, i.e. one quantised group
+  Activation activation;
+  Output out;           // first token of the range
+};
+
+// One sequence's keys and values in one layer. Page p of the pool, this layer, KV head h:
+// keys fp16 [head_dim][32] at pool + page_table[p] * page_stride + layer_offset + h * head_stride, values fp16 [32][head_dim]
+// directly behind them. Pages always hold finite numbers (the pool starts at zero, stores clamp), so masked slots may be read.
+struct PagesView {
+  const uint16_t* pool;
+  const int32_t* page_table;
+  int64_t page_stride;   // in uint16
+  int64_t layer_offset;  // in uint16
+  int64_t head_stride;   // in uint16: 2 * head_dim * 32
+};
+
+struct AttentionTask {
+  PagesView pages;
+  const float* q;        // first query token of the range; query head h at q + h * head_dim
+  int64_t q_stride;      // floats between tokens
+  int32_t position;      // position of the first query token; the others follow
+  int32_t num_tokens;
+  int32_t kv_head;
+  int32_t heads_per_kv;  // query heads kv_head * heads_per_kv ...
+  int32_t head_dim;      // any multiple of 8; 64 and 128 are the fast ones
+  int32_t num_keys;      // keys in the sequence (positions 0 .. num_keys - 1), for bidirectional
+  int32_t mode;          // 0 causal, 1 window, 2 bidirectional
+  int32_t window;        // keys a query sees in mode 1, its own included
+  float scale;
+  float softcap;         // 0 = none; else s = softcap * tanh(s / softcap)
+  Output out;            // first query token of the range; feature = query head * head_dim + d (q8 only if head_dim % 32 == 0)
+  float* scratch;        // attention_scratch_floats() floats, private to the calling thread
+};
+
+struct Kernels {
+  const char* name;
+  void (*linear)(const LinearTask&);
+  void (*gated)(const GatedTask&);
+  void (*attention)(const AttentionTask&);
+  // code = round-half-even(x * 127 / amax), scale = amax / 127 (all zero if amax is 0), sum = scale * sum(codes);
+  // columns from `width` up to out.width are written as zero. One row.
+  void (*quantize)(const float* x, int32_t width, const Q8View& out);
+  // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.
+  void (*rms_norm)(const float* x, const float* weight, int32_t width, float eps, float* y);
+};
+
+// Scratch that one thread needs for attention() with up to `max_rows` = num_tokens * heads_per_kv query rows.
+size_t attention_scratch_floats(int32_t max_rows, int32_t head_dim);
+
+// The most tokens one AttentionTask may carry for this many heads_per_kv (keeps the scratch in L2).
+int32_t attention_tokens_per_task(int32_t heads_per_kv);
+
+const Kernels* portable_kernels();
+const Kernels* avx2_kernels();    // null when not compiled in or the CPU lacks AVX2+FMA+F16C
+const Kernels* avx512_kernels();  // null when not compiled in or the CPU lacks AVX-512 F/BW/VL/DQ + VNNI
+const Kernels* best_kernels(const char* forced);  // forced: null, or a name; null result when unavailable
+
+float half_to_float(uint16_t half);
+uint16_t float_to_half(float value);  // round to nearest even, clamped to +-65504
+
+}  // namespace headrace

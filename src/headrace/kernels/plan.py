@@ -1,0 +1,303 @@
+"""A forward pass as data: buffers, weights by name, and a flat list of kernel calls.
+
+A model file runs once against a `Recorder`; what comes out is a `Plan`, which the native program executes in one call
+per engine step and which `kernels.reference` interprets with NumPy. The plan knows shapes, never values, threads, pages
+or requests. `SIGNATURES` is the single table of operands: the recorder, the reference and the C++ program follow it.
+
+Symbols in shapes: N tokens of a ragged batch, R selected rows (those that need logits), D features.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+GROUP = 32
+"""Weights and activations are quantised in groups of 32 along the inner dimension."""
+
+TILE_ROWS = 16
+"""Rows of a weight tile; a matrix is padded to whole tiles."""
+
+PAGE_TOKENS = 32
+"""Tokens in one page of keys and values."""
+
+
+class BufferKind(IntEnum):
+    """Element layout of an activation buffer."""
+
+    F32 = 0  # [rows, width] float32
+    Q8 = 1  # codes int8 [rows, width], scales f32 [rows, width/GROUP], sums f32 [rows, width/GROUP] = scale * sum(codes)
+
+
+class Rows(IntEnum):
+    """How many rows a buffer has in a step."""
+
+    TOKENS = 0
+    SELECTED = 1
+
+
+class Activation(IntEnum):
+    """Non-linearity of a gated feed-forward layer."""
+
+    SILU = 0
+    GELU_TANH = 1
+
+
+class RopeStyle(IntEnum):
+    """Which features rotate together."""
+
+    ADJACENT = 0  # (0,1), (2,3), ...: weights of Llama models as GGUF stores them
+    HALVES = 1  # (0, n/2), (1, n/2+1), ...: NeoX, Qwen, and Llama as safetensors store it
+
+
+class AttentionMode(IntEnum):
+    """Which keys a query may see."""
+
+    CAUSAL = 0
+    WINDOW = 1
+    BIDIRECTIONAL = 2
+
+
+class OpKind(IntEnum):
+    """Kernels a plan can call. Row-wise ops touch one row at a time and may be fused into one pass by an executor."""
+
+    EMBED = 0  # out[i] = scale * table[token[i]]
+    RMS_NORM = 1  # out = x / sqrt(mean(x^2) + eps) * weight; out may be F32 or Q8
+    QUANTIZE = 2  # out(Q8) = x(F32)
+    HEAD_NORM = 3  # in place, per head of head_dim features from `offset`: RMS norm times weight[head_dim]
+    ROPE = 4  # in place: rotate heads from `offset` by the row of `table` at the token's position
+    STORE_KV = 5  # write keys and values of this row into the page of the token's position, as fp16
+    LINEAR = 6  # out = x(Q8) @ matrix^T (+ bias); accumulate=1 adds to out
+    GATED = 7  # matrix holds gate and up rows interleaved by 32; out = act(gate) * up; out may be F32 or Q8
+    ATTENTION = 8  # out = softmax(scale * q k^T) v over the sequence's pages; out may be F32 or Q8
+    ADD = 9  # out += x
+    SELECT = 10  # out(R rows)[r] = x[selected[r]]
+
+
+SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # kind: (names of integer operands, names of float operands); `none` operands are -1
+    OpKind.EMBED: (("matrix", "out"), ("scale",)),
+    OpKind.RMS_NORM: (("x", "weight", "out"), ("eps",)),
+    OpKind.QUANTIZE: (("x", "out"), ()),
+    OpKind.HEAD_NORM: (("x", "weight", "offset", "num_heads", "head_dim"), ("eps",)),
+    OpKind.ROPE: (("x", "table", "offset", "num_heads", "head_dim", "rotary_dim", "style"), ()),
+    OpKind.STORE_KV: (("x", "layer", "k_offset", "v_offset"), ()),
+    OpKind.LINEAR: (("x", "matrix", "bias", "out", "accumulate"), ()),
+    OpKind.GATED: (("x", "matrix", "out", "activation"), ()),
+    OpKind.ATTENTION: (("x", "out", "layer", "q_offset", "num_heads", "mode", "window"), ("scale", "softcap")),
+    OpKind.ADD: (("x", "out"), ()),
+    OpKind.SELECT: (("x", "out"), ()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """An activation buffer; `width` is features per row (a multiple of GROUP for Q8)."""
+
+    index: int
+    name: str
+    kind: BufferKind
+    width: int
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixSpec:
+    """A weight matrix [rows, cols] as kernels want it, and the checkpoint tensors it is made of.
+
+    layout `concat` stacks the parts' rows; `interleave` takes two parts of equal rows and alternates 32 rows of each
+    (gate, up), padding both to a multiple of 32.
+    """
+
+    index: int
+    name: str
+    rows: int
+    cols: int
+    parts: tuple[str, ...]
+    layout: str = "concat"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpec:
+    """Float32 values: `parts` are checkpoint tensors to concatenate, or empty when the model file computes them."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One kernel call; operands in the order of `SIGNATURES[kind]`."""
+
+    kind: OpKind
+    ints: tuple[int, ...]
+    floats: tuple[float, ...]
+
+    def operands(self) -> dict[str, int | float]:
+        """Operands by name."""
+        int_names, float_names = SIGNATURES[self.kind]
+        return dict(zip(int_names, self.ints, strict=True)) | dict(zip(float_names, self.floats, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """Geometry of keys and values; the pool is uint16 (fp16 bits) [pages, layers, kv_heads, 2, head_dim * PAGE_TOKENS].
+
+    Keys of a page are stored feature-major [head_dim, PAGE_TOKENS], values token-major [PAGE_TOKENS, head_dim].
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page over all layers."""
+        return self.num_layers * self.num_kv_heads * 2 * self.head_dim * PAGE_TOKENS * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A recorded forward pass; `logits` is the F32 buffer [R, vocab] that the sampler reads."""
+
+    buffers: tuple[Buffer, ...]
+    matrices: tuple[MatrixSpec, ...]
+    vectors: tuple[VectorSpec, ...]
+    ops: tuple[Op, ...]
+    cache: CacheShape
+    vocab_size: int
+    max_positions: int
+    logits: int
+
+
+def padded(size: int, multiple: int = GROUP) -> int:
+    """`size` rounded up to a multiple."""
+    return -(-size // multiple) * multiple
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Collects a plan. Each method named after an op records it and returns its output buffer."""
+
+    cache: CacheShape
+    vocab_size: int
+    max_positions: int
+    buffers: list[Buffer] = field(default_factory=list)
+    matrices: dict[str, MatrixSpec] = field(default_factory=dict)
+    vectors: dict[str, VectorSpec] = field(default_factory=dict)
+    ops: list[Op] = field(default_factory=list)
+
+    def buffer(self, name: str, width: int, kind: BufferKind = BufferKind.F32, rows: Rows = Rows.TOKENS) -> Buffer:
+        """Return the buffer of that name, declaring it on first use (buffers are reused from layer to layer)."""
+        if kind is BufferKind.Q8:
+            width = padded(width)
+        for known in self.buffers:
+            if known.name == name:
+                if (known.width, known.kind, known.rows) != (width, kind, rows):
+                    raise ValueError(f"buffer {name!r} is declared twice with different shapes")
+                return known
+        self.buffers.append(Buffer(len(self.buffers), name, kind, width, rows))
+        return self.buffers[-1]
+
+    def matrix(self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat") -> MatrixSpec:
+        """Declare a matrix made of checkpoint tensors; the same name again returns the same matrix (tied heads)."""
+        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout)
+        return self.matrices.setdefault(name, spec)
+
+    def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None) -> VectorSpec:
+        """Declare float32 values; `parts=()` says that the model file computes them."""
+        spec = VectorSpec(len(self.vectors), name, shape, (name,) if parts is None else parts)
+        return self.vectors.setdefault(name, spec)
+
+    def _record(self, kind: OpKind, *ints: int, floats: tuple[float, ...] = ()) -> None:
+        int_names, float_names = SIGNATURES[kind]
+        if len(ints) != len(int_names) or len(floats) != len(float_names):
+            raise ValueError(f"{kind.name} takes {int_names} and {float_names}, got {ints} and {floats}")
+        self.ops.append(Op(kind, tuple(int(value) for value in ints), tuple(float(value) for value in floats)))
+
+    def embed(self, table: MatrixSpec, out: Buffer, scale: float = 1.0) -> Buffer:
+        """out[N, D] = scale * table[token]."""
+        self._record(OpKind.EMBED, table.index, out.index, floats=(scale,))
+        return out
+
+    def rms_norm(self, x: Buffer, weight: VectorSpec, out: Buffer, eps: float) -> Buffer:
+        """out = rms_norm(x) * weight, quantised if `out` is Q8."""
+        self._record(OpKind.RMS_NORM, x.index, weight.index, out.index, floats=(eps,))
+        return out
+
+    def quantize(self, x: Buffer, out: Buffer) -> Buffer:
+        """out(Q8) = x."""
+        self._record(OpKind.QUANTIZE, x.index, out.index)
+        return out
+
+    def head_norm(self, x: Buffer, weight: VectorSpec, offset: int, num_heads: int, eps: float) -> Buffer:
+        """RMS norm of each head in place (QK-norm)."""
+        self._record(
+            OpKind.HEAD_NORM, x.index, weight.index, offset, num_heads, self.cache.head_dim, floats=(eps,)
+        )
+        return x
+
+    def rope(
+        self, x: Buffer, table: VectorSpec, offset: int, num_heads: int, rotary_dim: int, style: RopeStyle
+    ) -> Buffer:
+        """Rotate `num_heads` heads in place; `table` is [max_positions, rotary_dim]: cosines, then sines."""
+        self._record(OpKind.ROPE, x.index, table.index, offset, num_heads, self.cache.head_dim, rotary_dim, style)
+        return x
+
+    def store_kv(self, x: Buffer, layer: int, k_offset: int, v_offset: int) -> None:
+        """Write keys and values (all KV heads, from these feature offsets) into the pages."""
+        self._record(OpKind.STORE_KV, x.index, layer, k_offset, v_offset)
+
+    def linear(
+        self, x: Buffer, matrix: MatrixSpec, out: Buffer, bias: VectorSpec | None = None, *, accumulate: bool = False
+    ) -> Buffer:
+        """out = x @ matrix^T + bias, or added to out."""
+        bias_index = -1 if bias is None else bias.index
+        self._record(OpKind.LINEAR, x.index, matrix.index, bias_index, out.index, int(accumulate))
+        return out
+
+    def gated(self, x: Buffer, matrix: MatrixSpec, out: Buffer, activation: Activation) -> Buffer:
+        """out = activation(gate) * up."""
+        self._record(OpKind.GATED, x.index, matrix.index, out.index, activation)
+        return out
+
+    def attention(
+        self,
+        x: Buffer,
+        out: Buffer,
+        layer: int,
+        num_heads: int,
+        scale: float,
+        *,
+        mode: AttentionMode = AttentionMode.CAUSAL,
+        window: int = 0,
+        softcap: float = 0.0,
+    ) -> Buffer:
+        """Attend with the queries at the start of `x`'s rows; `window` counts keys including the query's own."""
+        self._record(
+            OpKind.ATTENTION, x.index, out.index, layer, 0, num_heads, mode, window, floats=(scale, softcap)
+        )
+        return out
+
+    def add(self, x: Buffer, out: Buffer) -> Buffer:
+        """Out += x."""
+        self._record(OpKind.ADD, x.index, out.index)
+        return out
+
+    def select(self, x: Buffer, out: Buffer) -> Buffer:
+        """Keep the rows that need logits."""
+        self._record(OpKind.SELECT, x.index, out.index)
+        return out
+
+    def finish(self, logits: Buffer) -> Plan:
+        """Freeze what was recorded."""
+        return Plan(
+            buffers=tuple(self.buffers),
+            matrices=tuple(self.matrices.values()),
+            vectors=tuple(self.vectors.values()),
+            ops=tuple(self.ops),
+            cache=self.cache,
+            vocab_size=self.vocab_size,
+            max_positions=self.max_positions,
+            logits=logits.index,
+        )
