@@ -1,0 +1,49 @@
+// Which kernel variant runs: asks the CPU once, honours a forced name. Knows no arithmetic.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+#include "variants.h"
+
+namespace headrace {
+namespace {
+
+#if defined(__x86_64__)
+bool cpu_has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+bool cpu_has_avx512() {
+  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+#else
+bool cpu_has_avx2() { return false; }
+bool cpu_has_avx512() { return false; }
+#endif
+
+}  // namespace
+
+const Kernels* avx2_kernels() { return cpu_has_avx2() ? avx2_variant() : nullptr; }
+
+const Kernels* avx512_kernels() { return cpu_has_avx512() ? avx512_variant() : nullptr; }
+
+const Kernels* best_kernels(const char* forced) {
+  for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), portable_kernels()}) {
+    if (kernels != nullptr && (forced == nullptr || std::strcmp(kernels->name, forced) == 0)) return kernels;
+  }
+  return nullptr;
+}
+
+size_t attention_scratch_floats(int32_t max_rows, int32_t head_dim) {
+  // Query, span and total outputs and 32 probabilities per row, four running values per row, one page as floats; every
+  // array starts on a 64-byte boundary, hence the slack.
+  const auto rows = static_cast<size_t>(max_rows) + kAttentionRowBlock;
+  const auto width = static_cast<size_t>(head_dim) + 16;
+  return rows * (3 * width + kPageTokens + 4) + 2 * width * kPageTokens + 256;
+}
+
+int32_t attention_tokens_per_task(int32_t heads_per_kv) { return std::max(1, kAttentionRows / heads_per_kv); }
+
+}  // namespace headrace

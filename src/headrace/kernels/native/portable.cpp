@@ -1,0 +1,275 @@
+// Every kernel in plain C++: the variant for any CPU and the one to read first. Knows no threads and no plan.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels.h"
+#include "variants.h"
+
+namespace headrace {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// One tile unpacked: codes of row r, column c at codes[r][c].
+struct Tile {
+  int8_t codes[kTileRows][kGroup];
+  float scale[kTileRows];
+  float minimum[kTileRows];
+};
+
+float read_half(const uint8_t* bytes) {
+  uint16_t half;
+  std::memcpy(&half, bytes, sizeof half);
+  return half_to_float(half);
+}
+
+void unpack(const MatrixView& matrix, int32_t block, int32_t group, Tile& tile) {
+  const uint8_t* bytes = matrix.tiles + (static_cast<int64_t>(block) * matrix.groups + group) * matrix.tile_bytes;
+  const int vectors = matrix.bits;  // 4 vectors of 64 bytes for 4-bit codes, 8 for 8-bit codes
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int j = 0; j < vectors; ++j) {
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t code = bytes[64 * j + 4 * r + i];
+        if (matrix.bits == 4) {
+          tile.codes[r][4 * j + i] = static_cast<int8_t>(code & 15);
+          tile.codes[r][4 * (j + 4) + i] = static_cast<int8_t>(code >> 4);
+        } else {
+          tile.codes[r][4 * j + i] = static_cast<int8_t>(code);
+        }
+      }
+    }
+  }
+  const uint8_t* scales = bytes + 64 * vectors;
+  for (int r = 0; r < kTileRows; ++r) {
+    tile.scale[r] = read_half(scales + 2 * r);
+    tile.minimum[r] = matrix.has_minimum ? read_half(scales + 2 * (kTileRows + r)) : 0.0f;
+  }
+}
+
+// acc[token][row] for one row block and a few tokens; the tile is unpacked once for all of them.
+constexpr int kTokens = 8;
+
+void block_product(const MatrixView& matrix, int32_t block, const Q8View& x, int32_t first, int32_t count,
+                   float acc[kTokens][kTileRows]) {
+  std::fill_n(&acc[0][0], kTokens * kTileRows, 0.0f);
+  const int64_t x_groups = x.width / kGroup;
+  Tile tile;
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    unpack(matrix, block, g, tile);
+    for (int32_t n = 0; n < count; ++n) {
+      const int64_t token = first + n;
+      const int8_t* codes = x.codes + token * x.width + static_cast<int64_t>(g) * kGroup;
+      const float scale = x.scales[token * x_groups + g];
+      const float sum = x.sums[token * x_groups + g];
+      for (int r = 0; r < kTileRows; ++r) {
+        int32_t dot = 0;
+        for (int c = 0; c < kGroup; ++c) dot += tile.codes[r][c] * codes[c];
+        acc[n][r] += static_cast<float>(dot) * (tile.scale[r] * scale);
+        if (matrix.has_minimum) acc[n][r] += tile.minimum[r] * sum;
+      }
+    }
+  }
+}
+
+void linear(const LinearTask& task) {
+  float acc[kTokens][kTileRows];
+  for (int32_t block = task.block_begin; block < task.block_end; ++block) {
+    const int32_t first_row = block * kTileRows;
+    const int32_t num_rows = std::min(kTileRows, task.matrix.rows - first_row);
+    for (int32_t first = 0; first < task.num_tokens; first += kTokens) {
+      const int32_t count = std::min(kTokens, task.num_tokens - first);
+      block_product(task.matrix, block, task.x, first, count, acc);
+      for (int32_t n = 0; n < count; ++n) {
+        float* out = task.out + (first + n) * task.stride + first_row;
+        for (int32_t r = 0; r < num_rows; ++r) {
+          const float value = task.bias != nullptr ? acc[n][r] + task.bias[first_row + r] : acc[n][r];
+          out[r] = task.accumulate ? out[r] + value : value;
+        }
+      }
+    }
+  }
+}
+
+void quantize_group(const float* x, int8_t* codes, float* scale, float* sum) {
+  float amax = 0.0f;
+  for (int i = 0; i < kGroup; ++i) amax = std::max(amax, std::fabs(x[i]));
+  if (amax < kSmallestMagnitude) {
+    std::fill_n(codes, kGroup, int8_t{0});
+    *scale = *sum = 0.0f;
+    return;
+  }
+  const float inverse = 127.0f / amax;
+  int32_t total = 0;
+  for (int i = 0; i < kGroup; ++i) {
+    const float code = std::nearbyint(x[i] * inverse);  // half to even, the default rounding mode
+    codes[i] = static_cast<int8_t>(std::clamp(code, -127.0f, 127.0f));
+    total += codes[i];
+  }
+  *scale = amax / 127.0f;
+  *sum = *scale * static_cast<float>(total);
+}
+
+// Where one group of 32 features of one token goes: as floats, or quantised.
+void store_group(const Output& out, int64_t token, int64_t feature, const float* values) {
+  if (out.f32 != nullptr) {
+    std::copy_n(values, kGroup, out.f32 + token * out.stride + feature);
+    return;
+  }
+  const int64_t group = token * (out.q8.width / kGroup) + feature / kGroup;
+  quantize_group(values, out.q8.codes + token * out.q8.width + feature, out.q8.scales + group, out.q8.sums + group);
+}
+
+float activate(Activation activation, float x) {
+  if (activation == Activation::kSilu) return x / (1.0f + std::exp(-x));
+  constexpr float kSqrt2OverPi = 0.7978845608028654f;
+  return 0.5f * x * (1.0f + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+}
+
+void gated(const GatedTask& task) {
+  float acc[4][kTokens][kTileRows];
+  for (int32_t pair = task.pair_begin; pair < task.pair_end; ++pair) {
+    for (int32_t first = 0; first < task.num_tokens; first += kTokens) {
+      const int32_t count = std::min(kTokens, task.num_tokens - first);
+      for (int b = 0; b < 4; ++b) block_product(task.matrix, 4 * pair + b, task.x, first, count, acc[b]);
+      for (int32_t n = 0; n < count; ++n) {
+        float values[kGroup];
+        for (int i = 0; i < kGroup; ++i) {
+          const int half = i / kTileRows;
+          const int row = i % kTileRows;
+          values[i] = activate(task.activation, acc[half][n][row]) * acc[2 + half][n][row];
+        }
+        store_group(task.out, first + n, static_cast<int64_t>(pair) * kGroup, values);
+      }
+    }
+  }
+}
+
+// A running softmax-weighted sum: weights relative to exp(maximum), their total, and the sum (head_dim floats).
+struct Partial {
+  float maximum;
+  float total;
+  float* sum;
+};
+
+// First and past-the-last key position that the query at `position` sees.
+struct KeyRange {
+  int32_t begin;
+  int32_t end;
+};
+
+KeyRange visible_keys(const AttentionTask& task, int32_t position) {
+  if (task.mode == 2) return {0, task.num_keys};
+  return {task.mode == 1 ? std::max(0, position + 1 - task.window) : 0, position + 1};
+}
+
+void page_scores(const AttentionTask& task, const float* q, const uint16_t* keys, float scores[kPageTokens]) {
+  std::fill_n(scores, kPageTokens, 0.0f);
+  for (int32_t d = 0; d < task.head_dim; ++d) {
+    const float factor = q[d] * task.scale;
+    for (int j = 0; j < kPageTokens; ++j) scores[j] += factor * half_to_float(keys[d * kPageTokens + j]);
+  }
+  if (task.softcap == 0.0f) return;
+  for (int j = 0; j < kPageTokens; ++j) scores[j] = task.softcap * std::tanh(scores[j] / task.softcap);
+}
+
+void attend_page(const AttentionTask& task, const float* q, KeyRange range, int32_t page, Partial& partial) {
+  const PagesView& pages = task.pages;
+  const uint16_t* keys =
+      pages.pool + pages.page_table[page] * pages.page_stride + pages.layer_offset + task.kv_head * pages.head_stride;
+  const uint16_t* values = keys + static_cast<int64_t>(task.head_dim) * kPageTokens;
+  float weights[kPageTokens];
+  page_scores(task, q, keys, weights);
+  float maximum = partial.maximum;
+  for (int j = 0; j < kPageTokens; ++j) {
+    const int32_t key = page * kPageTokens + j;
+    if (key < range.begin || key >= range.end) weights[j] = -kInfinity;
+    maximum = std::max(maximum, weights[j]);
+  }
+  const float correction = std::exp(partial.maximum - maximum);
+  float total = 0.0f;
+  for (float& weight : weights) {
+    weight = std::exp(weight - maximum);
+    total += weight;
+  }
+  partial.maximum = maximum;
+  partial.total = partial.total * correction + total;
+  for (int32_t d = 0; d < task.head_dim; ++d) partial.sum[d] *= correction;
+  for (int j = 0; j < kPageTokens; ++j) {
+    for (int32_t d = 0; d < task.head_dim; ++d) {
+      partial.sum[d] += weights[j] * half_to_float(values[j * task.head_dim + d]);
+    }
+  }
+}
+
+void merge(const Partial& part, int32_t head_dim, Partial& whole) {
+  const float maximum = std::max(part.maximum, whole.maximum);
+  const float keep = std::exp(whole.maximum - maximum);
+  const float add = std::exp(part.maximum - maximum);
+  whole.maximum = maximum;
+  whole.total = whole.total * keep + part.total * add;
+  for (int32_t d = 0; d < head_dim; ++d) whole.sum[d] = whole.sum[d] * keep + part.sum[d] * add;
+}
+
+void attend_row(const AttentionTask& task, int32_t token, int32_t head, Partial& span, Partial& whole) {
+  const KeyRange range = visible_keys(task, task.position + token);
+  const float* q = task.q + token * task.q_stride + static_cast<int64_t>(head) * task.head_dim;
+  whole.maximum = -kInfinity;
+  whole.total = 0.0f;
+  std::fill_n(whole.sum, task.head_dim, 0.0f);
+  for (int32_t begin = range.begin / kSpanTokens * kSpanTokens; begin < range.end; begin += kSpanTokens) {
+    span.maximum = -kInfinity;
+    span.total = 0.0f;
+    std::fill_n(span.sum, task.head_dim, 0.0f);
+    const int32_t first = std::max(begin, range.begin);
+    const int32_t last = std::min(begin + kSpanTokens, range.end) - 1;
+    for (int32_t page = first / kPageTokens; page <= last / kPageTokens; ++page) {
+      attend_page(task, q, range, page, span);
+    }
+    merge(span, task.head_dim, whole);
+  }
+}
+
+void attention(const AttentionTask& task) {
+  Partial span{0.0f, 0.0f, task.scratch};
+  Partial whole{0.0f, 0.0f, task.scratch + task.head_dim};
+  for (int32_t token = 0; token < task.num_tokens; ++token) {
+    for (int32_t h = 0; h < task.heads_per_kv; ++h) {
+      const int32_t head = task.kv_head * task.heads_per_kv + h;
+      attend_row(task, token, head, span, whole);
+      const float inverse = 1.0f / whole.total;
+      for (int32_t d = 0; d < task.head_dim; ++d) whole.sum[d] *= inverse;
+      const int64_t feature = static_cast<int64_t>(head) * task.head_dim;
+      if (task.out.f32 != nullptr) {
+        std::copy_n(whole.sum, task.head_dim, task.out.f32 + token * task.out.stride + feature);
+        continue;
+      }
+      for (int32_t d = 0; d < task.head_dim; d += kGroup) store_group(task.out, token, feature + d, whole.sum + d);
+    }
+  }
+}
+
+void quantize(const float* x, int32_t width, const Q8View& out) {
+  for (int32_t begin = 0; begin < out.width; begin += kGroup) {
+    float values[kGroup] = {};
+    const int32_t count = std::clamp(width - begin, 0, kGroup);
+    std::copy_n(x + begin, count, values);
+    quantize_group(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
+  }
+}
+
+void rms_norm(const float* x, const float* weight, int32_t width, float eps, float* y) {
+  double squares = 0.0;
+  for (int32_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const float inverse = 1.0f / std::sqrt(static_cast<float>(squares / width) + eps);
+  for (int32_t i = 0; i < width; ++i) y[i] = x[i] * inverse * weight[i];
+}
+
+constexpr Kernels kPortable{"portable", linear, gated, attention, quantize, rms_norm};
+
+}  // namespace
+
+const Kernels* portable_kernels() { return &kPortable; }
+
+}  // namespace headrace

@@ -1,0 +1,22 @@
+// What the kernel variants share among themselves and hide from the executor. Knows no instruction set: code that is
+// compiled per variant lives in that variant's file, so that no linker can mix them up.
+#pragma once
+
+#include "kernels.h"
+
+namespace headrace {
+
+// Tables of the variants, null when the compiler could not build them; nobody has asked the CPU yet.
+const Kernels* avx2_variant();
+const Kernels* avx512_variant();
+
+// Query rows (tokens x heads of one KV head) of one attention task: their state stays in a second-level cache.
+inline constexpr int kAttentionRows = 64;
+
+// Kernels may round the number of rows up to this when they lay out the scratch.
+inline constexpr int kAttentionRowBlock = 16;
+
+// Below this largest magnitude a group is stored as zeros: 127 / amax would overflow.
+inline constexpr float kSmallestMagnitude = 0x1p-118f;
+
+}  // namespace headrace
