@@ -1,0 +1,1 @@
+"""Where keys and values live: the page pool and the prefix tree over it."""

@@ -1,0 +1,95 @@
+"""Every metric Headrace exports, in one registry of its own.
+
+Where a metric means exactly what vLLM's means it carries vLLM's name (prefix `vllm:`, label `model_name`), so that
+dashboards and autoscalers made for vLLM work; what only Headrace has is called `headrace:`. The engine's thread writes
+once a step, never once a token. This file does not know how the text is served (`server`) or who measures.
+"""
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+_TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0)
+_REQUEST_BUCKETS = (0.1, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0, 960.0)
+_STEP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """The children of every per-model metric for one model, bound once so that recording costs no lookup."""
+
+    running: Gauge
+    waiting: Gauge
+    kv_usage: Gauge
+    prompt_tokens: Counter
+    generation_tokens: Counter
+    prefix_queries: Counter
+    prefix_hits: Counter
+    preemptions: Counter
+    time_to_first_token: Histogram
+    time_per_output_token: Histogram
+    request_latency: Histogram
+    step: Histogram
+    faults: Counter
+
+
+class Metrics:
+    """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._gauges = {
+            "running": self._gauge("vllm:num_requests_running", "Sequences in execution."),
+            "waiting": self._gauge("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
+            "kv_usage": self._gauge("vllm:kv_cache_usage_perc", "Share of KV pages in use by sequences, 0 to 1."),
+        }
+        self._counters = {
+            "prompt_tokens": self._counter("vllm:prompt_tokens", "Prompt tokens of admitted requests."),
+            "generation_tokens": self._counter("vllm:generation_tokens", "Tokens generated."),
+            "prefix_queries": self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
+            "prefix_hits": self._counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
+            "preemptions": self._counter("vllm:num_preemptions", "Sequences preempted because pages ran out."),
+            "faults": self._counter("headrace:engine_faults", "Steps or rows that failed by a defect of the engine."),
+        }
+        self._histograms = {
+            "time_to_first_token": self._histogram(
+                "vllm:time_to_first_token_seconds", "From arrival to the first token.", _TTFT_BUCKETS
+            ),
+            "time_per_output_token": self._histogram(
+                "vllm:request_time_per_output_token_seconds", "Mean gap between tokens of a request.", _TOKEN_BUCKETS
+            ),
+            "request_latency": self._histogram(
+                "vllm:e2e_request_latency_seconds", "From arrival to the end of the answer.", _REQUEST_BUCKETS
+            ),
+            "step": self._histogram("headrace:engine_step_seconds", "One engine step.", _STEP_BUCKETS),
+        }
+        self.request_success = Counter(
+            "vllm:request_success",
+            "Requests that ended, by how: stop, length, tool_calls, abort (closed by the caller) or error.",
+            ("model_name", "finished_reason"),
+            registry=self.registry,
+        )
+        self.http_requests = Counter(
+            "headrace:http_requests", "HTTP responses.", ("route", "method", "status"), registry=self.registry
+        )
+        self.http_in_flight = Gauge("headrace:http_requests_in_flight", "HTTP requests open.", registry=self.registry)
+
+    def for_model(self, model: str) -> ModelMetrics:
+        """Bind the per-model metrics to a model's served name."""
+        families = self._gauges | self._counters | self._histograms
+        return ModelMetrics(**{name: family.labels(model) for name, family in families.items()})  # type: ignore[arg-type]
+
+    def expose(self) -> tuple[bytes, str]:
+        """Everything in Prometheus's text format, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ("model_name",), registry=self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ("model_name",), registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, ("model_name",), registry=self.registry, buckets=buckets)
