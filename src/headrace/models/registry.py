@@ -1,0 +1,64 @@
+"""Which architecture a model file asks for: two tables, one per format. Unknown names are refused, never guessed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.errors import ModelFileError
+from headrace.kernels.plan import Plan
+from headrace.models import llama, qwen2, qwen3
+from headrace.models.checkpoint import Checkpoint
+from headrace.models.llama import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a model file's forward pass needs: read the config, record the plan, compute what no tensor holds."""
+
+    name: str
+    read_config: Callable[[Checkpoint, int | None], Config]
+    record: Callable[[Config], Plan]
+    computed_vectors: Callable[[Config], dict[str, NDArray[np.float32]]]
+
+
+LLAMA = Architecture("llama", llama.read_config, llama.record, llama.computed_vectors)
+MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, llama.computed_vectors)
+QWEN2 = Architecture("qwen2", qwen2.read_config, qwen2.record, qwen2.computed_vectors)
+QWEN3 = Architecture("qwen3", qwen3.read_config, qwen3.record, qwen3.computed_vectors)
+
+GGUF: Mapping[str, Architecture] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3}
+"""By `general.architecture`. Mistral's GGUF files call themselves llama."""
+
+CONFIG: Mapping[str, tuple[str, Architecture]] = {
+    # model_type: (class that `architectures` must name, if it names any; architecture)
+    "llama": ("LlamaForCausalLM", LLAMA),
+    "mistral": ("MistralForCausalLM", MISTRAL),
+    "qwen2": ("Qwen2ForCausalLM", QWEN2),
+    "qwen3": ("Qwen3ForCausalLM", QWEN3),
+}
+
+
+def architecture_for(checkpoint: Checkpoint) -> Architecture:
+    """The architecture that the file names.
+
+    Raises:
+        ModelFileError: the file names none, or one that is not in the table; the message lists the known ones.
+    """
+    if checkpoint.format == "gguf":
+        key = "general.architecture"
+        return GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
+    class_name, architecture = CONFIG[_known("model_type", checkpoint.metadata.get("model_type"), CONFIG)]
+    stated = checkpoint.metadata.get("architectures") or [class_name]
+    if stated != [class_name]:
+        raise ModelFileError(
+            f"architectures = {stated!r}: only {class_name} is known for this model_type.", param="architectures"
+        )
+    return architecture
+
+
+def _known(key: str, value: object, table: Mapping[str, object]) -> str:
+    if not isinstance(value, str) or value not in table:
+        raise ModelFileError(f"{key} = {value!r} is not known; known architectures: {', '.join(table)}.", param=key)
+    return value
