@@ -1,0 +1,108 @@
+// The module: CPU and variants, threads, matrices. bind*.cpp and arrays.h are the only files that know Python; they
+// check types and shapes, and hand on plain views.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+#include <limits>
+#include <map>
+
+#include "bandwidth.h"
+#include "bind_types.h"
+
+namespace headrace {
+namespace {
+
+const Kernels* chosen_kernels = nullptr;
+
+const Kernels* choose_kernels() {
+  const char* forced = std::getenv("HEADRACE_KERNELS");
+  if (forced != nullptr && *forced == '\0') forced = nullptr;
+  const Kernels* kernels = best_kernels(forced);
+  if (kernels == nullptr) {
+    throw std::runtime_error(std::string("HEADRACE_KERNELS: '") + forced +
+                             "' is not a kernel variant this CPU can run; unset it to take the best");
+  }
+  return kernels;
+}
+
+std::vector<std::string> variants() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), portable_kernels()}) {
+    if (kernels != nullptr) names.emplace_back(kernels->name);
+  }
+  return names;
+}
+
+std::map<std::string, bool> cpu_features() {
+#if defined(__x86_64__)
+  return {
+      {"avx2", __builtin_cpu_supports("avx2") != 0},         {"fma", __builtin_cpu_supports("fma") != 0},
+      {"f16c", __builtin_cpu_supports("f16c") != 0},         {"avx512f", __builtin_cpu_supports("avx512f") != 0},
+      {"avx512bw", __builtin_cpu_supports("avx512bw") != 0}, {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
+      {"avx512dq", __builtin_cpu_supports("avx512dq") != 0}, {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0},
+      {"avxvnni", __builtin_cpu_supports("avxvnni") != 0}};
+#elif defined(__aarch64__)
+#if defined(__ARM_FEATURE_DOTPROD)
+  return {{"neon", true}, {"neon_dotprod", true}};
+#else
+  return {{"neon", true}};
+#endif
+#else
+  return {};
+#endif
+}
+
+}  // namespace
+
+const Kernels& current_kernels() { return *chosen_kernels; }
+
+Matrix::Matrix(AnyArray tiles, int64_t num_rows, int64_t num_cols, int bits, bool has_minimum)
+    : keep(std::move(tiles)) {
+  constexpr int64_t kLimit = int64_t{1} << 28;
+  if (num_rows < 1 || num_rows > kLimit)
+    throw std::invalid_argument("rows: " + std::to_string(num_rows) + " is not in [1, 2^28]");
+  if (num_cols < 1 || num_cols > kLimit)
+    throw std::invalid_argument("cols: " + std::to_string(num_cols) + " is not in [1, 2^28]");
+  if (bits != 4 && bits != 8) throw std::invalid_argument("bits: " + std::to_string(bits) + " is neither 4 nor 8");
+  const auto array = headrace::view<const uint8_t, 1>(keep, "tiles");
+  const int64_t row_blocks = (num_rows + kTileRows - 1) / kTileRows;
+  const int64_t groups = (num_cols + kGroup - 1) / kGroup;
+  const int32_t tile_bytes = kTileRows * kGroup * bits / 8 + kTileRows * 2 * (has_minimum ? 2 : 1);
+  const int64_t expected = row_blocks * groups * tile_bytes;
+  if (array.shape[0] != expected) {
+    throw std::invalid_argument("tiles: " + std::to_string(array.shape[0]) + " bytes given, but " +
+                                std::to_string(num_rows) + " x " + std::to_string(num_cols) + " in " +
+                                std::to_string(bits) + " bits takes " + std::to_string(expected));
+  }
+  view = {.tiles = array.data,
+          .rows = static_cast<int32_t>(num_rows),
+          .row_blocks = static_cast<int32_t>(row_blocks),
+          .groups = static_cast<int32_t>(groups),
+          .bits = bits,
+          .has_minimum = has_minimum,
+          .tile_bytes = tile_bytes};
+  cols = static_cast<int32_t>(num_cols);
+}
+
+}  // namespace headrace
+
+NB_MODULE(native, module) {
+  using namespace headrace;
+  chosen_kernels = choose_kernels();
+  module.def("cpu_features", &cpu_features);
+  module.def("variants", &variants);
+  module.def("variant", [] { return std::string(current_kernels().name); });
+  nb::class_<Threads>(module, "Threads")
+      .def(nb::init<int, int>(), nb::arg("count"), nb::arg("spin_us") = 50)
+      .def_prop_ro("count", &Threads::count)
+      .def("close", &Threads::close, nb::call_guard<nb::gil_scoped_release>());
+  nb::class_<Matrix>(module, "Matrix")
+      .def(nb::init<AnyArray, int64_t, int64_t, int, bool>(), nb::arg("tiles"), nb::arg("rows"), nb::arg("cols"),
+           nb::arg("bits"), nb::arg("has_minimum"));
+  module.def("read_bandwidth", &read_bandwidth, nb::arg("threads"), nb::arg("megabytes") = 256,
+             nb::call_guard<nb::gil_scoped_release>());
+  bind_kernels(module);
+}

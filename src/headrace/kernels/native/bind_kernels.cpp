@@ -1,0 +1,220 @@
+// One kernel at a time, single-threaded, for tests and benchmarks. Serving runs programs instead (bind_program.cpp).
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "bind_types.h"
+
+namespace headrace {
+namespace {
+
+using FloatArray = nb::ndarray<nb::numpy, float>;
+
+const Kernels& named_kernels(const std::string& variant) {
+  if (variant.empty()) return current_kernels();
+  const Kernels* kernels = best_kernels(variant.c_str());
+  if (kernels == nullptr) {
+    throw std::invalid_argument("variant: '" + variant + "' cannot run here; variants() lists those that can");
+  }
+  return *kernels;
+}
+
+int32_t row_count(int64_t rows, const std::string& name) {
+  if (rows > std::numeric_limits<int32_t>::max()) throw std::invalid_argument(name + ": too many rows");
+  return static_cast<int32_t>(rows);
+}
+
+// Activations quantised for one call, with the memory they live in.
+struct Quantized {
+  Quantized(int32_t num_rows, int32_t padded_width)
+      : codes(static_cast<size_t>(num_rows) * padded_width),
+        scales(codes.size() / kGroup),
+        sums(codes.size() / kGroup),
+        width(padded_width) {}
+
+  Q8View view(int64_t row = 0) {
+    const int64_t groups = width / kGroup;
+    return {codes.data() + row * width, scales.data() + row * groups, sums.data() + row * groups, width};
+  }
+
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<float> sums;
+  int32_t width;
+};
+
+Quantized quantized(const Kernels& kernels, const ArrayView<const float, 2>& x, int32_t padded_width) {
+  Quantized result(row_count(x.shape[0], "x"), padded_width);
+  for (int64_t row = 0; row < x.shape[0]; ++row) {
+    kernels.quantize(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]), result.view(row));
+  }
+  return result;
+}
+
+ArrayView<const float, 2> checked_input(const AnyArray& x_array, const Matrix& matrix) {
+  const auto x = view<const float, 2>(x_array, "x");
+  if (x.shape[1] != matrix.cols) {
+    throw std::invalid_argument("x: has " + std::to_string(x.shape[1]) + " features, the matrix " +
+                                std::to_string(matrix.cols));
+  }
+  return x;
+}
+
+FloatArray linear(const AnyArray& x_array, const Matrix& matrix, const std::string& variant) {
+  const auto x = checked_input(x_array, matrix);
+  const Kernels& kernels = named_kernels(variant);
+  Quantized input = quantized(kernels, x, matrix.view.groups * kGroup);
+  const int64_t num_rows = matrix.view.rows;
+  std::unique_ptr<float[]> out(new float[x.shape[0] * num_rows]());
+  {
+    const nb::gil_scoped_release released;
+    kernels.linear({.matrix = matrix.view,
+                    .x = input.view(),
+                    .num_tokens = static_cast<int32_t>(x.shape[0]),
+                    .block_begin = 0,
+                    .block_end = matrix.view.row_blocks,
+                    .bias = nullptr,
+                    .out = out.get(),
+                    .stride = num_rows,
+                    .accumulate = false});
+  }
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(num_rows)});
+}
+
+FloatArray gated(const AnyArray& x_array, const Matrix& matrix, int activation, const std::string& variant) {
+  const auto x = checked_input(x_array, matrix);
+  if (matrix.view.rows % (2 * kGroup) != 0) {
+    throw std::invalid_argument("matrix: a gated product needs rows in pairs of 32, it has " +
+                                std::to_string(matrix.view.rows));
+  }
+  if (activation != 0 && activation != 1) throw std::invalid_argument("activation: must be 0 or 1");
+  const Kernels& kernels = named_kernels(variant);
+  Quantized input = quantized(kernels, x, matrix.view.groups * kGroup);
+  const int64_t num_features = matrix.view.rows / 2;
+  std::unique_ptr<float[]> out(new float[x.shape[0] * num_features]());
+  {
+    const nb::gil_scoped_release released;
+    kernels.gated({.matrix = matrix.view,
+                   .x = input.view(),
+                   .num_tokens = static_cast<int32_t>(x.shape[0]),
+                   .pair_begin = 0,
+                   .pair_end = matrix.view.rows / (2 * kGroup),
+                   .activation = static_cast<Activation>(activation),
+                   .out = {.f32 = out.get(), .stride = num_features, .q8 = {}}});
+  }
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(num_features)});
+}
+
+// What `attention` was given, checked: nothing behind it can read outside the pool.
+struct AttentionInput {
+  ArrayView<const float, 2> q;
+  ArrayView<const uint16_t, 5> pool;
+  ArrayView<const int32_t, 1> page_table;
+  int32_t head_dim;
+  int32_t heads_per_kv;
+};
+
+AttentionInput checked_attention(const AnyArray& q, const AnyArray& pool, const AnyArray& page_table, int64_t context) {
+  AttentionInput in{view<const float, 2>(q, "q"), view<const uint16_t, 5>(pool, "pool"),
+                    view<const int32_t, 1>(page_table, "page_table"), 0, 0};
+  const auto& shape = in.pool.shape;
+  const int64_t head_dim = shape[4] / kPageTokens;
+  if (shape[1] != 1 || shape[2] < 1 || shape[3] != 2 || head_dim < 8 || head_dim > 4096 || head_dim % 8 != 0 ||
+      shape[4] % kPageTokens != 0) {
+    throw std::invalid_argument("pool: must be [pages, 1, kv_heads, 2, head_dim * 32], head_dim a multiple of 8");
+  }
+  if (in.q.shape[1] == 0 || in.q.shape[1] % (shape[2] * head_dim) != 0) {
+    throw std::invalid_argument("q: its features are not a multiple of kv_heads * head_dim");
+  }
+  const int64_t num_keys = context + in.q.shape[0];
+  if (context < 0 || num_keys > std::numeric_limits<int32_t>::max())
+    throw std::invalid_argument("context: out of range");
+  const int64_t num_pages = (num_keys + kPageTokens - 1) / kPageTokens;
+  if (num_pages > in.page_table.shape[0]) throw std::invalid_argument("page_table: fewer pages than the keys need");
+  for (int64_t page = 0; page < num_pages; ++page) {
+    if (in.page_table.data[page] < 0 || in.page_table.data[page] >= shape[0]) {
+      throw std::invalid_argument("page_table: entry " + std::to_string(page) + " is not a page of the pool");
+    }
+  }
+  in.head_dim = static_cast<int32_t>(head_dim);
+  in.heads_per_kv = static_cast<int32_t>(in.q.shape[1] / (shape[2] * head_dim));
+  return in;
+}
+
+FloatArray attention(const AnyArray& q_array, const AnyArray& pool_array, const AnyArray& table_array, int64_t context,
+                     float scale, int mode, int window, float softcap, const std::string& variant) {
+  const AttentionInput in = checked_attention(q_array, pool_array, table_array, context);
+  if (mode < 0 || mode > 2) throw std::invalid_argument("mode: must be 0, 1 or 2");
+  if (mode == 1 && window < 1) throw std::invalid_argument("window: must be at least 1");
+  const Kernels& kernels = named_kernels(variant);
+  const int64_t num_tokens = in.q.shape[0];
+  const int64_t width = in.q.shape[1];
+  std::unique_ptr<float[]> out(new float[num_tokens * width]());
+  const int64_t per_task = attention_tokens_per_task(in.heads_per_kv);
+  std::vector<float> scratch(attention_scratch_floats(static_cast<int32_t>(per_task) * in.heads_per_kv, in.head_dim) +
+                             16);
+  {
+    const nb::gil_scoped_release released;
+    for (int64_t first = 0; first < num_tokens; first += per_task) {
+      for (int32_t head = 0; head < in.pool.shape[2]; ++head) {
+        kernels.attention({.pages = {.pool = in.pool.data,
+                                     .page_table = in.page_table.data,
+                                     .page_stride = in.pool.shape[2] * 2 * in.pool.shape[4],
+                                     .layer_offset = 0,
+                                     .head_stride = 2 * in.pool.shape[4]},
+                           .q = in.q.data + first * width,
+                           .q_stride = width,
+                           .position = static_cast<int32_t>(context + first),
+                           .num_tokens = static_cast<int32_t>(std::min(per_task, num_tokens - first)),
+                           .kv_head = head,
+                           .heads_per_kv = in.heads_per_kv,
+                           .head_dim = in.head_dim,
+                           .num_keys = static_cast<int32_t>(context + num_tokens),
+                           .mode = mode,
+                           .window = window,
+                           .scale = scale,
+                           .softcap = softcap,
+                           .out = {.f32 = out.get() + first * width, .stride = width, .q8 = {}},
+                           .scratch = scratch.data()});
+      }
+    }
+  }
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(num_tokens), static_cast<size_t>(width)});
+}
+
+std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(const AnyArray& x_array,
+                                                                            const std::string& variant) {
+  const auto x = view<const float, 2>(x_array, "x");
+  const auto num_rows = static_cast<size_t>(row_count(x.shape[0], "x"));
+  const auto width = static_cast<size_t>((x.shape[1] + kGroup - 1) / kGroup * kGroup);
+  const size_t groups = width / kGroup;
+  const Kernels& kernels = named_kernels(variant);
+  std::unique_ptr<int8_t[]> codes(new int8_t[num_rows * width]());
+  std::unique_ptr<float[]> scales(new float[num_rows * groups]());
+  std::unique_ptr<float[]> sums(new float[num_rows * groups]());
+  for (size_t row = 0; row < num_rows; ++row) {
+    kernels.quantize(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]),
+                     {codes.get() + row * width, scales.get() + row * groups, sums.get() + row * groups,
+                      static_cast<int32_t>(width)});
+  }
+  return {to_numpy<int8_t, 2>(std::move(codes), {num_rows, width}),
+          to_numpy<float, 2>(std::move(scales), {num_rows, groups}),
+          to_numpy<float, 2>(std::move(sums), {num_rows, groups})};
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& module) {
+  module.def("linear", &linear, nb::arg("x"), nb::arg("matrix"), nb::arg("variant") = "");
+  module.def("gated", &gated, nb::arg("x"), nb::arg("matrix"), nb::arg("activation"), nb::arg("variant") = "");
+  module.def("attention", &attention, nb::arg("q"), nb::arg("pool"), nb::arg("page_table"), nb::arg("context"),
+             nb::arg("scale"), nb::arg("mode") = 0, nb::arg("window") = 0, nb::arg("softcap") = 0.0F,
+             nb::arg("variant") = "");
+  module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
+}
+
+}  // namespace headrace

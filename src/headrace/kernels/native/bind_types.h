@@ -1,0 +1,25 @@
+// The objects that cross the Python boundary and the parts the binding is made of.
+#pragma once
+
+#include "arrays.h"
+#include "kernels.h"
+#include "threads.h"
+
+namespace headrace {
+
+// A packed matrix that keeps the array it looks into alive.
+struct Matrix {
+  Matrix(AnyArray tiles, int64_t rows, int64_t cols, int bits, bool has_minimum);
+
+  AnyArray keep;
+  MatrixView view;
+  int32_t cols;
+};
+
+// The variant chosen at import.
+const Kernels& current_kernels();
+
+void bind_kernels(nb::module_& module);  // per-kernel entry points for tests and benchmarks
+void bind_program(nb::module_& module);  // Program, sample, gumbel_noise
+
+}  // namespace headrace
