@@ -1,0 +1,1 @@
+"""What is remembered between runs and requests, kept in the state database."""

@@ -1,0 +1,175 @@
+"""The state database: one SQLite file in the state directory, with a schema version and migrations.
+
+Several processes may open it at once: it is in WAL mode, waits for a busy writer, and migrates inside one exclusive
+transaction, so that of two processes that start together one migrates and the other finds it done. A file written by a
+newer Headrace is refused untouched. Holds records of models only, no model bytes and no secrets; where the file lies is
+`models/store.py`'s affair.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from headrace.core.errors import HeadraceError, Unavailable
+
+BUSY_TIMEOUT_S = 10.0
+
+# Migration N brings a database of version N to N + 1. Never edit one that was released; append.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE models (
+        name      TEXT PRIMARY KEY,
+        path      TEXT NOT NULL,
+        sha256    TEXT NOT NULL,
+        size      INTEGER NOT NULL,
+        source    TEXT NOT NULL,
+        pulled_at REAL NOT NULL
+    ) STRICT
+    """,
+)
+
+
+class DatabaseError(HeadraceError):
+    """The state database cannot be used as it is; the message says what to do."""
+
+    code = "database_error"
+    status = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """A model that was pulled. `pulled_at` is Unix time in seconds."""
+
+    name: str
+    path: str
+    sha256: str
+    size: int
+    source: str
+    pulled_at: float
+
+
+class Database:
+    """An open state database. One object per thread; use as a context manager, or `close` it."""
+
+    def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+        self.path = path
+        self._connection = _connect(path)
+        try:
+            with self._speaking():
+                self._prepare(migrations)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the object cannot be used afterwards."""
+        self._connection.close()
+
+    @property
+    def version(self) -> int:
+        """The schema version: how many migrations have been applied."""
+        with self._speaking():
+            return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def save_model(self, record: ModelRecord) -> None:
+        """Add the record, or replace the one of the same name."""
+        with self._speaking():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO models (name, path, sha256, size, source, pulled_at) VALUES (?, ?, ?, ?, ?, ?)",
+                (record.name, record.path, record.sha256, record.size, record.source, record.pulled_at),
+            )
+
+    def remove_model(self, name: str) -> None:
+        """Forget the record; an unknown name is no error."""
+        with self._speaking():
+            self._connection.execute("DELETE FROM models WHERE name = ?", (name,))
+
+    def models(self) -> list[ModelRecord]:
+        """All records, by name."""
+        with self._speaking():
+            rows = self._connection.execute(
+                "SELECT name, path, sha256, size, source, pulled_at FROM models ORDER BY name"
+            ).fetchall()
+        return [
+            ModelRecord(name=name, path=path, sha256=sha256, size=size, source=source, pulled_at=pulled_at)
+            for name, path, sha256, size, source, pulled_at in rows
+        ]
+
+    def _prepare(self, migrations: Sequence[str]) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version < len(migrations):
+            # Exclusive first, then read again: another process may have migrated while this one waited.
+            self._connection.execute("BEGIN EXCLUSIVE")
+            try:
+                version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+                for migration in migrations[version:]:
+                    self._connection.execute(migration)
+                self._connection.execute(f"PRAGMA user_version = {max(version, len(migrations))}")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+        if version > len(migrations):
+            raise DatabaseError(
+                f"{self.path} has schema version {version}, but this Headrace knows versions up to {len(migrations)}: "
+                "it was written by a newer one. Upgrade Headrace, or use another state directory (--home)."
+            )
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Turn SQLite's errors into sentences."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _sentence(self.path, error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        # Created with 0600 before SQLite opens it, so that it is never readable by others, whatever the umask.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be opened ({error.strerror or error}); check its permissions, or choose another state "
+            "directory with --home.",
+            code="database_unavailable",
+        ) from error
+    except sqlite3.Error as error:
+        raise _sentence(path, error) from error
+
+
+def _sentence(path: Path, error: sqlite3.Error) -> HeadraceError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return DatabaseError(
+            f"{path} is damaged or no Headrace database ({error}); move it away: models stay, "
+            "`headrace pull NAME` records them again."
+        )
+    if name.startswith("SQLITE_FULL"):
+        return Unavailable(f"The disk is full: {path} cannot grow; free some space.", code="disk_full")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
+        return Unavailable(
+            f"{path} cannot be read and written ({error}); check the folder's permissions and the disk.",
+            code="database_unavailable",
+        )
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Unavailable(
+            f"{path} was locked by another process for {BUSY_TIMEOUT_S:.0f} s; stop that process or try again.",
+            code="database_unavailable",
+        )
+    return DatabaseError(f"{path}: {error}; this database is not what this version of Headrace expects.")
