@@ -1,0 +1,110 @@
+"""What an operator can set on the engine, its limits, and how "auto" is resolved from the hardware.
+
+`resolve` is pure: hardware comes in as a value (`detect_hardware` reads it). Nothing writes to a resolved config.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+
+MAX_THREADS = 1024
+MAX_BATCH_TOKENS = 65536
+MAX_SEQUENCES = 4096
+MAX_KV_BYTES = 2**46
+DEFAULT_KV_SHARE = 4  # the pool may grow to this fraction (1/4) of the machine's memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How much one engine may use and how it shares it out. None means that `resolve` chooses.
+
+    threads: compute threads (None: physical cores). kv_memory_bytes: for the page pools of all models together (None:
+    a quarter of memory; committed only as it is used). max_batch_tokens: tokens in one step. max_sequences: sequences
+    that run at once. max_waiting: sequences that may wait beyond those before requests are refused as Overloaded.
+    prefill_chunk: prompt tokens in a step while another sequence is decoding, which bounds the gap between its tokens.
+    switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
+    inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
+    checks: verify pool and tree against a recount whenever the engine goes idle.
+    """
+
+    threads: int | None = None
+    kv_memory_bytes: int | None = None
+    max_batch_tokens: int = 512
+    max_sequences: int = 64
+    max_waiting: int = 1024
+    prefill_chunk: int = 128
+    switch_interval_s: float | None = None
+    tokenizer_threads: int = 2
+    inline_prompt_chars: int = 4096
+    checks: bool = False
+
+    def __post_init__(self) -> None:
+        _inside("threads", self.threads, 1, MAX_THREADS)
+        _inside("kv_memory_bytes", self.kv_memory_bytes, 1, MAX_KV_BYTES)
+        _inside("max_batch_tokens", self.max_batch_tokens, 2, MAX_BATCH_TOKENS)
+        # Each decoding sequence needs one token of every step, and one must be left for a prompt.
+        _inside("max_sequences", self.max_sequences, 1, min(MAX_SEQUENCES, self.max_batch_tokens - 1))
+        _inside("max_waiting", self.max_waiting, 0, 1_000_000)
+        _inside("prefill_chunk", self.prefill_chunk, 1, self.max_batch_tokens)
+        _inside("switch_interval_s", self.switch_interval_s, 1e-6, 1.0)
+        _inside("tokenizer_threads", self.tokenizer_threads, 1, 64)
+        _inside("inline_prompt_chars", self.inline_prompt_chars, 0, 10_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What `resolve` needs to know of the machine."""
+
+    physical_cores: int
+    memory_bytes: int
+
+
+def resolve(config: EngineConfig, hardware: Hardware) -> EngineConfig:
+    """Replace every None that stands for "auto" by the value for this machine."""
+    return replace(
+        config,
+        threads=config.threads or min(hardware.physical_cores, MAX_THREADS),
+        kv_memory_bytes=config.kv_memory_bytes or max(1, hardware.memory_bytes // DEFAULT_KV_SHARE),
+    )
+
+
+def pages_for(kv_memory_bytes: int, shape: CacheShape, max_sequences: int, context_length: int) -> int:
+    """Pages one model gets from its share of the budget: no more than a full house of full contexts could use twice.
+
+    Raises ValueError if not even one page fits.
+    """
+    pages = kv_memory_bytes // shape.page_bytes
+    if pages < 1:
+        raise ValueError(
+            f"kv_memory_bytes: {kv_memory_bytes} holds no page of {shape.page_bytes} bytes; give at least that."
+        )
+    return min(pages, 2 * max_sequences * (-(-context_length // PAGE_TOKENS)), 2**31 - 1)
+
+
+def detect_hardware(sys_cpu: Path = Path("/sys/devices/system/cpu")) -> Hardware:
+    """Cores that this process may run on, counted without their hyper-threads, and memory, cgroup limits included."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    siblings = set()
+    for cpu in cpus:
+        path = sys_cpu / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        siblings.add(_read(path) or str(cpu))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        text = _read(limit)
+        if text.isdigit():
+            memory = min(memory, int(text))
+    return Hardware(len(siblings), memory)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _inside(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name}: {value!r} is not in [{low}, {high}]; give a number inside.")

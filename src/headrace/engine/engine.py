@@ -1,0 +1,417 @@
+"""The engine: one thread that owns every sequence, page and tree, and turns submitted work into tokens.
+
+    any thread    submit, cancel, drain, close  ->  inbox (a deque and an event)
+    engine thread inbox -> schedule -> one native step (no GIL) -> outcomes -> one hand-over per event loop
+    any thread    snapshot, warm_tokens         <-  values the engine's thread publishes, never its state
+
+A kernel that raises fails the requests of its batch, a row that is not a number its own request; the engine goes on.
+Several models take turns, step by step. Knows token ids only: no text, no protocol.
+"""
+
+import asyncio
+import logging
+import math
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.core.clock import Clock
+from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
+from headrace.core.events import FinishReason
+from headrace.engine import sequence as sequences
+from headrace.engine.config import EngineConfig, pages_for
+from headrace.engine.kv.pool import PagePool
+from headrace.engine.kv.prefix import chain_hash
+from headrace.engine.mailbox import Mailbox, deliver
+from headrace.engine.runner import Runner, StepProgram
+from headrace.engine.scheduler import Batch, Sampled, Scheduler
+from headrace.engine.sequence import Work
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+from headrace.observe.metrics import ModelMetrics
+
+_log = logging.getLogger("headrace.engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineModel:
+    """A model as the engine sees it."""
+
+    name: str
+    program: StepProgram
+    cache: CacheShape
+    context_length: int
+    metrics: ModelMetrics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree."""
+
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A choice's next token; `reason` is set on its last."""
+
+    choice: int
+    token: int
+    reason: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Last item of a mailbox whose request failed."""
+
+    error: HeadraceError
+
+
+Item = Begun | Token | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """One model's state as of its last step. `idle_pages` are cached and unused, so as good as free."""
+
+    total_pages: int
+    free_pages: int
+    idle_pages: int
+    running: int
+    waiting: int
+
+
+class Ticket:
+    """A submitted request; opaque to callers, who pass it to `cancel`."""
+
+    __slots__ = ("begun", "lane", "mailbox", "sequences")
+
+    def __init__(self, lane: "_Lane", mailbox: Mailbox, members: "list[sequences.Sequence]") -> None:
+        self.lane = lane
+        self.mailbox = mailbox
+        self.sequences = members
+        self.begun = False
+
+
+class _Lane:
+    """What one model owns inside the engine."""
+
+    def __init__(self, model: EngineModel, config: EngineConfig, num_pages: int, threads: Any) -> None:
+        self.model = model
+        self.pool = PagePool.allocate(model.cache, num_pages)
+        self.scheduler = Scheduler(config, self.pool)
+        self.runner = Runner(config, model.program, threads, self.pool)
+        self.capacity = min(model.context_length, num_pages * PAGE_TOKENS)
+        self.next_deadline = math.inf
+        self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
+
+    def publish(self) -> None:
+        scheduler = self.scheduler
+        free, idle = len(self.pool.free), scheduler.tree.num_idle
+        total = self.pool.num_pages
+        self.snapshot = ModelSnapshot(total, free, idle, len(scheduler.running), len(scheduler.waiting))
+        if (metrics := self.model.metrics) is not None:
+            metrics.running.set(len(scheduler.running))
+            metrics.waiting.set(len(scheduler.waiting))
+            metrics.kv_usage.set((total - free - idle) / total)
+
+
+class Engine:
+    """See the file's head. `threads` is what programs take as their first argument (`native.Threads`)."""
+
+    def __init__(self, config: EngineConfig, models: Sequence[EngineModel], threads: Any, clock: Clock) -> None:
+        if config.kv_memory_bytes is None:
+            raise ValueError("kv_memory_bytes: None; call engine.config.resolve before.")
+        share = config.kv_memory_bytes // max(1, len(models))
+        self.config = config
+        self._clock = clock
+        self._lanes = {
+            model.name: _Lane(
+                model,
+                config,
+                pages_for(share, model.cache, config.max_sequences, model.context_length),
+                threads,
+            )
+            for model in models
+        }
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._lock = threading.Lock()
+        self._arrivals = 0
+        self._accepting = True
+        self._stopping = False
+        self._parcels: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Any]]] = {}
+        self._thread = threading.Thread(target=self._run, name="headrace-engine", daemon=True)
+        self._old_switch_interval: float | None = None
+
+    # -- any thread -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+        if self.config.switch_interval_s is not None:
+            self._old_switch_interval = sys.getswitchinterval()
+            sys.setswitchinterval(self.config.switch_interval_s)
+        self._thread.start()
+
+    def capacity(self, model: str) -> int:
+        """The most tokens, prompt and answer together, that one choice can have."""
+        return self._lanes[model].capacity
+
+    def snapshot(self, model: str) -> ModelSnapshot:
+        """The state last published for a model."""
+        return self._lanes[model].snapshot
+
+    def warm_tokens(self, model: str, salt: bytes, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
+        """How many leading tokens (int32 bytes) are cached now, by the published view of the prefix tree."""
+        published = self._lanes[model].scheduler.tree.published
+        chain = chain_hash(0, salt)
+        warm = 0
+        # As in a match, one token is left to compute.
+        for start in range(0, (len(tokens) - 4) // page_bytes * page_bytes, page_bytes):
+            chain = chain_hash(chain, tokens[start : start + page_bytes])
+            if chain not in published:
+                break
+            warm += PAGE_TOKENS
+        return warm
+
+    def submit(self, work: Work, mailbox: Mailbox) -> Ticket:
+        """Queue work, one sequence per choice; its items arrive in the mailbox.
+
+        Raises ContextTooLong for what can never fit, Unavailable when draining.
+        """
+        lane = self._lanes[work.model]
+        check_fits(work, lane.model.context_length, lane.pool.num_pages)
+        with self._lock:
+            if not self._accepting:
+                raise Unavailable("The engine is stopping; send the request to another server or try again later.")
+            self._arrivals += 1
+            ticket = Ticket(lane, mailbox, [])
+            ticket.sequences = [
+                sequences.Sequence(work, self._arrivals, choice, ticket) for choice in range(work.sampling.num_choices)
+            ]
+            self._idle.clear()
+            self._inbox.append(lambda: self._accept(ticket, work))
+        self._wake.set()
+        return ticket
+
+    def cancel(self, ticket: Ticket, choice: int | None = None) -> None:
+        """End one choice, or all: what they held is free after the current step. Ended ones are left alone."""
+        self._inbox.append(lambda: self._drop(ticket, choice))
+        self._wake.set()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new work and wait for what is running; whether all of it ended in time."""
+        with self._lock:
+            self._accepting = False
+        return self._idle.wait(timeout_s)
+
+    def close(self) -> None:
+        """Stop the thread; requests still there fail with Unavailable. Closing twice is no error."""
+        with self._lock:
+            self._accepting = False
+            self._stopping = True
+        self._wake.set()
+        if self._thread.ident is None:
+            self._fail_everything()
+        else:
+            self._thread.join()
+        if self._old_switch_interval is not None:
+            sys.setswitchinterval(self._old_switch_interval)
+            self._old_switch_interval = None
+
+    def check(self) -> None:
+        """Assert every invariant of every model; on the engine's thread, or when it is stopped."""
+        for lane in self._lanes.values():
+            lane.scheduler.check()
+
+    # -- the engine's thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:
+            # A broken invariant of ours: serving on could mix up requests, so everything ends, loudly.
+            _log.exception("The engine's thread met a defect and stops.")
+        finally:
+            self._fail_everything()
+
+    def _serve(self) -> None:
+        while True:
+            self._wake.clear()
+            self._read_inbox()
+            if self._stopping:
+                return
+            busy = False
+            for lane in self._lanes.values():
+                if lane.scheduler.running or lane.scheduler.waiting:
+                    busy = True
+                    self._step(lane)
+            self._hand_over()
+            if not busy:
+                self._rest()
+
+    def _rest(self) -> None:
+        if self.config.checks:
+            self.check()
+        with self._lock:
+            if not self._inbox:
+                self._idle.set()
+        self._wake.wait()
+
+    def _read_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _step(self, lane: _Lane) -> None:
+        began = self._clock.monotonic_s()
+        if began >= lane.next_deadline:
+            self._expire(lane, began)
+        batch = lane.scheduler.schedule()
+        if batch.sequences:
+            for sequence in batch.admitted:
+                self._begin(sequence)
+            try:
+                sampled = lane.scheduler.complete(batch, lane.runner.run(batch))
+            except Exception as error:  # the engine's step is one of three places that may catch everything
+                self._fail_batch(lane, batch, error)
+            else:
+                self._hand_out(lane, sampled)
+        lane.publish()
+        if (metrics := lane.model.metrics) is not None:
+            metrics.step.observe(self._clock.monotonic_s() - began)
+            if batch.num_preempted:
+                metrics.preemptions.inc(batch.num_preempted)
+
+    def _hand_out(self, lane: _Lane, sampled: list[Sampled]) -> None:
+        for outcome in sampled:
+            ticket: Any = outcome.sequence.owner
+            if outcome.token < 0:
+                self._count_fault(lane)
+                self._fail(ticket, EngineFault("The model computed no number for this request; try it again."))
+                continue
+            # A sibling's fault in this very step may have ended the request already.
+            if ticket.sequences:
+                self._post(ticket.mailbox, Token(outcome.sequence.choice, outcome.token, outcome.reason))
+        if (metrics := lane.model.metrics) is not None and sampled:
+            metrics.generation_tokens.inc(len(sampled))
+
+    def _accept(self, ticket: Ticket, work: Work) -> None:
+        lane = ticket.lane
+        if not lane.scheduler.has_room(len(ticket.sequences)):
+            waiting = len(lane.scheduler.waiting)
+            self._end(ticket, Overloaded(f"{waiting} sequences are waiting already; try again.", retry_after_s=1.0))
+            return
+        lane.next_deadline = min(lane.next_deadline, work.deadline)
+        for sequence in ticket.sequences:
+            lane.scheduler.add(sequence)
+
+    def _begin(self, sequence: "sequences.Sequence") -> None:
+        ticket: Any = sequence.owner
+        if ticket.begun:
+            return
+        ticket.begun = True
+        self._post(ticket.mailbox, Begun(sequence.num_reused))
+        if (metrics := ticket.lane.model.metrics) is not None:
+            metrics.prompt_tokens.inc(sequence.num_prompt)
+            metrics.prefix_queries.inc(sequence.num_prompt)
+            metrics.prefix_hits.inc(sequence.num_reused)
+
+    def _drop(self, ticket: Ticket, choice: int | None) -> None:
+        for sequence in ticket.sequences:
+            if choice is None or sequence.choice == choice:
+                ticket.lane.scheduler.remove(sequence)
+        ticket.lane.publish()
+
+    def _expire(self, lane: _Lane, now: float) -> None:
+        scheduler = lane.scheduler
+        lane.next_deadline = math.inf
+        for sequence in [*scheduler.running, *scheduler.waiting]:
+            if now >= sequence.work.deadline:
+                ticket: Any = sequence.owner
+                self._fail(ticket, DeadlineExceeded("The request's time limit passed before its answer was complete."))
+            else:
+                lane.next_deadline = min(lane.next_deadline, sequence.work.deadline)
+
+    def _fail_batch(self, lane: _Lane, batch: Batch, error: Exception) -> None:
+        _log.exception("A step with %d sequences failed; its requests fail, the engine goes on.", len(batch.sequences))
+        self._count_fault(lane)
+        for sequence in batch.sequences:
+            lane.scheduler.discard(sequence)
+            fault = EngineFault("A step of the engine failed with this request in it; try it again.")
+            fault.__cause__ = error
+            ticket: Any = sequence.owner
+            self._fail(ticket, fault)
+
+    def _fail(self, ticket: Ticket, error: HeadraceError) -> None:
+        """End all choices of a request with an error, once."""
+        for sequence in ticket.sequences:
+            ticket.lane.scheduler.remove(sequence)
+        self._end(ticket, error)
+
+    def _end(self, ticket: Ticket, error: HeadraceError) -> None:
+        if ticket.sequences:
+            ticket.sequences = []
+            self._post(ticket.mailbox, Failed(error))
+
+    def _fail_everything(self) -> None:
+        with self._lock:
+            self._accepting = False
+        self._read_inbox()
+        for lane in self._lanes.values():
+            for sequence in [*lane.scheduler.running, *lane.scheduler.waiting]:
+                ticket: Any = sequence.owner
+                self._fail(ticket, Unavailable("The server stopped before the answer was complete; try again."))
+            lane.publish()
+        self._hand_over()
+        self._idle.set()
+
+    def _count_fault(self, lane: _Lane) -> None:
+        if (metrics := lane.model.metrics) is not None:
+            metrics.faults.inc()
+
+    def _post(self, mailbox: Mailbox, item: Item) -> None:
+        self._parcels.setdefault(mailbox.loop, []).append((mailbox, item))
+
+    def _hand_over(self) -> None:
+        if not self._parcels:
+            return
+        parcels, self._parcels = self._parcels, {}
+        for loop, items in parcels.items():
+            if not deliver(loop, items):
+                self._abandon(loop)
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A closed loop can neither read nor cancel: free what its requests hold."""
+        for lane in self._lanes.values():
+            for sequence in [*lane.scheduler.running, *lane.scheduler.waiting]:
+                ticket: Any = sequence.owner
+                if ticket.mailbox.loop is loop:
+                    lane.scheduler.remove(sequence)
+
+
+def check_fits(work: Work, context_length: int, num_pages: int) -> None:
+    """Refuse what could never run, however long it waited. Raises ContextTooLong."""
+    prompt = len(work.tokens)
+    total = prompt + work.max_tokens
+    if prompt + 1 > context_length:
+        raise ContextTooLong(
+            f"The prompt has {prompt} tokens and the model's context {context_length}; "
+            f"shorten the prompt to {context_length - 1} tokens at most.",
+            param="messages",
+        )
+    if total > context_length:
+        raise ContextTooLong(
+            f"max_tokens: {work.max_tokens} tokens after a prompt of {prompt} exceed the model's context of "
+            f"{context_length}; at most {context_length - prompt} are possible.",
+            param="max_tokens",
+        )
+    if total > num_pages * PAGE_TOKENS:
+        raise ContextTooLong(
+            f"Prompt ({prompt}) and max_tokens ({work.max_tokens}) need more than the {num_pages * PAGE_TOKENS} tokens "
+            "that the page pool holds; ask for less, or start the server with more --kv-memory.",
+            param="max_tokens",
+        )

@@ -1,0 +1,67 @@
+"""The pages that hold keys and values: a fixed number, counted references, nothing copied.
+
+Pages are anonymous memory, so they start at zero and cost nothing before they are first written; the free list is a
+stack, so that memory once committed is used again first. Everything is O(1). This file does not know what a page
+contains or who holds a reference (`prefix.py` holds one per cached page, each sequence one per page it uses).
+"""
+
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+
+
+@dataclass(slots=True)
+class PagePool:
+    """`num_pages` pages of one model. `array` is what kernels read and write; `refs[page]` is 0 when it is free."""
+
+    array: NDArray[np.uint16]
+    refs: list[int]
+    free: list[int]
+
+    @classmethod
+    def allocate(cls, shape: CacheShape, num_pages: int) -> "PagePool":
+        """Reserve the address space of a pool; memory follows use."""
+        flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+        memory = mmap.mmap(-1, num_pages * shape.page_bytes, **flags)
+        array = np.frombuffer(memory, np.uint16)
+        return cls.over(array.reshape(num_pages, shape.num_layers, shape.num_kv_heads, 2, shape.head_dim * PAGE_TOKENS))
+
+    @classmethod
+    def over(cls, array: NDArray[np.uint16]) -> "PagePool":
+        """A pool over memory of the caller's, all pages free."""
+        num_pages = array.shape[0]
+        return cls(array, [0] * num_pages, list(range(num_pages - 1, -1, -1)))
+
+    @property
+    def num_pages(self) -> int:
+        """All pages, free or not."""
+        return len(self.refs)
+
+    def take(self) -> int:
+        """A free page with one reference; the caller has made sure that there is one."""
+        page = self.free.pop()
+        self.refs[page] = 1
+        return page
+
+    def retain(self, page: int) -> None:
+        """One more reference to a page that is in use."""
+        assert self.refs[page] > 0, f"page {page} is free and cannot be shared"
+        self.refs[page] += 1
+
+    def release(self, page: int) -> None:
+        """One reference less; the last one frees the page."""
+        assert self.refs[page] > 0, f"page {page} is released more often than it was taken"
+        self.refs[page] -= 1
+        if self.refs[page] == 0:
+            self.free.append(page)
+
+    def check(self) -> None:
+        """Assert that the free list is exactly the pages without references, each once."""
+        free = set(self.free)
+        assert len(free) == len(self.free), "a page is in the free list twice"
+        assert free == {page for page, refs in enumerate(self.refs) if refs == 0}, "free list and counts disagree"
+        assert min(self.refs, default=0) >= 0, "a count is negative"

@@ -1,0 +1,129 @@
+"""One choice of one request inside the engine: its tokens, how far they are computed, and which pages they use.
+
+`num_computed` chases `num_tokens`; that is all the scheduler needs to know, whether a prompt is read, a token decoded
+or a preempted sequence caught up. The life of a sequence is the table `TRANSITIONS`. Knows no scheduler and no text.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.request import Sampling
+from headrace.engine.kv.prefix import Node
+from headrace.kernels.plan import PAGE_TOKENS
+
+
+class State(IntEnum):
+    """Where a sequence is."""
+
+    WAITING = 0  # holds no page and no slot
+    RUNNING = 1
+    FINISHED = 2
+
+
+class Change(IntEnum):
+    """What can happen to it."""
+
+    ADMIT = 0
+    PREEMPT = 1
+    END = 2
+
+
+# A pair that is not here is a defect of the scheduler.
+TRANSITIONS: dict[tuple[State, Change], State] = {
+    (State.WAITING, Change.ADMIT): State.RUNNING,
+    (State.RUNNING, Change.PREEMPT): State.WAITING,
+    (State.WAITING, Change.END): State.FINISHED,
+    (State.RUNNING, Change.END): State.FINISHED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the engine is asked for, in token ids. `max_tokens` per choice; `deadline` is on the engine's clock.
+
+    A larger `priority` goes first. `salt` bounds what may be shared through the prefix tree.
+    """
+
+    model: str
+    tokens: NDArray[np.int32]
+    sampling: Sampling
+    seed: int
+    max_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    salt: bytes = b""
+    priority: int = 0
+    deadline: float = math.inf
+
+
+class Sequence:
+    """The engine's mutable record of one choice; only the engine's thread touches it.
+
+    `pages[:num_cached]` are the pages up to `node` in the prefix tree, the rest are its own. `num_reused` counts prompt
+    tokens it never had to compute. `order` sorts by priority, arrival and choice. `owner` is the engine's and opaque.
+    """
+
+    __slots__ = (
+        "choice",
+        "last_token",
+        "node",
+        "num_cached",
+        "num_computed",
+        "num_prompt",
+        "num_reused",
+        "num_tabled",
+        "num_tokens",
+        "order",
+        "owner",
+        "pages",
+        "slot",
+        "state",
+        "tokens",
+        "work",
+    )
+
+    def __init__(self, work: Work, arrival: int, choice: int, owner: object = None) -> None:
+        self.work = work
+        self.choice = choice
+        self.owner = owner
+        self.order = (-work.priority, arrival, choice)
+        self.state = State.WAITING
+        # Shared with the work and its siblings until the first token is appended.
+        self.tokens = work.tokens
+        self.num_prompt = self.num_tokens = len(work.tokens)
+        self.last_token = int(work.tokens[-1])
+        self.num_computed = 0
+        self.num_reused = 0
+        self.num_cached = 0
+        self.num_tabled = 0
+        self.pages: list[int] = []
+        self.node: Node | None = None
+        self.slot = -1
+
+    def change(self, what: Change) -> None:
+        """Go to the next state; a pair that the table lacks raises KeyError."""
+        self.state = TRANSITIONS[self.state, what]
+
+    def append(self, token: int) -> None:
+        """Add a generated token."""
+        if self.num_tokens == len(self.tokens) or self.tokens is self.work.tokens:
+            room = min(self.num_prompt + self.work.max_tokens, max(2 * self.num_tokens, 64))
+            grown = np.zeros(max(room, self.num_tokens + 1), np.int32)
+            grown[: self.num_tokens] = self.tokens[: self.num_tokens]
+            self.tokens = grown
+        self.tokens[self.num_tokens] = token
+        self.num_tokens += 1
+        self.last_token = token
+
+    def page_key(self, index: int) -> bytes:
+        """What a full page is found by in the prefix tree."""
+        return self.tokens[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS].tobytes()
+
+    def reusable_keys(self) -> list[bytes]:
+        """Keys of the pages that could come from the tree: at least one token is left to compute."""
+        data = self.tokens[: (self.num_tokens - 1) // PAGE_TOKENS * PAGE_TOKENS].tobytes()
+        size = PAGE_TOKENS * self.tokens.itemsize
+        return [data[start : start + size] for start in range(0, len(data), size)]
