@@ -1,7 +1,7 @@
 """Rotary positions: which frequencies a file asks for, and the table of cosines and sines that kernels read.
 
 Four scalings are known (`Scaling`); each is a function of the plain inverse frequencies, so that the table is
-computed once at load and kernels know nothing of scaling. GGUF files carry llama3 scaling as a tensor of divisors instead.
+computed once at load and kernels know nothing of scaling. GGUF files carry llama3 scaling as a tensor of divisors.
 Formulas: linear (Chen et al. 2023), yarn (Peng et al. 2023), llama3 (Llama 3.1 model card's `apply_scaling`).
 """
 
@@ -60,7 +60,7 @@ def frequencies(rope: Rope) -> NDArray[np.float64]:
     exponents = np.arange(0, rope.rotary_dim, 2, dtype=np.float64) / rope.rotary_dim
     plain: NDArray[np.float64] = np.power(rope.theta, -exponents)
     scaled = _SCALINGS[rope.scaling](rope, plain)
-    return scaled / np.array(rope.divisors) if rope.divisors else scaled
+    return scaled / np.array(rope.divisors or 1.0, dtype=np.float64)
 
 
 def _none(rope: Rope, plain: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -75,7 +75,7 @@ def _llama3(rope: Rope, plain: NDArray[np.float64]) -> NDArray[np.float64]:
     turns = rope.original_context * plain / (2 * math.pi)  # full turns within the original context
     span = rope.high_freq_factor - rope.low_freq_factor
     kept = np.clip((turns - rope.low_freq_factor) / span, 0.0, 1.0)
-    return plain * (kept + (1.0 - kept) / rope.factor)
+    return (kept + (1.0 - kept) / rope.factor) * plain
 
 
 def _yarn(rope: Rope, plain: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,7 +89,8 @@ def _yarn(rope: Rope, plain: NDArray[np.float64]) -> NDArray[np.float64]:
     first, last = max(first, 0), min(last, rope.rotary_dim - 1)
     width = last - first if last != first else 0.001  # a step instead of a division by zero
     interpolated = np.clip((np.arange(rope.rotary_dim // 2) - first) / width, 0.0, 1.0)
-    return plain * ((1.0 - interpolated) + interpolated / rope.factor)
+    shares: NDArray[np.float64] = (1.0 - interpolated) + interpolated / rope.factor
+    return plain * shares
 
 
 _SCALINGS = {Scaling.NONE: _none, Scaling.LINEAR: _linear, Scaling.LLAMA3: _llama3, Scaling.YARN: _yarn}
