@@ -1,8 +1,249 @@
-// The avx512 variant: not here yet, so nobody can choose it.
+// The AVX-512 variant: one 64-byte vector is a weight tile's 16 rows times 4 columns, and VNNI multiplies it by 4
+// broadcast activation codes in one instruction. Knows no threads and no plan. Compiled with this variant's flags only;
+// dispatch.cpp asks the CPU before anybody comes here.
 #include "variants.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VNNI__)
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the deliberately undefined registers inside its own intrinsics for mistakes (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include "paged_attention.h"
+#include "products.h"
+#include "vector_math.h"
+
+namespace headrace {
+namespace {
+
+struct V512 {
+  using F = __m512;
+  static constexpr int kLanes = 16;
+  // Register blocks of attention: rows, vectors of keys, vectors of features (8 x 2 sums of 32 registers).
+  static constexpr int kRowBlock = 8;
+  static constexpr int kScoreVectors = 2;
+  static constexpr int kValueVectors = 2;
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F minus_product(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+  static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static F times_power_of_two(F a, F n) { return _mm512_scalef_ps(a, n); }
+  static F zero_where_less(F value, F x, F limit) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
+  }
+  static float first(F a) { return _mm512_cvtss_f32(a); }
+  static float largest(F a) { return _mm512_reduce_max_ps(a); }
+  static float total(F a) { return _mm512_reduce_add_ps(a); }
+
+  // Minus infinity for key positions outside begin..end.
+  static F only_keys(F scores, int32_t first_key, int32_t begin, int32_t end) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i key = _mm512_add_epi32(lane, _mm512_set1_epi32(first_key));
+    const __mmask16 seen = _mm512_mask_cmplt_epi32_mask(_mm512_cmpge_epi32_mask(key, _mm512_set1_epi32(begin)), key,
+                                                        _mm512_set1_epi32(end));
+    return _mm512_mask_mov_ps(set(kMinusInfinity), seen, scores);
+  }
+
+  // Rounds 32 values times `inverse` to codes, half to even; returns the sum of the codes.
+  static int32_t store_codes(const float* x, F inverse, int8_t* codes) {
+    const __m512i a = _mm512_cvtps_epi32(mul(load(x), inverse));
+    const __m512i b = _mm512_cvtps_epi32(mul(load(x + 16), inverse));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(a));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtepi32_epi8(b));
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+  }
+
+  // from[n], n a multiple of 8, widened to floats; zeros up to `width`.
+  static void widen_padded(const uint16_t* from, int32_t n, float* to, int32_t width) {
+    for (int32_t i = 0; i < width; i += 8) {
+      const __m128i half = i < n ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)) : _mm_setzero_si128();
+      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
+    }
+  }
+};
+
+constexpr int kQuads = kGroup / 4;
+constexpr int kPrefetchBytes = 2048;  // how far ahead of a weight stream: memory's latency, not more than a cache
+
+// The activations of the tokens first .. of one product.
+struct Tokens {
+  const int8_t* codes;
+  const float* scales;
+  const float* sums;
+  int64_t width;
+  int64_t groups;
+  int32_t count;
+};
+
+Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
+  const int64_t groups = x.width / kGroup;
+  return {x.codes + first * static_cast<int64_t>(x.width), x.scales + first * groups, x.sums + first * groups,
+          x.width, groups, count};
+}
+
+// One tile in registers; unsigned codes, because VNNI multiplies unsigned by signed bytes.
+template <int kBits, bool kMinimum>
+struct Tile {
+  __m512i codes[kQuads];
+  __m512 scale;
+  __m512 minimum;
+
+  explicit Tile(const uint8_t* bytes) {
+    if constexpr (kBits == 4) {
+      const __m512i low = _mm512_set1_epi8(15);
+      for (int j = 0; j < 4; ++j) {
+        const __m512i both = _mm512_loadu_si512(bytes + 64 * j);
+        codes[j] = _mm512_and_si512(both, low);
+        codes[j + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      }
+    } else {
+      const __m512i offset = _mm512_set1_epi8(-128);
+      for (int j = 0; j < 8; ++j) codes[j] = _mm512_xor_si512(_mm512_loadu_si512(bytes + 64 * j), offset);
+    }
+    const uint8_t* halves = bytes + 64 * kBits;
+    scale = V512::load(reinterpret_cast<const uint16_t*>(halves));
+    minimum = kMinimum ? V512::load(reinterpret_cast<const uint16_t*>(halves + 32)) : V512::zero();
+  }
+
+  // acc + one group's product; `start` takes back what the offset of 8-bit codes adds.
+  __m512 product(const Tokens& x, int32_t n, int32_t group, int32_t start, __m512 acc) const {
+    const int8_t* a = x.codes + n * x.width + group * kGroup;
+    __m512i dot = kBits == 8 ? _mm512_set1_epi32(start) : _mm512_setzero_si512();
+    for (int j = 0; j < kQuads; ++j) {
+      int32_t quad;
+      __builtin_memcpy(&quad, a + 4 * j, sizeof quad);
+      dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(quad));
+    }
+    const int64_t at = n * x.groups + group;
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(x.scales[at])), acc);
+    return kMinimum ? _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.sums[at]), acc) : acc;
+  }
+};
+
+// -128 times the sum of a group's codes, for 16 groups from `group` on: what codes shifted to 0..255 add too much.
+// A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
+void load_offsets(const Tokens& x, int32_t group, int32_t (*offsets)[16]) {
+  const auto present = static_cast<__mmask16>((1u << smaller(16, static_cast<int32_t>(x.groups) - group)) - 1u);
+  for (int32_t n = 0; n < x.count; ++n) {
+    const int64_t at = n * x.groups + group;
+    const __m512 scales = _mm512_maskz_loadu_ps(present, x.scales + at);
+    const __m512 sums = _mm512_maskz_loadu_ps(present, x.sums + at);
+    const __mmask16 is_used = _mm512_cmp_ps_mask(scales, V512::zero(), _CMP_NEQ_UQ);
+    const __m512i totals = _mm512_cvtps_epi32(_mm512_maskz_div_ps(is_used, sums, scales));
+    _mm512_storeu_si512(offsets[n], _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), totals), 7));
+  }
+}
+
+template <int kBytes>
+void prefetch(const uint8_t* bytes) {
+  for (int i = 0; i < kBytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(bytes) + i, _MM_HINT_T0);
+}
+
+// Few tokens: the sums live in registers, and two row blocks run side by side so that memory always has work.
+template <int kBits, bool kMinimum, int kBlocks, int kCount>
+void multiply_few(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums* acc) {
+  const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
+  __m512 sums[kBlocks][kCount];
+  for (auto& row : sums) {
+    for (auto& sum : row) sum = V512::zero();
+  }
+  alignas(64) int32_t offsets[kCount][16] = {};
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    if (kBits == 8 && g % 16 == 0) load_offsets(x, g, offsets);
+    for (int b = 0; b < kBlocks; ++b) {
+      const uint8_t* bytes = tiles + b * next_block + static_cast<int64_t>(g) * matrix.tile_bytes;
+      prefetch<64 * kBits + 64>(bytes + kPrefetchBytes);
+      const Tile<kBits, kMinimum> tile(bytes);
+      for (int n = 0; n < kCount; ++n) sums[b][n] = tile.product(x, n, g, offsets[n][g % 16], sums[b][n]);
+    }
+  }
+  for (int b = 0; b < kBlocks; ++b) {
+    for (int n = 0; n < kCount; ++n) V512::store(acc[b][n], sums[b][n]);
+  }
+}
+
+// Many tokens: a tile is unpacked once for all of them, and the sums wait in the first-level cache.
+template <int kBits, bool kMinimum>
+void multiply_many(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums& acc) {
+  for (int32_t n = 0; n < x.count; ++n) V512::store(acc[n], V512::zero());
+  alignas(64) int32_t offsets[kTokenTile][16];
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    if (kBits == 8 && g % 16 == 0) load_offsets(x, g, offsets);
+    const Tile<kBits, kMinimum> tile(tiles + static_cast<int64_t>(g) * matrix.tile_bytes);
+    for (int32_t n = 0; n < x.count; ++n) {
+      const int32_t start = kBits == 8 ? offsets[n][g % 16] : 0;
+      V512::store(acc[n], tile.product(x, n, g, start, V512::load(acc[n])));
+    }
+  }
+}
+
+constexpr int kFew = 4;
+
+template <int kBits, bool kMinimum>
+void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Tokens& x, BlockSums* acc) {
+  const int64_t block_bytes = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
+  const uint8_t* tiles = matrix.tiles + block * block_bytes;
+  if (x.count > kFew) {
+    for (int32_t b = 0; b < num_blocks; ++b) multiply_many<kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
+    return;
+  }
+  with_count<kFew>(x.count, [&]<int N>() {
+    if (num_blocks == 2) {
+      multiply_few<kBits, kMinimum, 2, N>(matrix, tiles, x, acc);
+    } else {
+      multiply_few<kBits, kMinimum, 1, N>(matrix, tiles, x, acc);
+    }
+  });
+}
+
+struct Avx512 {
+  using V = V512;
+  static void multiply(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Q8View& x, int32_t first,
+                       int32_t count, BlockSums* acc) {
+    const Tokens tokens = tokens_from(x, first, count);
+    if (matrix.bits == 4) {
+      if (matrix.has_minimum) return multiply_blocks<4, true>(matrix, block, num_blocks, tokens, acc);
+      return multiply_blocks<4, false>(matrix, block, num_blocks, tokens, acc);
+    }
+    if (matrix.has_minimum) return multiply_blocks<8, true>(matrix, block, num_blocks, tokens, acc);
+    return multiply_blocks<8, false>(matrix, block, num_blocks, tokens, acc);
+  }
+};
+
+constexpr Kernels kAvx512{"avx512",           linear_range<Avx512>, gated_range<Avx512>, attention_range<V512>,
+                          quantize_row<V512>, rms_norm_row<V512>};
+
+}  // namespace
+
+const Kernels* avx512_variant() { return &kAvx512; }
+
+}  // namespace headrace
+
+#else
 
 namespace headrace {
 
 const Kernels* avx512_variant() { return nullptr; }
 
 }  // namespace headrace
+
+#endif

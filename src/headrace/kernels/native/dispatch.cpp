@@ -37,11 +37,12 @@ const Kernels* best_kernels(const char* forced) {
 }
 
 size_t attention_scratch_floats(int32_t max_rows, int32_t head_dim) {
-  // Query, span and total outputs and 32 probabilities per row, four running values per row, one page as floats; every
-  // array starts on a 64-byte boundary, hence the slack.
-  const auto rows = static_cast<size_t>(max_rows) + kAttentionRowBlock;
-  const auto width = static_cast<size_t>(head_dim) + 16;
-  return rows * (3 * width + kPageTokens + 4) + 2 * width * kPageTokens + 256;
+  // Queries, two sums and 32 probabilities per row, five running values per row, one widened page. Every array is rounded
+  // up to 16 floats and the first starts on a 64-byte boundary, hence the slack.
+  const auto rows = static_cast<size_t>(max_rows);
+  const auto width = static_cast<size_t>(head_dim + kGroup - 1) / kGroup * kGroup;
+  constexpr size_t kArrays = 11;
+  return rows * (3 * width + kPageTokens + 5) + 2 * width * kPageTokens + 16 * (kArrays + 1);
 }
 
 int32_t attention_tokens_per_task(int32_t heads_per_kv) { return std::max(1, kAttentionRows / heads_per_kv); }

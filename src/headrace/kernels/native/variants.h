@@ -13,9 +13,6 @@ const Kernels* avx512_variant();
 // Query rows (tokens x heads of one KV head) of one attention task: their state stays in a second-level cache.
 inline constexpr int kAttentionRows = 64;
 
-// Kernels may round the number of rows up to this when they lay out the scratch.
-inline constexpr int kAttentionRowBlock = 16;
-
 // Below this largest magnitude a group is stored as zeros: 127 / amax would overflow.
 inline constexpr float kSmallestMagnitude = 0x1p-118f;
 

@@ -1,0 +1,114 @@
+// Row arithmetic written once for every vector instruction set: exp, activations, quantisation, RMS norm.
+// `V` names the instruction set (see avx2.cpp, avx512.cpp). Everything here has internal linkage and calls nothing from the
+// standard library: each variant must get its own copy, compiled with its own flags, or the linker could hand AVX-512 code
+// to a CPU without it.
+#pragma once
+
+#include "kernels.h"
+#include "variants.h"
+
+namespace headrace {
+namespace {
+
+inline int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
+inline int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
+
+// exp(x) with a relative error below 3e-7; exactly 1 at 0, exactly 0 below -87 (minus infinity included).
+template <class V>
+inline typename V::F exponential(typename V::F x) {
+  const typename V::F clamped = V::min(V::max(x, V::set(-88.0f)), V::set(88.0f));
+  const typename V::F n = V::round(V::mul(clamped, V::set(1.44269504f)));
+  // ln 2 in two pieces; the first has few enough bits for n * piece to be exact.
+  typename V::F r = V::minus_product(n, V::set(0x1.62e4p-1f), clamped);
+  r = V::minus_product(n, V::set(1.4286068e-06f), r);
+  typename V::F y = V::set(1.0f / 5040);
+  y = V::fma(y, r, V::set(1.0f / 720));
+  y = V::fma(y, r, V::set(1.0f / 120));
+  y = V::fma(y, r, V::set(1.0f / 24));
+  y = V::fma(y, r, V::set(1.0f / 6));
+  y = V::fma(y, r, V::set(0.5f));
+  y = V::fma(y, r, V::set(1.0f));
+  y = V::fma(y, r, V::set(1.0f));
+  return V::zero_where_less(V::times_power_of_two(y, n), x, V::set(-87.0f));
+}
+
+template <class V>
+inline float exponential_of(float x) {
+  return V::first(exponential<V>(V::set(x)));
+}
+
+template <class V>
+inline typename V::F hyperbolic_tangent(typename V::F x) {
+  const typename V::F e = exponential<V>(V::add(x, x));
+  return V::sub(V::set(1.0f), V::div(V::set(2.0f), V::add(e, V::set(1.0f))));
+}
+
+// silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
+template <class V, Activation kActivation>
+inline typename V::F activate(typename V::F x) {
+  typename V::F exponent = V::sub(V::zero(), x);
+  if constexpr (kActivation == Activation::kGeluTanh) {
+    const typename V::F inner = V::fma(V::mul(V::mul(x, x), x), V::set(0.044715f), x);
+    exponent = V::mul(inner, V::set(-1.5957691216057308f));
+  }
+  return V::div(x, V::add(V::set(1.0f), exponential<V>(exponent)));
+}
+
+template <class V>
+inline void quantize_group(const float* x, int8_t* codes, float* scale, float* sum) {
+  typename V::F magnitude = V::abs(V::load(x));
+  for (int i = V::kLanes; i < kGroup; i += V::kLanes) magnitude = V::max(magnitude, V::abs(V::load(x + i)));
+  const float amax = V::largest(magnitude);
+  const bool is_zero = amax < kSmallestMagnitude;
+  const int32_t total = V::store_codes(x, V::set(is_zero ? 0.0f : 127.0f / amax), codes);
+  *scale = is_zero ? 0.0f : amax / 127.0f;
+  *sum = *scale * static_cast<float>(total);
+}
+
+// Where one group of 32 features of one token goes: as floats, or quantised.
+template <class V>
+inline void store_group(const Output& out, int64_t token, int64_t feature, const float* values) {
+  if (out.f32 != nullptr) {
+    float* to = out.f32 + token * out.stride + feature;
+    for (int i = 0; i < kGroup; i += V::kLanes) V::store(to + i, V::load(values + i));
+    return;
+  }
+  const int64_t group = token * (out.q8.width / kGroup) + feature / kGroup;
+  quantize_group<V>(values, out.q8.codes + token * out.q8.width + feature, out.q8.scales + group, out.q8.sums + group);
+}
+
+template <class V>
+void quantize_row(const float* x, int32_t width, const Q8View& out) {
+  for (int32_t begin = 0; begin < out.width; begin += kGroup) {
+    const float* values = x + begin;
+    alignas(64) float tail[kGroup] = {};
+    if (begin + kGroup > width) {
+      for (int32_t i = begin; i < width; ++i) tail[i - begin] = x[i];
+      values = tail;
+    }
+    quantize_group<V>(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
+  }
+}
+
+template <class V>
+void rms_norm_row(const float* x, const float* weight, int32_t width, float eps, float* y) {
+  typename V::F squares[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  int32_t i = 0;
+  for (; i + 4 * V::kLanes <= width; i += 4 * V::kLanes) {
+    for (int j = 0; j < 4; ++j) {
+      const typename V::F value = V::load(x + i + j * V::kLanes);
+      squares[j] = V::fma(value, value, squares[j]);
+    }
+  }
+  float total = V::total(V::add(V::add(squares[0], squares[1]), V::add(squares[2], squares[3])));
+  for (; i < width; ++i) total += x[i] * x[i];
+  const float inverse = 1.0f / __builtin_sqrtf(total / static_cast<float>(width) + eps);
+  const typename V::F factor = V::set(inverse);
+  for (i = 0; i + V::kLanes <= width; i += V::kLanes) {
+    V::store(y + i, V::mul(V::mul(V::load(x + i), factor), V::load(weight + i)));
+  }
+  for (; i < width; ++i) y[i] = x[i] * inverse * weight[i];
+}
+
+}  // namespace
+}  // namespace headrace
