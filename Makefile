@@ -1,0 +1,92 @@
+# Everything a person or a machine does with this repository. `make serve` and `make test` need Python 3.11+, a C++20
+# compiler and make, nothing else; both may be interrupted and repeated, and do only what has not been done yet.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DONE := $(VENV)/.done
+MODEL ?= smollm2-135m-instruct
+PEERS := .peers
+export PIP_REQUIRE_VIRTUALENV = 1
+
+NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
+CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
+
+.PHONY: help serve test check bench bench-peers oracle-env install pull fix lock size clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+serve: $(DONE)/native pull  ## build, pull the default model and serve it on 127.0.0.1:8000
+	$(BIN)/headrace serve $(MODEL)
+
+test: $(DONE)/native $(DONE)/test pull  ## install what tests need and run them all
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(DONE)/native $(DONE)/test $(DONE)/check  ## format, lint, types, C++ format, documents
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(if $(CPP),$(BIN)/clang-format --dry-run -Werror $(CPP))
+	$(BIN)/python docs/check.py
+
+fix: $(DONE)/native $(DONE)/check  ## rewrite what can be rewritten: format, imports, generated documents
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+	$(BIN)/python docs/check.py --write
+
+bench: $(DONE)/native pull  ## the benchmarks of our own engine (peers: make bench-peers)
+	$(BIN)/python -m bench.engine
+
+install: $(DONE)/native  ## build and install into .venv without starting anything
+
+# Environments -------------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + \
+	  "; name one with make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than what it was made from; touching a lock file or a C++ source makes exactly the steps that follow.
+$(DONE)/serve: requirements/serve.txt requirements/build.txt | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements/serve.txt -r requirements/build.txt
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/test: requirements/test.txt $(DONE)/serve
+	$(PIP) install --quiet --require-hashes -r requirements/test.txt
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/check: requirements/check.txt $(DONE)/serve
+	$(PIP) install --quiet --require-hashes -r requirements/check.txt
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/native: $(DONE)/serve $(NATIVE)
+	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	@mkdir -p $(DONE) && touch $@
+
+# No stamp: the model lies in the state directory, and `headrace pull` verifies in a moment what is there already.
+pull: $(DONE)/native
+	$(BIN)/headrace pull $(MODEL)
+
+bench-peers: $(DONE)/native pull  ## install the engines we measure beside, in .peers/
+	$(PYTHON) -m venv $(PEERS)/llama
+	$(PEERS)/llama/bin/python -m pip install --quiet --no-binary llama-cpp-python llama-cpp-python==0.3.36 numpy
+
+oracle-env:  ## install the reference implementation (torch, transformers) in .peers/oracle, to record test vectors
+	$(PYTHON) -m venv $(PEERS)/oracle
+	$(PEERS)/oracle/bin/python -m pip install --quiet torch transformers gguf tokenizers
+
+# Upkeep -------------------------------------------------------------------------------------------------------------
+
+lock:  ## write requirements/*.txt anew from pyproject.toml (Linux x86-64, Python 3.11)
+	$(PYTHON) -m venv build/lock-env
+	build/lock-env/bin/python -m pip install --quiet 'pip-tools>=7.5,<8'
+	build/lock-env/bin/python requirements/lock.py
+
+size: | $(BIN)/python  ## megabytes of wheels that serving downloads
+	$(BIN)/python requirements/size.py requirements/serve.txt
+
+clean:  ## remove what make made here; the state directory with the models stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,60 @@
+"""`headrace keys`: issuing, listing and taking back API keys. The file itself is `keys.py`'s."""
+
+import json as jsonlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from headrace.cli.config import compose
+from headrace.cli.keys import add_key, load_keys, remove_key
+from headrace.models.store import Layout, open_home
+
+
+def run_add(
+    name: str, tenant: str, scopes: list[str], flags: Mapping[str, Any], config: Path | None, *, json: bool
+) -> None:
+    """Issue a key and print it."""
+    path = keys_path(flags, config)
+    key = add_key(path, name, tenant, scopes, datetime.now(UTC))
+    if json:
+        typer.echo(jsonlib.dumps({"name": name, "tenant": tenant, "scopes": sorted(scopes), "key": key}))
+        return
+    typer.echo(f"Key {name} of tenant {tenant}; it is not shown again:\n", err=True)
+    typer.echo(key)
+
+
+def run_list(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
+    """Print names, tenants and scopes."""
+    path = keys_path(flags, config)
+    entries = load_keys(path) if path.exists() else []
+    if json:
+        listed = [
+            {**asdict(entry), "scopes": sorted(entry.scopes), "created": entry.created.isoformat()} for entry in entries
+        ]
+        typer.echo(jsonlib.dumps(listed, indent=2))
+        return
+    if not entries:
+        typer.echo(f"No keys in {path}; `headrace keys add NAME` issues one.")
+    for entry in entries:
+        scopes = ",".join(sorted(entry.scopes))
+        typer.echo(f"{entry.name:<20} {entry.tenant:<20} {scopes:<24} {entry.created:%Y-%m-%d}")
+
+
+def run_remove(name: str, flags: Mapping[str, Any], config: Path | None) -> None:
+    """Take a key back."""
+    remove_key(keys_path(flags, config), name)
+    typer.echo(f"Removed {name}.")
+
+
+def keys_path(flags: Mapping[str, Any], config: Path | None) -> Path:
+    """The keys file that is configured, else the one in the state directory, which is created."""
+    settings = compose(flags, os.environ, config).settings
+    if settings.keys is not None:
+        return settings.keys
+    open_home(settings.home)
+    return Layout(settings.home).keys

