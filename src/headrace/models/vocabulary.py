@@ -1,0 +1,267 @@
+"""What a model's files say about its vocabulary, as one value that can be written to bytes and read back quickly.
+
+Three sources: GGUF metadata (`gpt2`: byte-level BPE, `llama`: scored SentencePiece BPE) and a folder with
+`tokenizer.json` (BPE only). The rule kept here: a control token is never reachable from plain text, so control tokens
+leave every table that text is looked up in. Does not encode anything; `tokenizer.py` does.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.core.errors import ModelFileError
+from headrace.models.pretokenizers import PRE_TOKENIZATIONS
+
+_FORMAT = 1  # of the written form; raised when a field changes its meaning
+_MAX_TOKENS = 4_000_000  # far above any published vocabulary; keeps absurd files from filling memory
+# Names under which model families end a turn or a text, whatever the metadata says.
+END_NAMES = frozenset(
+    ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>")
+    + ("<|end_of_text|>", "<EOT>", "_<EOT>", "<end_of_utterance>")
+)
+
+
+class Algorithm(StrEnum):
+    """How text becomes tokens."""
+
+    BYTE_LEVEL = "byte_level"
+    SCORED = "scored"
+    LIBRARY = "library"
+
+
+class TokenType(IntEnum):
+    """GGUF's token types."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens by id with their types, and what the algorithm needs. `library` is a bare tokenizer.json."""
+
+    format: int = _FORMAT
+    algorithm: Algorithm
+    tokens: list[str]
+    types: bytes
+    pre: str = ""
+    merges: list[tuple[str, str]] = []
+    scores: list[float] = []
+    library: str = ""
+    byte_level: bool = True
+    bos_id: int | None = None
+    eos_ids: list[int] = []
+    add_bos: bool = False
+    add_space_prefix: bool = False
+
+    def serialize(self) -> bytes:
+        """Bytes from which `deserialize` makes an equal value."""
+        return msgspec.msgpack.encode(self)
+
+    @staticmethod
+    def deserialize(data: bytes) -> "Vocabulary":
+        """Raises ModelFileError when the bytes are damaged or of another version."""
+        try:
+            vocabulary = msgspec.msgpack.decode(data, type=Vocabulary)
+        except msgspec.DecodeError as error:
+            raise ModelFileError(f"cached tokenizer: {error}; delete it and it will be made again.") from error
+        if vocabulary.format != _FORMAT or len(vocabulary.types) != len(vocabulary.tokens):
+            raise ModelFileError("cached tokenizer: of another version; delete it and it will be made again.")
+        return vocabulary
+
+    def reachable(self) -> dict[str, int]:
+        """Tokens that plain text may become, by text."""
+        hidden = {*self.ids_of(TokenType.CONTROL), *self.ids_of(TokenType.UNKNOWN)}
+        if not hidden:
+            return {text: i for i, text in enumerate(self.tokens)}
+        return {text: i for i, text in enumerate(self.tokens) if i not in hidden}
+
+    def of_type(self, kind: TokenType) -> dict[str, int]:
+        """Tokens of one type, by text; empty texts are left out."""
+        return {self.tokens[i]: i for i in self.ids_of(kind) if self.tokens[i]}
+
+    def ids_of(self, kind: TokenType) -> Iterator[int]:
+        """Ids of the tokens of one type, ascending."""
+        i = self.types.find(kind)  # a byte search, because special tokens are few among many
+        while i >= 0:
+            yield i
+            i = self.types.find(kind, i + 1)
+
+
+def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
+    """Read `tokenizer.ggml.*`. Raises ModelFileError naming the key and its value."""
+    model = metadata.get("tokenizer.ggml.model")
+    if model not in ("gpt2", "llama"):
+        raise ModelFileError(
+            f"tokenizer.ggml.model: {model!r} is not supported; models with 'gpt2' (byte-level BPE) or 'llama'"
+            " (SentencePiece BPE) tokenizers are."
+        )
+    tokens = [str(token) for token in _sequence(metadata, "tokenizer.ggml.tokens", required=True)]
+    if not 0 < len(tokens) <= _MAX_TOKENS:
+        raise ModelFileError(f"tokenizer.ggml.tokens: {len(tokens)} tokens; 1 to {_MAX_TOKENS} are possible.")
+    types = _types(metadata, tokens)
+    special = {name: _token_id(metadata, name, len(tokens)) for name in ("bos", "eos", "eot", "eom")}
+    ends = {special[name] for name in ("eos", "eot", "eom")} | {i for i, t in enumerate(tokens) if t in END_NAMES}
+    scored = model == "llama"
+    merges = [] if scored else _sequence(metadata, "tokenizer.ggml.merges", required=True)
+    scores = [float(score) for score in _sequence(metadata, "tokenizer.ggml.scores", required=scored)]
+    if scored and len(scores) != len(tokens):
+        raise ModelFileError(f"tokenizer.ggml.scores: {len(scores)} scores for {len(tokens)} tokens.")
+    return Vocabulary(
+        algorithm=Algorithm.SCORED if scored else Algorithm.BYTE_LEVEL,
+        tokens=tokens,
+        types=types,
+        pre="" if scored else str(metadata.get("tokenizer.ggml.pre", "default")),
+        merges=_merges([str(merge) for merge in merges], tokens, types),
+        scores=scores if scored else [],
+        byte_level=not scored,
+        bos_id=special["bos"],
+        eos_ids=sorted(i for i in ends if i is not None),
+        add_bos=_flag(metadata, "add_bos_token", default=scored),
+        add_space_prefix=_flag(metadata, "add_space_prefix", default=scored),
+    )
+
+
+def vocabulary_from_files(folder: Path) -> Vocabulary:
+    """Read `tokenizer.json` and what stands beside it. Raises ModelFileError naming the file."""
+    library = _json(folder / "tokenizer.json", required=True)
+    config = _json(folder / "tokenizer_config.json")
+    generation = _json(folder / "generation_config.json")
+    model = library.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
+        kind = model.get("type") if isinstance(model, dict) else None
+        raise ModelFileError(f"{folder / 'tokenizer.json'}: model type {kind!r} is not supported; BPE is.")
+    texts: dict[int, str] = {i: text for text, i in model["vocab"].items()}
+    added = [token for token in library.get("added_tokens") or [] if isinstance(token, dict)]
+    texts.update({token["id"]: token["content"] for token in added})
+    num_tokens = max(texts, default=-1) + 1
+    if not 0 < num_tokens <= _MAX_TOKENS or min(texts) < 0:
+        raise ModelFileError(f"{folder / 'tokenizer.json'}: {num_tokens} token ids; 1 to {_MAX_TOKENS} are possible.")
+    types = bytearray(TokenType.NORMAL if i in texts else TokenType.UNUSED for i in range(num_tokens))
+    for token in added:
+        types[token["id"]] = TokenType.CONTROL if token.get("special") else TokenType.USER_DEFINED
+    ids = {text: i for i, text in texts.items()}
+    ends = {ids[name] for name in END_NAMES | {_token_text(config.get("eos_token"))} if name in ids}
+    ends.update(i for i in _int_list(generation.get("eos_token_id")) if i in texts)
+    for i in ends:
+        types[i] = TokenType.CONTROL
+    bos_id = ids.get(_token_text(config.get("bos_token")))
+    starts_with_bos = _template_starts_with(library.get("post_processor"))
+    _make_bare(library, {texts[i] for i in range(num_tokens) if types[i] == TokenType.CONTROL})
+    return Vocabulary(
+        algorithm=Algorithm.LIBRARY,
+        tokens=[texts.get(i, "") for i in range(num_tokens)],
+        types=bytes(types),
+        library=json.dumps(library, ensure_ascii=False),
+        byte_level="ByteLevel" in json.dumps([library.get("pre_tokenizer"), library.get("decoder")]),
+        bos_id=ids.get(starts_with_bos, bos_id),
+        eos_ids=sorted(ends),
+        add_bos=bool(config.get("add_bos_token", starts_with_bos in ids)),
+        add_space_prefix=_prepends_space(library),
+    )
+
+
+def _make_bare(library: dict[str, Any], control: set[str]) -> None:
+    # Special tokens are split off before the library sees text, so that whether they count is decided per call.
+    for key in ("added_tokens", "post_processor", "truncation", "padding"):
+        library[key] = [] if key == "added_tokens" else None
+    model = library["model"]
+    control.discard(model.get("unk_token"))
+    model["vocab"] = {text: i for text, i in model["vocab"].items() if text not in control}
+    vocab = model["vocab"]
+    kept = []
+    for merge in model.get("merges", []):
+        left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+        if left in vocab and right in vocab and left + right in vocab:
+            kept.append([left, right])
+    model["merges"] = kept
+
+
+def _template_starts_with(post_processor: Any) -> str:
+    """Text of the special token that the post-processor puts first; empty when there is none."""
+    if not isinstance(post_processor, dict):
+        return ""
+    if post_processor.get("type") == "Sequence":
+        found = (_template_starts_with(part) for part in post_processor.get("processors", []))
+        return next((text for text in found if text), "")
+    first = (post_processor.get("single") or [{}])[0]
+    return str(first["SpecialToken"]["id"]) if "SpecialToken" in first else ""
+
+
+def _prepends_space(library: Mapping[str, Any]) -> bool:
+    parts = json.dumps([library.get("normalizer"), library.get("pre_tokenizer")])
+    return '"Prepend"' in parts or '"prepend_scheme": "first"' in parts or '"prepend_scheme": "always"' in parts
+
+
+def _types(metadata: Mapping[str, Any], tokens: list[str]) -> bytes:
+    given = _sequence(metadata, "tokenizer.ggml.token_type", required=False)
+    types = bytearray(int(kind) & 0xFF for kind in given) if len(given) else bytearray([TokenType.NORMAL] * len(tokens))
+    if len(types) != len(tokens):
+        raise ModelFileError(f"tokenizer.ggml.token_type: {len(types)} types for {len(tokens)} tokens.")
+    for i, text in enumerate(tokens):
+        if text in END_NAMES:  # some converters forget to say so
+            types[i] = TokenType.CONTROL
+    return bytes(types)
+
+
+def _merges(merges: list[str], tokens: list[str], types: bytes) -> list[tuple[str, str]]:
+    hidden = (TokenType.CONTROL, TokenType.UNKNOWN)
+    known = {text for text, kind in zip(tokens, types, strict=True) if kind not in hidden}
+    pairs = ((merge[:cut], merge[cut + 1 :]) for merge in merges if (cut := merge.find(" ", 1)) > 0)
+    # A merge into a control token would let plain text become one.
+    return [pair for pair in pairs if pair[0] in known and pair[1] in known and pair[0] + pair[1] in known]
+
+
+def _token_id(metadata: Mapping[str, Any], name: str, num_tokens: int) -> int | None:
+    value = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if value is None or int(value) == 0xFFFFFFFF:  # GGUF's "there is none"
+        return None
+    if not 0 <= int(value) < num_tokens:
+        raise ModelFileError(f"tokenizer.ggml.{name}_token_id: {value} is outside the {num_tokens} tokens.")
+    return int(value)
+
+
+def _flag(metadata: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    family = PRE_TOKENIZATIONS.get(str(metadata.get("tokenizer.ggml.pre")))
+    if name == "add_bos_token" and family is not None:
+        default = default or family.add_bos
+    return bool(metadata.get(f"tokenizer.ggml.{name}", default))
+
+
+def _sequence(metadata: Mapping[str, Any], key: str, *, required: bool) -> Any:
+    value = metadata.get(key)
+    if value is None and not required:
+        return []
+    if value is None or isinstance(value, (str, bytes, int, float)) or not isinstance(value, Iterable):
+        raise ModelFileError(
+            f"{key}: {'missing' if value is None else 'not a list'}; the file has no usable tokenizer."
+        )
+    return value
+
+
+def _json(path: Path, *, required: bool = False) -> dict[str, Any]:
+    if not required and not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: {error}; fetch the model's tokenizer files again.") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: holds {type(value).__name__}, not an object; fetch the file again.")
+    return value
+
+
+def _token_text(value: Any) -> str:
+    return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+
+
+def _int_list(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
