@@ -1,0 +1,71 @@
+"""Records tests/oracle/vectors/tiny_models.npz and rope.npz: what transformers computes for tiny random models.
+
+Needs torch and transformers (`make oracle-env`); tests read only the files.
+
+    python scripts/record_parity.py
+
+tiny_models.npz holds float32 logits at a few positions for every model of tests/oracle/tiny_models.py; rope.npz the inverse
+frequencies and the attention factor for rope settings that real models use.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+VECTORS = ROOT / "tests" / "oracle" / "vectors"
+sys.path.insert(0, str(ROOT))
+from tests.oracle import tiny_models  # noqa: E402 - the tests' own definition of the models
+
+ROPES = {
+    "llama-3.1": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    | {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+    "llama-3.2": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0}
+    | {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+    "linear": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    "qwen2.5-yarn": {"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 4.0}
+    | {"original_max_position_embeddings": 32768},
+    "yarn-explicit": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "attention_factor": 1.1}
+    | {"original_max_position_embeddings": 4096, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False},
+    "yarn-mscale": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 0.7}
+    | {"original_max_position_embeddings": 4096},
+}
+
+
+def record_models():
+    """Logits of every tiny model."""
+    recorded = {}
+    for name, settings in tiny_models.CONFIGS.items():
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(**settings, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        values = tiny_models.weights(name)
+        missing, unexpected = model.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()}, strict=False)
+        assert set(missing) <= {"lm_head.weight"} and not unexpected
+        model.tie_weights()
+        ids = torch.from_numpy(tiny_models.tokens(settings).astype(np.int64))[None]
+        logits = model(ids).logits[0].numpy()
+        recorded[name] = logits[list(tiny_models.POSITIONS)]
+        print(f"{name}: {sum(v.size for v in values.values())} values, logits deviate by {logits.std():.3f}")
+    np.savez_compressed(VECTORS / "tiny_models.npz", **recorded)
+
+
+def record_ropes():
+    """Inverse frequencies of rope settings for heads of 128 features."""
+    recorded = {"settings": np.array(json.dumps(ROPES))}
+    for name, settings in ROPES.items():
+        config = LlamaConfig(hidden_size=256, num_attention_heads=2, rope_parameters=dict(settings))
+        frequencies, factor = ROPE_INIT_FUNCTIONS[settings["rope_type"]](config, "cpu")
+        recorded[name] = np.append(frequencies.numpy(), np.float32(factor))
+    np.savez_compressed(VECTORS / "rope.npz", **recorded)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    record_models()
+    record_ropes()

@@ -1,0 +1,50 @@
+"""Architectures in exact arithmetic against transformers: the plan, not the kernels, is under test here.
+
+Logits deviate by about 1, float32 rounding moves them by at most 6e-6; 3e-5 leaves room for another BLAS.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.models.gguf import GgufFile
+from headrace.models.safetensors import SafetensorsFolder
+from tests.oracle import tiny_models
+from tests.oracle.assembly import assemble, reference_logits
+from tests.oracle.tiny_files import write_folder, write_gguf
+
+LOGIT_BOUND = 3e-5
+VECTORS = Path(__file__).parent / "vectors" / "tiny_models.npz"
+NUM_TOKENS = tiny_models.NUM_TOKENS
+SCHEDULES = {
+    "one piece": (NUM_TOKENS,),
+    "chunks": (1, 17, 32, 50, 64, 70, NUM_TOKENS),
+    "token by token": tuple(range(1, NUM_TOKENS + 1)),
+}
+# GGUF metadata cannot say from which layer on windows apply, nor name another activation.
+GGUF_NAMES = [name for name in tiny_models.CONFIGS if name not in ("qwen2-some-windows", "llama-gelu")]
+
+
+def recorded(name):
+    with np.load(VECTORS) as vectors:
+        return vectors[name]
+
+
+def worst(name, logits):
+    return np.abs(logits[list(tiny_models.POSITIONS)] - recorded(name)).max()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("name", tiny_models.CONFIGS)
+def test_a_safetensors_folder_gives_the_logits_of_transformers(name, schedule, tmp_path):
+    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)))
+    logits = reference_logits(model, tiny_models.tokens(tiny_models.CONFIGS[name]), SCHEDULES[schedule], exact=True)
+    assert worst(name, logits) < LOGIT_BOUND
+
+
+@pytest.mark.parametrize("name", GGUF_NAMES)
+def test_the_same_model_as_a_gguf_file_gives_the_same_logits(name, tmp_path):
+    model = assemble(GgufFile(write_gguf(name, tmp_path / "model.gguf")))
+    logits = reference_logits(model, tiny_models.tokens(tiny_models.CONFIGS[name]), (NUM_TOKENS,), exact=True)
+    assert worst(name, logits) < LOGIT_BOUND

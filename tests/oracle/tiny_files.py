@@ -1,0 +1,104 @@
+"""Writes the tiny models as files: safetensors folders with transformers' names, and GGUF files as llama.cpp lays out."""
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+from safetensors.numpy import save_file
+
+from headrace.models import rope
+from tests.oracle import tiny_models
+
+GGUF_ROLES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+GGUF_ENDS = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+
+def write_folder(name: str, folder: Path) -> Path:
+    (folder / "config.json").write_text(json.dumps(tiny_models.CONFIGS[name]))
+    save_file(tiny_models.weights(name), folder / "model.safetensors")
+    return folder
+
+
+def write_gguf(name: str, path: Path) -> Path:
+    config = tiny_models.CONFIGS[name]
+    architecture = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
+    writer = gguf.GGUFWriter(path, architecture)
+    head_dim = tiny_models.head_dim(config)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if "sliding_window" in config and config["model_type"] == "mistral":
+        writer.add_sliding_window(config["sliding_window"])
+    _add_rope(writer, config["rope_parameters"], head_dim)
+    for tensor, values in tiny_models.weights(name).items():
+        writer.add_tensor(_gguf_name(tensor), _permuted(tensor, values, config, architecture))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: int) -> None:
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(parameters["rope_theta"])
+    kind = parameters["rope_type"]
+    if kind == "llama3":  # GGUF has no such type: the converter writes what the frequencies are divided by
+        plain = rope.Rope(theta=parameters["rope_theta"], rotary_dim=head_dim)
+        scaled = rope.Rope(
+            theta=parameters["rope_theta"],
+            rotary_dim=head_dim,
+            scaling=rope.Scaling.LLAMA3,
+            factor=parameters["factor"],
+            low_freq_factor=parameters["low_freq_factor"],
+            high_freq_factor=parameters["high_freq_factor"],
+            original_context=parameters["original_max_position_embeddings"],
+        )
+        divisors = rope.frequencies(plain) / rope.frequencies(scaled)
+        writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
+    elif kind != "default":
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(parameters["factor"])
+        if "original_max_position_embeddings" in parameters:
+            writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+
+
+def _gguf_name(tensor: str) -> str:
+    if tensor in GGUF_ENDS:
+        return GGUF_ENDS[tensor]
+    layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)
+    role, kind = role_and_kind.rsplit(".", 1)
+    return f"blk.{layer}.{GGUF_ROLES[role]}.{kind}"
+
+
+def _permuted(tensor: str, values: np.ndarray, config: dict[str, object], architecture: str) -> np.ndarray:
+    # Llama files in GGUF hold rotated features side by side; Qwen's keep them half a head apart.
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+    role = tensor.split(".")[-2]
+    if architecture != "llama" or role not in heads:
+        return values
+    halves = values.reshape(config[heads[role]], 2, tiny_models.head_dim(config) // 2, -1)
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))

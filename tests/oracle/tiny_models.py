@@ -1,0 +1,127 @@
+"""Tiny random models, one per architecture and variation: configs and weights, made anew from a seed wherever needed.
+
+The recording script builds them in transformers, the tests write them as files for our own readers. Weights are 7-bit
+integers times a power of two per group of 32, with the largest code in every group: our 8-bit groups hold them exactly,
+so that no quantisation of weights stands between the two implementations. `RandomState` is NumPy's frozen generator.
+"""
+
+import zlib
+
+import numpy as np
+
+NUM_TOKENS = 71  # three pages, the last one partly filled
+POSITIONS = (0, 1, 2, 7, 15, 16, 30, 31, 32, 33, 47, 63, 64, 65, 69, 70)  # whose logits are recorded
+
+_BASE = {
+    "hidden_size": 64,
+    "intermediate_size": 100,  # not a multiple of 32
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 203,  # not a multiple of 16
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+CONFIGS = {
+    "llama": _BASE | {"model_type": "llama"},
+    "llama-tied-linear": _BASE
+    | {
+        "model_type": "llama",
+        "hidden_size": 80,  # not a multiple of 32
+        "num_attention_heads": 5,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
+    },
+    "llama-llama3-rope": _BASE
+    | {"model_type": "llama", "num_attention_heads": 2, "num_key_value_heads": 1, "rope_parameters": _LLAMA3},
+    "llama-biases": _BASE | {"model_type": "llama", "attention_bias": True, "num_hidden_layers": 3},
+    "llama-gelu": _BASE | {"model_type": "llama", "hidden_act": "gelu_pytorch_tanh"},
+    "mistral-window": _BASE
+    | {"model_type": "mistral", "hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3}
+    | {"sliding_window": 9, "head_dim": 32},
+    "qwen2-yarn": _BASE
+    | {"model_type": "qwen2", "rope_parameters": _YARN, "tie_word_embeddings": True, "sliding_window": 9}
+    | {"num_attention_heads": 2, "num_key_value_heads": 2, "use_sliding_window": False},
+    "qwen2-some-windows": _BASE
+    | {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    "qwen3-wide-heads": _BASE
+    | {"model_type": "qwen3", "head_dim": 64, "num_attention_heads": 3, "num_key_value_heads": 1},
+    "qwen3-odd-heads": _BASE
+    | {"model_type": "qwen3", "head_dim": 40, "num_attention_heads": 4, "num_key_value_heads": 2}
+    | {"tie_word_embeddings": True},
+}
+
+
+def tokens(config):
+    """The token sequence that is run, with repeats."""
+    random = np.random.RandomState(7)
+    ids = random.randint(0, config["vocab_size"], NUM_TOKENS).astype(np.int32)
+    ids[40:50] = ids[10:20]
+    return ids
+
+
+def head_dim(config):
+    """Features per head."""
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+
+
+def shapes(config):
+    """Shape of every tensor by its safetensors name; transformers agrees when the vectors are recorded."""
+    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    q_width = config["num_attention_heads"] * head_dim(config)
+    kv_width = config["num_key_value_heads"] * head_dim(config)
+    layer = {
+        "input_layernorm.weight": (hidden,),
+        "self_attn.q_proj.weight": (q_width, hidden),
+        "self_attn.k_proj.weight": (kv_width, hidden),
+        "self_attn.v_proj.weight": (kv_width, hidden),
+        "self_attn.o_proj.weight": (hidden, q_width),
+        "post_attention_layernorm.weight": (hidden,),
+        "mlp.gate_proj.weight": (inner, hidden),
+        "mlp.up_proj.weight": (inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
+    }
+    if config["model_type"] == "qwen2" or config.get("attention_bias"):
+        layer |= {"self_attn.q_proj.bias": (q_width,)}
+        layer |= {"self_attn.k_proj.bias": (kv_width,), "self_attn.v_proj.bias": (kv_width,)}
+    if config.get("attention_bias"):
+        layer |= {"self_attn.o_proj.bias": (hidden,)}
+    if config["model_type"] == "qwen3":
+        layer |= {"self_attn.q_norm.weight": (head_dim(config),), "self_attn.k_norm.weight": (head_dim(config),)}
+    result = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        result["lm_head.weight"] = (vocab, hidden)
+    for i in range(config["num_hidden_layers"]):
+        result |= {f"model.layers.{i}.{role}": shape for role, shape in layer.items()}
+    return result
+
+
+def weights(name):
+    """Float32 tensors of the model of that name; norms near one, biases small, matrices exact in 8 bits."""
+    result = {}
+    for tensor, shape in shapes(CONFIGS[name]).items():
+        random = np.random.RandomState(zlib.crc32(f"{name} {tensor}".encode()))
+        noise = random.randint(-127, 128, size=shape).astype(np.float32)
+        if len(shape) == 1:
+            result[tensor] = noise / np.float32(1024) + np.float32(0.0 if tensor.endswith("bias") else 1.0)
+        else:
+            # Rows of one matrix get two different scales; uniform codes have a deviation of 73 of 127.
+            exponent = -7 - round(np.log2(np.sqrt(shape[1]))) + random.randint(0, 2, size=(shape[0], 1))
+            noise[:, ::32] = np.where(noise[:, ::32] < 0, np.float32(-127), np.float32(127))
+            result[tensor] = noise * np.float32(2.0) ** exponent.astype(np.float32)
+    return result
