@@ -85,24 +85,6 @@ struct V256 {
 };
 
 constexpr int kQuads = kGroup / 4;
-constexpr int kHalfRows = kTileRows / 2;
-constexpr int kPrefetchBytes = 2048;  // how far ahead of a weight stream: memory's latency, not more than a cache
-
-// The activations of the tokens first .. of one product.
-struct Tokens {
-  const int8_t* codes;
-  const float* scales;
-  const float* sums;
-  int64_t width;
-  int64_t groups;
-  int32_t count;
-};
-
-Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
-  const int64_t groups = x.width / kGroup;
-  return {x.codes + first * static_cast<int64_t>(x.width), x.scales + first * groups, x.sums + first * groups,
-          x.width, groups, count};
-}
 
 inline __m256i broadcast_quad(const int8_t* a) {
   int32_t quad;
@@ -157,97 +139,18 @@ struct HalfTile {
     return sum;
   }
 
-  // acc + one group's product.
-  __m256 product(const Tokens& x, int32_t n, int32_t group, __m256 acc) const {
-    const __m256 value = _mm256_cvtepi32_ps(dot(x.codes + n * x.width + group * kGroup));
-    const int64_t at = n * x.groups + group;
-    acc = _mm256_fmadd_ps(value, _mm256_mul_ps(scale, _mm256_set1_ps(x.scales[at])), acc);
-    return kMinimum ? _mm256_fmadd_ps(minimum, _mm256_set1_ps(x.sums[at]), acc) : acc;
+  __m256 product(const int8_t* a, float x_scale, float x_sum, int32_t /*start*/, __m256 acc) const {
+    const __m256 value = _mm256_cvtepi32_ps(dot(a));
+    acc = _mm256_fmadd_ps(value, _mm256_mul_ps(scale, _mm256_set1_ps(x_scale)), acc);
+    return kMinimum ? _mm256_fmadd_ps(minimum, _mm256_set1_ps(x_sum), acc) : acc;
   }
 };
 
-template <int kBytes>
-void prefetch(const uint8_t* bytes) {
-  for (int i = 0; i < kBytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(bytes) + i, _MM_HINT_T0);
-}
-
-// Few tokens: the sums live in registers, and two row blocks run side by side so that memory always has work.
-template <int kBits, bool kMinimum, int kBlocks, int kCount>
-void multiply_few(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums* acc) {
-  const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
-  __m256 sums[kBlocks][2][kCount];
-  for (auto& block : sums) {
-    for (auto& half : block) {
-      for (auto& sum : half) sum = V256::zero();
-    }
-  }
-  for (int32_t g = 0; g < matrix.groups; ++g) {
-    for (int b = 0; b < kBlocks; ++b) {
-      const uint8_t* bytes = tiles + b * next_block + static_cast<int64_t>(g) * matrix.tile_bytes;
-      prefetch<64 * kBits + 64>(bytes + kPrefetchBytes);
-      for (int half = 0; half < 2; ++half) {
-        const HalfTile<kBits, kMinimum> tile(bytes, half);
-        for (int n = 0; n < kCount; ++n) sums[b][half][n] = tile.product(x, n, g, sums[b][half][n]);
-      }
-    }
-  }
-  for (int b = 0; b < kBlocks; ++b) {
-    for (int n = 0; n < kCount; ++n) {
-      V256::store(&acc[b][n][0], sums[b][0][n]);
-      V256::store(&acc[b][n][kHalfRows], sums[b][1][n]);
-    }
-  }
-}
-
-// Many tokens: a tile is unpacked once for all of them, and the sums wait in the first-level cache.
-template <int kBits, bool kMinimum>
-void multiply_many(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums& acc) {
-  for (int32_t n = 0; n < x.count; ++n) {
-    V256::store(&acc[n][0], V256::zero());
-    V256::store(&acc[n][kHalfRows], V256::zero());
-  }
-  for (int32_t g = 0; g < matrix.groups; ++g) {
-    for (int half = 0; half < 2; ++half) {
-      const HalfTile<kBits, kMinimum> tile(tiles + static_cast<int64_t>(g) * matrix.tile_bytes, half);
-      for (int32_t n = 0; n < x.count; ++n) {
-        float* sum = &acc[n][half * kHalfRows];
-        V256::store(sum, tile.product(x, n, g, V256::load(sum)));
-      }
-    }
-  }
-}
-
-constexpr int kFew = 4;
-
-template <int kBits, bool kMinimum>
-void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Tokens& x, BlockSums* acc) {
-  const int64_t block_bytes = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
-  const uint8_t* tiles = matrix.tiles + block * block_bytes;
-  if (x.count > kFew) {
-    for (int32_t b = 0; b < num_blocks; ++b) multiply_many<kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
-    return;
-  }
-  with_count<kFew>(x.count, [&]<int N>() {
-    if (num_blocks == 2) {
-      multiply_few<kBits, kMinimum, 2, N>(matrix, tiles, x, acc);
-    } else {
-      multiply_few<kBits, kMinimum, 1, N>(matrix, tiles, x, acc);
-    }
-  });
-}
-
 struct Avx2 {
   using V = V256;
-  static void multiply(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Q8View& x, int32_t first,
-                       int32_t count, BlockSums* acc) {
-    const Tokens tokens = tokens_from(x, first, count);
-    if (matrix.bits == 4) {
-      if (matrix.has_minimum) return multiply_blocks<4, true>(matrix, block, num_blocks, tokens, acc);
-      return multiply_blocks<4, false>(matrix, block, num_blocks, tokens, acc);
-    }
-    if (matrix.has_minimum) return multiply_blocks<8, true>(matrix, block, num_blocks, tokens, acc);
-    return multiply_blocks<8, false>(matrix, block, num_blocks, tokens, acc);
-  }
+  template <int kBits, bool kMinimum>
+  using Tile = HalfTile<kBits, kMinimum>;
+  static constexpr bool kShiftsCodes = false;
 };
 
 constexpr Kernels kAvx2{"avx2",           linear_range<Avx2>, gated_range<Avx2>, attention_range<V256>,

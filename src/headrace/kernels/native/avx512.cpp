@@ -82,32 +82,15 @@ struct V512 {
 };
 
 constexpr int kQuads = kGroup / 4;
-constexpr int kPrefetchBytes = 2048;  // how far ahead of a weight stream: memory's latency, not more than a cache
-
-// The activations of the tokens first .. of one product.
-struct Tokens {
-  const int8_t* codes;
-  const float* scales;
-  const float* sums;
-  int64_t width;
-  int64_t groups;
-  int32_t count;
-};
-
-Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
-  const int64_t groups = x.width / kGroup;
-  return {x.codes + first * static_cast<int64_t>(x.width), x.scales + first * groups, x.sums + first * groups,
-          x.width, groups, count};
-}
 
 // One tile in registers; unsigned codes, because VNNI multiplies unsigned by signed bytes.
 template <int kBits, bool kMinimum>
-struct Tile {
+struct WholeTile {
   __m512i codes[kQuads];
   __m512 scale;
   __m512 minimum;
 
-  explicit Tile(const uint8_t* bytes) {
+  WholeTile(const uint8_t* bytes, int /*part*/) {
     if constexpr (kBits == 4) {
       const __m512i low = _mm512_set1_epi8(15);
       for (int j = 0; j < 4; ++j) {
@@ -124,108 +107,37 @@ struct Tile {
     minimum = kMinimum ? V512::load(reinterpret_cast<const uint16_t*>(halves + 32)) : V512::zero();
   }
 
-  // acc + one group's product; `start` takes back what the offset of 8-bit codes adds.
-  __m512 product(const Tokens& x, int32_t n, int32_t group, int32_t start, __m512 acc) const {
-    const int8_t* a = x.codes + n * x.width + group * kGroup;
-    __m512i dot = kBits == 8 ? _mm512_set1_epi32(start) : _mm512_setzero_si512();
+  __m512 product(const int8_t* a, float x_scale, float x_sum, int32_t start, __m512 acc) const {
+    __m512i dot = _mm512_set1_epi32(start);
     for (int j = 0; j < kQuads; ++j) {
       int32_t quad;
       __builtin_memcpy(&quad, a + 4 * j, sizeof quad);
       dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(quad));
     }
-    const int64_t at = n * x.groups + group;
-    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(x.scales[at])), acc);
-    return kMinimum ? _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.sums[at]), acc) : acc;
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(x_scale)), acc);
+    return kMinimum ? _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_sum), acc) : acc;
   }
 };
 
-// -128 times the sum of a group's codes, for 16 groups from `group` on: what codes shifted to 0..255 add too much.
-// A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
-void load_offsets(const Tokens& x, int32_t group, int32_t (*offsets)[16]) {
-  const auto present = static_cast<__mmask16>((1u << smaller(16, static_cast<int32_t>(x.groups) - group)) - 1u);
-  for (int32_t n = 0; n < x.count; ++n) {
-    const int64_t at = n * x.groups + group;
-    const __m512 scales = _mm512_maskz_loadu_ps(present, x.scales + at);
-    const __m512 sums = _mm512_maskz_loadu_ps(present, x.sums + at);
-    const __mmask16 is_used = _mm512_cmp_ps_mask(scales, V512::zero(), _CMP_NEQ_UQ);
-    const __m512i totals = _mm512_cvtps_epi32(_mm512_maskz_div_ps(is_used, sums, scales));
-    _mm512_storeu_si512(offsets[n], _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), totals), 7));
-  }
-}
-
-template <int kBytes>
-void prefetch(const uint8_t* bytes) {
-  for (int i = 0; i < kBytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(bytes) + i, _MM_HINT_T0);
-}
-
-// Few tokens: the sums live in registers, and two row blocks run side by side so that memory always has work.
-template <int kBits, bool kMinimum, int kBlocks, int kCount>
-void multiply_few(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums* acc) {
-  const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
-  __m512 sums[kBlocks][kCount];
-  for (auto& row : sums) {
-    for (auto& sum : row) sum = V512::zero();
-  }
-  alignas(64) int32_t offsets[kCount][16] = {};
-  for (int32_t g = 0; g < matrix.groups; ++g) {
-    if (kBits == 8 && g % 16 == 0) load_offsets(x, g, offsets);
-    for (int b = 0; b < kBlocks; ++b) {
-      const uint8_t* bytes = tiles + b * next_block + static_cast<int64_t>(g) * matrix.tile_bytes;
-      prefetch<64 * kBits + 64>(bytes + kPrefetchBytes);
-      const Tile<kBits, kMinimum> tile(bytes);
-      for (int n = 0; n < kCount; ++n) sums[b][n] = tile.product(x, n, g, offsets[n][g % 16], sums[b][n]);
-    }
-  }
-  for (int b = 0; b < kBlocks; ++b) {
-    for (int n = 0; n < kCount; ++n) V512::store(acc[b][n], sums[b][n]);
-  }
-}
-
-// Many tokens: a tile is unpacked once for all of them, and the sums wait in the first-level cache.
-template <int kBits, bool kMinimum>
-void multiply_many(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums& acc) {
-  for (int32_t n = 0; n < x.count; ++n) V512::store(acc[n], V512::zero());
-  alignas(64) int32_t offsets[kTokenTile][16];
-  for (int32_t g = 0; g < matrix.groups; ++g) {
-    if (kBits == 8 && g % 16 == 0) load_offsets(x, g, offsets);
-    const Tile<kBits, kMinimum> tile(tiles + static_cast<int64_t>(g) * matrix.tile_bytes);
-    for (int32_t n = 0; n < x.count; ++n) {
-      const int32_t start = kBits == 8 ? offsets[n][g % 16] : 0;
-      V512::store(acc[n], tile.product(x, n, g, start, V512::load(acc[n])));
-    }
-  }
-}
-
-constexpr int kFew = 4;
-
-template <int kBits, bool kMinimum>
-void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Tokens& x, BlockSums* acc) {
-  const int64_t block_bytes = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
-  const uint8_t* tiles = matrix.tiles + block * block_bytes;
-  if (x.count > kFew) {
-    for (int32_t b = 0; b < num_blocks; ++b) multiply_many<kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
-    return;
-  }
-  with_count<kFew>(x.count, [&]<int N>() {
-    if (num_blocks == 2) {
-      multiply_few<kBits, kMinimum, 2, N>(matrix, tiles, x, acc);
-    } else {
-      multiply_few<kBits, kMinimum, 1, N>(matrix, tiles, x, acc);
-    }
-  });
-}
-
 struct Avx512 {
   using V = V512;
-  static void multiply(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Q8View& x, int32_t first,
-                       int32_t count, BlockSums* acc) {
-    const Tokens tokens = tokens_from(x, first, count);
-    if (matrix.bits == 4) {
-      if (matrix.has_minimum) return multiply_blocks<4, true>(matrix, block, num_blocks, tokens, acc);
-      return multiply_blocks<4, false>(matrix, block, num_blocks, tokens, acc);
+  template <int kBits, bool kMinimum>
+  using Tile = WholeTile<kBits, kMinimum>;
+  static constexpr bool kShiftsCodes = true;
+
+  // -128 times the sum of a group's codes, for 16 groups from `group` on: codes shifted to 0..255 add that much too much.
+  // A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
+  static void load_starts(const Tokens& x, int32_t group, Starts& starts) {
+    const int32_t present = smaller(16, static_cast<int32_t>(x.groups) - group);
+    const auto mask = static_cast<__mmask16>((1u << present) - 1u);
+    for (int32_t n = 0; n < x.count; ++n) {
+      const int64_t at = n * x.groups + group;
+      const __m512 scales = _mm512_maskz_loadu_ps(mask, x.scales + at);
+      const __m512 sums = _mm512_maskz_loadu_ps(mask, x.sums + at);
+      const __mmask16 is_used = _mm512_cmp_ps_mask(scales, V512::zero(), _CMP_NEQ_UQ);
+      const __m512i totals = _mm512_cvtps_epi32(_mm512_maskz_div_ps(is_used, sums, scales));
+      _mm512_storeu_si512(starts[n], _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), totals), 7));
     }
-    if (matrix.has_minimum) return multiply_blocks<8, true>(matrix, block, num_blocks, tokens, acc);
-    return multiply_blocks<8, false>(matrix, block, num_blocks, tokens, acc);
   }
 };
 

@@ -76,16 +76,6 @@ inline KeyRange visible_keys(const AttentionTask& task, int32_t token) {
   return {task.mode == 1 ? larger(0, end - task.window) : 0, end};
 }
 
-// Calls f<N>() with N = count, for count in 1..kMost.
-template <int kMost, class Function>
-inline void with_count(int32_t count, Function function) {
-  if (count == kMost) {
-    function.template operator()<kMost>();
-  } else if constexpr (kMost > 1) {
-    with_count<kMost - 1>(count, function);
-  }
-}
-
 // weights[r][j] = q[r] . key j, for N rows and kVectors vectors of keys. T: fp16 bits or float.
 template <class V, int N, int kVectors, class T>
 inline void score(const float* q, int32_t width, int32_t head_dim, const T* keys, float* weights) {

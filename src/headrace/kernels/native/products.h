@@ -1,6 +1,8 @@
-// Drivers around a variant's `multiply`: which row blocks meet which tokens, and what happens to the sums.
-// `Isa` gives the vectors (`Isa::V`) and
-//   multiply(matrix, block, num_blocks, x, first, count, acc): acc[b][n][16] = row block `block + b` times token `first + n`.
+// Products of packed weights and quantised activations, written once for every vector instruction set: which row blocks meet
+// which tokens, where the sums wait, and what happens to them at the end. `Isa` gives
+//   V                     the float vectors; a tile of 16 rows is handled in 16 / V::kLanes parts
+//   Tile<kBits, kMinimum> one part of one tile, unpacked; product(codes, scale, sum, start, acc) adds a group's product
+//   kShiftsCodes          whether 8-bit codes are shifted to 0..255 in a tile; then load_starts(...) gives what takes it back
 // Internal linkage for the reason given in vector_math.h.
 #pragma once
 
@@ -14,6 +16,128 @@ constexpr int kTokenTile = 32;
 
 // Sums of one row block for one tile of tokens.
 using BlockSums = float[kTokenTile][kTileRows];
+
+// The activations of some tokens; a value, so that the compiler may keep it in registers.
+struct Tokens {
+  const int8_t* codes;
+  const float* scales;
+  const float* sums;
+  int64_t width;
+  int64_t groups;
+  int32_t count;
+};
+
+inline Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
+  const int64_t groups = x.width / kGroup;
+  return {x.codes + first * static_cast<int64_t>(x.width), x.scales + first * groups, x.sums + first * groups,
+          x.width, groups, count};
+}
+
+// Starting values of the integer sums for 16 groups, by token.
+using Starts = int32_t[kTokenTile][16];
+
+constexpr int kPrefetchBytes = 2048;  // how far ahead of a weight stream: memory's latency, not more than a cache
+
+template <int kBytes>
+inline void prefetch(const uint8_t* bytes) {
+  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(bytes + kPrefetchBytes + i);
+}
+
+// Few tokens: the sums live in registers, and two row blocks run side by side so that memory always has work.
+template <class Isa, int kBits, bool kMinimum, int kBlocks, int kCount>
+void multiply_few(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums* acc) {
+  using V = typename Isa::V;
+  constexpr int kParts = kTileRows / V::kLanes;
+  constexpr bool kStarts = kBits == 8 && Isa::kShiftsCodes;
+  const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
+  typename V::F sums[kBlocks][kParts][kCount];
+  for (int i = 0; i < kBlocks * kParts * kCount; ++i) (&sums[0][0][0])[i] = V::zero();
+  alignas(64) Starts starts;
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    if constexpr (kStarts) {
+      if (g % 16 == 0) Isa::load_starts(x, g, starts);
+    }
+    for (int b = 0; b < kBlocks; ++b) {
+      const uint8_t* bytes = tiles + b * next_block + static_cast<int64_t>(g) * matrix.tile_bytes;
+      prefetch<64 * kBits + 64>(bytes);
+      for (int part = 0; part < kParts; ++part) {
+        const typename Isa::template Tile<kBits, kMinimum> tile(bytes, part);
+        for (int n = 0; n < kCount; ++n) {
+          const int64_t at = n * x.groups + g;
+          sums[b][part][n] = tile.product(x.codes + n * x.width + g * kGroup, x.scales[at], x.sums[at],
+                                          kStarts ? starts[n][g % 16] : 0, sums[b][part][n]);
+        }
+      }
+    }
+  }
+  for (int b = 0; b < kBlocks; ++b) {
+    for (int part = 0; part < kParts; ++part) {
+      for (int n = 0; n < kCount; ++n) V::store(&acc[b][n][part * V::kLanes], sums[b][part][n]);
+    }
+  }
+}
+
+// Many tokens: a tile is unpacked once for all of them, and the sums wait in the first-level cache.
+template <class Isa, int kBits, bool kMinimum>
+void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums& acc) {
+  using V = typename Isa::V;
+  constexpr bool kStarts = kBits == 8 && Isa::kShiftsCodes;
+  __builtin_memset(acc, 0, sizeof(float) * kTileRows * static_cast<size_t>(x.count));
+  alignas(64) Starts starts;
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    if constexpr (kStarts) {
+      if (g % 16 == 0) Isa::load_starts(x, g, starts);
+    }
+    for (int part = 0; part < kTileRows / V::kLanes; ++part) {
+      const typename Isa::template Tile<kBits, kMinimum> tile(tiles + static_cast<int64_t>(g) * matrix.tile_bytes, part);
+      const int8_t* codes = x.codes + g * kGroup;
+      const float* scale = x.scales + g;
+      const float* sum = x.sums + g;
+      float* to = &acc[0][part * V::kLanes];
+      for (int32_t n = 0; n < x.count; ++n) {
+        V::store(to, tile.product(codes, *scale, *sum, kStarts ? starts[n][g % 16] : 0, V::load(to)));
+        codes += x.width;
+        scale += x.groups;
+        sum += x.groups;
+        to += kTileRows;
+      }
+    }
+  }
+}
+
+constexpr int kFew = 4;
+
+template <class Isa, int kBits, bool kMinimum>
+void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks, Tokens x, BlockSums* acc) {
+  const int64_t block_bytes = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
+  const uint8_t* tiles = matrix.tiles + block * block_bytes;
+  if (x.count > kFew) {
+    for (int32_t b = 0; b < num_blocks; ++b) {
+      multiply_many<Isa, kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
+    }
+    return;
+  }
+  with_count<kFew>(x.count, [&]<int N>() {
+    if (num_blocks == 2) {
+      multiply_few<Isa, kBits, kMinimum, 2, N>(matrix, tiles, x, acc);
+    } else {
+      multiply_few<Isa, kBits, kMinimum, 1, N>(matrix, tiles, x, acc);
+    }
+  });
+}
+
+// acc[b][n][r] = row r of block `block + b` times token `first + n`, for one or two blocks.
+template <class Isa>
+void multiply(const MatrixView& matrix, int32_t block, int32_t num_blocks, const Q8View& x, int32_t first,
+              int32_t count, BlockSums* acc) {
+  const Tokens tokens = tokens_from(x, first, count);
+  if (matrix.bits == 4) {
+    if (matrix.has_minimum) return multiply_blocks<Isa, 4, true>(matrix, block, num_blocks, tokens, acc);
+    return multiply_blocks<Isa, 4, false>(matrix, block, num_blocks, tokens, acc);
+  }
+  if (matrix.has_minimum) return multiply_blocks<Isa, 8, true>(matrix, block, num_blocks, tokens, acc);
+  return multiply_blocks<Isa, 8, false>(matrix, block, num_blocks, tokens, acc);
+}
 
 template <class V>
 inline void finish_row(const LinearTask& task, const float* acc, int64_t token, int32_t first_row) {
@@ -41,7 +165,7 @@ void linear_range(const LinearTask& task) {
     const int32_t count = smaller(kTokenTile, task.num_tokens - first);
     for (int32_t block = task.block_begin; block < task.block_end; block += 2) {
       const int32_t num_blocks = smaller(2, task.block_end - block);
-      Isa::multiply(task.matrix, block, num_blocks, task.x, first, count, acc);
+      multiply<Isa>(task.matrix, block, num_blocks, task.x, first, count, acc);
       for (int32_t b = 0; b < num_blocks; ++b) {
         for (int32_t n = 0; n < count; ++n) {
           finish_row<typename Isa::V>(task, acc[b][n], first + n, (block + b) * kTileRows);
@@ -69,8 +193,8 @@ void gated_pairs(const GatedTask& task) {
   for (int32_t first = 0; first < task.num_tokens; first += kTokenTile) {
     const int32_t count = smaller(kTokenTile, task.num_tokens - first);
     for (int32_t pair = task.pair_begin; pair < task.pair_end; ++pair) {
-      Isa::multiply(task.matrix, 4 * pair, 2, task.x, first, count, acc);
-      Isa::multiply(task.matrix, 4 * pair + 2, 2, task.x, first, count, acc + 2);
+      multiply<Isa>(task.matrix, 4 * pair, 2, task.x, first, count, acc);
+      multiply<Isa>(task.matrix, 4 * pair + 2, 2, task.x, first, count, acc + 2);
       for (int32_t n = 0; n < count; ++n) {
         finish_pair<typename Isa::V, kActivation>(task, acc, n, first + n, pair);
       }

@@ -13,6 +13,16 @@ namespace {
 inline int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 inline int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
 
+// Calls f<N>() with N = count, for count in 1..kMost.
+template <int kMost, class Function>
+inline void with_count(int32_t count, Function function) {
+  if (count == kMost) {
+    function.template operator()<kMost>();
+  } else if constexpr (kMost > 1) {
+    with_count<kMost - 1>(count, function);
+  }
+}
+
 // exp(x) with a relative error below 3e-7; exactly 1 at 0, exactly 0 below -87 (minus infinity included).
 template <class V>
 inline typename V::F exponential(typename V::F x) {
