@@ -7,6 +7,7 @@
     |-- Unauthenticated       401  no key, or a key nobody issued
     |-- Forbidden             403  a valid key without the scope
     |-- NotFound              404  no such route, model or object
+    |-- MethodNotAllowed      405  the route exists and wants another method
     |-- PayloadTooLarge       413
     |-- RateLimited           429  retryable, after `retry_after_s`
     |-- DeadlineExceeded      408  the request's own time limit passed; retryable
@@ -76,6 +77,13 @@ class NotFound(HeadraceError):
 
     code = "not_found"
     status = 404
+
+
+class MethodNotAllowed(HeadraceError):
+    """The route exists, but not for this method."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class PayloadTooLarge(HeadraceError):

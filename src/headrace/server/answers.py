@@ -1,0 +1,124 @@
+"""The hot routes: one generation request from body to last byte, streamed or whole.
+
+Knows OpenAI's codecs and the backend's contract, and nothing of routes, keys or sockets. The status line of a stream
+waits for the first thing to say, so that an early error has its own status; after `keep_alive_s` of silence the stream
+begins with a comment, and errors then travel inside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.api.errors import encode_error
+from headrace.api.openai import Call, Caller, decode_chat, decode_completion
+from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect, StreamWriter
+from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
+from headrace.core.backend import Backend
+from headrace.core.errors import HeadraceError
+from headrace.core.events import Event, Finished, Started, TextDelta
+from headrace.core.request import Principal
+from headrace.server.config import ServerConfig
+from headrace.server.exchange import BodyBudget, Exchange
+from headrace.server.feed import Feed, Pace
+from headrace.server.lifecycle import Lifecycle
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A generation route: how its body is read and how its answer is written."""
+
+    dialect: Dialect
+    decode: Callable[[bytes, Caller], Call]
+
+
+CHAT_COMPLETIONS = Protocol(CHAT, decode_chat)
+COMPLETIONS = Protocol(COMPLETION, decode_completion)
+
+
+@dataclass(slots=True)
+class Answering:
+    """What every answer needs of its server."""
+
+    backend: Backend
+    config: ServerConfig
+    lifecycle: Lifecycle
+    pace: Pace
+    bodies: BodyBudget
+    new_id: Callable[[], str]
+
+    async def answer(self, protocol: Protocol, exchange: Exchange, principal: Principal) -> None:
+        """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
+        self.lifecycle.check_accepting()
+        body = await exchange.read_body(self.config, self.bodies)
+        answer_id = protocol.dialect.id_prefix + self.new_id()
+        call = protocol.decode(body, Caller(answer_id, principal, self.config.request_timeout_s))
+        del body  # not for as long as the answer takes
+        exchange.record.model = call.request.model[:200]
+        head = AnswerHead(
+            protocol.dialect,
+            answer_id,
+            int(self.pace.clock.unix_s()),
+            call.request.sampling.num_choices,
+            call.include_usage,
+        )
+        events = self.backend.run(call.request)
+        log = _Log(exchange, self.pace)
+        async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
+            if call.stream:
+                await _stream(exchange, feed, StreamWriter(head), log)
+            else:
+                await _whole(exchange, feed, AnswerWriter(head), log)
+
+
+class _Log:
+    """Counts an answer's tokens into its record as they pass."""
+
+    def __init__(self, exchange: Exchange, pace: Pace) -> None:
+        self._exchange = exchange
+        self._pace = pace
+
+    def note(self, events: list[Event]) -> None:
+        record = self._exchange.record
+        for event in events:
+            kind = type(event)
+            if kind is TextDelta:
+                record.completion_tokens += event.num_tokens  # type: ignore[union-attr]
+            elif isinstance(event, Started):
+                record.model, record.prompt_tokens = event.model, event.prompt_tokens
+                record.cached_tokens = event.cached_tokens
+                continue
+            elif isinstance(event, Finished):
+                record.completion_tokens = event.usage.completion_tokens
+                record.cached_tokens = event.usage.cached_tokens
+            if record.ttft_s is None:
+                record.ttft_s = self._pace.clock.monotonic_s() - self._exchange.started_s
+
+
+async def _stream(exchange: Exchange, feed: Feed, writer: StreamWriter, log: _Log) -> None:
+    try:
+        while not writer.is_done:
+            events = await feed.take()
+            log.note(events)
+            data = writer.encode(events) if events else KEEP_ALIVE
+            if data:
+                await _send_chunk(exchange, feed, data, is_last=writer.is_done)
+    except HeadraceError as error:
+        if not exchange.is_started:
+            raise
+        exchange.record.outcome = error.code
+        await _send_chunk(exchange, feed, encode_frame(encode_error(error)), is_last=True)
+
+
+async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: bool) -> None:
+    if not exchange.is_started:
+        # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
+        headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
+        await feed.send(exchange.start(200, CONTENT_TYPE, headers))
+    await feed.send({"type": "http.response.body", "body": data, "more_body": not is_last})
+
+
+async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: _Log) -> None:
+    while not writer.is_done:
+        events = await feed.take()
+        log.note(events)
+        writer.add(events)
+    await exchange.respond(200, writer.encode())

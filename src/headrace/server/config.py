@@ -1,0 +1,75 @@
+"""Every limit that a client can push against, in one frozen value, and the rule about who may listen where.
+
+Knows no files and no environment: `cli` composes this.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+
+from headrace.core.errors import InvalidRequest
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where the server listens and what it bears. Every time is in seconds, every size in bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    # Names besides loopback ones that a keyless server answers to; others may be a rebound DNS name in a browser.
+    allowed_hosts: tuple[str, ...] = ()
+    max_body_bytes: int = 10 * _MIB
+    # All bodies that are being read, together.
+    max_buffered_bytes: int = 256 * _MIB
+    max_header_bytes: int = 64 * 1024
+    max_connections: int = 4096
+    max_requests: int = 2048
+    header_timeout_s: float = 15.0
+    body_timeout_s: float = 30.0
+    # A client that takes no byte for this long is dropped.
+    write_timeout_s: float = 60.0
+    # Time limit of one request, counted from its arrival; None means none.
+    request_timeout_s: float | None = 600.0
+    # A stream that has said nothing for this long gets a comment, so that no proxy closes it.
+    keep_alive_s: float = 5.0
+    # How long an idle connection is kept; longer than most clients keep theirs, so that it is they who close.
+    idle_timeout_s: float = 75.0
+    # How long running answers may go on after the first signal to stop.
+    drain_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port: {self.port} is not in [0, 65535]; 0 lets the system choose.")
+        positive = (
+            "max_body_bytes max_buffered_bytes max_header_bytes max_connections max_requests header_timeout_s "
+            "body_timeout_s write_timeout_s keep_alive_s idle_timeout_s"
+        )
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not above 0.")
+        if not self.drain_s >= 0:
+            raise ValueError(f"drain_s: {self.drain_s!r} is negative; 0 stops running answers at once.")
+        if self.request_timeout_s is not None and not self.request_timeout_s > 0:
+            raise ValueError(f"request_timeout_s: {self.request_timeout_s!r} is not above 0; None means no limit.")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(config: ServerConfig, *, has_keys: bool) -> None:
+    """Refuse to serve everybody on a network without keys. Raises InvalidRequest."""
+    if not has_keys and not is_loopback(config.host):
+        raise InvalidRequest(
+            f"host: {config.host} can be reached from other machines and there is no keys file, so anybody could use "
+            "this server; give a keys file, or listen on 127.0.0.1.",
+            param="host",
+        )

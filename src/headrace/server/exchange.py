@@ -1,0 +1,133 @@
+"""One HTTP request and its response over ASGI: read the body within bounds, answer once, remember what is logged.
+
+Knows no routes and no protocol's shapes beyond the error object; `app.py` decides what is answered.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+
+from headrace.api.errors import encode_error, error_headers
+from headrace.core.errors import DeadlineExceeded, HeadraceError, Overloaded, PayloadTooLarge, Unauthenticated
+from headrace.observe.logs import AccessRecord
+from headrace.server.config import ServerConfig
+from headrace.server.feed import ClientGone, Receive, Scope, Send
+
+JSON = b"application/json"
+
+# What may go from a client's header into our logs and headers.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+@dataclass(slots=True)
+class BodyBudget:
+    """Bytes of all bodies being read, so that many clients together cannot exceed what one server bears."""
+
+    limit: int
+    used: int = 0
+
+    def add(self, num_bytes: int) -> None:
+        """Count more bytes. Raises Overloaded above the limit."""
+        self.used += num_bytes
+        if self.used > self.limit:
+            raise Overloaded("too many request bodies are arriving at once; try again in a moment.", retry_after_s=1.0)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request, its response's state and its record. `closes` asks for the connection to end after the response."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    record: AccessRecord
+    headers: dict[bytes, bytes]
+    started_s: float
+    closes: bool = False
+    is_started: bool = False
+    _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, scope: Scope, receive: Receive, send: Send, new_id: str, started_s: float) -> "Exchange":
+        """Begin; `new_id` names the request unless its client named it in x-request-id."""
+        # Of a repeated header the first counts: what a proxy in front adds comes last and decides nothing here.
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, value)
+        named = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = named if _REQUEST_ID.fullmatch(named) else new_id
+        record = AccessRecord(request_id=request_id, method=scope["method"])
+        return cls(scope, receive, send, record, headers, started_s)
+
+    async def read_body(self, config: ServerConfig, budget: BodyBudget) -> bytes:
+        """The whole body. Raises PayloadTooLarge as soon as it is too long, DeadlineExceeded, ClientGone."""
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > config.max_body_bytes:
+            raise _too_large(config)
+        held = 0
+        try:
+            async with asyncio.timeout(config.body_timeout_s):
+                chunks: list[bytes] = []
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    chunk = message.get("body", b"")
+                    held += len(chunk)
+                    budget.add(len(chunk))
+                    if held > config.max_body_bytes:
+                        raise _too_large(config)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            self.closes = True
+            raise DeadlineExceeded(
+                f"the body did not arrive within {config.body_timeout_s:g} s; send it faster or send less."
+            ) from None
+        finally:
+            budget.used -= held
+
+    async def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
+        """Send a whole response."""
+        extra = [(b"content-length", str(len(body)).encode())]
+        await self.send(self.start(status, content_type, extra))
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def refuse(self, error: HeadraceError) -> None:
+        """Send an error as the whole response."""
+        self._extra += error_headers(error)
+        await self.respond(error.status, encode_error(error))
+
+    def start(self, status: int, content_type: bytes, extra: list[tuple[bytes, bytes]]) -> dict[str, object]:
+        """The message that begins the response, and the note that it has begun."""
+        self.is_started = True
+        self.record.status = status
+        headers = [
+            (b"content-type", content_type),
+            (b"x-request-id", self.record.request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            *extra,
+            *self._extra,
+        ]
+        if self.closes:
+            headers.append((b"connection", b"close"))
+        return {"type": "http.response.start", "status": status, "headers": headers}
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """A header for the response that is still to come."""
+        self._extra.append((name, value))
+
+    def bearer(self) -> str | None:
+        """The key the client shows, if it shows one. Raises Unauthenticated for another kind of credentials."""
+        given = self.headers.get(b"authorization")
+        if given is None:
+            return None
+        kind, _, key = given.decode("latin-1").partition(" ")
+        if kind.lower() != "bearer":
+            raise Unauthenticated("authorization: only 'Bearer hr_...' is understood.", param="authorization")
+        return key.strip()
+
+
+def _too_large(config: ServerConfig) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is longer than {config.max_body_bytes} bytes; send a shorter request.")

@@ -1,0 +1,145 @@
+"""HTTP/1.1 on one connection: uvicorn's httptools protocol with the limits that it lacks.
+
+    what a client can do                                   what bounds it
+    open connections                                       max_connections, answered 503
+    connect and say nothing, or send headers slowly        header_timeout_s, then 408
+    send headers without end                               max_header_bytes (and one read of the socket), then 431
+    go on sending a body that is already refused           DISCARD_FACTOR bodies and LINGER_S, then the connection ends
+    stop reading a finished response                       the kernel's user timeout and the idle timeout
+
+A body that is still wanted is bounded by `exchange.py`; a stream that nobody reads by `feed.py`. Knows no routes.
+"""
+
+import asyncio
+import socket
+from http import HTTPStatus
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from headrace.api.errors import encode_error
+from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
+from headrace.server.config import ServerConfig
+
+# A refused body is read and thrown away for a while, because a client that is reset while it sends loses the refusal.
+LINGER_S: Final = 10.0
+DISCARD_FACTOR: Final = 16
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """One connection. Its scopes carry the extension `headrace.abort`, which ends the connection at once."""
+
+    def __init__(self, *args: Any, limits: ServerConfig, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._num_bytes = 0  # of the headers or of the body that is arriving
+        self._is_in_headers = True
+        self._is_closed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse a connection too many; give the client its time for the headers."""
+        super().connection_made(transport)
+        _set_user_timeout(transport, self._limits.write_timeout_s)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(Overloaded("the server has as many connections as it takes; try again in a moment."))
+        else:
+            self._start_timer(self._limits.header_timeout_s, self._headers_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing waits for this client any more."""
+        self._is_closed = True
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count, then parse."""
+        if self._is_closed:
+            return
+        self._num_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_headers:
+            if self._num_bytes > self._limits.max_header_bytes:
+                error = PayloadTooLarge(
+                    f"the headers are longer than {self._limits.max_header_bytes} bytes; send less."
+                )
+                self._refuse(error, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._num_bytes > DISCARD_FACTOR * self._limits.max_body_bytes:
+            self._abort()
+
+    def on_message_begin(self) -> None:
+        """A request begins, maybe not the connection's first."""
+        super().on_message_begin()
+        self._is_in_headers = True
+        self._start_timer(self._limits.header_timeout_s, self._headers_late)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep headers; what comes after a chunked body is not wanted and not kept."""
+        if self._is_in_headers:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Hand the request over."""
+        self._stop_timer()
+        self._is_in_headers = False
+        self._num_bytes = 0
+        super().on_headers_complete()
+        # The request's task starts in the loop's next turn and sees this.
+        self.scope["extensions"] = {"headrace.abort": {"call": self._abort}}
+
+    def on_message_complete(self) -> None:
+        """The body is all here; what follows is the next request's."""
+        super().on_message_complete()
+        self._stop_timer()
+        self._is_in_headers = True
+        self._num_bytes = 0
+
+    def on_response_complete(self) -> None:
+        """A response that came before its request was all here gives the rest a bounded time."""
+        super().on_response_complete()
+        if not self._is_in_headers and not self._is_closed:
+            self._start_timer(LINGER_S, self._abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, also when its client has not read what it was sent."""
+        self._abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(InvalidRequest(f"the request is not valid HTTP/1.1: {msg}", code="invalid_http"))
+
+    def _headers_late(self) -> None:
+        self._refuse(DeadlineExceeded(f"the headers did not arrive within {self._limits.header_timeout_s:g} s."))
+
+    def _refuse(self, error: HeadraceError, status: HTTPStatus | None = None) -> None:
+        self._is_closed = True
+        self._stop_timer()
+        status = HTTPStatus(error.status) if status is None else status
+        body = encode_error(error)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        if not self.transport.is_closing():
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+    def _abort(self) -> None:
+        self._is_closed = True
+        self._stop_timer()
+        self.transport.abort()
+
+    def _start_timer(self, delay_s: float, callback: Any) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(delay_s, callback)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _set_user_timeout(transport: asyncio.Transport, timeout_s: float) -> None:
+    """Let the kernel end a connection whose peer has vanished without a word, where it can (Linux)."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    connection = transport.get_extra_info("socket")
+    if option is not None and connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, option, int(timeout_s * 1000))
