@@ -28,7 +28,7 @@ from headrace.engine.kv.prefix import chain_hash
 from headrace.engine.mailbox import Mailbox, deliver
 from headrace.engine.runner import Runner, StepProgram
 from headrace.engine.scheduler import Batch, Sampled, Scheduler
-from headrace.engine.sequence import Work
+from headrace.engine.sequence import State, Work
 from headrace.kernels.plan import PAGE_TOKENS, CacheShape
 from headrace.observe.metrics import ModelMetrics
 
@@ -63,13 +63,21 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """Answer to the cancellation of one choice: what it held is free. `was_live`: it had not ended by itself before."""
+
+    choice: int
+    was_live: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Last item of a mailbox whose request failed."""
 
     error: HeadraceError
 
 
-Item = Begun | Token | Failed
+Item = Begun | Token | Dropped | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +207,7 @@ class Engine:
         return ticket
 
     def cancel(self, ticket: Ticket, choice: int | None = None) -> None:
-        """End one choice, or all: what they held is free after the current step. Ended ones are left alone."""
+        """End one choice (the mailbox is told when) or all: what they held is free after the current step."""
         self._inbox.append(lambda: self._drop(ticket, choice))
         self._wake.set()
 
@@ -322,8 +330,12 @@ class Engine:
 
     def _drop(self, ticket: Ticket, choice: int | None) -> None:
         for sequence in ticket.sequences:
-            if choice is None or sequence.choice == choice:
+            if choice is None:
                 ticket.lane.scheduler.remove(sequence)
+            elif sequence.choice == choice:
+                was_live = sequence.state is not State.FINISHED
+                ticket.lane.scheduler.remove(sequence)
+                self._post(ticket.mailbox, Dropped(choice, was_live))
         ticket.lane.publish()
 
     def _expire(self, lane: _Lane, now: float) -> None:

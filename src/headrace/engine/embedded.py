@@ -1,0 +1,146 @@
+"""Headrace inside a program: open a model, ask it, close it.
+
+    async with headrace.Engine.open("smollm2-135m-instruct") as engine:
+        async for event in engine.generate("What is the capital of France?", max_tokens=32):
+            if isinstance(event, TextDelta):
+                print(event.text, end="")
+
+A composition root like `cli`: it resolves the name, loads, starts and stops. What runs is `engine.text.TextEngine`,
+reachable as `backend` for whoever wants the contract itself.
+"""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from headrace.core.backend import Backend
+from headrace.core.errors import InvalidRequest, Unavailable
+from headrace.core.events import Event
+from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
+from headrace.engine.config import EngineConfig
+from headrace.engine.text import TextEngine
+from headrace.models.store import default_home, open_home, resolve
+
+_SAMPLING = {field.name for field in fields(Sampling)}
+_LIMITS = {field.name for field in fields(Limits)}
+
+
+class Engine:
+    """A model in this process. Made by `open`; use it with `async with`."""
+
+    def __init__(self, path: Path, name: str, cache_dir: Path | None, config: EngineConfig | None) -> None:
+        self._path = path
+        self._name = name
+        self._cache_dir = cache_dir
+        self._config = config
+        self._text: TextEngine | None = None
+        self._numbers = itertools.count(1)
+        self._chats = True
+
+    @classmethod
+    def open(cls, model: str | Path, *, home: Path | None = None, config: EngineConfig | None = None) -> "Engine":
+        """Prepare a model by name, by alias, or by the path of a GGUF file or a safetensors folder.
+
+        `home` is the state directory (None: the usual one); packed weights are cached there.
+
+        Raises:
+            NotFound: no such model is installed; the message says how to pull it.
+        """
+        home = default_home(os.environ) if home is None else home
+        path = resolve(str(model), home)
+        name = path.stem if Path(model).expanduser().exists() else str(model)
+        return cls(path, name, open_home(home).packed, config)
+
+    @property
+    def backend(self) -> Backend:
+        """The running engine as the contract that every part of Headrace speaks. Raises Unavailable if not open."""
+        if self._text is None:
+            raise Unavailable("The engine is not open; use it inside `async with headrace.Engine.open(...) as engine`.")
+        return self._text
+
+    async def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Iterable[Message | Mapping[str, str]] | None = None,
+        raw: bool = False,
+        **options: Any,
+    ) -> AsyncGenerator[Event, None]:
+        """Answer `prompt` (one user turn; `raw`: text that continues as it stands) or `messages` (role and content).
+
+        options are the fields of `core.request.Sampling` and `Limits`: max_tokens, temperature, top_p, top_k, min_p,
+        seed, num_choices, stop, stop_token_ids, ignore_eos, deadline_s. Closing the iterator cancels the work.
+
+        Raises:
+            InvalidRequest: an option nobody knows or a value out of range; the message names it.
+        """
+        backend = self.backend
+        request = self._request(prompt, messages, raw or not self._chats, options)
+        events = backend.run(request)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    async def __aenter__(self) -> Self:
+        from headrace.models.load import load_model  # noqa: PLC0415 - needs the compiled module
+
+        loop = asyncio.get_running_loop()
+        model = await loop.run_in_executor(
+            None, lambda: load_model(self._path, name=self._name, cache_dir=self._cache_dir)
+        )
+        self._chats = model.template is not None
+        self._text = TextEngine([model], self._config)
+        self._text.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._text is not None:
+            text, self._text = self._text, None
+            await text.close()
+
+    def _request(
+        self,
+        prompt: str | None,
+        messages: Iterable[Message | Mapping[str, str]] | None,
+        raw: bool,
+        options: dict[str, Any],
+    ) -> Request:
+        unknown = options.keys() - _SAMPLING - _LIMITS
+        if unknown:
+            known = ", ".join(sorted(_SAMPLING | _LIMITS))
+            name = min(unknown)
+            raise InvalidRequest(f"{name}: no such option; there are {known}.", param=name)
+        if isinstance(options.get("stop"), str):
+            options["stop"] = (options["stop"],)
+        turns = None if messages is None else tuple(_message(message) for message in messages)
+        if prompt is not None and turns is None and not raw:
+            turns = (Message(Role.USER, (TextPart(prompt),)),)
+            prompt = None
+        return Request(
+            id=f"local-{next(self._numbers)}",
+            model=self._name,
+            prompt=prompt,
+            messages=turns,
+            sampling=Sampling(**{name: value for name, value in options.items() if name in _SAMPLING}),
+            limits=Limits(**{name: value for name, value in options.items() if name in _LIMITS}),
+        )
+
+
+def _message(message: Message | Mapping[str, str]) -> Message:
+    if isinstance(message, Message):
+        return message
+    try:
+        return Message(Role(message["role"]), (TextPart(message["content"]),))
+    except (KeyError, ValueError) as error:
+        raise InvalidRequest(
+            f"messages: {dict(message)!r} needs a role ({', '.join(Role)}) and a content.", param="messages"
+        ) from error

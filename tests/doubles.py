@@ -1,0 +1,114 @@
+"""The few hand-written doubles, each implementing a real contract.
+
+`ToyProgram` stands for `native.Program`. It writes every token into the page that the page table names and draws the
+next token from a hash of all tokens it reads back through the page table: a wrong page, a stale page or a page shared
+across a boundary gives wrong tokens, as it would in a model. It also checks the arrays as strictly as native code does.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.request import Sampling
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+
+TOY_CACHE = CacheShape(num_layers=1, num_kv_heads=1, head_dim=8)
+TOY_VOCAB = 97
+
+
+def toy_next(tokens: list[int], sampling: Sampling = Sampling(temperature=0.0), seed: int = 0, choice: int = 0) -> int:
+    """The token that follows `tokens`: greedy, or drawn by (seed, choice, position)."""
+    state = 1469598103934665603
+    for token in tokens:
+        state = ((state ^ (token + 1)) * 1099511628211) % 2**64
+    if sampling.temperature > 0:
+        for value in (seed & (2**64 - 1), choice, len(tokens)):
+            state = ((state ^ (value + 1)) * 1099511628211) % 2**64
+    return (state >> 17) % TOY_VOCAB
+
+
+def toy_answer(prompt: list[int], count: int, sampling: Sampling, seed: int = 0, choice: int = 0) -> list[int]:
+    """What a cold run alone gives: `count` tokens after `prompt`."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(toy_next(tokens, sampling, seed, choice))
+    return tokens[len(prompt) :]
+
+
+class ToyProgram:
+    """See the file's head. `poison`: a row whose last token it is comes out as no number; `failures`: steps to raise."""
+
+    def __init__(self, poison: int | None = None, failures: int = 0) -> None:
+        self.poison = poison
+        self.failures = failures
+        self.steps: list[int] = []  # tokens of each step
+        self.before_step: Any = None  # called at the start of each step
+
+    def step(
+        self,
+        threads: Any,
+        pool: NDArray[np.uint16],
+        tokens: NDArray[np.int32],
+        starts: NDArray[np.int32],
+        contexts: NDArray[np.int32],
+        page_tables: NDArray[np.int32],
+        selected: NDArray[np.int32],
+        logits: NDArray[np.float32] | None = None,
+        sampling: dict[str, NDArray[Any]] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+        if self.before_step is not None:
+            self.before_step()
+        self._check(pool, tokens, starts, contexts, page_tables, selected, sampling)
+        self.steps.append(len(tokens))
+        flat = pool.reshape(pool.shape[0], 2, -1)
+        written = set()
+        for row, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+            for offset in range(end - start):
+                page, slot = self._place(page_tables[row], contexts[row] + offset)
+                assert (page, slot) not in written, "two tokens of one step share a place"
+                written.add((page, slot))
+                flat[page, 0, slot] = tokens[start + offset]
+        if self.failures > 0:
+            self.failures -= 1
+            raise RuntimeError("the toy fails as asked")
+        if sampling is None:
+            return None
+        drawn = []
+        for index, place in enumerate(selected):
+            row = int(np.searchsorted(starts, place, side="right")) - 1
+            length = int(contexts[row] + place - starts[row] + 1)
+            places = (self._place(page_tables[row], position) for position in range(length))
+            seen = [int(flat[page, 0, slot]) for page, slot in places]
+            assert sampling["position"][index] == length
+            values = Sampling(temperature=float(sampling["temperature"][index]))
+            token = toy_next(seen, values, int(sampling["seed"][index]), int(sampling["choice"][index]))
+            drawn.append(-1 if seen[-1] == self.poison else token)
+        return np.array(drawn, np.int32), np.zeros(len(drawn), np.float32)
+
+    @staticmethod
+    def _place(table: NDArray[np.int32], position: int) -> tuple[int, int]:
+        return int(table[position // PAGE_TOKENS]), int(position % PAGE_TOKENS)
+
+    @staticmethod
+    def _check(
+        pool: NDArray[np.uint16],
+        tokens: NDArray[np.int32],
+        starts: NDArray[np.int32],
+        contexts: NDArray[np.int32],
+        page_tables: NDArray[np.int32],
+        selected: NDArray[np.int32],
+        sampling: dict[str, NDArray[Any]] | None,
+    ) -> None:
+        for array in (tokens, starts, contexts, page_tables, selected):
+            assert array.dtype == np.int32 and array.flags.c_contiguous
+        assert len(starts) == len(contexts) + 1 == len(page_tables) + 1
+        assert starts[0] == 0 and starts[-1] == len(tokens) and (np.diff(starts) > 0).all()
+        assert (page_tables >= 0).all() and (page_tables < pool.shape[0]).all()
+        assert ((contexts + np.diff(starts)) <= page_tables.shape[1] * PAGE_TOKENS).all()
+        assert (np.diff(selected) > 0).all() and (sampling is None) == (len(selected) == 0)
+        if sampling is not None:
+            expected = {"temperature": "f4", "top_k": "i4", "top_p": "f4", "min_p": "f4", "seed": "u8"}
+            expected |= {"choice": "u4", "position": "u4"}
+            assert {name: array.dtype.str[1:] for name, array in sampling.items()} == expected
+            assert all(len(array) == len(selected) and array.flags.c_contiguous for array in sampling.values())
