@@ -142,6 +142,10 @@ class GgufFile:
         cursor = _Cursor(path, self._data)
         num_tensors, num_keys = _read_counts(cursor)
         self._metadata = _read_metadata(cursor, num_keys)
+        if self._metadata.get("split.count", 1) not in (0, 1):
+            raise cursor.fail(
+                f"is one of {self._metadata['split.count']} parts of a model", "join them with llama-gguf-split --merge"
+            )
         self._tensors = _read_tensors(cursor, num_tensors, _alignment(cursor, self._metadata))
 
     @property

@@ -169,6 +169,18 @@ def tiles_of(matrix: GroupedMatrix) -> NDArray[np.uint8]:
     return tiles
 
 
+def packed_matrix(name: str, matrix: GroupedMatrix) -> PackedMatrix:
+    """A matrix in tiles, with its form."""
+    has_minimum = matrix.minimum is not None
+    return PackedMatrix(name, matrix.rows, matrix.cols, matrix.bits, has_minimum, tiles_of(matrix))
+
+
+def discard(folder: Path, key: PackKey) -> None:
+    """Forget a pack whose content turned out to be of no use, so that the next `open_or_build` builds it."""
+    with contextlib.suppress(OSError):
+        (folder / key.file_name).unlink()
+
+
 def open_or_build(folder: Path | None, key: PackKey, build: Callable[[], Iterable[Item]]) -> Pack:
     """The pack of this key from `folder`, or built and stored there; in memory if there is no folder or it fails.
 
