@@ -105,4 +105,5 @@ NB_MODULE(native, module) {
   module.def("read_bandwidth", &read_bandwidth, nb::arg("threads"), nb::arg("megabytes") = 256,
              nb::call_guard<nb::gil_scoped_release>());
   bind_kernels(module);
+  bind_program(module);
 }

@@ -1,0 +1,256 @@
+// Programs, and the sampler alone. Arrays are checked for type and shape here, for their values in batch.cpp.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "bind_types.h"
+#include "program.h"
+
+namespace headrace {
+namespace {
+
+using RawBufferTuple = std::tuple<int64_t, int64_t, int64_t>;
+using RawOpTuple = std::tuple<int64_t, std::vector<int64_t>, std::vector<double>>;
+using SampledArrays = std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>>;
+
+void expect(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+int32_t count_of(int64_t count, const std::string& name) {
+  expect(count <= std::numeric_limits<int32_t>::max(), name + ": too many entries");
+  return static_cast<int32_t>(count);
+}
+
+// The sampling dictionary as views, holding the arrays even if the dictionary changes during the call.
+class SamplingArrays {
+ public:
+  SamplingArrays(const nb::dict& sampling, int64_t num_rows) : num_rows_(num_rows) {
+    refuse_unknown_keys(sampling);
+    parameters_ = {.temperature = parameter<float>(sampling, "temperature"),
+                   .top_k = parameter<int32_t>(sampling, "top_k"),
+                   .top_p = parameter<float>(sampling, "top_p"),
+                   .min_p = parameter<float>(sampling, "min_p"),
+                   .seed = parameter<uint64_t>(sampling, "seed"),
+                   .choice = parameter<uint32_t>(sampling, "choice"),
+                   .position = parameter<uint32_t>(sampling, "position"),
+                   .logprobs = sampling.contains("logprobs") ? parameter<bool>(sampling, "logprobs") : nullptr};
+  }
+
+  const Sampling& parameters() const { return parameters_; }
+
+ private:
+  static void refuse_unknown_keys(const nb::dict& sampling) {
+    for (const auto& [key, value] : sampling) {
+      const std::string name = nb::cast<std::string>(nb::str(key));
+      bool is_known = false;
+      for (const char* known : {"temperature", "top_k", "top_p", "min_p", "seed", "choice", "position", "logprobs"}) {
+        is_known = is_known || name == known;
+      }
+      expect(is_known, "sampling: unknown key '" + name + "'");
+    }
+  }
+
+  template <typename T>
+  const T* parameter(const nb::dict& sampling, const char* key) {
+    const std::string name = std::string("sampling: ") + key;
+    expect(sampling.contains(key), name + " is missing");
+    AnyArray array;
+    expect(nb::try_cast(sampling[key], array), name + " is not an array");
+    const auto values = view<const T, 1>(array, name);
+    expect(values.shape[0] == num_rows_,
+           name + ": has " + std::to_string(values.shape[0]) + " entries, not " + std::to_string(num_rows_));
+    keep_.push_back(std::move(array));
+    return values.data;
+  }
+
+  int64_t num_rows_;
+  std::vector<AnyArray> keep_;
+  Sampling parameters_{};
+};
+
+// Room for a step's samples, and its way to Python.
+struct SampledRoom {
+  explicit SampledRoom(int64_t num_rows)
+      : tokens(new int32_t[static_cast<size_t>(num_rows)]()), logprobs(new float[static_cast<size_t>(num_rows)]()) {}
+
+  Sampled view() const { return {tokens.get(), logprobs.get()}; }
+
+  SampledArrays arrays(int64_t num_rows) {
+    const auto size = static_cast<size_t>(num_rows);
+    return {to_numpy<int32_t, 1>(std::move(tokens), {size}), to_numpy<float, 1>(std::move(logprobs), {size})};
+  }
+
+  std::unique_ptr<int32_t[]> tokens;
+  std::unique_ptr<float[]> logprobs;
+};
+
+// The program, and the objects whose memory it looks into.
+class PythonProgram {
+ public:
+  PythonProgram(const std::vector<RawBufferTuple>& buffers, const std::vector<RawOpTuple>& ops,
+                const std::vector<const Matrix*>& matrices, const std::vector<AnyArray>& vectors,
+                const std::tuple<int64_t, int64_t, int64_t>& cache, int64_t vocab_size, int64_t max_positions,
+                int64_t logits)
+      : keep_vectors_(vectors),
+        program_(
+            decode(buffers, ops, matrices, vectors,
+                   {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache), vocab_size, max_positions, logits}),
+            current_kernels()) {
+    for (const Matrix* matrix : matrices) keep_tiles_.push_back(matrix->keep);
+  }
+
+  std::optional<SampledArrays> step(Threads& threads, const AnyMutableArray& pool, const AnyArray& tokens,
+                                    const AnyArray& starts, const AnyArray& contexts, const AnyArray& page_tables,
+                                    const AnyArray& selected, const std::optional<AnyMutableArray>& logits,
+                                    const std::optional<nb::dict>& sampling) {
+    const Batch batch = batch_of(pool, tokens, starts, contexts, page_tables, selected);
+    const int64_t num_rows = batch.num_selected;
+    StepResults results;
+    if (logits.has_value()) {
+      const auto out = view<float, 2>(*logits, "logits");
+      expect(out.shape[0] == num_rows && out.shape[1] == program_.plan().vocab_size,
+             "logits: must be [" + std::to_string(num_rows) + ", " + std::to_string(program_.plan().vocab_size) + "]");
+      results.logits = out.data;
+    }
+    std::optional<SamplingArrays> parameters;
+    SampledRoom room(sampling.has_value() ? num_rows : 0);
+    if (sampling.has_value()) {
+      parameters.emplace(*sampling, num_rows);
+      results.sampling = &parameters->parameters();
+      results.sampled = room.view();
+    }
+    {
+      const nb::gil_scoped_release released;
+      program_.step(threads, batch, results);
+    }
+    if (!sampling.has_value()) return std::nullopt;
+    return room.arrays(num_rows);
+  }
+
+ private:
+  static Plan decode(const std::vector<RawBufferTuple>& buffers, const std::vector<RawOpTuple>& ops,
+                     const std::vector<const Matrix*>& matrices, const std::vector<AnyArray>& vectors,
+                     const PlanFacts& facts) {
+    std::vector<RawBuffer> raw_buffers;
+    for (const auto& [kind, width, rows] : buffers) raw_buffers.push_back({kind, width, rows});
+    std::vector<RawOp> raw_ops;
+    for (const auto& [kind, ints, floats] : ops) raw_ops.push_back({kind, ints, floats});
+    std::vector<WeightMatrix> weight_matrices;
+    for (const Matrix* matrix : matrices) {
+      expect(matrix != nullptr, "matrices: None is not a matrix");
+      weight_matrices.push_back({matrix->view, matrix->cols});
+    }
+    std::vector<WeightVector> weight_vectors;
+    for (size_t i = 0; i < vectors.size(); ++i) weight_vectors.push_back(flat(vectors[i], i));
+    return make_plan(raw_buffers, raw_ops, std::move(weight_matrices), std::move(weight_vectors), facts);
+  }
+
+  // Vectors may have any number of dimensions: the plan knows how many values it needs.
+  static WeightVector flat(const AnyArray& array, size_t index) {
+    const std::string name = "vectors[" + std::to_string(index) + "]";
+    expect(array.dtype() == nb::dtype<float>(), name + ": must be float32");
+    int64_t expected = 1;
+    for (size_t i = array.ndim(); i-- > 0;) {
+      expect(array.shape(i) <= 1 || array.stride(i) == expected, name + ": is not C-contiguous");
+      expected *= static_cast<int64_t>(array.shape(i));
+    }
+    return {static_cast<const float*>(array.data()), expected};
+  }
+
+  Batch batch_of(const AnyMutableArray& pool, const AnyArray& tokens, const AnyArray& starts, const AnyArray& contexts,
+                 const AnyArray& page_tables, const AnyArray& selected) const {
+    const CacheShape& cache = program_.plan().cache;
+    const auto pages = view<uint16_t, 5>(pool, "pool");
+    const auto token_view = view<const int32_t, 1>(tokens, "tokens");
+    const auto start_view = view<const int32_t, 1>(starts, "starts");
+    const auto context_view = view<const int32_t, 1>(contexts, "contexts");
+    const auto table_view = view<const int32_t, 2>(page_tables, "page_tables");
+    const auto selected_view = view<const int32_t, 1>(selected, "selected");
+    expect(pages.shape[1] == cache.num_layers && pages.shape[2] == cache.num_kv_heads && pages.shape[3] == 2 &&
+               pages.shape[4] == cache.head_dim * kPageTokens,
+           "pool: must be [pages, " + std::to_string(cache.num_layers) + ", " + std::to_string(cache.num_kv_heads) +
+               ", 2, " + std::to_string(cache.head_dim * kPageTokens) + "]");
+    expect(start_view.shape[0] >= 1, "starts: must have one entry more than there are sequences");
+    const int64_t num_sequences = start_view.shape[0] - 1;
+    expect(context_view.shape[0] == num_sequences,
+           "contexts: must have one entry per sequence, " + std::to_string(num_sequences));
+    expect(table_view.shape[0] == num_sequences,
+           "page_tables: must have one row per sequence, " + std::to_string(num_sequences));
+    return {.pool = pages.data,
+            .num_pages = pages.shape[0],
+            .tokens = token_view.data,
+            .num_tokens = count_of(token_view.shape[0], "tokens"),
+            .starts = start_view.data,
+            .contexts = context_view.data,
+            .num_sequences = count_of(num_sequences, "starts"),
+            .page_tables = table_view.data,
+            .table_width = table_view.shape[1],
+            .selected = selected_view.data,
+            .num_selected = count_of(selected_view.shape[0], "selected")};
+  }
+
+  std::vector<AnyArray> keep_vectors_;
+  std::vector<AnyArray> keep_tiles_;
+  Program program_;
+};
+
+SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling) {
+  const auto rows = view<const float, 2>(logits, "logits");
+  const int32_t num_rows = count_of(rows.shape[0], "logits");
+  expect(rows.shape[1] >= 1 && rows.shape[1] <= (int64_t{1} << 24), "logits: the vocabulary is not in [1, 2^24]");
+  const auto vocab_size = static_cast<int32_t>(rows.shape[1]);
+  const SamplingArrays arrays(sampling, num_rows);
+  const Sampling& parameters = arrays.parameters();
+  SampledRoom room(num_rows);
+  {
+    const nb::gil_scoped_release released;
+    check_sampling(parameters, num_rows);
+    Threads::Step step(threads);
+    Sampler sampler;
+    sampler.reserve(threads.count(), vocab_size);
+    sampler.run(step, rows.data, num_rows, vocab_size, parameters, room.view());
+  }
+  return room.arrays(num_rows);
+}
+
+nb::ndarray<nb::numpy, float> noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token,
+                                    uint32_t count) {
+  std::unique_ptr<float[]> values(new float[count]());
+  for (uint32_t i = 0; i < count; ++i) values[i] = gumbel_noise(seed, choice, position, first_token + i);
+  return to_numpy<float, 1>(std::move(values), {count});
+}
+
+nb::ndarray<nb::numpy, float> noise_of_words(const AnyArray& words) {
+  const auto in = view<const uint32_t, 1>(words, "words");
+  const auto size = static_cast<size_t>(in.shape[0]);
+  std::unique_ptr<float[]> values(new float[size]());
+  for (size_t i = 0; i < size; ++i) values[i] = gumbel_of(in.data[i]);
+  return to_numpy<float, 1>(std::move(values), {size});
+}
+
+}  // namespace
+
+void bind_program(nb::module_& module) {
+  nb::class_<PythonProgram>(module, "Program")
+      .def(nb::init<const std::vector<RawBufferTuple>&, const std::vector<RawOpTuple>&,
+                    const std::vector<const Matrix*>&, const std::vector<AnyArray>&,
+                    const std::tuple<int64_t, int64_t, int64_t>&, int64_t, int64_t, int64_t>(),
+           nb::arg("buffers"), nb::arg("ops"), nb::arg("matrices"), nb::arg("vectors"), nb::arg("cache"),
+           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("logits"))
+      .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
+           nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("logits") = nb::none(),
+           nb::arg("sampling") = nb::none());
+  module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"));
+  module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
+             nb::arg("count"));
+  module.def("gumbel_of", &noise_of_words, nb::arg("words"));
+}
+
+}  // namespace headrace

@@ -1,0 +1,297 @@
+// Cutting stages into tasks, and running them; see program.h.
+#include "program.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "rowwise.h"
+
+namespace headrace {
+namespace {
+
+// Activations of one token chunk stay in half of a small second-level cache while weights stream past.
+constexpr int64_t kChunkBytes = 192 * 1024;
+constexpr int32_t kChunkStep = 16;
+
+// A rough price of work in nanoseconds of one thread, good enough to cut it: bytes of weights, and multiply-adds.
+constexpr double kBytesPerNs = 16.0;
+constexpr double kProductsPerNs = 150.0;
+
+// A claim should dwarf its own cost (some 50 ns), and the last one should not keep the others waiting for long.
+constexpr double kSmallestTaskNs = 1000.0;
+constexpr double kLargestTaskNs = 20000.0;
+constexpr int32_t kTasksPerThread = 12;
+
+// Fewer rows than this are done by the caller: a hand-over costs as much as a few rows.
+constexpr int32_t kRowsAlone = 6;
+constexpr int32_t kRowsPerTask = 16;
+
+int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
+
+// How a product is cut: token chunks outside, so that their activations stay near, row units (blocks or pairs) inside.
+struct Cut {
+  int32_t num_tokens, tokens_per_task;
+  int32_t num_units, units_per_task;
+  int32_t unit_chunks;
+
+  int32_t num_tasks() const { return unit_chunks * ceil_div(num_tokens, tokens_per_task); }
+
+  struct Range {
+    int32_t token, num_tokens, unit_begin, unit_end;
+  };
+  Range range(int32_t task) const {
+    const int32_t token = task / unit_chunks * tokens_per_task;
+    const int32_t unit = task % unit_chunks * units_per_task;
+    return {token, std::min(tokens_per_task, num_tokens - token), unit, std::min(unit + units_per_task, num_units)};
+  }
+};
+
+Cut cut_product(const MatrixView& matrix, int32_t blocks_per_unit, int32_t num_tokens, int num_threads) {
+  Cut cut{num_tokens, num_tokens, matrix.row_blocks / blocks_per_unit, 0, 1};
+  const int64_t token_bytes = static_cast<int64_t>(matrix.groups) * (kGroup + 8);
+  const int64_t most_tokens = std::max<int64_t>(kChunkStep, kChunkBytes / token_bytes);
+  const int32_t token_chunks = ceil_div(num_tokens, most_tokens);
+  cut.tokens_per_task = ceil_div(ceil_div(num_tokens, token_chunks), kChunkStep) * kChunkStep;
+  const int32_t tokens = std::min(cut.tokens_per_task, num_tokens);
+  const double unit_ns = blocks_per_unit * static_cast<double>(matrix.groups) *
+                         (matrix.tile_bytes / kBytesPerNs + tokens * (kTileRows * kGroup / kProductsPerNs));
+  const double share = unit_ns * cut.num_units * token_chunks / (num_threads * kTasksPerThread);
+  const double units = std::clamp(share, kSmallestTaskNs, kLargestTaskNs) / unit_ns;
+  cut.units_per_task = std::clamp(static_cast<int32_t>(units + 0.5), 1, cut.num_units);
+  cut.unit_chunks = ceil_div(cut.num_units, cut.units_per_task);
+  // What a task cannot be numbered by, it must be larger by.
+  while (static_cast<int64_t>(cut.unit_chunks) * token_chunks > kMaxTasks) {
+    cut.units_per_task *= 2;
+    cut.unit_chunks = ceil_div(cut.num_units, cut.units_per_task);
+  }
+  return cut;
+}
+
+}  // namespace
+
+struct Program::RowRun {
+  const Op* ops;
+  size_t num_ops;
+  RowContext context;
+  int32_t num_rows, rows_per_task;
+  const std::vector<AlignedBytes>& scratch;
+
+  static void run(const void* self, int32_t task, int thread) {
+    const auto& run = *static_cast<const RowRun*>(self);
+    auto* scratch = reinterpret_cast<float*>(run.scratch[static_cast<size_t>(thread)].get());
+    const int32_t begin = task * run.rows_per_task;
+    const int32_t end = std::min(begin + run.rows_per_task, run.num_rows);
+    for (int32_t row = begin; row < end; ++row) {
+      for (size_t i = 0; i < run.num_ops; ++i) run_row(run.ops[i], run.context, row, scratch);
+    }
+  }
+};
+
+struct Program::LinearRun {
+  const Program& program;
+  const Op& op;
+  const Kernels& kernels;
+  MatrixView matrix;
+  Cut cut;
+
+  static void run(const void* self, int32_t task, int) {
+    const auto& run = *static_cast<const LinearRun*>(self);
+    const Storage& storage = run.program.storage_;
+    const Cut::Range range = run.cut.range(task);
+    run.kernels.linear({.matrix = run.matrix,
+                        .x = storage.q8(run.op.x, range.token),
+                        .num_tokens = range.num_tokens,
+                        .block_begin = range.unit_begin,
+                        .block_end = range.unit_end,
+                        .bias = run.op.vector < 0 ? nullptr : run.program.plan_.vectors[run.op.vector].data,
+                        .out = storage.f32(run.op.out, range.token),
+                        .stride = run.program.plan_.buffers[run.op.out].width,
+                        .accumulate = run.op.accumulate != 0});
+  }
+};
+
+struct Program::GatedRun {
+  const Program& program;
+  const Op& op;
+  const Kernels& kernels;
+  MatrixView matrix;
+  Cut cut;
+
+  static void run(const void* self, int32_t task, int) {
+    const auto& run = *static_cast<const GatedRun*>(self);
+    const Cut::Range range = run.cut.range(task);
+    run.kernels.gated({.matrix = run.matrix,
+                       .x = run.program.storage_.q8(run.op.x, range.token),
+                       .num_tokens = range.num_tokens,
+                       .pair_begin = range.unit_begin,
+                       .pair_end = range.unit_end,
+                       .activation = static_cast<Activation>(run.op.activation),
+                       .out = run.program.output(run.op.out, range.token)});
+  }
+};
+
+struct Program::AttentionRun {
+  const Program& program;
+  const Op& op;
+  const Batch& batch;
+
+  static void run(const void* self, int32_t task, int thread) {
+    const auto& run = *static_cast<const AttentionRun*>(self);
+    const Program& program = run.program;
+    const CacheShape& cache = program.plan_.cache;
+    const Piece& piece = program.pieces_[static_cast<size_t>(task)];
+    const int64_t token = run.batch.starts[piece.sequence] + piece.first;
+    const int32_t num_new = run.batch.starts[piece.sequence + 1] - run.batch.starts[piece.sequence];
+    const int32_t context = run.batch.contexts[piece.sequence];
+    const int64_t head_stride = int64_t{2} * cache.head_dim * kPageTokens;
+    const int64_t layer_stride = head_stride * cache.num_kv_heads;
+    program.kernels_.attention(
+        {.pages = {.pool = run.batch.pool,
+                   .page_table = run.batch.page_table(piece.sequence),
+                   .page_stride = layer_stride * cache.num_layers,
+                   .layer_offset = layer_stride * run.op.layer,
+                   .head_stride = head_stride},
+         .q = program.storage_.f32(run.op.x, token) + run.op.offset,
+         .q_stride = program.plan_.buffers[run.op.x].width,
+         .position = context + piece.first,
+         .num_tokens = piece.count,
+         .kv_head = piece.kv_head,
+         .heads_per_kv = run.op.num_heads / cache.num_kv_heads,
+         .head_dim = cache.head_dim,
+         .num_keys = context + num_new,
+         .mode = run.op.mode,
+         .window = run.op.window,
+         .scale = run.op.scale,
+         .softcap = run.op.softcap,
+         .out = program.output(run.op.out, token),
+         .scratch = reinterpret_cast<float*>(program.scratch_[static_cast<size_t>(thread)].get())});
+  }
+};
+
+Program::Program(Plan plan, const Kernels& kernels)
+    : plan_(std::move(plan)), kernels_(kernels), storage_(plan_), scratch_floats_(rowwise_scratch_floats(plan_)) {
+  for (size_t i = 0; i < plan_.ops.size(); ++i) {
+    const Op& op = plan_.ops[i];
+    const Rows rows = rows_of(plan_, op);
+    const bool is_row_op = is_rowwise(op.kind);
+    if (!stages_.empty() && is_row_op && stages_.back().is_rowwise && stages_.back().rows == rows) {
+      stages_.back().end = i + 1;
+    } else {
+      stages_.push_back({i, i + 1, is_row_op, rows});
+    }
+    if (op.kind == OpKind::kAttention) {
+      const int32_t heads_per_kv = op.num_heads / plan_.cache.num_kv_heads;
+      const int32_t most_rows = attention_tokens_per_task(heads_per_kv) * heads_per_kv;
+      scratch_floats_ = std::max(scratch_floats_, attention_scratch_floats(most_rows, plan_.cache.head_dim));
+    }
+  }
+}
+
+int32_t Program::num_rows(Rows rows, const Batch& batch) const {
+  return rows == Rows::kTokens ? batch.num_tokens : batch.num_selected;
+}
+
+Output Program::output(int32_t buffer, int64_t row) const {
+  const Buffer& target = plan_.buffers[buffer];
+  if (target.kind == BufferKind::kF32) return {.f32 = storage_.f32(buffer, row), .stride = target.width, .q8 = {}};
+  return {.f32 = nullptr, .stride = 0, .q8 = storage_.q8(buffer, row)};
+}
+
+void Program::step(Threads& threads, const Batch& batch, const StepResults& results) {
+  check_batch(batch, plan_);
+  if (results.sampling != nullptr) check_sampling(*results.sampling, batch.num_selected);
+  struct Busy {
+    explicit Busy(std::atomic<bool>& flag) : flag(flag) {
+      if (flag.exchange(true, std::memory_order_acquire)) {
+        throw std::runtime_error("this program is already running a step; make one program per engine thread");
+      }
+    }
+    ~Busy() { flag.store(false, std::memory_order_release); }
+    std::atomic<bool>& flag;
+  };
+  const Busy busy(is_busy_);
+  Threads::Step step(threads);
+  prepare(step.count(), batch);
+  for (const Stage& stage : stages_) run_stage(step, stage, batch);
+  if (batch.num_selected == 0) return;
+  const float* logits = storage_.f32(plan_.logits, 0);
+  if (results.logits != nullptr) {
+    std::copy_n(logits, static_cast<int64_t>(batch.num_selected) * plan_.vocab_size, results.logits);
+  }
+  if (results.sampling != nullptr) {
+    sampler_.run(step, logits, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
+  }
+}
+
+void Program::prepare(int num_threads, const Batch& batch) {
+  storage_.reserve(batch.num_tokens, batch.num_selected);
+  sampler_.reserve(num_threads, plan_.vocab_size);
+  while (scratch_.size() < static_cast<size_t>(num_threads)) scratch_.emplace_back(scratch_floats_ * sizeof(float));
+  places_.fill(batch);
+  pieces_heads_ = 0;
+}
+
+void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& batch) {
+  if (num_rows(stage.rows, batch) == 0) return;
+  if (stage.is_rowwise) return run_rows(step, stage, batch);
+  const Op& op = plan_.ops[stage.begin];
+  if (op.kind == OpKind::kLinear) return run_linear(step, op, batch);
+  if (op.kind == OpKind::kGated) return run_gated(step, op, batch);
+  run_attention(step, op, batch);
+}
+
+void Program::run_rows(Threads::Step& step, const Stage& stage, const Batch& batch) {
+  const int32_t rows = num_rows(stage.rows, batch);
+  const int32_t share = rows < kRowsAlone ? rows : ceil_div(rows, step.count() * 4);
+  const RowRun run{.ops = plan_.ops.data() + stage.begin,
+                   .num_ops = stage.end - stage.begin,
+                   .context = {plan_, kernels_, storage_, batch, places_},
+                   .num_rows = rows,
+                   .rows_per_task = std::min(share, kRowsPerTask),
+                   .scratch = scratch_};
+  step.run(ceil_div(rows, run.rows_per_task), &RowRun::run, &run);
+}
+
+void Program::run_linear(Threads::Step& step, const Op& op, const Batch& batch) {
+  const MatrixView& matrix = plan_.matrices[op.matrix].view;
+  const int32_t rows = num_rows(plan_.buffers[op.x].rows, batch);
+  const LinearRun run{*this, op, kernels_, matrix, cut_product(matrix, 1, rows, step.count())};
+  step.run(run.cut.num_tasks(), &LinearRun::run, &run);
+}
+
+void Program::run_gated(Threads::Step& step, const Op& op, const Batch& batch) {
+  const MatrixView& matrix = plan_.matrices[op.matrix].view;
+  constexpr int32_t kBlocksPerPair = 2 * kGroup / kTileRows;
+  const int32_t rows = num_rows(plan_.buffers[op.x].rows, batch);
+  const GatedRun run{*this, op, kernels_, matrix, cut_product(matrix, kBlocksPerPair, rows, step.count())};
+  step.run(run.cut.num_tasks(), &GatedRun::run, &run);
+}
+
+void Program::run_attention(Threads::Step& step, const Op& op, const Batch& batch) {
+  if (pieces_heads_ != op.num_heads / plan_.cache.num_kv_heads) cut_attention(op, batch);
+  const AttentionRun run{*this, op, batch};
+  step.run(static_cast<int32_t>(pieces_.size()), &AttentionRun::run, &run);
+}
+
+void Program::cut_attention(const Op& op, const Batch& batch) {
+  const int32_t heads_per_kv = op.num_heads / plan_.cache.num_kv_heads;
+  const int32_t most_tokens = attention_tokens_per_task(heads_per_kv);
+  pieces_.clear();
+  for (int32_t s = 0; s < batch.num_sequences; ++s) {
+    const int32_t num_new = batch.starts[s + 1] - batch.starts[s];
+    for (int32_t first = 0; first < num_new; first += most_tokens) {
+      const int32_t count = std::min(most_tokens, num_new - first);
+      const int64_t cost = static_cast<int64_t>(batch.contexts[s] + first + count) * count;
+      for (int32_t head = 0; head < plan_.cache.num_kv_heads; ++head) {
+        pieces_.push_back({.sequence = s, .first = first, .count = count, .kv_head = head, .cost = cost});
+      }
+    }
+  }
+  // Largest first, so that no thread starts a long piece when the others are done.
+  std::stable_sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.cost > b.cost; });
+  pieces_heads_ = heads_per_kv;
+}
+
+}  // namespace headrace

@@ -1,0 +1,77 @@
+// A plan bound to its weights, which runs one engine step as one call. Owns the activations; the caller owns all else.
+//
+// The ops are cut into stages: consecutive row-wise ops of one kind of rows are one stage (all of them on one row
+// before the next row), every product and every attention is one. The caller advances the stages; the threads take
+// their tasks. A step that is too small for a hand-over runs on the caller alone. How a stage is cut into tasks never
+// shows in the results, because no kernel's float order depends on its range.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "batch.h"
+#include "plan.h"
+#include "sampler.h"
+#include "storage.h"
+#include "threads.h"
+
+namespace headrace {
+
+// What a step gives back besides the cache; each part may be absent.
+struct StepResults {
+  float* logits = nullptr;  // [R][vocab_size]
+  const Sampling* sampling = nullptr;
+  Sampled sampled{};
+};
+
+class Program {
+ public:
+  Program(Plan plan, const Kernels& kernels);
+
+  const Plan& plan() const { return plan_; }
+
+  // Throws std::invalid_argument naming what does not fit (before anything is written), std::runtime_error when the
+  // program or the threads are busy, std::bad_alloc when the activations do not fit.
+  void step(Threads& threads, const Batch& batch, const StepResults& results);
+
+ private:
+  // Ops [begin, end) of the plan.
+  struct Stage {
+    size_t begin, end;
+    bool is_rowwise;
+    Rows rows;
+  };
+  // One claim of an attention stage: some new tokens of a sequence under one KV head.
+  struct Piece {
+    int32_t sequence, first, count, kv_head;
+    int64_t cost;
+  };
+  struct RowRun;
+  struct LinearRun;
+  struct GatedRun;
+  struct AttentionRun;
+
+  void prepare(int num_threads, const Batch& batch);
+  void run_stage(Threads::Step& step, const Stage& stage, const Batch& batch);
+  void run_rows(Threads::Step& step, const Stage& stage, const Batch& batch);
+  void run_linear(Threads::Step& step, const Op& op, const Batch& batch);
+  void run_gated(Threads::Step& step, const Op& op, const Batch& batch);
+  void run_attention(Threads::Step& step, const Op& op, const Batch& batch);
+  void cut_attention(const Op& op, const Batch& batch);
+  Output output(int32_t buffer, int64_t row) const;
+  int32_t num_rows(Rows rows, const Batch& batch) const;
+
+  const Plan plan_;
+  const Kernels& kernels_;
+  std::vector<Stage> stages_;
+  Storage storage_;
+  Sampler sampler_;
+  TokenPlaces places_;
+  std::vector<AlignedBytes> scratch_;  // per thread, for rows and for attention
+  size_t scratch_floats_;
+  std::vector<Piece> pieces_;  // of the step's attention; the same for every layer with the same operands
+  int32_t pieces_heads_ = 0;   // heads per KV head that `pieces_` was cut for, 0 = none in this step
+  std::atomic<bool> is_busy_{false};
+};
+
+}  // namespace headrace

@@ -1,0 +1,159 @@
+// One function per row-wise op. Float order inside a row never depends on other rows.
+#include "rowwise.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace headrace {
+namespace {
+
+float read_half(const uint8_t* bytes) {
+  uint16_t half;
+  std::memcpy(&half, bytes, sizeof half);
+  return half_to_float(half);
+}
+
+// Row `row` of a packed matrix as floats, times `scale`; the tile layout is grouped.py's.
+void unpack_row(const WeightMatrix& matrix, int32_t row, float scale, float* out) {
+  const MatrixView& view = matrix.view;
+  const int32_t in_tile = row % kTileRows;
+  const uint8_t* tile = view.tiles + static_cast<int64_t>(row / kTileRows) * view.groups * view.tile_bytes;
+  for (int32_t group = 0; group < view.groups; ++group, tile += view.tile_bytes) {
+    float codes[kGroup];
+    for (int32_t j = 0; j < view.bits; ++j) {
+      for (int32_t i = 0; i < 4; ++i) {
+        const uint8_t byte = tile[64 * j + 4 * in_tile + i];
+        if (view.bits == 4) {
+          codes[4 * j + i] = static_cast<float>(byte & 15);
+          codes[4 * (j + 4) + i] = static_cast<float>(byte >> 4);
+        } else {
+          codes[4 * j + i] = static_cast<float>(static_cast<int8_t>(byte));
+        }
+      }
+    }
+    const uint8_t* halves = tile + 64 * view.bits + 2 * in_tile;
+    const float group_scale = read_half(halves);
+    const float minimum = view.has_minimum ? read_half(halves + 2 * kTileRows) : 0.0f;
+    const int32_t count = std::min(kGroup, matrix.cols - group * kGroup);
+    for (int32_t i = 0; i < count; ++i) out[group * kGroup + i] = scale * (codes[i] * group_scale + minimum);
+  }
+}
+
+void rms_norm(const Op& op, const RowContext& context, int32_t row, float* scratch) {
+  const float* x = context.storage.f32(op.x, row);
+  const float* weight = context.plan.vectors[op.vector].data;
+  const int32_t width = context.plan.buffers[op.x].width;
+  if (context.plan.buffers[op.out].kind == BufferKind::kF32) {
+    context.kernels.rms_norm(x, weight, width, op.eps, context.storage.f32(op.out, row));
+    return;
+  }
+  context.kernels.rms_norm(x, weight, width, op.eps, scratch);
+  context.kernels.quantize(scratch, width, context.storage.q8(op.out, row));
+}
+
+void head_norm(const Op& op, const RowContext& context, int32_t row) {
+  const float* weight = context.plan.vectors[op.vector].data;
+  float* head = context.storage.f32(op.x, row) + op.offset;
+  for (int32_t h = 0; h < op.num_heads; ++h, head += op.head_dim) {
+    context.kernels.rms_norm(head, weight, op.head_dim, op.eps, head);
+  }
+}
+
+void rotate_adjacent(float* head, const float* cosines, const float* sines, int32_t half) {
+  for (int32_t i = 0; i < half; ++i) {
+    const float a = head[2 * i];
+    const float b = head[2 * i + 1];
+    head[2 * i] = a * cosines[i] - b * sines[i];
+    head[2 * i + 1] = a * sines[i] + b * cosines[i];
+  }
+}
+
+void rotate_halves(float* head, const float* cosines, const float* sines, int32_t half) {
+  for (int32_t i = 0; i < half; ++i) {
+    const float a = head[i];
+    const float b = head[half + i];
+    head[i] = a * cosines[i] - b * sines[i];
+    head[half + i] = a * sines[i] + b * cosines[i];
+  }
+}
+
+void rope(const Op& op, const RowContext& context, int32_t row) {
+  const int64_t position = context.places.position[row];
+  const float* cosines = context.plan.vectors[op.vector].data + position * op.rotary_dim;
+  const int32_t half = op.rotary_dim / 2;
+  float* head = context.storage.f32(op.x, row) + op.offset;
+  for (int32_t h = 0; h < op.num_heads; ++h, head += op.head_dim) {
+    if (op.style == 0) {
+      rotate_adjacent(head, cosines, cosines + half, half);
+    } else {
+      rotate_halves(head, cosines, cosines + half, half);
+    }
+  }
+}
+
+void store_kv(const Op& op, const RowContext& context, int32_t row) {
+  const CacheShape& cache = context.plan.cache;
+  const Batch& batch = context.batch;
+  const int32_t position = context.places.position[row];
+  const int64_t page = batch.page_table(context.places.sequence[row])[position / kPageTokens];
+  const int32_t slot = position % kPageTokens;
+  const int64_t plane = static_cast<int64_t>(cache.head_dim) * kPageTokens;
+  const float* x = context.storage.f32(op.x, row);
+  for (int32_t h = 0; h < cache.num_kv_heads; ++h) {
+    uint16_t* keys = batch.pool + ((page * cache.num_layers + op.layer) * cache.num_kv_heads + h) * 2 * plane;
+    uint16_t* values = keys + plane + static_cast<int64_t>(slot) * cache.head_dim;
+    const float* key = x + op.k_offset + static_cast<int64_t>(h) * cache.head_dim;
+    const float* value = x + op.v_offset + static_cast<int64_t>(h) * cache.head_dim;
+    for (int32_t d = 0; d < cache.head_dim; ++d) keys[d * kPageTokens + slot] = float_to_half(key[d]);
+    for (int32_t d = 0; d < cache.head_dim; ++d) values[d] = float_to_half(value[d]);
+  }
+}
+
+void add(const Op& op, const RowContext& context, int32_t row) {
+  const float* x = context.storage.f32(op.x, row);
+  float* out = context.storage.f32(op.out, row);
+  const int32_t width = context.plan.buffers[op.x].width;
+  for (int32_t i = 0; i < width; ++i) out[i] += x[i];
+}
+
+void select(const Op& op, const RowContext& context, int32_t row) {
+  const float* x = context.storage.f32(op.x, context.batch.selected[row]);
+  std::copy_n(x, context.plan.buffers[op.x].width, context.storage.f32(op.out, row));
+}
+
+}  // namespace
+
+void run_row(const Op& op, const RowContext& context, int32_t row, float* scratch) {
+  switch (op.kind) {
+    case OpKind::kEmbed:
+      return unpack_row(context.plan.matrices[op.matrix], context.batch.tokens[row], op.scale,
+                        context.storage.f32(op.out, row));
+    case OpKind::kRmsNorm:
+      return rms_norm(op, context, row, scratch);
+    case OpKind::kQuantize:
+      return context.kernels.quantize(context.storage.f32(op.x, row), context.plan.buffers[op.x].width,
+                                      context.storage.q8(op.out, row));
+    case OpKind::kHeadNorm:
+      return head_norm(op, context, row);
+    case OpKind::kRope:
+      return rope(op, context, row);
+    case OpKind::kStoreKv:
+      return store_kv(op, context, row);
+    case OpKind::kAdd:
+      return add(op, context, row);
+    case OpKind::kSelect:
+      return select(op, context, row);
+    case OpKind::kLinear:
+    case OpKind::kGated:
+    case OpKind::kAttention:
+      return;  // never row-wise: see is_rowwise
+  }
+}
+
+size_t rowwise_scratch_floats(const Plan& plan) {
+  int32_t widest = 0;
+  for (const Buffer& buffer : plan.buffers) widest = std::max(widest, buffer.width);
+  return static_cast<size_t>(widest);
+}
+
+}  // namespace headrace
