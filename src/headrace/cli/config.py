@@ -53,12 +53,12 @@ class Resolved:
     origins: Mapping[str, str]
 
     def toml(self) -> str:
-        """The settings as a TOML document that could be used as a configuration file; "auto" values are comments."""
+        """The settings as a TOML document that could be used as a configuration file; what is not set is a comment."""
         lines = []
         for field in fields(Settings):
             value = getattr(self.settings, field.name)
             if value is None:
-                lines.append(f"# {field.name} = auto")
+                lines.append(f"# {field.name} is not set")
                 continue
             shown = value if isinstance(value, int | float) else _toml_string(str(value))
             lines.append(f"{field.name} = {shown}  # {self.origins[field.name]}")

@@ -26,6 +26,7 @@ from headrace.core.errors import InvalidRequest, NotFound
 
 KEY_PREFIX = "hr_"
 SCOPES = ("generate", "metrics", "admin")
+_HEADER = "# API keys of Headrace, hashed. Written by `headrace keys`; SIGHUP makes a running server read it again.\n"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS = {"name", "tenant", "scopes", "sha256", "created"}
@@ -77,7 +78,7 @@ def load_keys(path: Path) -> list[KeyEntry]:
 
 def save_keys(path: Path, entries: list[KeyEntry]) -> None:
     """Write the file in one rename, readable by its owner only."""
-    blocks = ["# API keys of Headrace, hashed. Written by `headrace keys`; a running server reads it at start.\n"]
+    blocks = [_HEADER]
     for entry in entries:
         scopes = ", ".join(f'"{scope}"' for scope in sorted(entry.scopes))
         blocks.append(

@@ -214,7 +214,7 @@ def keys_list(*, home: Home = None, config: Config = None, json: Json = False) -
 def keys_remove(
     name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
 ) -> None:
-    """Take a key back. A running server notices at its next start."""
+    """Take a key back. SIGHUP tells a running server."""
     from headrace.cli.issue import run_remove
 
     run_remove(name, {"home": home}, config)

@@ -1,0 +1,78 @@
+"""Joins the parts into a backend: settings -> file -> loaded model -> engine. Used by every command that runs a model.
+
+Knows every constructor and decides nothing: defaults are `config.py`'s, "auto" is `engine/config.py`'s.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from headrace.cli.config import Settings
+from headrace.core.errors import InvalidRequest
+from headrace.engine.config import EngineConfig
+from headrace.engine.text import TextEngine
+from headrace.models.catalog import ALIASES, canonical_name
+from headrace.models.load import LoadedModel, load_model
+from headrace.models.store import Layout, installed_names, open_home, resolve
+from headrace.observe.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A model that is loaded and the engine around it, which is not started yet."""
+
+    loaded: LoadedModel
+    engine: TextEngine
+    metrics: Metrics
+
+
+def assemble(settings: Settings) -> Assembled:
+    """Load the model that the settings name and put an engine around it. Raises HeadraceError."""
+    config = engine_config(settings)
+    path = resolve(settings.model, settings.home)
+    layout = open_home(settings.home)
+    name = served_name(settings)
+    loaded = load_model(path, name=name, cache_dir=layout.packed, max_context=settings.context)
+    metrics = Metrics()
+    aliases = {name: tuple(alias for alias, target in ALIASES.items() if target == name)}
+    return Assembled(loaded, TextEngine([loaded], config, metrics=metrics, aliases=aliases), metrics)
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """The engine's part of the settings. Raises InvalidRequest for values that do not go together."""
+    try:
+        return EngineConfig(
+            threads=settings.threads,
+            kv_memory_bytes=settings.kv_memory,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_sequences=settings.max_sequences,
+            max_waiting=settings.queue,
+            prefill_chunk=min(EngineConfig().prefill_chunk, settings.max_batch_tokens),
+        )
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def served_name(settings: Settings) -> str:
+    """What the model is called in requests: the name it is installed under, or that of its file or folder."""
+    name = canonical_name(settings.model)
+    if name in installed_names(Layout(settings.home).home):
+        return name
+    path = resolve(settings.model, settings.home)
+    return path.stem if path.is_file() else path.name
+
+
+@contextmanager
+def open_model(settings: Settings) -> Iterator[TextEngine]:
+    """The engine, started, and closed at the end. Its methods may be used on any event loop in between."""
+    assembled = assemble(settings)
+    assembled.engine.start()
+    try:
+        yield assembled.engine
+    finally:
+        asyncio.run(_close(assembled.engine))
+
+
+async def _close(engine: TextEngine) -> None:
+    await engine.close()

@@ -1,0 +1,114 @@
+"""`headrace doctor`: what this machine offers, measured where it can be, and what a model would need of it."""
+
+import json as jsonlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from headrace import __version__
+from headrace.cli.config import Settings, compose
+from headrace.core.errors import NotFound
+from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
+from headrace.kernels import native
+from headrace.models.load import open_checkpoint
+from headrace.models.registry import architecture_for
+from headrace.models.store import resolve
+
+_MEBIBYTE = 1 << 20
+
+
+def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
+    """Print the report; the exit status is 1 if the model cannot run here."""
+    settings = compose(flags, os.environ, config).settings
+    machine = examine_machine(settings)
+    model = examine_model(settings)
+    if model is not None:
+        model["fits"] = _fits(machine, model)
+    if json:
+        typer.echo(jsonlib.dumps({"version": __version__, "machine": machine, "model": model}, indent=2))
+    else:
+        typer.echo("\n".join([*_machine_lines(machine), "", *_model_lines(settings, model)]))
+    if model is not None and not model["fits"]:
+        raise typer.Exit(1)
+
+
+def examine_machine(settings: Settings) -> dict[str, Any]:
+    """Cores, memory, kernels, and the bandwidth that all threads reach together."""
+    hardware = detect_hardware()
+    count = settings.threads or hardware.physical_cores
+    threads = native.Threads(count)
+    try:
+        bandwidth = native.read_bandwidth(threads)
+    finally:
+        threads.close()
+    features = native.cpu_features()
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cores": hardware.physical_cores,
+        "threads": count,
+        "memory_bytes": hardware.memory_bytes,
+        "read_bandwidth": bandwidth,
+        "cpu_features": sorted(name for name, there in features.items() if there),
+        "kernels": native.variant(),
+        "kernels_available": native.variants(),
+        "home": str(settings.home),
+    }
+
+
+def examine_model(settings: Settings) -> dict[str, Any] | None:
+    """What the model's file says of its needs; None if it is not installed."""
+    try:
+        path = resolve(settings.model, settings.home)
+    except NotFound:
+        return None
+    checkpoint = open_checkpoint(path)
+    architecture = architecture_for(checkpoint)
+    plan = architecture.record(architecture.read_config(checkpoint, settings.context))
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    # The kernels read fp16 keys and values in pages of 32 tokens.
+    per_token = plan.cache.page_bytes // 32
+    return {
+        "name": settings.model,
+        "path": str(path),
+        "architecture": architecture.name,
+        "weights_bytes": sum(file.stat().st_size for file in files),
+        "kv_bytes_per_token": per_token,
+        "context": plan.max_positions,
+        "kv_bytes_for_context": per_token * plan.max_positions,
+    }
+
+
+def _fits(machine: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    return bool(model["weights_bytes"] + model["kv_bytes_for_context"] <= machine["memory_bytes"])
+
+
+def _machine_lines(machine: Mapping[str, Any]) -> list[str]:
+    others = [name for name in machine["kernels_available"] if name != machine["kernels"]]
+    return [
+        f"Headrace {__version__} on {machine['system']}, Python {machine['python']}",
+        f"  cores       {machine['cores']} (threads: {machine['threads']})",
+        f"  memory      {machine['memory_bytes'] / (1 << 30):.1f} GiB",
+        f"  bandwidth   {machine['read_bandwidth'] / 1e9:.1f} GB/s read by {machine['threads']} threads",
+        f"  CPU has     {', '.join(machine['cpu_features']) or 'nothing we use'}",
+        f"  kernels     {machine['kernels']} in use; also possible: {', '.join(others) or 'none'}",
+        f"  state       {machine['home']}",
+    ]
+
+
+def _model_lines(settings: Settings, model: Mapping[str, Any] | None) -> list[str]:
+    if model is None:
+        return [f"Model {settings.model} is not installed; `headrace pull {settings.model}`, then ask again."]
+    verdict = "fits" if model["fits"] else "does NOT fit: give a smaller --context"
+    return [
+        f"{model['name']} ({model['architecture']})",
+        f"  file        {model['path']}",
+        f"  weights     {model['weights_bytes'] / _MEBIBYTE:.0f} MiB as stored",
+        f"  keys/values {model['kv_bytes_per_token'] / 1024:.1f} KiB a token, "
+        f"{model['kv_bytes_for_context'] / _MEBIBYTE:.0f} MiB for its context of {model['context']} tokens",
+        f"  {verdict}; `serve` gives keys and values up to 1/{DEFAULT_KV_SHARE} of memory unless --kv-memory says more",
+    ]

@@ -1,0 +1,113 @@
+"""`headrace generate`: one prompt, one answer, on standard output as it is made or as one JSON document."""
+
+import asyncio
+import json as jsonlib
+import os
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from headrace.cli.assembly import open_model
+from headrace.cli.config import compose
+from headrace.core.backend import Backend
+from headrace.core.events import ChoiceFinished, Finished, TextDelta, Usage
+from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
+
+Write = Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What the person typed."""
+
+    prompt: str
+    system: str | None
+    raw: bool
+    sampling: Sampling
+    limits: Limits
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer as it grows; what has come is kept when it is cut short."""
+
+    pieces: list[str] = field(default_factory=list)
+    usage: Usage | None = None
+    reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything so far."""
+        return "".join(self.pieces)
+
+
+def run_generate(ask: Ask, flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
+    """Load the model, answer, and leave."""
+    settings = compose(flags, os.environ, config).settings
+    prompt = sys.stdin.read() if ask.prompt == "-" else ask.prompt
+    request = to_request(prompt, ask, settings.model)
+    request.check()
+    answer = Answer()
+    with open_model(settings) as backend:
+        asyncio.run(stream(backend, request, answer, (lambda _: None) if json else _write))
+    if json:
+        typer.echo(jsonlib.dumps(as_dict(settings.model, answer), ensure_ascii=False))
+    else:
+        _write("\n")
+
+
+def to_request(prompt: str, ask: Ask, model: str) -> Request:
+    """The neutral request for a prompt: a conversation, or with `raw` the text itself."""
+    messages = None
+    if not ask.raw:
+        system = [Message(Role.SYSTEM, (TextPart(ask.system),))] if ask.system else []
+        messages = (*system, Message(Role.USER, (TextPart(prompt),)))
+    return Request(
+        id=f"cli-{uuid.uuid4().hex}",
+        model=model,
+        messages=messages,
+        prompt=prompt if ask.raw else None,
+        sampling=ask.sampling,
+        limits=ask.limits,
+    )
+
+
+async def stream(backend: Backend, request: Request, answer: Answer, write: Write) -> None:
+    """Run the request, writing and collecting text as it comes; closing is cancelling, so it is always closed."""
+    events = backend.run(request)
+    try:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                answer.pieces.append(event.text)
+                write(event.text)
+            elif isinstance(event, ChoiceFinished):
+                answer.reason = event.reason.value
+            elif isinstance(event, Finished):
+                answer.usage = event.usage
+    finally:
+        await events.aclose()
+
+
+def as_dict(model: str, answer: Answer) -> dict[str, Any]:
+    """The document that --json prints."""
+    usage = answer.usage or Usage(0, 0)
+    return {
+        "model": model,
+        "text": answer.text,
+        "finish_reason": answer.reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
+        },
+    }
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,102 @@
+"""`headrace serve`: one model behind one HTTP server, from reading the settings to the last answer.
+
+The order is: settings, keys, port, model, engine, server. What can be refused is refused before anything slow happens,
+and the port is taken before the model is loaded, so that two servers cannot both load and then collide.
+"""
+
+import asyncio
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from headrace.cli.config import Settings, compose
+from headrace.cli.keys import load_keys
+from headrace.models.store import Layout
+
+
+def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
+    """Serve until a signal says stop."""
+    resolved = compose(flags, os.environ, config)
+    if print_config:
+        typer.echo(resolved.toml(), nl=False)
+        return
+    _serve(resolved.settings)
+
+
+def _serve(settings: Settings) -> None:
+    # Imported here so that --print-config and a wrong setting answer at once.
+    import uvloop
+
+    from headrace import __version__
+    from headrace.cli.assembly import assemble, engine_config
+    from headrace.observe.logs import configure_logs
+    from headrace.server.app import Surroundings, build_app
+    from headrace.server.config import ServerConfig, check_bind
+    from headrace.server.keys import KeyRing
+    from headrace.server.serve import listen, serve
+
+    configure_logs(settings.log_level)
+    engine_config(settings)
+    keys_file = keys_in_force(settings)
+    keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
+    server_config = ServerConfig(host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout)
+    check_bind(server_config, has_keys=keys is not None)
+    with listen(server_config) as listener:
+        assembled = assemble(settings)
+        app = build_app(
+            assembled.engine,
+            server_config,
+            keys=keys,
+            metrics=assembled.metrics,
+            surroundings=Surroundings(version=__version__),
+        )
+        name = assembled.loaded.name
+
+        async def run() -> None:
+            assembled.engine.start()
+            try:
+                await serve(app, listener, lambda url: _say(greeting(url, name, needs_key=keys is not None)))
+            finally:
+                await assembled.engine.close()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run())
+
+
+def keys_in_force(settings: Settings) -> Path | None:
+    """The keys file that the server must obey: the named one, else the state directory's if there is one."""
+    own = Layout(settings.home).keys
+    return settings.keys or (own if own.exists() else None)
+
+
+def greeting(url: str, model: str, *, needs_key: bool) -> str:
+    """How to call the server, ready to be copied."""
+    key = "YOUR-KEY" if needs_key else "none"
+    header = ' -H "Authorization: Bearer YOUR-KEY"' if needs_key else ""
+    return f"""\
+Serving {model} on {url}
+
+  curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" -d '{{
+    "model": "{model}",
+    "messages": [{{"role": "user", "content": "What is the capital of France?"}}]
+  }}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="{key}")
+  answer = client.chat.completions.create(
+      model="{model}", messages=[{{"role": "user", "content": "What is the capital of France?"}}]
+  )
+  print(answer.choices[0].message.content)
+
+Ctrl-C stops the server after running answers have finished.
+"""
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
