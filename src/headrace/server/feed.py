@@ -6,8 +6,8 @@
 
 The pump takes every event that is ready without giving the loop back, so that events that come together are taken,
 encoded and sent together. Leaving the `async with` cancels the pump and waits until the backend's stream is closed:
-nothing of an answer outlives its task. A client that reads slowly stops the pump (`MAX_PENDING`), one that reads nothing
-is dropped.
+nothing of an answer outlives its task. A client that reads slowly stops the pump (`MAX_PENDING`), one that reads
+nothing is dropped.
 """
 
 import asyncio

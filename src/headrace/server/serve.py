@@ -48,7 +48,7 @@ def listen(config: ServerConfig) -> socket.socket:
 async def serve(app: App, listener: socket.socket, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve until a signal says stop. `on_ready` is told the address once requests are answered."""
     check_bind(app.config, has_keys=app.keys is not None)
-    server = _Server(app, on_ready)
+    server = Server(app, on_ready)
     loop = asyncio.get_running_loop()
     reloads = app.keys is not None and threading.current_thread() is threading.main_thread()
     if reloads:
@@ -60,7 +60,7 @@ async def serve(app: App, listener: socket.socket, on_ready: Callable[[str], Non
             loop.remove_signal_handler(signal.SIGHUP)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server with our way of stopping."""
 
     def __init__(self, app: App, on_ready: Callable[[str], None] | None) -> None:
