@@ -4,8 +4,8 @@ Needs torch and transformers (`make oracle-env`); tests read only the files.
 
     python scripts/record_parity.py
 
-tiny_models.npz holds float32 logits at a few positions for every model of tests/oracle/tiny_models.py; rope.npz the inverse
-frequencies and the attention factor for rope settings that real models use.
+tiny_models.npz holds float32 logits at a few positions for every model of tests/oracle/tiny_models.py; rope.npz the
+inverse frequencies and the attention factor for rope settings that real models use.
 """
 
 import json

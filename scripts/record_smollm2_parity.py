@@ -4,8 +4,8 @@ Needs torch, transformers, gguf and tokenizers (`make oracle-env`); tests read o
 
     python scripts/record_smollm2_parity.py MODEL.gguf
 
-The file holds token ids in windows, the negative log-likelihood of every predicted token, and at every 5th position the 64
-likeliest tokens with their log-probabilities and the mass of all others, so that divergence can be computed without torch.
+The file holds token ids in windows, the negative log-likelihood of every predicted token, and at every 5th position
+the 64 likeliest tokens with their log-probabilities and the mass of all others, so that divergence needs no torch.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def main():
         print(f"window {number}: mean so far {np.mean(nll):.4f}", flush=True)
     np.savez_compressed(
         VECTORS / "smollm2.npz",
-        tokens=np.array(sum(windows, []), dtype=np.int32),
+        tokens=np.concatenate(windows).astype(np.int32),
         starts=np.cumsum([0, *map(len, windows)]).astype(np.int32),
         nll=np.array(nll, dtype=np.float32),
         positions=np.array(positions, dtype=np.int32),

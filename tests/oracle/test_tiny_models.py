@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from headrace.models.gguf import GgufFile
-from headrace.models.safetensors import SafetensorsFolder
 from tests.oracle import tiny_models
 from tests.oracle.assembly import assemble, reference_logits
 from tests.oracle.tiny_files import write_folder, write_gguf
+
+from headrace.models.gguf import GgufFile
+from headrace.models.safetensors import SafetensorsFolder
 
 LOGIT_BOUND = 3e-5
 VECTORS = Path(__file__).parent / "vectors" / "tiny_models.npz"

@@ -1,4 +1,4 @@
-"""Writes the tiny models as files: safetensors folders with transformers' names, and GGUF files as llama.cpp lays out."""
+"""Writes the tiny models as files: safetensors folders as transformers does, and GGUF files as llama.cpp does."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 from safetensors.numpy import save_file
+from tests.oracle import tiny_models
 
 from headrace.models import rope
-from tests.oracle import tiny_models
 
 GGUF_ROLES = {
     "input_layernorm": "attn_norm",

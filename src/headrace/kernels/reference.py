@@ -47,7 +47,7 @@ def quantize(x: F32) -> tuple[NDArray[np.int8], F32, F32]:
     rows, width = x.shape
     wide = np.zeros((rows, padded(width)), dtype=np.float32)
     wide[:, :width] = x
-    groups = wide.reshape(rows, -1, GROUP)
+    groups = wide.reshape(rows, padded(width) // GROUP, GROUP)
     amax = np.abs(groups).max(axis=2)
     is_zero = amax < SMALLEST_MAGNITUDE
     inverse = 127.0 / np.where(is_zero, np.float32(1.0), amax)
@@ -55,13 +55,13 @@ def quantize(x: F32) -> tuple[NDArray[np.int8], F32, F32]:
     codes[is_zero] = 0
     scales = np.where(is_zero, np.float32(0.0), amax / 127.0)
     sums = scales * codes.sum(axis=2, dtype=np.int32).astype(np.float32)
-    return codes.reshape(rows, -1), scales, sums
+    return codes.reshape(wide.shape), scales, sums
 
 
 def dequantize(codes: NDArray[np.int8], scales: F32) -> F32:
     """The activations that codes and scales stand for, [n, padded width]."""
-    values = codes.reshape(len(codes), -1, GROUP).astype(np.float32) * scales[:, :, None]
-    return values.reshape(len(codes), -1)
+    values = codes.reshape(*scales.shape, GROUP).astype(np.float32) * scales[:, :, None]
+    return values.reshape(codes.shape)
 
 
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
