@@ -56,7 +56,7 @@ class SafetensorsFolder:
     def __init__(self, path: Path, hasher: Hasher = sha256_of) -> None:
         self.folder, self.files = _find(path)
         self._hasher = hasher
-        self._metadata = _read_json(self.folder / "config.json")
+        self._metadata = read_json(self.folder / "config.json")
         self._tensors: dict[str, _Tensor] = {}
         for file in self.files:
             for name, tensor in _read_header(file).items():
@@ -150,7 +150,7 @@ def _find(path: Path) -> tuple[Path, tuple[Path, ...]]:
         if not files:
             raise ModelFileError(f"{path}: holds no .safetensors file; give the folder of a downloaded checkpoint.")
         return path, files
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFileError(f"{index}: 'weight_map' is missing or empty; download the file again.")
     names = {str(name) for name in weight_map.values()}
@@ -163,7 +163,8 @@ def _find(path: Path) -> tuple[Path, tuple[Path, ...]]:
     return path, tuple(path / name for name in sorted(names))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size. Raises ModelFileError."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ModelFileError(f"{path}: larger than {MAX_JSON_BYTES} bytes; this is not the file it should be.")

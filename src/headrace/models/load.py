@@ -1,0 +1,258 @@
+"""From a path to a model that can run: checkpoint, plan, packed weights, native program, tokenizer, template.
+
+Owns the order of these steps and the making of a plan's matrices and vectors out of checkpoint tensors. Knows no format
+(`gguf`, `safetensors`), no architecture (`registry`) and no bytes of the cache (`packed`).
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.errors import ModelFileError
+from headrace.kernels import native
+from headrace.kernels.grouped import GroupedMatrix, interleave, stack
+from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec, padded
+from headrace.models.checkpoint import Checkpoint
+from headrace.models.digest import DigestMemory, Hasher, sha256_of
+from headrace.models.gguf import GgufFile
+from headrace.models.packed import (
+    Extra,
+    Item,
+    Pack,
+    PackedMatrix,
+    PackedVector,
+    PackKey,
+    discard,
+    open_or_build,
+    packed_matrix,
+)
+from headrace.models.registry import architecture_for
+from headrace.models.safetensors import SafetensorsFolder, read_json
+from headrace.models.template import MAX_SOURCE_CHARS, ChatTemplate
+from headrace.models.tokenizer import Tokenizer
+
+_TOKENIZER = "tokenizer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat."""
+
+    name: str
+    digest: str
+    architecture: str
+    plan: Plan
+    program: native.Program
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    context_length: int
+    weights_bytes: int
+    created: int
+    is_from_cache: bool
+
+
+def load_model(
+    path: Path, *, name: str | None = None, cache_dir: Path | None = None, max_context: int | None = None
+) -> LoadedModel:
+    """Load a GGUF file or a safetensors folder; packed weights are kept in `cache_dir` (None: in memory only).
+
+    Raises:
+        ModelFileError: the model is missing, corrupt, absurd or of a kind that is not supported; the message says which
+            file, field and value, and what to do.
+    """
+    hasher: Hasher = sha256_of if cache_dir is None else DigestMemory(cache_dir)
+    checkpoint = open_checkpoint(path, hasher)
+    with _errors_name(path):
+        architecture = architecture_for(checkpoint)
+        config = architecture.read_config(checkpoint, max_context)
+        plan = architecture.record(config)
+        digest = checkpoint.digest()
+        pack, tokenizer = _weights_and_tokenizer(cache_dir, PackKey(digest, fingerprint(plan)), plan, checkpoint, path)
+        _check_vocabulary(tokenizer, plan)
+        vectors = dict(pack.vectors) | architecture.computed_vectors(config)
+        program = bind(plan, pack.matrices, [vectors[spec.name] for spec in plan.vectors])
+        template = _template(checkpoint, path, tokenizer)
+    return LoadedModel(
+        name=path.stem if name is None else name,
+        digest=digest,
+        architecture=architecture.name,
+        plan=plan,
+        program=program,
+        tokenizer=tokenizer,
+        template=template,
+        context_length=plan.max_positions,
+        weights_bytes=pack.matrix_bytes,
+        created=int(path.stat().st_mtime),
+        is_from_cache=pack.is_cached,
+    )
+
+
+def open_checkpoint(path: Path, hasher: Hasher = sha256_of) -> Checkpoint:
+    """Open a model by what the path is: a folder with config.json, a .safetensors file, or a GGUF file."""
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) != 1:
+            raise ModelFileError(
+                f"{path}: holds no config.json and {len(files)} .gguf files; name one file or a checkpoint's folder."
+            )
+        return GgufFile(files[0], hasher)
+    if path.is_dir() or path.suffix == ".safetensors":
+        return SafetensorsFolder(path, hasher)
+    return GgufFile(path, hasher)
+
+
+def fingerprint(plan: Plan) -> str:
+    """What packed weights depend on besides the source: matrices and stored vectors, by name, shape and parts."""
+    content = {
+        "tile": [TILE_ROWS, GROUP],
+        "matrices": [[m.name, m.rows, m.cols, m.parts, m.layout] for m in plan.matrices],
+        "vectors": [[v.name, v.shape, v.parts] for v in plan.vectors if v.parts],
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def read_matrix(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
+    """A plan's matrix out of its checkpoint tensors; shapes are checked before any data is read."""
+    shapes = [checkpoint.shape(part) for part in spec.parts]
+    for part, shape in zip(spec.parts, shapes, strict=True):
+        if len(shape) != 2 or shape[1] != spec.cols:
+            raise ModelFileError(
+                f"tensor {part!r} has shape {shape}, but {spec.name!r} needs rows of {spec.cols} values; "
+                "the file's metadata and tensors disagree: download it again."
+            )
+    is_pair = spec.layout == "interleave"
+    rows = sum(padded(shape[0]) if is_pair else shape[0] for shape in shapes)
+    if rows != spec.rows or (is_pair and (len(shapes) != 2 or shapes[0] != shapes[1])):
+        raise ModelFileError(
+            f"tensors {', '.join(spec.parts)} have shapes {shapes}, but {spec.name!r} needs {spec.rows} rows "
+            f"({spec.layout}); the file's metadata and tensors disagree: download it again."
+        )
+    parts = [checkpoint.grouped(part) for part in spec.parts]
+    if is_pair:
+        return interleave(*parts)
+    return parts[0] if len(parts) == 1 else stack(parts)
+
+
+def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """A plan's stored vector out of its checkpoint tensors."""
+    shapes = [checkpoint.shape(part) for part in spec.parts]
+    if sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes) != int(np.prod(spec.shape)):
+        raise ModelFileError(
+            f"tensors {', '.join(spec.parts)} have shapes {shapes}, but {spec.name!r} needs {spec.shape}; "
+            "the file's metadata and tensors disagree: download it again."
+        )
+    return np.concatenate([checkpoint.vector(part).reshape(-1) for part in spec.parts]).reshape(spec.shape)
+
+
+def bind(plan: Plan, matrices: Sequence[PackedMatrix], vectors: Sequence[NDArray[np.float32]]) -> native.Program:
+    """A native program of a plan and its weights, both in the plan's order. Raises ValueError for what does not fit."""
+    return native.Program(
+        buffers=[(int(buffer.kind), buffer.width, int(buffer.rows)) for buffer in plan.buffers],
+        ops=[(int(op.kind), list(op.ints), list(op.floats)) for op in plan.ops],
+        matrices=[native.Matrix(m.tiles, m.rows, m.cols, m.bits, m.has_minimum) for m in matrices],
+        vectors=list(vectors),
+        cache=(plan.cache.num_layers, plan.cache.num_kv_heads, plan.cache.head_dim),
+        vocab_size=plan.vocab_size,
+        max_positions=plan.max_positions,
+        logits=plan.logits,
+    )
+
+
+@contextlib.contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Errors of steps that do not know the file get its path in front."""
+    try:
+        yield
+    except ModelFileError as error:
+        if str(path) in error.message:
+            raise
+        raise ModelFileError(f"{path}: {error.message}", param=error.param, code=error.code) from error
+    except ValueError as error:
+        # The native program refuses what it cannot run safely, such as a head size that no kernel supports.
+        raise ModelFileError(f"{path}: its forward pass cannot run here: {error}") from error
+
+
+def _check_vocabulary(tokenizer: Tokenizer, plan: Plan) -> None:
+    if tokenizer.vocab_size > plan.vocab_size:
+        raise ModelFileError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model only {plan.vocab_size}; "
+            "the files do not belong together: download them again."
+        )
+
+
+def _weights_and_tokenizer(
+    cache_dir: Path | None, key: PackKey, plan: Plan, checkpoint: Checkpoint, path: Path
+) -> tuple[Pack, Tokenizer]:
+    build = _builder(plan, checkpoint, path)
+    pack = open_or_build(cache_dir, key, build)
+    try:
+        return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
+    except (KeyError, ModelFileError):
+        if cache_dir is None:
+            raise
+    # Another version wrote the tokenizer in another form: the pack is stale although its weights are not.
+    discard(cache_dir, key)
+    pack = open_or_build(cache_dir, key, build)
+    return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
+
+
+def _builder(plan: Plan, checkpoint: Checkpoint, path: Path) -> Callable[[], Iterator[Item]]:
+    """Gives the plan's weights one at a time, so that packing needs the memory of one matrix."""
+
+    def build() -> Iterator[Item]:
+        # First what is small and may be refused, so that a bad tokenizer costs no packing.
+        yield Extra(_TOKENIZER, _read_tokenizer(checkpoint, path).serialize())
+        for vector in plan.vectors:
+            if vector.parts:
+                yield PackedVector(vector.name, read_vector(vector, checkpoint))
+        for matrix in plan.matrices:
+            yield packed_matrix(matrix.name, read_matrix(matrix, checkpoint))
+
+    return build
+
+
+def _read_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
+    if checkpoint.format == "gguf":
+        return Tokenizer.from_gguf(checkpoint.metadata)
+    return Tokenizer.from_files(path if path.is_dir() else path.parent)
+
+
+def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The model's chat template, if it has one."""
+    if checkpoint.format == "gguf":
+        source = checkpoint.metadata.get("tokenizer.chat_template")
+        eos_id = checkpoint.metadata.get("tokenizer.ggml.eos_token_id")
+        eos = "" if eos_id is None else tokenizer.token_text(eos_id)
+    else:
+        source, eos = _template_of_folder(path if path.is_dir() else path.parent)
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise ModelFileError(f"chat template: {type(source).__name__} instead of text; the file is corrupt.")
+    bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
+    return ChatTemplate(source, bos_token=bos, eos_token=eos)
+
+
+def _template_of_folder(folder: Path) -> tuple[object, str]:
+    """Template source and EOS text; a file of its own goes before the tokenizer's config."""
+    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    eos = config.get("eos_token")
+    eos = eos.get("content") if isinstance(eos, dict) else eos
+    source = config.get("chat_template")
+    if isinstance(source, list):
+        # Several named ones; `default` is what a plain conversation uses.
+        named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
+        source = named.get("default")
+    own_file = folder / "chat_template.jinja"
+    if own_file.is_file():
+        try:
+            source = own_file.read_bytes()[: 4 * MAX_SOURCE_CHARS + 4].decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelFileError(f"{own_file}: cannot be read ({error}); download it again.") from error
+    return source, eos if isinstance(eos, str) else ""

@@ -1,0 +1,233 @@
+"""From a path to a program: the same weights cold and warm, and clear refusals on the way."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.gguf_files import TinyLlama, write_small_file, write_tiny_llama
+
+from headrace.core.errors import ModelFileError
+from headrace.kernels import native, reference
+from headrace.kernels.grouped import unpack
+from headrace.kernels.plan import MatrixSpec, VectorSpec
+from headrace.models import gguf as gguf_reader
+from headrace.models.gguf import GgufFile
+from headrace.models.load import bind, fingerprint, load_model, open_checkpoint, read_matrix, read_vector
+from headrace.models.packed import Extra, PackKey, open_or_build, packed_matrix
+from headrace.models.registry import architecture_for
+from headrace.models.safetensors import SafetensorsFolder
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_llama(tmp_path / "tiny.gguf", template=TEMPLATE)
+
+
+@pytest.fixture
+def checkpoint(tiny: Path) -> GgufFile:
+    return GgufFile(tiny)
+
+
+def logits_of(program: native.Program, plan_vocab: int, cache: tuple[int, int, int]) -> np.ndarray:
+    tokens = np.arange(5, dtype=np.int32)
+    pool = np.zeros((1, cache[0], cache[1], 2, cache[2] * 32), dtype=np.uint16)
+    logits = np.empty((1, plan_vocab), dtype=np.float32)
+    threads = native.Threads(1)
+    try:
+        program.step(
+            threads,
+            pool,
+            tokens,
+            np.array([0, 5], dtype=np.int32),
+            np.zeros(1, dtype=np.int32),
+            np.zeros((1, 1), dtype=np.int32),
+            np.array([4], dtype=np.int32),
+            logits,
+        )
+    finally:
+        threads.close()
+    return logits
+
+
+def test_a_second_start_uses_the_pack_and_answers_the_same(tiny: Path, tmp_path: Path) -> None:
+    cold, warm, bare = (
+        load_model(tiny, cache_dir=tmp_path / "cache"),
+        load_model(tiny, cache_dir=tmp_path / "cache"),
+        load_model(tiny),
+    )
+    assert (cold.is_from_cache, warm.is_from_cache, bare.is_from_cache) == (False, True, False)
+    results = []
+    for model in (cold, warm, bare):
+        assert (model.name, model.architecture, model.context_length) == ("tiny", "llama", 128)
+        assert model.digest == GgufFile(tiny).digest()
+        assert model.weights_bytes == cold.weights_bytes > 0
+        assert model.created == int(tiny.stat().st_mtime)
+        assert model.tokenizer.encode("the") == cold.tokenizer.encode("the")
+        assert model.template is not None
+        results.append(logits_of(model.program, model.plan.vocab_size, (2, 1, 32)))
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+def test_a_warm_start_reads_no_weights_of_the_source(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_model(tiny, cache_dir=tmp_path / "cache")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a warm start read a tensor or hashed the file")
+
+    monkeypatch.setattr(gguf_reader, "to_grouped", refuse)
+    monkeypatch.setattr(gguf_reader, "dequantize", refuse)
+    monkeypatch.setattr("hashlib.file_digest", refuse)
+    assert load_model(tiny, cache_dir=tmp_path / "cache").is_from_cache
+
+
+def test_the_bound_program_computes_what_the_reference_computes(tiny: Path) -> None:
+    model, checkpoint = load_model(tiny), GgufFile(tiny)
+    architecture = architecture_for(checkpoint)
+    computed = architecture.computed_vectors(architecture.read_config(checkpoint, None))
+    matrices = [read_matrix(spec, checkpoint) for spec in model.plan.matrices]
+    vectors = [read_vector(v, checkpoint) if v.parts else computed[v.name] for v in model.plan.vectors]
+    program = bind(model.plan, [packed_matrix("", matrix) for matrix in matrices], vectors)
+    slow = reference.ReferenceProgram(model.plan, matrices, vectors)
+    wanted = slow.step(
+        reference.new_pool(model.plan.cache, 1),
+        np.arange(5, dtype=np.int32),
+        np.array([0, 5], dtype=np.int32),
+        np.zeros(1, dtype=np.int32),
+        np.zeros((1, 1), dtype=np.int32),
+        np.array([4], dtype=np.int32),
+    )
+    loaded = logits_of(model.program, model.plan.vocab_size, (2, 1, 32))
+    assert np.array_equal(loaded, logits_of(program, model.plan.vocab_size, (2, 1, 32)))
+    assert np.abs(loaded - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+def test_a_shorter_context_shares_the_pack(tiny: Path, tmp_path: Path) -> None:
+    load_model(tiny, cache_dir=tmp_path / "cache")
+    short = load_model(tiny, name="mine", cache_dir=tmp_path / "cache", max_context=64)
+    assert (short.name, short.context_length, short.is_from_cache) == ("mine", 64, True)
+
+
+def test_another_plan_has_another_fingerprint(tiny: Path) -> None:
+    plan = load_model(tiny).plan
+    first, *rest = plan.matrices
+    other = replace(plan, matrices=(replace(first, layout="interleave"), *rest))
+    assert fingerprint(plan) == fingerprint(load_model(tiny).plan) != fingerprint(other)
+
+
+def test_a_pack_whose_tokenizer_is_of_another_version_is_built_again(tiny: Path, tmp_path: Path) -> None:
+    model = load_model(tiny)
+    key = PackKey(model.digest, fingerprint(model.plan))
+    open_or_build(tmp_path / "cache", key, lambda: [Extra("tokenizer", b"of another version")])
+    assert not load_model(tiny, cache_dir=tmp_path / "cache").is_from_cache
+    assert load_model(tiny, cache_dir=tmp_path / "cache").is_from_cache
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_not_the_start(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        assert not load_model(tiny, cache_dir=tmp_path / "file").is_from_cache
+    assert "cannot be stored" in caplog.text
+
+
+def test_parts_are_stacked_in_their_order(checkpoint: GgufFile) -> None:
+    parts = tuple(f"blk.0.attn_{letter}.weight" for letter in "qkv")
+    matrix = read_matrix(MatrixSpec(0, "qkv", 128, 64, parts), checkpoint)
+    assert np.array_equal(matrix.dequantize(), np.concatenate([checkpoint.vector(part) for part in parts]))
+
+
+def test_gate_and_up_alternate_by_32_rows(checkpoint: GgufFile) -> None:
+    parts = ("blk.0.ffn_gate.weight", "blk.0.ffn_up.weight")
+    matrix = read_matrix(MatrixSpec(0, "both", 192, 64, parts, "interleave"), checkpoint)
+    pairs = matrix.dequantize().reshape(3, 2, 32, 64)
+    for index, part in enumerate(parts):
+        assert np.array_equal(pairs[:, index].reshape(96, 64), checkpoint.vector(part))
+
+
+BAD_MATRICES = {
+    "too many columns": (MatrixSpec(0, "m", 64, 96, ("blk.0.attn_q.weight",)), r"shape \(64, 64\), but 'm' needs rows"),
+    "too many rows": (MatrixSpec(0, "m", 65, 64, ("blk.0.attn_q.weight",)), "needs 65 rows"),
+    "a vector": (MatrixSpec(0, "m", 1, 64, ("output_norm.weight",)), r"has shape \(64,\)"),
+    "missing": (MatrixSpec(0, "m", 64, 64, ("blk.9.attn_q.weight",)), "'blk.9.attn_q.weight' is missing"),
+    "unequal pair": (
+        MatrixSpec(0, "m", 96, 64, ("blk.0.attn_q.weight", "blk.0.attn_k.weight"), "interleave"),
+        "needs 96 rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MATRICES)
+def test_tensors_that_do_not_fit_the_plan_are_named(case: str, checkpoint: GgufFile) -> None:
+    spec, says = BAD_MATRICES[case]
+    with pytest.raises(ModelFileError, match=says):
+        read_matrix(spec, checkpoint)
+
+
+def test_vectors_are_joined_and_checked(checkpoint: GgufFile) -> None:
+    parts = ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
+    joined = read_vector(VectorSpec(0, "v", (128,), parts), checkpoint)
+    assert np.array_equal(joined, np.concatenate([checkpoint.vector(part) for part in parts]))
+    with pytest.raises(ModelFileError, match="'v' needs"):
+        read_vector(VectorSpec(0, "v", (127,), parts), checkpoint)
+
+
+def test_a_missing_tensor_stops_the_start_by_name(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "holes.gguf", drop="blk.1.ffn_down.weight")
+    with pytest.raises(ModelFileError, match=r"holes\.gguf.*blk\.1\.ffn_down\.weight"):
+        load_model(path, cache_dir=tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.pack*"))
+
+
+def test_an_unknown_architecture_is_refused_with_the_file(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "odd.gguf", architecture="mamba")
+    with pytest.raises(ModelFileError, match=r"odd\.gguf: .*mamba"):
+        load_model(path)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "short.gguf", TinyLlama(vocab=200))
+    with pytest.raises(ModelFileError, match="tokenizer has 257 tokens and the model only 200"):
+        load_model(path)
+
+
+def test_a_model_without_a_template_is_loaded_without_chat(tmp_path: Path) -> None:
+    assert load_model(write_tiny_llama(tmp_path / "base.gguf")).template is None
+
+
+def test_a_path_is_opened_by_what_it_is(tmp_path: Path) -> None:
+    small = write_small_file(tmp_path / "small.gguf")
+    assert isinstance(open_checkpoint(small), GgufFile)
+    assert isinstance(open_checkpoint(tmp_path), GgufFile)
+    with pytest.raises(ModelFileError, match="cannot be opened"):
+        open_checkpoint(tmp_path / "absent.gguf")
+    with pytest.raises(ModelFileError, match="no such file"):
+        open_checkpoint(tmp_path / "absent.safetensors")
+    write_small_file(tmp_path / "second.gguf")
+    with pytest.raises(ModelFileError, match=r"2 \.gguf files"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelFileError, match=r"no \.safetensors file"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert isinstance(open_checkpoint(tmp_path), SafetensorsFolder)
+
+
+def test_the_shipped_model_keeps_its_codes_exactly(smollm2_path: Path) -> None:
+    model = load_model(smollm2_path)
+    checkpoint = GgufFile(smollm2_path)
+    assert (model.architecture, model.context_length, model.plan.vocab_size) == ("llama", 8192, 49152)
+    for spec in model.plan.matrices[1:5]:
+        matrix = read_matrix(spec, checkpoint)
+        assert (matrix.bits, matrix.minimum is not None) == (4, True)
+        packed = packed_matrix(spec.name, matrix)
+        back = unpack(packed.tiles, packed.rows, packed.cols, packed.bits, has_minimum=packed.has_minimum)
+        if len(spec.parts) == 1:
+            assert np.array_equal(back.dequantize(), checkpoint.vector(spec.parts[0]))
