@@ -5,6 +5,7 @@ next token from a hash of all tokens it reads back through the page table: a wro
 across a boundary gives wrong tokens, as it would in a model. It also checks the arrays as strictly as native code does.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ TOY_CACHE = CacheShape(num_layers=1, num_kv_heads=1, head_dim=8)
 TOY_VOCAB = 97
 
 
-def toy_next(tokens: list[int], sampling: Sampling = Sampling(temperature=0.0), seed: int = 0, choice: int = 0) -> int:
+GREEDY = Sampling(temperature=0.0)
+
+
+def toy_next(tokens: list[int], sampling: Sampling = GREEDY, seed: int = 0, choice: int = 0) -> int:
     """The token that follows `tokens`: greedy, or drawn by (seed, choice, position)."""
     state = 1469598103934665603
     for token in tokens:
@@ -37,7 +41,7 @@ def toy_answer(prompt: list[int], count: int, sampling: Sampling, seed: int = 0,
 
 
 class ToyProgram:
-    """See the file's head. `poison`: a row whose last token it is comes out as no number; `failures`: steps to raise."""
+    """`poison`: a row whose last token it is comes out as no number; `failures`: how many steps raise."""
 
     def __init__(self, poison: int | None = None, failures: int = 0) -> None:
         self.poison = poison
@@ -45,7 +49,7 @@ class ToyProgram:
         self.steps: list[int] = []  # tokens of each step
         self.before_step: Any = None  # called at the start of each step
 
-    def step(
+    def step(  # noqa: PLR0917 - the native signature
         self,
         threads: Any,
         pool: NDArray[np.uint16],
@@ -63,7 +67,7 @@ class ToyProgram:
         self.steps.append(len(tokens))
         flat = pool.reshape(pool.shape[0], 2, -1)
         written = set()
-        for row, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for row, (start, end) in enumerate(itertools.pairwise(starts)):
             for offset in range(end - start):
                 page, slot = self._place(page_tables[row], contexts[row] + offset)
                 assert (page, slot) not in written, "two tokens of one step share a place"

@@ -4,9 +4,9 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
-from tests.doubles import TOY_CACHE, TOY_VOCAB, ToyProgram, toy_answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.doubles import TOY_CACHE, TOY_VOCAB, ToyProgram, toy_answer
 
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
@@ -16,6 +16,7 @@ from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence, State, Work
 
 MAX_STEPS = 5000
+LAST_EVENT = 40
 
 
 @dataclass
@@ -85,6 +86,46 @@ cases = st.builds(
 )
 
 
+class World:
+    """A scheduler and a runner over the toy, stepped by hand, checked after every step."""
+
+    def __init__(self, config: EngineConfig, num_pages: int) -> None:
+        self.pool = PagePool.allocate(TOY_CACHE, num_pages)
+        self.scheduler = Scheduler(config, self.pool)
+        self.program = ToyProgram()
+        self.runner = Runner(config, self.program, None, self.pool)
+        self.answers: dict[Sequence, list[int]] = {}
+        self.ended: list[Sequence] = []
+
+    def live_through(self, requests: list[Case]) -> None:
+        for step in itertools.count():
+            assert step < MAX_STEPS, "the schedule does not end"
+            for index, case in enumerate(requests):
+                self.apply(case, index, step)
+            self.step()
+            if step > LAST_EVENT and not self.scheduler.running and not self.scheduler.waiting:
+                return
+
+    def apply(self, case: Case, index: int, step: int) -> None:
+        if case.at == step:
+            for sequence in case.start(index):
+                self.answers[sequence] = []
+                self.scheduler.add(sequence)
+        if case.cancel_at == step:
+            for sequence in case.sequences:
+                self.scheduler.remove(sequence)
+
+    def step(self) -> None:
+        batch = self.scheduler.schedule()
+        assert bool(batch.sequences) == bool(self.scheduler.running or self.scheduler.waiting)
+        if batch.sequences:
+            for outcome in self.scheduler.complete(batch, self.runner.run(batch)):
+                self.answers[outcome.sequence].append(outcome.token)
+                if outcome.reason is not None:
+                    self.ended.append(outcome.sequence)
+        self.scheduler.check()
+
+
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     requests=st.lists(cases, min_size=1, max_size=8),
@@ -97,48 +138,23 @@ def test_every_schedule_gives_the_tokens_of_a_cold_single_run(
     requests: list[Case], num_pages: int, max_sequences: int, extra_tokens: int, prefill_chunk: int
 ) -> None:
     budget = max_sequences + extra_tokens
-    config = EngineConfig(
-        max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=min(prefill_chunk, budget)
-    )
-    pool = PagePool.allocate(TOY_CACHE, num_pages)
-    scheduler = Scheduler(config, pool)
-    program = ToyProgram()
-    runner = Runner(config, program, None, pool)
-    answers: dict[int, list[int]] = {}
-    ended: list[int] = []
-    for step in itertools.count():
-        assert step < MAX_STEPS, "the schedule does not end"
-        for index, case in enumerate(requests):
-            if case.at == step:
-                for sequence in case.start(index):
-                    answers[id(sequence)] = []
-                    scheduler.add(sequence)
-            if case.cancel_at == step:
-                for sequence in case.sequences:
-                    scheduler.remove(sequence)
-        batch = scheduler.schedule()
-        assert bool(batch.sequences) == bool(scheduler.running or scheduler.waiting)
-        if batch.sequences:
-            for outcome in scheduler.complete(batch, runner.run(batch)):
-                answers[id(outcome.sequence)].append(outcome.token)
-                if outcome.reason is not None:
-                    ended.append(id(outcome.sequence))
-        scheduler.check()
-        if step > 40 and not batch.sequences:
-            break
+    chunk = min(prefill_chunk, budget)
+    config = EngineConfig(max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
+    world = World(config, num_pages)
+    world.live_through(requests)
 
-    assert max(program.steps, default=0) <= budget
-    assert len(ended) == len(set(ended))
+    assert max(world.program.steps, default=0) <= budget
+    assert len(world.ended) == len(set(world.ended)), "a sequence ended twice"
     for case in requests:
         for sequence in case.sequences:
             assert sequence.state is State.FINISHED
-            expected = case.expected(sequence.choice)
-            if id(sequence) in ended:
-                assert answers[id(sequence)] == expected
+            answer, expected = world.answers[sequence], case.expected(sequence.choice)
+            if sequence in world.ended:
+                assert answer == expected
             else:
-                assert case.cancel_at is not None
-                assert answers[id(sequence)] == expected[: len(answers[id(sequence)])]
-    assert scheduler.num_available == num_pages
-    scheduler.tree.evict(num_pages)
-    scheduler.check()
-    assert len(pool.free) == num_pages
+                assert case.cancel_at is not None, "a sequence vanished"
+                assert answer == expected[: len(answer)]
+    assert world.scheduler.num_available == num_pages
+    world.scheduler.tree.evict(num_pages)
+    world.scheduler.check()
+    assert len(world.pool.free) == num_pages

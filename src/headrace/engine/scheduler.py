@@ -8,8 +8,9 @@ No phases: a sequence has `num_computed` and `num_tokens` and catches up inside 
    stay in the tree for as long as nobody needs them, and it waits again with its priority and arrival, so in front.
    The first sequence can therefore always proceed, and what was accepted always ends.
 3. If nobody was preempted, waiting sequences are admitted in the same order while slots, budget and pages last.
-4. Nobody computes a page that another sequence computes in this very step: it sits the step out and then finds the page
-   in the tree. The rule looks at one step only, so it cannot outlive a cancellation.
+4. Nobody is admitted to compute a page that a sequence in this very step computes: it waits and then finds the page in
+   the tree. The rule looks at one step only, so it cannot outlive a cancellation. Where two compute the same page all
+   the same (equal answers), the first to be complete is kept.
 
 Values in, values out: no I/O, no clock, no kernel. `Engine` owns the thread that calls it; `Runner` executes `Batch`.
 """
@@ -150,8 +151,8 @@ class Scheduler:
             index += 1
             count = sequence.num_tokens - sequence.num_computed
             if count > 1:
-                count = min(self._catch_up(sequence), prefill)
-                if count == 0 or self._is_claimed(sequence):
+                count = min(count, prefill)
+                if count == 0:
                     continue
                 prefill -= count
             needed = -(-(sequence.num_computed + count) // PAGE_TOKENS) - len(sequence.pages)
@@ -180,7 +181,8 @@ class Scheduler:
             node, pages = self.tree.match(sequence.work.salt, sequence.reusable_keys())
             sequence.node, sequence.pages, sequence.num_cached = node, pages, len(pages)
             sequence.num_computed = len(pages) * PAGE_TOKENS
-            if self._is_claimed(sequence):
+            # Only a page that it could take over whole is worth waiting for: one token is always left to compute.
+            if (len(pages) + 1) * PAGE_TOKENS < sequence.num_tokens and _claim(sequence) in self._claimed:
                 self._release(sequence)
                 index += 1
                 continue
@@ -218,23 +220,6 @@ class Scheduler:
         batch.sequences.append(sequence)
         batch.counts.append(count)
 
-    def _catch_up(self, sequence: Sequence) -> int:
-        """Take over pages that others have computed meanwhile; returns how many tokens are still missing."""
-        while sequence.num_computed == sequence.num_cached * PAGE_TOKENS and (claim := _claim(sequence)) is not None:
-            child = self.tree.extend(*claim)
-            if child is None:
-                break
-            sequence.pages.append(child.page)
-            sequence.node = child
-            sequence.num_cached += 1
-            sequence.num_computed += PAGE_TOKENS
-        return sequence.num_tokens - sequence.num_computed
-
-    def _is_claimed(self, sequence: Sequence) -> bool:
-        if not self._claimed or sequence.num_computed != sequence.num_cached * PAGE_TOKENS:
-            return False
-        return _claim(sequence) in self._claimed
-
     def _cache_pages(self, sequence: Sequence) -> None:
         for index in range(sequence.num_cached, sequence.num_computed // PAGE_TOKENS):
             assert sequence.node is not None
@@ -256,8 +241,8 @@ class Scheduler:
 
 
 def _claim(sequence: Sequence) -> tuple[Node, bytes] | None:
-    """The next page of a sequence by its place in the tree, if its tokens are known and others could use it whole."""
-    if (sequence.num_cached + 1) * PAGE_TOKENS >= sequence.num_tokens or sequence.node is None:
+    """The next page of a sequence by its place in the tree, if all its tokens are known."""
+    if (sequence.num_cached + 1) * PAGE_TOKENS > sequence.num_tokens or sequence.node is None:
         return None
     return sequence.node, sequence.page_key(sequence.num_cached)
 

@@ -1,0 +1,55 @@
+"""Engine configuration: bad values are named, "auto" is resolved by a pure function."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.engine.config import EngineConfig, Hardware, detect_hardware, pages_for, resolve
+from headrace.kernels.plan import CacheShape
+
+SHAPE = CacheShape(num_layers=2, num_kv_heads=1, head_dim=8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("threads", 0),
+        ("kv_memory_bytes", 0),
+        ("max_batch_tokens", 1),
+        ("max_sequences", 512),
+        ("max_waiting", -1),
+        ("prefill_chunk", 513),
+        ("switch_interval_s", 2.0),
+        ("tokenizer_threads", 0),
+        ("inline_prompt_chars", -1),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{field}: {value}"):
+        EngineConfig(**{field: value})
+
+
+def test_auto_means_all_cores_and_a_quarter_of_memory() -> None:
+    config = resolve(EngineConfig(), Hardware(physical_cores=6, memory_bytes=4000))
+    assert (config.threads, config.kv_memory_bytes) == (6, 1000)
+    chosen = EngineConfig(threads=2, kv_memory_bytes=5)
+    assert resolve(chosen, Hardware(6, 4000)) == chosen
+
+
+def test_the_pool_gets_what_the_budget_holds_but_not_more_than_could_be_used() -> None:
+    assert SHAPE.page_bytes == 2048
+    assert pages_for(10 * 2048 + 5, SHAPE, 64, 8192) == 10
+    assert pages_for(10**9, SHAPE, 2, 64) == 8
+    with pytest.raises(ValueError, match="kv_memory_bytes: 2047"):
+        pages_for(2047, SHAPE, 64, 8192)
+
+
+def test_hyper_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu in range(4):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{cpu % 2},{cpu % 2 + 2}\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    assert detect_hardware(tmp_path).physical_cores == 2
+    assert detect_hardware(tmp_path / "nowhere").physical_cores == 4
+    assert detect_hardware(tmp_path).memory_bytes > 0
