@@ -1,12 +1,14 @@
 """Doubles for everything around the server: a backend that plays a script, a client without a socket, time by hand.
 
-Each implements a real contract. `ScriptedBackend` counts what it opened and closed, so that a test can ask what is left.
+Each implements a real contract. `ScriptedBackend` counts what it opened and closed, so that tests can ask what is left.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any
+
+import uvloop
 
 from headrace.core.backend import ModelCard, Probe
 from headrace.core.errors import NotFound
@@ -190,7 +192,7 @@ class Client:
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in given.items()],
         }
 
-    async def _receive(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         if self._chunks:
             chunk = self._chunks.pop(0)
             self.num_received += len(chunk)
@@ -198,7 +200,7 @@ class Client:
         await self._left.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: Any) -> None:
+    async def send(self, message: Any) -> None:
         await self.may_write.wait()
         if message["type"] == "http.response.start":
             self.reply.status = message["status"]
@@ -212,7 +214,7 @@ class Client:
 
     async def run(self) -> Reply:
         """The whole exchange."""
-        await self.app(self.scope, self._receive, self._send)
+        await self.app(self.scope, self.receive, self.send)
         return self.reply
 
     def start(self) -> asyncio.Task[Reply]:
@@ -266,4 +268,5 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
 
-    asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop that serves
+        runner.run(bounded())

@@ -7,13 +7,13 @@ from typing import Any
 
 import openai
 import pytest
+from tests.doubles_http import Pause, ScriptedBackend, Step, answer, make_app, run, started
+from tests.loopback import listening
 
 from headrace.core.errors import ContextTooLong, EngineFault, Overloaded
 from headrace.core.events import ChoiceFinished, FinishReason, TextDelta
 from headrace.core.request import Request, Role
 from headrace.server.config import ServerConfig
-from tests.doubles_http import Pause, ScriptedBackend, Step, answer, make_app, run, started
-from tests.loopback import listening
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 
@@ -75,7 +75,13 @@ def test_a_whole_chat_answer_is_understood() -> None:
     ]
     assert request.messages[2].text == "Hello"
     sampling, limits = request.sampling, request.limits
-    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.seed) == (0, 0.5, 5, 0.25, 42)
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.seed) == (
+        0,
+        0.5,
+        5,
+        0.25,
+        42,
+    )
     assert (limits.max_tokens, limits.stop, limits.ignore_eos) == (2, ("\n", "END"), True)
 
 
@@ -173,7 +179,11 @@ def test_the_clients_errors_carry_code_and_param() -> None:
 @pytest.mark.parametrize(
     ("error", "raised", "code"),
     [
-        (ContextTooLong("9000 tokens do not fit.", param="messages"), openai.BadRequestError, "context_length_exceeded"),
+        (
+            ContextTooLong("9000 tokens do not fit.", param="messages"),
+            openai.BadRequestError,
+            "context_length_exceeded",
+        ),
         (Overloaded("the queue is full.", retry_after_s=1), openai.InternalServerError, "overloaded"),
         (EngineFault("a defect."), openai.InternalServerError, "engine_fault"),
     ],

@@ -40,7 +40,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many; give the client its time for the headers."""
         super().connection_made(transport)
-        _set_user_timeout(transport, self._limits.write_timeout_s)
+        _set_tcp_options(transport, self._limits.write_timeout_s)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(Overloaded("the server has as many connections as it takes; try again in a moment."))
         else:
@@ -137,9 +137,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._timer = None
 
 
-def _set_user_timeout(transport: asyncio.Transport, timeout_s: float) -> None:
-    """Let the kernel end a connection whose peer has vanished without a word, where it can (Linux)."""
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+def _set_tcp_options(transport: asyncio.Transport, timeout_s: float) -> None:
     connection = transport.get_extra_info("socket")
-    if option is not None and connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
-        connection.setsockopt(socket.IPPROTO_TCP, option, int(timeout_s * 1000))
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    # asyncio sets it only on sockets that were made with an explicit protocol number, which a listener's are not.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Linux: the kernel ends a connection whose peer has vanished without a word.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))

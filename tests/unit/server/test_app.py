@@ -3,8 +3,8 @@
 import logging
 
 import pytest
-
 from tests.doubles_http import Client, Pause, Reply, ScriptedBackend, answer, chat, make_app, run, started
+
 from headrace.core.errors import DeadlineExceeded, Overloaded
 from headrace.observe.logs import ACCESS_LOGGER
 from headrace.server.config import ServerConfig

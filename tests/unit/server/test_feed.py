@@ -3,8 +3,20 @@
 import asyncio
 
 import pytest
+from tests.doubles_http import (
+    Client,
+    HandClock,
+    HandTimers,
+    Pause,
+    ScriptedBackend,
+    Step,
+    answer,
+    chat,
+    make_app,
+    run,
+    started,
+)
 
-from tests.doubles_http import Client, HandClock, HandTimers, Pause, ScriptedBackend, Step, answer, chat, make_app, run, started
 from headrace.core.errors import EngineFault
 from headrace.core.events import ChoiceFinished, Finished, FinishReason, TextDelta, Usage
 from headrace.core.request import Request
