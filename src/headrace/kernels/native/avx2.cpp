@@ -150,6 +150,7 @@ struct Avx2 {
   using V = V256;
   template <int kBits, bool kMinimum>
   using Tile = HalfTile<kBits, kMinimum>;
+  static constexpr int kFewTokens = 1;
   static constexpr bool kShiftsCodes = false;
 };
 

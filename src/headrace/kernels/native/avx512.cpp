@@ -123,6 +123,7 @@ struct Avx512 {
   using V = V512;
   template <int kBits, bool kMinimum>
   using Tile = WholeTile<kBits, kMinimum>;
+  static constexpr int kFewTokens = 2;
   static constexpr bool kShiftsCodes = true;
 
   // -128 times the sum of a group's codes, for 16 groups from `group` on: codes shifted to 0..255 add that much too much.

@@ -2,6 +2,7 @@
 // which tokens, where the sums wait, and what happens to them at the end. `Isa` gives
 //   V                     the float vectors; a tile of 16 rows is handled in 16 / V::kLanes parts
 //   Tile<kBits, kMinimum> one part of one tile, unpacked; product(codes, scale, sum, start, acc) adds a group's product
+//   kFewTokens            how many tokens' sums of two row blocks fit in the registers beside a tile
 //   kShiftsCodes          whether 8-bit codes are shifted to 0..255 in a tile; then load_starts(...) gives what takes it back
 // Internal linkage for the reason given in vector_math.h.
 #pragma once
@@ -43,29 +44,24 @@ inline void prefetch(const uint8_t* bytes) {
   for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(bytes + kPrefetchBytes + i);
 }
 
-// Few tokens: the sums live in registers, and two row blocks run side by side so that memory always has work.
-template <class Isa, int kBits, bool kMinimum, int kBlocks, int kCount>
+// Few tokens and 4-bit codes: the sums live in registers, and two row blocks run side by side so that memory always has work.
+template <class Isa, bool kMinimum, int kBlocks, int kCount>
 void multiply_few(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums* acc) {
   using V = typename Isa::V;
   constexpr int kParts = kTileRows / V::kLanes;
-  constexpr bool kStarts = kBits == 8 && Isa::kShiftsCodes;
   const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
   typename V::F sums[kBlocks][kParts][kCount];
   for (int i = 0; i < kBlocks * kParts * kCount; ++i) (&sums[0][0][0])[i] = V::zero();
-  alignas(64) Starts starts;
   for (int32_t g = 0; g < matrix.groups; ++g) {
-    if constexpr (kStarts) {
-      if (g % 16 == 0) Isa::load_starts(x, g, starts);
-    }
     for (int b = 0; b < kBlocks; ++b) {
       const uint8_t* bytes = tiles + b * next_block + static_cast<int64_t>(g) * matrix.tile_bytes;
-      prefetch<64 * kBits + 64>(bytes);
+      prefetch<64 * 4 + 64>(bytes);
       for (int part = 0; part < kParts; ++part) {
-        const typename Isa::template Tile<kBits, kMinimum> tile(bytes, part);
+        const typename Isa::template Tile<4, kMinimum> tile(bytes, part);
         for (int n = 0; n < kCount; ++n) {
           const int64_t at = n * x.groups + g;
-          sums[b][part][n] = tile.product(x.codes + n * x.width + g * kGroup, x.scales[at], x.sums[at],
-                                          kStarts ? starts[n][g % 16] : 0, sums[b][part][n]);
+          sums[b][part][n] =
+              tile.product(x.codes + n * x.width + g * kGroup, x.scales[at], x.sums[at], 0, sums[b][part][n]);
         }
       }
     }
@@ -88,8 +84,10 @@ void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, Blo
     if constexpr (kStarts) {
       if (g % 16 == 0) Isa::load_starts(x, g, starts);
     }
+    const uint8_t* bytes = tiles + static_cast<int64_t>(g) * matrix.tile_bytes;
+    prefetch<64 * kBits + 64>(bytes);
     for (int part = 0; part < kTileRows / V::kLanes; ++part) {
-      const typename Isa::template Tile<kBits, kMinimum> tile(tiles + static_cast<int64_t>(g) * matrix.tile_bytes, part);
+      const typename Isa::template Tile<kBits, kMinimum> tile(bytes, part);
       const int8_t* codes = x.codes + g * kGroup;
       const float* scale = x.scales + g;
       const float* sum = x.sums + g;
@@ -105,25 +103,25 @@ void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, Blo
   }
 }
 
-constexpr int kFew = 4;
-
 template <class Isa, int kBits, bool kMinimum>
 void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks, Tokens x, BlockSums* acc) {
   const int64_t block_bytes = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
   const uint8_t* tiles = matrix.tiles + block * block_bytes;
-  if (x.count > kFew) {
-    for (int32_t b = 0; b < num_blocks; ++b) {
-      multiply_many<Isa, kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
+  if constexpr (kBits == 4) {
+    if (x.count <= Isa::kFewTokens) {
+      with_count<Isa::kFewTokens>(x.count, [&]<int N>() {
+        if (num_blocks == 2) {
+          multiply_few<Isa, kMinimum, 2, N>(matrix, tiles, x, acc);
+        } else {
+          multiply_few<Isa, kMinimum, 1, N>(matrix, tiles, x, acc);
+        }
+      });
+      return;
     }
-    return;
   }
-  with_count<kFew>(x.count, [&]<int N>() {
-    if (num_blocks == 2) {
-      multiply_few<Isa, kBits, kMinimum, 2, N>(matrix, tiles, x, acc);
-    } else {
-      multiply_few<Isa, kBits, kMinimum, 1, N>(matrix, tiles, x, acc);
-    }
-  });
+  for (int32_t b = 0; b < num_blocks; ++b) {
+    multiply_many<Isa, kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
+  }
 }
 
 // acc[b][n][r] = row r of block `block + b` times token `first + n`, for one or two blocks.
