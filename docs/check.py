@@ -1,0 +1,91 @@
+"""Holds the documents against the code: what is generated is current, versions agree, links and commands lead somewhere.
+
+`python docs/check.py` says what is wrong and fails; `--write` writes what can be generated.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from headrace import __version__
+from headrace.cli.main import app
+
+ROOT = Path(__file__).resolve().parent.parent
+CLI_PAGE = ROOT / "docs" / "reference" / "cli.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_WIDTH = 100
+_HEADER = """\
+# The command line
+
+Written from `--help` by `make fix`; `make check` compares.
+"""
+
+
+def cli_page() -> str:
+    """Every command's help, one section each."""
+    sections = [_HEADER]
+    for name, command, context in _commands(typer.main.get_command(app), None, "headrace"):
+        sections.append(f"## {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n")
+    return "\n".join(sections)
+
+
+def _commands(command: Any, parent: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    context = command.context_class(command, info_name=name.rpartition(" ")[2], parent=parent, terminal_width=_WIDTH)
+    yield name, command, context
+    for child_name, child in sorted(getattr(command, "commands", {}).items()):
+        yield from _commands(child, context, f"{name} {child_name}")
+
+
+def command_names() -> set[str]:
+    """Everything that may follow `headrace`."""
+    return {name.removeprefix("headrace ") for name, _, _ in _commands(typer.main.get_command(app), None, "headrace")}
+
+
+def problems() -> Iterator[str]:
+    """Sentences, one for each thing that is not true."""
+    if not CLI_PAGE.exists() or CLI_PAGE.read_text("utf-8") != cli_page():
+        yield f"{CLI_PAGE.relative_to(ROOT)} is not what --help says; run `make fix`."
+    changelog = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
+    if changelog is None or changelog[1] != __version__:
+        yield f"CHANGELOG.md begins with {changelog and changelog[1]}, the package is {__version__}."
+    if f'version = "{__version__}"' not in (ROOT / "pyproject.toml").read_text("utf-8"):
+        yield f"pyproject.toml and headrace.__version__ ({__version__}) differ."
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE))
+    names = command_names()
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        where = page.relative_to(ROOT)
+        for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
+            if not (page.parent / link).exists():
+                yield f"{where} links to {link}, which does not exist."
+        for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, flags=re.MULTILINE):
+            if target not in targets:
+                yield f"{where} names `make {target}`, which the Makefile does not have."
+        for command in re.findall(r"(?:^|`)headrace ([a-z]+)", text, flags=re.MULTILINE):
+            if command not in names:
+                yield f"{where} names `headrace {command}`, which does not exist."
+
+
+def main() -> int:
+    """Check, or write what is generated."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write what is generated")
+    if parser.parse_args().write:
+        CLI_PAGE.parent.mkdir(exist_ok=True)
+        CLI_PAGE.write_text(cli_page(), "utf-8")
+    found = list(problems())
+    for problem in found:
+        print(problem, file=sys.stderr)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    # The terminal that this runs in must not change what is written.
+    os.environ.update(COLUMNS=str(_WIDTH), NO_COLOR="1", TERM="dumb")
+    raise SystemExit(main())
