@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from tests.gguf_files import header, tensor, text, write_small_file
+from tests.gguf_files import header, tensor, text, write_small_file, write_tiny_llama
 
 from headrace.core.errors import ModelFileError
 from headrace.models.gguf import MAX_ARRAY_VALUES, GgufFile
+from headrace.models.load import load_model
 from headrace.models.safetensors import SafetensorsFolder
 
 HUGE = 1 << 60
@@ -175,6 +176,27 @@ def test_a_damaged_gguf_file_is_read_or_refused_and_nothing_else(
     path.write_bytes(data.draw(damaged(small_gguf)))
     try:
         read_everything(GgufFile(path), ["norm", "half", "matrix"])
+    except ModelFileError as error:
+        assert str(path) in error.message
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("valid") / "tiny.gguf"
+    return write_tiny_llama(path, template="{{ messages[0]['content'] }}").read_bytes()
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_model_with_a_damaged_header_starts_or_is_refused_and_nothing_else(
+    data: st.DataObject, tiny_model: bytes, tmp_path: Path
+) -> None:
+    """Beyond the reader: metadata and tokenizer that are well-formed and absurd."""
+    path = tmp_path / "damaged.gguf"
+    end = tiny_model.index(b"output_norm.weight") + 50
+    path.write_bytes(data.draw(damaged(tiny_model[:end])).ljust(end, b"\0") + tiny_model[end:])
+    try:
+        load_model(path)
     except ModelFileError as error:
         assert str(path) in error.message
 

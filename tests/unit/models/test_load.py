@@ -1,18 +1,22 @@
 """From a path to a program: the same weights cold and warm, and clear refusals on the way."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.gguf_files import TinyLlama, write_small_file, write_tiny_llama
+import tokenizers
+from safetensors.numpy import save_file
+from tests.gguf_files import TinyLlama, byte_alphabet, write_small_file, write_tiny_llama
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels import native, reference
 from headrace.kernels.grouped import unpack
 from headrace.kernels.plan import MatrixSpec, VectorSpec
 from headrace.models import gguf as gguf_reader
+from headrace.models import llama
 from headrace.models.gguf import GgufFile
 from headrace.models.load import bind, fingerprint, load_model, open_checkpoint, read_matrix, read_vector
 from headrace.models.packed import Extra, PackKey, open_or_build, packed_matrix
@@ -231,3 +235,75 @@ def test_the_shipped_model_keeps_its_codes_exactly(smollm2_path: Path) -> None:
         back = unpack(packed.tiles, packed.rows, packed.cols, packed.bits, has_minimum=packed.has_minimum)
         if len(spec.parts) == 1:
             assert np.array_equal(back.dequantize(), checkpoint.vector(spec.parts[0]))
+
+
+def write_checkpoint_folder(folder: Path, source: GgufFile, **tokenizer_config: object) -> Path:
+    """The tiny model once more, as a safetensors folder in float32."""
+    names = {role: name for role, name in llama.ROLES["gguf"].items() if "bias" not in role}
+    tensors = {}
+    for role, name in names.items():
+        for layer in range(2 if "{}" in name else 1):
+            if (stored := name.format(layer)) in source:
+                tensors[llama.ROLES["safetensors"][role].format(layer)] = source.vector(stored)
+    save_file(tensors, folder / "model.safetensors")
+    config = {
+        "model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 260,
+        "num_hidden_layers": 2, "intermediate_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    vocabulary = {text: index for index, text in enumerate(byte_alphabet())}
+    library = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = tokenizers.decoders.ByteLevel()
+    library.add_special_tokens(["<|end|>"])
+    library.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"} | tokenizer_config))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, checkpoint: GgufFile) -> Path:
+    path = tmp_path / "checkpoint"
+    path.mkdir()
+    return write_checkpoint_folder(path, checkpoint, chat_template="{{ eos_token }}")
+
+
+def test_a_safetensors_folder_is_loaded_cold_and_warm(folder: Path, tmp_path: Path) -> None:
+    cold, warm = (load_model(folder, cache_dir=tmp_path / "cache") for _ in range(2))
+    assert (cold.is_from_cache, warm.is_from_cache, warm.name) == (False, True, "checkpoint")
+    assert warm.tokenizer.encode("hi") == cold.tokenizer.encode("hi") != []
+    results = [logits_of(model.program, 260, (2, 1, 32)) for model in (cold, warm)]
+    assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_folder_whose_small_files_change_is_packed_anew(file: str, folder: Path, tmp_path: Path) -> None:
+    load_model(folder, cache_dir=tmp_path / "cache")
+    path = folder / file
+    path.write_text(path.read_text() + " ")
+    assert not load_model(folder, cache_dir=tmp_path / "cache").is_from_cache
+
+
+def rendered(folder: Path) -> str:
+    template = load_model(folder).template
+    assert template is not None
+    return template.render([{"role": "user", "content": "hi"}])
+
+
+def test_a_folders_template_is_its_own_file_else_the_configs_else_the_default_of_several(
+    folder: Path, checkpoint: GgufFile
+) -> None:
+    assert rendered(folder) == "<|end|>"
+    several = [{"name": "tools", "template": "no"}, {"name": "default", "template": "default"}]
+    write_checkpoint_folder(folder, checkpoint, chat_template=several, eos_token={"content": "<|end|>"})
+    assert rendered(folder) == "default"
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}{{ eos_token }}")
+    assert rendered(folder) == "hi<|end|>"
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{{ 1", b"x" * 2_000_000])
+def test_a_template_that_cannot_be_used_stops_the_start(content: bytes, folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"chat.template"):
+        load_model(folder)
