@@ -1,4 +1,4 @@
-"""Holds the documents against the code: what is generated is current, versions agree, links and commands lead somewhere.
+"""Holds the documents against the code: generated pages are current, versions agree, links and commands lead somewhere.
 
 `python docs/check.py` says what is wrong and fails; `--write` writes what can be generated.
 """
