@@ -116,3 +116,16 @@ class ToyProgram:
             expected |= {"choice": "u4", "position": "u4"}
             assert {name: array.dtype.str[1:] for name, array in sampling.items()} == expected
             assert all(len(array) == len(selected) and array.flags.c_contiguous for array in sampling.values())
+
+
+class ManualClock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now
+
+    def unix_s(self) -> float:
+        return self.now

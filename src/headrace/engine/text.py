@@ -127,7 +127,7 @@ class _Served:
                     f"Model {model.name} has no chat template; send a raw prompt to /v1/completions instead.",
                     param="messages",
                 )
-            ids = model.template.encode(request.messages, model.tokenizer)
+            ids = model.template.encode_chat(model.tokenizer, request.messages)
         if not ids:
             raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
         return np.array(ids, np.int32)
