@@ -29,7 +29,7 @@ class Threads:
         """Stop and join the threads; a step afterwards raises RuntimeError."""
 
 class Matrix:
-    """A packed weight matrix (`kernels.grouped.pack`), 1-D uint8; raises ValueError if its size does not fit its shape."""
+    """A packed weight matrix (`kernels.grouped.pack`), 1-D uint8; ValueError if its size does not fit its shape."""
 
     def __init__(self, tiles: NDArray[np.uint8], rows: int, cols: int, bits: int, has_minimum: bool) -> None: ...
 
@@ -57,7 +57,7 @@ class Program:
         pool: NDArray[np.uint16],  # [num_pages, num_layers, num_kv_heads, 2, head_dim * 32]
         tokens: NDArray[np.int32],  # [N]
         starts: NDArray[np.int32],  # [S + 1], offsets of each sequence's tokens in `tokens`
-        contexts: NDArray[np.int32],  # [S], tokens of each sequence already in its pages = position of its first new token
+        contexts: NDArray[np.int32],  # [S], tokens already in each sequence's pages = position of its first new token
         page_tables: NDArray[np.int32],  # [S, P]
         selected: NDArray[np.int32],  # [R], indices into `tokens`
         logits: NDArray[np.float32] | None = None,  # [R, vocab]: filled when given
@@ -66,15 +66,26 @@ class Program:
         """Run the plan on one ragged batch, holding no GIL, and sample one token per selected row.
 
         sampling (arrays of length R): temperature f32 (0 = greedy), top_k i32 (0 = off), top_p f32 (1 = off),
-        min_p f32 (0 = off), seed u64, choice u32, position u32. Returns tokens i32 [R] and the sampled tokens' natural
-        log-probabilities f32 [R] under the unmodified distribution; None if `sampling` is None. Noise: `sampler.h`.
+        min_p f32 (0 = off), seed u64, choice u32, position u32, and optionally logprobs bool (which rows ask).
+        Returns tokens i32 [R] (-1 where a row holds no logit above -infinity) and, for rows that asked, the sampled
+        tokens' natural log-probabilities f32 [R] under the unmodified distribution, NaN for the others; None if
+        `sampling` is None. Noise: `sampler.h`.
+
+        Raises:
+            ValueError: an array does not fit the plan or another array; names it, nothing has been written.
+            RuntimeError: the program or the threads run a step already, or the threads are closed.
         """
 
-def sample(threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def sample(
+    threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The sampler alone, on logits [R, vocab]."""
 
 def gumbel_noise(seed: int, choice: int, position: int, first_token: int, count: int) -> NDArray[np.float32]:
     """The noise the sampler adds for `count` consecutive tokens."""
+
+def gumbel_of(words: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The noise that each random word stands for. For tests."""
 
 def linear(x: NDArray[np.float32], matrix: Matrix, variant: str = "") -> NDArray[np.float32]:
     """x[N, cols] quantised to 8 bits, times the matrix transposed: [N, rows]. For tests and benchmarks."""
@@ -95,5 +106,7 @@ def attention(
 ) -> NDArray[np.float32]:
     """One sequence's attention [n, heads * head_dim]; keys and values of all positions are already stored."""
 
-def quantize(x: NDArray[np.float32], variant: str = "") -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+def quantize(
+    x: NDArray[np.float32], variant: str = ""
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
     """Codes [n, padded], scales and sums [n, padded / 32]. For tests."""

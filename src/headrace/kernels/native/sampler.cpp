@@ -209,7 +209,7 @@ class RowSampler {
     }
     gather(bound);
     auto& order = scratch_.order;
-    if (static_cast<size_t>(k) >= order.size()) return;
+    if (static_cast<size_t>(k) > order.size()) return;  // fewer than k usable tokens
     std::nth_element(order.begin(), order.begin() + (k - 1), order.end(),
                      [this](int32_t a, int32_t b) { return comes_first(a, b); });
     cut_ = {logits_[order[k - 1]], order[k - 1]};

@@ -1,0 +1,305 @@
+"""The executor: equal to the reference, the same bits however the work is cut, and nothing malformed gets in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.unit.kernels import tiny_plan
+from tests.unit.kernels.tiny_plan import VOCAB, Cache, Model, Sequence, sequences
+
+from headrace.kernels import native
+from headrace.kernels.plan import OpKind
+from headrace.kernels.reference import ReferenceProgram
+
+# Activations are quantised again and again, so that one code rounded the other way moves logits of size 1 this far.
+LOGIT_LIMIT = 0.05
+MEAN_LIMIT = 0.005
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_plan.build()
+
+
+@pytest.fixture
+def threads() -> Iterator[native.Threads]:
+    pool = native.Threads(2)
+    yield pool
+    pool.close()
+
+
+def run(model: Model, threads: native.Threads, cache: Cache, work: list[tuple[Sequence, int]]) -> NDArray[np.float32]:
+    logits = np.empty((len(work), VOCAB), dtype=np.float32)
+    assert model.program.step(threads, **cache.arguments(work), logits=logits) is None
+    return logits
+
+
+def test_a_ragged_batch_gives_the_logits_of_the_reference(model: Model, threads: native.Threads) -> None:
+    reference = ReferenceProgram(model.plan, model.matrices, model.vectors)
+    ours, theirs = Cache(), Cache()
+    lengths = (70, 1, 33, 5)
+    first, second = sequences(*lengths), sequences(*lengths)
+    for counts in ((64, 1, 2, 4), (6, 0, 31, 1)):
+        work = [(s, n) for s, n in zip(first, counts, strict=True) if n]
+        logits = run(model, threads, ours, work)
+        expected = reference.step(**theirs.arguments([(s, n) for s, n in zip(second, counts, strict=True) if n]))
+        assert np.abs(logits - expected).max() < LOGIT_LIMIT
+        assert np.abs(logits - expected).mean() < MEAN_LIMIT
+        assert logits.std() > 0.2
+    stored = ours.pool.view(np.float16).astype(np.float32) - theirs.pool.view(np.float16).astype(np.float32)
+    assert np.abs(stored).mean() < MEAN_LIMIT
+
+
+@pytest.mark.parametrize("piece", [1, 7, 32, 64, 600])
+def test_a_prefill_in_pieces_gives_the_same_bits_as_in_one(model: Model, threads: native.Threads, piece: int) -> None:
+    (whole,), (cut,) = sequences(600), sequences(600)
+    one, many = Cache(), Cache()
+    expected = run(model, threads, one, [(whole, 600)])
+    while cut.done < 600:
+        logits = run(model, threads, many, [(cut, min(piece, 600 - cut.done))])
+    assert np.array_equal(logits, expected)
+    assert np.array_equal(one.pool, many.pool)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_any_number_of_threads_gives_the_same_bits(model: Model, count: int) -> None:
+    results = []
+    for number in (1, count):
+        pool = native.Threads(number)
+        cache = Cache()
+        batch = sequences(300, 40, 1, 129)
+        steps = [run(model, pool, cache, [(s, len(s.tokens) // 2 + 1) for s in batch if len(s.tokens) > 1])]
+        steps.append(run(model, pool, cache, [(s, len(s.tokens) - s.done) for s in batch]))
+        pool.close()
+        results.append((*steps, cache.pool))
+    for alone, together in zip(*results, strict=True):
+        assert np.array_equal(alone, together)
+
+
+def test_a_sequence_gives_the_same_bits_alone_and_in_any_batch(model: Model, threads: native.Threads) -> None:
+    batch = sequences(90, 33, 70, 64, 17, 80, 5, 12, 49)
+    lonely = sequences(90, 33, 70, 64, 17, 80, 5, 12, 49)[2]
+    cache, alone = Cache(), Cache()
+    expected = run(model, threads, alone, [(lonely, 60)])
+    assert np.array_equal(run(model, threads, cache, [(s, min(60, len(s.tokens))) for s in batch])[2], expected[0])
+    longer = [s for s in batch if s.done < len(s.tokens)]
+    where = next(i for i, s in enumerate(longer) if s is batch[2])
+    for _ in range(4):
+        rows = run(model, threads, cache, [(s, 1) for s in longer])
+        assert np.array_equal(rows[where], run(model, threads, alone, [(lonely, 1)])[0])
+
+
+def test_selected_rows_come_in_the_order_they_were_asked_for(model: Model, threads: native.Threads) -> None:
+    (sequence,) = sequences(50)
+    arguments = Cache().arguments([(sequence, 50)])
+    every = np.empty((50, VOCAB), dtype=np.float32)
+    model.program.step(threads, **arguments | {"selected": np.arange(50, dtype=np.int32)}, logits=every)
+    chosen = np.array([49, 3, 3, 20], dtype=np.int32)
+    logits = np.empty((4, VOCAB), dtype=np.float32)
+    model.program.step(threads, **arguments | {"selected": chosen}, logits=logits)
+    assert np.array_equal(logits, every[chosen])
+
+
+def test_a_step_without_selected_rows_only_fills_the_cache(model: Model, threads: native.Threads) -> None:
+    (sequence,), (same,) = sequences(40), sequences(40)
+    silent, loud = Cache(), Cache()
+    arguments = silent.arguments([(sequence, 40)])
+    model.program.step(threads, **arguments | {"selected": np.array([], dtype=np.int32)})
+    run(model, threads, loud, [(same, 40)])
+    assert silent.pool.any()
+    assert np.array_equal(silent.pool, loud.pool)
+
+
+def greedy(count: int) -> dict[str, NDArray[Any]]:
+    return {
+        "temperature": np.zeros(count, dtype=np.float32),
+        "top_k": np.zeros(count, dtype=np.int32),
+        "top_p": np.ones(count, dtype=np.float32),
+        "min_p": np.zeros(count, dtype=np.float32),
+        "seed": np.zeros(count, dtype=np.uint64),
+        "choice": np.zeros(count, dtype=np.uint32),
+        "position": np.zeros(count, dtype=np.uint32),
+    }
+
+
+def test_a_step_samples_from_the_logits_it_computed(model: Model, threads: native.Threads) -> None:
+    batch = sequences(9, 20, 3)
+    arguments = Cache().arguments([(s, len(s.tokens)) for s in batch])
+    logits = np.empty((3, VOCAB), dtype=np.float32)
+    sampled = model.program.step(threads, **arguments, logits=logits, sampling=greedy(3))
+    assert sampled is not None
+    assert np.array_equal(sampled[0], logits.argmax(axis=1))
+    noisy = greedy(3) | {"temperature": np.ones(3, dtype=np.float32), "seed": np.arange(3, dtype=np.uint64)}
+    drawn = model.program.step(threads, **arguments, sampling=noisy)
+    assert drawn is not None
+    assert np.array_equal(drawn[0], native.sample(threads, logits, noisy)[0])
+
+
+BAD_STEPS: list[tuple[str, Any, str]] = [
+    ("tokens", np.array([0, VOCAB], dtype=np.int32), r"tokens\[1\]: 101"),
+    ("tokens", np.array([0, -1], dtype=np.int32), r"tokens\[1\]: -1"),
+    ("tokens", np.array([0, 1], dtype=np.int64), "tokens: wrong element type"),
+    ("tokens", np.array([0, 9, 1, 9], dtype=np.int32)[::2], "tokens: is not C-contiguous"),
+    ("tokens", np.zeros((1, 2), dtype=np.int32), "tokens: has 2 dimensions"),
+    ("tokens", np.array([], dtype=np.int32), "tokens: is empty"),
+    ("starts", np.array([], dtype=np.int32), "starts: must have one entry more"),
+    ("starts", np.array([0, 3], dtype=np.int32), r"starts\[1\]: 3"),
+    ("starts", np.array([1, 2], dtype=np.int32), r"starts\[0\]: 1"),
+    ("starts", np.array([0, -5], dtype=np.int32), r"starts\[1\]: -5"),
+    ("starts", np.array([0, 1, 2], dtype=np.int32), "contexts: must have one entry per sequence, 2"),
+    ("contexts", np.array([-1], dtype=np.int32), r"contexts\[0\]: -1"),
+    ("contexts", np.array([tiny_plan.MAX_POSITIONS - 1], dtype=np.int32), r"contexts\[0\]: 1199 with 2 new tokens"),
+    ("contexts", np.array([2**31 - 1], dtype=np.int32), r"contexts\[0\]: 2147483647"),
+    ("page_tables", np.array([[tiny_plan.NUM_PAGES]], dtype=np.int32), r"page_tables\[0\]: 80"),
+    ("page_tables", np.array([[-1]], dtype=np.int32), r"page_tables\[0\]: -1"),
+    ("page_tables", np.zeros((1, 0), dtype=np.int32), "page_tables: row 0 has 0 pages"),
+    ("page_tables", np.zeros((2, 1), dtype=np.int32), "page_tables: must have one row per sequence, 1"),
+    ("selected", np.array([2], dtype=np.int32), r"selected\[0\]: 2"),
+    ("selected", np.array([-1], dtype=np.int32), r"selected\[0\]: -1"),
+    ("pool", np.zeros((4, 2, 2, 2, 64), dtype=np.uint16), "pool: must be"),
+    ("pool", np.zeros((4, 2, 2, 2, 1024), dtype=np.float16), "pool: wrong element type"),
+    ("logits", np.zeros((2, VOCAB), dtype=np.float32), r"logits: must be \[1, 101\]"),
+    ("logits", np.zeros((1, VOCAB - 1), dtype=np.float32), r"logits: must be \[1, 101\]"),
+    ("sampling", {}, "sampling: temperature is missing"),
+    ("sampling", greedy(1) | {"heat": np.zeros(1)}, "sampling: unknown key 'heat'"),
+    ("sampling", greedy(2), "sampling: temperature: has 2 entries, not 1"),
+    ("sampling", greedy(1) | {"top_k": np.zeros(1)}, "sampling: top_k: wrong element type"),
+    ("sampling", greedy(1) | {"seed": [0]}, "sampling: seed is not an array"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_STEPS)
+def test_a_malformed_argument_of_a_step_is_refused_by_name(
+    model: Model, threads: native.Threads, name: str, value: Any, message: str
+) -> None:
+    (sequence,) = sequences(2)
+    cache = Cache()
+    arguments = cache.arguments([(sequence, 2)]) | {name: value}
+    with pytest.raises(ValueError, match=message):
+        model.program.step(threads, **arguments)
+    assert not cache.pool.any(), "a refused step must not write"
+
+
+def test_a_read_only_pool_is_refused(model: Model, threads: native.Threads) -> None:
+    (sequence,) = sequences(2)
+    cache = Cache()
+    cache.pool.flags.writeable = False
+    with pytest.raises(TypeError):
+        model.program.step(threads, **cache.arguments([(sequence, 2)]))
+
+
+def changed(model: Model, kind: OpKind, operand: int, value: int) -> list[tuple[int, list[int], list[float]]]:
+    """The plan's ops, one integer operand of the last op of that kind replaced."""
+    ops = tiny_plan.operands(model.plan)[1]
+    index = max(i for i, op in enumerate(ops) if op[0] == kind)
+    ops[index][1][operand] = value
+    return ops
+
+
+def bind(model: Model, **changes: Any) -> native.Program:
+    plan = model.plan
+    buffers, ops = tiny_plan.operands(plan)
+    arguments: dict[str, Any] = {
+        "buffers": buffers,
+        "ops": ops,
+        "matrices": tiny_plan.bind(model.matrices),
+        "vectors": model.vectors,
+        "cache": (plan.cache.num_layers, plan.cache.num_kv_heads, plan.cache.head_dim),
+        "vocab_size": plan.vocab_size,
+        "max_positions": plan.max_positions,
+        "logits": plan.logits,
+    }
+    return native.Program(**arguments | changes)
+
+
+BAD_OPERANDS: list[tuple[OpKind, int, int, str]] = [
+    (OpKind.EMBED, 0, 99, "EMBED: matrix names matrix 99"),
+    (OpKind.EMBED, 0, 2, "EMBED: matrix has fewer rows"),
+    (OpKind.EMBED, 1, 1, "EMBED: out must be a F32 buffer"),
+    (OpKind.EMBED, 1, -1, "EMBED: out names buffer -1"),
+    (OpKind.RMS_NORM, 0, 77, "RMS_NORM: x names buffer 77"),
+    (OpKind.RMS_NORM, 1, 0, "RMS_NORM: weight has"),
+    (OpKind.RMS_NORM, 2, 1, "RMS_NORM: out has rows of another kind"),
+    (OpKind.QUANTIZE, 1, 0, "QUANTIZE: out must be a Q8 buffer"),
+    (OpKind.HEAD_NORM, 3, 9, "HEAD_NORM: offset with its heads"),
+    (OpKind.HEAD_NORM, 4, 64, "HEAD_NORM: "),
+    (OpKind.ROPE, 2, 200, "ROPE: offset with its heads"),
+    (OpKind.ROPE, 5, 34, "ROPE: rotary_dim"),
+    (OpKind.ROPE, 5, 15, "ROPE: rotary_dim"),
+    (OpKind.ROPE, 6, 2, "ROPE: style"),
+    (OpKind.ROPE, 1, 0, "ROPE: table has"),
+    (OpKind.STORE_KV, 1, 2, "STORE_KV: layer 2"),
+    (OpKind.STORE_KV, 2, 250, "STORE_KV: k_offset"),
+    (OpKind.STORE_KV, 3, 250, "STORE_KV: v_offset"),
+    (OpKind.LINEAR, 0, 0, "LINEAR: x must be a Q8 buffer"),
+    (OpKind.LINEAR, 1, 1, "LINEAR: out is not as wide"),
+    (OpKind.LINEAR, 2, 0, "LINEAR: bias has"),
+    (OpKind.LINEAR, 3, 0, "LINEAR: out"),
+    (OpKind.LINEAR, 4, 2, "LINEAR: accumulate"),
+    (OpKind.GATED, 2, 1, "GATED: out must be another buffer"),
+    (OpKind.GATED, 1, 0, "GATED: matrix must have its rows in pairs"),
+    (OpKind.GATED, 3, 2, "GATED: activation"),
+    (OpKind.ATTENTION, 2, 5, "ATTENTION: layer 5"),
+    (OpKind.ATTENTION, 3, 224, "ATTENTION: q_offset"),
+    (OpKind.ATTENTION, 4, 3, "ATTENTION: num_heads"),
+    (OpKind.ATTENTION, 5, 3, "ATTENTION: mode"),
+    (OpKind.ATTENTION, 6, 0, "ATTENTION: window"),
+    (OpKind.ADD, 0, 2, "ADD: "),
+    (OpKind.SELECT, 1, 0, "SELECT: out must have one row per selected"),
+]
+
+
+@pytest.mark.parametrize(("kind", "operand", "value", "message"), BAD_OPERANDS)
+def test_an_op_that_does_not_fit_is_refused_by_index_kind_and_operand(
+    model: Model, kind: OpKind, operand: int, value: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"ops\[\d+\] {message}"):
+        bind(model, ops=changed(model, kind, operand, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("logits", 0, "logits: buffer 0"),
+        ("logits", 50, "logits: 50"),
+        ("cache", (2, 2, 12), "cache: head_dim"),
+        ("cache", (0, 2, 32), "cache: num_layers"),
+        ("vocab_size", 0, "vocab_size: 0"),
+        ("vocab_size", 5000, "EMBED: matrix has fewer rows"),
+        ("max_positions", 4, "ROPE: table has"),
+        ("buffers", [(2, 32, 0)], r"buffers\[0\]: kind"),
+        ("buffers", [(1, 33, 0)], r"buffers\[0\]: width"),
+        ("ops", [(11, [], [])], r"ops\[0\]: kind 11"),
+        ("ops", [(0, [0], [1.0])], r"ops\[0\]: EMBED takes 2 integers"),
+        ("ops", [(0, [0, 0], [float("nan")])], r"ops\[0\]: scale is not a finite"),
+        ("vectors", [np.zeros(3)], r"vectors\[0\]: must be float32"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_by_name(model: Model, name: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bind(model, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "bits", "size", "message"),
+    [(16, 32, 4, 319, "tiles"), (17, 32, 4, 320, "tiles"), (0, 32, 4, 320, "rows"), (16, 32, 5, 320, "bits")],
+)
+def test_a_matrix_whose_bytes_do_not_fit_its_shape_is_refused(
+    rows: int, cols: int, bits: int, size: int, message: str
+) -> None:
+    assert native.Matrix(np.zeros(320, dtype=np.uint8), 16, 32, 4, has_minimum=True)
+    with pytest.raises(ValueError, match=message):
+        native.Matrix(np.zeros(size, dtype=np.uint8), rows, cols, bits, has_minimum=True)
+
+
+def test_weights_live_as_long_as_the_program_that_reads_them(threads: native.Threads) -> None:
+    model = tiny_plan.build(seed=3)
+    logits = []
+    for program in (bind(model), tiny_plan.build(seed=3).program):
+        (sequence,) = sequences(20)
+        rows = np.empty((1, VOCAB), dtype=np.float32)
+        program.step(threads, **Cache().arguments([(sequence, 20)]), logits=rows)
+        logits.append(rows)
+    assert np.array_equal(*logits)
