@@ -20,8 +20,10 @@ _FORMAT = 1  # of the written form; raised when a field changes its meaning
 _MAX_TOKENS = 4_000_000  # far above any published vocabulary; keeps absurd files from filling memory
 # Names under which model families end a turn or a text, whatever the metadata says.
 END_NAMES = frozenset(
-    ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>")
-    + ("<|end_of_text|>", "<EOT>", "_<EOT>", "<end_of_utterance>")
+    [
+        *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>"),
+        *("<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "<end_of_utterance>"),
+    ]
 )
 
 
