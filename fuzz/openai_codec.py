@@ -1,0 +1,95 @@
+"""Fuzz the codec of OpenAI's generation routes.
+
+No matter what bytes come in, decoding gives a `Call` whose request could be run, or raises a HeadraceError that can be
+sent. Never anything else, and never a message larger than a page.
+
+    python -m fuzz.openai_codec [ROUNDS] [SEED]
+"""
+
+import json
+import random
+import sys
+
+from headrace.api.errors import encode_error
+from headrace.api.openai import Call, Caller, decode_chat, decode_completion
+from headrace.core.errors import HeadraceError
+from headrace.core.request import Principal
+
+CALLER = Caller("fuzz", Principal())
+
+SEEDS = [
+    b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true}}',
+    b'{"model":"m","messages":[{"role":"system","content":[{"type":"text","text":"\\u00e9\\ud83d\\ude00"}],"name":"n"}],'
+    b'"temperature":0.5,"top_p":1,"top_k":3,"min_p":0,"seed":-1,"stop":["a","b"],"n":2,"max_completion_tokens":9}',
+    b'{"model":"m","messages":[{"role":"assistant","content":"x","tool_calls":[],"refusal":null}],"tools":[],'
+    b'"logit_bias":{},"response_format":{"type":"text"},"metadata":{"a":"b"},"store":false,"logprobs":false}',
+    b'{"model":"m","prompt":"Hi","best_of":1,"echo":false,"suffix":"","logprobs":null,"user":"u","max_tokens":4}',
+    b'{"model":"m","prompt":[[1,2,3]],"frequency_penalty":0,"presence_penalty":0.0,"ignore_eos":true,"stop":"x"}',
+]
+SPLICES = [
+    b"null",
+    b"{}",
+    b"[]",
+    b'""',
+    b"-1",
+    b"1e999",
+    b"9" * 400,
+    b"true",
+    b'"\\ud800"',
+    b"\xff",
+    b"[[[[",
+    b'":',
+    b"\x00",
+]
+
+
+def check_input(data: bytes) -> None:
+    """Hold one input to the invariant on both routes."""
+    for decode in (decode_chat, decode_completion):
+        try:
+            call = decode(data, CALLER)
+        except HeadraceError as error:
+            body = encode_error(error)
+            assert error.status == 400
+            assert len(body) < 16_000
+            assert json.loads(body)["error"]["message"]
+        else:
+            assert isinstance(call, Call)
+            call.request.check()
+            for message in call.request.messages or ():
+                message.text.encode()  # what the template gets is text
+
+
+def mutate(data: bytes, random_: random.Random) -> bytes:
+    """One to eight small damages."""
+    out = bytearray(data)
+    for _ in range(random_.randint(1, 8)):
+        start = random_.randrange(len(out) + 1)
+        end = min(len(out), start + random_.randrange(12))
+        choice = random_.randrange(4)
+        if choice == 0:
+            out[start:end] = b""
+        elif choice == 1:
+            out[start:start] = out[start:end]
+        elif choice == 2:
+            out[start:end] = random_.choice(SPLICES)
+        else:
+            out[start:end] = random_.randbytes(end - start)
+    return bytes(out)
+
+
+def main(rounds: int, seed: int) -> None:
+    """Damage the seeds `rounds` times; an input that breaks the invariant is printed."""
+    random_ = random.Random(seed)  # noqa: S311  (repeatable, not secret)
+    for _ in range(rounds):
+        data = mutate(random_.choice(SEEDS), random_)
+        try:
+            check_input(data)
+        except BaseException:
+            print(f"seed {seed} found: {data!r}", file=sys.stderr)
+            raise
+    print(f"{rounds} inputs held to the invariant, seed {seed}")
+
+
+if __name__ == "__main__":
+    main(*[int(argument) for argument in [*sys.argv[1:], "100000", "1"][:2]])
