@@ -94,6 +94,8 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             timer.cancel()
+        if self.force_exit:  # uvicorn then leaves the lifespan open
+            await self.lifespan.shutdown()
 
 
 def _uvicorn_config(app: App) -> uvicorn.Config:
