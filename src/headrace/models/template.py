@@ -169,8 +169,9 @@ def _compile(source: str) -> Template:
     except (TemplateError, LimitExceeded, SyntaxError, MemoryError, *_TEMPLATE_FAULTS) as error:
         line = getattr(error, "lineno", None)
         where = f" in line {line}" if line else ""
+        what = str(error).rstrip(".") or type(error).__name__
         raise ModelFileError(
-            f"chat template: {str(error).rstrip('.') or type(error).__name__}{where}; the template in the model's files cannot be used."
+            f"chat template: {what}{where}; the template in the model's files cannot be used."
         ) from error
     finally:
         current_budget.reset(budget)
