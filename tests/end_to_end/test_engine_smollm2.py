@@ -1,0 +1,114 @@
+"""The real model on the real kernels: however a request is scheduled, its tokens are those of a cold run alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.core.request import Sampling
+from headrace.engine.config import EngineConfig
+from headrace.engine.kv.pool import PagePool
+from headrace.engine.runner import Runner
+from headrace.engine.scheduler import Scheduler
+from headrace.engine.sequence import Sequence, Work
+from headrace.kernels import native
+from headrace.models.load import LoadedModel, load_model
+
+NEW_TOKENS = 16
+TEXT = (
+    "A headrace is the channel that carries water to the turbine. Upstream of it stands a weir, below the tailrace "
+    "takes the water back to the river. Millers knew that the quality of a mill is the quality of its headrace: too "
+    "narrow and the wheel starves, too wide and the water dawdles, drops its silt and needs digging out each spring. "
+)
+
+
+@pytest.fixture(scope="module")
+def model(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(smollm2_path, cache_dir=tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="module")
+def threads() -> native.Threads:
+    return native.Threads(2)
+
+
+class Bench:
+    """A scheduler and a runner over the model, stepped by hand."""
+
+    def __init__(self, model: LoadedModel, threads: native.Threads, num_pages: int = 400, **options: int) -> None:
+        self.config = EngineConfig(**({"max_batch_tokens": 512, "max_sequences": 64, "prefill_chunk": 128} | options))
+        self.pool = PagePool.allocate(model.plan.cache, num_pages)
+        self.scheduler = Scheduler(self.config, self.pool)
+        self.runner = Runner(self.config, model.program, threads, self.pool)
+        self.arrivals = 0
+        self.num_preempted = 0
+
+    def answers(self, works: list[Work]) -> list[list[int]]:
+        sequences = []
+        for item in works:
+            self.arrivals += 1
+            sequences.append(Sequence(item, self.arrivals, 0))
+            self.scheduler.add(sequences[-1])
+        while self.scheduler.running or self.scheduler.waiting:
+            batch = self.scheduler.schedule()
+            self.num_preempted += batch.num_preempted
+            self.scheduler.complete(batch, self.runner.run(batch))
+        self.scheduler.check()
+        return [sequence.tokens[sequence.num_prompt : sequence.num_tokens].tolist() for sequence in sequences]
+
+
+def works(model: LoadedModel) -> list[Work]:
+    """Greedy and sampled requests over prompts of different lengths that share a beginning."""
+    tokens = np.array(model.tokenizer.encode(TEXT * 3), np.int32)
+    cases = []
+    for seed, length in enumerate((5, 40, 97, 150)):
+        for temperature in (0.0, 0.8):
+            sampling = Sampling(temperature=temperature, top_p=0.95)
+            cases.append(
+                Work(model="m", tokens=tokens[:length].copy(), sampling=sampling, seed=seed, max_tokens=NEW_TOKENS)
+            )
+    return cases
+
+
+@pytest.fixture(scope="module")
+def cold(model: LoadedModel, threads: native.Threads) -> list[list[int]]:
+    return [Bench(model, threads).answers([item])[0] for item in works(model)]
+
+
+def test_cold_answers_differ_from_each_other(cold: list[list[int]]) -> None:
+    assert len({tuple(answer) for answer in cold}) == len(cold)
+    assert all(len(answer) == NEW_TOKENS for answer in cold)
+
+
+def test_a_batch_of_64_gives_the_same_tokens(
+    model: LoadedModel, threads: native.Threads, cold: list[list[int]]
+) -> None:
+    cases = works(model)
+    # Different salts, so that nothing is shared and all 64 are really computed side by side.
+    batch = [replace(cases[index % len(cases)], salt=bytes([index])) for index in range(64)]
+    answers = Bench(model, threads, num_pages=800).answers(batch)
+    assert answers == [cold[index % len(cold)] for index in range(64)]
+
+
+def test_chunks_of_any_size_give_the_same_tokens(
+    model: LoadedModel, threads: native.Threads, cold: list[list[int]]
+) -> None:
+    for budget in (7, 33, 64):
+        bench = Bench(model, threads, max_batch_tokens=budget, max_sequences=3, prefill_chunk=min(5, budget))
+        assert bench.answers(works(model)) == cold
+
+
+def test_a_prefix_hit_gives_the_same_tokens(model: LoadedModel, threads: native.Threads, cold: list[list[int]]) -> None:
+    bench = Bench(model, threads)
+    assert bench.answers(works(model)) == cold
+    assert bench.scheduler.tree.num_nodes > 0
+    assert bench.answers(works(model)) == cold
+
+
+def test_preempted_sequences_give_the_same_tokens(model: LoadedModel, threads: native.Threads) -> None:
+    cases = [replace(item, salt=bytes([index]), max_tokens=80) for index, item in enumerate(works(model)[:4])]
+    cold = [Bench(model, threads).answers([item])[0] for item in cases]
+    bench = Bench(model, threads, num_pages=9)
+    assert bench.answers(cases) == cold
+    assert bench.num_preempted > 0
