@@ -6,7 +6,8 @@ across a boundary gives wrong tokens, as it would in a model. It also checks the
 """
 
 import itertools
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,3 +130,51 @@ class ManualClock:
 
     def unix_s(self) -> float:
         return self.now
+
+
+class ToyTokenizer:
+    """One token per character from space on; 95 and 96 are the two bytes of an e with an acute accent."""
+
+    eos_ids = frozenset({94})
+    strips_leading_space = False
+    vocab_size = TOY_VOCAB
+    byte_table: ClassVar[list[bytes]] = [*(bytes([32 + token]) for token in range(94)), b"", b"\xc3", b"\xa9"]
+
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        return [94 if char == "\n" and special else max(0, ord(char) - 32) for char in text]
+
+
+class ToyTemplate:
+    """The texts of all messages, one after the other."""
+
+    digest = "sha256:toy-template"
+
+    def encode_chat(self, tokenizer: ToyTokenizer, messages: Any) -> list[int]:
+        return tokenizer.encode("".join(message.text for message in messages))
+
+
+@dataclass(frozen=True)
+class ToyPlan:
+    """As much of a plan as the engine looks at; two rows of the head have no token."""
+
+    cache: CacheShape = TOY_CACHE
+    vocab_size: int = TOY_VOCAB + 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyModel:
+    """What `models.load` gives, around the toy program."""
+
+    name: str = "toy"
+    digest: str = "sha256:toy"
+    plan: ToyPlan = ToyPlan()
+    program: ToyProgram
+    tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
+    template: ToyTemplate | None = field(default_factory=ToyTemplate)
+    context_length: int = 512
+    created: int = 1
+
+
+def toy_text(tokens: list[int]) -> str:
+    """What tokens read as, all at once."""
+    return b"".join(ToyTokenizer.byte_table[token] for token in tokens).decode("utf-8", "replace")

@@ -51,13 +51,13 @@ class _Choice:
 
     __slots__ = ("_detokenizer", "_matcher", "index", "num_tokens", "reason", "stop_match", "text")
 
-    def __init__(self, index: int, byte_table: Sequence[bytes], stops: tuple[str, ...]) -> None:
+    def __init__(self, index: int, detokenizer: Detokenizer, stops: tuple[str, ...]) -> None:
         self.index = index
         self.text = ""
         self.num_tokens = 0
         self.reason: FinishReason | None = None
         self.stop_match: str | None = None
-        self._detokenizer = Detokenizer(byte_table)
+        self._detokenizer = detokenizer
         self._matcher = StopMatcher(stops) if stops else None
 
     def push(self, token: int, reason: FinishReason | None) -> None:
@@ -113,6 +113,11 @@ class _Served:
         # Lengths in front, so that no two lists of parts look alike.
         return b"".join(len(part).to_bytes(4, "little") + part for part in encoded)
 
+    def detokenizer(self, request: Request) -> Detokenizer:
+        """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
+        strips = self.model.tokenizer.strips_leading_space and request.messages is not None
+        return Detokenizer(self.byte_table, strips_leading_space=strips)
+
     def encode(self, request: Request) -> NDArray[np.int32]:
         """Token ids of a request's input."""
         model = self.model
@@ -150,7 +155,8 @@ class _Answer:
         self._request = request
         self._arrived = arrived
         self._choices = [
-            _Choice(index, served.byte_table, request.limits.stop) for index in range(work.sampling.num_choices)
+            _Choice(index, served.detokenizer(request), request.limits.stop)
+            for index in range(work.sampling.num_choices)
         ]
         self._stopped: list[int] = []
         self._first_token: float | None = None

@@ -1,0 +1,479 @@
+"""The engine as a backend: legal event order, text across token borders, stops, refusals, and nothing left behind."""
+
+import asyncio
+import gc
+import math
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from tests.doubles import (
+    GREEDY,
+    TOY_CACHE,
+    ManualClock,
+    ToyModel,
+    ToyProgram,
+    ToyTokenizer,
+    toy_answer,
+    toy_text,
+)
+
+from headrace.core.errors import (
+    ContextTooLong,
+    DeadlineExceeded,
+    EngineFault,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    UnsupportedField,
+)
+from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
+from headrace.core.request import (
+    CacheHints,
+    FormatKind,
+    Limits,
+    Message,
+    Principal,
+    Request,
+    ResponseFormat,
+    Role,
+    Sampling,
+    Task,
+    TextPart,
+    Tool,
+    ToolCall,
+)
+from headrace.engine.config import EngineConfig
+from headrace.engine.text import TextEngine
+from headrace.observe.metrics import Metrics
+
+BOUND_S = 5.0
+PROMPT = "Say something long about mills and the water that drives them."
+IDS = ToyTokenizer().encode(PROMPT)
+
+
+def make(program: ToyProgram | None = None, *, template: bool = True, **options: Any) -> TextEngine:
+    config = EngineConfig(
+        **(
+            {"max_batch_tokens": 64, "max_sequences": 4, "prefill_chunk": 32, "checks": True, "threads": 1}
+            | {"kv_memory_bytes": options.pop("pages", 32) * TOY_CACHE.page_bytes}
+            | options
+        )
+    )
+    models: list[Any] = [ToyModel(program=program or ToyProgram())]
+    if not template:
+        models = [ToyModel(program=program or ToyProgram(), template=None)]
+    return TextEngine(
+        models, config, clock=ManualClock(), threads=object(), seeds=lambda: 5, aliases={"toy": ("plaything",)}
+    )
+
+
+def ask(*, max_tokens: int | None = 20, temperature: float = 0.0, num_choices: int = 1, **options: Any) -> Request:
+    names = ("stop", "stop_token_ids", "ignore_eos", "deadline_s")
+    limits = Limits(max_tokens=max_tokens, **{name: options.pop(name) for name in names if name in options})
+    if not {"messages", "tokens"} & options.keys():
+        options.setdefault("prompt", PROMPT)
+    options.setdefault("model", "toy")
+    sampling = Sampling(temperature=temperature, num_choices=num_choices, seed=options.pop("seed", None))
+    return Request(id="r1", sampling=sampling, limits=limits, **options)
+
+
+async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
+    async with asyncio.timeout(BOUND_S):
+        return [event async for event in events]
+
+
+def text_of(events: list[Event], choice: int = 0) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta) and event.choice == choice)
+
+
+def run(engine: TextEngine, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a test's body beside a started engine and see that nothing is left behind."""
+
+    async def body() -> None:
+        engine.start()
+        try:
+            await main()
+        finally:
+            drained = await engine.close(BOUND_S)
+        assert drained
+        snapshot = engine.snapshot("toy")
+        assert (snapshot.running, snapshot.waiting) == (0, 0)
+        assert snapshot.free_pages + snapshot.idle_pages == snapshot.total_pages
+
+    asyncio.run(body())
+    engine._engine.check()
+
+
+def greedy(count: int, ids: list[int] = IDS) -> list[int]:
+    return toy_answer(ids, count, GREEDY)
+
+
+def test_an_answer_starts_streams_ends_its_choice_and_accounts_for_every_token() -> None:
+    engine = make()
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(max_tokens=20, ignore_eos=True)))
+        digests = {"model": "sha256:toy", "template": "sha256:toy-template"}
+        assert events[0] == Started("r1", "toy", len(IDS), 0, digests)
+        assert text_of(events) == toy_text(greedy(20))
+        deltas = [event for event in events if isinstance(event, TextDelta)]
+        assert sum(delta.num_tokens for delta in deltas) == 20
+        assert events[-2:] == [ChoiceFinished(0, FinishReason.LENGTH), Finished(Usage(len(IDS), 20, 0))]
+        again = await collect(engine.run(ask(max_tokens=20, ignore_eos=True)))
+        assert again[-1] == Finished(Usage(len(IDS), 20, 32))
+        assert text_of(again) == text_of(events)
+
+    run(engine, main)
+
+
+def test_the_three_forms_of_input_reach_the_model_as_the_same_tokens() -> None:
+    engine = make()
+    halves = (Message(Role.USER, (TextPart(PROMPT[:9]),)), Message(Role.USER, (TextPart(PROMPT[9:]),)))
+
+    async def main() -> None:
+        answers = [
+            text_of(await collect(engine.run(ask(**form))))
+            for form in ({"prompt": PROMPT}, {"tokens": tuple(IDS)}, {"messages": halves})
+        ]
+        assert answers[0] == answers[1] == answers[2] != ""
+
+    run(engine, main)
+
+
+def test_a_long_prompt_is_tokenised_off_the_loop_and_a_short_one_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(inline_prompt_chars=10)
+    encode = ToyTokenizer.encode
+    threads = []
+
+    def spy(self: ToyTokenizer, text: str, **options: bool) -> list[int]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(ToyTokenizer, "encode", spy)
+
+    async def main() -> None:
+        await collect(engine.run(ask(prompt="short")))
+        await collect(engine.run(ask(prompt="much longer than that")))
+        assert threads == [True, False]
+
+    run(engine, main)
+
+
+def test_every_choice_gets_its_own_answer_and_its_own_end() -> None:
+    engine = make()
+
+    async def main() -> None:
+        request = ask(max_tokens=15, temperature=1.0, num_choices=3, seed=9, ignore_eos=True)
+        events = await collect(engine.run(request))
+        for choice in range(3):
+            assert text_of(events, choice) == toy_text(toy_answer(IDS, 15, Sampling(), 9, choice))
+            assert events.count(ChoiceFinished(choice, FinishReason.LENGTH)) == 1
+        assert events[-1] == Finished(Usage(len(IDS), 45, 0))
+
+    run(engine, main)
+
+
+def test_a_request_without_a_seed_gets_one_from_outside() -> None:
+    engine = make()
+
+    async def main() -> None:
+        request = ask(max_tokens=12, temperature=1.0, ignore_eos=True)
+        assert text_of(await collect(engine.run(request))) == toy_text(toy_answer(IDS, 12, Sampling(), 5))
+
+    run(engine, main)
+
+
+def test_a_stop_string_ends_the_answer_before_it_and_nothing_after_it_is_shown_or_counted() -> None:
+    engine = make()
+    answer = greedy(60)
+    full = toy_text(answer)
+    stop = full[21:24]
+    end = full.index(stop)
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(max_tokens=60, stop=("never", stop), ignore_eos=True)))
+        assert text_of(events) == full[:end]
+        assert events[-2] == ChoiceFinished(0, FinishReason.STOP, stop)
+        usage = events[-1]
+        assert isinstance(usage, Finished)
+        counted = usage.usage.completion_tokens
+        assert toy_text(answer[:counted]).endswith(stop)
+        assert not toy_text(answer[: counted - 1]).endswith(stop)
+
+    run(engine, main)
+
+
+def test_a_stop_string_in_one_choice_leaves_the_others_alone() -> None:
+    engine = make()
+    answers = [toy_text(toy_answer(IDS, 40, Sampling(), 9, choice)) for choice in range(2)]
+    stop = answers[0][10:14]
+    assert stop not in answers[1]
+
+    async def main() -> None:
+        request = ask(max_tokens=40, temperature=1.0, num_choices=2, seed=9, stop=(stop,), ignore_eos=True)
+        events = await collect(engine.run(request))
+        assert text_of(events, 0) == answers[0][: answers[0].index(stop)]
+        assert text_of(events, 1) == answers[1]
+
+    run(engine, main)
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_part_of_its_text() -> None:
+    engine = make()
+    answer = greedy(30)
+    token = answer[12]
+    end = answer.index(token)
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(max_tokens=30, stop_token_ids=(token,), ignore_eos=True)))
+        assert text_of(events) == toy_text(answer[:end])
+        assert events[-2:] == [ChoiceFinished(0, FinishReason.STOP), Finished(Usage(len(IDS), end + 1, 0))]
+
+    run(engine, main)
+
+
+def test_the_models_own_end_token_counts_unless_it_is_ignored() -> None:
+    eos = 94
+    prompt = next(ids for ids in ([first, 7] for first in range(90)) if eos in greedy(20, ids))
+    answer = greedy(20, prompt)
+    engine = make()
+
+    async def main() -> None:
+        stopped = await collect(engine.run(ask(max_tokens=20, tokens=tuple(prompt))))
+        assert stopped[-2] == ChoiceFinished(0, FinishReason.STOP)
+        assert text_of(stopped) == toy_text(answer[: answer.index(eos)])
+        ignored = await collect(engine.run(ask(max_tokens=20, tokens=tuple(prompt), ignore_eos=True)))
+        assert text_of(ignored) == toy_text(answer)
+
+    run(engine, main)
+
+
+def test_without_max_tokens_an_answer_fills_the_context() -> None:
+    engine = make()
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(max_tokens=None, ignore_eos=True)))
+        assert events[-1] == Finished(Usage(len(IDS), 512 - len(IDS), 0))
+
+    run(engine, main)
+
+
+def test_without_max_tokens_a_small_pool_is_the_limit() -> None:
+    engine = make(pages=4)
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(max_tokens=None, ignore_eos=True)))
+        assert events[-1] == Finished(Usage(len(IDS), 128 - len(IDS), 0))
+
+    run(engine, main)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "param"),
+    [
+        ({"model": "other"}, NotFound, "model"),
+        ({"tools": (Tool("f"),)}, UnsupportedField, "tools"),
+        ({"response_format": ResponseFormat(FormatKind.JSON_OBJECT)}, UnsupportedField, "response_format"),
+        ({"logprobs": 0}, UnsupportedField, "logprobs"),
+        ({"session": "s"}, UnsupportedField, "session"),
+        ({"task": Task.EMBED}, UnsupportedField, "task"),
+        ({"task": Task.SCORE}, UnsupportedField, "task"),
+        ({"messages": (Message(Role.TOOL, (TextPart("x"),)),)}, UnsupportedField, "messages"),
+        (
+            {"messages": (Message(Role.ASSISTANT, tool_calls=(ToolCall("1", "f", "{}"),)),)},
+            UnsupportedField,
+            "messages",
+        ),
+        ({"messages": ()}, InvalidRequest, "messages"),
+        ({"prompt": ""}, InvalidRequest, "prompt"),
+        ({"tokens": (1, 99)}, InvalidRequest, "prompt"),
+        ({"tokens": (-1,)}, InvalidRequest, "prompt"),
+        ({"temperature": math.nan}, InvalidRequest, "temperature"),
+        ({"deadline_s": 0.0}, InvalidRequest, "deadline_s"),
+        ({"deadline_s": math.nan}, InvalidRequest, "deadline_s"),
+        ({"prompt": "x" * 512}, ContextTooLong, "messages"),
+        ({"prompt": "x" * 500, "max_tokens": 13}, ContextTooLong, "max_tokens"),
+        ({"prompt": "x" * 512, "max_tokens": None}, ContextTooLong, "messages"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(
+    options: dict[str, Any], error: type[InvalidRequest], param: str
+) -> None:
+    engine = make()
+
+    async def main() -> None:
+        with pytest.raises(error) as caught:
+            await collect(engine.run(ask(**options)))
+        assert caught.value.param == param
+
+    run(engine, main)
+
+
+def test_an_unknown_model_is_told_which_are_served_and_an_alias_is_known() -> None:
+    engine = make()
+
+    async def main() -> None:
+        with pytest.raises(NotFound, match=r"served: toy\."):
+            await collect(engine.run(ask(model="other")))
+        events = await collect(engine.run(ask(model="plaything")))
+        assert isinstance(events[0], Started) and events[0].model == "toy"
+        (card,) = engine.models()
+        assert (card.id, card.aliases, card.context_length) == ("toy", ("plaything",), 512)
+
+    run(engine, main)
+
+
+def test_a_chat_with_a_model_without_template_is_refused() -> None:
+    engine = make(template=False)
+
+    async def main() -> None:
+        with pytest.raises(InvalidRequest, match="no chat template"):
+            await collect(engine.run(ask(messages=(Message(Role.USER, (TextPart("hi"),)),))))
+        assert text_of(await collect(engine.run(ask()))) != ""
+
+    run(engine, main)
+
+
+def test_counting_runs_nothing() -> None:
+    program = ToyProgram()
+    engine = make(program)
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(task=Task.COUNT)))
+        assert events[-1] == Finished(Usage(len(IDS), 0))
+        assert program.steps == []
+
+    run(engine, main)
+
+
+def test_a_tenant_never_meets_what_another_has_cached() -> None:
+    engine = make()
+
+    async def main() -> None:
+        async def cached(**options: Any) -> int:
+            started = (await collect(engine.run(ask(**options))))[0]
+            assert isinstance(started, Started)
+            return started.cached_tokens
+
+        one, two = Principal(tenant="one"), Principal(tenant="two")
+        assert await cached(principal=one) == 0
+        assert await cached(principal=two) == 0
+        assert await cached(principal=one) == 32
+        assert await cached(principal=one, cache=CacheHints(salt="x")) == 0
+
+    run(engine, main)
+
+
+def test_a_probe_tells_what_is_warm_and_what_fits_without_running() -> None:
+    program = ToyProgram()
+    engine = make(program)
+
+    async def main() -> None:
+        cold = await engine.probe(ask())
+        assert (cold.prompt_tokens, cold.warm_tokens, cold.fits) == (len(IDS), 0, True)
+        await collect(engine.run(ask()))
+        steps = len(program.steps)
+        assert (await engine.probe(ask())).warm_tokens == 32
+        assert not (await engine.probe(ask(max_tokens=500))).fits
+        assert len(program.steps) == steps
+        await engine.release("nobody")
+
+    run(engine, main)
+
+
+@pytest.mark.parametrize("way", ["aclose", "cancel", "garbage"])
+def test_an_answer_that_nobody_reads_any_more_is_stopped(way: str) -> None:
+    program = ToyProgram()
+    stepped = threading.Event()
+    program.before_step = stepped.set
+    engine = make(program)
+
+    async def main() -> None:
+        events = engine.run(ask(max_tokens=None, num_choices=3, ignore_eos=True))
+        async with asyncio.timeout(BOUND_S):
+            if way == "cancel":
+                task = asyncio.create_task(collect(events))
+                assert await asyncio.to_thread(stepped.wait, BOUND_S)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                await anext(events)
+                await anext(events)
+            if way == "aclose":
+                await events.aclose()
+        if way == "garbage":
+            del events
+            gc.collect()
+            await asyncio.sleep(0)
+
+    run(engine, main)
+    assert sum(program.steps) < 1200, "all three answers together have more than that"
+
+
+def test_a_failed_step_is_the_requests_error_and_the_next_one_is_served() -> None:
+    engine = make(ToyProgram(failures=1))
+
+    async def main() -> None:
+        with pytest.raises(EngineFault):
+            await collect(engine.run(ask()))
+        assert text_of(await collect(engine.run(ask()))) != ""
+
+    run(engine, main)
+
+
+def test_a_deadline_counts_from_arrival() -> None:
+    program = ToyProgram()
+    engine = make(program)
+    clock: Any = engine._clock
+
+    def move() -> None:
+        clock.now += 1.0
+
+    program.before_step = move
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceeded):
+            await collect(engine.run(ask(max_tokens=100, deadline_s=5.0, ignore_eos=True)))
+
+    run(engine, main)
+    assert 4 <= len(program.steps) <= 6
+
+
+def test_after_close_requests_are_turned_away() -> None:
+    engine = make()
+
+    async def main() -> None:
+        engine.start()
+        assert await engine.close()
+        for prompt in ("short", "long " * 80):
+            with pytest.raises(Unavailable):
+                await collect(engine.run(ask(prompt=prompt)))
+
+    asyncio.run(main())
+
+
+def test_metrics_tell_how_requests_ended() -> None:
+    metrics = Metrics()
+    program = ToyProgram(failures=1)
+    model: Any = ToyModel(program=program)
+    config = EngineConfig(threads=1, kv_memory_bytes=10**6)
+    engine = TextEngine([model], config, metrics=metrics, clock=ManualClock(), threads=object())
+
+    async def main() -> None:
+        with pytest.raises(EngineFault):
+            await collect(engine.run(ask()))
+        await collect(engine.run(ask(max_tokens=3, ignore_eos=True)))
+        events = engine.run(ask(max_tokens=200, ignore_eos=True))
+        await anext(events)
+        await events.aclose()
+
+    run(engine, main)
+    text = metrics.expose()[0].decode()
+    for reason in ("error", "length", "abort"):
+        assert f'vllm:request_success_total{{finished_reason="{reason}",model_name="toy"}} 1.0' in text
+    assert 'vllm:time_to_first_token_seconds_count{model_name="toy"} 2.0' in text or (
+        'vllm:time_to_first_token_seconds_count{model_name="toy"} 1.0' in text
+    )
