@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Column
 
 from headrace.cli.config import compose
 from headrace.core.errors import HeadraceError
@@ -27,23 +28,23 @@ class _Bars:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True)),
+            BarColumn(bar_width=16),
+            DownloadColumn(table_column=Column(no_wrap=True, min_width=13)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True, min_width=10)),
+            TimeRemainingColumn(compact=True),
             console=console,
         )
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
+        self._progress.start()  # only now: a refusal before the first byte draws no empty line
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done, total=total)

@@ -16,7 +16,7 @@ import typer
 
 from headrace.cli.config import Settings, compose
 from headrace.cli.keys import load_keys
-from headrace.models.store import Layout
+from headrace.models.store import Layout, resolve
 
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
@@ -40,12 +40,13 @@ def _serve(settings: Settings) -> None:
     from headrace.server.keys import KeyRing
     from headrace.server.serve import listen, serve
 
-    configure_logs(settings.log_level)
     engine_config(settings)
+    resolve(settings.model, settings.home)
     keys_file = keys_in_force(settings)
     keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
     server_config = ServerConfig(host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout)
     check_bind(server_config, has_keys=keys is not None)
+    configure_logs(settings.log_level)
     with listen(server_config) as listener:
         assembled = assemble(settings)
         app = build_app(

@@ -1,0 +1,99 @@
+"""Settings: which layer wins, what is refused, and that what is printed can be read again."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.cli.config import PARSERS, Settings, compose, parse_bytes
+from headrace.core.errors import InvalidRequest
+
+ENVIRON = {"HOME": "/h"}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.toml", 'port = 1\nthreads = 1\nhost = "file"\n')
+    resolved = compose({"port": 3, "host": None}, {**ENVIRON, "HEADRACE_PORT": "2", "HEADRACE_THREADS": "2"}, file)
+    assert (resolved.settings.port, resolved.settings.threads, resolved.settings.host) == (3, 2, "file")
+    assert resolved.origins["port"] == "from the command line"
+    assert resolved.origins["threads"] == "from the environment"
+    assert resolved.origins["host"] == f"from {file}"
+    assert resolved.origins["queue"] == "default"
+
+
+def test_a_file_in_the_working_directory_is_read_and_a_named_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose({}, ENVIRON).settings.port == 8000
+    write(tmp_path / "headrace.toml", "port = 1")
+    other = write(tmp_path / "other.toml", "port = 2")
+    assert compose({}, ENVIRON).settings.port == 1
+    assert compose({}, {**ENVIRON, "HEADRACE_CONFIG": str(other)}).settings.port == 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "text", "sentence"),
+    [
+        ({"HEADRACE_PROT": "1"}, "", r"HEADRACE_PROT \(the environment\) is no setting; did you mean HEADRACE_PORT\?"),
+        ({"HEADRACE_port": "1"}, "", r"HEADRACE_port .* is no setting"),
+        ({}, "kv_memry = 1", r"kv_memry \(.*a\.toml\) is no setting; did you mean kv_memory\?"),
+        ({}, "[server]\nport = 1", r"server \(.*a\.toml\) is no setting"),
+        ({}, "port = ", r"is not valid TOML"),
+        ({"HEADRACE_PORT": "x"}, "", r"port: 'x' \(from the environment\) is not a whole number from 0 to 65535"),
+        ({}, "port = 1.5", r"port: 1\.5 \(from .*a\.toml\) is not a whole number"),
+        ({}, "threads = true", r"threads: True .* is not a whole number"),
+        ({}, "threads = 0", r"threads: 0 .* is not a whole number from 1"),
+        ({"HEADRACE_REQUEST_TIMEOUT": "nan"}, "", r"request_timeout: 'nan' .* is not a number of seconds"),
+        ({"HEADRACE_LOG_LEVEL": "loud"}, "", r"log_level: 'loud' .* is not one of debug, info"),
+        ({}, 'kv_memory = "many"', r"kv_memory: 'many' .* is not a size"),
+        ({}, "host = 7", r"host: 7 .* is not a text"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_its_place_and_the_remedy(
+    tmp_path: Path, environ: dict[str, str], text: str, sentence: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=sentence):
+        compose({}, {**ENVIRON, **environ}, write(tmp_path / "a.toml", text))
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"there is no file .*nowhere"):
+        compose({}, ENVIRON, tmp_path / "nowhere.toml")
+
+
+def test_variables_that_others_read_are_left_alone_and_empty_ones_count_as_unset() -> None:
+    environ = {**ENVIRON, "HEADRACE_KERNELS": "portable", "HEADRACE_TEST_MODEL": "/x", "HEADRACE_PORT": ""}
+    assert compose({}, environ).settings.port == 8000
+
+
+def test_what_is_printed_is_a_configuration_file_with_the_same_meaning(tmp_path: Path) -> None:
+    flags = {"host": 'we"ird\\', "kv_memory": "1.5GiB", "keys": Path("/k"), "request_timeout": 2}
+    first = compose(flags, ENVIRON)
+    second = compose({}, {}, write(tmp_path / "a.toml", first.toml()))
+    assert second.settings == first.settings
+    assert set(tomllib.loads(first.toml())) <= set(PARSERS)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [("1", 1), (7, 7), ("2g", 2 << 30), ("512MiB", 512 << 20), ("1.5GB", 1_500_000_000), (" 10 kb ", 10_000)],
+)
+def test_sizes_are_read_in_the_usual_spellings(value: Any, size: int) -> None:
+    assert parse_bytes(value) == size
+
+
+@pytest.mark.parametrize("value", ["", "-1", "0", "1 parsec", "1e9", "inf", True, "9999999 TiB", "0.1"])
+def test_a_size_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        parse_bytes(value)
+
+
+def test_every_setting_has_a_parser_and_the_other_way_round() -> None:
+    assert set(PARSERS) == set(Settings.__dataclass_fields__)
