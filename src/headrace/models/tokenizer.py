@@ -37,15 +37,18 @@ class SpecialTokens:
         lengths: dict[str, set[int]] = {}
         for text in ids:
             lengths.setdefault(text[:3], set()).add(len(text))
-        # Looked up by their first three characters, so that text full of `<` costs three look-ups a place.
+        # Found by their first three characters, so that text full of `<` costs one look a place and not one a token.
         self._lengths = {start: sorted(found, reverse=True) for start, found in lengths.items()}
-        first = "".join(re.escape(char) for char in sorted({text[0] for text in ids}))
-        self._first = re.compile(f"[{first}]") if first else None
+        rests: dict[str, list[str]] = {}
+        for start in sorted(lengths):
+            rests.setdefault(start[0], []).append(re.escape(start[1:]))
+        starts = "|".join(f"{re.escape(char)}(?={'|'.join(rest)})" for char, rest in rests.items())
+        self._start = re.compile(starts) if starts else None
 
     def split(self, text: str) -> Iterator[str | int]:
         """Pieces of ordinary text and ids of whole tokens, in order; no empty pieces."""
         done = 0
-        for match in self._first.finditer(text) if self._first else ():
+        for match in self._start.finditer(text) if self._start else ():
             start = match.start()
             if start >= done and (found := self._at(text, start)):
                 if start > done:
