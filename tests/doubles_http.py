@@ -259,11 +259,11 @@ def chat(**fields: Any) -> bytes:
     return json.dumps(standard | fields).encode()
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, None], limit_s: float = 5) -> None:
     """Run a test's coroutine; what should come at once must come within 5 seconds. No task may be left."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(limit_s):
             await main
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
