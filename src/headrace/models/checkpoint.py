@@ -42,5 +42,5 @@ class Checkpoint(Protocol):
         ...
 
     def digest(self) -> str:
-        """`sha256:...` over the file's bytes (a folder: over its weight files' names and digests)."""
+        """`sha256:...` over the file's bytes (a folder: names and digests of weights, config and tokenizer)."""
         ...

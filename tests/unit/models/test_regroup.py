@@ -1,5 +1,7 @@
 """Float rows to 8-bit groups: rounding, padding, and what cannot be represented."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,14 @@ def test_rows_that_would_need_too_much_memory_are_refused() -> None:
     assert rows_per_chunk(MAX_COLS) == 1
     with pytest.raises(ValueError, match=str(MAX_COLS + 1)):
         rows_per_chunk(MAX_COLS + 1)
+
+
+def test_a_large_matrix_needs_little_more_memory_than_its_result() -> None:
+    values = np.ones((2048, 4096), dtype=np.float32)
+    tracemalloc.start()
+    try:
+        matrix = regroup(lambda first, last: values[first:last], *values.shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < matrix.codes.nbytes + matrix.scale.nbytes + (32 << 20)
