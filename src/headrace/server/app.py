@@ -6,6 +6,7 @@ Plain ASGI throughout: no framework stands between a token and its socket. Knows
 and no engine: it is given a backend.
 """
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -115,6 +116,9 @@ class App:
         except ClientGone:
             record.outcome = "cancelled"
             await _drop(exchange)
+        except asyncio.CancelledError:
+            record.outcome = "cancelled"
+            raise
         finally:
             self._num_open -= 1
             self._metrics.http_in_flight.dec()

@@ -32,7 +32,7 @@ MAX_PENDING: Final = 256
 _logger = logging.getLogger("headrace.server")
 
 
-class ClientGone(Exception):  # noqa: N818  (an end, not an error)
+class ClientGone(Exception):
     """The client closed the connection or stopped reading: there is nobody left to answer."""
 
 

@@ -1,7 +1,9 @@
 """Starting and stopping on a real socket: signals drain, the second one does not wait."""
 
 import asyncio
+import hashlib
 import signal
+from dataclasses import dataclass
 
 import pytest
 from tests.doubles_http import Pause, ScriptedBackend, Step, answer, chat, make_app, run, started
@@ -11,9 +13,22 @@ from headrace.core.errors import InvalidRequest, Unavailable
 from headrace.core.events import ChoiceFinished, Finished, FinishReason, TextDelta, Usage
 from headrace.core.request import Request
 from headrace.server.config import ServerConfig
+from headrace.server.keys import KeyRing
 from headrace.server.serve import Server, listen, serve
 
 LINES = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    tenant: str
+    scopes: frozenset[str]
+    sha256: str
+
+
+def entry(key: str) -> Entry:
+    return Entry("k", "acme", frozenset({"generate"}), hashlib.sha256(key.encode()).hexdigest())
 
 
 def streamed() -> bytes:
@@ -93,6 +108,26 @@ def test_a_real_signal_stops_the_server_without_killing_the_process() -> None:
         port = listener.getsockname()[1]
         await serve(app, listener, on_ready)
         assert told == [f"http://127.0.0.1:{port}"]
+
+    run(main())
+
+
+def test_a_hangup_reads_the_keys_again_and_a_broken_file_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        reads = [[entry("hr_old")], [entry("hr_new")], []]
+        ring = KeyRing(lambda: reads.pop(0))
+        app = make_app(ScriptedBackend(answer("x")), ServerConfig(port=0), keys=ring)
+        loop = asyncio.get_running_loop()
+
+        def on_ready(_: str) -> None:
+            signal.raise_signal(signal.SIGHUP)
+            loop.call_later(0.01, signal.raise_signal, signal.SIGHUP)
+            loop.call_later(0.02, signal.raise_signal, signal.SIGTERM)
+
+        await serve(app, listen(app.config), on_ready)
+        assert reads == []
+        assert ring.authenticate("hr_new").principal.tenant == "acme"
+        assert "those in force stay" in caplog.text
 
     run(main())
 
