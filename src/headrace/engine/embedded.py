@@ -57,7 +57,9 @@ class Engine:
         """
         home = default_home(os.environ) if home is None else home
         path = resolve(str(model), home)
-        name = path.stem if Path(model).expanduser().exists() else str(model)
+        name = str(model)
+        if Path(model).expanduser().exists():
+            name = path.stem if path.is_file() else path.name
         return cls(path, name, open_home(home).packed, config)
 
     @property

@@ -241,7 +241,7 @@ class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `aliases`
-    are further names by model name.
+    are further names by model name. Raises InvalidRequest if the memory budget holds not even one page.
     """
 
     def __init__(
@@ -267,22 +267,24 @@ class TextEngine:
             alias: served for served in self._served.values() for alias in served.card.aliases
         } | self._served
         self._threads = _make_threads(self.config) if threads is None else threads
-        self._engine = Engine(
-            self.config,
-            [
-                EngineModel(
-                    name=served.model.name,
-                    program=served.model.program,
-                    cache=served.model.plan.cache,
-                    context_length=served.model.context_length,
-                    metrics=served.metrics,
-                )
-                for served in self._served.values()
-            ],
-            self._threads,
-            self._clock,
-        )
+        self._engine = self._build()
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
+
+    def _build(self) -> Engine:
+        models = [
+            EngineModel(
+                name=served.model.name,
+                program=served.model.program,
+                cache=served.model.plan.cache,
+                context_length=served.model.context_length,
+                metrics=served.metrics,
+            )
+            for served in self._served.values()
+        ]
+        try:
+            return Engine(self.config, models, self._threads, self._clock)
+        except ValueError as error:  # a budget that no page of this model fits into
+            raise InvalidRequest(str(error), param="kv_memory_bytes") from error
 
     def start(self) -> None:
         """Start the engine's thread."""

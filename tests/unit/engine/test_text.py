@@ -45,7 +45,8 @@ from headrace.core.request import (
     ToolCall,
 )
 from headrace.engine.config import EngineConfig
-from headrace.engine.text import TextEngine
+from headrace.engine.engine import Begun, Dropped, Token
+from headrace.engine.text import TextEngine, _Answer
 from headrace.observe.metrics import Metrics
 
 BOUND_S = 5.0
@@ -203,6 +204,23 @@ def test_a_stop_string_ends_the_answer_before_it_and_nothing_after_it_is_shown_o
         assert not toy_text(answer[: counted - 1]).endswith(stop)
 
     run(engine, main)
+
+
+def test_tokens_that_arrive_together_become_one_delta_and_end_at_the_stop() -> None:
+    engine = make()
+    answer = greedy(30)
+    stop = toy_text(answer)[10:13]
+    request = ask(stop=(stop,), max_tokens=30)
+    served = engine._find(request)
+    told = _Answer(served, request, engine._work(served, request, served.encode(request), 0.0), 0.0)
+    events = told.accept([Begun(0), *(Token(0, token, None) for token in answer)], ManualClock())
+    assert [type(event) for event in events] == [Started, TextDelta, ChoiceFinished]
+    assert text_of(events) == toy_text(answer).partition(stop)[0]
+    assert told.usage.completion_tokens < 30
+    assert told.take_stopped() == [0]
+    assert told.accept([Token(0, answer[0], None), Dropped(0, was_live=True)], ManualClock()) == []
+    assert told.open_choices == 0
+    assert told.usage.completion_tokens == sum(event.num_tokens for event in events if isinstance(event, TextDelta))
 
 
 def test_a_stop_string_in_one_choice_leaves_the_others_alone() -> None:
@@ -366,6 +384,15 @@ def test_a_tenant_never_meets_what_another_has_cached() -> None:
     run(engine, main)
 
 
+def test_no_tenant_can_be_named_so_that_its_salt_is_anothers() -> None:
+    engine = make()
+    middle = "sha256:toysha256:toy-template"
+    forged = ask(principal=Principal(tenant=f"a{middle}b"))
+    victim = ask(principal=Principal(tenant="a"), cache=CacheHints(salt=f"b{middle}"))
+    served = engine._find(forged)
+    assert served.salt(forged) != served.salt(victim)
+
+
 def test_a_probe_tells_what_is_warm_and_what_fits_without_running() -> None:
     program = ToyProgram()
     engine = make(program)
@@ -477,3 +504,11 @@ def test_metrics_tell_how_requests_ended() -> None:
     assert 'vllm:time_to_first_token_seconds_count{model_name="toy"} 2.0' in text or (
         'vllm:time_to_first_token_seconds_count{model_name="toy"} 1.0' in text
     )
+
+
+def test_a_budget_without_room_for_a_page_is_refused_by_name() -> None:
+    config = EngineConfig(threads=1, kv_memory_bytes=TOY_CACHE.page_bytes - 1)
+    model: Any = ToyModel(program=ToyProgram())
+    with pytest.raises(InvalidRequest, match="kv_memory_bytes") as caught:
+        TextEngine([model], config, threads=object())
+    assert caught.value.param == "kv_memory_bytes"
