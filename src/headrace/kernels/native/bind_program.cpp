@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bind_types.h"
+#include "noise.h"
 #include "program.h"
 
 namespace headrace {
@@ -223,7 +224,7 @@ SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& s
 nb::ndarray<nb::numpy, float> noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token,
                                     uint32_t count) {
   std::unique_ptr<float[]> values(new float[count]());
-  for (uint32_t i = 0; i < count; ++i) values[i] = gumbel_noise(seed, choice, position, first_token + i);
+  for (uint32_t i = 0; i < count; ++i) values[i] = gumbel_noise({seed, choice, position}, first_token + i);
   return to_numpy<float, 1>(std::move(values), {count});
 }
 

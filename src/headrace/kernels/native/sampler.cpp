@@ -3,19 +3,19 @@
 #include "sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "noise.h"
+
 namespace headrace {
 namespace {
 
-constexpr int32_t kBlock = 64;
+constexpr int32_t kBlock = kNoiseBlock;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kLargestNoise = 16.64f;  // -log(-log(1 - 2^-24)) = 16.6355...
-constexpr uint32_t kCounterTag = 0x48656164;
 
 // Probability mass is gathered in bins of z; what lies below the last bin only counts towards the total.
 constexpr int32_t kBins = 1024;
@@ -23,34 +23,58 @@ constexpr float kBinsPerUnit = 64.0f;
 // exp(-40) of the largest, times any vocabulary, is below the rounding of a double's sum of floats.
 constexpr float kNegligible = -40.0f;
 
-float exp_negative(float x) {
-  // exp for x <= 0 as a fixed polynomial: the same bits from every compiler and library; error below 2 ulp.
-  x = x > -87.0f ? x : -87.0f;           // NaN too
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float shifted = x * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.3981999e-3f;
+// Four floats as the compiler's own vector type: the same results on every CPU, one operation per instruction.
+using Floats = float __attribute__((vector_size(16)));
+using Ints = int32_t __attribute__((vector_size(16)));
+constexpr int32_t kLanes = 4;
+
+Floats load(const float* values) {
+  Floats result;
+  std::memcpy(&result, values, sizeof result);
+  return result;
+}
+
+void store(float* out, Floats values) { std::memcpy(out, &values, sizeof values); }
+
+Floats splat(float value) { return Floats{value, value, value, value}; }
+
+// exp for x <= 0 as a fixed polynomial: the same bits from every compiler and library; error below 2 ulp; NaN gives 0.
+Floats exp_negative(Floats x) {
+  const Floats lowest = splat(-87.0f);
+  x = x > lowest ? x : lowest;
+  const Floats round = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Floats shifted = x * 1.44269504f + round;
+  const Floats n = shifted - round;
+  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Floats p = splat(1.3981999e-3f);
   p = p * r + 8.3334519e-3f;
   p = p * r + 4.1665796e-2f;
   p = p * r + 1.6666665e-1f;
   p = p * r + 5.0000001e-1f;
-  const float value = p * (r * r) + r + 1.0f;
-  const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
-  return value * std::bit_cast<float>(exponent);
+  const Floats value = p * (r * r) + r + 1.0f;
+  Ints exponent;
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  exponent = (exponent + 127) << 23;
+  Floats power;
+  std::memcpy(&power, &exponent, sizeof power);
+  return value * power;
 }
 
-// Largest of a block; NaN never wins.
+// Largest of some values; NaN never wins.
 float largest(const float* values, int32_t count) {
-  float lanes[16];
-  std::fill_n(lanes, 16, -kInfinity);
+  Floats lanes[4] = {splat(-kInfinity), splat(-kInfinity), splat(-kInfinity), splat(-kInfinity)};
   int32_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    for (int lane = 0; lane < 16; ++lane) lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
+    for (int32_t lane = 0; lane < 4; ++lane) {
+      const Floats next = load(values + i + lane * kLanes);
+      lanes[lane] = next > lanes[lane] ? next : lanes[lane];
+    }
   }
   float result = -kInfinity;
   for (; i < count; ++i) result = values[i] > result ? values[i] : result;
-  for (const float lane : lanes) result = lane > result ? lane : result;
+  float rest[4 * kLanes];
+  for (int32_t lane = 0; lane < 4; ++lane) store(rest + lane * kLanes, lanes[lane]);
+  for (const float value : rest) result = value > result ? value : result;
   return result;
 }
 
@@ -64,59 +88,7 @@ struct Place {
   }
 };
 
-struct Draw {
-  uint64_t seed;
-  uint32_t choice, position;
-};
-
-// Ten rounds over `kCount` counters at once, written so that a compiler can use vectors.
-template <int kCount>
-void philox_rounds(const Draw& draw, uint32_t first_counter, uint32_t out[4][kCount]) {
-  uint32_t c0[kCount], c1[kCount], c2[kCount], c3[kCount];
-  for (int i = 0; i < kCount; ++i) {
-    c0[i] = first_counter + static_cast<uint32_t>(i);
-    c1[i] = draw.position;
-    c2[i] = draw.choice;
-    c3[i] = kCounterTag;
-  }
-  auto k0 = static_cast<uint32_t>(draw.seed);
-  auto k1 = static_cast<uint32_t>(draw.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < kCount; ++i) {
-      const uint64_t a = uint64_t{0xD2511F53u} * c0[i];
-      const uint64_t b = uint64_t{0xCD9E8D57u} * c2[i];
-      c0[i] = static_cast<uint32_t>(b >> 32) ^ c1[i] ^ k0;
-      c1[i] = static_cast<uint32_t>(b);
-      c2[i] = static_cast<uint32_t>(a >> 32) ^ c3[i] ^ k1;
-      c3[i] = static_cast<uint32_t>(a);
-    }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  for (int i = 0; i < kCount; ++i) {
-    out[0][i] = c0[i];
-    out[1][i] = c1[i];
-    out[2][i] = c2[i];
-    out[3][i] = c3[i];
-  }
-}
-
 }  // namespace
-
-std::array<uint32_t, 4> philox(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token) {
-  uint32_t words[4][1];
-  philox_rounds<1>({seed, choice, position}, first_token / 4, words);
-  return {words[0][0], words[1][0], words[2][0], words[3][0]};
-}
-
-float gumbel_of(uint32_t word) {
-  const double u = (static_cast<double>(word >> 9) + 0.5) * 0x1p-23;
-  return static_cast<float>(-std::log(-std::log(u)));
-}
-
-float gumbel_noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token) {
-  return gumbel_of(philox(seed, choice, position, token / 4 * 4)[token % 4]);
-}
 
 // One row's way from logits to a token.
 class RowSampler {
@@ -154,9 +126,11 @@ class RowSampler {
     double total = 0.0;
     for (int32_t b = 0; b < num_blocks_; ++b) {
       if (scratch_.block_max[b] - largest_ < kNegligible) continue;
-      float weights[kBlock];
-      weigh(b, weights);
-      for (const float weight : weights) total += weight;
+      float z[kBlock];
+      load_z(b, z);
+      Floats sum{};
+      for (int32_t i = 0; i < kBlock; i += kLanes) sum += exp_negative(load(z + i));
+      total += (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
     return static_cast<float>(static_cast<double>(logits_[token] - largest_) - std::log(total));
   }
@@ -172,15 +146,17 @@ class RowSampler {
     return block;
   }
 
-  // exp(z) of a block's tokens, zero beyond the row's end.
-  void weigh(int32_t block, float weights[kBlock]) const {
+  // z of a block's tokens, -infinity beyond the row's end.
+  void load_z(int32_t block, float z[kBlock]) const {
     const float* logits = logits_ + static_cast<int64_t>(block) * kBlock;
+    float padded[kBlock];
     const int32_t count = block_size(block);
-    if (count == kBlock) {
-      for (int32_t i = 0; i < kBlock; ++i) weights[i] = exp_negative(z_of(logits[i]));
-      return;
+    if (count < kBlock) {
+      std::fill_n(padded, kBlock, -kInfinity);
+      std::copy_n(logits, count, padded);
+      logits = padded;
     }
-    for (int32_t i = 0; i < kBlock; ++i) weights[i] = i < count ? exp_negative(z_of(logits[i])) : 0.0f;
+    for (int32_t i = 0; i < kBlock; i += kLanes) store(z + i, (load(logits + i) - largest_) / temperature_);
   }
 
   bool comes_first(int32_t a, int32_t b) const {
@@ -215,39 +191,51 @@ class RowSampler {
     cut_ = {logits_[order[k - 1]], order[k - 1]};
   }
 
-  // Calls `visit(index, z, weight)` for every token that the cut keeps and whose weight is not negligible.
-  template <typename Visit>
-  void visit_kept(Visit visit) const {
+  // Probability mass of the kept tokens by bin of z.
+  void gather_mass() {
+    auto& mass = scratch_.mass;
+    mass.assign(kBins + 1, 0.0);
     for (int32_t b = 0; b < num_blocks_; ++b) {
       if (scratch_.block_max[b] < cut_.logit || z_of(scratch_.block_max[b]) < kNegligible) continue;
+      float z[kBlock];
       float weights[kBlock];
-      weigh(b, weights);
+      load_z(b, z);
+      for (int32_t i = 0; i < kBlock; i += kLanes) store(weights + i, exp_negative(load(z + i)));
       for (int32_t i = 0; i < block_size(b); ++i) {
-        const int32_t index = b * kBlock + i;
-        if (cut_.keeps(logits_[index], index)) visit(index, z_of(logits_[index]), weights[i]);
+        if (cut_.keeps(logits_[b * kBlock + i], b * kBlock + i)) mass[bin_of(z[i])] += weights[i];
       }
     }
   }
 
+  // Fills `order` with the kept tokens of one bin, in order.
+  void gather_bin(int32_t bin) {
+    auto& order = scratch_.order;
+    order.clear();
+    for (int32_t b = 0; b < num_blocks_; ++b) {
+      if (scratch_.block_max[b] < cut_.logit || bin_of(z_of(scratch_.block_max[b])) > bin) continue;
+      float z[kBlock];
+      load_z(b, z);
+      for (int32_t i = 0; i < block_size(b); ++i) {
+        const int32_t index = b * kBlock + i;
+        if (bin_of(z[i]) == bin && cut_.keeps(logits_[index], index)) order.push_back(index);
+      }
+    }
+    std::sort(order.begin(), order.end(), [this](int32_t a, int32_t b) { return comes_first(a, b); });
+  }
+
   void cut_top_p(float top_p) {
-    auto& mass = scratch_.mass;
-    mass.assign(kBins + 1, 0.0);
-    visit_kept([&mass](int32_t, float z, float weight) { mass[bin_of(z)] += weight; });
+    gather_mass();
+    const auto& mass = scratch_.mass;
     double total = 0.0;
     for (const double bin : mass) total += bin;
     const double goal = static_cast<double>(top_p) * total;
     double reached = 0.0;
     int32_t bin = 0;
     while (bin < kBins && reached + mass[bin] < goal) reached += mass[bin++];
-    // The bin in which the goal is reached is put in order; the last one, of everything below, may be long.
-    auto& order = scratch_.order;
-    order.clear();
-    visit_kept([&order, bin](int32_t index, float z, float) {
-      if (bin_of(z) == bin) order.push_back(index);
-    });
-    std::sort(order.begin(), order.end(), [this](int32_t a, int32_t b) { return comes_first(a, b); });
-    for (const int32_t index : order) {
-      reached += exp_negative(z_of(logits_[index]));
+    // Only the bin in which the goal is reached is put in order; the last one, of everything below, may be long.
+    gather_bin(bin);
+    for (const int32_t index : scratch_.order) {
+      reached += exp_negative(splat(z_of(logits_[index])))[0];
       if (reached >= goal) {
         cut_ = {logits_[index], index};
         return;
@@ -261,7 +249,7 @@ class RowSampler {
   }
 
   // The argmax of z + noise over the kept tokens, the block of the largest first so that most others need no draw.
-  int32_t draw(const Draw& key) {
+  int32_t draw(const NoiseKey& key) {
     best_ = -kInfinity;
     best_index_ = -1;
     const int32_t first = first_best_block();
@@ -272,47 +260,31 @@ class RowSampler {
     return best_index_;
   }
 
-  bool is_live(float logit, float z, int32_t index) const {
-    return z + kLargestNoise >= best_ && z >= lowest_z_ && cut_.keeps(logit, index);
-  }
-
-  void draw_block(const Draw& key, int32_t block) {
+  void draw_block(const NoiseKey& key, int32_t block) {
     const float block_max = scratch_.block_max[block];
     const float block_z = z_of(block_max);
     if (block_max < cut_.logit || !(block_z + kLargestNoise >= best_) || block_z < lowest_z_) return;
-    const uint32_t lowest_word = lowest_useful(block_z);
+    const uint32_t useful = lowest_useful(block_z);
     const int32_t begin = block * kBlock;
-    const int32_t end = begin + block_size(block);
-    uint64_t live = 0;
-    for (int32_t i = begin; i < end; ++i) {
-      live |= static_cast<uint64_t>(is_live(logits_[i], z_of(logits_[i]), i)) << (i - begin);
-    }
-    // Many live tokens: draw for the whole block at once; few: only for their fours.
-    constexpr int kMany = 16;
-    constexpr int kFours = kBlock / 4;
-    uint32_t words[4][kFours];
-    const bool is_dense = std::popcount(live) > kMany;
-    if (is_dense) philox_rounds<kFours>(key, static_cast<uint32_t>(begin) / 4, words);
-    for (; live != 0; live &= live - 1) {
-      const int32_t offset = std::countr_zero(live);
-      const auto token = static_cast<uint32_t>(begin + offset);
-      const uint32_t word = is_dense ? words[offset % 4][offset / 4]
-                                     : philox(key.seed, key.choice, key.position, token / 4 * 4)[token % 4];
-      if (word >> 9 >= lowest_word) consider(begin + offset, word);
+    uint32_t words[4][kBlock / 4];
+    draw_words(key, static_cast<uint32_t>(begin), words);
+    for (int32_t i = 0; i < block_size(block); ++i) {
+      const uint32_t word = words[i % 4][i / 4];
+      if (word >> 9 >= useful) consider(begin + i, word);
     }
   }
 
   // The smallest word >> 9 whose noise could lift a token of this block above the best; rounded towards drawing.
   uint32_t lowest_useful(float block_z) const {
     if (best_ == -kInfinity) return 0;
-    const double slack = 1e-3 + 1e-6 * (std::fabs(best_) + std::fabs(block_z));
-    const double u = std::exp(-std::exp(-(static_cast<double>(best_) - block_z - slack)));
-    const double word = std::floor(u * 0x1p23 - 0.5) - 1.0;
-    return word > 0.0 ? static_cast<uint32_t>(word) : 0;
+    return lowest_word(best_ - block_z - (1e-3f + 1e-6f * (std::fabs(best_) + std::fabs(block_z))));
   }
 
   void consider(int32_t index, uint32_t word) {
-    const float value = z_of(logits_[index]) + gumbel_of(word);
+    const float logit = logits_[index];
+    const float z = z_of(logit);
+    if (!(z + kLargestNoise >= best_ && z >= lowest_z_ && cut_.keeps(logit, index))) return;
+    const float value = z + gumbel_of(word);
     if (value > best_ || (value == best_ && index < best_index_)) {
       best_ = value;
       best_index_ = index;

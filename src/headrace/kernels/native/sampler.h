@@ -15,7 +15,6 @@
 // NaN logits count as -infinity. A row without any logit above -infinity gives token -1; the caller must fail it.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -65,14 +64,5 @@ class Sampler {
 
   std::vector<Scratch> scratch_;
 };
-
-// The random words of four consecutive tokens, first_token a multiple of 4.
-std::array<uint32_t, 4> philox(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token);
-
-// The Gumbel noise that a random word stands for.
-float gumbel_of(uint32_t word);
-
-// The noise of any token.
-float gumbel_noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token);
 
 }  // namespace headrace
