@@ -22,14 +22,19 @@ ROOT_MEAN_SQUARE_BOUND = 0.03
 WORST_BOUND = 0.25
 
 
-def native_logits(model, tokens, pieces):
+def native_logits(model, tokens, pieces, *, last_only=False):
+    """Logits of all tokens, or of the last one while no other asks for any."""
     matrices = [packed_matrix(spec.name, m) for spec, m in zip(model.plan.matrices, model.matrices, strict=True)]
     program = bind(model.plan, matrices, model.vectors)
     threads = native.Threads(2)
 
     def step(pool, new_tokens, starts, contexts, page_tables, selected):
+        if last_only:
+            selected = selected[-1:] if contexts[0] + len(new_tokens) == len(tokens) else selected[:0]
         logits = np.empty((len(selected), model.plan.vocab_size), dtype=np.float32)
-        program.step(threads, pool, new_tokens, starts, contexts, page_tables, selected, logits)
+        program.step(
+            threads, pool, new_tokens, starts, contexts, page_tables, selected, logits if len(logits) else None
+        )
         return logits
 
     cache = model.plan.cache
@@ -60,6 +65,15 @@ def test_a_prompt_in_chunks_or_token_by_token_gives_the_same_bits_as_in_one_piec
     whole, *others = (native_logits(model, tokens, pieces) for pieces in SCHEDULES.values())
     for other in others:
         np.testing.assert_array_equal(other, whole)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3-odd-heads"])
+def test_rows_that_need_no_logits_change_nothing_for_the_one_that_does(name, tmp_path):
+    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)))
+    tokens = tiny_models.tokens(tiny_models.CONFIGS[name])
+    whole = native_logits(model, tokens, (NUM_TOKENS,))
+    alone = native_logits(model, tokens, SCHEDULES["chunks"], last_only=True)
+    np.testing.assert_array_equal(alone, whole[-1:])
 
 
 def test_heads_rotated_side_by_side_are_as_close_as_those_rotated_by_halves(tmp_path):

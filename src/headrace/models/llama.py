@@ -156,22 +156,26 @@ def record(config: Config) -> Plan:
     hidden = plan.embed(table, plan.buffer("hidden", config.hidden))
     for layer in range(config.num_layers):
         _attention(plan, config, layer, hidden, rotation)
+        if layer == config.num_layers - 1:  # from here on only the rows that need logits are read
+            hidden = plan.select(hidden, plan.buffer("last hidden", config.hidden, rows=Rows.SELECTED))
         _feed_forward(plan, config, layer, hidden)
-    last = plan.select(hidden, plan.buffer("last", config.hidden, rows=Rows.SELECTED))
     weight = plan.vector(config.names["final_norm"], config.hidden)
-    normed = plan.buffer("last_normed", config.hidden, BufferKind.Q8, Rows.SELECTED)
-    plan.rms_norm(last, weight, normed, config.norm_eps)
+    normed = _normed(plan, config, hidden, weight)
     head = table if config.is_tied else plan.matrix(config.names["head"], config.vocab_size, config.hidden)
     return plan.finish(plan.linear(normed, head, plan.buffer("logits", config.vocab_size, rows=Rows.SELECTED)))
+
+
+def _normed(plan: Recorder, config: Config, hidden: Buffer, weight: VectorSpec) -> Buffer:
+    name = "normed" if hidden.rows is Rows.TOKENS else "last normed"
+    normed = plan.buffer(name, config.hidden, BufferKind.Q8, hidden.rows)
+    return plan.rms_norm(hidden, weight, normed, config.norm_eps)
 
 
 def _attention(plan: Recorder, config: Config, layer: int, hidden: Buffer, rotation: VectorSpec) -> None:
     def name(role: str) -> str:
         return config.names[role].format(layer)
 
-    normed = plan.buffer("normed", config.hidden, BufferKind.Q8)
-    plan.rms_norm(hidden, plan.vector(name("attention_norm"), config.hidden), normed, config.norm_eps)
-
+    normed = _normed(plan, config, hidden, plan.vector(name("attention_norm"), config.hidden))
     k_offset, v_offset = config.q_width, config.q_width + config.kv_width
     width = config.q_width + 2 * config.kv_width
     matrix = plan.matrix(f"layer {layer} qkv", width, config.hidden, name("q"), name("k"), name("v"))
@@ -211,11 +215,12 @@ def _feed_forward(plan: Recorder, config: Config, layer: int, hidden: Buffer) ->
     def name(role: str) -> str:
         return config.names[role].format(layer)
 
-    normed = plan.buffer("normed", config.hidden, BufferKind.Q8)
-    plan.rms_norm(hidden, plan.vector(name("ffn_norm"), config.hidden), normed, config.norm_eps)
+    normed = _normed(plan, config, hidden, plan.vector(name("ffn_norm"), config.hidden))
     rows = 2 * padded(config.feed_forward)
     both = plan.matrix(f"layer {layer} gate up", rows, config.hidden, name("gate"), name("up"), layout="interleave")
-    inner = plan.gated(normed, both, plan.buffer("inner", config.feed_forward, BufferKind.Q8), config.activation)
+    inner_name = "inner" if hidden.rows is Rows.TOKENS else "last inner"
+    inner = plan.buffer(inner_name, config.feed_forward, BufferKind.Q8, hidden.rows)
+    plan.gated(normed, both, inner, config.activation)
     down = plan.matrix(name("down"), config.hidden, config.feed_forward)
     plan.linear(inner, down, hidden, accumulate=True)
 
