@@ -1,7 +1,7 @@
 // The AVX2 variant, for CPUs without VNNI: a weight tile is handled in two halves of 8 rows. 4-bit codes times 8-bit
-// codes are summed in 16 bits over a whole group (8 x 2 x 15 x 127 = 30,480 fits) and widened once; 8-bit codes are widened
-// after each product. Knows no threads and no plan. Compiled with this variant's flags only; dispatch.cpp asks the CPU
-// before anybody comes here.
+// codes are summed in 16 bits over a whole group (8 x 2 x 15 x 127 = 30,480 fits) and widened once; 8-bit codes are
+// widened after each product. Knows no threads and no plan. Compiled with this variant's flags only; dispatch.cpp asks
+// the CPU before anybody comes here.
 #include "variants.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -154,8 +154,8 @@ struct Avx2 {
   static constexpr bool kShiftsCodes = false;
 };
 
-constexpr Kernels kAvx2{"avx2",           linear_range<Avx2>, gated_range<Avx2>, attention_range<V256>,
-                        quantize_row<V256>, rms_norm_row<V256>};
+constexpr Kernels kAvx2{
+    "avx2", linear_range<Avx2>, gated_range<Avx2>, attention_range<V256>, quantize_row<V256>, rms_norm_row<V256>};
 
 }  // namespace
 

@@ -32,9 +32,7 @@ struct V512 {
   static F zero() { return _mm512_setzero_ps(); }
   static F set(float x) { return _mm512_set1_ps(x); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }
-  static F load(const uint16_t* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
+  static F load(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
@@ -126,8 +124,8 @@ struct Avx512 {
   static constexpr int kFewTokens = 2;
   static constexpr bool kShiftsCodes = true;
 
-  // -128 times the sum of a group's codes, for 16 groups from `group` on: codes shifted to 0..255 add that much too much.
-  // A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
+  // -128 times the sum of a group's codes, for 16 groups from `group` on: codes shifted to 0..255 add that much too
+  // much. A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
   static void load_starts(const Tokens& x, int32_t group, Starts& starts) {
     const int32_t present = smaller(16, static_cast<int32_t>(x.groups) - group);
     const auto mask = static_cast<__mmask16>((1u << present) - 1u);

@@ -37,8 +37,8 @@ const Kernels* best_kernels(const char* forced) {
 }
 
 size_t attention_scratch_floats(int32_t max_rows, int32_t head_dim) {
-  // Queries, two sums and 32 probabilities per row, five running values per row, one widened page. Every array is rounded
-  // up to 16 floats and the first starts on a 64-byte boundary, hence the slack.
+  // Queries, two sums and 32 probabilities per row, five running values per row, one widened page. Every array is
+  // rounded up to 16 floats and the first starts on a 64-byte boundary, hence the slack.
   const auto rows = static_cast<size_t>(max_rows);
   const auto width = static_cast<size_t>(head_dim + kGroup - 1) / kGroup * kGroup;
   constexpr size_t kArrays = 11;

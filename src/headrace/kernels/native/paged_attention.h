@@ -1,8 +1,8 @@
-// Attention over pages for every vector instruction set: the query heads of one KV head times several tokens are the rows
-// of one small matrix product, so that a page of fp16 keys and values is widened once for all of them.
-// A row's result depends on its own position and keys only: pages in order inside a span, spans merged in order, and
-// everything in a row's arithmetic is independent of which rows share its registers.
-// Internal linkage for the reason given in vector_math.h.
+// Attention over pages for every vector instruction set: the query heads of one KV head times several tokens are the
+// rows of one small matrix product, so that a page of fp16 keys and values is widened once for all of them. A row's
+// result depends on its own position and keys only: pages in order inside a span, spans merged in order, and everything
+// in a row's arithmetic is independent of which rows share its registers. Internal linkage for the reason given in
+// vector_math.h.
 #pragma once
 
 #include "vector_math.h"
@@ -241,7 +241,8 @@ void store_rows(const AttentionTask& task, const QueryRows& rows) {
     const int64_t head = task.kv_head * task.heads_per_kv + r % task.heads_per_kv;
     float* whole = rows.whole + static_cast<int64_t>(r) * rows.width;
     const float inverse = 1.0f / rows.whole_total[r];
-    for (int32_t d = 0; d < rows.width; d += V::kLanes) V::store(whole + d, V::mul(V::load(whole + d), V::set(inverse)));
+    for (int32_t d = 0; d < rows.width; d += V::kLanes)
+      V::store(whole + d, V::mul(V::load(whole + d), V::set(inverse)));
     const int64_t feature = head * task.head_dim;
     if (rows.width == task.head_dim) {
       for (int32_t d = 0; d < task.head_dim; d += kGroup) store_group<V>(task.out, token, feature + d, whole + d);

@@ -1,5 +1,6 @@
 // Every kernel in plain C++: the variant for any CPU and the one to read first. Knows no threads and no plan.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -104,7 +105,7 @@ void quantize_group(const float* x, int8_t* codes, float* scale, float* sum) {
   int32_t total = 0;
   for (int i = 0; i < kGroup; ++i) {
     const float code = std::nearbyint(x[i] * inverse);  // half to even, the default rounding mode
-    codes[i] = static_cast<int8_t>(std::clamp(code, -127.0f, 127.0f));
+    codes[i] = static_cast<int8_t>(std::max(-127.0f, std::min(127.0f, code)));  // NaN becomes 127, not undefined
     total += codes[i];
   }
   *scale = amax / 127.0f;
@@ -164,11 +165,18 @@ KeyRange visible_keys(const AttentionTask& task, int32_t position) {
   return {task.mode == 1 ? std::max(0, position + 1 - task.window) : 0, position + 1};
 }
 
+// half_to_float for the finite numbers of a page, without its branch, so that a loop over it becomes vector code.
+inline float widen(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const float scaled = std::bit_cast<float>((half & 0x7fffu) << 13) * 0x1p112f;
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
+}
+
 void page_scores(const AttentionTask& task, const float* q, const uint16_t* keys, float scores[kPageTokens]) {
   std::fill_n(scores, kPageTokens, 0.0f);
   for (int32_t d = 0; d < task.head_dim; ++d) {
     const float factor = q[d] * task.scale;
-    for (int j = 0; j < kPageTokens; ++j) scores[j] += factor * half_to_float(keys[d * kPageTokens + j]);
+    for (int j = 0; j < kPageTokens; ++j) scores[j] += factor * widen(keys[d * kPageTokens + j]);
   }
   if (task.softcap == 0.0f) return;
   for (int j = 0; j < kPageTokens; ++j) scores[j] = task.softcap * std::tanh(scores[j] / task.softcap);
@@ -198,7 +206,7 @@ void attend_page(const AttentionTask& task, const float* q, KeyRange range, int3
   for (int32_t d = 0; d < task.head_dim; ++d) partial.sum[d] *= correction;
   for (int j = 0; j < kPageTokens; ++j) {
     for (int32_t d = 0; d < task.head_dim; ++d) {
-      partial.sum[d] += weights[j] * half_to_float(values[j * task.head_dim + d]);
+      partial.sum[d] += weights[j] * widen(values[j * task.head_dim + d]);
     }
   }
 }

@@ -1,9 +1,10 @@
-// Products of packed weights and quantised activations, written once for every vector instruction set: which row blocks meet
-// which tokens, where the sums wait, and what happens to them at the end. `Isa` gives
+// Products of packed weights and quantised activations, written once for every vector instruction set: which row blocks
+// meet which tokens, where the sums wait, and what happens to them at the end. `Isa` gives
 //   V                     the float vectors; a tile of 16 rows is handled in 16 / V::kLanes parts
 //   Tile<kBits, kMinimum> one part of one tile, unpacked; product(codes, scale, sum, start, acc) adds a group's product
 //   kFewTokens            how many tokens' sums of two row blocks fit in the registers beside a tile
-//   kShiftsCodes          whether 8-bit codes are shifted to 0..255 in a tile; then load_starts(...) gives what takes it back
+//   kShiftsCodes          whether 8-bit codes are shifted to 0..255 in a tile; then load_starts(...) gives what takes
+//   it back
 // Internal linkage for the reason given in vector_math.h.
 #pragma once
 
@@ -30,8 +31,12 @@ struct Tokens {
 
 inline Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
   const int64_t groups = x.width / kGroup;
-  return {x.codes + first * static_cast<int64_t>(x.width), x.scales + first * groups, x.sums + first * groups,
-          x.width, groups, count};
+  return {x.codes + first * static_cast<int64_t>(x.width),
+          x.scales + first * groups,
+          x.sums + first * groups,
+          x.width,
+          groups,
+          count};
 }
 
 // Starting values of the integer sums for 16 groups, by token.
@@ -44,7 +49,8 @@ inline void prefetch(const uint8_t* bytes) {
   for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(bytes + kPrefetchBytes + i);
 }
 
-// Few tokens and 4-bit codes: the sums live in registers, and two row blocks run side by side so that memory always has work.
+// Few tokens and 4-bit codes: the sums live in registers, and two row blocks run side by side so that memory always has
+// work.
 template <class Isa, bool kMinimum, int kBlocks, int kCount>
 void multiply_few(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums* acc) {
   using V = typename Isa::V;

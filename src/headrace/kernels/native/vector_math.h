@@ -1,7 +1,7 @@
 // Row arithmetic written once for every vector instruction set: exp, activations, quantisation, RMS norm.
-// `V` names the instruction set (see avx2.cpp, avx512.cpp). Everything here has internal linkage and calls nothing from the
-// standard library: each variant must get its own copy, compiled with its own flags, or the linker could hand AVX-512 code
-// to a CPU without it.
+// `V` names the instruction set (see avx2.cpp, avx512.cpp). Everything here has internal linkage and calls nothing from
+// the standard library: each variant must get its own copy, compiled with its own flags, or the linker could hand
+// AVX-512 code to a CPU without it.
 #pragma once
 
 #include "kernels.h"
