@@ -19,7 +19,7 @@ from headrace.engine.sequence import Sequence
 class StepProgram(Protocol):
     """What the runner needs of `native.Program`; `kernels/native.pyi` states the arrays."""
 
-    def step(  # noqa: PLR0913, PLR0917 - the native signature
+    def step(  # noqa: PLR0913 - the native signature
         self,
         threads: Any,
         pool: NDArray[np.uint16],
@@ -28,6 +28,7 @@ class StepProgram(Protocol):
         contexts: NDArray[np.int32],
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
+        *,
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
@@ -81,8 +82,7 @@ class Runner:
             contexts,
             self._table[slots, :width],
             selected,
-            None,
-            sampling,
+            sampling=sampling,
         )
         return [] if drawn is None else drawn[0].tolist()
 
