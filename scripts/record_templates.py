@@ -6,6 +6,8 @@ The templates are written here in the manner of well-known families, so that eac
 tests/oracle/vectors/template_transformers.json.
 """
 
+# ruff: noqa: E501, PLC0415, S106
+# (templates are kept in the long lines in which their families are written; tokens are no passwords)
 import json
 from pathlib import Path
 from typing import Any

@@ -10,6 +10,8 @@ learnt without any pre-tokenizer, so that they cross words and every difference 
 file, tokenises the corpus with and without special tokens, and writes tests/oracle/vectors/tokenizer_llama_cpp.json.gz.
 """
 
+# ruff: noqa: E501, PLC0415, SIM905
+# (texts are read as they are, and each step runs in an environment that lacks the other's packages)
 import gzip
 import json
 import sys

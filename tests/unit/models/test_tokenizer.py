@@ -14,7 +14,7 @@ from headrace.core.errors import InvalidRequest, ModelFileError
 from headrace.models import sentencepiece
 from headrace.models.pretokenizers import PRE_TOKENIZATIONS
 from headrace.models.sentencepiece import ScoredMerges
-from headrace.models.tokenizer import MAX_TEXT_CHARS, Tokenizer
+from headrace.models.tokenizer import MAX_TEXT_CHARS, SpecialTokens, Tokenizer
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 TEXTS = [
@@ -116,6 +116,34 @@ def test_an_end_token_that_a_file_calls_ordinary_is_a_control_token_all_the_same
 
     assert tokenizer.special_tokens == {"<|im_end|>": 0}
     assert 0 not in tokenizer.encode("<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("ababab", [0, "bab"]),
+        ("xabax", ["x", 0, "x"]),
+        ("a]b", ["a]b"]),
+        ("\n\n\n", [2, 1]),
+        ("aab[ab[ab]", ["aab", "[ab", 3]),
+        ("aababa", ["a", 0, "ba"]),
+        ("", []),
+    ],
+)
+def test_special_tokens_are_found_leftmost_and_longest_first(text: str, pieces: list[str | int]) -> None:
+    found = list(SpecialTokens({"aba": 0, "\n": 1, "\n\n": 2, "[ab]": 3}).split(text))
+
+    joined: list[str | int] = []
+    for piece in pieces:  # the expectation may cut ordinary text for the eye
+        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    assert found == joined
+
+
+def test_no_special_tokens_leave_the_text_whole() -> None:
+    assert list(SpecialTokens({}).split("a<b")) == ["a<b"]
 
 
 def test_text_that_looks_like_a_control_token_becomes_one_only_when_asked() -> None:
@@ -344,11 +372,7 @@ def merged_plainly(word: str, ids: dict[str, int], scores: list[float]) -> list[
     pieces = list(word)
     while True:
         best = max(
-            (
-                (scores[ids[a + b]], -i)
-                for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False))
-                if a + b in ids
-            ),
+            ((scores[ids[a + b]], -i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in ids),
             default=None,
         )
         if best is None:
