@@ -127,11 +127,12 @@ def test_an_end_token_that_a_file_calls_ordinary_is_a_control_token_all_the_same
         ("\n\n\n", [2, 1]),
         ("aab[ab[ab]", ["aab", "[ab", 3]),
         ("aababa", ["a", 0, "ba"]),
+        ("<|abc<|abx", [5, 4, "x"]),
         ("", []),
     ],
 )
 def test_special_tokens_are_found_leftmost_and_longest_first(text: str, pieces: list[str | int]) -> None:
-    found = list(SpecialTokens({"aba": 0, "\n": 1, "\n\n": 2, "[ab]": 3}).split(text))
+    found = list(SpecialTokens({"aba": 0, "\n": 1, "\n\n": 2, "[ab]": 3, "<|ab": 4, "<|abc": 5}).split(text))
 
     joined: list[str | int] = []
     for piece in pieces:  # the expectation may cut ordinary text for the eye
