@@ -35,7 +35,7 @@ _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, Arithmet
 _FORMAT_WIDTH = re.compile(r"%[-_0^#]*\d")
 
 
-class _Refusal(TemplateError):  # noqa: N818  (a sentence for the caller, not a defect)
+class _Refusal(TemplateError):
     """The template called `raise_exception`."""
 
 

@@ -37,7 +37,7 @@ _STEPS_BETWEEN_CLOCKS = 64
 _MAX_PADDING = 256  # width of one indentation, padded number or set of stripped characters
 
 
-class LimitExceeded(Exception):  # noqa: N818  (not an error of ours or of the template's author: a verdict)
+class LimitExceeded(Exception):
     """A render reached a limit; the message names it."""
 
 
@@ -366,7 +366,8 @@ class FiniteEnvironment(ImmutableSandboxedEnvironment):
         for node in tree.find_all(nodes.ScopedEvalContextModifier):
             raise TemplateSyntaxError("a chat template cannot switch escaping on", node.lineno)
         _Metering().visit(tree)
-        return tree.set_environment(self)
+        tree.set_environment(self)  # also for the nodes that metering added
+        return tree
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Operators that make values."""
@@ -383,7 +384,7 @@ class FiniteEnvironment(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> None:
         """`str.format` pads without limit and is not offered."""
 
-    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call a template makes."""
         if isinstance(obj, BuiltinMethodType) and isinstance(obj.__self__, str):
             bounded = _BOUNDED_METHODS.get(obj.__name__)

@@ -25,7 +25,7 @@ from headrace.models.vocabulary import (
     vocabulary_from_gguf,
 )
 
-MAX_TEXT_CHARS = 4_000_000  # about two seconds of work at most; no context that Headrace serves holds as much
+MAX_TEXT_CHARS = 2_000_000  # a few seconds of work at worst; no context that Headrace serves holds as much
 _MISSING_BYTE = "\ufdd0missing"  # stands for bytes that a vocabulary lacks, so that their neighbours do not merge
 
 
