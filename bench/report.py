@@ -16,7 +16,7 @@ from rich.table import Table
 
 @dataclass(slots=True)
 class Row:
-    """One measure. `ratio` is better-than-peer (above 1: ours is better, for times too); spread: (max - min) / median."""
+    """One measure. `ratio` is better-than-peer (above 1: ours is better, for times too); spread: (max-min)/median."""
 
     measure: str
     unit: str

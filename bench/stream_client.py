@@ -1,7 +1,7 @@
 """A streaming HTTP client that costs little, so that what is measured is the server. One process, many connections.
 
 Reads one JSON line {"port": p, "bodies": [...]} per round on stdin, sends every body to /v1/completions at once, and
-answers with {"seconds": from first byte sent to last stream's end, "tokens": completion tokens by the servers' own usage,
+answers with {"seconds": from first byte sent to last stream's end, "tokens": completion tokens by the usage chunks,
 "first": [seconds to first text per stream], "frames": SSE frames seen}. Loopback only.
 """
 
