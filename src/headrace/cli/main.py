@@ -46,7 +46,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: one per core]")]
 KvMemory = Annotated[str | None, typer.Option(help="Memory for keys and values, such as 2GiB. [default: auto]")]
 Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens. [default: what the context allows]")]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens that together have this probability.")]
 TopK = Annotated[int, typer.Option(help="Keep that many of the likeliest tokens; 0 keeps all.")]
@@ -88,7 +88,7 @@ def generate(
     model: ModelOption = None,
     system: System = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text itself, without the chat template.")] = False,
-    max_tokens: MaxTokens = None,
+    max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     top_k: TopK = 0,
@@ -117,7 +117,7 @@ def chat(
     model: ModelArgument = None,
     *,
     system: System = None,
-    max_tokens: MaxTokens = None,
+    max_tokens: MaxTokens = 1024,
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
     top_k: TopK = 0,

@@ -41,7 +41,8 @@ class _Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
         self._progress.start()  # only now: a refusal before the first byte draws no empty line

@@ -41,11 +41,11 @@ def _serve(settings: Settings) -> None:
     from headrace.server.serve import listen, serve
 
     engine_config(settings)
-    resolve(settings.model, settings.home)
     keys_file = keys_in_force(settings)
     keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
     server_config = ServerConfig(host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout)
     check_bind(server_config, has_keys=keys is not None)
+    resolve(settings.model, settings.home)
     configure_logs(settings.log_level)
     with listen(server_config) as listener:
         assembled = assemble(settings)
@@ -84,13 +84,22 @@ Serving {model} on {url}
 
   curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" -d '{{
     "model": "{model}",
-    "messages": [{{"role": "user", "content": "What is the capital of France?"}}]
+    "messages": [
+      {{"role": "system", "content": "Answer the question."}},
+      {{"role": "user", "content": "What is the capital of France?"}}
+    ],
+    "temperature": 0
   }}'
 
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="{key}")
   answer = client.chat.completions.create(
-      model="{model}", messages=[{{"role": "user", "content": "What is the capital of France?"}}]
+      model="{model}",
+      messages=[
+          {{"role": "system", "content": "Answer the question."}},
+          {{"role": "user", "content": "What is the capital of France?"}},
+      ],
+      temperature=0,
   )
   print(answer.choices[0].message.content)
 
