@@ -1,5 +1,6 @@
 """Packed weights: what is written comes back as views; what cannot be trusted or written is built again."""
 
+import contextlib
 import logging
 import resource
 import struct
@@ -171,9 +172,12 @@ def test_a_folder_that_cannot_exist_means_memory_and_a_warning(
     assert "cannot be stored" in caplog.text
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk() -> Iterator[None]:
-    """Files of this process cannot grow beyond 4 KiB, as on a full disk."""
+    """Files of this process cannot grow beyond 4 KiB, as on a full disk.
+
+    No fixture, because pytest reports before a fixture ends: its own output would fail when it goes to a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -182,10 +186,9 @@ def small_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_means_memory_a_warning_and_no_remains(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     big = PackedMatrix("big", 1024, 32, 8, False, pack(grouped(1024, 32, 8, has_minimum=False)))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), small_disk():
         opened = open_or_build(tmp_path, KEY, lambda: [big])
     assert opened.matrices == (big,)
     assert "cannot be stored" in caplog.text
