@@ -24,7 +24,8 @@ class BufferKind(IntEnum):
     """Element layout of an activation buffer."""
 
     F32 = 0  # [rows, width] float32
-    Q8 = 1  # codes int8 [rows, width], scales f32 [rows, width/GROUP], sums f32 [rows, width/GROUP] = scale * sum(codes)
+    # codes int8 [rows, width], scales f32 [rows, width/GROUP], sums f32 [rows, width/GROUP] = scale * sum(codes)
+    Q8 = 1
 
 
 class Rows(IntEnum):
@@ -232,9 +233,7 @@ class Recorder:
 
     def head_norm(self, x: Buffer, weight: VectorSpec, offset: int, num_heads: int, eps: float) -> Buffer:
         """RMS norm of each head in place (QK-norm)."""
-        self._record(
-            OpKind.HEAD_NORM, x.index, weight.index, offset, num_heads, self.cache.head_dim, floats=(eps,)
-        )
+        self._record(OpKind.HEAD_NORM, x.index, weight.index, offset, num_heads, self.cache.head_dim, floats=(eps,))
         return x
 
     def rope(
@@ -274,9 +273,7 @@ class Recorder:
         softcap: float = 0.0,
     ) -> Buffer:
         """Attend with the queries at the start of `x`'s rows; `window` counts keys including the query's own."""
-        self._record(
-            OpKind.ATTENTION, x.index, out.index, layer, 0, num_heads, mode, window, floats=(scale, softcap)
-        )
+        self._record(OpKind.ATTENTION, x.index, out.index, layer, 0, num_heads, mode, window, floats=(scale, softcap))
         return out
 
     def add(self, x: Buffer, out: Buffer) -> Buffer:
