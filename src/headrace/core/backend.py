@@ -25,7 +25,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a request would meet now, read from a published snapshot: tokens, warm tokens, and whether it can ever fit."""
+    """What a request would meet now, from a published snapshot: tokens, warm tokens, whether it can ever fit."""
 
     prompt_tokens: int
     warm_tokens: int
@@ -35,8 +35,8 @@ class Probe:
 class Backend(Protocol):
     """Anything that answers a request with events.
 
-    `run` ends in one of three ways: `Finished`, one `HeadraceError`, or the caller closing the stream, which cancels the
-    work and frees what it held. No other exception comes out. Nothing happens before the first `__anext__`.
+    `run` ends in one of three ways: `Finished`, one `HeadraceError`, or the caller closing the stream, which cancels
+    the work and frees what it held. No other exception comes out. Nothing happens before the first `__anext__`.
     """
 
     def run(self, request: Request) -> AsyncGenerator[Event, None]:

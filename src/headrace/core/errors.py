@@ -16,8 +16,8 @@
     |-- EngineFault           500  our defect; retryable, because it fails one batch and not the engine
     `-- ModelFileError        500  a model file that cannot be read or trusted (start-up)
 
-Each class carries `code` (stable, machine readable), `status` (HTTP) and `retryable`. Messages say what, which value, and
-what to do. Only `api` turns these into a protocol's error shape.
+Each class carries `code` (stable, machine readable), `status` (HTTP) and `retryable`. Messages say what, which value,
+and what to do. Only `api` turns these into a protocol's error shape.
 """
 
 

@@ -5,8 +5,8 @@
 
 Tile (16 rows x 32 columns), row block after row block, groups in order inside a row block:
 
-    4 bits  256 B codes: vector j of 4 (64 B) holds, for row r, bytes 4r..4r+3; byte i of row r carries column 4j+i in its
-            low nibble and column 4(j+4)+i in its high nibble
+    4 bits  256 B codes: vector j of 4 (64 B) holds, for row r, bytes 4r..4r+3; byte i of row r carries column 4j+i in
+            its low nibble and column 4(j+4)+i in its high nibble
     8 bits  512 B codes: vector j of 8 (64 B) holds, for row r, columns 4j..4j+3
     then    32 B fp16 scales [16]; and 32 B fp16 minima [16] if the matrix has any
 

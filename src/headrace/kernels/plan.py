@@ -260,7 +260,7 @@ class Recorder:
         self._record(OpKind.GATED, x.index, matrix.index, out.index, activation)
         return out
 
-    def attention(
+    def attention(  # noqa: PLR0913 - keyword-only beyond five, and each is an operand
         self,
         x: Buffer,
         out: Buffer,

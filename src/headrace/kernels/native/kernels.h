@@ -3,11 +3,11 @@
 // Ownership: the caller owns every byte, before and after; nothing here allocates, throws or keeps a pointer.
 // Threads: each function computes only the range it is given and is called from many threads at once.
 // Float order: for one output element the sequence of float operations depends on that element alone, never on the
-// range, the number of tokens or the thread, so that results are equal in every batch. Within one variant this holds bit
-// for bit; variants agree with `reference.py` within the limits named in the tests.
+// range, the number of tokens or the thread, so that results are equal in every batch. Within one variant this holds
+// bit for bit; variants agree with `reference.py` within the limits named in the tests.
 //
-// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI). `best_kernels` picks by CPU features once;
-// HEADRACE_KERNELS=portable|avx2|avx512 forces one.
+// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI). `best_kernels` picks by CPU features
+// once; HEADRACE_KERNELS=portable|avx2|avx512 forces one.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,10 @@
 
 namespace headrace {
 
-inline constexpr int kGroup = 32;       // columns per quantisation group
-inline constexpr int kTileRows = 16;    // rows per weight tile
-inline constexpr int kPageTokens = 32;  // tokens per KV page
-inline constexpr int kSpanTokens = 512; // attention partials cover key positions [512 i, 512 (i+1)), merged in order
+inline constexpr int kGroup = 32;        // columns per quantisation group
+inline constexpr int kTileRows = 16;     // rows per weight tile
+inline constexpr int kPageTokens = 32;   // tokens per KV page
+inline constexpr int kSpanTokens = 512;  // attention partials cover key positions [512 i, 512 (i+1)), merged in order
 
 // A packed matrix (layout: grouped.py). Tile t of row block b starts at tiles + (b * groups + t) * tile_bytes.
 struct MatrixView {
@@ -31,7 +31,8 @@ struct MatrixView {
   int32_t tile_bytes;
 };
 
-// Quantised activations of n tokens: codes [n][width], scales and sums [n][width / 32]; sums = scale * sum of the codes.
+// Quantised activations of n tokens: codes [n][width], scales and sums [n][width / 32]; sums = scale * sum of the
+// codes.
 struct Q8View {
   int8_t* codes;
   float* scales;
@@ -41,8 +42,8 @@ struct Q8View {
 
 // Where a product goes: exactly one of f32 and q8.codes is set.
 struct Output {
-  float* f32;       // [n][stride]
-  int64_t stride;   // floats per row of f32
+  float* f32;      // [n][stride]
+  int64_t stride;  // floats per row of f32
   Q8View q8;
 };
 
@@ -50,27 +51,28 @@ enum class Activation : int32_t { kSilu = 0, kGeluTanh = 1 };
 
 struct LinearTask {
   MatrixView matrix;
-  Q8View x;             // first token of the range
+  Q8View x;  // first token of the range
   int32_t num_tokens;
   int32_t block_begin, block_end;  // row blocks of 16
-  const float* bias;    // [rows] or null
-  float* out;           // first token of the range, [num_tokens][stride]; only real rows are written
+  const float* bias;               // [rows] or null
+  float* out;                      // first token of the range, [num_tokens][stride]; only real rows are written
   int64_t stride;
-  bool accumulate;      // out += instead of out =
+  bool accumulate;  // out += instead of out =
 };
 
 struct GatedTask {
-  MatrixView matrix;    // 32 gate rows, 32 up rows, alternating: pair p is row blocks 4p .. 4p+3
+  MatrixView matrix;  // 32 gate rows, 32 up rows, alternating: pair p is row blocks 4p .. 4p+3
   Q8View x;
   int32_t num_tokens;
   int32_t pair_begin, pair_end;  // each pair gives 32 output features, i.e. one quantised group
   Activation activation;
-  Output out;           // first token of the range
+  Output out;  // first token of the range
 };
 
 // One sequence's keys and values in one layer. Page p of the pool, this layer, KV head h:
-// keys fp16 [head_dim][32] at pool + page_table[p] * page_stride + layer_offset + h * head_stride, values fp16 [32][head_dim]
-// directly behind them. Pages always hold finite numbers (the pool starts at zero, stores clamp), so masked slots may be read.
+// keys fp16 [head_dim][32] at pool + page_table[p] * page_stride + layer_offset + h * head_stride, values fp16
+// [32][head_dim] directly behind them. Pages always hold finite numbers (the pool starts at zero, stores clamp), so
+// masked slots may be read.
 struct PagesView {
   const uint16_t* pool;
   const int32_t* page_table;
@@ -81,9 +83,9 @@ struct PagesView {
 
 struct AttentionTask {
   PagesView pages;
-  const float* q;        // first query token of the range; query head h at q + h * head_dim
-  int64_t q_stride;      // floats between tokens
-  int32_t position;      // position of the first query token; the others follow
+  const float* q;    // first query token of the range; query head h at q + h * head_dim
+  int64_t q_stride;  // floats between tokens
+  int32_t position;  // position of the first query token; the others follow
   int32_t num_tokens;
   int32_t kv_head;
   int32_t heads_per_kv;  // query heads kv_head * heads_per_kv ...
@@ -92,9 +94,9 @@ struct AttentionTask {
   int32_t mode;          // 0 causal, 1 window, 2 bidirectional
   int32_t window;        // keys a query sees in mode 1, its own included
   float scale;
-  float softcap;         // 0 = none; else s = softcap * tanh(s / softcap)
-  Output out;            // first query token of the range; feature = query head * head_dim + d (q8 only if head_dim % 32 == 0)
-  float* scratch;        // attention_scratch_floats() floats, private to the calling thread
+  float softcap;  // 0 = none; else s = softcap * tanh(s / softcap)
+  Output out;     // first query token of the range; feature = query head * head_dim + d (q8 only if head_dim % 32 == 0)
+  float* scratch;  // attention_scratch_floats() floats, private to the calling thread
 };
 
 struct Kernels {
