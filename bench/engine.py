@@ -133,6 +133,7 @@ class LlamaCpp:
 class Bench:
     """What all measures share."""
 
+    name: str
     ours: Ours
     peers: list[LlamaCpp]
     repeats: int
@@ -230,9 +231,9 @@ def http_share(bench: Bench, path: Path, streams: int) -> Row:
     return made
 
 
-def start_seconds(path: Path, repeats: int) -> Row:
+def start_seconds(model: str, repeats: int) -> Row:
     """A whole `headrace generate` of one token, process start and exit included."""
-    command = [sys.executable, "-m", "headrace", "generate", "Hello", "--model", str(path), "--max-tokens", "1"]
+    command = [sys.executable, "-m", "headrace", "generate", "Hello", "--model", model, "--max-tokens", "1"]
     seconds = []
     for turn in range(repeats + 1):
         started = time.perf_counter()
@@ -270,7 +271,7 @@ def measure(bench: Bench, path: Path, wanted: Callable[[str], bool]) -> list[Row
     if wanted("nll"):
         rows.append(measure_nll(bench.ours.model, bench.ours.pool))
     if wanted("start-s"):
-        rows.append(start_seconds(path, bench.repeats))
+        rows.append(start_seconds(bench.name, bench.repeats))
     return rows
 
 
@@ -291,7 +292,7 @@ def main() -> None:
                     "open", model=str(path), threads=options.threads, flash=flash, context=8192, sequences=max(STREAMS)
                 )
                 peers.append(LlamaCpp(process, f"{opened['version']}, flash {'on' if flash else 'off'}"))
-        bench = Bench(ours, peers, options.repeats)
+        bench = Bench(options.model, ours, peers, options.repeats)
         rows = measure(bench, path, lambda name: not parts or any(part in name for part in parts))
     config = {"model": path.name, "threads": options.threads, "kernels": native.variant(), "kv": "fp16 on both sides"}
     publish("engine", config, rows, options.json)
