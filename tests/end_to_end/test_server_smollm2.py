@@ -13,7 +13,8 @@ from tests.doubles_http import run
 from tests.loopback import listening
 
 from headrace.engine.config import EngineConfig
-from headrace.engine.text import TextEngine
+from headrace.engine.text import Setup, TextEngine
+from headrace.models.catalog import system_turn
 from headrace.models.load import LoadedModel, load_model
 from headrace.server.app import App, build_app
 from headrace.server.config import ServerConfig
@@ -21,10 +22,7 @@ from headrace.server.config import ServerConfig
 MODEL = "smollm2-135m-instruct"
 # The real engine on two slow cores; what hangs still ends.
 LIMIT_S = 180
-QUESTION: list[Any] = [
-    {"role": "system", "content": "Answer the question."},
-    {"role": "user", "content": "What is the capital of France?"},
-]
+QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,9 @@ def model(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Loade
 
 @contextlib.asynccontextmanager
 async def serving(model: LoadedModel) -> AsyncIterator[tuple[TextEngine, App, int]]:
-    engine = TextEngine([model], EngineConfig(threads=2, kv_memory_bytes=128 * 1024 * 1024))
+    config = EngineConfig(threads=2, kv_memory_bytes=128 * 1024 * 1024)
+    # As `headrace serve` sets it up.
+    engine = TextEngine([model], config, setups={MODEL: Setup(system=system_turn(model.digest))})
     engine.start()
     app = build_app(engine, ServerConfig(port=0), metrics=engine.metrics)
     try:

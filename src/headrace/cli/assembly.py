@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from headrace.cli.config import Settings
 from headrace.core.errors import InvalidRequest
 from headrace.engine.config import EngineConfig
-from headrace.engine.text import TextEngine
-from headrace.models.catalog import ALIASES, canonical_name
+from headrace.engine.text import Setup, TextEngine
+from headrace.models.catalog import ALIASES, canonical_name, system_turn
 from headrace.models.load import LoadedModel, load_model
 from headrace.models.store import Layout, installed_names, open_home, resolve
 from headrace.observe.metrics import Metrics
@@ -35,8 +35,11 @@ def assemble(settings: Settings) -> Assembled:
     name = served_name(settings)
     loaded = load_model(path, name=name, cache_dir=layout.packed, max_context=settings.context)
     metrics = Metrics()
-    aliases = {name: tuple(alias for alias, target in ALIASES.items() if target == name)}
-    return Assembled(loaded, TextEngine([loaded], config, metrics=metrics, aliases=aliases), metrics)
+    setup = Setup(
+        aliases=tuple(alias for alias, target in ALIASES.items() if target == name),
+        system=system_turn(loaded.digest) if settings.system is None else settings.system,
+    )
+    return Assembled(loaded, TextEngine([loaded], config, metrics=metrics, setups={name: setup}), metrics)
 
 
 def engine_config(settings: Settings) -> EngineConfig:

@@ -167,7 +167,7 @@ def run_chat(
     with open_model(settings) as backend:
         if is_pretty:
             terminal.note(f"{settings.model}. /help lists commands; Ctrl-C stops an answer, Ctrl-D leaves.\n")
-        Chat(backend, settings.model, terminal, Conversation(system), sampling, limits).run()
+        Chat(backend, backend.models()[0].id, terminal, Conversation(system), sampling, limits).run()
     if is_pretty:
         terminal.write("\n")
 

@@ -40,6 +40,7 @@ class Settings:
     context: int | None
     queue: int
     request_timeout: float
+    system: str | None
     keys: Path | None
     home: Path
     log_level: str
@@ -170,6 +171,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is not a text")  # noqa: TRY004 - settings errors are ValueErrors
+    return value
+
+
 def _path(value: Any) -> Path:
     return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
 
@@ -196,6 +203,7 @@ _DEFAULTS: dict[str, Any] = {
     "context": None,
     "queue": 1024,
     "request_timeout": 600.0,
+    "system": None,
     "keys": None,
     "log_level": "info",
 }
@@ -211,6 +219,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "context": _integer(1, 2**24),
     "queue": _integer(0, 1_000_000),
     "request_timeout": _seconds,
+    "system": _any_text,
     "keys": _path,
     "home": _path,
     "log_level": _log_level,

@@ -50,10 +50,11 @@ def run_generate(ask: Ask, flags: Mapping[str, Any], config: Path | None, *, jso
     """Load the model, answer, and leave."""
     settings = compose(flags, os.environ, config).settings
     prompt = sys.stdin.read() if ask.prompt == "-" else ask.prompt
-    request = to_request(prompt, ask, settings.model)
-    request.check()
     answer = Answer()
+    ask.sampling.check()
+    ask.limits.check()
     with open_model(settings) as backend:
+        request = to_request(prompt, ask, backend.models()[0].id)
         asyncio.run(stream(backend, request, answer, (lambda _: None) if json else _write))
     if json:
         typer.echo(jsonlib.dumps(as_dict(settings.model, answer), ensure_ascii=False))

@@ -68,6 +68,12 @@ def serve(
     context: Context = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 1024]")] = None,
     request_timeout: Annotated[float | None, typer.Option(help="Seconds a request may take. [default: 600]")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
+        ),
+    ] = None,
     keys: Annotated[Path | None, typer.Option(help="Keys file; needed to listen beyond this machine.")] = None,
     home: Home = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,

@@ -84,10 +84,7 @@ Serving {model} on {url}
 
   curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" -d '{{
     "model": "{model}",
-    "messages": [
-      {{"role": "system", "content": "Answer the question."}},
-      {{"role": "user", "content": "What is the capital of France?"}}
-    ],
+    "messages": [{{"role": "user", "content": "What is the capital of France?"}}],
     "temperature": 0
   }}'
 
@@ -95,10 +92,7 @@ Serving {model} on {url}
   client = OpenAI(base_url="{url}/v1", api_key="{key}")
   answer = client.chat.completions.create(
       model="{model}",
-      messages=[
-          {{"role": "system", "content": "Answer the question."}},
-          {{"role": "user", "content": "What is the capital of France?"}},
-      ],
+      messages=[{{"role": "user", "content": "What is the capital of France?"}}],
       temperature=0,
   )
   print(answer.choices[0].message.content)

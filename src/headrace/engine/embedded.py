@@ -23,12 +23,9 @@ from headrace.core.errors import InvalidRequest, Unavailable
 from headrace.core.events import Event
 from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
 from headrace.engine.config import EngineConfig
-from headrace.engine.text import TextEngine
+from headrace.engine.text import Setup, TextEngine
+from headrace.models.catalog import system_turn
 from headrace.models.store import default_home, open_home, resolve
-
-# Put before a bare question. Small models follow it better than the system turn their own template falls back to: with
-# that one, SmolLM2-135M in 4 bits answers "What is the capital of France?" in broken French, in every engine.
-SYSTEM = "You are a helpful AI assistant."
 
 _SAMPLING = {field.name for field in fields(Sampling)}
 _LIMITS = {field.name for field in fields(Limits)}
@@ -77,7 +74,7 @@ class Engine:
         raw: bool = False,
         **options: Any,
     ) -> AsyncGenerator[Event, None]:
-        """Answer `prompt` (a user turn after `SYSTEM`; `raw`: text that continues as it stands) or `messages`.
+        """Answer `prompt` (a user turn; `raw`: text that continues as it stands) or `messages`.
 
         messages have a role and a content. options are the fields of `core.request.Sampling` and `Limits`: max_tokens,
         temperature (0, greedy, unless given), top_p, top_k, min_p, seed, num_choices, stop, stop_token_ids, ignore_eos,
@@ -103,7 +100,8 @@ class Engine:
             None, lambda: load_model(self._path, name=self._name, cache_dir=self._cache_dir)
         )
         self._chats = model.template is not None
-        self._text = TextEngine([model], self._config)
+        setup = Setup(system=system_turn(model.digest))
+        self._text = TextEngine([model], self._config, setups={model.name: setup})
         self._text.start()
         return self
 
@@ -131,7 +129,7 @@ class Engine:
             options["stop"] = (options["stop"],)
         turns = None if messages is None else tuple(_message(message) for message in messages)
         if prompt is not None and turns is None and not raw:
-            turns = (Message(Role.SYSTEM, (TextPart(SYSTEM),)), Message(Role.USER, (TextPart(prompt),)))
+            turns = (Message(Role.USER, (TextPart(prompt),)),)
             prompt = None
         return Request(
             id=f"local-{next(self._numbers)}",

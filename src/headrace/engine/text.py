@@ -9,10 +9,12 @@ tokens, because its caller writes the template itself; text inside `messages` ne
 """
 
 import asyncio
+import hashlib
 import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from headrace.core.backend import ModelCard, Probe
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
-from headrace.core.request import FormatKind, Request, Role, Task
+from headrace.core.request import FormatKind, Message, Request, Role, Task, TextPart
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.engine import (
@@ -85,11 +87,20 @@ class _Choice:
         return delta
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How a model is served: further names, and the system turn for conversations that bring none."""
+
+    aliases: tuple[str, ...] = ()
+    system: str | None = None
+
+
 class _Served:
     """A loaded model with what is made of it once."""
 
-    def __init__(self, model: "LoadedModel", metrics: Metrics, aliases: tuple[str, ...]) -> None:
+    def __init__(self, model: "LoadedModel", metrics: Metrics, setup: Setup) -> None:
         self.model = model
+        self._opening = (Message(Role.SYSTEM, (TextPart(setup.system),)),) if setup.system else ()
         self.metrics = metrics.for_model(model.name)
         # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
         byte_table = model.tokenizer.byte_table
@@ -97,13 +108,15 @@ class _Served:
         self.digests = {"model": model.digest}
         if model.template is not None:
             self.digests["template"] = model.template.digest
+        if setup.system:
+            self.digests["system"] = "sha256:" + hashlib.sha256(setup.system.encode()).hexdigest()
         self.card = ModelCard(
             id=model.name,
             created=model.created,
             owned_by="headrace",
             context_length=model.context_length,
             digest=model.digest,
-            aliases=aliases,
+            aliases=setup.aliases,
         )
 
     def salt(self, request: Request) -> bytes:
@@ -132,10 +145,15 @@ class _Served:
                     f"Model {model.name} has no chat template; send a raw prompt to /v1/completions instead.",
                     param="messages",
                 )
-            ids = model.template.encode_chat(model.tokenizer, request.messages)
+            ids = model.template.encode_chat(model.tokenizer, self._conversation(request.messages))
         if not ids:
             raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
         return np.array(ids, np.int32)
+
+    def _conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        if any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in messages):
+            return messages
+        return (*self._opening, *messages)
 
     def _given(self, tokens: tuple[int, ...]) -> NDArray[np.int32]:
         size = self.model.plan.vocab_size
@@ -240,8 +258,8 @@ class _Answer:
 class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
-    `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `aliases`
-    are further names by model name. Raises InvalidRequest if the memory budget holds not even one page.
+    `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
+    say how models are served, by name. Raises InvalidRequest if the memory budget holds not even one page.
     """
 
     def __init__(
@@ -253,16 +271,14 @@ class TextEngine:
         clock: Clock | None = None,
         threads: Any = None,
         seeds: Callable[[], int] = lambda: secrets.randbits(64),
-        aliases: Mapping[str, tuple[str, ...]] | None = None,
+        setups: Mapping[str, Setup] | None = None,
     ) -> None:
         self.config = resolve(config or EngineConfig(), detect_hardware())
         self.metrics = metrics or Metrics()
         self._clock = clock or SystemClock()
         self._seeds = seeds
-        aliases = aliases or {}
-        self._served = {
-            model.name: _Served(model, self.metrics, tuple(aliases.get(model.name, ()))) for model in models
-        }
+        setups = setups or {}
+        self._served = {model.name: _Served(model, self.metrics, setups.get(model.name, Setup())) for model in models}
         self._names = {
             alias: served for served in self._served.values() for alias in served.card.aliases
         } | self._served

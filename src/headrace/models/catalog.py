@@ -10,7 +10,10 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogEntry:
-    """One named model. `source` is in the syntax of `pull.parse_source`; `sha256` and `size` are of the model file."""
+    """One named model. `source` is in the syntax of `pull.parse_source`; `sha256` and `size` are of the model file.
+
+    `system` is a system turn for conversations that bring none, where the template's own serves the file badly.
+    """
 
     name: str
     source: str
@@ -19,6 +22,7 @@ class CatalogEntry:
     size: int
     licence: str
     about: str
+    system: str | None = None
 
 
 CATALOG: dict[str, CatalogEntry] = {
@@ -32,6 +36,9 @@ CATALOG: dict[str, CatalogEntry] = {
             size=98_362_432,
             licence="Apache-2.0",
             about="SmolLM2 135M Instruct, Q4_1: the embedded default",
+            # With the turn that its template falls back to, this 4-bit file is undecided between English and broken
+            # French: asked for the capital of France, float32 gives "The" 15 % and "L'" 14 %. With this one: 46 and 8.
+            system="You are a helpful AI assistant. Answer clearly and correctly.",
         ),
     ]
 }
@@ -41,6 +48,11 @@ ALIASES: dict[str, str] = {
     "smollm2-135m": "smollm2-135m-instruct",
     "default": DEFAULT_MODEL,
 }
+
+
+def system_turn(digest: str) -> str | None:
+    """The system turn that suits a model file, known by its digest `sha256:...`, whatever it is called."""
+    return next((entry.system for entry in CATALOG.values() if digest == f"sha256:{entry.sha256}"), None)
 
 
 def canonical_name(name: str) -> str:

@@ -9,7 +9,6 @@ import headrace
 from headrace.core.errors import InvalidRequest, NotFound, Unavailable
 from headrace.core.events import Finished, TextDelta
 from headrace.engine.config import EngineConfig
-from headrace.engine.embedded import SYSTEM
 
 CONFIG = EngineConfig(threads=2, kv_memory_bytes=64 * 2**20)
 BOUND_S = 120.0
@@ -42,7 +41,7 @@ def test_the_default_model_knows_the_capital_of_france(smollm2_path: Path, tmp_p
         async with headrace.Engine.open(smollm2_path, home=tmp_path, config=CONFIG) as engine:
             answer = await text(engine, question, max_tokens=24)
             assert "Paris" in answer
-            turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+            turns = [{"role": "user", "content": question}]
             assert await text(engine, messages=turns, max_tokens=24) == answer
             raw = await text(engine, "The capital of France is", raw=True, max_tokens=4)
             assert "Paris" in raw

@@ -46,7 +46,7 @@ from headrace.core.request import (
 )
 from headrace.engine.config import EngineConfig
 from headrace.engine.engine import Begun, Dropped, Token
-from headrace.engine.text import TextEngine, _Answer
+from headrace.engine.text import Setup, TextEngine, _Answer
 from headrace.observe.metrics import Metrics
 
 BOUND_S = 5.0
@@ -54,7 +54,10 @@ PROMPT = "Say something long about mills and the water that drives them."
 IDS = ToyTokenizer().encode(PROMPT)
 
 
-def make(program: ToyProgram | None = None, *, template: bool = True, **options: Any) -> TextEngine:
+def make(
+    program: ToyProgram | None = None, *, template: bool = True, system: str | None = None, **options: Any
+) -> TextEngine:
+    setup = Setup(aliases=("plaything",), system=system)
     config = EngineConfig(
         **(
             {"max_batch_tokens": 64, "max_sequences": 4, "prefill_chunk": 32, "checks": True, "threads": 1}
@@ -65,9 +68,7 @@ def make(program: ToyProgram | None = None, *, template: bool = True, **options:
     models: list[Any] = [ToyModel(program=program or ToyProgram())]
     if not template:
         models = [ToyModel(program=program or ToyProgram(), template=None)]
-    return TextEngine(
-        models, config, clock=ManualClock(), threads=object(), seeds=lambda: 5, aliases={"toy": ("plaything",)}
-    )
+    return TextEngine(models, config, clock=ManualClock(), threads=object(), seeds=lambda: 5, setups={"toy": setup})
 
 
 def ask(*, max_tokens: int | None = 20, temperature: float = 0.0, num_choices: int = 1, **options: Any) -> Request:
@@ -350,6 +351,30 @@ def test_a_chat_with_a_model_without_template_is_refused() -> None:
         with pytest.raises(InvalidRequest, match="no chat template"):
             await collect(engine.run(ask(messages=(Message(Role.USER, (TextPart("hi"),)),))))
         assert text_of(await collect(engine.run(ask()))) != ""
+
+    run(engine, main)
+
+
+def test_the_models_system_turn_opens_only_conversations_that_bring_none() -> None:
+    engine, plain = make(system="Be brief."), make()
+
+    def turns(*said: tuple[Role, str]) -> tuple[Message, ...]:
+        return tuple(Message(role, (TextPart(text),)) for role, text in said)
+
+    async def read(backend: TextEngine, *said: tuple[Role, str]) -> tuple[int, str]:
+        events = await collect(backend.run(ask(messages=turns(*said), max_tokens=8, ignore_eos=True)))
+        assert isinstance(events[0], Started)
+        assert ("system" in events[0].digests) is (backend is engine)
+        return events[0].prompt_tokens, text_of(events)
+
+    async def main() -> None:
+        plain.start()
+        user = (Role.USER, "hello there")
+        assert await read(engine, user) == await read(plain, (Role.SYSTEM, "Be brief."), user)
+        assert await read(engine, user) != await read(plain, user)
+        for role in (Role.SYSTEM, Role.DEVELOPER):
+            assert await read(engine, (role, "Ramble."), user) == await read(plain, (role, "Ramble."), user)
+        await plain.close()
 
     run(engine, main)
 
