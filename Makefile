@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DONE := $(VENV)/.done
 MODEL ?= smollm2-135m-instruct
 PEERS := .peers
+JOBS ?= 2
 export PIP_REQUIRE_VIRTUALENV = 1
 
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
@@ -70,9 +71,14 @@ $(DONE)/native: $(DONE)/serve $(NATIVE)
 pull: $(DONE)/native
 	$(BIN)/headrace pull $(MODEL)
 
-bench-peers: $(DONE)/native pull  ## install the engines we measure beside, in .peers/
-	$(PYTHON) -m venv $(PEERS)/llama
-	$(PEERS)/llama/bin/python -m pip install --quiet --no-binary llama-cpp-python llama-cpp-python==0.3.36 numpy
+bench-peers: $(PEERS)/llama.cpp/.done  ## install the engine we measure beside, built for this CPU, in .peers/
+
+# About five minutes on two cores. The stamp is the last thing written, so an interrupted build is taken up again.
+$(PEERS)/llama.cpp/.done:
+	$(PYTHON) -m venv $(PEERS)/llama.cpp
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PEERS)/llama.cpp/bin/python -m pip install --quiet --no-binary llama-cpp-python \
+	  llama-cpp-python==0.3.36 numpy
+	@touch $@
 
 oracle-env:  ## install the reference implementation (torch, transformers) in .peers/oracle, to record test vectors
 	$(PYTHON) -m venv $(PEERS)/oracle
