@@ -94,5 +94,5 @@ lock:  ## write requirements/*.txt anew from pyproject.toml (Linux x86-64, Pytho
 size: | $(BIN)/python  ## megabytes of wheels that serving downloads
 	$(BIN)/python requirements/size.py requirements/serve.txt
 
-clean:  ## remove what make made here; the state directory with the models stays
+clean:  ## remove what make made here; the measured peers and the state directory with the models stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
