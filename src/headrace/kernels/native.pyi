@@ -110,3 +110,6 @@ def quantize(
     x: NDArray[np.float32], variant: str = ""
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
     """Codes [n, padded], scales and sums [n, padded / 32]. For tests."""
+
+def narrow(x: NDArray[np.float32], variant: str = "") -> NDArray[np.uint16]:
+    """x[n] as fp16 bits, rounded half to even; what fp16 cannot hold becomes +-65504. For tests."""

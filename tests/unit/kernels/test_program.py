@@ -106,7 +106,8 @@ def test_a_step_without_selected_rows_only_fills_the_cache(model: Model, threads
     (sequence,), (same,) = sequences(40), sequences(40)
     silent, loud = Cache(), Cache()
     arguments = silent.arguments([(sequence, 40)])
-    model.program.step(threads, **arguments | {"selected": np.array([], dtype=np.int32)})
+    nothing = {"selected": np.array([], dtype=np.int32), "logits": np.empty((0, VOCAB), dtype=np.float32)}
+    model.program.step(threads, **arguments | nothing)
     run(model, threads, loud, [(same, 40)])
     assert silent.pool.any()
     assert np.array_equal(silent.pool, loud.pool)

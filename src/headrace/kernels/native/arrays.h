@@ -39,7 +39,8 @@ ArrayView<T, kDims> view(const nb::ndarray<Config...>& array, const std::string&
   int64_t expected = 1;
   for (size_t i = kDims; i-- > 0;) {
     result.shape[i] = static_cast<int64_t>(array.shape(i));
-    if (result.shape[i] > 1 && array.stride(i) != expected) {
+    // Strides of an array without elements, or along an axis of one, mean nothing.
+    if (array.size() > 0 && result.shape[i] > 1 && array.stride(i) != expected) {
       throw std::invalid_argument(name + ": is not C-contiguous; use numpy.ascontiguousarray");
     }
     expected *= result.shape[i];

@@ -28,6 +28,13 @@ struct V256 {
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
+  static void store_halves(uint16_t* p, F x) {
+    const __m256i magnitude = _mm256_min_epi32(_mm256_castps_si256(abs(x)), _mm256_castps_si256(set(kLargestHalf)));
+    const F clamped = _mm256_or_ps(_mm256_and_ps(set(-0.0f), x), _mm256_castsi256_ps(magnitude));
+    const __m128i halves = _mm256_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
+  }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
@@ -154,8 +161,13 @@ struct Avx2 {
   static constexpr bool kShiftsCodes = false;
 };
 
-constexpr Kernels kAvx2{
-    "avx2", linear_range<Avx2>, gated_range<Avx2>, attention_range<V256>, quantize_row<V256>, rms_norm_row<V256>};
+constexpr Kernels kAvx2{"avx2",
+                        linear_range<Avx2>,
+                        gated_range<Avx2>,
+                        attention_range<V256>,
+                        quantize_row<V256>,
+                        rms_norm_row<V256>,
+                        narrow_row<V256>};
 
 }  // namespace
 

@@ -34,6 +34,13 @@ struct V512 {
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
+  static void store_halves(uint16_t* p, F x) {
+    const __m512i magnitude = _mm512_min_epi32(_mm512_castps_si512(abs(x)), _mm512_castps_si512(set(kLargestHalf)));
+    const F clamped = _mm512_or_ps(_mm512_and_ps(set(-0.0f), x), _mm512_castsi512_ps(magnitude));
+    const __m256i halves = _mm512_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+  }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -141,7 +148,7 @@ struct Avx512 {
 };
 
 constexpr Kernels kAvx512{"avx512",           linear_range<Avx512>, gated_range<Avx512>, attention_range<V512>,
-                          quantize_row<V512>, rms_norm_row<V512>};
+                          quantize_row<V512>, rms_norm_row<V512>,   narrow_row<V512>};
 
 }  // namespace
 

@@ -11,6 +11,7 @@
 
 #include "bandwidth.h"
 #include "bind_types.h"
+#include "cpu.h"
 
 namespace headrace {
 namespace {
@@ -36,23 +37,10 @@ std::vector<std::string> variants() {
   return names;
 }
 
-std::map<std::string, bool> cpu_features() {
-#if defined(__x86_64__)
-  return {
-      {"avx2", __builtin_cpu_supports("avx2") != 0},         {"fma", __builtin_cpu_supports("fma") != 0},
-      {"f16c", __builtin_cpu_supports("f16c") != 0},         {"avx512f", __builtin_cpu_supports("avx512f") != 0},
-      {"avx512bw", __builtin_cpu_supports("avx512bw") != 0}, {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
-      {"avx512dq", __builtin_cpu_supports("avx512dq") != 0}, {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0},
-      {"avxvnni", __builtin_cpu_supports("avxvnni") != 0}};
-#elif defined(__aarch64__)
-#if defined(__ARM_FEATURE_DOTPROD)
-  return {{"neon", true}, {"neon_dotprod", true}};
-#else
-  return {{"neon", true}};
-#endif
-#else
-  return {};
-#endif
+std::map<std::string, bool> features() {
+  std::map<std::string, bool> found;
+  for (const CpuFeature& feature : cpu_features()) found.emplace(feature.name, feature.is_there);
+  return found;
 }
 
 }  // namespace
@@ -92,7 +80,7 @@ Matrix::Matrix(AnyArray tiles, int64_t num_rows, int64_t num_cols, int bits, boo
 NB_MODULE(native, module) {
   using namespace headrace;
   chosen_kernels = choose_kernels();
-  module.def("cpu_features", &cpu_features);
+  module.def("cpu_features", &features);
   module.def("variants", &variants);
   module.def("variant", [] { return std::string(current_kernels().name); });
   nb::class_<Threads>(module, "Threads")

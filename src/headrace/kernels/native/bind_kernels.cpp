@@ -206,6 +206,15 @@ std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(cons
           to_numpy<float, 2>(std::move(sums), {num_rows, groups})};
 }
 
+nb::ndarray<nb::numpy, uint16_t> narrow(const AnyArray& x_array, const std::string& variant) {
+  const auto x = view<const float, 1>(x_array, "x");
+  const auto count = static_cast<size_t>(row_count(x.shape[0], "x"));
+  const Kernels& kernels = named_kernels(variant);
+  std::unique_ptr<uint16_t[]> halves(new uint16_t[count]());
+  kernels.narrow(x.data, static_cast<int32_t>(count), halves.get());
+  return to_numpy<uint16_t, 1>(std::move(halves), {count});
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& module) {
@@ -215,6 +224,7 @@ void bind_kernels(nb::module_& module) {
              nb::arg("scale"), nb::arg("mode") = 0, nb::arg("window") = 0, nb::arg("softcap") = 0.0F,
              nb::arg("variant") = "");
   module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
+  module.def("narrow", &narrow, nb::arg("x"), nb::arg("variant") = "");
 }
 
 }  // namespace headrace

@@ -1,33 +1,25 @@
 // Which kernel variant runs: asks the CPU once, honours a forced name. Knows no arithmetic.
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
+#include "cpu.h"
 #include "kernels.h"
 #include "variants.h"
 
 namespace headrace {
 namespace {
 
-#if defined(__x86_64__)
-bool cpu_has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-
-bool cpu_has_avx512() {
-  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vnni");
-}
-#else
-bool cpu_has_avx2() { return false; }
-bool cpu_has_avx512() { return false; }
-#endif
+bool has_all(std::initializer_list<const char*> features) { return std::ranges::all_of(features, cpu_has); }
 
 }  // namespace
 
-const Kernels* avx2_kernels() { return cpu_has_avx2() ? avx2_variant() : nullptr; }
+const Kernels* avx2_kernels() { return has_all({"avx2", "fma", "f16c"}) ? avx2_variant() : nullptr; }
 
-const Kernels* avx512_kernels() { return cpu_has_avx512() ? avx512_variant() : nullptr; }
+const Kernels* avx512_kernels() {
+  const bool runs = avx2_kernels() != nullptr && has_all({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"});
+  return runs ? avx512_variant() : nullptr;
+}
 
 const Kernels* best_kernels(const char* forced) {
   for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), portable_kernels()}) {

@@ -109,6 +109,8 @@ struct Kernels {
   void (*quantize)(const float* x, int32_t width, const Q8View& out);
   // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.
   void (*rms_norm)(const float* x, const float* weight, int32_t width, float eps, float* y);
+  // halves[i] = float_to_half(x[i]), bit for bit.
+  void (*narrow)(const float* x, int32_t count, uint16_t* halves);
 };
 
 // Scratch that one thread needs for attention() with up to `max_rows` = num_tokens * heads_per_kv query rows.

@@ -274,7 +274,11 @@ void rms_norm(const float* x, const float* weight, int32_t width, float eps, flo
   for (int32_t i = 0; i < width; ++i) y[i] = x[i] * inverse * weight[i];
 }
 
-constexpr Kernels kPortable{"portable", linear, gated, attention, quantize, rms_norm};
+void narrow(const float* x, int32_t count, uint16_t* halves) {
+  for (int32_t i = 0; i < count; ++i) halves[i] = float_to_half(x[i]);
+}
+
+constexpr Kernels kPortable{"portable", linear, gated, attention, quantize, rms_norm, narrow};
 
 }  // namespace
 

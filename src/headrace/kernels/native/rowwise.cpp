@@ -91,6 +91,17 @@ void rope(const Op& op, const RowContext& context, int32_t row) {
   }
 }
 
+// One token's key of one head, spread over the page's [head_dim][32].
+void store_key(const Kernels& kernels, const float* key, int32_t head_dim, uint16_t* slot) {
+  constexpr int32_t kPiece = 64;
+  uint16_t halves[kPiece];
+  for (int32_t begin = 0; begin < head_dim; begin += kPiece) {
+    const int32_t count = std::min(kPiece, head_dim - begin);
+    kernels.narrow(key + begin, count, halves);
+    for (int32_t i = 0; i < count; ++i) slot[(begin + i) * kPageTokens] = halves[i];
+  }
+}
+
 void store_kv(const Op& op, const RowContext& context, int32_t row) {
   const CacheShape& cache = context.plan.cache;
   const Batch& batch = context.batch;
@@ -104,8 +115,8 @@ void store_kv(const Op& op, const RowContext& context, int32_t row) {
     uint16_t* values = keys + plane + static_cast<int64_t>(slot) * cache.head_dim;
     const float* key = x + op.k_offset + static_cast<int64_t>(h) * cache.head_dim;
     const float* value = x + op.v_offset + static_cast<int64_t>(h) * cache.head_dim;
-    for (int32_t d = 0; d < cache.head_dim; ++d) keys[d * kPageTokens + slot] = float_to_half(key[d]);
-    for (int32_t d = 0; d < cache.head_dim; ++d) values[d] = float_to_half(value[d]);
+    store_key(context.kernels, key, cache.head_dim, keys + slot);
+    context.kernels.narrow(value, cache.head_dim, values);
   }
 }
 

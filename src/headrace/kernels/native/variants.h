@@ -16,4 +16,7 @@ inline constexpr int kAttentionRows = 64;
 // Below this largest magnitude a group is stored as zeros: 127 / amax would overflow.
 inline constexpr float kSmallestMagnitude = 0x1p-118f;
 
+// What fp16 numbers are clamped to.
+inline constexpr float kLargestHalf = 65504.0f;
+
 }  // namespace headrace

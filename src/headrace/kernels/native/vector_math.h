@@ -120,5 +120,12 @@ void rms_norm_row(const float* x, const float* weight, int32_t width, float eps,
   for (; i < width; ++i) y[i] = x[i] * inverse * weight[i];
 }
 
+template <class V>
+void narrow_row(const float* x, int32_t count, uint16_t* halves) {
+  int32_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) V::store_halves(halves + i, V::load(x + i));
+  for (; i < count; ++i) halves[i] = float_to_half(x[i]);
+}
+
 }  // namespace
 }  // namespace headrace
