@@ -293,3 +293,34 @@ def test_tokens_are_not_held_back_by_the_kernel() -> None:
             await reader.read()
 
     run(main())
+
+
+def test_a_client_that_sends_two_requests_at_once_and_vanishes_leaves_nothing_behind() -> None:
+    pause = Pause()
+
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        def script(request: Request) -> Iterator[Step]:
+            try:
+                yield started(request)
+                yield TextDelta(0, "a", 1)
+                yield pause
+                yield TextDelta(0, "b", 1)
+                yield Pause()
+            finally:
+                closed.set()
+
+        backend = ScriptedBackend(script)
+        async with listening(make_app(backend, ServerConfig(port=0, drain_s=0))) as (_, port):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            body = chat(stream=True)
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write((head.encode() + body) * 2)
+            await pause.reached.wait()
+            writer.transport.abort()
+            pause.go.set()
+            await closed.wait()
+        assert (backend.num_open, len(backend.requests)) == (0, 1)
+
+    run(main())

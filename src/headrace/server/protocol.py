@@ -12,10 +12,11 @@ A body that is still wanted is bounded by `exchange.py`; a stream that nobody re
 
 import asyncio
 import socket
+from collections import deque
 from http import HTTPStatus
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from headrace.api.errors import encode_error
 from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
@@ -36,6 +37,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_in_headers = True
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
+        # Pipelined requests wait here behind the one that is being answered.
+        self._unanswered: deque[RequestResponseCycle] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many; give the client its time for the headers."""
@@ -51,6 +54,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_closed = True
         self._stop_timer()
         super().connection_lost(exc)
+        # uvicorn tells only the latest request, which with pipelining is not the one that is being answered.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Count, then parse."""
@@ -84,6 +91,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_in_headers = False
         self._num_bytes = 0
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
         # The request's task starts in the loop's next turn and sees this.
         self.scope["extensions"] = {"headrace.abort": {"call": self._abort}}
 
@@ -96,6 +104,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A response that came before its request was all here gives the rest a bounded time."""
+        self._unanswered.popleft()
         super().on_response_complete()
         if not self._is_in_headers and not self._is_closed:
             self._start_timer(LINGER_S, self._abort)
