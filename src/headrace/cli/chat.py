@@ -31,6 +31,8 @@ HELP = """\
 Ctrl-C stops an answer and keeps what was said."""
 
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+# \x01 and \x02 enclose what takes no room on the screen, or readline would put the cursor of a long line elsewhere.
+_PROMPT = f"\x01{_BOLD}\x02> \x01{_PLAIN}\x02"
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class Chat:
 
     def run(self) -> None:
         """Until the person leaves."""
-        prompt = f"{_BOLD}> {_PLAIN}" if self._terminal.is_pretty else ""
+        prompt = _PROMPT if self._terminal.is_pretty else ""
         with asyncio.Runner() as runner:
             while True:
                 try:

@@ -14,9 +14,9 @@ from headrace.cli.config import Settings, compose
 from headrace.core.errors import NotFound
 from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
 from headrace.kernels import native
-from headrace.models.load import open_checkpoint
+from headrace.models.load import damaged_matrices, open_checkpoint
 from headrace.models.registry import architecture_for
-from headrace.models.store import resolve
+from headrace.models.store import Layout, resolve
 
 _MEBIBYTE = 1 << 20
 
@@ -80,7 +80,17 @@ def examine_model(settings: Settings) -> dict[str, Any] | None:
         "kv_bytes_per_token": per_token,
         "context": plan.max_positions,
         "kv_bytes_for_context": per_token * plan.max_positions,
+        "packed": _examine_packed(path, settings),
     }
+
+
+def _examine_packed(path: Path, settings: Settings) -> str:
+    damaged = damaged_matrices(path, Layout(settings.home).packed)
+    if damaged is None:
+        return "not yet; the next start packs the weights"
+    if damaged:
+        return f"bytes of {', '.join(damaged)} had changed on disk; discarded, the next start packs the weights again"
+    return "as they were written"
 
 
 def _fits(machine: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
@@ -108,6 +118,7 @@ def _model_lines(settings: Settings, model: Mapping[str, Any] | None) -> list[st
         f"{model['name']} ({model['architecture']})",
         f"  file        {model['path']}",
         f"  weights     {model['weights_bytes'] / _MEBIBYTE:.0f} MiB as stored",
+        f"  packed      {model['packed']}",
         f"  keys/values {model['kv_bytes_per_token'] / 1024:.1f} KiB a token, "
         f"{model['kv_bytes_for_context'] / _MEBIBYTE:.0f} MiB for its context of {model['context']} tokens",
         f"  {verdict}; `serve` gives keys and values up to 1/{DEFAULT_KV_SHARE} of memory unless --kv-memory says more",

@@ -124,8 +124,9 @@ def chat(
     *,
     system: System = None,
     max_tokens: MaxTokens = 1024,
-    temperature: Temperature = 0.7,
-    top_p: TopP = 0.95,
+    # Small models wander at higher ones.
+    temperature: Temperature = 0.2,
+    top_p: TopP = 0.9,
     top_k: TopK = 0,
     min_p: MinP = 0.0,
     seed: Seed = None,

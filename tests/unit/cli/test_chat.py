@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
 
@@ -88,6 +89,17 @@ def test_commands_change_the_conversation_and_are_not_sent() -> None:
     assert texts(backend.requests[1]) == ["system: Be kind", "user: again"]
     assert len(backend.requests) == 2
     assert "no command /nonsense" in shown and "/clear " in shown and "user: again" in shown
+
+
+def test_the_prompts_colours_are_marked_as_taking_no_room_so_that_long_lines_can_be_edited() -> None:
+    prompts = []
+
+    def read(prompt: str) -> str:
+        prompts.append(prompt)
+        raise EOFError
+
+    Chat(Parrot(), "m", Terminal(read, io.StringIO(), is_pretty=True), Conversation(), Sampling(), Limits()).run()
+    assert re.sub("\x01[^\x02]*\x02", "", prompts[0]) == "> "
 
 
 def test_empty_lines_are_ignored_and_ctrl_c_at_the_prompt_says_how_to_leave() -> None:
