@@ -27,10 +27,12 @@ from headrace.models.packed import (
     Pack,
     PackedMatrix,
     PackedVector,
+    PackError,
     PackKey,
     discard,
     open_or_build,
     packed_matrix,
+    read_pack,
 )
 from headrace.models.registry import architecture_for
 from headrace.models.safetensors import SafetensorsFolder, read_json
@@ -105,6 +107,27 @@ def open_checkpoint(path: Path, hasher: Hasher = sha256_of) -> Checkpoint:
     if path.is_dir() or path.suffix == ".safetensors":
         return SafetensorsFolder(path, hasher)
     return GgufFile(path, hasher)
+
+
+def damaged_matrices(path: Path, cache_dir: Path) -> list[str] | None:
+    """Discard a model's packed weights if bytes of them have changed on disk, so that the next start packs them again.
+
+    Returns the matrices concerned; None if there is no pack, or one that the next start replaces anyway. Reads the
+    whole pack. Raises ModelFileError as `load_model` does.
+    """
+    if not cache_dir.is_dir():
+        return None
+    checkpoint = open_checkpoint(path, DigestMemory(cache_dir))
+    architecture = architecture_for(checkpoint)
+    plan = architecture.record(architecture.read_config(checkpoint, None))
+    key = PackKey(checkpoint.digest(), fingerprint(plan))
+    try:
+        damaged = read_pack(cache_dir / key.file_name, key).verify()
+    except (OSError, PackError):
+        return None
+    if damaged:
+        discard(cache_dir, key)
+    return damaged
 
 
 def fingerprint(plan: Plan) -> str:

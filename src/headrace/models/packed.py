@@ -8,9 +8,10 @@ warning. Knows nothing of where weights come from (`load`) nor what tiles mean (
     index      JSON: the key, and name, form, offset and CRC-32 of every blob
 
 A file is written beside its final name and renamed when it is complete and on disk, so readers never see half of one,
-and concurrent starts each write their own; the last rename wins and all of them hold the same bytes. Opening checks:
+and concurrent starts each write their own; the last rename wins and all of them hold the same bytes. A new file
+replaces those that other versions made of the same source. Opening checks:
 the index, that every blob lies inside the file and has the size its form asks for, and the CRC of vectors and extras.
-Matrices are checked by `Pack.verify`, because reading them all would undo the point of mapping them.
+Matrices are checked by `Pack.verify` (`headrace doctor`), because reading them all would undo the point of mapping.
 """
 
 import contextlib
@@ -202,6 +203,7 @@ def open_or_build(folder: Path | None, key: PackKey, build: Callable[[], Iterabl
         _remove_orphans(folder)
         _write_pack(path, key, build())
         pack_on_disk = read_pack(path, key)
+        _remove_replaced(path)
     except (OSError, PackError) as error:
         _log.warning("packed weights %s: cannot be stored (%s); kept in memory, so the next start is slow", path, error)
         return _in_memory(build())
@@ -344,6 +346,15 @@ def _remove_orphans(folder: Path) -> None:
         with contextlib.suppress(OSError), partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()
+
+
+def _remove_replaced(path: Path) -> None:
+    """Delete packs of the same source that another version wrote; who has one mapped keeps what it mapped."""
+    source = path.name.partition("-")[0]
+    for other in path.parent.glob(f"{source}-*.pack"):
+        if other != path:
+            with contextlib.suppress(OSError):
+                other.unlink()
 
 
 def _partials(folder: Path) -> Iterator[Path]:

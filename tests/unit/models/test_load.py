@@ -18,7 +18,15 @@ from headrace.kernels.plan import MatrixSpec, VectorSpec
 from headrace.models import gguf as gguf_reader
 from headrace.models import llama
 from headrace.models.gguf import GgufFile
-from headrace.models.load import bind, fingerprint, load_model, open_checkpoint, read_matrix, read_vector
+from headrace.models.load import (
+    bind,
+    damaged_matrices,
+    fingerprint,
+    load_model,
+    open_checkpoint,
+    read_matrix,
+    read_vector,
+)
 from headrace.models.packed import Extra, PackKey, open_or_build, packed_matrix
 from headrace.models.registry import architecture_for
 from headrace.models.safetensors import SafetensorsFolder
@@ -123,6 +131,23 @@ def test_another_plan_has_another_fingerprint(tiny: Path) -> None:
     first, *rest = plan.matrices
     other = replace(plan, matrices=(replace(first, layout="interleave"), *rest))
     assert fingerprint(plan) == fingerprint(load_model(tiny).plan) != fingerprint(other)
+
+
+def test_weights_that_changed_on_disk_are_found_and_packed_again(tiny: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert damaged_matrices(tiny, cache) is None
+    assert not cache.exists()
+    load_model(tiny, cache_dir=cache)
+    assert damaged_matrices(tiny, cache) == []
+    (pack,) = cache.glob("*.pack")
+    data = bytearray(pack.read_bytes())
+    # The matrices lie behind the tokenizer and the vectors and before the index.
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    (name,) = damaged_matrices(tiny, cache) or []
+    assert name
+    assert damaged_matrices(tiny, cache) is None
+    assert not load_model(tiny, cache_dir=cache).is_from_cache
 
 
 def test_a_pack_whose_tokenizer_is_of_another_version_is_built_again(tiny: Path, tmp_path: Path) -> None:

@@ -98,11 +98,11 @@ def test_a_matrix_of_many_rows_is_packed_like_one_of_few(monkeypatch: pytest.Mon
         assert np.array_equal(packed.tiles_of(matrix), pack(matrix))
 
 
-def test_another_source_or_plan_gets_a_file_of_its_own(tmp_path: Path) -> None:
+def test_another_source_gets_a_file_of_its_own(tmp_path: Path) -> None:
     builder = Builder()
-    for key in (KEY, PackKey("sha256:" + "00" * 32, KEY.plan), PackKey(KEY.digest, "00" * 32)):
+    for key in (KEY, PackKey("sha256:" + "00" * 32, KEY.plan)):
         open_or_build(tmp_path, key, builder)
-    assert (builder.calls, len(list(tmp_path.iterdir()))) == (3, 3)
+    assert (builder.calls, len(list(tmp_path.iterdir()))) == (2, 2)
 
 
 def at(offset: int, value: bytes) -> Callable[[bytes], bytes]:
@@ -151,6 +151,17 @@ def test_a_pack_of_another_source_under_this_name_is_stale(tmp_path: Path) -> No
     assert other.file_name == KEY.file_name
     with pytest.raises(PackError, match="belongs to"):
         read_pack(tmp_path / KEY.file_name, other)
+
+
+def test_a_new_pack_replaces_those_of_another_plan_or_format_of_the_same_source(tmp_path: Path) -> None:
+    open_or_build(tmp_path, PackKey(KEY.digest, "ef" * 32), Builder())
+    older_format = tmp_path / KEY.file_name.replace(f".v{packed.FORMAT}.", ".v0.")
+    older_format.write_bytes(b"")
+    other_source = PackKey("sha256:" + "12" * 32, KEY.plan)
+    open_or_build(tmp_path, other_source, Builder())
+    assert len(list(tmp_path.glob("*.pack"))) == 3
+    open_or_build(tmp_path, KEY, Builder())
+    assert {path.name for path in tmp_path.glob("*.pack")} == {KEY.file_name, other_source.file_name}
 
 
 def test_verify_names_the_matrix_whose_bytes_changed(tmp_path: Path) -> None:
