@@ -372,14 +372,26 @@ class Engine:
     def _fail_everything(self) -> None:
         with self._lock:
             self._accepting = False
-        self._read_inbox()
-        for lane in self._lanes.values():
-            for sequence in [*lane.scheduler.running, *lane.scheduler.waiting]:
+        try:
+            self._read_inbox()
+            held = [
+                (lane, sequence)
+                for lane in self._lanes.values()
+                for sequence in [*lane.scheduler.running, *lane.scheduler.waiting]
+            ]
+            # Everybody is told before anything is freed: after a defect, freeing may fail too.
+            for _, sequence in held:
                 ticket: Any = sequence.owner
-                self._fail(ticket, Unavailable("The server stopped before the answer was complete; try again."))
-            lane.publish()
-        self._hand_over()
-        self._idle.set()
+                self._end(ticket, Unavailable("The server stopped before the answer was complete; try again."))
+            self._hand_over()
+            for lane, sequence in held:
+                lane.scheduler.remove(sequence)
+            for lane in self._lanes.values():
+                lane.publish()
+        except Exception:
+            _log.exception("What the stopped engine's requests held cannot be freed.")
+        finally:
+            self._idle.set()
 
     def _count_fault(self, lane: _Lane) -> None:
         if (metrics := lane.model.metrics) is not None:

@@ -359,6 +359,24 @@ def test_a_broken_invariant_stops_the_engine_and_fails_everybody(caplog: pytest.
     assert "defect" in caplog.text
 
 
+def test_everybody_hears_of_a_defect_even_if_freeing_pages_is_what_broke(caplog: pytest.LogCaptureFixture) -> None:
+    engine = make()
+    scheduler = engine._lanes["toy"].scheduler
+    scheduler.schedule = lambda: 1 / 0  # type: ignore[method-assign, return-value, assignment]
+    scheduler.remove = lambda sequence: 1 / 0  # type: ignore[method-assign, return-value, assignment]
+    engine.start()
+
+    async def main() -> None:
+        readers = [Reader(engine, work([1])), Reader(engine, work([2]))]
+        for reader in readers:
+            await asyncio.wait_for(reader.end(), BOUND_S)
+            assert isinstance(reader.error, Unavailable)
+
+    asyncio.run(main())
+    engine.close()
+    assert "cannot be freed" in caplog.text
+
+
 def test_the_switch_interval_is_set_while_the_engine_runs_and_put_back() -> None:
     before = sys.getswitchinterval()
     engine = make(switch_interval_s=0.0005)
