@@ -285,7 +285,7 @@ def _field_error(sentence: str, data: bytes, body: type[SharedBody]) -> InvalidR
         wanted = " or ".join(_KINDS.get(kind, kind) for kind in expected["wanted"].split(" | "))
         got = _value_at(data, path) or _KINDS.get(expected["got"], expected["got"])
         return InvalidRequest(f"{where}: {got} given, but {wanted} is needed.", param=path or None, code="invalid_type")
-    return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}.", param=path or None)
+    return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}; correct it.", param=path or None)
 
 
 def _unknown_field(name: str, prefix: str, body: type[SharedBody]) -> InvalidRequest:

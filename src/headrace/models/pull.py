@@ -136,19 +136,31 @@ def _install(plan: _Plan, remotes: list[Remote], layout: Layout, fetcher: Fetche
         else:
             download.rename(staging / remote.name)
     done = _describe(plan, staging, progress)
-    if plan.sha256 is not None and done.sha256 != plan.sha256:
+    if (refusal := _refusal(plan, done)) is not None:
         shutil.rmtree(staging)
         _discard(downloads)
-        raise ModelFileError(
-            f"{plan.name}: the model file has SHA-256 {done.sha256} instead of {plan.sha256}; nothing was installed. "
-            "The source does not hold what the catalog (or --sha256) promises; do not trust it."
-        )
+        raise ModelFileError(refusal)
     folder = layout.models / plan.name
     if folder.exists():
         shutil.rmtree(folder)  # known to be damaged: see _installed
     staging.rename(folder)
     _discard(downloads)
     return replace(done, path=folder / done.path.name if done.path.is_file() or single else folder)
+
+
+def _refusal(plan: _Plan, done: Installed) -> str | None:
+    """Why what has come must not be installed, if it must not."""
+    if plan.sha256 is not None and done.sha256 != plan.sha256:
+        return (
+            f"{plan.name}: the model file has SHA-256 {done.sha256} instead of {plan.sha256}; nothing was installed. "
+            "The source does not hold what the catalog (or --sha256) promises; do not trust it."
+        )
+    if done.path.suffix == ".gguf":
+        with done.path.open("rb") as file:
+            magic = file.read(4)
+        if magic != b"GGUF":  # often the page of a login or of an error
+            return f"{plan.source} starts with {magic!r} instead of b'GGUF'; nothing was installed. Check the source."
+    return None
 
 
 def _discard(downloads: list[Path]) -> None:

