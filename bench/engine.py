@@ -284,17 +284,24 @@ def main() -> None:
     ours = Ours(model, options.threads)
     with ExitStack() as stack:
         stack.callback(ours.close)
-        peers = []
+        peers: list[LlamaCpp] = []
+        builds: dict[str, str] = {}
         for name in options.peer:
             for flash in (False, True):
                 process = stack.enter_context(PeerProcess(name, "llama_cpp_worker.py"))
                 opened = process(
                     "open", model=str(path), threads=options.threads, flash=flash, context=8192, sequences=max(STREAMS)
                 )
+                builds[name] = opened["build"]
                 peers.append(LlamaCpp(process, f"{opened['version']}, flash {'on' if flash else 'off'}"))
         bench = Bench(options.model, ours, peers, options.repeats)
         rows = measure(bench, path, lambda name: not parts or any(part in name for part in parts))
-    config = {"model": path.name, "threads": options.threads, "kernels": native.variant(), "kv": "fp16 on both sides"}
+    config = {
+        "model": path.name,
+        "threads": options.threads,
+        "kernels": native.variant(),
+        "kv": "fp16 on both sides",
+    } | {f"{name} build": build for name, build in builds.items()}
     publish("engine", config, rows, options.json)
 
 

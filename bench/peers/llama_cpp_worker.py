@@ -1,7 +1,7 @@
 """llama.cpp behind a line protocol, run inside the peer's own environment; knows nothing of Headrace.
 
 Reads one JSON command per line on stdin and answers with one JSON line on stdout:
-{"do": "open", "model": path, "threads": 2, "flash": bool, "context": tokens, "sequences": n} -> {"version": ...}
+{"do": "open", "model": path, "threads": 2, "flash": bool, "context": tokens, "sequences": n} -> {"version", "build"}
 {"do": "prefill", "tokens": [...]}                -> {"seconds": s}
 {"do": "decode", "prompts": [[...]], "new": n}     -> {"seconds": s, "tokens": n, "first": [...]}
 {"do": "nll", "tokens": [...]}                    -> {"nll": [...]} natural log, of tokens[1:]
@@ -10,6 +10,7 @@ Every command starts from an empty cache. Decoding uses llama.cpp's own greedy s
 
 import ctypes
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -105,7 +106,9 @@ def main() -> None:
         action = command.pop("do")
         if action == "open":
             peer = Peer(**command)
-            answer: dict[str, Any] = {"ok": True, "version": f"llama-cpp-python {lib.__version__}"}
+            info = lib.llama_print_system_info().decode()
+            build = " ".join(re.findall(r"(\w+) = 1", info))
+            answer: dict[str, Any] = {"version": f"llama-cpp-python {lib.__version__}", "build": build}
         else:
             assert peer is not None, "open first"
             answer = getattr(peer, action)(**command)
