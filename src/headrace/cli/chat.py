@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from headrace.cli.assembly import open_model
 from headrace.cli.config import compose
-from headrace.cli.generate import Answer, stream
+from headrace.cli.generate import Answer, printable, stream
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError
 from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
@@ -65,9 +65,13 @@ class Terminal:
         self.out.write(text)
         self.out.flush()
 
+    def say(self, text: str) -> None:
+        """Show what the model says, at once."""
+        self.write(printable(text) if self.is_pretty else text)
+
     def note(self, text: str) -> None:
-        """Show a line that is not the model's."""
-        self.write(f"{_DIM}{text}{_PLAIN}\n" if self.is_pretty else f"{text}\n")
+        """Show a line beside the conversation."""
+        self.write(f"{_DIM}{printable(text)}{_PLAIN}\n" if self.is_pretty else f"{text}\n")
 
 
 class Chat:
@@ -141,7 +145,7 @@ class Chat:
         )
         began = time.monotonic()
         try:
-            runner.run(stream(self._backend, request, answer, self._terminal.write))
+            runner.run(stream(self._backend, request, answer, self._terminal.say))
         except KeyboardInterrupt:
             self._terminal.write(" ...")
         except HeadraceError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import json as jsonlib
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from headrace.core.events import ChoiceFinished, Finished, TextDelta, Usage
 from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
 
 Write = Callable[[str], Any]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,11 @@ def as_dict(model: str, answer: Answer) -> dict[str, Any]:
     }
 
 
+def printable(text: str) -> str:
+    """A model's text without control characters, which a terminal would obey; tabs and line ends stay."""
+    return _CONTROL.sub("", text)
+
+
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()

@@ -102,6 +102,22 @@ def test_the_prompts_colours_are_marked_as_taking_no_room_so_that_long_lines_can
     assert re.sub("\x01[^\x02]*\x02", "", prompts[0]) == "> "
 
 
+def test_a_models_text_cannot_steer_the_terminal() -> None:
+    out = io.StringIO()
+    lines = iter(["\x1b]0;owned\x07 a\tb \x9b2J", "/history"])
+
+    def read(_: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    Chat(Parrot(), "m", Terminal(read, out, is_pretty=True), Conversation(), Sampling(), Limits()).run()
+    shown = re.sub("\x1b\\[[012]m", "", out.getvalue())
+    assert "]0;owned" in shown
+    assert not set("\x1b\x07\x9b") & set(shown)
+
+
 def test_empty_lines_are_ignored_and_ctrl_c_at_the_prompt_says_how_to_leave() -> None:
     backend = Parrot()
     assert "Ctrl-D or /exit leaves." in talk(backend, "", "   ", "^C", "hi")
