@@ -222,13 +222,17 @@ class RowSampler {
   void gather_bin(int32_t bin) {
     auto& order = scratch_.order;
     order.clear();
+    // The bin's ends are exact: bins per unit are a power of two.
+    const float highest = -static_cast<float>(bin) / kBinsPerUnit;
+    const float below = bin < kBins ? -static_cast<float>(bin + 1) / kBinsPerUnit : -kInfinity;
     for (int32_t b = 0; b < num_blocks_; ++b) {
-      if (scratch_.block_max[b] < cut_.logit || bin_of(z_of(scratch_.block_max[b])) > bin) continue;
+      if (scratch_.block_max[b] < cut_.logit || !(z_of(scratch_.block_max[b]) > below)) continue;
       float z[kBlock];
       load_z(b, z);
       for (int32_t i = 0; i < block_size(b); ++i) {
+        if (!(z[i] <= highest && z[i] > below)) continue;
         const int32_t index = b * kBlock + i;
-        if (bin_of(z[i]) == bin && cut_.keeps(logits_[index], index)) order.push_back(index);
+        if (cut_.keeps(logits_[index], index)) order.push_back(index);
       }
     }
     std::sort(order.begin(), order.end(), [this](int32_t a, int32_t b) { return comes_first(a, b); });
