@@ -425,7 +425,7 @@ def check_fits(work: Work, context_length: int, num_pages: int) -> None:
         raise ContextTooLong(
             f"The prompt has {prompt} tokens and the model's context {context_length}; "
             f"shorten the prompt to {context_length - 1} tokens at most.",
-            param="messages",
+            param=work.field,
         )
     if total > context_length:
         raise ContextTooLong(

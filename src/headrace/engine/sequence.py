@@ -45,7 +45,8 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
 class Work:
     """What the engine is asked for, in token ids. `max_tokens` per choice; `deadline` is on the engine's clock.
 
-    A larger `priority` goes first. `salt` bounds what may be shared through the prefix tree.
+    A larger `priority` goes first. `salt` bounds what may be shared through the prefix tree. `field` is where
+    the tokens came from, for errors.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Work:
     salt: bytes = b""
     priority: int = 0
     deadline: float = math.inf
+    field: str = "messages"
 
 
 class Sequence:

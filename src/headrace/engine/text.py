@@ -160,7 +160,7 @@ class _Served:
         for position, token in enumerate(tokens):
             if not 0 <= token < size:
                 raise InvalidRequest(
-                    f"tokens[{position}]: {token} is not in [0, {size - 1}], the model's vocabulary.", param="prompt"
+                    f"prompt[{position}]: {token} is not in [0, {size - 1}], the model's vocabulary.", param="prompt"
                 )
         return np.array(tokens, np.int32)
 
@@ -417,6 +417,7 @@ class TextEngine:
             salt=served.salt(request),
             priority=request.principal.priority,
             deadline=math.inf if limits.deadline_s is None else arrived + limits.deadline_s,
+            field="prompt" if request.messages is None else "messages",
         )
 
 

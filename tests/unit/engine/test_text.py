@@ -312,9 +312,9 @@ def test_without_max_tokens_a_small_pool_is_the_limit() -> None:
         ({"temperature": math.nan}, InvalidRequest, "temperature"),
         ({"deadline_s": 0.0}, InvalidRequest, "deadline_s"),
         ({"deadline_s": math.nan}, InvalidRequest, "deadline_s"),
-        ({"prompt": "x" * 512}, ContextTooLong, "messages"),
+        ({"prompt": "x" * 512}, ContextTooLong, "prompt"),
         ({"prompt": "x" * 500, "max_tokens": 13}, ContextTooLong, "max_tokens"),
-        ({"prompt": "x" * 512, "max_tokens": None}, ContextTooLong, "messages"),
+        ({"prompt": "x" * 512, "max_tokens": None}, ContextTooLong, "prompt"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_name(
