@@ -66,7 +66,12 @@ def test_a_path_that_does_not_exist_is_called_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "../etc", "a/../../b", ".partial"])
-def test_a_name_cannot_lead_out_of_the_models_folder(tmp_path: Path, name: str) -> None:
+def test_a_name_cannot_lead_out_of_the_models_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A name is also tried as a path, so the folder that the tests run in must hold no model beside it."""
+    (tmp_path / "a" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "here")
     home = tmp_path / "state"
     (open_home(home).models / ".partial").mkdir()
     (home / "secret.gguf").write_bytes(b"x")
