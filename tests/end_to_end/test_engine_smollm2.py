@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
@@ -112,3 +114,60 @@ def test_preempted_sequences_give_the_same_tokens(model: LoadedModel, threads: n
     bench = Bench(model, threads, num_pages=9)
     assert bench.answers(cases) == cold
     assert bench.num_preempted > 0
+
+
+# (case, step of arrival, salt, step of cancellation if any)
+ARRIVAL = st.tuples(st.integers(0, 7), st.integers(0, 30), st.integers(0, 2), st.one_of(st.none(), st.integers(0, 40)))
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(
+    arrivals=st.lists(ARRIVAL, min_size=4, max_size=12),
+    num_pages=st.integers(7, 24),
+    budget=st.integers(9, 96),
+    max_sequences=st.integers(1, 8),
+    chunk=st.integers(1, 9),
+)
+def test_random_schedules_give_the_same_tokens(  # noqa: PLR0917
+    model: LoadedModel,
+    threads: native.Threads,
+    cold: list[list[int]],
+    arrivals: list[tuple[int, int, int, int | None]],
+    num_pages: int,
+    budget: int,
+    max_sequences: int,
+    chunk: int,
+) -> None:
+    """Arrivals at any step, shared prefixes, cancellations, and a pool so small that somebody must be preempted."""
+    cases = works(model)
+    bench = Bench(model, threads, num_pages, max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
+    scheduler = bench.scheduler
+    coming = sorted(enumerate(arrivals), key=lambda item: item[1][1])
+    sequences: dict[int, Sequence] = {}
+    step = 0
+    while coming or scheduler.running or scheduler.waiting:
+        while coming and coming[0][1][1] <= step:
+            index, (case, _, salt, _) = coming.pop(0)
+            sequences[index] = Sequence(replace(cases[case], salt=bytes([salt])), len(sequences), 0)
+            scheduler.add(sequences[index])
+        for index, sequence in sequences.items():
+            if arrivals[index][3] == step:
+                scheduler.remove(sequence)
+        if scheduler.running or scheduler.waiting:
+            batch = scheduler.schedule()
+            assert sum(batch.counts) <= budget
+            scheduler.complete(batch, bench.runner.run(batch))
+        step += 1
+        assert step < 5000, "a sequence never ends"
+    scheduler.check()
+    assert scheduler.num_available == num_pages
+    for index, sequence in sequences.items():
+        answer = sequence.tokens[sequence.num_prompt : sequence.num_tokens].tolist()
+        expected = cold[arrivals[index][0]]
+        assert answer == (expected if arrivals[index][3] is None else expected[: len(answer)])
