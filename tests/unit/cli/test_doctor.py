@@ -1,0 +1,52 @@
+"""What `headrace doctor` tells: this machine as the compiled module sees it, and what a model would need of it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.gguf_files import write_tiny_llama
+from typer.testing import CliRunner
+
+from headrace.cli.main import app
+from headrace.kernels import native
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("HEADRACE_") and name != "HEADRACE_KERNELS"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+def examine(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["doctor", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_machine_is_described_as_the_kernels_see_it() -> None:
+    machine = json.loads(examine("--json"))["machine"]
+    assert machine["cpu_features"] == sorted(name for name, has in native.cpu_features().items() if has)
+    assert (machine["kernels"], machine["kernels_available"]) == (native.variant(), native.variants())
+    assert machine["read_bandwidth"] > 0 and 1 <= machine["threads"] <= machine["cores"]
+    assert f"{native.variant()} in use" in examine()
+
+
+def test_a_models_needs_are_computed_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_llama(path)
+    model = json.loads(examine(str(path), "--json"))["model"]
+    assert model["architecture"] == "llama" and model["fits"] is True
+    assert model["weights_bytes"] == path.stat().st_size
+    assert model["kv_bytes_for_context"] == model["kv_bytes_per_token"] * model["context"]
+
+
+def test_a_model_that_is_not_installed_is_a_pull_away() -> None:
+    assert "headrace pull smollm2-135m-instruct" in examine()
+
+
+def test_completion_is_a_script_of_the_shell() -> None:
+    result = CliRunner().invoke(app, ["--show-completion", "bash"])
+    assert result.exit_code == 0 and "_HEADRACE_COMPLETE" in result.stdout
