@@ -6,6 +6,7 @@ newer Headrace is refused untouched. Holds records of models only, no model byte
 `models/store.py`'s affair.
 """
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,7 @@ class Database:
         self.path = path
         self._connection = _connect(path)
         try:
-            with self._speaking():
+            with _alone(path), self._speaking():
                 self._prepare(migrations)
         except BaseException:
             self._connection.close()
@@ -136,6 +137,26 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise _sentence(self.path, error) from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time: SQLite does not wait its busy timeout when two switch a new file to WAL at once.
+
+    The lock is a file of its own, because closing a descriptor of the database would drop SQLite's locks on it.
+    """
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be locked ({error.strerror or error}); check the folder's permissions and the disk.",
+            code="database_unavailable",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
