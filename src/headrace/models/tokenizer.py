@@ -189,7 +189,7 @@ def _scored(vocabulary: Vocabulary) -> ScoredMerges:
 
 def _from_library(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_str(vocabulary.library)
+        return tokenizers.Tokenizer.from_str(vocabulary.definition)
     except Exception as error:  # the library raises nothing narrower
         raise ModelFileError(f"tokenizer.json: {error}; fetch the model's tokenizer files again.") from error
 

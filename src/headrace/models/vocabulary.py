@@ -47,7 +47,7 @@ class TokenType(IntEnum):
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens by id with their types, and what the algorithm needs. `library` is a bare tokenizer.json."""
+    """Tokens by id with their types, and what the algorithm needs. `definition` is a bare tokenizer.json."""
 
     format: int = _FORMAT
     algorithm: Algorithm
@@ -56,7 +56,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     pre: str = ""
     merges: list[tuple[str, str]] = []
     scores: list[float] = []
-    library: str = ""
+    definition: str = ""
     byte_level: bool = True
     bos_id: int | None = None
     eos_ids: list[int] = []
@@ -161,7 +161,7 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
         algorithm=Algorithm.LIBRARY,
         tokens=[texts.get(i, "") for i in range(num_tokens)],
         types=bytes(types),
-        library=json.dumps(library, ensure_ascii=False),
+        definition=json.dumps(library, ensure_ascii=False),
         byte_level="ByteLevel" in json.dumps([library.get("pre_tokenizer"), library.get("decoder")]),
         bos_id=ids.get(starts_with_bos, bos_id),
         eos_ids=sorted(ends),
