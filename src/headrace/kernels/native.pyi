@@ -75,6 +75,12 @@ class Program:
             ValueError: an array does not fit the plan or another array; names it, nothing has been written.
             RuntimeError: the program or the threads run a step already, or the threads are closed.
         """
+    def profile(self, is_on: bool) -> None:
+        """Switch timing of stages on, from zero, or off; not while a step runs."""
+
+    def stage_times(self) -> list[tuple[int, int, float]]:
+        """(first op, past-the-last op, seconds since `profile(True)`) of every stage; the last, without ops, is the
+        sampler. Empty unless profiling."""
 
 def sample(
     threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]]

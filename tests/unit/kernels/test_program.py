@@ -113,6 +113,21 @@ def test_a_step_without_selected_rows_only_fills_the_cache(model: Model, threads
     assert np.array_equal(silent.pool, loud.pool)
 
 
+def test_a_profile_covers_every_op_once_and_only_while_it_is_on(model: Model, threads: native.Threads) -> None:
+    assert model.program.stage_times() == []
+    model.program.profile(is_on=True)
+    try:
+        run(model, threads, Cache(), [(sequences(40)[0], 40)])
+        times = model.program.stage_times()
+    finally:
+        model.program.profile(is_on=False)
+    ends = [end for _, end, _ in times]
+    assert [begin for begin, _, _ in times] == [0, *ends[:-1]] and ends[-1] == len(model.plan.ops)
+    assert times[-1][:2] == (len(model.plan.ops), len(model.plan.ops)), "the sampler comes last and has no ops"
+    assert all(seconds > 0 for _, _, seconds in times)
+    assert model.program.stage_times() == []
+
+
 def greedy(count: int) -> dict[str, NDArray[Any]]:
     return {
         "temperature": np.zeros(count, dtype=np.float32),

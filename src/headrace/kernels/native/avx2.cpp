@@ -11,85 +11,10 @@
 #include "paged_attention.h"
 #include "products.h"
 #include "vector_math.h"
+#include "vectors_avx2.h"
 
 namespace headrace {
 namespace {
-
-struct V256 {
-  using F = __m256;
-  static constexpr int kLanes = 8;
-  // Register blocks of attention: rows, vectors of keys, vectors of features (6 x 2 sums of 16 registers).
-  static constexpr int kRowBlock = 6;
-  static constexpr int kScoreVectors = 2;
-  static constexpr int kValueVectors = 2;
-
-  static F zero() { return _mm256_setzero_ps(); }
-  static F set(float x) { return _mm256_set1_ps(x); }
-  static F load(const float* p) { return _mm256_loadu_ps(p); }
-  static F load(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
-  // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
-  static void store_halves(uint16_t* p, F x) {
-    const __m256i magnitude = _mm256_min_epi32(_mm256_castps_si256(abs(x)), _mm256_castps_si256(set(kLargestHalf)));
-    const F clamped = _mm256_or_ps(_mm256_and_ps(set(-0.0f), x), _mm256_castsi256_ps(magnitude));
-    const __m128i halves = _mm256_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
-  }
-  static F add(F a, F b) { return _mm256_add_ps(a, b); }
-  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
-  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
-  static F div(F a, F b) { return _mm256_div_ps(a, b); }
-  static F min(F a, F b) { return _mm256_min_ps(a, b); }
-  static F max(F a, F b) { return _mm256_max_ps(a, b); }
-  static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-  static F minus_product(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
-  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  // For whole n in -126..127.
-  static F times_power_of_two(F a, F n) {
-    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
-  }
-  static F zero_where_less(F value, F x, F limit) { return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), value); }
-  static float first(F a) { return _mm256_cvtss_f32(a); }
-  static float largest(F a) {
-    __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
-    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
-  }
-  static float total(F a) {
-    __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
-  }
-
-  // Minus infinity for key positions outside begin..end.
-  static F only_keys(F scores, int32_t first_key, int32_t begin, int32_t end) {
-    const __m256i key = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first_key));
-    const __m256i is_before = _mm256_cmpgt_epi32(_mm256_set1_epi32(begin), key);
-    const __m256i is_inside = _mm256_andnot_si256(is_before, _mm256_cmpgt_epi32(_mm256_set1_epi32(end), key));
-    return _mm256_blendv_ps(set(kMinusInfinity), scores, _mm256_castsi256_ps(is_inside));
-  }
-
-  // Rounds 32 values times `inverse` to codes, half to even; returns the sum of the codes.
-  static int32_t store_codes(const float* x, F inverse, int8_t* codes) {
-    __m256i v[4];
-    for (int i = 0; i < 4; ++i) v[i] = _mm256_cvtps_epi32(mul(load(x + 8 * i), inverse));
-    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(v[0], v[1]), _mm256_add_epi32(v[2], v[3]));
-    // Packing works on halves of vectors; the permutation puts the groups of four back in order.
-    const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), _mm256_permutevar8x32_epi32(packed, order));
-    __m128i total = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    total = _mm_add_epi32(total, _mm_unpackhi_epi64(total, total));
-    return _mm_cvtsi128_si32(_mm_add_epi32(total, _mm_shuffle_epi32(total, 1)));
-  }
-
-  // from[n], n a multiple of 8, widened to floats; zeros up to `width`.
-  static void widen_padded(const uint16_t* from, int32_t n, float* to, int32_t width) {
-    for (int32_t i = 0; i < width; i += 8) store(to + i, i < n ? load(from + i) : zero());
-  }
-};
 
 constexpr int kQuads = kGroup / 4;
 

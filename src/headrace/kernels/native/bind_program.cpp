@@ -135,6 +135,14 @@ class PythonProgram {
     return room.arrays(num_rows);
   }
 
+  void profile(bool is_on) { program_.profile(is_on); }
+
+  std::vector<std::tuple<size_t, size_t, double>> stage_times() const {
+    std::vector<std::tuple<size_t, size_t, double>> times;
+    for (const Program::StageTime& time : program_.stage_times()) times.push_back({time.begin, time.end, time.seconds});
+    return times;
+  }
+
  private:
   static Plan decode(const std::vector<RawBufferTuple>& buffers, const std::vector<RawOpTuple>& ops,
                      const std::vector<const Matrix*>& matrices, const std::vector<AnyArray>& vectors,
@@ -247,7 +255,9 @@ void bind_program(nb::module_& module) {
            nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("logits"))
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
            nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("logits") = nb::none(),
-           nb::arg("sampling") = nb::none());
+           nb::arg("sampling") = nb::none())
+      .def("profile", &PythonProgram::profile, nb::arg("is_on"))
+      .def("stage_times", &PythonProgram::stage_times);
   module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"));
   module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
              nb::arg("count"));

@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -68,6 +69,27 @@ Cut cut_product(const MatrixView& matrix, int32_t blocks_per_unit, int32_t num_t
   }
   return cut;
 }
+
+// Adds the time since the last lap to the next stage; costs nothing where nobody asked.
+class StageClock {
+ public:
+  explicit StageClock(std::vector<double>& seconds) : seconds_(seconds) {
+    if (!seconds_.empty()) last_ = Clock::now();
+  }
+
+  void lap() {
+    if (seconds_.empty()) return;
+    const Clock::time_point now = Clock::now();
+    seconds_[next_++] += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::vector<double>& seconds_;
+  size_t next_ = 0;
+  Clock::time_point last_;
+};
 
 }  // namespace
 
@@ -214,7 +236,11 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   const Busy busy(is_busy_);
   Threads::Step step(threads);
   prepare(step.count(), batch);
-  for (const Stage& stage : stages_) run_stage(step, stage, batch);
+  StageClock clock(stage_seconds_);
+  for (const Stage& stage : stages_) {
+    run_stage(step, stage, batch);
+    clock.lap();
+  }
   if (batch.num_selected == 0) return;
   const float* logits = storage_.f32(plan_.logits, 0);
   if (results.logits != nullptr) {
@@ -223,6 +249,19 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   if (results.sampling != nullptr) {
     sampler_.run(step, logits, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
   }
+  clock.lap();
+}
+
+void Program::profile(bool is_on) { stage_seconds_.assign(is_on ? stages_.size() + 1 : 0, 0.0); }
+
+std::vector<Program::StageTime> Program::stage_times() const {
+  std::vector<StageTime> times;
+  for (size_t i = 0; i < stage_seconds_.size(); ++i) {
+    const bool is_sampler = i == stages_.size();
+    times.push_back({is_sampler ? plan_.ops.size() : stages_[i].begin, is_sampler ? plan_.ops.size() : stages_[i].end,
+                     stage_seconds_[i]});
+  }
+  return times;
 }
 
 void Program::prepare(int num_threads, const Batch& batch) {

@@ -34,6 +34,15 @@ class Program {
   // program or the threads are busy, std::bad_alloc when the activations do not fit.
   void step(Threads& threads, const Batch& batch, const StepResults& results);
 
+  // Time spent per stage since profiling was switched on; the last entry, without ops, is the sampler.
+  struct StageTime {
+    size_t begin, end;  // ops of the plan
+    double seconds;
+  };
+  // Switches timing on (from zero) or off; not during a step.
+  void profile(bool is_on);
+  std::vector<StageTime> stage_times() const;
+
  private:
   // Ops [begin, end) of the plan.
   struct Stage {
@@ -69,8 +78,9 @@ class Program {
   TokenPlaces places_;
   std::vector<AlignedBytes> scratch_;  // per thread, for rows and for attention
   size_t scratch_floats_;
-  std::vector<Piece> pieces_;  // of the step's attention; the same for every layer with the same operands
-  int32_t pieces_heads_ = 0;   // heads per KV head that `pieces_` was cut for, 0 = none in this step
+  std::vector<Piece> pieces_;          // of the step's attention; the same for every layer with the same operands
+  std::vector<double> stage_seconds_;  // empty unless profiling; one more than there are stages
+  int32_t pieces_heads_ = 0;           // heads per KV head that `pieces_` was cut for, 0 = none in this step
   std::atomic<bool> is_busy_{false};
 };
 
