@@ -18,6 +18,10 @@ def variant() -> str:
 def read_bandwidth(threads: Threads, megabytes: int = 256) -> float:
     """Bytes per second that all threads together read from memory (best of a few passes)."""
 
+def multiply_rate(threads: Threads, variant: str = "") -> float:
+    """Integer operations per second (a multiply-add is two) that a variant's dot products reach with all threads on
+    data in registers; the variant in use if none is named. ValueError for one that cannot run here."""
+
 class Threads:
     """A persistent pool of `count` compute threads, the calling one included; tiles are claimed by an atomic counter;
     waiting spins for `spin_us` microseconds and then parks."""

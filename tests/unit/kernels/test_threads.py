@@ -137,6 +137,22 @@ def test_the_count_includes_the_caller_and_memory_can_be_read() -> None:
     pool.close()
 
 
+@pytest.mark.parametrize("variant", ["", *native.variants()])
+def test_every_variant_can_tell_how_fast_it_multiplies(variant: str) -> None:
+    pool = native.Threads(1)
+    assert native.multiply_rate(pool, variant) > 0.0
+    pool.close()
+
+
+def test_the_rate_of_a_variant_that_cannot_run_here_is_refused() -> None:
+    pool = native.Threads(1)
+    with pytest.raises(ValueError, match="variant: 'abacus'"):
+        native.multiply_rate(pool, "abacus")
+    pool.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        native.multiply_rate(pool)
+
+
 def test_the_variant_in_use_is_one_that_can_run_here() -> None:
     assert native.variant() in native.variants()
     assert native.variants()[-1] == "portable"

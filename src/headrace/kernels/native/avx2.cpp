@@ -86,13 +86,43 @@ struct Avx2 {
   static constexpr bool kShiftsCodes = false;
 };
 
+// As the 4-bit product does it: eight products summed in 16 bits, widened once, a tile of eight rows against two
+// tokens.
+int64_t multiply(int64_t rounds, int32_t* sink) {
+  constexpr int kTokens = 2;
+  __m256i codes[kQuads];
+  for (int j = 0; j < kQuads; ++j) codes[j] = _mm256_set1_epi8(static_cast<char>(j + 1));
+  __m256i x = _mm256_set1_epi8(-3);
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i sums[kTokens] = {};
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (__m256i& sum : sums) {
+      HEADRACE_OPAQUE("+x", x);
+      __m256i even = _mm256_maddubs_epi16(codes[0], x);
+      __m256i odd = _mm256_maddubs_epi16(codes[1], x);
+      for (int j = 2; j < kQuads; j += 2) {
+        even = _mm256_add_epi16(even, _mm256_maddubs_epi16(codes[j], x));
+        odd = _mm256_add_epi16(odd, _mm256_maddubs_epi16(codes[j + 1], x));
+      }
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones));
+    }
+  }
+  alignas(32) int32_t lanes[8];
+  for (const __m256i sum : sums) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sum);
+    for (const int32_t lane : lanes) *sink ^= lane;
+  }
+  return rounds * kTokens * kQuads * 2 * 32;
+}
+
 constexpr Kernels kAvx2{"avx2",
                         linear_range<Avx2>,
                         gated_range<Avx2>,
                         attention_range<V256>,
                         quantize_row<V256>,
                         rms_norm_row<V256>,
-                        narrow_row<V256>};
+                        narrow_row<V256>,
+                        multiply};
 
 }  // namespace
 

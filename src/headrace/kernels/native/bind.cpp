@@ -9,8 +9,8 @@
 #include <limits>
 #include <map>
 
-#include "bandwidth.h"
 #include "bind_types.h"
+#include "ceilings.h"
 #include "cpu.h"
 
 namespace headrace {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind_types.h"
+#include "ceilings.h"
 
 namespace headrace {
 namespace {
@@ -215,6 +216,12 @@ nb::ndarray<nb::numpy, uint16_t> narrow(const AnyArray& x_array, const std::stri
   return to_numpy<uint16_t, 1>(std::move(halves), {count});
 }
 
+double ceiling(Threads& threads, const std::string& variant) {
+  const Kernels& kernels = named_kernels(variant);
+  const nb::gil_scoped_release released;
+  return multiply_rate(threads, kernels);
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& module) {
@@ -224,6 +231,7 @@ void bind_kernels(nb::module_& module) {
              nb::arg("scale"), nb::arg("mode") = 0, nb::arg("window") = 0, nb::arg("softcap") = 0.0F,
              nb::arg("variant") = "");
   module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
+  module.def("multiply_rate", &ceiling, nb::arg("threads"), nb::arg("variant") = "");
   module.def("narrow", &narrow, nb::arg("x"), nb::arg("variant") = "");
 }
 

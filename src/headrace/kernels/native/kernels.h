@@ -111,6 +111,10 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, int32_t width, float eps, float* y);
   // halves[i] = float_to_half(x[i]), bit for bit.
   void (*narrow)(const float* x, int32_t count, uint16_t* halves);
+  // The ceiling of this variant's products: integer multiply-adds as its 4-bit product makes them, on data that never
+  // leaves the registers (portable: the first-level cache). Returns the operations done, two a multiply-add, and adds
+  // to *sink a value that needs them all.
+  int64_t (*multiply)(int64_t rounds, int32_t* sink);
 };
 
 // Scratch that one thread needs for attention() with up to `max_rows` = num_tokens * heads_per_kv query rows.

@@ -278,7 +278,26 @@ void narrow(const float* x, int32_t count, uint16_t* halves) {
   for (int32_t i = 0; i < count; ++i) halves[i] = float_to_half(x[i]);
 }
 
-constexpr Kernels kPortable{"portable", linear, gated, attention, quantize, rms_norm, narrow};
+int64_t multiply(int64_t rounds, int32_t* sink) {
+  int8_t codes[kTileRows][kGroup];
+  int8_t x[kGroup];
+  for (int c = 0; c < kGroup; ++c) x[c] = static_cast<int8_t>(5 * c - 77);
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int c = 0; c < kGroup; ++c) codes[r][c] = static_cast<int8_t>((r + c) & 15);
+  }
+  for (int64_t round = 0; round < rounds; ++round) {
+    const int8_t* quantised = x;
+    HEADRACE_OPAQUE("+r", quantised);
+    for (const auto& row : codes) {
+      int32_t dot = 0;
+      for (int c = 0; c < kGroup; ++c) dot += row[c] * quantised[c];
+      *sink ^= dot;
+    }
+  }
+  return rounds * 2 * kTileRows * kGroup;
+}
+
+constexpr Kernels kPortable{"portable", linear, gated, attention, quantize, rms_norm, narrow, multiply};
 
 }  // namespace
 

@@ -16,6 +16,9 @@ inline constexpr int kAttentionRows = 64;
 // Below this largest magnitude a group is stored as zeros: 127 / amax would overflow.
 inline constexpr float kSmallestMagnitude = 0x1p-118f;
 
+// Makes the compiler forget what it knows of a register, so that a loop over constants is not computed beforehand.
+#define HEADRACE_OPAQUE(constraint, value) __asm__ volatile("" : constraint(value))
+
 // What fp16 numbers are clamped to.
 inline constexpr float kLargestHalf = 65504.0f;
 
