@@ -7,68 +7,17 @@
 #include <stdexcept>
 #include <utility>
 
+#include "product_cut.h"
 #include "rowwise.h"
 
 namespace headrace {
 namespace {
-
-// Activations of one token chunk stay in half of a small second-level cache while weights stream past.
-constexpr int64_t kChunkBytes = 192 * 1024;
-constexpr int32_t kChunkStep = 16;
-
-// A rough price of work in nanoseconds of one thread, good enough to cut it: bytes of weights, and multiply-adds.
-constexpr double kBytesPerNs = 16.0;
-constexpr double kProductsPerNs = 150.0;
-
-// A claim should dwarf its own cost (some 50 ns), and the last one should not keep the others waiting for long.
-constexpr double kSmallestTaskNs = 1000.0;
-constexpr double kLargestTaskNs = 20000.0;
-constexpr int32_t kTasksPerThread = 12;
 
 // Fewer rows than this are done by the caller: a hand-over costs as much as a few rows.
 constexpr int32_t kRowsAlone = 6;
 constexpr int32_t kRowsPerTask = 16;
 
 int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
-
-// How a product is cut: token chunks outside, so that their activations stay near, row units (blocks or pairs) inside.
-struct Cut {
-  int32_t num_tokens, tokens_per_task;
-  int32_t num_units, units_per_task;
-  int32_t unit_chunks;
-
-  int32_t num_tasks() const { return unit_chunks * ceil_div(num_tokens, tokens_per_task); }
-
-  struct Range {
-    int32_t token, num_tokens, unit_begin, unit_end;
-  };
-  Range range(int32_t task) const {
-    const int32_t token = task / unit_chunks * tokens_per_task;
-    const int32_t unit = task % unit_chunks * units_per_task;
-    return {token, std::min(tokens_per_task, num_tokens - token), unit, std::min(unit + units_per_task, num_units)};
-  }
-};
-
-Cut cut_product(const MatrixView& matrix, int32_t blocks_per_unit, int32_t num_tokens, int num_threads) {
-  Cut cut{num_tokens, num_tokens, matrix.row_blocks / blocks_per_unit, 0, 1};
-  const int64_t token_bytes = static_cast<int64_t>(matrix.groups) * (kGroup + 8);
-  const int64_t most_tokens = std::max<int64_t>(kChunkStep, kChunkBytes / token_bytes);
-  const int32_t token_chunks = ceil_div(num_tokens, most_tokens);
-  cut.tokens_per_task = ceil_div(ceil_div(num_tokens, token_chunks), kChunkStep) * kChunkStep;
-  const int32_t tokens = std::min(cut.tokens_per_task, num_tokens);
-  const double unit_ns = blocks_per_unit * static_cast<double>(matrix.groups) *
-                         (matrix.tile_bytes / kBytesPerNs + tokens * (kTileRows * kGroup / kProductsPerNs));
-  const double share = unit_ns * cut.num_units * token_chunks / (num_threads * kTasksPerThread);
-  const double units = std::clamp(share, kSmallestTaskNs, kLargestTaskNs) / unit_ns;
-  cut.units_per_task = std::clamp(static_cast<int32_t>(units + 0.5), 1, cut.num_units);
-  cut.unit_chunks = ceil_div(cut.num_units, cut.units_per_task);
-  // What a task cannot be numbered by, it must be larger by.
-  while (static_cast<int64_t>(cut.unit_chunks) * token_chunks > kMaxTasks) {
-    cut.units_per_task *= 2;
-    cut.unit_chunks = ceil_div(cut.num_units, cut.units_per_task);
-  }
-  return cut;
-}
 
 // Adds the time since the last lap to the next stage; costs nothing where nobody asked.
 class StageClock {
@@ -116,12 +65,12 @@ struct Program::LinearRun {
   const Op& op;
   const Kernels& kernels;
   MatrixView matrix;
-  Cut cut;
+  ProductCut cut;
 
   static void run(const void* self, int32_t task, int) {
     const auto& run = *static_cast<const LinearRun*>(self);
     const Storage& storage = run.program.storage_;
-    const Cut::Range range = run.cut.range(task);
+    const ProductCut::Range range = run.cut.range(task);
     run.kernels.linear({.matrix = run.matrix,
                         .x = storage.q8(run.op.x, range.token),
                         .num_tokens = range.num_tokens,
@@ -139,11 +88,11 @@ struct Program::GatedRun {
   const Op& op;
   const Kernels& kernels;
   MatrixView matrix;
-  Cut cut;
+  ProductCut cut;
 
   static void run(const void* self, int32_t task, int) {
     const auto& run = *static_cast<const GatedRun*>(self);
-    const Cut::Range range = run.cut.range(task);
+    const ProductCut::Range range = run.cut.range(task);
     run.kernels.gated({.matrix = run.matrix,
                        .x = run.program.storage_.q8(run.op.x, range.token),
                        .num_tokens = range.num_tokens,
