@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.request import Sampling
-from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 
 TOY_CACHE = CacheShape(num_layers=1, num_kv_heads=1, head_dim=8)
+TOY_PAGE_BYTES = TOY_CACHE.page_bytes(KvKind.HALF)
 TOY_VOCAB = 97
 
 

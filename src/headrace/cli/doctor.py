@@ -14,6 +14,7 @@ from headrace.cli.config import Settings, compose
 from headrace.core.errors import NotFound
 from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
 from headrace.kernels import native
+from headrace.kernels.plan import PAGE_TOKENS, KvKind
 from headrace.models.load import damaged_matrices, open_checkpoint
 from headrace.models.registry import architecture_for
 from headrace.models.store import Layout, resolve
@@ -71,7 +72,7 @@ def examine_model(settings: Settings) -> dict[str, Any] | None:
     plan = architecture.record(architecture.read_config(checkpoint, settings.context))
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     # The kernels read fp16 keys and values in pages of 32 tokens.
-    per_token = plan.cache.page_bytes // 32
+    per_token = plan.cache.page_bytes(KvKind.HALF) // PAGE_TOKENS
     return {
         "name": settings.model,
         "path": str(path),

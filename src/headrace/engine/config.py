@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+from headrace.kernels.plan import PAGE_TOKENS
 
 MAX_THREADS = 1024
 MAX_BATCH_TOKENS = 65536
@@ -70,16 +70,14 @@ def resolve(config: EngineConfig, hardware: Hardware) -> EngineConfig:
     )
 
 
-def pages_for(kv_memory_bytes: int, shape: CacheShape, max_sequences: int, context_length: int) -> int:
+def pages_for(kv_memory_bytes: int, page_bytes: int, max_sequences: int, context_length: int) -> int:
     """Pages one model gets from its share of the budget: no more than a full house of full contexts could use twice.
 
     Raises ValueError if not even one page fits.
     """
-    pages = kv_memory_bytes // shape.page_bytes
+    pages = kv_memory_bytes // page_bytes
     if pages < 1:
-        raise ValueError(
-            f"kv_memory_bytes: {kv_memory_bytes} holds no page of {shape.page_bytes} bytes; give at least that."
-        )
+        raise ValueError(f"kv_memory_bytes: {kv_memory_bytes} holds no page of {page_bytes} bytes; give at least that.")
     return min(pages, 2 * max_sequences * (-(-context_length // PAGE_TOKENS)), 2**31 - 1)
 
 

@@ -29,7 +29,7 @@ from headrace.engine.mailbox import Mailbox, deliver
 from headrace.engine.runner import Runner, StepProgram
 from headrace.engine.scheduler import Batch, Sampled, Scheduler
 from headrace.engine.sequence import State, Work
-from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 from headrace.observe.metrics import ModelMetrics
 
 _log = logging.getLogger("headrace.engine")
@@ -43,6 +43,7 @@ class EngineModel:
     program: StepProgram
     cache: CacheShape
     context_length: int
+    kv_kind: KvKind = KvKind.HALF
     metrics: ModelMetrics | None = None
 
 
@@ -108,7 +109,7 @@ class _Lane:
 
     def __init__(self, model: EngineModel, config: EngineConfig, num_pages: int, threads: Any) -> None:
         self.model = model
-        self.pool = PagePool.allocate(model.cache, num_pages)
+        self.pool = PagePool.allocate(model.cache, num_pages, model.kv_kind)
         self.scheduler = Scheduler(config, self.pool)
         self.runner = Runner(config, model.program, threads, self.pool)
         self.capacity = min(model.context_length, num_pages * PAGE_TOKENS)
@@ -139,7 +140,7 @@ class Engine:
             model.name: _Lane(
                 model,
                 config,
-                pages_for(share, model.cache, config.max_sequences, model.context_length),
+                pages_for(share, model.cache.page_bytes(model.kv_kind), config.max_sequences, model.context_length),
                 threads,
             )
             for model in models

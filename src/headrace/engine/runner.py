@@ -22,7 +22,7 @@ class StepProgram(Protocol):
     def step(  # noqa: PLR0913 - the native signature
         self,
         threads: Any,
-        pool: NDArray[np.uint16],
+        pool: NDArray[Any],
         tokens: NDArray[np.int32],
         starts: NDArray[np.int32],
         contexts: NDArray[np.int32],

@@ -7,6 +7,7 @@ or requests. `SIGNATURES` is the single table of operands: the recorder, the ref
 Symbols in shapes: N tokens of a ragged batch, R selected rows (those that need logits), D features.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -26,6 +27,18 @@ class BufferKind(IntEnum):
     F32 = 0  # [rows, width] float32
     # codes int8 [rows, width], scales f32 [rows, width/GROUP], sums f32 [rows, width/GROUP] = scale * sum(codes)
     Q8 = 1
+
+
+class KvKind(IntEnum):
+    """Element type of keys and values. A property of the page pool, not of the plan: one plan runs on either."""
+
+    HALF = 0  # fp16
+    INT8 = 1  # 8 bits, one scale per token and head
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name for the pool's element type."""
+        return "uint16" if self is KvKind.HALF else "uint8"
 
 
 class Rows(IntEnum):
@@ -65,7 +78,7 @@ class OpKind(IntEnum):
     QUANTIZE = 2  # out(Q8) = x(F32)
     HEAD_NORM = 3  # in place, per head of head_dim features from `offset`: RMS norm times weight[head_dim]
     ROPE = 4  # in place: rotate heads from `offset` by the row of `table` at the token's position
-    STORE_KV = 5  # write keys and values of this row into the page of the token's position, as fp16
+    STORE_KV = 5  # write keys and values of this row into the page of the token's position, in the pool's kind
     LINEAR = 6  # out = x(Q8) @ matrix^T (+ bias); accumulate=1 adds to out
     GATED = 7  # matrix holds gate and up rows interleaved by 32; out = act(gate) * up; out may be F32 or Q8
     ATTENTION = 8  # out = softmax(scale * q k^T) v over the sequence's pages; out may be F32 or Q8
@@ -142,19 +155,33 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """Geometry of keys and values; the pool is uint16 (fp16 bits) [pages, layers, kv_heads, 2, head_dim * PAGE_TOKENS].
+    """Geometry of keys and values: a pool is [pages, layers, kv_heads, one page of one head].
 
-    Keys of a page are stored feature-major [head_dim, PAGE_TOKENS], values token-major [PAGE_TOKENS, head_dim].
+    HALF, uint16 [2, head_dim * PAGE_TOKENS], fp16 bits: keys feature-major [head_dim, PAGE_TOKENS], then values
+    token-major [PAGE_TOKENS, head_dim].
+    INT8, uint8 [(2 * head_dim + 8) * PAGE_TOKENS]: keys [head_dim / 4, PAGE_TOKENS, 4] as code + 128, values int8
+    [PAGE_TOKENS / 4, head_dim, 4], then float32 scales of the tokens' keys and of their values, PAGE_TOKENS each.
     """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
 
-    @property
-    def page_bytes(self) -> int:
+    def supports(self, kind: KvKind) -> bool:
+        """Whether keys and values can be of this kind; 8 bits need whole groups of features."""
+        return kind is KvKind.HALF or self.head_dim % GROUP == 0
+
+    def pool_shape(self, kind: KvKind, num_pages: int) -> tuple[int, ...]:
+        """Shape of a pool of `num_pages` pages; its element type is `kind.dtype`. ValueError if not supported."""
+        if kind is KvKind.HALF:
+            return (num_pages, self.num_layers, self.num_kv_heads, 2, self.head_dim * PAGE_TOKENS)
+        if not self.supports(kind):
+            raise ValueError(f"head_dim: {self.head_dim} is no multiple of {GROUP}, which 8-bit keys and values need")
+        return (num_pages, self.num_layers, self.num_kv_heads, (2 * self.head_dim + 8) * PAGE_TOKENS)
+
+    def page_bytes(self, kind: KvKind) -> int:
         """Bytes of one page over all layers."""
-        return self.num_layers * self.num_kv_heads * 2 * self.head_dim * PAGE_TOKENS * 2
+        return math.prod(self.pool_shape(kind, 1)) * (2 if kind is KvKind.HALF else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace.engine.config import EngineConfig, Hardware, detect_hardware, pages_for, resolve
-from headrace.kernels.plan import CacheShape
+from headrace.kernels.plan import CacheShape, KvKind
 
 SHAPE = CacheShape(num_layers=2, num_kv_heads=1, head_dim=8)
 
@@ -37,11 +37,11 @@ def test_auto_means_all_cores_and_a_quarter_of_memory() -> None:
 
 
 def test_the_pool_gets_what_the_budget_holds_but_not_more_than_could_be_used() -> None:
-    assert SHAPE.page_bytes == 2048
-    assert pages_for(10 * 2048 + 5, SHAPE, 64, 8192) == 10
-    assert pages_for(10**9, SHAPE, 2, 64) == 8
+    assert SHAPE.page_bytes(KvKind.HALF) == 2048
+    assert pages_for(10 * 2048 + 5, 2048, 64, 8192) == 10
+    assert pages_for(10**9, 2048, 2, 64) == 8
     with pytest.raises(ValueError, match="kv_memory_bytes: 2047"):
-        pages_for(2047, SHAPE, 64, 8192)
+        pages_for(2047, 2048, 64, 8192)
 
 
 def test_hyper_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.doubles import GREEDY, TOY_CACHE, ManualClock, ToyProgram, toy_answer
+from tests.doubles import GREEDY, TOY_CACHE, TOY_PAGE_BYTES, ManualClock, ToyProgram, toy_answer
 
 from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
 from headrace.core.events import FinishReason
@@ -28,7 +28,7 @@ def make(program: ToyProgram | None = None, **options: Any) -> Engine:
     pages = options.pop("pages", PAGES)
     clock = options.pop("clock", ManualClock())
     settings: dict[str, Any] = {"max_batch_tokens": 64, "max_sequences": 4, "prefill_chunk": 32, "checks": True}
-    config = EngineConfig(**(settings | {"kv_memory_bytes": pages * TOY_CACHE.page_bytes} | options))
+    config = EngineConfig(**(settings | {"kv_memory_bytes": pages * TOY_PAGE_BYTES} | options))
     model = EngineModel(
         name="toy",
         program=program or ToyProgram(),

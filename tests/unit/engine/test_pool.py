@@ -5,6 +5,7 @@ import pytest
 from tests.doubles import TOY_CACHE
 
 from headrace.engine.kv.pool import PagePool
+from headrace.kernels.plan import CacheShape, KvKind
 
 
 def test_pages_start_at_zero_with_the_shape_that_kernels_expect() -> None:
@@ -49,3 +50,18 @@ def test_check_finds_a_page_that_is_lost() -> None:
     pool.refs[pool.take()] = 0
     with pytest.raises(AssertionError, match="disagree"):
         pool.check()
+
+
+def test_a_pool_of_8_bits_has_planes_of_codes_and_scales_and_takes_half_the_memory() -> None:
+    shape = CacheShape(num_layers=2, num_kv_heads=3, head_dim=64)
+    pool = PagePool.allocate(shape, 5, KvKind.INT8)
+    assert pool.array.shape == (5, 2, 3, 64 * 64 + 256)
+    assert pool.array.dtype == np.uint8
+    assert pool.array.nbytes == 5 * shape.page_bytes(KvKind.INT8)
+    assert shape.page_bytes(KvKind.INT8) == shape.page_bytes(KvKind.HALF) * 17 // 32
+
+
+def test_8_bits_need_heads_of_whole_groups() -> None:
+    assert not TOY_CACHE.supports(KvKind.INT8)
+    with pytest.raises(ValueError, match="head_dim: 8 is no multiple of 32"):
+        PagePool.allocate(TOY_CACHE, 5, KvKind.INT8)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.doubles import (
     GREEDY,
-    TOY_CACHE,
+    TOY_PAGE_BYTES,
     ManualClock,
     ToyModel,
     ToyProgram,
@@ -61,7 +61,7 @@ def make(
     config = EngineConfig(
         **(
             {"max_batch_tokens": 64, "max_sequences": 4, "prefill_chunk": 32, "checks": True, "threads": 1}
-            | {"kv_memory_bytes": options.pop("pages", 32) * TOY_CACHE.page_bytes}
+            | {"kv_memory_bytes": options.pop("pages", 32) * TOY_PAGE_BYTES}
             | options
         )
     )
@@ -541,7 +541,7 @@ def test_metrics_tell_how_requests_ended() -> None:
 
 
 def test_a_budget_without_room_for_a_page_is_refused_by_name() -> None:
-    config = EngineConfig(threads=1, kv_memory_bytes=TOY_CACHE.page_bytes - 1)
+    config = EngineConfig(threads=1, kv_memory_bytes=TOY_PAGE_BYTES - 1)
     model: Any = ToyModel(program=ToyProgram())
     with pytest.raises(InvalidRequest, match="kv_memory_bytes") as caught:
         TextEngine([model], config, threads=object())

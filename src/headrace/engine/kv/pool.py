@@ -7,31 +7,31 @@ contains or who holds a reference (`prefix.py` holds one per cached page, each s
 
 import mmap
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.kernels.plan import PAGE_TOKENS, CacheShape
+from headrace.kernels.plan import CacheShape, KvKind
 
 
 @dataclass(slots=True)
 class PagePool:
     """`num_pages` pages of one model. `array` is what kernels read and write; `refs[page]` is 0 when it is free."""
 
-    array: NDArray[np.uint16]
+    array: NDArray[Any]
     refs: list[int]
     free: list[int]
 
     @classmethod
-    def allocate(cls, shape: CacheShape, num_pages: int) -> "PagePool":
-        """Reserve the address space of a pool; memory follows use."""
+    def allocate(cls, shape: CacheShape, num_pages: int, kind: KvKind = KvKind.HALF) -> "PagePool":
+        """Reserve the address space of a pool of this kind; memory follows use."""
         flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-        memory = mmap.mmap(-1, num_pages * shape.page_bytes, **flags)
-        array = np.frombuffer(memory, np.uint16)
-        return cls.over(array.reshape(num_pages, shape.num_layers, shape.num_kv_heads, 2, shape.head_dim * PAGE_TOKENS))
+        memory = mmap.mmap(-1, num_pages * shape.page_bytes(kind), **flags)
+        return cls.over(np.frombuffer(memory, kind.dtype).reshape(shape.pool_shape(kind, num_pages)))
 
     @classmethod
-    def over(cls, array: NDArray[np.uint16]) -> "PagePool":
+    def over(cls, array: NDArray[Any]) -> "PagePool":
         """A pool over memory of the caller's, all pages free."""
         num_pages = array.shape[0]
         return cls(array, [0] * num_pages, list(range(num_pages - 1, -1, -1)))
