@@ -32,7 +32,8 @@ def assemble(checkpoint: Checkpoint, max_context: int | None = None) -> Assemble
     vectors = []
     for vector in plan.vectors:
         pieces = [checkpoint.vector(name).reshape(-1) for name in vector.parts]
-        vectors.append(np.concatenate(pieces).reshape(vector.shape) if pieces else computed[vector.name])
+        stored = np.concatenate(pieces).reshape(vector.shape) + np.float32(vector.offset) if pieces else None
+        vectors.append(computed[vector.name] if stored is None else stored)
     return Assembled(plan, matrices, vectors)
 
 

@@ -23,6 +23,11 @@ GGUF_ROLES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+GEMMA_ROLES = GGUF_ROLES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 GGUF_ENDS = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -38,7 +43,7 @@ def write_folder(name: str, folder: Path) -> Path:
 
 def write_gguf(name: str, path: Path) -> Path:
     config = tiny_models.CONFIGS[name]
-    architecture = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
+    architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
     writer = gguf.GGUFWriter(path, architecture)
     head_dim = tiny_models.head_dim(config)
     writer.add_context_length(config["max_position_embeddings"])
@@ -52,9 +57,18 @@ def write_gguf(name: str, path: Path) -> Path:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     if "sliding_window" in config and config["model_type"] == "mistral":
         writer.add_sliding_window(config["sliding_window"])
-    _add_rope(writer, config["rope_parameters"], head_dim)
+    if architecture == "gemma3":
+        writer.add_sliding_window(config["sliding_window"])
+        if "layer_types" in config:
+            writer.add_sliding_window_pattern(config["layer_types"].index("full_attention") + 1)
+        _add_rope(writer, config["rope_parameters"]["full_attention"], head_dim)
+        writer.add_float32("gemma3.rope.freq_base_swa", config["rope_parameters"]["sliding_attention"]["rope_theta"])
+    else:
+        _add_rope(writer, config["rope_parameters"], head_dim)
     for tensor, values in tiny_models.weights(name).items():
-        writer.add_tensor(_gguf_name(tensor), _permuted(tensor, values, config, architecture))
+        is_less_one = architecture == "gemma3" and tensor.endswith("norm.weight")
+        stored = values + np.float32(1.0) if is_less_one else _permuted(tensor, values, config, architecture)
+        writer.add_tensor(_gguf_name(tensor, architecture), stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -86,12 +100,13 @@ def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: 
             writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
 
 
-def _gguf_name(tensor: str) -> str:
+def _gguf_name(tensor: str, architecture: str) -> str:
     if tensor in GGUF_ENDS:
         return GGUF_ENDS[tensor]
     layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)
     role, kind = role_and_kind.rsplit(".", 1)
-    return f"blk.{layer}.{GGUF_ROLES[role]}.{kind}"
+    roles = GEMMA_ROLES if architecture == "gemma3" else GGUF_ROLES
+    return f"blk.{layer}.{roles[role]}.{kind}"
 
 
 def _permuted(tensor: str, values: np.ndarray, config: dict[str, object], architecture: str) -> np.ndarray:

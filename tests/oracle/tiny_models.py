@@ -36,6 +36,15 @@ _LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 
+
+def _gemma_rope(scaling):
+    # Bases are far apart, so that a layer that rotates by the wrong table shows.
+    return {
+        "full_attention": {"rope_theta": 100000.0, **scaling},
+        "sliding_attention": {"rope_theta": 1000.0, "rope_type": "default"},
+    }
+
+
 CONFIGS = {
     "llama": _BASE | {"model_type": "llama"},
     "llama-tied-linear": _BASE
@@ -64,6 +73,15 @@ CONFIGS = {
     "qwen3-odd-heads": _BASE
     | {"model_type": "qwen3", "head_dim": 40, "num_attention_heads": 4, "num_key_value_heads": 2}
     | {"tie_word_embeddings": True},
+    "gemma3": _BASE
+    | {"model_type": "gemma3_text", "num_hidden_layers": 7, "head_dim": 32, "num_key_value_heads": 1}
+    | {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 32, "sliding_window": 9}
+    | {"tie_word_embeddings": True, "rope_parameters": _gemma_rope({"rope_type": "default"})},
+    "gemma3-linear": _BASE
+    | {"model_type": "gemma3_text", "num_hidden_layers": 4, "head_dim": 40, "num_attention_heads": 2}
+    | {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 40, "sliding_window": 33}
+    | {"layer_types": ["sliding_attention", "full_attention"] * 2, "tie_word_embeddings": True}
+    | {"rope_parameters": _gemma_rope({"rope_type": "linear", "factor": 8.0})},
 }
 
 
@@ -101,7 +119,9 @@ def shapes(config):
         layer |= {"self_attn.k_proj.bias": (kv_width,), "self_attn.v_proj.bias": (kv_width,)}
     if config.get("attention_bias"):
         layer |= {"self_attn.o_proj.bias": (hidden,)}
-    if config["model_type"] == "qwen3":
+    if config["model_type"] == "gemma3_text":
+        layer |= {"pre_feedforward_layernorm.weight": (hidden,), "post_feedforward_layernorm.weight": (hidden,)}
+    if config["model_type"] in ("qwen3", "gemma3_text"):
         layer |= {"self_attn.q_norm.weight": (head_dim(config),), "self_attn.k_norm.weight": (head_dim(config),)}
     result = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
     if not config["tie_word_embeddings"]:
@@ -118,7 +138,8 @@ def weights(name):
         random = np.random.RandomState(zlib.crc32(f"{name} {tensor}".encode()))
         noise = random.randint(-127, 128, size=shape).astype(np.float32)
         if len(shape) == 1:
-            result[tensor] = noise / np.float32(1024) + np.float32(0.0 if tensor.endswith("bias") else 1.0)
+            is_small = tensor.endswith("bias") or CONFIGS[name]["model_type"] == "gemma3_text"  # which adds the one
+            result[tensor] = noise / np.float32(1024) + np.float32(0.0 if is_small else 1.0)
         else:
             # Rows of one matrix get two different scales; uniform codes have a deviation of 73 of 127.
             exponent = -7 - round(np.log2(np.sqrt(shape[1]))) + random.randint(0, 2, size=(shape[0], 1))

@@ -131,12 +131,16 @@ class MatrixSpec:
 
 @dataclass(frozen=True, slots=True)
 class VectorSpec:
-    """Float32 values: `parts` are checkpoint tensors to concatenate, or empty when the model file computes them."""
+    """Float32 values: `parts` are checkpoint tensors to concatenate, or empty when the model file computes them.
+
+    `offset` is added to what the tensors hold: some formats store the weights of norms less one.
+    """
 
     index: int
     name: str
     shape: tuple[int, ...]
     parts: tuple[str, ...] = ()
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +236,9 @@ class Recorder:
         spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout)
         return self.matrices.setdefault(name, spec)
 
-    def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None) -> VectorSpec:
+    def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None, offset: float = 0.0) -> VectorSpec:
         """Declare float32 values; `parts=()` says that the model file computes them."""
-        spec = VectorSpec(len(self.vectors), name, shape, (name,) if parts is None else parts)
+        spec = VectorSpec(len(self.vectors), name, shape, (name,) if parts is None else parts, offset)
         return self.vectors.setdefault(name, spec)
 
     def _record(self, kind: OpKind, *ints: int, floats: tuple[float, ...] = ()) -> None:

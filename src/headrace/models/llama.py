@@ -10,7 +10,7 @@ Knows names and metadata of both file formats; knows no bytes, no kernels, no re
 file does not do is refused by field and value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -280,13 +280,13 @@ def _read_gguf(checkpoint: Checkpoint, max_context: int | None, family: Family) 
     for key in ("logit_scale", "residual_scale", "embedding_scale", "attention.scale"):
         fields.refuse(key, 0.0)
     hidden = fields.integer("embedding_length")
-    num_heads, num_kv_heads = _heads(fields, "attention.head_count", "attention.head_count_kv")
-    head_dim = _head_dim(fields, "attention.key_length", hidden // num_heads)
+    num_heads, num_kv_heads = heads_of(fields, "attention.head_count", "attention.head_count_kv")
+    head_dim = head_dim_of(fields, "attention.key_length", hidden // num_heads)
     fields.refuse("attention.value_length", head_dim)
     divisors = checkpoint.vector("rope_freqs.weight") if "rope_freqs.weight" in checkpoint else None
     num_layers = fields.integer("block_count", high=MAX_LAYERS)
     has_bias = names["q_bias"].format(0) in checkpoint
-    max_positions = _positions(fields.integer("context_length"), max_context)
+    max_positions = positions_of(fields.integer("context_length"), max_context)
     return Config(
         names=names,
         num_layers=num_layers,
@@ -295,7 +295,7 @@ def _read_gguf(checkpoint: Checkpoint, max_context: int | None, family: Family) 
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         feed_forward=fields.integer("feed_forward_length"),
-        vocab_size=_vocab_size(checkpoint, names),
+        vocab_size=vocab_size_of(checkpoint, names),
         max_positions=max_positions,
         norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
         rope=rope.read_gguf(fields, head_dim, divisors),
@@ -319,13 +319,13 @@ def _read_folder(checkpoint: Checkpoint, max_context: int | None, family: Family
     if activation not in ACTIVATIONS:
         raise fields.fault("hidden_act", f"unknown activation; known are {', '.join(ACTIVATIONS)}.")
     hidden = fields.integer("hidden_size")
-    num_heads, num_kv_heads = _heads(fields, "num_attention_heads", "num_key_value_heads")
-    head_dim = _head_dim(fields, "head_dim", family.default_head_dim or hidden // num_heads)
+    num_heads, num_kv_heads = heads_of(fields, "num_attention_heads", "num_key_value_heads")
+    head_dim = head_dim_of(fields, "head_dim", family.default_head_dim or hidden // num_heads)
     num_layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
     has_bias = fields.flag("attention_bias", default=False)
     if family.qkv_bias is not None and has_bias:
         raise fields.fault("attention_bias", "not supported by this version for this architecture.")
-    max_positions = _positions(fields.integer("max_position_embeddings"), max_context)
+    max_positions = positions_of(fields.integer("max_position_embeddings"), max_context)
     return Config(
         names=names,
         num_layers=num_layers,
@@ -334,7 +334,7 @@ def _read_folder(checkpoint: Checkpoint, max_context: int | None, family: Family
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         feed_forward=fields.integer("intermediate_size"),
-        vocab_size=_vocab_size(checkpoint, names),
+        vocab_size=vocab_size_of(checkpoint, names),
         max_positions=max_positions,
         norm_eps=fields.number("rms_norm_eps", 1e-6),
         rope=rope.read_config(fields, head_dim),
@@ -348,7 +348,8 @@ def _read_folder(checkpoint: Checkpoint, max_context: int | None, family: Family
     )
 
 
-def _heads(fields: Fields, key: str, kv_key: str) -> tuple[int, int]:
+def heads_of(fields: Fields, key: str, kv_key: str) -> tuple[int, int]:
+    """Numbers of query heads and of key (or value) heads."""
     num_heads = fields.integer(key)
     num_kv_heads = fields.integer(kv_key, num_heads)
     if num_heads % num_kv_heads:
@@ -356,18 +357,21 @@ def _heads(fields: Fields, key: str, kv_key: str) -> tuple[int, int]:
     return num_heads, num_kv_heads
 
 
-def _head_dim(fields: Fields, key: str, default: int) -> int:
+def head_dim_of(fields: Fields, key: str, default: int) -> int:
+    """Features of a head."""
     head_dim = fields.integer(key, default)
     if head_dim % 8:
         raise fields.fault(key, f"a head of {head_dim} features; kernels need a multiple of 8.")
     return head_dim
 
 
-def _positions(trained: int, max_context: int | None) -> int:
+def positions_of(trained: int, max_context: int | None) -> int:
+    """Positions that a program is made for: what was trained, or less where less is asked for."""
     return trained if max_context is None else min(trained, max_context)
 
 
-def _vocab_size(checkpoint: Checkpoint, names: Mapping[str, str]) -> int:
+def vocab_size_of(checkpoint: Checkpoint, names: Mapping[str, str]) -> int:
+    """Rows of the embedding."""
     # The tensor's rows, because metadata often counts only the tokens that the tokenizer knows.
     return checkpoint.shape(names["embed"])[0]
 
@@ -408,18 +412,24 @@ WINDOWS = {"never": _no_window, "always": _same_window, "after_layer": _window_a
 
 
 def _check_tensors(checkpoint: Checkpoint, config: Config) -> None:
-    """Every tensor the plan will ask for exists in its shape, and none exists that would have changed the result."""
-    for name, shape in tensor_shapes(config).items():
-        if checkpoint.shape(name) != shape:
-            raise ModelFileError(f"{name}: shape {checkpoint.shape(name)}, but the metadata asks for {shape}.")
     optional = {
         "q_bias": config.has_qkv_bias,
         "o_bias": config.has_output_bias,
         "q_norm": config.has_head_norm,
     }
     unread = [config.names[role] for role, is_read in optional.items() if not is_read]
-    for pattern in (*unread, *FOREIGN[checkpoint.format]):
-        for layer in range(config.num_layers):
+    check_tensors(checkpoint, tensor_shapes(config), (*unread, *FOREIGN[checkpoint.format]), config.num_layers)
+
+
+def check_tensors(
+    checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], unread: Sequence[str], num_layers: int
+) -> None:
+    """Every tensor the plan will ask for exists in its shape, and none exists that would have changed the result."""
+    for name, shape in shapes.items():
+        if checkpoint.shape(name) != shape:
+            raise ModelFileError(f"{name}: shape {checkpoint.shape(name)}, but the metadata asks for {shape}.")
+    for pattern in unread:
+        for layer in range(num_layers):
             if pattern.format(layer) in checkpoint:
                 raise ModelFileError(
                     f"{pattern.format(layer)}: the file holds a tensor that this architecture does not read; "

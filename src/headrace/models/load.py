@@ -135,7 +135,7 @@ def fingerprint(plan: Plan) -> str:
     content = {
         "tile": [TILE_ROWS, GROUP],
         "matrices": [[m.name, m.rows, m.cols, m.parts, m.layout] for m in plan.matrices],
-        "vectors": [[v.name, v.shape, v.parts] for v in plan.vectors if v.parts],
+        "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors if v.parts],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -170,7 +170,8 @@ def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]
             f"tensors {', '.join(spec.parts)} have shapes {shapes}, but {spec.name!r} needs {spec.shape}; "
             "the file's metadata and tensors disagree: download it again."
         )
-    return np.concatenate([checkpoint.vector(part).reshape(-1) for part in spec.parts]).reshape(spec.shape)
+    values = np.concatenate([checkpoint.vector(part).reshape(-1) for part in spec.parts]).reshape(spec.shape)
+    return values + np.float32(spec.offset) if spec.offset else values
 
 
 def bind(plan: Plan, matrices: Sequence[PackedMatrix], vectors: Sequence[NDArray[np.float32]]) -> native.Program:

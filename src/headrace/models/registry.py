@@ -2,45 +2,50 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
-from headrace.models import llama, qwen2, qwen3
+from headrace.models import gemma3, llama, qwen2, qwen3
 from headrace.models.checkpoint import Checkpoint
-from headrace.models.llama import Config
+
+C = TypeVar("C")
+"""An architecture's own config."""
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Generic[C]):
     """What a model file's forward pass needs: read the config, record the plan, compute what no tensor holds."""
 
     name: str
-    read_config: Callable[[Checkpoint, int | None], Config]
-    record: Callable[[Config], Plan]
-    computed_vectors: Callable[[Config], dict[str, NDArray[np.float32]]]
+    read_config: Callable[[Checkpoint, int | None], C]
+    record: Callable[[C], Plan]
+    computed_vectors: Callable[[C], dict[str, NDArray[np.float32]]]
 
 
 LLAMA = Architecture("llama", llama.read_config, llama.record, llama.computed_vectors)
 MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, llama.computed_vectors)
 QWEN2 = Architecture("qwen2", qwen2.read_config, qwen2.record, qwen2.computed_vectors)
 QWEN3 = Architecture("qwen3", qwen3.read_config, qwen3.record, qwen3.computed_vectors)
+GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, gemma3.computed_vectors)
 
-GGUF: Mapping[str, Architecture] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3}
+GGUF: Mapping[str, Architecture[Any]] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma3": GEMMA3}
 """By `general.architecture`. Mistral's GGUF files call themselves llama."""
 
-CONFIG: Mapping[str, tuple[str, Architecture]] = {
+CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     # model_type: (class that `architectures` must name, if it names any; architecture)
     "llama": ("LlamaForCausalLM", LLAMA),
     "mistral": ("MistralForCausalLM", MISTRAL),
     "qwen2": ("Qwen2ForCausalLM", QWEN2),
     "qwen3": ("Qwen3ForCausalLM", QWEN3),
+    "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
 }
 
 
-def architecture_for(checkpoint: Checkpoint) -> Architecture:
+def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
     """The architecture that the file names.
 
     Raises:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headrace.core.errors import ModelFileError
-from headrace.models import llama
+from headrace.models import gemma3, llama
 
 GGUF = {
     "general.architecture": "llama",
@@ -42,7 +42,14 @@ _LAYER = {
     "down": (48, 50),
 }
 _QKV_BIAS = {"q_bias": (48,), "k_bias": (16,), "v_bias": (16,)}
-_EXTRA = {"llama": {}, "mistral": {}, "qwen2": _QKV_BIAS, "qwen3": {"q_norm": (16,), "k_norm": (16,)}}
+_HEAD_NORMS = {"q_norm": (16,), "k_norm": (16,)}
+_EXTRA = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": _QKV_BIAS,
+    "qwen3": _HEAD_NORMS,
+    "gemma3": _HEAD_NORMS | {"post_attention_norm": (48,), "post_ffn_norm": (48,)},
+}
 
 
 @dataclass
@@ -67,7 +74,7 @@ class MemoryCheckpoint:
 
 
 def _shapes(format_name, architecture):
-    names = llama.ROLES[format_name]
+    names = (gemma3 if architecture == "gemma3" else llama).ROLES[format_name]
     shapes = {names["embed"]: (70, 48), names["final_norm"]: (48,), names["head"]: (70, 48)}
     for layer in range(2):
         shapes |= {names[role].format(layer): shape for role, shape in (_LAYER | _EXTRA[architecture]).items()}
@@ -85,6 +92,7 @@ def gguf_checkpoint(architecture="llama", **changes):
 def folder_checkpoint(architecture="llama", **changes):
     """`changes` are keys of config.json; a value of ... removes the key."""
     name = f"{architecture.capitalize()}ForCausalLM"
-    metadata = CONFIG | {"model_type": architecture, "architectures": [name], "head_dim": 16} | changes
+    model_type = {"gemma3": "gemma3_text"}.get(architecture, architecture)
+    metadata = CONFIG | {"model_type": model_type, "architectures": [name], "head_dim": 16} | changes
     metadata = {key: value for key, value in metadata.items() if value is not ...}
     return MemoryCheckpoint("safetensors", metadata, _shapes("safetensors", architecture))

@@ -208,6 +208,13 @@ def test_vectors_are_joined_and_checked(checkpoint: GgufFile) -> None:
         read_vector(VectorSpec(0, "v", (127,), parts), checkpoint)
 
 
+def test_what_a_format_leaves_off_is_added_to_a_stored_vector(checkpoint: GgufFile) -> None:
+    parts = ("blk.0.attn_norm.weight",)
+    plain = read_vector(VectorSpec(0, "v", (64,), parts), checkpoint)
+    more = read_vector(VectorSpec(0, "v", (64,), parts, offset=1.0), checkpoint)
+    assert np.array_equal(more, plain + np.float32(1.0))
+
+
 def test_a_missing_tensor_stops_the_start_by_name(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "holes.gguf", drop="blk.1.ffn_down.weight")
     with pytest.raises(ModelFileError, match=r"holes\.gguf.*blk\.1\.ffn_down\.weight"):
