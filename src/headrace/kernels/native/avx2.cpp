@@ -115,14 +115,16 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
   return rounds * kTokens * kQuads * 2 * 32;
 }
 
-constexpr Kernels kAvx2{"avx2",
-                        linear_range<Avx2>,
-                        gated_range<Avx2>,
-                        attention_range<V256>,
-                        quantize_row<V256>,
-                        rms_norm_row<V256>,
-                        narrow_row<V256>,
-                        multiply};
+constexpr Kernels kAvx2{.name = "avx2",
+                        .linear = linear_range<Avx2>,
+                        .gated = gated_range<Avx2>,
+                        .attention = attention_range<V256>,
+                        .merge_attention = merge_attention_rows<V256>,
+                        .quantize = quantize_row<V256>,
+                        .rms_norm = rms_norm_row<V256>,
+                        .narrow = narrow_row<V256>,
+                        .multiply = multiply,
+                        .quantize_head = quantize_head_row<V256>};
 
 }  // namespace
 

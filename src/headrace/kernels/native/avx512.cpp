@@ -99,8 +99,16 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
   return rounds * kChains * 2 * 64;
 }
 
-constexpr Kernels kAvx512{"avx512",           linear_range<Avx512>, gated_range<Avx512>, attention_range<V512>,
-                          quantize_row<V512>, rms_norm_row<V512>,   narrow_row<V512>,    multiply};
+constexpr Kernels kAvx512{.name = "avx512",
+                          .linear = linear_range<Avx512>,
+                          .gated = gated_range<Avx512>,
+                          .attention = attention_range<V512>,
+                          .merge_attention = merge_attention_rows<V512>,
+                          .quantize = quantize_row<V512>,
+                          .rms_norm = rms_norm_row<V512>,
+                          .narrow = narrow_row<V512>,
+                          .multiply = multiply,
+                          .quantize_head = quantize_head_row<V512>};
 
 }  // namespace
 

@@ -162,24 +162,31 @@ FloatArray attention(const AnyArray& q_array, const AnyArray& pool_array, const 
     const nb::gil_scoped_release released;
     for (int64_t first = 0; first < num_tokens; first += per_task) {
       for (int32_t head = 0; head < in.pool.shape[2]; ++head) {
-        kernels.attention({.pages = {.pool = in.pool.data,
-                                     .page_table = in.page_table.data,
-                                     .page_stride = in.pool.shape[2] * 2 * in.pool.shape[4],
+        const AttentionRows member{.page_table = in.page_table.data,
+                                   .q = in.q.data + first * width,
+                                   .position = static_cast<int32_t>(context + first),
+                                   .num_tokens = static_cast<int32_t>(std::min(per_task, num_tokens - first)),
+                                   .num_keys = static_cast<int32_t>(context + num_tokens),
+                                   .out = {.f32 = out.get() + first * width, .stride = width, .q8 = {}}};
+        const int64_t plane = kv_plane_bytes(KvKind::kHalf, in.head_dim);
+        kernels.attention({.pages = {.pool = reinterpret_cast<const uint8_t*>(in.pool.data),
+                                     .page_stride = in.pool.shape[2] * plane,
                                      .layer_offset = 0,
-                                     .head_stride = 2 * in.pool.shape[4]},
-                           .q = in.q.data + first * width,
+                                     .head_stride = plane,
+                                     .kind = KvKind::kHalf},
+                           .members = &member,
+                           .num_members = 1,
                            .q_stride = width,
-                           .position = static_cast<int32_t>(context + first),
-                           .num_tokens = static_cast<int32_t>(std::min(per_task, num_tokens - first)),
                            .kv_head = head,
                            .heads_per_kv = in.heads_per_kv,
                            .head_dim = in.head_dim,
-                           .num_keys = static_cast<int32_t>(context + num_tokens),
                            .mode = mode,
                            .window = window,
                            .scale = scale,
                            .softcap = softcap,
-                           .out = {.f32 = out.get() + first * width, .stride = width, .q8 = {}},
+                           .span_begin = 0,
+                           .span_end = 0,
+                           .partials = nullptr,
                            .scratch = scratch.data()});
       }
     }

@@ -69,34 +69,73 @@ struct GatedTask {
   Output out;  // first token of the range
 };
 
-// One sequence's keys and values in one layer. Page p of the pool, this layer, KV head h:
-// keys fp16 [head_dim][32] at pool + page_table[p] * page_stride + layer_offset + h * head_stride, values fp16
-// [32][head_dim] directly behind them. Pages always hold finite numbers (the pool starts at zero, stores clamp), so
-// masked slots may be read.
+// How keys and values are stored. It belongs to a pool, not to a plan.
+enum class KvKind : int32_t { kHalf = 0, kInt8 = 1 };
+
+// The pages of one layer. The plane of page p and KV head h starts at
+// pool + p * page_stride + layer_offset + h * head_stride, all in bytes. What a plane holds:
+//   kHalf  keys fp16 [head_dim][32], values fp16 [32][head_dim]
+//   kInt8  (head_dim a multiple of 32) keys uint8 [head_dim / 4][32 tokens][4]: code + 128; values int8
+//          [8 token quads][head_dim][4 tokens]; key scales float [32], value scales float [32]: one per token,
+//          as quantize_head gives them
+// Pages always hold finite numbers (a pool starts at zero, stores clamp), so masked slots may be read.
 struct PagesView {
-  const uint16_t* pool;
-  const int32_t* page_table;
-  int64_t page_stride;   // in uint16
-  int64_t layer_offset;  // in uint16
-  int64_t head_stride;   // in uint16: 2 * head_dim * 32
+  const uint8_t* pool;
+  int64_t page_stride;
+  int64_t layer_offset;
+  int64_t head_stride;
+  KvKind kind;
 };
 
+// Bytes of one plane.
+constexpr int64_t kv_plane_bytes(KvKind kind, int64_t head_dim) {
+  return kind == KvKind::kHalf ? 4 * head_dim * kPageTokens : (2 * head_dim + 8) * kPageTokens;
+}
+
+// Some new tokens of one sequence: the members of an attention task.
+struct AttentionRows {
+  const int32_t* page_table;
+  const float* q;      // first query token; query head h at q + h * head_dim
+  int32_t position;    // of the first query token; the others follow
+  int32_t num_tokens;  // at least 1
+  int32_t num_keys;    // keys in the sequence (positions 0 .. num_keys - 1), for bidirectional
+  Output out;          // first query token; feature = query head * head_dim + d (q8 only if head_dim % 32 == 0)
+};
+
+// Attention of all members under one KV head. The query rows, counted through the members, are token by token the
+// heads_per_kv heads; together at most attention_tokens_per_task(heads_per_kv) tokens. For every page index, maximal
+// runs of neighbouring members with the same page are one product, so sequences that share pages should be neighbours.
+// A row's result does not depend on its neighbours, nor on how the spans are divided among tasks.
+//
+// Partials, for one long context on many threads: with `partials` set, nothing is written to the outputs; for each span
+// in span_begin..span_end every row's partial sum goes to partials[span - span_begin][row], in a form that
+// merge_attention of the same variant knows: attention_partial_floats(1, head_dim) floats a row.
 struct AttentionTask {
   PagesView pages;
-  const float* q;    // first query token of the range; query head h at q + h * head_dim
+  const AttentionRows* members;
+  int32_t num_members;
   int64_t q_stride;  // floats between tokens
-  int32_t position;  // position of the first query token; the others follow
-  int32_t num_tokens;
   int32_t kv_head;
   int32_t heads_per_kv;  // query heads kv_head * heads_per_kv ...
-  int32_t head_dim;      // any multiple of 8; 64 and 128 are the fast ones
-  int32_t num_keys;      // keys in the sequence (positions 0 .. num_keys - 1), for bidirectional
+  int32_t head_dim;      // vector variants: a multiple of 8; 64 and 128 are the fast ones
   int32_t mode;          // 0 causal, 1 window, 2 bidirectional
   int32_t window;        // keys a query sees in mode 1, its own included
   float scale;
-  float softcap;  // 0 = none; else s = softcap * tanh(s / softcap)
-  Output out;     // first query token of the range; feature = query head * head_dim + d (q8 only if head_dim % 32 == 0)
-  float* scratch;  // attention_scratch_floats() floats, private to the calling thread
+  float softcap;                 // 0 = none; else s = softcap * tanh(s / softcap)
+  int32_t span_begin, span_end;  // spans of kSpanTokens keys; looked at only with `partials`
+  float* partials;               // null: all spans are merged and written out
+  float* scratch;                // attention_scratch_floats() floats, private to the calling thread
+};
+
+// Merges partials [num_spans][rows] of spans 0, 1, ... in order and writes the members' outputs. The result has the
+// bits of one task without partials.
+struct AttentionMergeTask {
+  const AttentionRows* members;  // as they were in the tasks that wrote the partials
+  int32_t num_members;
+  int32_t kv_head, heads_per_kv, head_dim;
+  const float* partials;
+  int32_t num_spans;
+  float* scratch;
 };
 
 struct Kernels {
@@ -104,6 +143,7 @@ struct Kernels {
   void (*linear)(const LinearTask&);
   void (*gated)(const GatedTask&);
   void (*attention)(const AttentionTask&);
+  void (*merge_attention)(const AttentionMergeTask&);
   // code = round-half-even(x * 127 / amax), scale = amax / 127 (all zero if amax is 0), sum = scale * sum(codes);
   // columns from `width` up to out.width are written as zero. One row.
   void (*quantize)(const float* x, int32_t width, const Q8View& out);
@@ -115,10 +155,17 @@ struct Kernels {
   // leaves the registers (portable: the first-level cache). Returns the operations done, two a multiply-add, and adds
   // to *sink a value that needs them all.
   int64_t (*multiply)(int64_t rounds, int32_t* sink);
+  // One head of a key, value or query: codes[i] = round-half-even(x[i] * 127 / amax), *scale = amax / 127, after
+  // clamping x (NaN too) to what fp16 holds; all zero if amax is 0. Returns the sum of the codes.
+  int32_t (*quantize_head)(const float* x, int32_t count, int8_t* codes, float* scale);
 };
 
-// Scratch that one thread needs for attention() with up to `max_rows` = num_tokens * heads_per_kv query rows.
+// Scratch that one thread needs for attention() and merge_attention() with up to `max_rows` query rows (tokens of all
+// members times heads_per_kv).
 size_t attention_scratch_floats(int32_t max_rows, int32_t head_dim);
+
+// Floats of one span's partials of so many query rows.
+size_t attention_partial_floats(int32_t num_rows, int32_t head_dim);
 
 // The most tokens one AttentionTask may carry for this many heads_per_kv (keeps the scratch in L2).
 int32_t attention_tokens_per_task(int32_t heads_per_kv);

@@ -1,17 +1,14 @@
 // Every kernel in plain C++: the variant for any CPU and the one to read first. Knows no threads and no plan.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "kernels.h"
+#include "plain_attention.h"
 #include "variants.h"
 
 namespace headrace {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // One tile unpacked: codes of row r, column c at codes[r][c].
 struct Tile {
@@ -112,16 +109,6 @@ void quantize_group(const float* x, int8_t* codes, float* scale, float* sum) {
   *sum = *scale * static_cast<float>(total);
 }
 
-// Where one group of 32 features of one token goes: as floats, or quantised.
-void store_group(const Output& out, int64_t token, int64_t feature, const float* values) {
-  if (out.f32 != nullptr) {
-    std::copy_n(values, kGroup, out.f32 + token * out.stride + feature);
-    return;
-  }
-  const int64_t group = token * (out.q8.width / kGroup) + feature / kGroup;
-  quantize_group(values, out.q8.codes + token * out.q8.width + feature, out.q8.scales + group, out.q8.sums + group);
-}
-
 float activate(Activation activation, float x) {
   if (activation == Activation::kSilu) return x / (1.0f + std::exp(-x));
   constexpr float kSqrt2OverPi = 0.7978845608028654f;
@@ -141,119 +128,8 @@ void gated(const GatedTask& task) {
           const int row = i % kTileRows;
           values[i] = activate(task.activation, acc[half][n][row]) * acc[2 + half][n][row];
         }
-        store_group(task.out, first + n, static_cast<int64_t>(pair) * kGroup, values);
+        plain_store_group(task.out, first + n, static_cast<int64_t>(pair) * kGroup, values);
       }
-    }
-  }
-}
-
-// A running softmax-weighted sum: weights relative to exp(maximum), their total, and the sum (head_dim floats).
-struct Partial {
-  float maximum;
-  float total;
-  float* sum;
-};
-
-// First and past-the-last key position that the query at `position` sees.
-struct KeyRange {
-  int32_t begin;
-  int32_t end;
-};
-
-KeyRange visible_keys(const AttentionTask& task, int32_t position) {
-  if (task.mode == 2) return {0, task.num_keys};
-  return {task.mode == 1 ? std::max(0, position + 1 - task.window) : 0, position + 1};
-}
-
-// half_to_float for the finite numbers of a page, without its branch, so that a loop over it becomes vector code.
-inline float widen(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const float scaled = std::bit_cast<float>((half & 0x7fffu) << 13) * 0x1p112f;
-  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
-}
-
-void page_scores(const AttentionTask& task, const float* q, const uint16_t* keys, float scores[kPageTokens]) {
-  std::fill_n(scores, kPageTokens, 0.0f);
-  for (int32_t d = 0; d < task.head_dim; ++d) {
-    const float factor = q[d] * task.scale;
-    for (int j = 0; j < kPageTokens; ++j) scores[j] += factor * widen(keys[d * kPageTokens + j]);
-  }
-  if (task.softcap == 0.0f) return;
-  for (int j = 0; j < kPageTokens; ++j) scores[j] = task.softcap * std::tanh(scores[j] / task.softcap);
-}
-
-void attend_page(const AttentionTask& task, const float* q, KeyRange range, int32_t page, Partial& partial) {
-  const PagesView& pages = task.pages;
-  const uint16_t* keys =
-      pages.pool + pages.page_table[page] * pages.page_stride + pages.layer_offset + task.kv_head * pages.head_stride;
-  const uint16_t* values = keys + static_cast<int64_t>(task.head_dim) * kPageTokens;
-  float weights[kPageTokens];
-  page_scores(task, q, keys, weights);
-  float maximum = partial.maximum;
-  for (int j = 0; j < kPageTokens; ++j) {
-    const int32_t key = page * kPageTokens + j;
-    if (key < range.begin || key >= range.end) weights[j] = -kInfinity;
-    maximum = std::max(maximum, weights[j]);
-  }
-  const float correction = std::exp(partial.maximum - maximum);
-  float total = 0.0f;
-  for (float& weight : weights) {
-    weight = std::exp(weight - maximum);
-    total += weight;
-  }
-  partial.maximum = maximum;
-  partial.total = partial.total * correction + total;
-  for (int32_t d = 0; d < task.head_dim; ++d) partial.sum[d] *= correction;
-  for (int j = 0; j < kPageTokens; ++j) {
-    for (int32_t d = 0; d < task.head_dim; ++d) {
-      partial.sum[d] += weights[j] * widen(values[j * task.head_dim + d]);
-    }
-  }
-}
-
-void merge(const Partial& part, int32_t head_dim, Partial& whole) {
-  const float maximum = std::max(part.maximum, whole.maximum);
-  const float keep = std::exp(whole.maximum - maximum);
-  const float add = std::exp(part.maximum - maximum);
-  whole.maximum = maximum;
-  whole.total = whole.total * keep + part.total * add;
-  for (int32_t d = 0; d < head_dim; ++d) whole.sum[d] = whole.sum[d] * keep + part.sum[d] * add;
-}
-
-void attend_row(const AttentionTask& task, int32_t token, int32_t head, Partial& span, Partial& whole) {
-  const KeyRange range = visible_keys(task, task.position + token);
-  const float* q = task.q + token * task.q_stride + static_cast<int64_t>(head) * task.head_dim;
-  whole.maximum = -kInfinity;
-  whole.total = 0.0f;
-  std::fill_n(whole.sum, task.head_dim, 0.0f);
-  for (int32_t begin = range.begin / kSpanTokens * kSpanTokens; begin < range.end; begin += kSpanTokens) {
-    span.maximum = -kInfinity;
-    span.total = 0.0f;
-    std::fill_n(span.sum, task.head_dim, 0.0f);
-    const int32_t first = std::max(begin, range.begin);
-    const int32_t last = std::min(begin + kSpanTokens, range.end) - 1;
-    for (int32_t page = first / kPageTokens; page <= last / kPageTokens; ++page) {
-      attend_page(task, q, range, page, span);
-    }
-    merge(span, task.head_dim, whole);
-  }
-}
-
-void attention(const AttentionTask& task) {
-  Partial span{0.0f, 0.0f, task.scratch};
-  Partial whole{0.0f, 0.0f, task.scratch + task.head_dim};
-  for (int32_t token = 0; token < task.num_tokens; ++token) {
-    for (int32_t h = 0; h < task.heads_per_kv; ++h) {
-      const int32_t head = task.kv_head * task.heads_per_kv + h;
-      attend_row(task, token, head, span, whole);
-      const float inverse = 1.0f / whole.total;
-      for (int32_t d = 0; d < task.head_dim; ++d) whole.sum[d] *= inverse;
-      const int64_t feature = static_cast<int64_t>(head) * task.head_dim;
-      if (task.out.f32 != nullptr) {
-        std::copy_n(whole.sum, task.head_dim, task.out.f32 + token * task.out.stride + feature);
-        continue;
-      }
-      for (int32_t d = 0; d < task.head_dim; d += kGroup) store_group(task.out, token, feature + d, whole.sum + d);
     }
   }
 }
@@ -297,9 +173,27 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
   return rounds * 2 * kTileRows * kGroup;
 }
 
-constexpr Kernels kPortable{"portable", linear, gated, attention, quantize, rms_norm, narrow, multiply};
+constexpr Kernels kPortable{.name = "portable",
+                            .linear = linear,
+                            .gated = gated,
+                            .attention = plain_attention,
+                            .merge_attention = plain_merge_attention,
+                            .quantize = quantize,
+                            .rms_norm = rms_norm,
+                            .narrow = narrow,
+                            .multiply = multiply,
+                            .quantize_head = plain_quantize_head};
 
 }  // namespace
+
+void plain_store_group(const Output& out, int64_t token, int64_t feature, const float* values) {
+  if (out.f32 != nullptr) {
+    std::copy_n(values, kGroup, out.f32 + token * out.stride + feature);
+    return;
+  }
+  const int64_t group = token * (out.q8.width / kGroup) + feature / kGroup;
+  quantize_group(values, out.q8.codes + token * out.q8.width + feature, out.q8.scales + group, out.q8.sums + group);
+}
 
 const Kernels* portable_kernels() { return &kPortable; }
 

@@ -116,27 +116,33 @@ struct Program::AttentionRun {
     const int64_t token = run.batch.starts[piece.sequence] + piece.first;
     const int32_t num_new = run.batch.starts[piece.sequence + 1] - run.batch.starts[piece.sequence];
     const int32_t context = run.batch.contexts[piece.sequence];
-    const int64_t head_stride = int64_t{2} * cache.head_dim * kPageTokens;
+    const int64_t head_stride = kv_plane_bytes(KvKind::kHalf, cache.head_dim);
     const int64_t layer_stride = head_stride * cache.num_kv_heads;
+    const AttentionRows member{.page_table = run.batch.page_table(piece.sequence),
+                               .q = program.storage_.f32(run.op.x, token) + run.op.offset,
+                               .position = context + piece.first,
+                               .num_tokens = piece.count,
+                               .num_keys = context + num_new,
+                               .out = program.output(run.op.out, token)};
     program.kernels_.attention(
-        {.pages = {.pool = run.batch.pool,
-                   .page_table = run.batch.page_table(piece.sequence),
+        {.pages = {.pool = reinterpret_cast<const uint8_t*>(run.batch.pool),
                    .page_stride = layer_stride * cache.num_layers,
                    .layer_offset = layer_stride * run.op.layer,
-                   .head_stride = head_stride},
-         .q = program.storage_.f32(run.op.x, token) + run.op.offset,
+                   .head_stride = head_stride,
+                   .kind = KvKind::kHalf},
+         .members = &member,
+         .num_members = 1,
          .q_stride = program.plan_.buffers[run.op.x].width,
-         .position = context + piece.first,
-         .num_tokens = piece.count,
          .kv_head = piece.kv_head,
          .heads_per_kv = run.op.num_heads / cache.num_kv_heads,
          .head_dim = cache.head_dim,
-         .num_keys = context + num_new,
          .mode = run.op.mode,
          .window = run.op.window,
          .scale = run.op.scale,
          .softcap = run.op.softcap,
-         .out = program.output(run.op.out, token),
+         .span_begin = 0,
+         .span_end = 0,
+         .partials = nullptr,
          .scratch = reinterpret_cast<float*>(program.scratch_[static_cast<size_t>(thread)].get())});
   }
 };

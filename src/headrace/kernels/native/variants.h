@@ -19,6 +19,12 @@ inline constexpr float kSmallestMagnitude = 0x1p-118f;
 // Makes the compiler forget what it knows of a register, so that a loop over constants is not computed beforehand.
 #define HEADRACE_OPAQUE(constraint, value) __asm__ volatile("" : constraint(value))
 
+// Values whose scales are all below this count as zero in attention over int8 pages: 32767 / scale would overflow.
+inline constexpr float kSmallestScale = 0x1p-100f;
+
+// Fixed-point one of the weights of int8 values.
+inline constexpr float kWeightOne = 32767.0f;
+
 // What fp16 numbers are clamped to.
 inline constexpr float kLargestHalf = 65504.0f;
 

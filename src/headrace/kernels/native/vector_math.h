@@ -47,6 +47,29 @@ inline float exponential_of(float x) {
   return V::first(exponential<V>(V::set(x)));
 }
 
+// 2^x for x <= 0 with a relative error below 3e-7; exactly 1 at 0 and 0 for minus infinity.
+template <class V>
+inline typename V::F power_of_two(typename V::F x) {
+  typename V::F n = x;
+  typename V::F r;
+  if constexpr (V::kScalesByFloor) {
+    r = V::fraction(x);
+  } else {
+    const typename V::F clamped = V::max(x, V::set(-126.0f));
+    n = V::floor(clamped);
+    r = V::sub(clamped, n);
+  }
+  // 2^r on [0, 1], largest relative error 8.2e-8 before rounding; minimax with the constant held at 1.
+  typename V::F y = V::set(1.8671303e-03f);
+  y = V::fma(y, r, V::set(9.0170298e-03f));
+  y = V::fma(y, r, V::set(5.5799913e-02f));
+  y = V::fma(y, r, V::set(2.4016444e-01f));
+  y = V::fma(y, r, V::set(6.9315130e-01f));
+  y = V::fma(y, r, V::set(1.0f));
+  y = V::times_power_of_two(y, n);
+  return V::kScalesByFloor ? y : V::zero_where_less(y, x, V::set(-126.0f));
+}
+
 template <class V>
 inline typename V::F hyperbolic_tangent(typename V::F x) {
   const typename V::F e = exponential<V>(V::add(x, x));
@@ -62,6 +85,37 @@ inline typename V::F activate(typename V::F x) {
     exponent = V::mul(inner, V::set(-1.5957691216057308f));
   }
   return V::div(x, V::add(V::set(1.0f), exponential<V>(exponent)));
+}
+
+// See Kernels::quantize_head.
+template <class V>
+int32_t quantize_head_row(const float* x, int32_t count, int8_t* codes, float* scale) {
+  typename V::F magnitude = V::zero();
+  int32_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) magnitude = V::max(V::abs(V::clamped(V::load(x + i))), magnitude);
+  alignas(64) float tail[kGroup] = {};
+  const int32_t tail_begin = count / kGroup * kGroup;
+  for (int32_t j = tail_begin; j < count; ++j) tail[j - tail_begin] = x[j];
+  for (int32_t j = 0; j < kGroup; j += V::kLanes) V::store(tail + j, V::clamped(V::load(tail + j)));
+  if (i < count) {
+    for (int32_t j = 0; j < kGroup; j += V::kLanes) magnitude = V::max(V::abs(V::load(tail + j)), magnitude);
+  }
+  const float amax = V::largest(magnitude);
+  const bool is_zero = amax < kSmallestMagnitude;
+  const typename V::F inverse = V::set(is_zero ? 0.0f : 127.0f / amax);
+  int32_t total = 0;
+  for (i = 0; i < tail_begin; i += kGroup) {
+    alignas(64) float group[kGroup];
+    for (int32_t j = 0; j < kGroup; j += V::kLanes) V::store(group + j, V::clamped(V::load(x + i + j)));
+    total += V::store_codes(group, inverse, codes + i);
+  }
+  if (i < count) {
+    int8_t last[kGroup];
+    total += V::store_codes(tail, inverse, last);
+    __builtin_memcpy(codes + i, last, static_cast<size_t>(count - i));
+  }
+  *scale = is_zero ? 0.0f : amax / 127.0f;
+  return total;
 }
 
 template <class V>

@@ -23,10 +23,12 @@ struct V256 {
   static F load(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
-  static void store_halves(uint16_t* p, F x) {
+  static F clamped(F x) {
     const __m256i magnitude = _mm256_min_epi32(_mm256_castps_si256(abs(x)), _mm256_castps_si256(set(kLargestHalf)));
-    const F clamped = _mm256_or_ps(_mm256_and_ps(set(-0.0f), x), _mm256_castsi256_ps(magnitude));
-    const __m128i halves = _mm256_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm256_or_ps(_mm256_and_ps(set(-0.0f), x), _mm256_castsi256_ps(magnitude));
+  }
+  static void store_halves(uint16_t* p, F x) {
+    const __m128i halves = _mm256_cvtps_ph(clamped(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
   }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
@@ -39,6 +41,8 @@ struct V256 {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F minus_product(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
   static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static F floor(F a) { return _mm256_floor_ps(a); }
+  static constexpr bool kScalesByFloor = false;
   // For whole n in -126..127.
   static F times_power_of_two(F a, F n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));

@@ -23,10 +23,12 @@ struct V512 {
   static F load(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
-  static void store_halves(uint16_t* p, F x) {
+  static F clamped(F x) {
     const __m512i magnitude = _mm512_min_epi32(_mm512_castps_si512(abs(x)), _mm512_castps_si512(set(kLargestHalf)));
-    const F clamped = _mm512_or_ps(_mm512_and_ps(set(-0.0f), x), _mm512_castsi512_ps(magnitude));
-    const __m256i halves = _mm512_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_or_ps(_mm512_and_ps(set(-0.0f), x), _mm512_castsi512_ps(magnitude));
+  }
+  static void store_halves(uint16_t* p, F x) {
+    const __m256i halves = _mm512_cvtps_ph(clamped(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
   }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -39,6 +41,9 @@ struct V512 {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F minus_product(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
   static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // times_power_of_two takes the floor of n itself.
+  static constexpr bool kScalesByFloor = true;
+  static F fraction(F a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
   static F times_power_of_two(F a, F n) { return _mm512_scalef_ps(a, n); }
   static F zero_where_less(F value, F x, F limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
