@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DONE := $(VENV)/.done
 MODEL ?= smollm2-135m-instruct
 PEERS := .peers
+SANITIZED := build/sanitize
 JOBS ?= 2
 export PIP_REQUIRE_VIRTUALENV = 1
 
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test check bench bench-peers oracle-env install pull fix lock size clean
+.PHONY: help serve test check sanitize bench bench-peers oracle-env install pull fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -83,6 +84,18 @@ $(PEERS)/llama.cpp/.done:
 oracle-env:  ## install the reference implementation (torch, transformers) in .peers/oracle, to record test vectors
 	$(PYTHON) -m venv $(PEERS)/oracle
 	$(PEERS)/oracle/bin/python -m pip install --quiet torch transformers gguf tokenizers
+
+# A copy of the package beside the editable one, which stays as it is: `-S` keeps Python from processing the environment's
+# .pth files, and so from finding the editable one. The sanitizers' runtime has to be loaded before Python's own libraries,
+# and libstdc++ with it, so that exceptions are seen. Leaks are not looked for: the interpreter keeps what it has until it ends.
+sanitize: $(DONE)/test  ## run the kernel tests under the address and undefined-behaviour sanitizers (GCC)
+	CXX=$(CXX) $(PIP) install --quiet --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site . \
+	  --config-settings=build-dir=$(SANITIZED)/cmake --config-settings=install.strip=false \
+	  --config-settings=cmake.define.HEADRACE_SANITIZE=address,undefined
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  PYTHONPATH=$(SANITIZED)/site:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  $(BIN)/python -S -m pytest --capture=sys -p no:cacheprovider $(or $(TESTS),tests/unit/kernels)
 
 # Upkeep -------------------------------------------------------------------------------------------------------------
 
