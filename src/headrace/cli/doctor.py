@@ -1,4 +1,5 @@
-"""`headrace doctor`: what this machine offers, measured where it can be, and what a model would need of it."""
+"""`headrace doctor`: what this machine offers, measured where it can be, what a model would need of it, and how close
+to the machine's ceilings it runs."""
 
 import json as jsonlib
 import os
@@ -11,24 +12,29 @@ import typer
 
 from headrace import __version__
 from headrace.cli.config import Settings, compose
+from headrace.core.clock import SystemClock
 from headrace.core.errors import NotFound
 from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
+from headrace.engine.roofline import Ceilings, Rig, measure_ceilings, standing
 from headrace.kernels import native
 from headrace.kernels.plan import PAGE_TOKENS, KvKind
-from headrace.models.load import damaged_matrices, open_checkpoint
+from headrace.models.load import damaged_matrices, load_model, open_checkpoint
 from headrace.models.registry import architecture_for
-from headrace.models.store import Layout, resolve
+from headrace.models.store import Layout, open_home, resolve
 
 _MEBIBYTE = 1 << 20
+_SECONDS_A_STEP = 0.4
+_SMALLEST_SHARE = 0.01
 
 
-def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
-    """Print the report; the exit status is 1 if the model cannot run here."""
+def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool, quick: bool) -> None:
+    """Print the report; the exit status is 1 if the model cannot run here. `quick` does not run it."""
     settings = compose(flags, os.environ, config).settings
     machine = examine_machine(settings)
     model = examine_model(settings)
     if model is not None:
         model["fits"] = _fits(machine, model)
+        model["running"] = examine_running(settings, machine) if model["fits"] and not quick else None
     if json:
         typer.echo(jsonlib.dumps({"version": __version__, "machine": machine, "model": model}, indent=2))
     else:
@@ -38,12 +44,12 @@ def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
 
 
 def examine_machine(settings: Settings) -> dict[str, Any]:
-    """Cores, memory, kernels, and the bandwidth that all threads reach together."""
+    """Cores, memory, kernels, and the ceilings that all threads reach together."""
     hardware = detect_hardware()
     count = settings.threads or hardware.physical_cores
     threads = native.Threads(count)
     try:
-        bandwidth = native.read_bandwidth(threads)
+        ceilings = measure_ceilings(threads)
     finally:
         threads.close()
     features = native.cpu_features()
@@ -53,7 +59,8 @@ def examine_machine(settings: Settings) -> dict[str, Any]:
         "cores": hardware.physical_cores,
         "threads": count,
         "memory_bytes": hardware.memory_bytes,
-        "read_bandwidth": bandwidth,
+        "read_bandwidth": ceilings.read_bandwidth,
+        "multiply_rate": ceilings.multiply_rate,
         "cpu_features": sorted(name for name, there in features.items() if there),
         "kernels": native.variant(),
         "kernels_available": native.variants(),
@@ -85,6 +92,20 @@ def examine_model(settings: Settings) -> dict[str, Any] | None:
     }
 
 
+def examine_running(settings: Settings, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs the model for about two seconds; packs its weights first, as the next start would."""
+    path = resolve(settings.model, settings.home)
+    loaded = load_model(path, cache_dir=open_home(settings.home).packed, max_context=settings.context)
+    ceilings = Ceilings(machine["read_bandwidth"], machine["multiply_rate"])
+    threads = native.Threads(machine["threads"])
+    try:
+        rig = Rig(loaded, threads, KvKind.HALF, SystemClock())
+        steps = [standing(profile, ceilings) for profile in rig.profile_model(_SECONDS_A_STEP)]
+    finally:
+        threads.close()
+    return {"kv": rig.kv.name.lower(), "steps": steps}
+
+
 def _examine_packed(path: Path, settings: Settings) -> str:
     damaged = damaged_matrices(path, Layout(settings.home).packed)
     if damaged is None:
@@ -105,6 +126,7 @@ def _machine_lines(machine: Mapping[str, Any]) -> list[str]:
         f"  cores       {machine['cores']} (threads: {machine['threads']})",
         f"  memory      {machine['memory_bytes'] / (1 << 30):.1f} GiB",
         f"  bandwidth   {machine['read_bandwidth'] / 1e9:.1f} GB/s read by {machine['threads']} threads",
+        f"  multiplying {machine['multiply_rate'] / 1e9:.0f} billion integer operations a second, {machine['kernels']}",
         f"  CPU has     {', '.join(machine['cpu_features']) or 'nothing we use'}",
         f"  kernels     {machine['kernels']} in use; also possible: {', '.join(others) or 'none'}",
         f"  state       {machine['home']}",
@@ -123,4 +145,23 @@ def _model_lines(settings: Settings, model: Mapping[str, Any] | None) -> list[st
         f"  keys/values {model['kv_bytes_per_token'] / 1024:.1f} KiB a token, "
         f"{model['kv_bytes_for_context'] / _MEBIBYTE:.0f} MiB for its context of {model['context']} tokens",
         f"  {verdict}; `serve` gives keys and values up to 1/{DEFAULT_KV_SHARE} of memory unless --kv-memory says more",
+        *_running_lines(model["running"]),
     ]
+
+
+def _running_lines(running: Mapping[str, Any] | None) -> list[str]:
+    """Steps and their parts beside the ceilings; parts that take less than a hundredth of a step are left out."""
+    if running is None:
+        return []
+    lines = ["", f"Run for a moment: {'tokens/s':>27} {'time':>6} {'of reading':>11} {'of multiplying':>15}"]
+    for step in running["steps"]:
+        lines.append(f"  {step['name']:<32} {step['tokens_per_second']:>10,.0f} {'':>6} {_share_columns(step)}")
+        for stage in step["stages"]:
+            share = stage["seconds"] / step["seconds"]
+            if share >= _SMALLEST_SHARE:
+                lines.append(f"    {stage['kind']:<30} {'':>10} {share:>6.0%} {_share_columns(stage)}")
+    return lines
+
+
+def _share_columns(work: Mapping[str, Any]) -> str:
+    return f"{work['share_of_read_bandwidth']:>11.0%} {work['share_of_multiply_rate']:>15.0%}"

@@ -177,12 +177,13 @@ def doctor(
     context: Context = None,
     home: Home = None,
     config: Config = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not run the model.")] = False,
     json: Json = False,
 ) -> None:
-    """Say what this machine offers and what a model would need."""
+    """Say what this machine offers, what a model would need, and how close to the machine's ceilings it runs."""
     from headrace.cli.doctor import run_doctor
 
-    run_doctor({"model": model, "threads": threads, "context": context, "home": home}, config, json=json)
+    run_doctor({"model": model, "threads": threads, "context": context, "home": home}, config, json=json, quick=quick)
 
 
 @app.command()

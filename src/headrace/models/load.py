@@ -44,7 +44,10 @@ _TOKENIZER = "tokenizer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat."""
+    """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat.
+
+    `matrix_bytes`: packed tiles of every matrix, in the plan's order; `weights_bytes` is their sum.
+    """
 
     name: str
     digest: str
@@ -55,6 +58,7 @@ class LoadedModel:
     template: ChatTemplate | None
     context_length: int
     weights_bytes: int
+    matrix_bytes: tuple[int, ...]
     created: int
     is_from_cache: bool
 
@@ -90,6 +94,7 @@ def load_model(
         template=template,
         context_length=plan.max_positions,
         weights_bytes=pack.matrix_bytes,
+        matrix_bytes=tuple(matrix.tiles.nbytes for matrix in pack.matrices),
         created=int(path.stat().st_mtime),
         is_from_cache=pack.is_cached,
     )

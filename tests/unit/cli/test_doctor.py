@@ -30,7 +30,9 @@ def test_the_machine_is_described_as_the_kernels_see_it() -> None:
     machine = json.loads(examine("--json"))["machine"]
     assert machine["cpu_features"] == sorted(name for name, has in native.cpu_features().items() if has)
     assert (machine["kernels"], machine["kernels_available"]) == (native.variant(), native.variants())
-    assert machine["read_bandwidth"] > 0 and 1 <= machine["threads"] <= machine["cores"]
+    assert (
+        machine["read_bandwidth"] > 0 and machine["multiply_rate"] > 0 and 1 <= machine["threads"] <= machine["cores"]
+    )
     assert f"{native.variant()} in use" in examine()
 
 
@@ -41,6 +43,28 @@ def test_a_models_needs_are_computed_from_its_file(tmp_path: Path) -> None:
     assert model["architecture"] == "llama" and model["fits"] is True
     assert model["weights_bytes"] == path.stat().st_size
     assert model["kv_bytes_for_context"] == model["kv_bytes_per_token"] * model["context"]
+
+
+def test_a_model_is_run_for_a_moment_and_shown_beside_the_ceilings(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_llama(path)
+    report = json.loads(examine(str(path), "--json"))
+    steps = {step["name"]: step for step in report["model"]["running"]["steps"]}
+    prompt = steps["prefill-128"]  # the tiny model's whole context
+    assert prompt["share_of_multiply_rate"] == pytest.approx(
+        prompt["operations"] / prompt["seconds"] / report["machine"]["multiply_rate"]
+    )
+    assert {"attention", "gate and up", "head"} <= {stage["kind"] for stage in prompt["stages"]}
+    shown = examine(str(path))
+    assert "of reading" in shown and "prefill-128" in shown
+
+
+def test_a_quick_examination_leaves_the_model_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_llama(path)
+    assert json.loads(examine(str(path), "--json", "--quick"))["model"]["running"] is None
+    assert "of reading" not in examine(str(path), "--quick")
+    assert not list((tmp_path / "home").rglob("packed/*"))
 
 
 def test_a_model_that_is_not_installed_is_a_pull_away() -> None:
