@@ -58,7 +58,7 @@ class Program:
     def step(
         self,
         threads: Threads,
-        pool: NDArray[np.uint16],  # [num_pages, num_layers, num_kv_heads, 2, head_dim * 32]
+        pool: NDArray[Any],  # uint16 or uint8, of a shape that `CacheShape.pool_shape` gives for some kind
         tokens: NDArray[np.int32],  # [N]
         starts: NDArray[np.int32],  # [S + 1], offsets of each sequence's tokens in `tokens`
         contexts: NDArray[np.int32],  # [S], tokens already in each sequence's pages = position of its first new token
@@ -85,6 +85,23 @@ class Program:
     def stage_times(self) -> list[tuple[int, int, float]]:
         """(first op, past-the-last op, seconds since `profile(True)`) of every stage; the last, without ops, is the
         sampler. Empty unless profiling."""
+
+def attention_parts(
+    starts: NDArray[np.int32],
+    contexts: NDArray[np.int32],
+    page_tables: NDArray[np.int32],
+    heads: tuple[int, int, int],
+    mode: int,
+    window: int,
+    num_threads: int,
+) -> list[tuple[int, int, int, list[tuple[int, int, int]]]]:
+    """How a batch's attention is cut for ops of one shape, heads being (KV heads, query heads of each, head_dim): KV
+    head, first and past-the-last span, and members (sequence, first new token, count) of each part, in the order they
+    are claimed. The batch is taken as it is: only for tests.
+    """
+
+def attention_tokens_per_task(heads_per_kv: int) -> int:
+    """The most tokens of one part."""
 
 def sample(
     threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]]

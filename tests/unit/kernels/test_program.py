@@ -91,6 +91,57 @@ def test_a_sequence_gives_the_same_bits_alone_and_in_any_batch(model: Model, thr
         assert np.array_equal(rows[where], run(model, threads, alone, [(lonely, 1)])[0])
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_long_contexts_give_the_same_bits_on_any_number_of_threads(model: Model, count: int) -> None:
+    """Several threads divide the spans of one sequence among them; one does not."""
+    results = []
+    for number in (1, count):
+        pool = native.Threads(number)
+        cache = Cache()
+        batch = sequences(1190, 700)
+        run(model, pool, cache, [(batch[0], 1100), (batch[1], 600)])
+        steps = [run(model, pool, cache, [(batch[0], 1)]) for _ in range(3)]
+        steps += [run(model, pool, cache, [(batch[0], 3), (batch[1], 40)])]
+        pool.close()
+        results.append((*steps, cache.pool))
+    for alone, together in zip(*results, strict=True):
+        assert np.array_equal(alone, together)
+
+
+def siblings(count: int, shared: int, total: int, *, private: bool) -> list[Sequence]:
+    """Sequences whose first `shared` pages hold the same tokens: in the same pages, or each in its own."""
+    rng = np.random.default_rng(5)
+    pages = rng.permutation(tiny_plan.NUM_PAGES).astype(np.int32)
+    start = rng.integers(0, VOCAB, shared * 32)
+    own = total if private else total - shared
+    result = []
+    for index in range(count):
+        mine = pages[shared + index * own : shared + (index + 1) * own]
+        table = mine if private else np.concatenate([pages[:shared], mine])
+        tokens = np.concatenate([start, rng.integers(0, VOCAB, (total - shared) * 32)])
+        result.append(Sequence(tokens.astype(np.int32), table.astype(np.int32)))
+    return result
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_pages_shared_by_a_group_give_the_bits_of_private_copies(model: Model, count: int) -> None:
+    answers = []
+    for private in (True, False):
+        pool = native.Threads(count)
+        cache = Cache()
+        batch = siblings(7, 5, 8, private=private)
+        lengths = [161, 165, 170, 190, 200, 222, 230]
+        for sequence, length in zip(batch, lengths, strict=True):
+            # A sharer finds the pages of the first one written.
+            sequence.done = 0 if private or sequence is batch[0] else 160
+            run(model, pool, cache, [(sequence, length - sequence.done)])
+        steps = [run(model, pool, cache, [(sequence, 1) for sequence in batch]) for _ in range(3)]
+        steps.append(run(model, pool, cache, [(sequence, 1 + i % 3) for i, sequence in enumerate(batch)]))
+        pool.close()
+        answers.append(np.concatenate(steps))
+    assert np.array_equal(*answers)
+
+
 def test_selected_rows_come_in_the_order_they_were_asked_for(model: Model, threads: native.Threads) -> None:
     (sequence,) = sequences(50)
     arguments = Cache().arguments([(sequence, 50)])

@@ -18,6 +18,7 @@ from headrace.kernels.plan import (
     Buffer,
     BufferKind,
     CacheShape,
+    KvKind,
     MatrixSpec,
     Plan,
     Recorder,
@@ -160,9 +161,9 @@ def build(seed: int = 0) -> Model:
     return Model(plan, matrices, vectors, program)
 
 
-def new_pool() -> NDArray[np.uint16]:
+def new_pool(kind: KvKind = KvKind.HALF) -> NDArray[Any]:
     """An empty page pool."""
-    return np.zeros((NUM_PAGES, LAYERS, KV_HEADS, 2, HEAD_DIM * PAGE_TOKENS), dtype=np.uint16)
+    return np.zeros(CacheShape(LAYERS, KV_HEADS, HEAD_DIM).pool_shape(kind, NUM_PAGES), dtype=kind.dtype)
 
 
 @dataclass(slots=True)
@@ -178,7 +179,7 @@ class Sequence:
 class Cache:
     """A pool and its sequences; `arguments` is what one step takes."""
 
-    pool: NDArray[np.uint16] = field(default_factory=new_pool)
+    pool: NDArray[Any] = field(default_factory=new_pool)
 
     def arguments(self, work: list[tuple[Sequence, int]]) -> dict[str, Any]:
         """The step that computes so many further tokens of each sequence and selects the last of each."""

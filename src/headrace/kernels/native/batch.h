@@ -11,7 +11,8 @@ namespace headrace {
 
 // The caller's arrays; they live as long as the step.
 struct Batch {
-  uint16_t* pool;  // [num_pages][num_layers][num_kv_heads][2][head_dim * 32]
+  uint8_t* pool;  // [num_pages][num_layers][num_kv_heads] planes, as PagesView says
+  KvKind kv_kind;
   int64_t num_pages;
   const int32_t* tokens;
   int32_t num_tokens;
@@ -24,6 +25,12 @@ struct Batch {
   int32_t num_selected;
 
   const int32_t* page_table(int32_t sequence) const { return page_tables + sequence * table_width; }
+
+  PagesView pages(const CacheShape& cache, int32_t layer) const {
+    const int64_t plane = kv_plane_bytes(kv_kind, cache.head_dim);
+    const int64_t layer_stride = plane * cache.num_kv_heads;
+    return {pool, layer_stride * cache.num_layers, layer_stride * layer, plane, kv_kind};
+  }
 };
 
 // Throws std::invalid_argument naming the array whose values do not fit the plan or each other.

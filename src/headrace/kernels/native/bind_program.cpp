@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "attention_plan.h"
 #include "bind_types.h"
 #include "noise.h"
 #include "program.h"
@@ -173,19 +174,41 @@ class PythonProgram {
     return {static_cast<const float*>(array.data()), expected};
   }
 
+  struct Pool {
+    uint8_t* data;
+    KvKind kind;
+    int64_t num_pages;
+  };
+
+  // The element type says which kind of pool it is, the shape must be that of this plan's pages.
+  static Pool pool_of(const AnyMutableArray& pool, const CacheShape& cache) {
+    const std::string planes = std::to_string(cache.num_layers) + ", " + std::to_string(cache.num_kv_heads) + ", ";
+    if (pool.dtype() == nb::dtype<uint8_t>()) {
+      expect(cache.head_dim % kGroup == 0, "pool: 8-bit keys and values need a head_dim that is a multiple of " +
+                                               std::to_string(kGroup) + ", not " + std::to_string(cache.head_dim));
+      const auto pages = view<uint8_t, 4>(pool, "pool");
+      const int64_t plane = kv_plane_bytes(KvKind::kInt8, cache.head_dim);
+      expect(pages.shape[1] == cache.num_layers && pages.shape[2] == cache.num_kv_heads && pages.shape[3] == plane,
+             "pool: must be [pages, " + planes + std::to_string(plane) + "] in uint8");
+      return {pages.data, KvKind::kInt8, pages.shape[0]};
+    }
+    const auto pages = view<uint16_t, 5>(pool, "pool");
+    const int64_t half_plane = static_cast<int64_t>(cache.head_dim) * kPageTokens;
+    expect(pages.shape[1] == cache.num_layers && pages.shape[2] == cache.num_kv_heads && pages.shape[3] == 2 &&
+               pages.shape[4] == half_plane,
+           "pool: must be [pages, " + planes + "2, " + std::to_string(half_plane) + "] in uint16");
+    return {reinterpret_cast<uint8_t*>(pages.data), KvKind::kHalf, pages.shape[0]};
+  }
+
   Batch batch_of(const AnyMutableArray& pool, const AnyArray& tokens, const AnyArray& starts, const AnyArray& contexts,
                  const AnyArray& page_tables, const AnyArray& selected) const {
     const CacheShape& cache = program_.plan().cache;
-    const auto pages = view<uint16_t, 5>(pool, "pool");
     const auto token_view = view<const int32_t, 1>(tokens, "tokens");
     const auto start_view = view<const int32_t, 1>(starts, "starts");
     const auto context_view = view<const int32_t, 1>(contexts, "contexts");
     const auto table_view = view<const int32_t, 2>(page_tables, "page_tables");
     const auto selected_view = view<const int32_t, 1>(selected, "selected");
-    expect(pages.shape[1] == cache.num_layers && pages.shape[2] == cache.num_kv_heads && pages.shape[3] == 2 &&
-               pages.shape[4] == cache.head_dim * kPageTokens,
-           "pool: must be [pages, " + std::to_string(cache.num_layers) + ", " + std::to_string(cache.num_kv_heads) +
-               ", 2, " + std::to_string(cache.head_dim * kPageTokens) + "]");
+    const Pool pages = pool_of(pool, cache);
     expect(start_view.shape[0] >= 1, "starts: must have one entry more than there are sequences");
     const int64_t num_sequences = start_view.shape[0] - 1;
     expect(context_view.shape[0] == num_sequences,
@@ -193,7 +216,8 @@ class PythonProgram {
     expect(table_view.shape[0] == num_sequences,
            "page_tables: must have one row per sequence, " + std::to_string(num_sequences));
     return {.pool = pages.data,
-            .num_pages = pages.shape[0],
+            .kv_kind = pages.kind,
+            .num_pages = pages.num_pages,
             .tokens = token_view.data,
             .num_tokens = count_of(token_view.shape[0], "tokens"),
             .starts = start_view.data,
@@ -209,6 +233,41 @@ class PythonProgram {
   std::vector<AnyArray> keep_tiles_;
   Program program_;
 };
+
+// (KV head, span_begin, span_end, [(sequence, first new token, count)]) of every part, in the order they are claimed.
+using PartTuple = std::tuple<int32_t, int32_t, int32_t, std::vector<std::tuple<int32_t, int32_t, int32_t>>>;
+
+std::vector<PartTuple> attention_parts(const AnyArray& starts, const AnyArray& contexts, const AnyArray& page_tables,
+                                       std::tuple<int32_t, int32_t, int32_t> heads, int32_t mode, int32_t window,
+                                       int num_threads) {
+  const auto start_view = view<const int32_t, 1>(starts, "starts");
+  const auto context_view = view<const int32_t, 1>(contexts, "contexts");
+  const auto table_view = view<const int32_t, 2>(page_tables, "page_tables");
+  const auto [num_kv_heads, heads_per_kv, head_dim] = heads;
+  const int64_t num_sequences = start_view.shape[0] - 1;
+  expect(num_sequences >= 0 && context_view.shape[0] == num_sequences && table_view.shape[0] == num_sequences,
+         "contexts, page_tables: must have one row per sequence");
+  Batch batch{};
+  batch.starts = start_view.data;
+  batch.contexts = context_view.data;
+  batch.num_sequences = count_of(num_sequences, "starts");
+  batch.num_tokens = start_view.data[num_sequences];
+  batch.page_tables = table_view.data;
+  batch.table_width = table_view.shape[1];
+  AttentionPlan plan({num_kv_heads, heads_per_kv, head_dim, mode, window});
+  plan.cut(batch, num_threads);
+  std::vector<PartTuple> parts;
+  for (const AttentionPart& part : plan.parts()) {
+    const AttentionBlock& block = plan.blocks()[static_cast<size_t>(part.block)];
+    std::vector<std::tuple<int32_t, int32_t, int32_t>> members;
+    for (int32_t m = block.member_begin; m < block.member_end; ++m) {
+      const AttentionMember& member = plan.members()[static_cast<size_t>(m)];
+      members.emplace_back(member.sequence, member.first, member.count);
+    }
+    parts.emplace_back(part.kv_head, part.span_begin, part.span_end, std::move(members));
+  }
+  return parts;
+}
 
 SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling) {
   const auto rows = view<const float, 2>(logits, "logits");
@@ -258,6 +317,9 @@ void bind_program(nb::module_& module) {
            nb::arg("sampling") = nb::none())
       .def("profile", &PythonProgram::profile, nb::arg("is_on"))
       .def("stage_times", &PythonProgram::stage_times);
+  module.def("attention_parts", &attention_parts, nb::arg("starts"), nb::arg("contexts"), nb::arg("page_tables"),
+             nb::arg("heads"), nb::arg("mode"), nb::arg("window"), nb::arg("num_threads"));
+  module.def("attention_tokens_per_task", &attention_tokens_per_task, nb::arg("heads_per_kv"));
   module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"));
   module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
              nb::arg("count"));

@@ -103,52 +103,12 @@ struct Program::GatedRun {
   }
 };
 
-struct Program::AttentionRun {
-  const Program& program;
-  const Op& op;
-  const Batch& batch;
-
-  static void run(const void* self, int32_t task, int thread) {
-    const auto& run = *static_cast<const AttentionRun*>(self);
-    const Program& program = run.program;
-    const CacheShape& cache = program.plan_.cache;
-    const Piece& piece = program.pieces_[static_cast<size_t>(task)];
-    const int64_t token = run.batch.starts[piece.sequence] + piece.first;
-    const int32_t num_new = run.batch.starts[piece.sequence + 1] - run.batch.starts[piece.sequence];
-    const int32_t context = run.batch.contexts[piece.sequence];
-    const int64_t head_stride = kv_plane_bytes(KvKind::kHalf, cache.head_dim);
-    const int64_t layer_stride = head_stride * cache.num_kv_heads;
-    const AttentionRows member{.page_table = run.batch.page_table(piece.sequence),
-                               .q = program.storage_.f32(run.op.x, token) + run.op.offset,
-                               .position = context + piece.first,
-                               .num_tokens = piece.count,
-                               .num_keys = context + num_new,
-                               .out = program.output(run.op.out, token)};
-    program.kernels_.attention(
-        {.pages = {.pool = reinterpret_cast<const uint8_t*>(run.batch.pool),
-                   .page_stride = layer_stride * cache.num_layers,
-                   .layer_offset = layer_stride * run.op.layer,
-                   .head_stride = head_stride,
-                   .kind = KvKind::kHalf},
-         .members = &member,
-         .num_members = 1,
-         .q_stride = program.plan_.buffers[run.op.x].width,
-         .kv_head = piece.kv_head,
-         .heads_per_kv = run.op.num_heads / cache.num_kv_heads,
-         .head_dim = cache.head_dim,
-         .mode = run.op.mode,
-         .window = run.op.window,
-         .scale = run.op.scale,
-         .softcap = run.op.softcap,
-         .span_begin = 0,
-         .span_end = 0,
-         .partials = nullptr,
-         .scratch = reinterpret_cast<float*>(program.scratch_[static_cast<size_t>(thread)].get())});
-  }
-};
-
 Program::Program(Plan plan, const Kernels& kernels)
-    : plan_(std::move(plan)), kernels_(kernels), storage_(plan_), scratch_floats_(rowwise_scratch_floats(plan_)) {
+    : plan_(std::move(plan)),
+      kernels_(kernels),
+      storage_(plan_),
+      attention_(plan_, kernels_, storage_),
+      scratch_floats_(std::max(rowwise_scratch_floats(plan_), attention_.scratch_floats())) {
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     const Op& op = plan_.ops[i];
     const Rows rows = rows_of(plan_, op);
@@ -158,11 +118,6 @@ Program::Program(Plan plan, const Kernels& kernels)
     } else {
       stages_.push_back({i, i + 1, is_row_op, rows});
     }
-    if (op.kind == OpKind::kAttention) {
-      const int32_t heads_per_kv = op.num_heads / plan_.cache.num_kv_heads;
-      const int32_t most_rows = attention_tokens_per_task(heads_per_kv) * heads_per_kv;
-      scratch_floats_ = std::max(scratch_floats_, attention_scratch_floats(most_rows, plan_.cache.head_dim));
-    }
   }
 }
 
@@ -170,11 +125,7 @@ int32_t Program::num_rows(Rows rows, const Batch& batch) const {
   return rows == Rows::kTokens ? batch.num_tokens : batch.num_selected;
 }
 
-Output Program::output(int32_t buffer, int64_t row) const {
-  const Buffer& target = plan_.buffers[buffer];
-  if (target.kind == BufferKind::kF32) return {.f32 = storage_.f32(buffer, row), .stride = target.width, .q8 = {}};
-  return {.f32 = nullptr, .stride = 0, .q8 = storage_.q8(buffer, row)};
-}
+Output Program::output(int32_t buffer, int64_t row) const { return storage_.output(buffer, row); }
 
 void Program::step(Threads& threads, const Batch& batch, const StepResults& results) {
   check_batch(batch, plan_);
@@ -224,7 +175,7 @@ void Program::prepare(int num_threads, const Batch& batch) {
   sampler_.reserve(num_threads, plan_.vocab_size);
   while (scratch_.size() < static_cast<size_t>(num_threads)) scratch_.emplace_back(scratch_floats_ * sizeof(float));
   places_.fill(batch);
-  pieces_heads_ = 0;
+  attention_.prepare(batch, num_threads);
 }
 
 void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& batch) {
@@ -233,7 +184,7 @@ void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& ba
   const Op& op = plan_.ops[stage.begin];
   if (op.kind == OpKind::kLinear) return run_linear(step, op, batch);
   if (op.kind == OpKind::kGated) return run_gated(step, op, batch);
-  run_attention(step, op, batch);
+  attention_.run(step, op, batch, scratch_);
 }
 
 void Program::run_rows(Threads::Step& step, const Stage& stage, const Batch& batch) {
@@ -261,31 +212,6 @@ void Program::run_gated(Threads::Step& step, const Op& op, const Batch& batch) {
   const int32_t rows = num_rows(plan_.buffers[op.x].rows, batch);
   const GatedRun run{*this, op, kernels_, matrix, cut_product(matrix, kBlocksPerPair, rows, step.count())};
   step.run(run.cut.num_tasks(), &GatedRun::run, &run);
-}
-
-void Program::run_attention(Threads::Step& step, const Op& op, const Batch& batch) {
-  if (pieces_heads_ != op.num_heads / plan_.cache.num_kv_heads) cut_attention(op, batch);
-  const AttentionRun run{*this, op, batch};
-  step.run(static_cast<int32_t>(pieces_.size()), &AttentionRun::run, &run);
-}
-
-void Program::cut_attention(const Op& op, const Batch& batch) {
-  const int32_t heads_per_kv = op.num_heads / plan_.cache.num_kv_heads;
-  const int32_t most_tokens = attention_tokens_per_task(heads_per_kv);
-  pieces_.clear();
-  for (int32_t s = 0; s < batch.num_sequences; ++s) {
-    const int32_t num_new = batch.starts[s + 1] - batch.starts[s];
-    for (int32_t first = 0; first < num_new; first += most_tokens) {
-      const int32_t count = std::min(most_tokens, num_new - first);
-      const int64_t cost = static_cast<int64_t>(batch.contexts[s] + first + count) * count;
-      for (int32_t head = 0; head < plan_.cache.num_kv_heads; ++head) {
-        pieces_.push_back({.sequence = s, .first = first, .count = count, .kv_head = head, .cost = cost});
-      }
-    }
-  }
-  // Largest first, so that no thread starts a long piece when the others are done.
-  std::stable_sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.cost > b.cost; });
-  pieces_heads_ = heads_per_kv;
 }
 
 }  // namespace headrace

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <vector>
 
+#include "attention_stage.h"
 #include "batch.h"
 #include "plan.h"
 #include "sampler.h"
@@ -50,23 +51,15 @@ class Program {
     bool is_rowwise;
     Rows rows;
   };
-  // One claim of an attention stage: some new tokens of a sequence under one KV head.
-  struct Piece {
-    int32_t sequence, first, count, kv_head;
-    int64_t cost;
-  };
   struct RowRun;
   struct LinearRun;
   struct GatedRun;
-  struct AttentionRun;
 
   void prepare(int num_threads, const Batch& batch);
   void run_stage(Threads::Step& step, const Stage& stage, const Batch& batch);
   void run_rows(Threads::Step& step, const Stage& stage, const Batch& batch);
   void run_linear(Threads::Step& step, const Op& op, const Batch& batch);
   void run_gated(Threads::Step& step, const Op& op, const Batch& batch);
-  void run_attention(Threads::Step& step, const Op& op, const Batch& batch);
-  void cut_attention(const Op& op, const Batch& batch);
   Output output(int32_t buffer, int64_t row) const;
   int32_t num_rows(Rows rows, const Batch& batch) const;
 
@@ -74,13 +67,12 @@ class Program {
   const Kernels& kernels_;
   std::vector<Stage> stages_;
   Storage storage_;
+  AttentionStage attention_;
   Sampler sampler_;
   TokenPlaces places_;
   std::vector<AlignedBytes> scratch_;  // per thread, for rows and for attention
   size_t scratch_floats_;
-  std::vector<Piece> pieces_;          // of the step's attention; the same for every layer with the same operands
   std::vector<double> stage_seconds_;  // empty unless profiling; one more than there are stages
-  int32_t pieces_heads_ = 0;           // heads per KV head that `pieces_` was cut for, 0 = none in this step
   std::atomic<bool> is_busy_{false};
 };
 

@@ -91,32 +91,57 @@ void rope(const Op& op, const RowContext& context, int32_t row) {
   }
 }
 
-// One token's key of one head, spread over the page's [head_dim][32].
-void store_key(const Kernels& kernels, const float* key, int32_t head_dim, uint16_t* slot) {
+// One head of one token, keys spread over the plane's [head_dim][32].
+void store_half(const Kernels& kernels, const float* key, const float* value, int32_t head_dim, int32_t slot,
+                uint8_t* plane) {
+  auto* keys = reinterpret_cast<uint16_t*>(plane);
   constexpr int32_t kPiece = 64;
   uint16_t halves[kPiece];
   for (int32_t begin = 0; begin < head_dim; begin += kPiece) {
     const int32_t count = std::min(kPiece, head_dim - begin);
     kernels.narrow(key + begin, count, halves);
-    for (int32_t i = 0; i < count; ++i) slot[(begin + i) * kPageTokens] = halves[i];
+    for (int32_t i = 0; i < count; ++i) keys[(begin + i) * kPageTokens + slot] = halves[i];
   }
+  kernels.narrow(value, head_dim, keys + (kPageTokens + slot) * static_cast<int64_t>(head_dim));
 }
 
-void store_kv(const Op& op, const RowContext& context, int32_t row) {
+// One head of one token in 8 bits. Other threads may be writing other tokens of the same page: only own bytes are
+// touched, never a neighbour's.
+void store_int8(const Kernels& kernels, const float* key, const float* value, int32_t head_dim, int32_t slot,
+                uint8_t* plane, int8_t* codes) {
+  uint8_t* const values = plane + static_cast<int64_t>(head_dim) * kPageTokens;
+  uint8_t* const scales = values + static_cast<int64_t>(head_dim) * kPageTokens;
+  float scale;
+  kernels.quantize_head(key, head_dim, codes, &scale);
+  for (int32_t quad = 0; quad < head_dim / 4; ++quad) {
+    uint32_t four;
+    std::memcpy(&four, codes + 4 * quad, sizeof four);
+    four ^= 0x80808080u;  // code + 128
+    std::memcpy(plane + 4 * (quad * kPageTokens + slot), &four, sizeof four);
+  }
+  std::memcpy(scales + 4 * slot, &scale, sizeof scale);
+  kernels.quantize_head(value, head_dim, codes, &scale);
+  uint8_t* const to = values + static_cast<int64_t>(slot / 4) * head_dim * 4 + slot % 4;
+  for (int32_t d = 0; d < head_dim; ++d) to[4 * d] = static_cast<uint8_t>(codes[d]);
+  std::memcpy(scales + 4 * (kPageTokens + slot), &scale, sizeof scale);
+}
+
+void store_kv(const Op& op, const RowContext& context, int32_t row, float* scratch) {
   const CacheShape& cache = context.plan.cache;
-  const Batch& batch = context.batch;
   const int32_t position = context.places.position[row];
-  const int64_t page = batch.page_table(context.places.sequence[row])[position / kPageTokens];
+  const PagesView pages = context.batch.pages(cache, op.layer);
+  const int64_t page = context.batch.page_table(context.places.sequence[row])[position / kPageTokens];
+  uint8_t* plane = context.batch.pool + page * pages.page_stride + pages.layer_offset;
   const int32_t slot = position % kPageTokens;
-  const int64_t plane = static_cast<int64_t>(cache.head_dim) * kPageTokens;
   const float* x = context.storage.f32(op.x, row);
-  for (int32_t h = 0; h < cache.num_kv_heads; ++h) {
-    uint16_t* keys = batch.pool + ((page * cache.num_layers + op.layer) * cache.num_kv_heads + h) * 2 * plane;
-    uint16_t* values = keys + plane + static_cast<int64_t>(slot) * cache.head_dim;
+  for (int32_t h = 0; h < cache.num_kv_heads; ++h, plane += pages.head_stride) {
     const float* key = x + op.k_offset + static_cast<int64_t>(h) * cache.head_dim;
     const float* value = x + op.v_offset + static_cast<int64_t>(h) * cache.head_dim;
-    store_key(context.kernels, key, cache.head_dim, keys + slot);
-    context.kernels.narrow(value, cache.head_dim, values);
+    if (pages.kind == KvKind::kHalf) {
+      store_half(context.kernels, key, value, cache.head_dim, slot, plane);
+    } else {
+      store_int8(context.kernels, key, value, cache.head_dim, slot, plane, reinterpret_cast<int8_t*>(scratch));
+    }
   }
 }
 
@@ -149,7 +174,7 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
     case OpKind::kRope:
       return rope(op, context, row);
     case OpKind::kStoreKv:
-      return store_kv(op, context, row);
+      return store_kv(op, context, row, scratch);
     case OpKind::kAdd:
       return add(op, context, row);
     case OpKind::kSelect:

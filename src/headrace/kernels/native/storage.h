@@ -37,6 +37,13 @@ class Storage {
     return slot.f32 + row * slot.width;
   }
 
+  // Row `row` and those behind it as a kernel's output.
+  Output output(int32_t buffer, int64_t row) const {
+    const Slot& slot = slots_[buffer];
+    if (slot.kind == BufferKind::kF32) return {.f32 = f32(buffer, row), .stride = slot.width, .q8 = {}};
+    return {.f32 = nullptr, .stride = 0, .q8 = q8(buffer, row)};
+  }
+
   Q8View q8(int32_t buffer, int64_t row) const {
     const Slot& slot = slots_[buffer];
     const int64_t groups = slot.width / kGroup;
