@@ -1,22 +1,24 @@
 """The engine: one thread that owns every sequence, page and tree, and turns submitted work into tokens.
 
-    any thread    submit, cancel, drain, close  ->  inbox (a deque and an event)
-    engine thread inbox -> schedule -> one native step (no GIL) -> outcomes -> one hand-over per event loop
-    any thread    snapshot, warm_tokens         <-  values the engine's thread publishes, never its state
+    any thread    submit, cancel, drain, close   ->  inbox (a deque and an event)
+    engine thread inbox -> schedule -> hand-over of the last step's tokens, once per loop -> one native step (no GIL)
+    any thread    snapshot, times, warm_tokens  <-  values the engine's thread publishes, never its state
 
-A kernel that raises fails the requests of its batch, a row that is not a number its own request; the engine goes on.
+Tokens are handed over when the next step is ready to start: the loops then wake up while the kernels run, instead of
+competing for the GIL with the few lines between two steps, for which every core waits. A kernel that raises fails the
+requests of its batch, a row that is not a number its own request; the engine goes on.
 Several models take turns, step by step. Knows token ids only: no text, no protocol.
 """
 
-import asyncio
 import logging
 import math
 import sys
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from headrace.core.clock import Clock
 from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
@@ -25,7 +27,7 @@ from headrace.engine import sequence as sequences
 from headrace.engine.config import EngineConfig, pages_for
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import chain_hash
-from headrace.engine.mailbox import Mailbox, deliver
+from headrace.engine.mailbox import Mailbox, Outbox
 from headrace.engine.runner import Runner, StepProgram
 from headrace.engine.scheduler import Batch, Sampled, Scheduler
 from headrace.engine.sequence import State, Work
@@ -47,15 +49,13 @@ class EngineModel:
     metrics: ModelMetrics | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree."""
 
     cached_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A choice's next token; `reason` is set on its last."""
 
     choice: int
@@ -81,8 +81,7 @@ class Failed:
 Item = Begun | Token | Dropped | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSnapshot:
+class ModelSnapshot(NamedTuple):
     """One model's state as of its last step. `idle_pages` are cached and unused, so as good as free."""
 
     total_pages: int
@@ -90,6 +89,18 @@ class ModelSnapshot:
     idle_pages: int
     running: int
     waiting: int
+
+
+class Times(NamedTuple):
+    """How the engine's thread spent its time since it started, resting excluded.
+
+    `busy_s` counts from the end of a native call, or from the arrival of work, to the end of the next one; `native_s`
+    of it was inside the calls. One minus their ratio is the share of a step outside the kernels.
+    """
+
+    num_steps: int = 0
+    native_s: float = 0.0
+    busy_s: float = 0.0
 
 
 class Ticket:
@@ -120,10 +131,13 @@ class _Lane:
         scheduler = self.scheduler
         free, idle = len(self.pool.free), scheduler.tree.num_idle
         total = self.pool.num_pages
-        self.snapshot = ModelSnapshot(total, free, idle, len(scheduler.running), len(scheduler.waiting))
+        snapshot = ModelSnapshot(total, free, idle, len(scheduler.running), len(scheduler.waiting))
+        if snapshot == self.snapshot:
+            return
+        self.snapshot = snapshot
         if (metrics := self.model.metrics) is not None:
-            metrics.running.set(len(scheduler.running))
-            metrics.waiting.set(len(scheduler.waiting))
+            metrics.running.set(snapshot.running)
+            metrics.waiting.set(snapshot.waiting)
             metrics.kv_usage.set((total - free - idle) / total)
 
 
@@ -153,7 +167,9 @@ class Engine:
         self._arrivals = 0
         self._accepting = True
         self._stopping = False
-        self._parcels: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Any]]] = {}
+        self._parcels: defaultdict[Outbox, list[tuple[Mailbox, Any]]] = defaultdict(list)
+        self._times = Times()
+        self._last_end = 0.0  # of a native call or of a rest
         self._thread = threading.Thread(target=self._run, name="headrace-engine", daemon=True)
         self._old_switch_interval: float | None = None
 
@@ -173,6 +189,11 @@ class Engine:
     def snapshot(self, model: str) -> ModelSnapshot:
         """The state last published for a model."""
         return self._lanes[model].snapshot
+
+    @property
+    def times(self) -> Times:
+        """Seconds of all steps so far, native calls and what lies between them."""
+        return self._times
 
     def warm_tokens(self, model: str, salt: bytes, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
         """How many leading tokens (int32 bytes) are cached now, by the published view of the prefix tree."""
@@ -249,9 +270,10 @@ class Engine:
             self._fail_everything()
 
     def _serve(self) -> None:
+        self._last_end = self._clock.monotonic_s()
         while True:
-            self._wake.clear()
-            self._read_inbox()
+            while self._inbox:
+                self._inbox.popleft()()
             if self._stopping:
                 return
             busy = False
@@ -259,8 +281,8 @@ class Engine:
                 if lane.scheduler.running or lane.scheduler.waiting:
                     busy = True
                     self._step(lane)
-            self._hand_over()
             if not busy:
+                self._hand_over()
                 self._rest()
 
     def _rest(self) -> None:
@@ -269,31 +291,44 @@ class Engine:
         with self._lock:
             if not self._inbox:
                 self._idle.set()
+        # Whoever fills the inbox sets the event afterwards: what comes after the clearing is heard by the next rest.
         self._wake.wait()
-
-    def _read_inbox(self) -> None:
-        while self._inbox:
-            self._inbox.popleft()()
+        self._wake.clear()
+        self._last_end = self._clock.monotonic_s()
 
     def _step(self, lane: _Lane) -> None:
-        began = self._clock.monotonic_s()
-        if began >= lane.next_deadline:
-            self._expire(lane, began)
+        if self._last_end >= lane.next_deadline:
+            self._expire(lane, self._last_end)
         batch = lane.scheduler.schedule()
         if batch.sequences:
             for sequence in batch.admitted:
                 self._begin(sequence)
             try:
-                sampled = lane.scheduler.complete(batch, lane.runner.run(batch))
+                sampled = lane.scheduler.complete(batch, self._compute(lane, batch))
             except Exception as error:  # the engine's step is one of three places that may catch everything
                 self._fail_batch(lane, batch, error)
             else:
                 self._hand_out(lane, sampled)
         lane.publish()
-        if (metrics := lane.model.metrics) is not None:
-            metrics.step.observe(self._clock.monotonic_s() - began)
-            if batch.num_preempted:
-                metrics.preemptions.inc(batch.num_preempted)
+        if batch.num_preempted and (metrics := lane.model.metrics) is not None:
+            metrics.preemptions.inc(batch.num_preempted)
+
+    def _compute(self, lane: _Lane, batch: Batch) -> list[int]:
+        """The native call: with all the waking up that is due just before it, and the time taken just after."""
+        arrays = lane.runner.prepare(batch)
+        self._hand_over()
+        start = self._clock.monotonic_s()
+        try:
+            return lane.runner.execute(arrays)
+        finally:
+            end = self._clock.monotonic_s()
+            native_s, busy_s = end - start, end - self._last_end
+            self._last_end = end
+            num_steps, total_native_s, total_busy_s = self._times
+            self._times = Times(num_steps + 1, total_native_s + native_s, total_busy_s + busy_s)
+            if (metrics := lane.model.metrics) is not None:
+                metrics.step.observe(busy_s)
+                metrics.native.inc(native_s)
 
     def _hand_out(self, lane: _Lane, sampled: list[Sampled]) -> None:
         for outcome in sampled:
@@ -374,7 +409,8 @@ class Engine:
         with self._lock:
             self._accepting = False
         try:
-            self._read_inbox()
+            while self._inbox:
+                self._inbox.popleft()()
             held = [
                 (lane, sequence)
                 for lane in self._lanes.values()
@@ -399,22 +435,24 @@ class Engine:
             metrics.faults.inc()
 
     def _post(self, mailbox: Mailbox, item: Item) -> None:
-        self._parcels.setdefault(mailbox.loop, []).append((mailbox, item))
+        self._parcels[mailbox.outbox].append((mailbox, item))
 
     def _hand_over(self) -> None:
         if not self._parcels:
             return
-        parcels, self._parcels = self._parcels, {}
-        for loop, items in parcels.items():
-            if not deliver(loop, items):
-                self._abandon(loop)
+        for outbox, items in self._parcels.items():
+            if not outbox.post(items):
+                # Between two steps: the one that is about to start may still use what this frees.
+                self._inbox.append(partial(self._abandon, outbox))
+                self._wake.set()
+        self._parcels.clear()
 
-    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _abandon(self, outbox: Outbox) -> None:
         """A closed loop can neither read nor cancel: free what its requests hold."""
         for lane in self._lanes.values():
             for sequence in [*lane.scheduler.running, *lane.scheduler.waiting]:
                 ticket: Any = sequence.owner
-                if ticket.mailbox.loop is loop:
+                if ticket.mailbox.outbox is outbox:
                     lane.scheduler.remove(sequence)
 
 

@@ -1,10 +1,12 @@
 """Turns a batch into the ragged arrays of one native call, and makes the call.
 
-Everything that lives longer than a step is kept per slot (page table, sampling values) and only amended, so that a
-step's Python is a handful of vectorised fills. Holds no request, decides nothing, and knows no thread but its caller's.
+Everything that lives longer than a step is kept per slot (page table, sampling values) and only amended. As long as the
+same sequences decode, their arrays are kept too: a step then writes tokens, contexts and positions, and nothing else,
+because between two native calls every line of Python runs on caches that the weights have just swept. Holds no request,
+decides nothing, and knows no thread but its caller's.
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,17 @@ class StepProgram(Protocol):
         ...
 
 
+class Arrays(NamedTuple):
+    """The arguments of one step, as `StepProgram.step` names them; good until the runner prepares the next."""
+
+    tokens: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    contexts: NDArray[np.int32]
+    page_tables: NDArray[np.int32]
+    selected: NDArray[np.int32]
+    sampling: dict[str, NDArray[Any]] | None
+
+
 class Runner:
     """Executes batches of one model. The page table's width follows the longest sequence met so far."""
 
@@ -46,71 +59,84 @@ class Runner:
         self._sampling = SamplingTable(config.max_sequences)
         self._table = np.zeros((config.max_sequences, 16), np.int32)
         self._tokens = np.zeros(config.max_batch_tokens, np.int32)
+        self._contexts = np.zeros(config.max_sequences, np.int32)
         self._starts = np.arange(config.max_sequences + 1, dtype=np.int32)
-        self._rows = np.arange(config.max_sequences, dtype=np.int32)
+        # Of the last batch, if it only decoded: its sequences and the arrays made for them.
+        self._members: list[Sequence] = []
+        self._decodes: Arrays | None = None
 
     def run(self, batch: Batch) -> list[int]:
-        """Compute a batch; returns one token per sequence that has caught up, -1 where its row was not a number."""
+        """Both at once, for callers with nothing to do in between."""
+        return self.execute(self.prepare(batch))
+
+    def prepare(self, batch: Batch) -> Arrays:
+        """Write down what the step needs; changes nothing that a second call would not write again."""
         for sequence in batch.admitted:
             self._sampling.set(sequence.slot, sequence.work.sampling, sequence.work.seed, sequence.choice)
-        sequences = batch.sequences
-        width = 0
-        for sequence in sequences:
-            size = len(sequence.pages)
-            if sequence.num_tabled < size:
-                self._write_table(sequence)
-            width = max(width, size)
-        slots = np.array([sequence.slot for sequence in sequences], np.intp)
-        contexts = np.array([sequence.num_computed for sequence in sequences], np.int32)
-        if max(batch.counts) == 1:
-            tokens, starts, selected = self._fill_decodes(batch)
-        else:
-            tokens, starts, selected = self._fill_ragged(batch)
-        if len(selected) == len(sequences):
-            drawing = slots
-            positions = contexts + np.array(batch.counts, np.int32)
-        else:
-            members = np.searchsorted(starts, selected, side="right") - 1
-            drawing = slots[members]
-            positions = contexts[members] + np.array(batch.counts, np.int32)[members]
-        sampling = self._sampling.gather(drawing, positions.astype(np.uint32)) if len(selected) else None
+        stale = [sequence for sequence in batch.sequences if sequence.num_tabled < len(sequence.pages)]
+        for sequence in stale:
+            self._write_table(sequence)
+        if batch.is_ragged:
+            self._members = []
+            return self._fill_ragged(batch)
+        return self._fill_decodes(batch, has_new_pages=bool(stale))
+
+    def execute(self, arrays: Arrays) -> list[int]:
+        """Compute a batch; returns one token per sequence that has caught up, -1 where its row was not a number."""
+        tokens, starts, contexts, page_tables, selected, sampling = arrays
         drawn = self._program.step(
-            self._threads,
-            self._pool.array,
-            tokens,
-            starts,
-            contexts,
-            self._table[slots, :width],
-            selected,
-            sampling=sampling,
+            self._threads, self._pool.array, tokens, starts, contexts, page_tables, selected, sampling=sampling
         )
         return [] if drawn is None else drawn[0].tolist()
 
-    def _fill_decodes(self, batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """The common step: every sequence has one token, its last, or one token of a prompt that is cut there."""
+    def _fill_decodes(self, batch: Batch, *, has_new_pages: bool) -> Arrays:
+        """The common step: every sequence lacks one token, its last."""
         sequences = batch.sequences
-        count = len(sequences)
-        tokens = self._tokens[:count]
-        selected = self._rows[:count]
-        if all(sequence.num_tokens - sequence.num_computed == 1 for sequence in sequences):
-            tokens[:] = [sequence.last_token for sequence in sequences]
-            return tokens, self._starts[: count + 1], selected
-        return self._fill_ragged(batch)
+        arrays = self._decodes
+        if arrays is None or batch.admitted or sequences != self._members:
+            count = len(sequences)
+            slots = np.array([sequence.slot for sequence in sequences], np.intp)
+            self._members = sequences
+            self._decodes = arrays = Arrays(
+                tokens=self._tokens[:count],
+                starts=self._starts[: count + 1],
+                contexts=self._contexts[:count],
+                page_tables=self._tables(sequences),
+                selected=self._starts[:count],
+                sampling=self._sampling.gather(slots, np.zeros(count, np.uint32)),
+            )
+        elif has_new_pages:
+            self._decodes = arrays = arrays._replace(page_tables=self._tables(sequences))
+        assert arrays.sampling is not None
+        arrays.tokens[:] = [sequence.last_token for sequence in sequences]
+        arrays.contexts[:] = [sequence.num_computed for sequence in sequences]
+        arrays.sampling["position"][:] = [sequence.num_tokens for sequence in sequences]
+        return arrays
 
-    def _fill_ragged(self, batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    def _fill_ragged(self, batch: Batch) -> Arrays:
         """The plain way, for any mix of chunks and decodes."""
-        starts = np.zeros(len(batch.counts) + 1, np.int32)
-        np.cumsum(batch.counts, out=starts[1:])
+        sequences, counts = batch.sequences, batch.counts
+        starts = np.zeros(len(counts) + 1, np.int32)
+        np.cumsum(counts, out=starts[1:])
         tokens = self._tokens[: starts[-1]]
-        selected = []
+        contexts = np.array([sequence.num_computed for sequence in sequences], np.int32)
+        selected, slots, positions = [], [], []
         start = 0
-        for sequence, count in zip(batch.sequences, batch.counts, strict=True):
+        for sequence, count in zip(sequences, counts, strict=True):
             computed, end = sequence.num_computed, start + count
             tokens[start:end] = sequence.tokens[computed : computed + count]
             if computed + count == sequence.num_tokens:
                 selected.append(end - 1)
+                slots.append(sequence.slot)
+                positions.append(computed + count)
             start = end
-        return tokens, starts, np.array(selected, np.int32)
+        sampling = self._sampling.gather(np.array(slots, np.intp), np.array(positions, np.uint32)) if selected else None
+        return Arrays(tokens, starts, contexts, self._tables(sequences), np.array(selected, np.int32), sampling)
+
+    def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
+        """Their page tables, each as wide as the longest needs."""
+        width = max(len(sequence.pages) for sequence in sequences)
+        return self._table[[sequence.slot for sequence in sequences], :width]
 
     def _write_table(self, sequence: Sequence) -> None:
         size = len(sequence.pages)

@@ -19,6 +19,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import NamedTuple
 
 from headrace.core.events import FinishReason
 from headrace.engine.config import EngineConfig
@@ -32,16 +33,19 @@ _order = attrgetter("order")
 
 @dataclass(slots=True)
 class Batch:
-    """One step: `counts[i]` tokens of `sequences[i]`. `admitted` are those among them that have a new slot."""
+    """One step: `counts[i]` tokens of `sequences[i]`. `admitted` are those among them that have a new slot.
+
+    `is_ragged`: not every sequence lacks just one token, which it gets.
+    """
 
     sequences: list[Sequence] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
+    is_ragged: bool = False
     num_preempted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """What a step gave one sequence. `token` is -1 if its row was not a number: the sequence has failed."""
 
     sequence: Sequence
@@ -88,7 +92,7 @@ class Scheduler:
         """Decide the next step. Empty only when there is nothing to do."""
         batch = Batch()
         self._claimed.clear()
-        decodes = sum(1 for sequence in self.running if sequence.num_tokens - sequence.num_computed == 1)
+        decodes = [sequence.num_tokens - sequence.num_computed for sequence in self.running].count(1)
         prefill = self._config.max_batch_tokens - decodes
         if decodes:
             prefill = min(prefill, self._config.prefill_chunk)
@@ -150,7 +154,8 @@ class Scheduler:
             sequence = running[index]
             index += 1
             count = sequence.num_tokens - sequence.num_computed
-            if count > 1:
+            lacks_more = count > 1
+            if lacks_more:
                 count = min(count, prefill)
                 if count == 0:
                     continue
@@ -159,6 +164,7 @@ class Scheduler:
             if needed > 0 and not self._make_room(sequence, needed, batch):
                 break
             self._put(batch, sequence, count, needed)
+            batch.is_ragged |= lacks_more
         return prefill
 
     def _make_room(self, sequence: Sequence, needed: int, batch: Batch) -> bool:
@@ -193,13 +199,15 @@ class Scheduler:
                 break
             del self.waiting[index]
             self._start(sequence)
-            count = min(sequence.num_tokens - sequence.num_computed, prefill)
+            lacking = sequence.num_tokens - sequence.num_computed
+            count = min(lacking, prefill)
             prefill -= count
             promised += wanted
             needed = -(-(sequence.num_computed + count) // PAGE_TOKENS) - len(pages)
             self._put(batch, sequence, count, needed)
             promised -= needed
             batch.admitted.append(sequence)
+            batch.is_ragged |= lacking > 1
 
     def _start(self, sequence: Sequence) -> None:
         sequence.change(Change.ADMIT)
@@ -215,7 +223,8 @@ class Scheduler:
             if missing > 0:
                 self.tree.evict(missing)
             sequence.pages.extend(self.pool.take() for _ in range(needed))
-        if (claim := _claim(sequence)) is not None:
+        # Only who waits asks what is claimed.
+        if self.waiting and (claim := _claim(sequence)) is not None:
             self._claimed.add(claim)
         batch.sequences.append(sequence)
         batch.counts.append(count)

@@ -32,6 +32,7 @@ class ModelMetrics:
     time_per_output_token: Histogram
     request_latency: Histogram
     step: Histogram
+    native: Counter
     faults: Counter
 
 
@@ -51,6 +52,9 @@ class Metrics:
             "prefix_queries": self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
             "prefix_hits": self._counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
             "preemptions": self._counter("vllm:num_preemptions", "Sequences preempted because pages ran out."),
+            "native": self._counter(
+                "headrace:engine_native_seconds", "Seconds of engine steps that were spent inside the kernels."
+            ),
             "faults": self._counter("headrace:engine_faults", "Steps or rows that failed by a defect of the engine."),
         }
         self._histograms = {
@@ -63,7 +67,11 @@ class Metrics:
             "request_latency": self._histogram(
                 "vllm:e2e_request_latency_seconds", "From arrival to the end of the answer.", _REQUEST_BUCKETS
             ),
-            "step": self._histogram("headrace:engine_step_seconds", "One engine step.", _STEP_BUCKETS),
+            "step": self._histogram(
+                "headrace:engine_step_seconds",
+                "One engine step, from the end of the last kernel call or the arrival of work.",
+                _STEP_BUCKETS,
+            ),
         }
         self.request_success = Counter(
             "vllm:request_success",
