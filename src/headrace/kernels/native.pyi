@@ -1,6 +1,7 @@
 """The compiled module. Every argument is checked once here, with an exception that names it; inside nothing can read
 out of bounds. All arrays are C-contiguous NumPy arrays; the objects keep what they were given alive."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,23 @@ def multiply_rate(threads: Threads, variant: str = "") -> float:
     """Integer operations per second (a multiply-add is two) that a variant's dot products reach with all threads on
     data in registers; the variant in use if none is named. ValueError for one that cannot run here."""
 
-class Threads:
-    """A persistent pool of `count` compute threads, the calling one included; tiles are claimed by an atomic counter;
-    waiting spins for `spin_us` microseconds and then parks."""
+def signal_event(event: int) -> None:
+    """Add 1 to an event counter (`os.eventfd`) without giving up the GIL. Linux only."""
 
-    def __init__(self, count: int, spin_us: int = 50) -> None: ...
+class Threads:
+    """A persistent pool of `count` compute threads, the calling one included; tiles are claimed by an atomic counter.
+
+    Waiting spins and then parks: for twice the last gap between two steps if that is at most `spin_us` microseconds, or
+    else for 50. cpus: empty, or the CPU that each thread is bound to, the caller's first (Linux). ValueError names what
+    cannot be.
+    """
+
+    def __init__(self, count: int, spin_us: int = 1000, cpus: Sequence[int] = ()) -> None: ...
     @property
     def count(self) -> int: ...
+    def pin_caller(self) -> None:
+        """Bind the calling thread to the first of `cpus`; nothing happens if there are none."""
+
     def close(self) -> None:
         """Stop and join the threads; a step afterwards raises RuntimeError."""
 

@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,11 +114,71 @@ def test_threads_that_nobody_closed_end_with_their_object() -> None:
     assert native_thread_count() <= before
 
 
+@pytest.mark.parametrize("spin_us", [0, 1000, 20_000])
+def test_waiting_workers_park(model: Model, spin_us: int) -> None:
+    """Whatever the pace of the steps was, soon after the last one no worker uses a CPU any more."""
+    before = native_threads()
+    pool = native.Threads(3, spin_us=spin_us)
+    workers = native_threads() - before
+    assert len(workers) == 2
+    decode(model, pool, 30)
+    deadline = time.monotonic() + 10.0
+    while any(run_state(worker) != "S" for worker in workers):
+        assert time.monotonic() < deadline, "a worker spins without end"
+    pool.close()
+
+
+def run_state(thread: str) -> str:
+    """R while it runs or could, S while it sleeps."""
+    return Path(f"/proc/self/task/{thread}/stat").read_text("ascii").rsplit(") ", 1)[1][0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux binds threads to CPUs")
+def test_threads_stay_on_the_cpus_they_were_given(model: Model) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    given = [cpus[0], cpus[-1], cpus[0]]
+    before = native_threads()
+    pool = native.Threads(3, cpus=given)
+    workers = native_threads() - before
+    bound = sorted([*os.sched_getaffinity(int(worker))] for worker in workers)
+    assert bound == sorted([[cpus[-1]], [cpus[0]]])
+    caller: list[set[int]] = []
+
+    def call() -> None:
+        pool.pin_caller()
+        caller.append(os.sched_getaffinity(0))
+        decode(model, pool, 3)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert caller == [{cpus[0]}]
+    assert os.sched_getaffinity(0) == set(cpus)
+    pool.close()
+    native.Threads(1).pin_caller()
+    assert os.sched_getaffinity(0) == set(cpus)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "message"),
+    [([0], "cpus: 1 given for 2 threads"), ([0, 5000], "cpus: 5000"), ([0, -1], "cpus: -1")],
+)
+def test_cpus_that_cannot_be_are_refused_by_name(cpus: list[int], message: str) -> None:
+    before = native_threads()
+    with pytest.raises(ValueError, match=message):
+        native.Threads(2, cpus=cpus)
+    assert native_threads() == before
+
+
 def native_thread_count() -> int:
+    return len(native_threads())
+
+
+def native_threads() -> set[str]:
     status = "/proc/self/task"
     if not os.path.isdir(status):  # noqa: PTH112 - a plain question
         pytest.skip("counting threads needs /proc, which only Linux has")
-    return len(os.listdir(status))  # noqa: PTH208
+    return set(os.listdir(status))  # noqa: PTH208
 
 
 @pytest.mark.parametrize(

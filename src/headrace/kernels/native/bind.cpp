@@ -5,9 +5,15 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <limits>
 #include <map>
+#include <system_error>
+
+#ifdef __linux__
+#include <unistd.h>
+#endif
 
 #include "bind_types.h"
 #include "ceilings.h"
@@ -42,6 +48,14 @@ std::map<std::string, bool> features() {
   for (const CpuFeature& feature : cpu_features()) found.emplace(feature.name, feature.is_there);
   return found;
 }
+
+#ifdef __linux__
+// Keeps the GIL, unlike os.eventfd_write: whom it wakes would take it, and the caller is about to give it up anyway.
+void signal_event(int event) {
+  const uint64_t one = 1;
+  if (write(event, &one, sizeof one) != sizeof one) throw std::system_error(errno, std::generic_category(), "event");
+}
+#endif
 
 }  // namespace
 
@@ -84,14 +98,19 @@ NB_MODULE(native, module) {
   module.def("variants", &variants);
   module.def("variant", [] { return std::string(current_kernels().name); });
   nb::class_<Threads>(module, "Threads")
-      .def(nb::init<int, int>(), nb::arg("count"), nb::arg("spin_us") = 50)
+      .def(nb::init<int, int, std::vector<int>>(), nb::arg("count"), nb::arg("spin_us") = 1000,
+           nb::arg("cpus") = std::vector<int>())
       .def_prop_ro("count", &Threads::count)
+      .def("pin_caller", &Threads::pin_caller)
       .def("close", &Threads::close, nb::call_guard<nb::gil_scoped_release>());
   nb::class_<Matrix>(module, "Matrix")
       .def(nb::init<AnyArray, int64_t, int64_t, int, bool>(), nb::arg("tiles"), nb::arg("rows"), nb::arg("cols"),
            nb::arg("bits"), nb::arg("has_minimum"));
   module.def("read_bandwidth", &read_bandwidth, nb::arg("threads"), nb::arg("megabytes") = 256,
              nb::call_guard<nb::gil_scoped_release>());
+#ifdef __linux__
+  module.def("signal_event", &signal_event, nb::arg("event"));
+#endif
   bind_kernels(module);
   bind_program(module);
 }

@@ -1,9 +1,15 @@
 // The pool's waiting and waking; the protocol is told in threads.h.
 #include "threads.h"
 
-#include <chrono>
+#ifdef __linux__
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace headrace {
 namespace {
@@ -12,7 +18,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kTicketBits = 24;
 constexpr uint64_t kUnclaimedMask = (uint64_t{1} << kTicketBits) - 1;
-constexpr int kMaxSpinUs = 1'000'000;
+// How long a worker spins when the next step is not expected soon: long enough for the caller's own work in a step.
+constexpr int kShortSpinUs = 50;
 // Reading the clock costs about as much as this many polls, so it is read once in so many.
 constexpr int kPollsPerClock = 32;
 // The caller waits this many polls for the last task before it offers its core to whoever holds that task.
@@ -26,9 +33,23 @@ void relax() {
 #endif
 }
 
+void pin(std::thread::native_handle_type thread, int cpu) {
+#ifdef __linux__
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  if (pthread_setaffinity_np(thread, sizeof set, &set) == 0) return;
+  throw std::invalid_argument("cpus: " + std::to_string(cpu) + " is no CPU that this process may run on");
+#else
+  (void)thread;
+  throw std::invalid_argument("cpus: " + std::to_string(cpu) + " given, but this system binds no thread to a CPU");
+#endif
+}
+
 }  // namespace
 
-Threads::Threads(int count, int spin_us) : count_(count), spin_us_(spin_us) {
+Threads::Threads(int count, int spin_us, std::vector<int> cpus)
+    : count_(count), spin_us_(spin_us), cpus_(std::move(cpus)) {
   if (count < 1 || count > kMaxThreads) {
     throw std::invalid_argument("count: " + std::to_string(count) + " is not in [1, " + std::to_string(kMaxThreads) +
                                 "]; give the number of cores to use");
@@ -37,9 +58,16 @@ Threads::Threads(int count, int spin_us) : count_(count), spin_us_(spin_us) {
     throw std::invalid_argument("spin_us: " + std::to_string(spin_us) + " is not in [0, " + std::to_string(kMaxSpinUs) +
                                 "]");
   }
+  if (!cpus_.empty() && cpus_.size() != static_cast<size_t>(count)) {
+    throw std::invalid_argument("cpus: " + std::to_string(cpus_.size()) + " given for " + std::to_string(count) +
+                                " threads; give one for each, or none");
+  }
   workers_.reserve(static_cast<size_t>(count - 1));
   try {
-    for (int thread = 1; thread < count; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    for (int thread = 1; thread < count; ++thread) {
+      workers_.emplace_back([this, thread] { work(thread); });
+      if (!cpus_.empty()) pin(workers_.back().native_handle(), cpus_[static_cast<size_t>(thread)]);
+    }
   } catch (...) {
     stop();
     throw;
@@ -53,6 +81,12 @@ void Threads::stop() {
   wake_parked();
   for (std::thread& worker : workers_) worker.join();
   workers_.clear();
+}
+
+void Threads::pin_caller() const {
+#ifdef __linux__
+  if (!cpus_.empty()) pin(pthread_self(), cpus_[0]);
+#endif
 }
 
 void Threads::close() {
@@ -75,9 +109,15 @@ bool Threads::claim(int32_t& task) {
   return false;
 }
 
+std::chrono::steady_clock::duration Threads::patience() const {
+  const int expected_us = 2 * gap_us_.load(std::memory_order_relaxed);
+  const int wanted_us = expected_us <= spin_us_ ? std::max(expected_us, kShortSpinUs) : kShortSpinUs;
+  return std::chrono::microseconds(std::min(wanted_us, spin_us_));
+}
+
 void Threads::work(int thread) {
   int polls = 0;
-  Clock::time_point deadline = Clock::now() + std::chrono::microseconds(spin_us_);
+  Clock::time_point deadline = Clock::now() + patience();
   bool was_working = false;
   while (!is_stopping_.load(std::memory_order_relaxed)) {
     int32_t task;
@@ -91,11 +131,11 @@ void Threads::work(int thread) {
     if (++polls % kPollsPerClock != 0) continue;
     const Clock::time_point now = Clock::now();
     if (was_working) {
-      deadline = now + std::chrono::microseconds(spin_us_);
+      deadline = now + patience();
       was_working = false;
     } else if (now >= deadline) {
       park();
-      deadline = Clock::now() + std::chrono::microseconds(spin_us_);
+      deadline = Clock::now() + patience();
     }
   }
 }
@@ -127,10 +167,15 @@ Threads::Step::Step(Threads& threads) : threads_(threads) {
     threads.is_busy_.store(false, std::memory_order_release);
     throw std::runtime_error("these threads are closed; make new ones");
   }
+  const auto gap = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - threads.last_step_end_);
+  threads.gap_us_.store(static_cast<int32_t>(std::min<int64_t>(gap.count(), kMaxSpinUs)), std::memory_order_relaxed);
   if (threads.num_parked_.load(std::memory_order_relaxed) > 0) threads.wake_parked();
 }
 
-Threads::Step::~Step() { threads_.is_busy_.store(false, std::memory_order_release); }
+Threads::Step::~Step() {
+  threads_.last_step_end_ = Clock::now();
+  threads_.is_busy_.store(false, std::memory_order_release);
+}
 
 void Threads::Step::run(int32_t num_tasks, TaskFunction function, const void* context) {
   if (num_tasks <= 1 || threads_.count_ == 1) {
