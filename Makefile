@@ -72,7 +72,8 @@ $(DONE)/native: $(DONE)/serve $(NATIVE)
 pull: $(DONE)/native
 	$(BIN)/headrace pull $(MODEL)
 
-bench-peers: $(PEERS)/llama.cpp/.done  ## install the engine we measure beside, built for this CPU, in .peers/
+bench-peers: $(PEERS)/llama.cpp/.done pull  ## install the engine we measure beside, and MODEL in its formats, in .peers/
+	$(BIN)/python -m bench.peers.requantize $(MODEL)
 
 # About five minutes on two cores. The stamp is the last thing written, so an interrupted build is taken up again.
 $(PEERS)/llama.cpp/.done:

@@ -1,246 +1,197 @@
-"""Question: how fast does the engine read and write tokens, beside llama.cpp, and how much of it arrives over HTTP?
+"""Question: how fast does the engine read and write tokens, beside llama.cpp at its best, and what does that cost?
 
-    prefill-512, -2048            tokens of one fresh prompt per second
+    prefill-512, prefill-4096     tokens of one fresh prompt per second
     decode-1, -8, -32             new tokens per second over all streams, 64 each after 128, prefill excluded
-    http-1-share, -32-share       the same decode through our own server, streaming, as a fraction of in-process
+    decode-1-ctx4096              the same for one stream after 4,096 tokens
+    shared-32x1024                32 streams at once, from an empty cache: 1,024 tokens that they share and 16 of each
+                                  one's own, 32 new tokens each; new tokens per second from submission to the end (the
+                                  peer computes the prefix once and copies it within its cache)
+    overhead-32                   decode-32: share of the time from step to step that is not in the native call
+    http-1-share, http-32-share   the same decode through our own server, streaming, as a fraction of in-process
     nll                           mean negative log-likelihood (nats per token) on a recorded text; peer: float32
-    start-s                       seconds from process start to the first token of `headrace generate`, weights packed
+    nll-peer                      the same; peer: llama.cpp on the same file, token by token
+    rss                           megabytes of a serving process beside its packed weights and keys and values
+    start-s                       seconds of `headrace generate` for one token, process start and exit included
 
 Ours is measured through the engine's thread and its mailboxes, the peer through its low-level batch API; both greedy,
-both with fp16 keys and values. Decoding excludes prefill: ours meets prompts whose 128 tokens are warm in the tree.
+on the same random tokens. Of the peer's settings (`peers/llama.py`) a first short run of every one finds the best two,
+which then take turns with ours; the better one's median is the row's peer, and `screening` keeps the first figures.
+The document also holds `profile`: where a step's time goes, beside the machine's ceilings (`headrace doctor` shows it).
 """
 
 import argparse
-import asyncio
-import json
 import os
 import random
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench.peers.process import PeerProcess
+from bench.ours import Ours
+from bench.peers.llama import LlamaCpp, running
 from bench.quality import measure_nll
 from bench.report import Row, publish, row
+from bench.serving import http_share, resident, serving, start_seconds
 from headrace.core.clock import SystemClock
-from headrace.core.request import Sampling
-from headrace.engine.config import EngineConfig, detect_hardware, resolve
-from headrace.engine.engine import Engine, EngineModel, Failed, Token
-from headrace.engine.mailbox import Mailbox
-from headrace.engine.sequence import Work
+from headrace.engine.roofline import Rig, StepShape, measure_ceilings, standing
 from headrace.kernels import native
-from headrace.models.load import LoadedModel, load_model
+from headrace.kernels.plan import KvKind
+from headrace.models.load import load_model
 from headrace.models.store import default_home
 from headrace.models.store import resolve as resolve_model
 
 PROMPT, NEW = 128, 64
-STREAMS = (1, 8, 32)
-PREFILLS = (512, 2048)
+MOST_STREAMS = 32
+PREFILLS = {"prefill-512": 512, "prefill-4096": 4096}
+SCREENED_PREFILL = 2048  # instead of longer ones: the order of settings does not need more
+DECODES = {"decode-1": (1, PROMPT), "decode-8": (8, PROMPT), "decode-32": (32, PROMPT), "decode-1-ctx4096": (1, 4096)}
+SHARED = "shared-32x1024"
+PREFIX, TAIL, SHARED_NEW, SCREENED_NEW = 1024, 16, 32, 8
+HTTP = {"http-1-share": 1, "http-32-share": 32}
+MEASURES = (*PREFILLS, *DECODES, SHARED, "overhead-32", *HTTP, "nll", "rss", "start-s")
+FINALISTS = 2
+PROFILED = (
+    StepShape("prefill-512", 1, 512, 0),
+    StepShape("prefill-4096, last 512", 1, 512, 3584),
+    StepShape("decode-1", 1, 1, PROMPT),
+    StepShape("decode-8", 8, 1, PROMPT),
+    StepShape("decode-32", 32, 1, PROMPT),
+    StepShape("decode-1-ctx4096", 1, 1, 4096),
+)
+PROFILED_SECONDS = 1.0
 
-
-@dataclass(slots=True)
-class Ours:
-    """Our engine in this process, driven with token ids."""
-
-    model: LoadedModel
-    threads: int
-    engine: Engine = field(init=False)
-    pool: native.Threads = field(init=False)
-
-    def __post_init__(self) -> None:
-        config = resolve(EngineConfig(threads=self.threads, kv_memory_bytes=2**31), detect_hardware())
-        self.pool = native.Threads(self.threads)
-        lane = EngineModel(
-            name="m", program=self.model.program, cache=self.model.plan.cache, context_length=self.model.context_length
-        )
-        self.engine = Engine(config, [lane], self.pool, SystemClock())
-        self.engine.start()
-
-    def close(self) -> None:
-        self.engine.close()
-        self.pool.close()
-
-    async def _one(self, tokens: list[int], new: int, salt: bytes) -> int:
-        mailbox = Mailbox(asyncio.get_running_loop())
-        self.engine.submit(
-            Work(
-                model="m",
-                tokens=np.array(tokens, np.int32),
-                sampling=Sampling(temperature=0.0),
-                seed=0,
-                max_tokens=new,
-                salt=salt,
-            ),
-            mailbox,
-        )
-        count = 0
-        while True:
-            for item in await mailbox.take():
-                if isinstance(item, Failed):
-                    raise item.error
-                if isinstance(item, Token):
-                    count += 1
-                    if item.reason is not None:
-                        return count
-
-    def run(self, prompts: list[list[int]], new: int, salt: bytes) -> tuple[float, int]:
-        """Seconds and new tokens of all prompts at once."""
-
-        async def everything() -> int:
-            return sum(await asyncio.gather(*(self._one(prompt, new, salt) for prompt in prompts)))
-
-        started = time.perf_counter()
-        tokens = asyncio.run(everything())
-        return time.perf_counter() - started, tokens
-
-    def prefill(self, tokens: list[int]) -> float:
-        seconds, _ = self.run([tokens], 1, os.urandom(8))
-        return len(tokens) / seconds
-
-    def decode(self, prompts: list[list[int]]) -> float:
-        salt = os.urandom(8)
-        self.run(prompts, 1, salt)
-        seconds, tokens = self.run(prompts, NEW, salt)
-        return tokens / seconds
-
-
-@dataclass(slots=True)
-class LlamaCpp:
-    """llama.cpp at one setting, on the file as shipped."""
-
-    process: PeerProcess
-    name: str
-
-    def prefill(self, tokens: list[int]) -> float:
-        return len(tokens) / float(self.process("prefill", tokens=tokens)["seconds"])
-
-    def decode(self, prompts: list[list[int]]) -> float:
-        answer = self.process("decode", prompts=[prompt[:PROMPT] for prompt in prompts], new=NEW + 1)
-        return float(answer["tokens"]) / float(answer["seconds"])
+Side = Ours | LlamaCpp
+Attempt = Callable[[Side], float]
 
 
 @dataclass(slots=True)
 class Bench:
     """What all measures share."""
 
-    name: str
     ours: Ours
     peers: list[LlamaCpp]
     repeats: int
     rng: random.Random = field(default_factory=lambda: random.Random(20260301))
 
     def prompt(self, length: int) -> list[int]:
+        """Random tokens; the first hundred are control tokens in some vocabularies."""
         return [self.rng.randrange(100, self.ours.model.plan.vocab_size) for _ in range(length)]
 
-    def prompts(self, streams: int) -> list[list[int]]:
-        return [self.prompt(PROMPT + 1) for _ in range(streams)]
+    def prompts(self, streams: int, length: int = PROMPT) -> list[list[int]]:
+        """One more token each than is computed beforehand."""
+        return [self.prompt(length + 1) for _ in range(streams)]
 
-    def alternate(self, measure: str, make: Callable[[], Any], method: str) -> Row:
-        """Ours and each peer in turn on the same input, after one warm-up round that is not counted."""
+    def prefill(self, measure: str, length: int) -> Row:
+        """Prompts that nobody has seen."""
+        short = self.prompt(min(length, SCREENED_PREFILL))
+        screening = {peer.name: peer.prefill(short) for peer in self.peers}
+        self.ours.prefill(short)
+
+        def attempt() -> Attempt:
+            tokens = self.prompt(length)
+            return lambda side: side.prefill(tokens)
+
+        return self._alternate(measure, screening, attempt)
+
+    def decode(self, measure: str, streams: int, length: int) -> Row:
+        """The same prompts again and again; they are computed once and the tokens behind them forgotten."""
+        prompts = self.prompts(streams, length)
+        screening = {}
+        for peer in self.peers:
+            peer.prepare(prompts)
+            screening[peer.name] = peer.decode(NEW // 2)
+        self.ours.prepare(prompts)
+        self.ours.decode(NEW)
+        return self._alternate(measure, screening, lambda: lambda side: side.decode(NEW))
+
+    def shared(self) -> Row:
+        """A prefix that nobody has seen, and streams that share it."""
+
+        def attempt(new: int) -> Attempt:
+            prefix, tails = self.prompt(PREFIX), [self.prompt(TAIL) for _ in range(MOST_STREAMS)]
+            return lambda side: side.shared(prefix, tails, new)
+
+        first = attempt(SCREENED_NEW)
+        screening = {peer.name: first(peer) for peer in self.peers}
+        first(self.ours)
+        return self._alternate(SHARED, screening, lambda: attempt(SHARED_NEW))
+
+    def overhead(self) -> Row:
+        """Shares of as many decodes as other measures have."""
+        shares = []
+        self.ours.prepare(self.prompts(MOST_STREAMS))
+        for _ in range(self.repeats):
+            self.ours.decode(NEW)
+            shares.append(self.ours.program.share_outside(MOST_STREAMS))
+        return row("overhead-32", "fraction", shares, {}, lower_is_better=True)
+
+    def _alternate(self, measure: str, screening: dict[str, float], attempt: Callable[[], Attempt]) -> Row:
+        """Ours and the best peer settings of the screening in turn, on the same input."""
+        best = sorted(self.peers, key=lambda peer: -screening[peer.name])[:FINALISTS]
         ours: list[float] = []
-        theirs: dict[str, list[float]] = {peer.name: [] for peer in self.peers}
-        for turn in range(self.repeats + 1):
-            given = make()
-            mine = getattr(self.ours, method)(given)
-            others = {peer.name: getattr(peer, method)(given) for peer in self.peers}
-            if turn:
-                ours.append(mine)
-                for name, value in others.items():
-                    theirs[name].append(value)
+        theirs: dict[str, list[float]] = {peer.name: [] for peer in best}
+        for _ in range(self.repeats):
+            once = attempt()
+            ours.append(once(self.ours))
+            for peer in best:
+                theirs[peer.name].append(once(peer))
         made = row(measure, "tokens/s", ours, theirs)
-        print(f"  {measure}: ours {made.ours:,.0f}, peer {made.peer or 0:,.0f}", file=sys.stderr)
+        made.screening = screening
         return made
 
 
-@contextmanager
-def serving(path: Path, threads: int) -> Iterator[int]:
-    """Our server as a process of its own; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "headrace", "serve", str(path), "--port", str(port), "--threads", str(threads)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=1):
-                    break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit(f"the server ended with status {process.returncode}") from None
-                time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+def measures(bench: Bench, name: str, path: Path) -> dict[str, Callable[[], list[Row]]]:
+    """How each measure's rows are made, in the order in which they are."""
+    ours = bench.ours
+
+    def http(label: str) -> list[Row]:
+        with serving(path, ours.num_threads) as server:
+            return [http_share(server, ours, bench.prompts, HTTP[label], NEW, bench.repeats)]
+
+    page_bytes = ours.model.plan.cache.page_bytes(ours.kv)
+    peer = bench.peers[0] if bench.peers else None
+    return {
+        **{label: partial(lambda m, n: [bench.prefill(m, n)], label, length) for label, length in PREFILLS.items()},
+        **{label: partial(lambda m, d: [bench.decode(m, *d)], label, shape) for label, shape in DECODES.items()},
+        SHARED: lambda: [bench.shared()],
+        "overhead-32": lambda: [bench.overhead()],
+        **{label: partial(http, label) for label in HTTP},
+        "nll": lambda: measure_nll(name, ours.model, ours.threads, ours.kv, peer),
+        "rss": lambda: [resident(path, ours.num_threads, bench.prompts, page_bytes)],
+        "start-s": lambda: [start_seconds(name, bench.repeats)],
+    }
 
 
-def http_share(bench: Bench, path: Path, streams: int) -> Row:
-    """Tokens per second over HTTP, divided by in-process on the same prompts in the same round."""
-    shares, ours = [], []
-    with serving(path, bench.ours.threads) as port, ExitStack() as stack:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as answer:
-            model = json.load(answer)["data"][0]["id"]
-        client = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "stream_client.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        stack.callback(client.wait, timeout=30)
-        assert client.stdin is not None
-        assert client.stdout is not None
-        stack.callback(client.stdin.close)
-        for turn in range(bench.repeats + 1):
-            prompts = bench.prompts(streams)
-            speed = 0.0
-            for new in (1, NEW):  # the first round warms the prompts, as in-process
-                bodies = [
-                    {
-                        "model": model,
-                        "prompt": prompt,
-                        "max_tokens": new,
-                        "temperature": 0,
-                        "ignore_eos": True,
-                        "stream": True,
-                        "stream_options": {"include_usage": True},
-                    }
-                    for prompt in prompts
-                ]
-                client.stdin.write(json.dumps({"port": port, "bodies": bodies}) + "\n")
-                client.stdin.flush()
-                answer = json.loads(client.stdout.readline())
-                speed = answer["tokens"] / answer["seconds"]
-            inside = bench.ours.decode(prompts)
-            if turn:
-                shares.append(speed / inside)
-                ours.append(speed)
-    made = row(f"http-{streams}-share", "fraction", shares, {})
-    made.samples["tokens/s over HTTP"] = ours
-    print(f"  {made.measure}: {made.ours:.2f}", file=sys.stderr)
-    return made
+def measure(bench: Bench, name: str, path: Path, wanted: Callable[[str], bool]) -> list[Row]:
+    """All rows that were asked for, told as they come."""
+    rows: list[Row] = []
+    for label, make in measures(bench, name, path).items():
+        if not wanted(label):
+            continue
+        started = time.monotonic()
+        for one in make():
+            print(
+                f"  {one.measure}: ours {one.ours:,.4g}, peer {one.peer or 0:,.4g} ({one.peer_name}), "
+                f"{time.monotonic() - started:.0f} s",
+                file=sys.stderr,
+            )
+            rows.append(one)
+    return rows
 
 
-def start_seconds(model: str, repeats: int) -> Row:
-    """A whole `headrace generate` of one token, process start and exit included."""
-    command = [sys.executable, "-m", "headrace", "generate", "Hello", "--model", model, "--max-tokens", "1"]
-    seconds = []
-    for turn in range(repeats + 1):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        if turn:
-            seconds.append(time.perf_counter() - started)
-    return row("start-s", "seconds", seconds, {}, lower_is_better=True)
+def profile(ours: Ours) -> dict[str, Any]:
+    """Ceilings, and where the time of every kind of step goes."""
+    ceilings = measure_ceilings(ours.threads)
+    rig = Rig(ours.model, ours.threads, ours.kv, SystemClock())
+    return {
+        "read_bandwidth": ceilings.read_bandwidth,
+        "multiply_rate": ceilings.multiply_rate,
+        "steps": [standing(rig.profile(shape, PROFILED_SECONDS), ceilings) for shape in PROFILED],
+    }
 
 
 def arguments() -> argparse.Namespace:
@@ -250,59 +201,45 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer", action="append", default=[], choices=["llama.cpp"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", default="", help="comma-separated parts of measure names")
+    parser.add_argument("--only", default="", help="comma-separated measures, or parts of their names")
+    parser.add_argument("--kv", choices=[kind.name.lower() for kind in KvKind], help="default: what the engine takes")
+    parser.add_argument("--no-profile", action="store_true", help="leave out where the time of a step goes")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def measure(bench: Bench, path: Path, wanted: Callable[[str], bool]) -> list[Row]:
-    """All rows that were asked for."""
-    rows = [
-        bench.alternate(f"prefill-{length}", partial(bench.prompt, length), "prefill")
-        for length in PREFILLS
-        if wanted(f"prefill-{length}")
-    ]
-    rows += [
-        bench.alternate(f"decode-{streams}", partial(bench.prompts, streams), "decode")
-        for streams in STREAMS
-        if wanted(f"decode-{streams}")
-    ]
-    rows += [http_share(bench, path, streams) for streams in (1, 32) if wanted(f"http-{streams}-share")]
-    if wanted("nll"):
-        rows.append(measure_nll(bench.ours.model, bench.ours.pool))
-    if wanted("start-s"):
-        rows.append(start_seconds(bench.name, bench.repeats))
-    return rows
+def wants(only: str) -> Callable[[str], bool]:
+    """A measure's whole name asks for it alone, a part of names for all that have it. SystemExit for what none has."""
+    parts = [part for part in only.split(",") if part]
+    for part in parts:
+        if not any(part in measure for measure in MEASURES):
+            raise SystemExit(f"--only: {part!r} is part of no measure; there are {', '.join(MEASURES)}")
+    return lambda measure: not parts or any(part == measure if part in MEASURES else part in measure for part in parts)
 
 
 def main() -> None:
     """Measure and publish."""
     options = arguments()
+    wanted = wants(options.only)
     path = resolve_model(options.model, default_home(os.environ))
-    parts = [part for part in options.only.split(",") if part]
     model = load_model(path, cache_dir=default_home(os.environ) / "packed")
-    ours = Ours(model, options.threads)
+    kv = KvKind[options.kv.upper()] if options.kv else KvKind.HALF
     with ExitStack() as stack:
+        ours = Ours(model, options.threads, kv)
         stack.callback(ours.close)
         peers: list[LlamaCpp] = []
-        builds: dict[str, str] = {}
-        for name in options.peer:
-            for flash in (False, True):
-                process = stack.enter_context(PeerProcess(name, "llama_cpp_worker.py"))
-                opened = process(
-                    "open", model=str(path), threads=options.threads, flash=flash, context=8192, sequences=max(STREAMS)
-                )
-                builds[name] = opened["build"]
-                peers.append(LlamaCpp(process, f"{opened['version']}, flash {'on' if flash else 'off'}"))
-        bench = Bench(options.model, ours, peers, options.repeats)
-        rows = measure(bench, path, lambda name: not parts or any(part in name for part in parts))
+        facts: dict[str, str] = {}
+        if options.peer:
+            peers, facts = stack.enter_context(running(path, options.threads, MOST_STREAMS))
+        rows = measure(Bench(ours, peers, options.repeats), options.model, path, wanted)
+        more = {} if options.no_profile else {"profile": profile(ours)}
     config = {
         "model": path.name,
         "threads": options.threads,
         "kernels": native.variant(),
-        "kv": "fp16 on both sides",
-    } | {f"{name} build": build for name, build in builds.items()}
-    publish("engine", config, rows, options.json)
+        "kv": f"ours {kv.name.lower()}, the peer's as its setting says",
+    }
+    publish("engine", config | facts, rows, options.json, more)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,52 @@
-"""The quality number that travels with every speed number: mean negative log-likelihood against float32 transformers.
+"""The quality number that travels with every speed number: mean negative log-likelihood on a recorded text.
 
-The reference values were recorded once (`scripts/record_smollm2_parity.py`); this file only runs our side.
+Beside float32 transformers, whose values were recorded once (`scripts/record_*_parity.py`), and, token by token, beside
+the peer on the same file.
 """
 
+import math
 import statistics
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.report import Row
+from headrace.engine.kv.pool import PagePool
 from headrace.kernels import native
-from headrace.kernels.plan import PAGE_TOKENS
+from headrace.kernels.plan import PAGE_TOKENS, KvKind
 from headrace.models.load import LoadedModel
 
-VECTORS = Path(__file__).parents[1] / "tests" / "oracle" / "vectors" / "smollm2.npz"
+VECTORS = Path(__file__).parents[1] / "tests" / "oracle" / "vectors"
+RECORDED = {"smollm2-135m-instruct": VECTORS / "smollm2.npz", "gemma3-270m": VECTORS / "gemma3.npz"}
 CHUNK = 256
 
 
-def nll_of(model: LoadedModel, threads: native.Threads, windows: list[list[int]]) -> list[float]:
+class Judge(Protocol):
+    """A peer that can tell the likelihood of a text."""
+
+    name: str
+
+    def nll(self, tokens: list[int]) -> list[float]:
+        """Negative log-likelihood of tokens[1:]."""
+        ...
+
+
+def nll_of(model: LoadedModel, threads: native.Threads, kv: KvKind, windows: list[list[int]]) -> list[float]:
     """Negative log-likelihood of every token but the first of each window, in natural units."""
     longest = max(len(window) for window in windows)
     pages = -(-longest // PAGE_TOKENS)
-    shape = model.plan.cache
-    pool = np.zeros((pages, shape.num_layers, shape.num_kv_heads, 2, shape.head_dim * PAGE_TOKENS), np.uint16)
+    pool = PagePool.allocate(model.plan.cache, pages, kv)
     table = np.arange(pages, dtype=np.int32)[None, :]
-    values = []
+    values: list[float] = []
     for window in windows:
         for start in range(0, len(window), CHUNK):
             piece = np.array(window[start : start + CHUNK], np.int32)
             logits = np.empty((len(piece), model.plan.vocab_size), np.float32)
             model.program.step(
                 threads,
-                pool,
+                pool.array,
                 piece,
                 np.array([0, len(piece)], np.int32),
                 np.array([start], np.int32),
@@ -39,19 +54,38 @@ def nll_of(model: LoadedModel, threads: native.Threads, windows: list[list[int]]
                 np.arange(len(piece), dtype=np.int32),
                 logits,
             )
-            following = window[start + 1 : start + 1 + len(piece)]
-            rows = logits[: len(following)].astype(np.float64)
-            peak = rows.max(axis=1)
-            total = peak + np.log(np.exp(rows - peak[:, None]).sum(axis=1))
-            values.extend((total - rows[np.arange(len(following)), following]).tolist())
+            values += _of_rows(logits, window[start + 1 : start + 1 + len(piece)])
     return values
 
 
-def measure_nll(model: LoadedModel, threads: native.Threads) -> Row:
-    """The row `nll`: ours beside the recorded float32 values; ratio above 1 would mean that ours is lower."""
-    with np.load(VECTORS) as recorded:
-        tokens, starts, reference = recorded["tokens"], recorded["starts"], recorded["nll"]
+def _of_rows(logits: NDArray[np.float32], following: list[int]) -> list[float]:
+    rows = logits[: len(following)].astype(np.float64)
+    peak = rows.max(axis=1)
+    total = peak + np.log(np.exp(rows - peak[:, None]).sum(axis=1))
+    result: list[float] = (total - rows[np.arange(len(following)), following]).tolist()
+    return result
+
+
+def measure_nll(name: str, model: LoadedModel, threads: native.Threads, kv: KvKind, peer: Judge | None) -> list[Row]:
+    """`nll`: ours beside float32; `nll-peer`: beside the peer, with the paired difference and its standard error."""
+    recorded = RECORDED.get(name)
+    if recorded is None or not recorded.exists():
+        raise SystemExit(f"nll: no recorded values for {name!r}; a speed without its quality is not published.")
+    with np.load(recorded) as values:
+        tokens, starts, reference = values["tokens"], values["starts"], values["nll"]
     windows = [piece.tolist() for piece in np.split(tokens, starts[1:-1])]
-    ours = statistics.fmean(nll_of(model, threads, windows))
-    peer = float(np.mean(reference, dtype=np.float64))
-    return Row("nll", "nats/token", ours, peer, "transformers, float32, dequantised weights", peer / ours, 0.0, 1)
+    each = nll_of(model, threads, kv, windows)
+    ours, exact = statistics.fmean(each), float(np.mean(reference, dtype=np.float64))
+    rows = [Row("nll", "nats/token", ours, exact, "transformers, float32, dequantised weights", exact / ours, 0.0, 1)]
+    if peer is not None:
+        theirs = [value for window in windows for value in peer.nll(window)]
+        mean = statistics.fmean(theirs)
+        differences = [our - their for our, their in zip(each, theirs, strict=True)]
+        row = Row("nll-peer", "nats/token", ours, mean, peer.name, mean / ours, 0.0, 1)
+        row.samples = {
+            "paired difference, ours less theirs": [statistics.fmean(differences)],
+            "its standard error": [statistics.stdev(differences) / math.sqrt(len(differences))],
+            "tokens": [float(len(differences))],
+        }
+        rows.append(row)
+    return rows

@@ -27,6 +27,7 @@ class Row:
     spread: float = 0.0
     n: int = 0
     samples: dict[str, list[float]] = field(default_factory=dict)
+    screening: dict[str, float] = field(default_factory=dict)  # one short run of every peer setting, to find the best
 
 
 def row(
@@ -69,11 +70,14 @@ def _shown(value: float | None) -> str:
     return f"{value:,.3g}" if abs(value) < 10 else f"{value:,.0f}"
 
 
-def publish(name: str, config: dict[str, Any], rows: list[Row], path: Path | None) -> None:
-    """Print the table, then one JSON line; write the same line to `path`."""
+def publish(
+    name: str, config: dict[str, Any], rows: list[Row], path: Path | None, more: dict[str, Any] | None = None
+) -> None:
+    """Print the table, then one JSON line; write the same line to `path`. `more` is what else the document holds."""
     table = Table(title=f"{name} on {machine()} at {commit()}")
     for heading in ("measure", "unit", "ours", "peer", "ratio", "spread", "n", "peer setting"):
-        table.add_column(heading, justify="left" if heading in {"measure", "unit", "peer setting"} else "right")
+        is_text = heading in {"measure", "unit", "peer setting"}
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "measure")
     for r in rows:
         table.add_row(
             r.measure,
@@ -88,7 +92,7 @@ def publish(name: str, config: dict[str, Any], rows: list[Row], path: Path | Non
     Console().print(table)
     document = {
         "name": name, "machine": machine(), "commit": commit(), "config": config, "rows": [asdict(r) for r in rows],
-    }  # fmt: skip
+    } | (more or {})  # fmt: skip
     line = json.dumps(document)
     print(line)
     if path is not None:

@@ -1,11 +1,17 @@
 """llama.cpp behind a line protocol, run inside the peer's own environment; knows nothing of Headrace.
 
 Reads one JSON command per line on stdin and answers with one JSON line on stdout:
-{"do": "open", "model": path, "threads": 2, "flash": bool, "context": tokens, "sequences": n} -> {"version", "build"}
-{"do": "prefill", "tokens": [...]}                -> {"seconds": s}
-{"do": "decode", "prompts": [[...]], "new": n}     -> {"seconds": s, "tokens": n, "first": [...]}
-{"do": "nll", "tokens": [...]}                    -> {"nll": [...]} natural log, of tokens[1:]
-Every command starts from an empty cache. Decoding uses llama.cpp's own greedy sampler; its seconds exclude prefill.
+{"do": "open", "model": path, "threads": 2, "flash": bool, "kv": "f16" | "q8_0", "context": tokens, "sequences": n}
+                                                       -> {"version", "build"}
+{"do": "prefill", "tokens": [...]}                     -> {"seconds"} of one fresh prompt
+{"do": "prompt", "prompts": [[...]]}                   -> {} computes prompts, one sequence each, not timed
+{"do": "decode", "new": n}                             -> {"seconds", "tokens"} of n steps behind those prompts
+{"do": "shared", "prefix": [...], "tails": [[...]], "new": n} -> {"seconds", "tokens"} from an empty cache to the end
+{"do": "nll", "tokens": [...]}                         -> {"nll": [...]} natural log, of tokens[1:]
+{"do": "quantize", "source": path, "target": path, "type": "Q4_0"} -> {} no model need be open
+All but "decode" start from an empty cache; "decode" may be repeated, it forgets what the last one added. Tokens are
+chosen by llama.cpp's own greedy sampler. "shared" computes the prefix once and copies it to every sequence within the
+cache (llama_memory_seq_cp, which copies no memory), then computes all tails in batches, then steps.
 """
 
 import ctypes
@@ -19,12 +25,13 @@ import llama_cpp as lib
 import numpy as np
 
 UBATCH = 512
+KV_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
 
 
 class Peer:
     """One model and one context."""
 
-    def __init__(self, model: str, threads: int, flash: bool, context: int, sequences: int) -> None:
+    def __init__(self, model: str, threads: int, flash: bool, kv: str, context: int, sequences: int) -> None:
         lib.llama_backend_init()
         self._log = lib.llama_log_callback(lambda level, text, data: None)
         lib.llama_log_set(self._log, ctypes.c_void_p(0))
@@ -36,12 +43,14 @@ class Peer:
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = 1 if flash else 0
+        params.type_k = params.type_v = KV_TYPES[kv]
         params.kv_unified = True
         self.context = lib.llama_init_from_model(self.model, params)
         if not self.context:
             raise RuntimeError("llama.cpp could not make a context")
         self.batch = lib.llama_batch_init(max(UBATCH, sequences), 0, 1)
         self.sampler = lib.llama_sampler_init_greedy()
+        self.ends: list[tuple[int, int]] = []  # prompt length and first new token of every sequence
 
     def clear(self) -> None:
         lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
@@ -69,18 +78,51 @@ class Peer:
         lib.llama_synchronize(self.context)
         return {"seconds": time.perf_counter() - started}
 
-    def decode(self, prompts: list[list[int]], new: int) -> dict[str, Any]:
+    def sample(self, row: int) -> int:
+        return int(lib.llama_sampler_sample(self.sampler, self.context, row))
+
+    def steps(self, ends: list[tuple[int, int]], count: int) -> None:
+        """Decode `count` tokens for every sequence, all in one batch a step."""
+        last = [token for _, token in ends]
+        for step in range(count):
+            self.run([(token, ends[s][0] + step, s, True) for s, token in enumerate(last)])
+            last = [self.sample(s) for s in range(len(ends))]
+
+    def prompt_all(self, prompts: list[list[int]]) -> dict[str, Any]:
         self.clear()
-        last = []
+        self.ends = []
         for sequence, tokens in enumerate(prompts):
             self.prompt(tokens, sequence)
-            last.append(lib.llama_sampler_sample(self.sampler, self.context, -1))
-        first = list(last)
+            self.ends.append((len(tokens), self.sample(-1)))
+        return {}
+
+    def decode(self, new: int) -> dict[str, Any]:
+        memory = lib.llama_get_memory(self.context)
+        for sequence, (length, _) in enumerate(self.ends):
+            lib.llama_memory_seq_rm(memory, sequence, length, -1)
         started = time.perf_counter()
-        for step in range(new - 1):
-            self.run([(t, len(prompts[s]) + step, s, True) for s, t in enumerate(last)])
-            last = [lib.llama_sampler_sample(self.sampler, self.context, s) for s in range(len(prompts))]
-        return {"seconds": time.perf_counter() - started, "tokens": len(prompts) * (new - 1), "first": first}
+        self.steps(self.ends, new)
+        return {"seconds": time.perf_counter() - started, "tokens": len(self.ends) * new}
+
+    def shared(self, prefix: list[int], tails: list[list[int]], new: int) -> dict[str, Any]:
+        self.clear()
+        memory = lib.llama_get_memory(self.context)
+        started = time.perf_counter()
+        self.prompt(prefix, 0)
+        for sequence in range(1, len(tails)):
+            lib.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
+        rows = [
+            (token, len(prefix) + i, sequence, i == len(tail) - 1)
+            for sequence, tail in enumerate(tails)
+            for i, token in enumerate(tail)
+        ]
+        ends = []
+        for start in range(0, len(rows), UBATCH):
+            piece = rows[start : start + UBATCH]
+            self.run(piece)
+            ends += [(position + 1, self.sample(i)) for i, (_, position, _, wants) in enumerate(piece) if wants]
+        self.steps(ends, new - 1)
+        return {"seconds": time.perf_counter() - started, "tokens": len(tails) * new}
 
     def nll(self, tokens: list[int]) -> dict[str, Any]:
         self.clear()
@@ -98,20 +140,35 @@ class Peer:
         return {"nll": out}
 
 
+def quantize(source: str, target: str, type: str) -> dict[str, Any]:  # noqa: A002 - llama.cpp's word
+    """Write `source` anew in another type, whatever type it is in."""
+    lib.llama_backend_init()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{type}")
+    params.allow_requantize = True
+    status = lib.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
+    if status:
+        raise RuntimeError(f"llama_model_quantize returned {status}")
+    return {}
+
+
 def main() -> None:
     """Serve commands until stdin ends."""
     peer: Peer | None = None
     for line in sys.stdin:
         command = json.loads(line)
         action = command.pop("do")
+        answer: dict[str, Any]
         if action == "open":
             peer = Peer(**command)
             info = lib.llama_print_system_info().decode()
             build = " ".join(re.findall(r"(\w+) = 1", info))
-            answer: dict[str, Any] = {"version": f"llama-cpp-python {lib.__version__}", "build": build}
+            answer = {"version": f"llama-cpp-python {lib.__version__}", "build": build}
+        elif action == "quantize":
+            answer = quantize(**command)
         else:
             assert peer is not None, "open first"
-            answer = getattr(peer, action)(**command)
+            answer = getattr(peer, {"prompt": "prompt_all"}.get(action, action))(**command)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
