@@ -47,6 +47,7 @@ def engine_config(settings: Settings) -> EngineConfig:
     try:
         return EngineConfig(
             threads=settings.threads,
+            pin_threads=settings.pin_threads,
             kv_memory_bytes=settings.kv_memory,
             max_batch_tokens=settings.max_batch_tokens,
             max_sequences=settings.max_sequences,

@@ -34,6 +34,7 @@ class Settings:
     host: str
     port: int
     threads: int | None
+    pin_threads: str
     kv_memory: int | None
     max_batch_tokens: int
     max_sequences: int
@@ -181,6 +182,13 @@ def _path(value: Any) -> Path:
     return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
 
 
+def _cpus(value: Any) -> str:
+    text = str(value).lower().replace(" ", "")
+    if isinstance(value, bool) or not re.fullmatch(r"none|cores|\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise ValueError("is neither none nor cores nor a list of CPUs such as 0,2-5")
+    return text
+
+
 def _log_level(value: Any) -> str:
     if str(value).lower() not in LOG_LEVELS:
         raise ValueError(f"is not one of {', '.join(LOG_LEVELS)}")
@@ -197,6 +205,7 @@ _DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
     "port": 8000,
     "threads": None,
+    "pin_threads": "none",
     "kv_memory": None,
     "max_batch_tokens": 512,
     "max_sequences": 64,
@@ -213,6 +222,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "host": _text,
     "port": _integer(0, 65_535),
     "threads": _integer(1, 1024),
+    "pin_threads": _cpus,
     "kv_memory": parse_bytes,
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),

@@ -62,6 +62,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
     threads: Threads = None,
+    pin_threads: Annotated[
+        str | None, typer.Option(help="CPUs to bind them to: none, cores, or a list such as 0,2-5. [default: none]")
+    ] = None,
     kv_memory: KvMemory = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,

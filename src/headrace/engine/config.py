@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +21,11 @@ DEFAULT_KV_SHARE = 4  # the pool may grow to this fraction (1/4) of the machine'
 class EngineConfig:
     """How much one engine may use and how it shares it out. None means that `resolve` chooses.
 
-    threads: compute threads (None: physical cores). kv_memory_bytes: for the page pools of all models together (None:
-    a quarter of memory; committed only as it is used). max_batch_tokens: tokens in one step. max_sequences: sequences
-    that run at once. max_waiting: sequences that may wait beyond those before requests are refused as Overloaded.
+    threads: compute threads (None: physical cores). pin_threads: CPUs they are bound to, on Linux: "none"; "cores", one
+    each; or a list such as "0,2-5", the engine's own thread first. kv_memory_bytes: for the page pools of all models
+    together (None: a quarter of memory; committed only as it is used). max_batch_tokens: tokens in one step.
+    max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
+    refused as Overloaded.
     prefill_chunk: prompt tokens in a step while another sequence is decoding, which bounds the gap between its tokens.
     switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
     inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
@@ -30,6 +33,7 @@ class EngineConfig:
     """
 
     threads: int | None = None
+    pin_threads: str = "none"
     kv_memory_bytes: int | None = None
     max_batch_tokens: int = 512
     max_sequences: int = 64
@@ -42,6 +46,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _inside("threads", self.threads, 1, MAX_THREADS)
+        if self.pin_threads not in {"none", "cores"}:
+            _parse_cpus(self.pin_threads)
         _inside("kv_memory_bytes", self.kv_memory_bytes, 1, MAX_KV_BYTES)
         _inside("max_batch_tokens", self.max_batch_tokens, 2, MAX_BATCH_TOKENS)
         # Each decoding sequence needs one token of every step, and one must be left for a prompt.
@@ -52,20 +58,34 @@ class EngineConfig:
         _inside("tokenizer_threads", self.tokenizer_threads, 1, 64)
         _inside("inline_prompt_chars", self.inline_prompt_chars, 0, 10_000_000)
 
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """The CPU of each thread, the engine's own first; empty if they are not bound. Of a resolved config."""
+        return () if self.pin_threads == "none" else _parse_cpus(self.pin_threads)
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What `resolve` needs to know of the machine."""
+    """What `resolve` needs to know of the machine. `cores`: each core's CPUs, if threads can be bound to them."""
 
     physical_cores: int
     memory_bytes: int
+    cores: tuple[tuple[int, ...], ...] = ()
 
 
 def resolve(config: EngineConfig, hardware: Hardware) -> EngineConfig:
-    """Replace every None that stands for "auto" by the value for this machine."""
+    """Replace everything that stands for "auto" by the value for this machine.
+
+    Raises ValueError for threads that cannot be bound as they should.
+    """
+    given = config.pin_threads
+    threads = config.threads or min(hardware.physical_cores, MAX_THREADS)
+    if given not in {"none", "cores"}:
+        threads = config.threads or len(config.cpus)
     return replace(
         config,
-        threads=config.threads or min(hardware.physical_cores, MAX_THREADS),
+        threads=threads,
+        pin_threads="none" if given == "none" else ",".join(map(str, _pinned(config, threads, hardware))),
         kv_memory_bytes=config.kv_memory_bytes or max(1, hardware.memory_bytes // DEFAULT_KV_SHARE),
     )
 
@@ -83,17 +103,52 @@ def pages_for(kv_memory_bytes: int, page_bytes: int, max_sequences: int, context
 
 def detect_hardware(sys_cpu: Path = Path("/sys/devices/system/cpu")) -> Hardware:
     """Cores that this process may run on, counted without their hyper-threads, and memory, cgroup limits included."""
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    siblings = set()
+    can_pin = hasattr(os, "sched_getaffinity")
+    cpus = sorted(os.sched_getaffinity(0)) if can_pin else list(range(os.cpu_count() or 1))
+    cores: dict[str, list[int]] = {}
     for cpu in cpus:
         path = sys_cpu / f"cpu{cpu}" / "topology" / "thread_siblings_list"
-        siblings.add(_read(path) or str(cpu))
+        cores.setdefault(_read(path) or str(cpu), []).append(cpu)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         text = _read(limit)
         if text.isdigit():
             memory = min(memory, int(text))
-    return Hardware(len(siblings), memory)
+    return Hardware(len(cores), memory, tuple(map(tuple, cores.values())) if can_pin else ())
+
+
+def _pinned(config: EngineConfig, threads: int, hardware: Hardware) -> tuple[int, ...]:
+    given = config.pin_threads
+    if not hardware.cores:
+        raise ValueError(f"pin_threads: {given!r} is not possible, this system binds no thread to a CPU; give none.")
+    allowed = {cpu for core in hardware.cores for cpu in core}
+    cpus = tuple(core[0] for core in hardware.cores) if given == "cores" else config.cpus
+    strange = sorted(set(cpus) - allowed)
+    if strange:
+        raise ValueError(
+            f"pin_threads: {given!r} names CPU {strange[0]}, but this process may use only "
+            f"{','.join(map(str, sorted(allowed)))}; name those."
+        )
+    if len(cpus) < threads:
+        raise ValueError(
+            f"pin_threads: {given!r} gives {len(cpus)} CPUs to {threads} threads; name one for each or lower --threads."
+        )
+    return cpus[:threads]
+
+
+def _parse_cpus(text: str) -> tuple[int, ...]:
+    """CPU numbers out of a list such as 0,2-5."""
+    cpus: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
+        if match is None:
+            raise ValueError(
+                f"pin_threads: {text!r} is neither none nor cores nor a list of CPUs; write for example 0,2-5."
+            )
+        cpus.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if not cpus or len(set(cpus)) < len(cpus):
+        raise ValueError(f"pin_threads: {text!r} names no CPU, or one twice; name one for each thread.")
+    return tuple(cpus)
 
 
 def _read(path: Path) -> str:

@@ -150,6 +150,7 @@ class Engine:
         share = config.kv_memory_bytes // max(1, len(models))
         self.config = config
         self._clock = clock
+        self._threads = threads
         self._lanes = {
             model.name: _Lane(
                 model,
@@ -262,6 +263,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
+            if self.config.cpus:
+                self._threads.pin_caller()
             self._serve()
         except Exception:
             # A broken invariant of ours: serving on could mix up requests, so everything ends, loudly.

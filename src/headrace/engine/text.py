@@ -259,7 +259,9 @@ class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
-    say how models are served, by name. Raises InvalidRequest if the memory budget holds not even one page.
+    say how models are served, by name.
+
+    Raises InvalidRequest if the memory budget holds not even one page, or threads cannot be bound as the config says.
     """
 
     def __init__(
@@ -273,7 +275,10 @@ class TextEngine:
         seeds: Callable[[], int] = lambda: secrets.randbits(64),
         setups: Mapping[str, Setup] | None = None,
     ) -> None:
-        self.config = resolve(config or EngineConfig(), detect_hardware())
+        try:
+            self.config = resolve(config or EngineConfig(), detect_hardware())
+        except ValueError as error:  # threads that cannot be bound as asked for
+            raise InvalidRequest(str(error), param="pin_threads") from error
         self.metrics = metrics or Metrics()
         self._clock = clock or SystemClock()
         self._seeds = seeds
@@ -443,4 +448,4 @@ def _refuse_unsupported(request: Request) -> None:
 def _make_threads(config: EngineConfig) -> Any:
     from headrace.kernels import native  # noqa: PLC0415 - tests with a double of the program need no compiled module
 
-    return native.Threads(config.threads or 1)
+    return native.Threads(config.threads or 1, cpus=config.cpus)

@@ -15,7 +15,7 @@ from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, 
 from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
-from headrace.engine.engine import Begun, Dropped, Engine, EngineModel, Failed, Ticket, Token
+from headrace.engine.engine import Begun, Dropped, Engine, EngineModel, Failed, Ticket, Times, Token
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
 from headrace.observe.metrics import Metrics
@@ -27,6 +27,7 @@ BOUND_S = 5.0
 def make(program: ToyProgram | None = None, **options: Any) -> Engine:
     pages = options.pop("pages", PAGES)
     clock = options.pop("clock", ManualClock())
+    pool = options.pop("pool", None)
     settings: dict[str, Any] = {"max_batch_tokens": 64, "max_sequences": 4, "prefill_chunk": 32, "checks": True}
     config = EngineConfig(**(settings | {"kv_memory_bytes": pages * TOY_PAGE_BYTES} | options))
     model = EngineModel(
@@ -36,7 +37,7 @@ def make(program: ToyProgram | None = None, **options: Any) -> Engine:
         context_length=512,
         metrics=Metrics().for_model("toy"),
     )
-    return Engine(config, [model], None, clock)
+    return Engine(config, [model], pool, clock)
 
 
 def work(prompt: list[int], max_tokens: int = 8, *, num_choices: int = 1, **options: Any) -> Work:
@@ -89,6 +90,14 @@ def run(engine: Engine, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     finally:
         engine.close()
     engine.check()
+
+
+class TickingClock(ManualClock):
+    """A second passes whenever somebody looks."""
+
+    def monotonic_s(self) -> float:
+        self.now += 1.0
+        return self.now
 
 
 class Gate:
@@ -384,6 +393,35 @@ def test_the_switch_interval_is_set_while_the_engine_runs_and_put_back() -> None
     assert math.isclose(sys.getswitchinterval(), 0.0005)
     engine.close()
     assert sys.getswitchinterval() == before
+
+
+def test_an_engine_whose_threads_are_bound_to_cpus_binds_its_own_thread() -> None:
+    callers = []
+
+    class Pool:
+        def pin_caller(self) -> None:
+            callers.append(threading.current_thread().name)
+
+    for pin_threads in ("none", "0"):
+        engine = make(pin_threads=pin_threads, pool=Pool())
+        engine.start()
+        engine.close()
+    assert callers == ["headrace-engine"]
+
+
+def test_times_tell_native_calls_from_what_lies_between_them() -> None:
+    engine = make(clock=TickingClock())
+
+    async def main() -> None:
+        await Reader(engine, work([1, 2, 3], 5)).end()
+
+    run(engine, main)
+    num_steps = 5
+    assert engine.times == Times(num_steps, native_s=num_steps * 1.0, busy_s=num_steps * 2.0)
+    metrics = engine._lanes["toy"].model.metrics
+    assert metrics is not None
+    assert metrics.native._value.get() == engine.times.native_s
+    assert metrics.step._sum.get() == engine.times.busy_s
 
 
 def test_metrics_count_tokens_hits_and_pages() -> None:
