@@ -61,9 +61,11 @@ def test_far_tails_of_the_activation_stay_finite(variant: str, activation: Activ
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_token_gives_the_same_bits_in_every_batch(variant: str) -> None:
     rng = np.random.default_rng(2)
-    gate, up = (random_matrix(rng, 64, 96, 4, has_minimum=True) for _ in range(2))
-    matrix = packed(interleave(gate, up))
-    x = rng.standard_normal((70, 96)).astype(np.float32)
-    whole = native.gated(x, matrix, 0, variant)
-    for num_tokens in (1, 2, 3, 4, 5, 31, 32, 33):
-        assert np.array_equal(native.gated(x[-num_tokens:], matrix, 0, variant), whole[-num_tokens:]), num_tokens
+    for bits, has_minimum in itertools.product((4, 8), (False, True)):
+        gate, up = (random_matrix(rng, 64, 96, bits, has_minimum=has_minimum) for _ in range(2))
+        matrix = packed(interleave(gate, up))
+        x = rng.standard_normal((70, 96)).astype(np.float32)
+        whole = native.gated(x, matrix, 0, variant)
+        for num_tokens in range(1, 65):
+            y = native.gated(x[-num_tokens:], matrix, 0, variant)
+            assert np.array_equal(y, whole[-num_tokens:]), (bits, has_minimum, num_tokens)

@@ -18,6 +18,15 @@ namespace {
 
 constexpr int kQuads = kGroup / 4;
 
+// step<0>(), step<1>() ... step<kCount - 1>().
+template <int kCount, class Step>
+[[gnu::always_inline]] inline void unrolled(const Step& step) {
+  if constexpr (kCount > 0) {
+    unrolled<kCount - 1>(step);
+    step.template operator()<kCount - 1>();
+  }
+}
+
 inline __m256i broadcast_quad(const int8_t* a) {
   int32_t quad;
   __builtin_memcpy(&quad, a, sizeof quad);
@@ -78,12 +87,94 @@ struct HalfTile {
   }
 };
 
+// A whole tile of 4-bit codes for many tokens: unpacked to memory, so that the registers hold four tokens' sums and
+// each broadcast of activations serves all 16 rows. Same sums in the same order as HalfTile's, hence the same bits.
+template <bool kMinimum>
+struct UnpackedTile {
+  alignas(32) uint8_t codes[kQuads][2][32];  // by column quad and half; 8 rows of 4 bytes each
+  alignas(32) float scale[kTileRows];
+  alignas(32) float minimum[kTileRows];
+
+  explicit UnpackedTile(const uint8_t* tile) {
+    const __m256i low = _mm256_set1_epi8(15);
+    const uint8_t* halves = tile + 256;
+    for (int half = 0; half < 2; ++half) {
+      for (int j = 0; j < kQuads / 2; ++j) {
+        const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile + 64 * j + 32 * half));
+        put(j, half, _mm256_and_si256(both, low));
+        put(j + kQuads / 2, half, _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
+      }
+      V256::store(scale + 8 * half, V256::load(reinterpret_cast<const uint16_t*>(halves + 16 * half)));
+      if (!kMinimum) continue;
+      V256::store(minimum + 8 * half, V256::load(reinterpret_cast<const uint16_t*>(halves + 32 + 16 * half)));
+    }
+  }
+
+  void put(int j, int half, __m256i bytes) { _mm256_store_si256(reinterpret_cast<__m256i*>(codes[j][half]), bytes); }
+  __m256i get(int j, int half) const { return _mm256_load_si256(reinterpret_cast<const __m256i*>(codes[j][half])); }
+
+  // Adds the group's products with the first kTokens tokens, unrolled by templates, so that the sums become registers.
+  template <int kTokens>
+  [[gnu::always_inline]] void add(const Tokens& x, float* acc) const {
+    __m256i sums[kTokens][2];
+    unrolled<kQuads>([&]<int j>() __attribute__((always_inline)) {
+      const __m256i upper = get(j, 0), lower = get(j, 1);
+      unrolled<kTokens>([&]<int n>() __attribute__((always_inline)) {
+        const __m256i quad = broadcast_quad(x.codes + n * x.width + 4 * j);
+        const __m256i products[2] = {_mm256_maddubs_epi16(upper, quad), _mm256_maddubs_epi16(lower, quad)};
+        sums[n][0] = j == 0 ? products[0] : _mm256_add_epi16(sums[n][0], products[0]);
+        sums[n][1] = j == 0 ? products[1] : _mm256_add_epi16(sums[n][1], products[1]);
+        // Keeps the compiler from turning the chains of additions into trees, for which there are no registers.
+        asm volatile("" : "+x"(sums[n][0]), "+x"(sums[n][1]));
+      });
+    });
+    unrolled<kTokens>([&]<int n>() __attribute__((always_inline)) {
+      const __m256 x_scale = _mm256_set1_ps(x.scales[n * x.groups]), x_sum = _mm256_set1_ps(x.sums[n * x.groups]);
+      unrolled<2>([&]<int half>() __attribute__((always_inline)) {
+        float* to = acc + n * kTileRows + 8 * half;
+        const __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums[n][half], _mm256_set1_epi16(1)));
+        __m256 sum = _mm256_fmadd_ps(dot, _mm256_mul_ps(V256::load(scale + 8 * half), x_scale), V256::load(to));
+        if (kMinimum) sum = _mm256_fmadd_ps(V256::load(minimum + 8 * half), x_sum, sum);
+        V256::store(to, sum);
+      });
+    });
+  }
+
+  // Adds one group's products to all tokens' sums. Not inlined: the compiler would carry codes in registers it lacks.
+  [[gnu::noinline]] void add_all(Tokens x, int32_t group, float* acc) const {
+    constexpr int kAtOnce = 4;
+    x.codes += group * kGroup;
+    x.scales += group;
+    x.sums += group;
+    for (; x.count >= kAtOnce; x.count -= kAtOnce) {
+      add<kAtOnce>(x, acc);
+      x.codes += kAtOnce * x.width;
+      x.scales += kAtOnce * x.groups;
+      x.sums += kAtOnce * x.groups;
+      acc += kAtOnce * kTileRows;
+    }
+    if (x.count == 0) return;
+    with_count<kAtOnce - 1>(x.count, [&]<int kRest>() { add<kRest>(x, acc); });
+  }
+};
+
 struct Avx2 {
   using V = V256;
   template <int kBits, bool kMinimum>
   using Tile = HalfTile<kBits, kMinimum>;
   static constexpr int kFewTokens = 1;
   static constexpr bool kShiftsCodes = false;
+  static constexpr int32_t kManyTokens = 8;  // from here on unpacking to memory pays
+
+  template <int kBits, bool kMinimum, int kBlocks>
+    requires(kBits == 4)
+  static void add_group(const GroupTiles& tiles, const Tokens& x, const Starts& starts, BlockSums* acc) {
+    if (x.count < kManyTokens) return add_group_by_tiles<Avx2, kBits, kMinimum, kBlocks>(tiles, x, starts, acc);
+    for (int b = 0; b < kBlocks; ++b) {
+      const UnpackedTile<kMinimum> tile(tiles.bytes + b * tiles.next_block);
+      tile.add_all(x, tiles.group, acc[b][0]);
+    }
+  }
 };
 
 // As the 4-bit product does it: eight products summed in 16 bits, widened once, a tile of eight rows against two

@@ -24,6 +24,12 @@ namespace {
 
 constexpr int kQuads = kGroup / 4;
 
+inline __m512i broadcast_quad(const int8_t* a) {
+  int32_t quad;
+  __builtin_memcpy(&quad, a, sizeof quad);
+  return _mm512_set1_epi32(quad);
+}
+
 // One tile in registers; unsigned codes, because VNNI multiplies unsigned by signed bytes.
 template <int kBits, bool kMinimum>
 struct WholeTile {
@@ -50,11 +56,11 @@ struct WholeTile {
 
   __m512 product(const int8_t* a, float x_scale, float x_sum, int32_t start, __m512 acc) const {
     __m512i dot = _mm512_set1_epi32(start);
-    for (int j = 0; j < kQuads; ++j) {
-      int32_t quad;
-      __builtin_memcpy(&quad, a + 4 * j, sizeof quad);
-      dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(quad));
-    }
+    for (int j = 0; j < kQuads; ++j) dot = _mm512_dpbusd_epi32(dot, codes[j], broadcast_quad(a + 4 * j));
+    return scaled(dot, x_scale, x_sum, acc);
+  }
+
+  __m512 scaled(__m512i dot, float x_scale, float x_sum, __m512 acc) const {
     acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(x_scale)), acc);
     return kMinimum ? _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_sum), acc) : acc;
   }
@@ -66,6 +72,28 @@ struct Avx512 {
   using Tile = WholeTile<kBits, kMinimum>;
   static constexpr int kFewTokens = 2;
   static constexpr bool kShiftsCodes = true;
+
+  // Two row blocks share each broadcast of activations, which one after the other would be bound by loads. The empty
+  // asm makes one register of it; the compiler would fold it into both instructions and load twice.
+  template <int kBits, bool kMinimum, int kBlocks>
+    requires(kBlocks == 2)
+  static void add_group(const GroupTiles& tiles, const Tokens& x, const Starts& starts, BlockSums* acc) {
+    const WholeTile<kBits, kMinimum> first(tiles.bytes, 0), second(tiles.bytes + tiles.next_block, 0);
+    const int8_t* codes = x.codes + tiles.group * kGroup;
+    for (int32_t n = 0; n < x.count; ++n, codes += x.width) {
+      __m512i one = _mm512_set1_epi32(kBits == 8 ? starts[n][tiles.group % 16] : 0);
+      __m512i two = one;
+      for (int j = 0; j < kQuads; ++j) {
+        __m512i quad = broadcast_quad(codes + 4 * j);
+        asm("" : "+v"(quad));
+        one = _mm512_dpbusd_epi32(one, first.codes[j], quad);
+        two = _mm512_dpbusd_epi32(two, second.codes[j], quad);
+      }
+      const int64_t at = n * x.groups + tiles.group;
+      V::store(acc[0][n], first.scaled(one, x.scales[at], x.sums[at], V::load(acc[0][n])));
+      V::store(acc[1][n], second.scaled(two, x.scales[at], x.sums[at], V::load(acc[1][n])));
+    }
+  }
 
   // -128 times the sum of a group's codes, for 16 groups from `group` on: codes shifted to 0..255 add that much too
   // much. A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
