@@ -7,6 +7,7 @@ import statistics
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Row:
     spread: float = 0.0
     n: int = 0
     samples: dict[str, list[float]] = field(default_factory=dict)
+    error: float | None = None  # from the reference, where a kernel is measured
     screening: dict[str, float] = field(default_factory=dict)  # one short run of every peer setting, to find the best
 
 
@@ -75,7 +77,9 @@ def publish(
 ) -> None:
     """Print the table, then one JSON line; write the same line to `path`. `more` is what else the document holds."""
     table = Table(title=f"{name} on {machine()} at {commit()}")
-    for heading in ("measure", "unit", "ours", "peer", "ratio", "spread", "n", "peer setting"):
+    headings = ["measure", "unit", "ours", "peer", "ratio", "spread", "n", "peer setting"]
+    has_errors = any(r.error is not None for r in rows)
+    for heading in headings + ["error"] * has_errors:
         is_text = heading in {"measure", "unit", "peer setting"}
         table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "measure")
     for r in rows:
@@ -88,10 +92,12 @@ def publish(
             f"{r.spread:.0%}",
             str(r.n),
             r.peer_name or "",
+            *["" if r.error is None else f"{r.error:.1e}"] * has_errors,
         )
     Console().print(table)
     document = {
-        "name": name, "machine": machine(), "commit": commit(), "config": config, "rows": [asdict(r) for r in rows],
+        "name": name, "machine": machine(), "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "config": config, "rows": [asdict(r) for r in rows],
     } | (more or {})  # fmt: skip
     line = json.dumps(document)
     print(line)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import performance
 import typer.main
 
 from headrace import __version__
@@ -47,10 +48,25 @@ def command_names() -> set[str]:
     return {name.removeprefix("headrace ") for name, _, _ in _commands(typer.main.get_command(app), None, "headrace")}
 
 
+def generated() -> dict[Path, str]:
+    """Every document that is written by a program, with its text."""
+    return {CLI_PAGE: cli_page(), **performance.generated()}
+
+
+def _stale() -> Iterator[str]:
+    files = generated()
+    for path, text in files.items():
+        if not path.exists() or path.read_text("utf-8") != text:
+            source = "--help says" if path == CLI_PAGE else "bench/results say"
+            yield f"{path.relative_to(ROOT)} is not what {source}; run `make fix`."
+    for path in performance.DRAWINGS.glob("*"):
+        if path not in files:
+            yield f"{path.relative_to(ROOT)} shows results that are no longer the newest; delete it."
+
+
 def problems() -> Iterator[str]:
     """Sentences, one for each thing that is not true."""
-    if not CLI_PAGE.exists() or CLI_PAGE.read_text("utf-8") != cli_page():
-        yield f"{CLI_PAGE.relative_to(ROOT)} is not what --help says; run `make fix`."
+    yield from _stale()
     changelog = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
     if changelog is None or changelog[1] != __version__:
         yield f"CHANGELOG.md begins with {changelog and changelog[1]}, the package is {__version__}."
@@ -77,8 +93,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write what is generated")
     if parser.parse_args().write:
-        CLI_PAGE.parent.mkdir(exist_ok=True)
-        CLI_PAGE.write_text(cli_page(), "utf-8")
+        for path, text in generated().items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, "utf-8")
     found = list(problems())
     for problem in found:
         print(problem, file=sys.stderr)
