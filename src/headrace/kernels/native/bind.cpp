@@ -37,9 +37,7 @@ const Kernels* choose_kernels() {
 
 std::vector<std::string> variants() {
   std::vector<std::string> names;
-  for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), portable_kernels()}) {
-    if (kernels != nullptr) names.emplace_back(kernels->name);
-  }
+  for (const Kernels* kernels : runnable_kernels()) names.emplace_back(kernels->name);
   return names;
 }
 

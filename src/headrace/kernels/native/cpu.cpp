@@ -3,6 +3,11 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace headrace {
@@ -14,6 +19,19 @@ bool cpuid_bit(unsigned leaf, unsigned subleaf, bool in_ecx, int bit) {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx) == 0) return false;
   return ((in_ecx ? ecx : eax) >> bit & 1u) != 0;
+}
+#elif defined(__aarch64__)
+// Every CPU of this kind has NEON; the dot products came with ARMv8.2 and are asked for the way each system offers.
+bool has_dot_products() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  int is_there = 0;
+  size_t size = sizeof is_there;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &is_there, &size, nullptr, 0) == 0 && is_there != 0;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -32,10 +50,8 @@ std::vector<CpuFeature> cpu_features() {
           {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
           {"avx512dq", __builtin_cpu_supports("avx512dq") != 0},
           {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0}};
-#elif defined(__ARM_FEATURE_DOTPROD)
-  return {{"neon", true}, {"neon_dotprod", true}};
 #elif defined(__aarch64__)
-  return {{"neon", true}};
+  return {{"neon", true}, {"neon_dotprod", has_dot_products()}};
 #else
   return {};
 #endif

@@ -21,9 +21,19 @@ const Kernels* avx512_kernels() {
   return runs ? avx512_variant() : nullptr;
 }
 
+const Kernels* neon_kernels() { return cpu_has("neon_dotprod") ? neon_variant() : nullptr; }
+
+std::vector<const Kernels*> runnable_kernels() {
+  std::vector<const Kernels*> found;
+  for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), neon_kernels(), portable_kernels()}) {
+    if (kernels != nullptr) found.push_back(kernels);
+  }
+  return found;
+}
+
 const Kernels* best_kernels(const char* forced) {
-  for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), portable_kernels()}) {
-    if (kernels != nullptr && (forced == nullptr || std::strcmp(kernels->name, forced) == 0)) return kernels;
+  for (const Kernels* kernels : runnable_kernels()) {
+    if (forced == nullptr || std::strcmp(kernels->name, forced) == 0) return kernels;
   }
   return nullptr;
 }

@@ -6,12 +6,13 @@
 // range, the number of tokens or the thread, so that results are equal in every batch. Within one variant this holds
 // bit for bit; variants agree with `reference.py` within the limits named in the tests.
 //
-// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI). `best_kernels` picks by CPU features
-// once; HEADRACE_KERNELS=portable|avx2|avx512 forces one.
+// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI), neon.cpp (ARM dot products).
+// `best_kernels` picks by CPU features once; HEADRACE_KERNELS=portable|avx2|avx512|neon forces one.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace headrace {
 
@@ -173,6 +174,8 @@ int32_t attention_tokens_per_task(int32_t heads_per_kv);
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();    // null when not compiled in or the CPU lacks AVX2+FMA+F16C
 const Kernels* avx512_kernels();  // null when not compiled in or the CPU lacks AVX-512 F/BW/VL/DQ + VNNI
+const Kernels* neon_kernels();    // null when not compiled in or the CPU lacks the dot-product instructions
+std::vector<const Kernels*> runnable_kernels();   // every variant that can run here, best first
 const Kernels* best_kernels(const char* forced);  // forced: null, or a name; null result when unavailable
 
 float half_to_float(uint16_t half);

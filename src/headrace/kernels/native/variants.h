@@ -9,6 +9,7 @@ namespace headrace {
 // Tables of the variants, null when the compiler could not build them; nobody has asked the CPU yet.
 const Kernels* avx2_variant();
 const Kernels* avx512_variant();
+const Kernels* neon_variant();
 
 // Query rows (tokens x heads of one KV head) of one attention task: their state stays in a second-level cache.
 inline constexpr int kAttentionRows = 64;
