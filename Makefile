@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test check sanitize bench bench-peers oracle-env install pull fix lock size clean
+.PHONY: help serve test test-arm check sanitize bench bench-peers oracle-env install pull fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -25,6 +25,9 @@ serve: $(DONE)/native pull  ## build, pull the default model and serve it on 127
 
 test: $(DONE)/native $(DONE)/test pull  ## install what tests need and run them all
 	$(BIN)/python -m pytest $(TESTS)
+
+test-arm: $(DONE)/serve  ## the kernel tests on an emulated ARM CPU (Debian; needs qemu-user, g++-aarch64-linux-gnu)
+	scripts/test_arm.sh -q $(or $(TESTS),tests/unit/kernels)
 
 check: $(DONE)/native $(DONE)/test $(DONE)/check  ## format, lint, types, C++ format, documents
 	$(BIN)/ruff format --check

@@ -17,6 +17,7 @@ from headrace.core.errors import NotFound
 from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
 from headrace.engine.roofline import Ceilings, Rig, measure_ceilings, standing
 from headrace.kernels import native
+from headrace.kernels.choice import kernels_in_use, possible_kernels
 from headrace.kernels.plan import PAGE_TOKENS, KvKind
 from headrace.models.load import damaged_matrices, load_model, open_checkpoint
 from headrace.models.registry import architecture_for
@@ -45,6 +46,7 @@ def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool, qui
 
 def examine_machine(settings: Settings) -> dict[str, Any]:
     """Cores, memory, kernels, and the ceilings that all threads reach together."""
+    kernels = kernels_in_use()
     hardware = detect_hardware()
     count = settings.threads or hardware.physical_cores
     threads = native.Threads(count)
@@ -62,8 +64,8 @@ def examine_machine(settings: Settings) -> dict[str, Any]:
         "read_bandwidth": ceilings.read_bandwidth,
         "multiply_rate": ceilings.multiply_rate,
         "cpu_features": sorted(name for name, there in features.items() if there),
-        "kernels": native.variant(),
-        "kernels_available": native.variants(),
+        "kernels": kernels,
+        "kernels_available": possible_kernels(),
         "home": str(settings.home),
     }
 

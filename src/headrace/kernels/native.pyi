@@ -14,7 +14,11 @@ def variants() -> list[str]:
     """Kernel variants that can run here, best first."""
 
 def variant() -> str:
-    """The variant in use (HEADRACE_KERNELS=portable|avx2|avx512 forces one; an unavailable one raises at import)."""
+    """The variant in use: the best, or the one that HEADRACE_KERNELS named when the module was loaded.
+
+    "reference" if that was its name: programs of this module then use the best variant, and the engine uses none.
+    Raises ValueError for a name that is unknown or cannot run on this CPU; so does whatever needs kernels.
+    """
 
 def read_bandwidth(threads: Threads, megabytes: int = 256) -> float:
     """Bytes per second that all threads together read from memory (best of a few passes)."""

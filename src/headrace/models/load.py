@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels import native
-from headrace.kernels.grouped import GroupedMatrix, interleave, stack
+from headrace.kernels.choice import REFERENCE, kernels_in_use
+from headrace.kernels.grouped import GroupedMatrix, interleave, stack, unpack
+from headrace.kernels.numpy_program import NumpyProgram
 from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec, padded
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.digest import DigestMemory, Hasher, sha256_of
@@ -53,7 +55,7 @@ class LoadedModel:
     digest: str
     architecture: str
     plan: Plan
-    program: native.Program
+    program: native.Program | NumpyProgram
     tokenizer: Tokenizer
     template: ChatTemplate | None
     context_length: int
@@ -71,7 +73,9 @@ def load_model(
     Raises:
         ModelFileError: the model is missing, corrupt, absurd or of a kind that is not supported; the message says which
             file, field and value, and what to do.
+        InvalidRequest: HEADRACE_KERNELS names no kernels that can run here.
     """
+    kernels = kernels_in_use()
     hasher: Hasher = sha256_of if cache_dir is None else DigestMemory(cache_dir)
     checkpoint = open_checkpoint(path, hasher)
     with _errors_name(path):
@@ -82,7 +86,8 @@ def load_model(
         pack, tokenizer = _weights_and_tokenizer(cache_dir, PackKey(digest, fingerprint(plan)), plan, checkpoint, path)
         _check_vocabulary(tokenizer, plan)
         vectors = dict(pack.vectors) | architecture.computed_vectors(config)
-        program = bind(plan, pack.matrices, [vectors[spec.name] for spec in plan.vectors])
+        ordered = [vectors[spec.name] for spec in plan.vectors]
+        program = (bind_reference if kernels == REFERENCE else bind)(plan, pack.matrices, ordered)
         template = _template(checkpoint, path, tokenizer)
     return LoadedModel(
         name=path.stem if name is None else name,
@@ -177,6 +182,14 @@ def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]
         )
     values = np.concatenate([checkpoint.vector(part).reshape(-1) for part in spec.parts]).reshape(spec.shape)
     return values + np.float32(spec.offset) if spec.offset else values
+
+
+def bind_reference(
+    plan: Plan, matrices: Sequence[PackedMatrix], vectors: Sequence[NDArray[np.float32]]
+) -> NumpyProgram:
+    """The same in NumPy, for debugging. Raises ValueError for what does not fit."""
+    grouped = [unpack(m.tiles, m.rows, m.cols, m.bits, has_minimum=m.has_minimum) for m in matrices]
+    return NumpyProgram(plan, grouped, vectors)
 
 
 def bind(plan: Plan, matrices: Sequence[PackedMatrix], vectors: Sequence[NDArray[np.float32]]) -> native.Program:

@@ -22,17 +22,26 @@
 namespace headrace {
 namespace {
 
-const Kernels* chosen_kernels = nullptr;
+// What NumPy runs instead of this module (kernels/choice.py). The module itself then takes its best variant.
+constexpr std::string_view kReference = "reference";
 
-const Kernels* choose_kernels() {
-  const char* forced = std::getenv("HEADRACE_KERNELS");
-  if (forced != nullptr && *forced == '\0') forced = nullptr;
-  const Kernels* kernels = best_kernels(forced);
-  if (kernels == nullptr) {
-    throw std::runtime_error(std::string("HEADRACE_KERNELS: '") + forced +
-                             "' is not a kernel variant this CPU can run; unset it to take the best");
-  }
-  return kernels;
+// What HEADRACE_KERNELS asked for when the module was loaded; empty: nothing.
+std::string forced_name;
+
+const Kernels& choose_kernels(const std::string& forced) {
+  const bool takes_best = forced.empty() || forced == kReference;
+  const Kernels* kernels = best_kernels(takes_best ? nullptr : forced.c_str());
+  if (kernels != nullptr) return *kernels;
+  std::string possible;
+  for (const Kernels* runnable : runnable_kernels()) possible += std::string(runnable->name) + ", ";
+  throw std::invalid_argument("HEADRACE_KERNELS: '" + forced + "' cannot run here; possible are " + possible +
+                              "reference; unset it to take the best");
+}
+
+// The name is checked when somebody needs kernels, so that a wrong one can be told like any wrong setting.
+std::string variant() {
+  const Kernels& kernels = current_kernels();
+  return forced_name == kReference ? forced_name : kernels.name;
 }
 
 std::vector<std::string> variants() {
@@ -57,7 +66,10 @@ void signal_event(int event) {
 
 }  // namespace
 
-const Kernels& current_kernels() { return *chosen_kernels; }
+const Kernels& current_kernels() {
+  static const Kernels& kernels = choose_kernels(forced_name);
+  return kernels;
+}
 
 Matrix::Matrix(AnyArray tiles, int64_t num_rows, int64_t num_cols, int bits, bool has_minimum)
     : keep(std::move(tiles)) {
@@ -91,10 +103,10 @@ Matrix::Matrix(AnyArray tiles, int64_t num_rows, int64_t num_cols, int bits, boo
 
 NB_MODULE(native, module) {
   using namespace headrace;
-  chosen_kernels = choose_kernels();
+  if (const char* forced = std::getenv("HEADRACE_KERNELS"); forced != nullptr) forced_name = forced;
   module.def("cpu_features", &features);
   module.def("variants", &variants);
-  module.def("variant", [] { return std::string(current_kernels().name); });
+  module.def("variant", &variant);
   nb::class_<Threads>(module, "Threads")
       .def(nb::init<int, int, std::vector<int>>(), nb::arg("count"), nb::arg("spin_us") = 1000,
            nb::arg("cpus") = std::vector<int>())

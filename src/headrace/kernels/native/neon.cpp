@@ -70,13 +70,32 @@ struct Neon {
   static constexpr bool kShiftsCodes = false;
 };
 
-constexpr Kernels kNeon{"neon",
-                        linear_range<Neon>,
-                        gated_range<Neon>,
-                        attention_range<V128>,
-                        quantize_row<V128>,
-                        rms_norm_row<V128>,
-                        narrow_row<V128>};
+// Eight chains of dot products: enough to cover the latency of one.
+int64_t multiply(int64_t rounds, int32_t* sink) {
+  constexpr int kChains = 8;
+  int8x16_t codes = vdupq_n_s8(7);
+  int8x16_t x = vdupq_n_s8(-3);
+  HEADRACE_OPAQUE("+w", codes);
+  HEADRACE_OPAQUE("+w", x);
+  int32x4_t sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = vdupq_n_s32(i);
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (int32x4_t& sum : sums) sum = vdotq_laneq_s32(sum, codes, x, 0);
+  }
+  for (const int32x4_t sum : sums) *sink ^= vaddvq_s32(sum);
+  return rounds * kChains * 2 * 16;
+}
+
+constexpr Kernels kNeon{.name = "neon",
+                        .linear = linear_range<Neon>,
+                        .gated = gated_range<Neon>,
+                        .attention = attention_range<V128>,
+                        .merge_attention = merge_attention_rows<V128>,
+                        .quantize = quantize_row<V128>,
+                        .rms_norm = rms_norm_row<V128>,
+                        .narrow = narrow_row<V128>,
+                        .multiply = multiply,
+                        .quantize_head = quantize_head_row<V128>};
 
 }  // namespace
 

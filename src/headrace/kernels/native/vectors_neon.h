@@ -23,11 +23,12 @@ struct V128 {
   static F load(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
   static void store(float* p, F x) { vst1q_f32(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
-  static void store_halves(uint16_t* p, F x) {
+  static F clamped(F x) {
     const uint32x4_t magnitude = vminq_u32(vreinterpretq_u32_f32(abs(x)), vreinterpretq_u32_f32(set(kLargestHalf)));
     const uint32x4_t sign = vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x80000000u));
-    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(vreinterpretq_f32_u32(vorrq_u32(sign, magnitude)))));
+    return vreinterpretq_f32_u32(vorrq_u32(sign, magnitude));
   }
+  static void store_halves(uint16_t* p, F x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(clamped(x)))); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
   static F sub(F a, F b) { return vsubq_f32(a, b); }
   static F mul(F a, F b) { return vmulq_f32(a, b); }
@@ -39,6 +40,8 @@ struct V128 {
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F minus_product(F a, F b, F c) { return vfmsq_f32(c, a, b); }
   static F round(F a) { return vrndnq_f32(a); }
+  static F floor(F a) { return vrndmq_f32(a); }
+  static constexpr bool kScalesByFloor = false;
   // For whole n in -126..127.
   static F times_power_of_two(F a, F n) {
     const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
