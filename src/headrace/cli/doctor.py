@@ -17,7 +17,7 @@ from headrace.core.errors import NotFound
 from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
 from headrace.engine.roofline import Ceilings, Rig, measure_ceilings, standing
 from headrace.kernels import native
-from headrace.kernels.choice import kernels_in_use, possible_kernels
+from headrace.kernels.choice import REFERENCE, kernels_in_use, possible_kernels
 from headrace.kernels.plan import PAGE_TOKENS, KvKind
 from headrace.models.load import damaged_matrices, load_model, open_checkpoint
 from headrace.models.registry import architecture_for
@@ -35,7 +35,8 @@ def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool, qui
     model = examine_model(settings)
     if model is not None:
         model["fits"] = _fits(machine, model)
-        model["running"] = examine_running(settings, machine) if model["fits"] and not quick else None
+        runs = model["fits"] and not quick and machine["kernels"] != REFERENCE  # which has no stages to time
+        model["running"] = examine_running(settings, machine) if runs else None
     if json:
         typer.echo(jsonlib.dumps({"version": __version__, "machine": machine, "model": model}, indent=2))
     else:
@@ -122,13 +123,15 @@ def _fits(machine: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
 
 
 def _machine_lines(machine: Mapping[str, Any]) -> list[str]:
+    fastest = machine["kernels_available"][0]
+    measured = fastest if machine["kernels"] == REFERENCE else machine["kernels"]
     others = [name for name in machine["kernels_available"] if name != machine["kernels"]]
     return [
         f"Headrace {__version__} on {machine['system']}, Python {machine['python']}",
         f"  cores       {machine['cores']} (threads: {machine['threads']})",
         f"  memory      {machine['memory_bytes'] / (1 << 30):.1f} GiB",
         f"  bandwidth   {machine['read_bandwidth'] / 1e9:.1f} GB/s read by {machine['threads']} threads",
-        f"  multiplying {machine['multiply_rate'] / 1e9:.0f} billion integer operations a second, {machine['kernels']}",
+        f"  multiplying {machine['multiply_rate'] / 1e9:.0f} billion integer operations a second, {measured}",
         f"  CPU has     {', '.join(machine['cpu_features']) or 'nothing we use'}",
         f"  kernels     {machine['kernels']} in use; also possible: {', '.join(others) or 'none'}",
         f"  state       {machine['home']}",

@@ -105,12 +105,15 @@ class Rig:
     def profile(self, shape: StepShape, seconds: float) -> StepProfile:
         """Run a step again and again for about so many seconds, twice at least; the profile is that of the median one.
 
-        Raises ValueError as `native.Program.step` does, for a shape that is beyond the model's context.
+        Raises ValueError as `native.Program.step` does, for a shape that is beyond the model's context, and for the
+        reference, which has no stages to time.
         """
+        program = self.model.program
+        if not isinstance(program, native.Program):
+            raise ValueError("program: the NumPy reference times no stages; unset HEADRACE_KERNELS")  # noqa: TRY004
         run = self._stepper(shape)
         run()
         samples: list[tuple[float, list[tuple[int, int, float]]]] = []
-        program = self.model.program
         end = self.clock.monotonic_s() + seconds
         try:
             while len(samples) < 2 or self.clock.monotonic_s() < end:

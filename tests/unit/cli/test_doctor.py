@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,13 @@ def test_a_model_that_is_not_installed_is_a_pull_away() -> None:
 def test_completion_is_a_script_of_the_shell() -> None:
     result = CliRunner().invoke(app, ["--show-completion", "bash"])
     assert result.exit_code == 0 and "_HEADRACE_COMPLETE" in result.stdout
+
+
+def test_doctor_names_the_reference_and_does_not_time_it(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_llama(path)
+    command = [sys.executable, "-m", "headrace", "doctor", str(path), "--json"]
+    environ = os.environ | {"HEADRACE_KERNELS": "reference"}
+    report = json.loads(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout)
+    assert report["machine"]["kernels"] == "reference"
+    assert report["model"]["fits"] and report["model"]["running"] is None
