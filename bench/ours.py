@@ -16,6 +16,7 @@ from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
 from headrace.engine.engine import Engine, EngineModel, Failed, Token
 from headrace.engine.mailbox import Mailbox
+from headrace.engine.runner import StepProgram
 from headrace.engine.sequence import Work
 from headrace.kernels import native
 from headrace.kernels.plan import KvKind
@@ -28,7 +29,7 @@ POOL_BYTES = 2**31
 class TimedProgram:
     """A program that notes (begin, end, tokens) of its steps, in `time.perf_counter` seconds."""
 
-    program: native.Program
+    program: StepProgram
     steps: list[tuple[float, float, int]] = field(default_factory=list)
 
     def step(self, threads: Any, pool: Any, tokens: Any, *rest: Any, **named: Any) -> Any:
