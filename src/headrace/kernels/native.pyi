@@ -137,16 +137,34 @@ def gated(x: NDArray[np.float32], matrix: Matrix, activation: int, variant: str 
 
 def attention(
     q: NDArray[np.float32],  # [n, heads * head_dim]: queries at positions context .. context + n - 1
-    pool: NDArray[np.uint16],  # [num_pages, 1, num_kv_heads, 2, head_dim * 32]
+    pool: NDArray[np.uint16] | NDArray[np.uint8],  # of one layer, as `CacheShape.pool_shape` has it for either kind
     page_table: NDArray[np.int32],
     context: int,
     scale: float,
     mode: int = 0,
     window: int = 0,
     softcap: float = 0.0,
+    spans_per_task: int = 0,
     variant: str = "",
 ) -> NDArray[np.float32]:
-    """One sequence's attention [n, heads * head_dim]; keys and values of all positions are already stored."""
+    """One sequence's attention [n, heads * head_dim]; keys and values of all positions are already stored. With
+    `spans_per_task` partial sums of so many spans of 512 keys are computed apart and merged. For tests and benchmarks.
+    """
+
+def attention_batch(
+    q: NDArray[np.float32],  # [n, heads * head_dim], sequence after sequence
+    pool: NDArray[np.uint16] | NDArray[np.uint8],
+    starts: NDArray[np.int32],  # [S + 1], offsets of each sequence's queries in `q`
+    contexts: NDArray[np.int32],  # [S], positions of the first queries
+    page_tables: NDArray[np.int32],  # [S, P]
+    scale: float,
+    mode: int = 0,
+    window: int = 0,
+    softcap: float = 0.0,
+    spans_per_task: int = 0,
+    variant: str = "",
+) -> NDArray[np.float32]:
+    """`attention` of several sequences, in tasks of as many neighbours as fit. For tests and benchmarks."""
 
 def quantize(
     x: NDArray[np.float32], variant: str = ""
@@ -155,3 +173,6 @@ def quantize(
 
 def narrow(x: NDArray[np.float32], variant: str = "") -> NDArray[np.uint16]:
     """x[n] as fp16 bits, rounded half to even; what fp16 cannot hold becomes +-65504. For tests."""
+
+def quantize_heads(x: NDArray[np.float32], variant: str = "") -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Codes [n, head_dim] and scales [n] of heads [n, head_dim], as int8 pages hold them. For tests."""

@@ -3,10 +3,40 @@
 #pragma once
 
 #include "query_rows.h"
+#include "span_softmax.h"
 #include "vector_math.h"
 
 namespace headrace {
 namespace {
+
+inline void load_floats(const AttentionTask& task, const QueryRows& rows, float factor) {
+  for (int32_t r = 0; r < rows.count; ++r) {
+    const float* from = query_of(task, rows, r);
+    float* to = rows.q + static_cast<int64_t>(r) * rows.width;
+    for (int32_t d = 0; d < task.head_dim; ++d) to[d] = from[d] * factor;
+  }
+}
+
+// Turns one row's scores of a span into probabilities relative to the span's maximum.
+template <class V>
+void soften_half(const AttentionTask& task, const QueryRows& rows, int32_t row, const QueryPlace& place, int32_t span) {
+  constexpr int kVectors = kPageTokens / V::kLanes;
+  float* scores = rows.scores + static_cast<int64_t>(row) * kSpanTokens;
+  const float maximum = largest_score<V>(task, scores, place, span);
+  typename V::F totals[kVectors];
+  for (int v = 0; v < kVectors; ++v) totals[v] = V::zero();
+  for (int32_t i = place.page_begin * kPageTokens - span; i < place.page_end * kPageTokens - span; i += kPageTokens) {
+    for (int v = 0; v < kVectors; ++v) {
+      float* at = scores + i + v * V::kLanes;
+      const typename V::F probability = power_of_two<V>(V::sub(V::load(at), V::set(maximum)));
+      V::store(at, probability);
+      totals[v] = V::add(totals[v], probability);
+    }
+  }
+  for (int v = 1; v < kVectors; ++v) totals[0] = V::add(totals[0], totals[v]);
+  rows.maximum[row] = maximum;
+  rows.total[row] = V::total(totals[0]);
+}
 
 // scores[r][j] = q[r] . key j, for N rows and kVectors vectors of keys. T: fp16 bits or float.
 template <class V, int N, int kVectors, class T>

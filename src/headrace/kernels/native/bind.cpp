@@ -122,5 +122,6 @@ NB_MODULE(native, module) {
   module.def("signal_event", &signal_event, nb::arg("event"));
 #endif
   bind_kernels(module);
+  bind_attention(module);
   bind_program(module);
 }

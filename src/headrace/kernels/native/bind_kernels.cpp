@@ -2,8 +2,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -14,15 +12,6 @@ namespace headrace {
 namespace {
 
 using FloatArray = nb::ndarray<nb::numpy, float>;
-
-const Kernels& named_kernels(const std::string& variant) {
-  if (variant.empty()) return current_kernels();
-  const Kernels* kernels = best_kernels(variant.c_str());
-  if (kernels == nullptr) {
-    throw std::invalid_argument("variant: '" + variant + "' cannot run here; variants() lists those that can");
-  }
-  return *kernels;
-}
 
 int32_t row_count(int64_t rows, const std::string& name) {
   if (rows > std::numeric_limits<int32_t>::max()) throw std::invalid_argument(name + ": too many rows");
@@ -110,90 +99,6 @@ FloatArray gated(const AnyArray& x_array, const Matrix& matrix, int activation, 
   return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(num_features)});
 }
 
-// What `attention` was given, checked: nothing behind it can read outside the pool.
-struct AttentionInput {
-  ArrayView<const float, 2> q;
-  ArrayView<const uint16_t, 5> pool;
-  ArrayView<const int32_t, 1> page_table;
-  int32_t head_dim;
-  int32_t heads_per_kv;
-};
-
-AttentionInput checked_attention(const AnyArray& q, const AnyArray& pool, const AnyArray& page_table, int64_t context) {
-  AttentionInput in{view<const float, 2>(q, "q"), view<const uint16_t, 5>(pool, "pool"),
-                    view<const int32_t, 1>(page_table, "page_table"), 0, 0};
-  const auto& shape = in.pool.shape;
-  const int64_t head_dim = shape[4] / kPageTokens;
-  if (shape[1] != 1 || shape[2] < 1 || shape[3] != 2 || head_dim < 8 || head_dim > 4096 || head_dim % 8 != 0 ||
-      shape[4] % kPageTokens != 0) {
-    throw std::invalid_argument("pool: must be [pages, 1, kv_heads, 2, head_dim * 32], head_dim a multiple of 8");
-  }
-  if (in.q.shape[1] == 0 || in.q.shape[1] % (shape[2] * head_dim) != 0) {
-    throw std::invalid_argument("q: its features are not a multiple of kv_heads * head_dim");
-  }
-  const int64_t num_keys = context + in.q.shape[0];
-  if (context < 0 || num_keys > std::numeric_limits<int32_t>::max())
-    throw std::invalid_argument("context: out of range");
-  const int64_t num_pages = (num_keys + kPageTokens - 1) / kPageTokens;
-  if (num_pages > in.page_table.shape[0]) throw std::invalid_argument("page_table: fewer pages than the keys need");
-  for (int64_t page = 0; page < num_pages; ++page) {
-    if (in.page_table.data[page] < 0 || in.page_table.data[page] >= shape[0]) {
-      throw std::invalid_argument("page_table: entry " + std::to_string(page) + " is not a page of the pool");
-    }
-  }
-  in.head_dim = static_cast<int32_t>(head_dim);
-  in.heads_per_kv = static_cast<int32_t>(in.q.shape[1] / (shape[2] * head_dim));
-  return in;
-}
-
-FloatArray attention(const AnyArray& q_array, const AnyArray& pool_array, const AnyArray& table_array, int64_t context,
-                     float scale, int mode, int window, float softcap, const std::string& variant) {
-  const AttentionInput in = checked_attention(q_array, pool_array, table_array, context);
-  if (mode < 0 || mode > 2) throw std::invalid_argument("mode: must be 0, 1 or 2");
-  if (mode == 1 && window < 1) throw std::invalid_argument("window: must be at least 1");
-  const Kernels& kernels = named_kernels(variant);
-  const int64_t num_tokens = in.q.shape[0];
-  const int64_t width = in.q.shape[1];
-  std::unique_ptr<float[]> out(new float[num_tokens * width]());
-  const int64_t per_task = attention_tokens_per_task(in.heads_per_kv);
-  std::vector<float> scratch(attention_scratch_floats(static_cast<int32_t>(per_task) * in.heads_per_kv, in.head_dim) +
-                             16);
-  {
-    const nb::gil_scoped_release released;
-    for (int64_t first = 0; first < num_tokens; first += per_task) {
-      for (int32_t head = 0; head < in.pool.shape[2]; ++head) {
-        const AttentionRows member{.page_table = in.page_table.data,
-                                   .q = in.q.data + first * width,
-                                   .position = static_cast<int32_t>(context + first),
-                                   .num_tokens = static_cast<int32_t>(std::min(per_task, num_tokens - first)),
-                                   .num_keys = static_cast<int32_t>(context + num_tokens),
-                                   .out = {.f32 = out.get() + first * width, .stride = width, .q8 = {}}};
-        const int64_t plane = kv_plane_bytes(KvKind::kHalf, in.head_dim);
-        kernels.attention({.pages = {.pool = reinterpret_cast<const uint8_t*>(in.pool.data),
-                                     .page_stride = in.pool.shape[2] * plane,
-                                     .layer_offset = 0,
-                                     .head_stride = plane,
-                                     .kind = KvKind::kHalf},
-                           .members = &member,
-                           .num_members = 1,
-                           .q_stride = width,
-                           .kv_head = head,
-                           .heads_per_kv = in.heads_per_kv,
-                           .head_dim = in.head_dim,
-                           .mode = mode,
-                           .window = window,
-                           .scale = scale,
-                           .softcap = softcap,
-                           .span_begin = 0,
-                           .span_end = 0,
-                           .partials = nullptr,
-                           .scratch = scratch.data()});
-      }
-    }
-  }
-  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(num_tokens), static_cast<size_t>(width)});
-}
-
 std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(const AnyArray& x_array,
                                                                             const std::string& variant) {
   const auto x = view<const float, 2>(x_array, "x");
@@ -229,16 +134,39 @@ double ceiling(Threads& threads, const std::string& variant) {
   return multiply_rate(threads, kernels);
 }
 
+std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray> quantize_heads(const AnyArray& x_array,
+                                                                      const std::string& variant) {
+  const auto x = view<const float, 2>(x_array, "x");
+  const auto num_rows = static_cast<size_t>(row_count(x.shape[0], "x"));
+  const auto head_dim = static_cast<size_t>(row_count(x.shape[1], "x"));
+  const Kernels& kernels = named_kernels(variant);
+  std::unique_ptr<int8_t[]> codes(new int8_t[num_rows * head_dim]());
+  std::unique_ptr<float[]> scales(new float[num_rows]());
+  for (size_t row = 0; row < num_rows; ++row) {
+    kernels.quantize_head(x.data + row * head_dim, static_cast<int32_t>(head_dim), codes.get() + row * head_dim,
+                          scales.get() + row);
+  }
+  return {to_numpy<int8_t, 2>(std::move(codes), {num_rows, head_dim}),
+          to_numpy<float, 1>(std::move(scales), {num_rows})};
+}
+
 }  // namespace
+
+const Kernels& named_kernels(const std::string& variant) {
+  if (variant.empty()) return current_kernels();
+  const Kernels* kernels = best_kernels(variant.c_str());
+  if (kernels == nullptr) {
+    throw std::invalid_argument("variant: '" + variant + "' cannot run here; variants() lists those that can");
+  }
+  return *kernels;
+}
 
 void bind_kernels(nb::module_& module) {
   module.def("linear", &linear, nb::arg("x"), nb::arg("matrix"), nb::arg("variant") = "");
   module.def("gated", &gated, nb::arg("x"), nb::arg("matrix"), nb::arg("activation"), nb::arg("variant") = "");
-  module.def("attention", &attention, nb::arg("q"), nb::arg("pool"), nb::arg("page_table"), nb::arg("context"),
-             nb::arg("scale"), nb::arg("mode") = 0, nb::arg("window") = 0, nb::arg("softcap") = 0.0F,
-             nb::arg("variant") = "");
   module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
   module.def("multiply_rate", &ceiling, nb::arg("threads"), nb::arg("variant") = "");
+  module.def("quantize_heads", &quantize_heads, nb::arg("x"), nb::arg("variant") = "");
   module.def("narrow", &narrow, nb::arg("x"), nb::arg("variant") = "");
 }
 

@@ -1,6 +1,8 @@
 // The objects that cross the Python boundary and the parts the binding is made of.
 #pragma once
 
+#include <string>
+
 #include "arrays.h"
 #include "kernels.h"
 #include "threads.h"
@@ -19,7 +21,11 @@ struct Matrix {
 // The variant chosen at import.
 const Kernels& current_kernels();
 
-void bind_kernels(nb::module_& module);  // per-kernel entry points for tests and benchmarks
-void bind_program(nb::module_& module);  // Program, sample, gumbel_noise
+// The variant of that name, or the one chosen at import for "".
+const Kernels& named_kernels(const std::string& variant);
+
+void bind_kernels(nb::module_& module);    // per-kernel entry points for tests and benchmarks
+void bind_attention(nb::module_& module);  // attention alone, for the same
+void bind_program(nb::module_& module);    // Program, sample, gumbel_noise
 
 }  // namespace headrace

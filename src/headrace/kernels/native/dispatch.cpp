@@ -38,14 +38,18 @@ const Kernels* best_kernels(const char* forced) {
   return nullptr;
 }
 
+const Kernels& attention_kernels(const Kernels& kernels, int32_t head_dim) {
+  return head_dim % 8 == 0 ? kernels : *portable_kernels();
+}
+
 size_t attention_scratch_floats(int32_t max_rows, int32_t head_dim) {
-  // Queries, two sums and a span's scores per row, eight running values and (at most) one token's place per row, one
+  // Queries, two sums and a span's scores per row, ten running values and (at most) one token's place per row, one
   // widened page. Every array is rounded up to 16 floats and the first starts on a 64-byte boundary, hence the slack.
   const auto rows = static_cast<size_t>(max_rows);
   const auto width = static_cast<size_t>(head_dim + kGroup - 1) / kGroup * kGroup;
   constexpr size_t kArrays = 16;
   constexpr size_t kPlace = 8;
-  return rows * (3 * width + kSpanTokens + 8 + kPlace) + 2 * width * kPageTokens + 16 * (kArrays + 1);
+  return rows * (3 * width + kSpanTokens + 10 + kPlace) + 2 * width * kPageTokens + 16 * (kArrays + 1);
 }
 
 size_t attention_partial_floats(int32_t num_rows, int32_t head_dim) {

@@ -171,6 +171,9 @@ size_t attention_partial_floats(int32_t num_rows, int32_t head_dim);
 // The most tokens one AttentionTask may carry for this many heads_per_kv (keeps the scratch in L2).
 int32_t attention_tokens_per_task(int32_t heads_per_kv);
 
+// The kernels whose attention takes this head_dim: `kernels`, or the portable ones.
+const Kernels& attention_kernels(const Kernels& kernels, int32_t head_dim);
+
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();    // null when not compiled in or the CPU lacks AVX2+FMA+F16C
 const Kernels* avx512_kernels();  // null when not compiled in or the CPU lacks AVX-512 F/BW/VL/DQ + VNNI

@@ -2,11 +2,12 @@
 // rows of small matrix products, so that a page of keys or values is read once for all rows that share it. A span of
 // 512 keys is done in two passes: the scores of the whole span, then its maximum and the probabilities, then the
 // weighted values; spans are merged in order. A row's result depends on its own position and keys only: everything in a
-// row's arithmetic is independent of which rows share its registers. Knows no storage format: see attention_half.h.
-// Internal linkage for the reason given in vector_math.h.
+// row's arithmetic is independent of which rows share its registers. What depends on the kind of pages is in
+// attention_half.h and attention_int8.h. Internal linkage for the reason given in vector_math.h.
 #pragma once
 
 #include "attention_half.h"
+#include "attention_int8.h"
 #include "query_rows.h"
 #include "vector_math.h"
 
@@ -17,75 +18,32 @@ template <class V>
 void load_queries(const AttentionTask& task, const QueryRows& rows) {
   // Scores are powers of two instead of e, unless a cap has to be applied to them first.
   const float factor = task.softcap == 0.0f ? task.scale * kLog2E : task.scale;
-  for (int32_t r = 0; r < rows.count; ++r) {
-    const AttentionRows& member = task.members[rows.places[r / task.heads_per_kv].member];
-    const int64_t token = rows.places[r / task.heads_per_kv].token;
-    const int64_t head = task.kv_head * task.heads_per_kv + r % task.heads_per_kv;
-    const float* from = member.q + token * task.q_stride + head * task.head_dim;
-    float* to = rows.q + static_cast<int64_t>(r) * rows.width;
-    for (int32_t d = 0; d < task.head_dim; ++d) to[d] = from[d] * factor;
-  }
-}
-
-// Turns one row's scores of a span into probabilities relative to the span's maximum.
-template <class V>
-void soften(const AttentionTask& task, const QueryRows& rows, int32_t row, const QueryPlace& place, int32_t span) {
-  constexpr int kVectors = kPageTokens / V::kLanes;
-  float* scores = rows.scores + static_cast<int64_t>(row) * kSpanTokens;
-  const int32_t begin = place.page_begin * kPageTokens - span;
-  const int32_t end = place.page_end * kPageTokens - span;
-  if (task.softcap != 0.0f) {
-    const typename V::F cap = V::set(task.softcap);
-    const typename V::F factor = V::set(task.softcap * kLog2E);
-    for (int32_t i = begin; i < end; i += V::kLanes) {
-      V::store(scores + i, V::mul(factor, hyperbolic_tangent<V>(V::div(V::load(scores + i), cap))));
-    }
-  }
-  const int32_t edges[2] = {begin, end - kPageTokens};
-  for (const int32_t page : edges) {
-    if (place.key_begin <= span + page && place.key_end >= span + page + kPageTokens) continue;
-    for (int32_t i = page; i < page + kPageTokens; i += V::kLanes) {
-      V::store(scores + i, V::only_keys(V::load(scores + i), span + i, place.key_begin, place.key_end));
-    }
-  }
-  typename V::F largest[kVectors];
-  for (int v = 0; v < kVectors; ++v) largest[v] = V::set(kMinusInfinity);
-  for (int32_t i = begin; i < end; i += kPageTokens) {
-    for (int v = 0; v < kVectors; ++v) largest[v] = V::max(V::load(scores + i + v * V::kLanes), largest[v]);
-  }
-  for (int v = 1; v < kVectors; ++v) largest[0] = V::max(largest[0], largest[v]);
-  const float maximum = V::largest(largest[0]);
-  typename V::F totals[kVectors];
-  for (int v = 0; v < kVectors; ++v) totals[v] = V::zero();
-  for (int32_t i = begin; i < end; i += kPageTokens) {
-    for (int v = 0; v < kVectors; ++v) {
-      float* at = scores + i + v * V::kLanes;
-      const typename V::F probability = power_of_two<V>(V::sub(V::load(at), V::set(maximum)));
-      V::store(at, probability);
-      totals[v] = V::add(totals[v], probability);
-    }
-  }
-  for (int v = 1; v < kVectors; ++v) totals[0] = V::add(totals[0], totals[v]);
-  rows.maximum[row] = maximum;
-  rows.total[row] = V::total(totals[0]);
+  if (task.pages.kind == KvKind::kInt8) return load_codes<V>(task, rows, factor);
+  load_floats(task, rows, factor);
 }
 
 // All rows over the keys span .. span + kSpanTokens; a total of 0 says that a row sees none of them.
 template <class V>
 void attend_span(const AttentionTask& task, const QueryRows& rows, int32_t span) {
+  const bool is_int8 = task.pages.kind == KvKind::kInt8;
   enter_span(rows, span);
   __builtin_memset(rows.sum, 0, sizeof(float) * static_cast<size_t>(rows.count) * static_cast<size_t>(rows.width));
-  for_each_run(rows, span, [&](const Run& run) { score_half_pages<V>(task, rows, run, span); });
+  for_each_run(rows, span, [&](const Run& run) {
+    is_int8 ? score_int8_pages<V>(task, rows, run, span) : score_half_pages<V>(task, rows, run, span);
+  });
   for (int32_t r = 0; r < rows.count; ++r) {
-    const QueryPlace& place = rows.places[r / task.heads_per_kv];
-    if (place.page_begin < place.page_end) {
-      soften<V>(task, rows, r, place, span);
-    } else {
+    const QueryPlace& place = rows.places[r / rows.heads];
+    if (place.page_begin == place.page_end) {
       rows.maximum[r] = kMinusInfinity;
       rows.total[r] = 0.0f;
+    } else {
+      is_int8 ? soften_int8<V>(task, rows, r, place, span) : soften_half<V>(task, rows, r, place, span);
     }
   }
-  for_each_run(rows, span, [&](const Run& run) { weigh_half_pages<V>(task, rows, run, span); });
+  for_each_run(rows, span, [&](const Run& run) {
+    is_int8 ? weigh_int8_pages<V>(task, rows, run, span) : weigh_half_pages<V>(task, rows, run, span);
+  });
+  if (is_int8) finish_int8_sums<V>(rows);
 }
 
 // One row of some spans: weighted values relative to 2^maximum, and the sum of the weights.
@@ -145,8 +103,8 @@ void attend_whole(const AttentionTask& task, const QueryRows& rows) {
     }
   }
   for (int32_t r = 0; r < rows.count; ++r) {
-    const QueryPlace& place = rows.places[r / task.heads_per_kv];
-    const int64_t head = task.kv_head * task.heads_per_kv + r % task.heads_per_kv;
+    const QueryPlace& place = rows.places[r / rows.heads];
+    const int64_t head = task.kv_head * task.heads_per_kv + r % rows.heads;
     store_row<V>(task.members[place.member], place.token, head, task.head_dim,
                  {rows.whole + static_cast<int64_t>(r) * rows.width, rows.whole_maximum[r], rows.whole_total[r]});
   }

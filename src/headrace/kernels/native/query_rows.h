@@ -33,7 +33,7 @@ struct QueryRows {
   int32_t heads;         // rows per token
   int32_t num_places;    // tokens
   QueryPlace* places;    // [num_places]
-  float* q;              // [count][width], times scale
+  float* q;              // [count][width], times scale; for int8 pages codes in the form of V::store_query
   float* scores;         // [count][kSpanTokens] of the current span, then probabilities
   float* sum;            // [count][width], weighted values of the current span
   float* maximum;        // [count], largest score in the span
@@ -41,6 +41,9 @@ struct QueryRows {
   float* whole;          // [count][width], of the spans before
   float* whole_maximum;  // [count]
   float* whole_total;    // [count]
+  int32_t* starts;       // [count], int8 pages: minus what keys stored as code + 128 add too much to a score
+  float* factors;        // [count], int8 pages: what integer scores are multiplied by
+  float* value_factors;  // [count], int8 pages: what integer sums of values are multiplied by
   float* keys;           // [head_dim][32], one page widened
   float* values;         // [32][width]
 };
@@ -80,9 +83,19 @@ inline QueryRows lay_out(const AttentionTask& task) {
   rows.total = take(scratch, rows.count);
   rows.whole_maximum = take(scratch, rows.count);
   rows.whole_total = take(scratch, rows.count);
+  rows.starts = reinterpret_cast<int32_t*>(take(scratch, rows.count));
+  rows.factors = take(scratch, rows.count);
+  rows.value_factors = take(scratch, rows.count);
   rows.keys = take(scratch, static_cast<int64_t>(task.head_dim) * kPageTokens);
   rows.values = take(scratch, static_cast<int64_t>(rows.width) * kPageTokens);
   return rows;
+}
+
+inline const float* query_of(const AttentionTask& task, const QueryRows& rows, int32_t row) {
+  const QueryPlace& place = rows.places[row / rows.heads];
+  const AttentionRows& member = task.members[place.member];
+  const int64_t head = task.kv_head * task.heads_per_kv + row % rows.heads;
+  return member.q + place.token * task.q_stride + head * task.head_dim;
 }
 
 // From the first key that any row sees to the last.
@@ -167,6 +180,25 @@ inline void for_each_run(const QueryRows& rows, int32_t span, Visit visit) {
   }
   close(end_page);
 }
+
+// Rows of one register block of integer scores: row r has its codes at q + r * width (floats, see V::store_query) and
+// its scores, of one page, at scores + r * kSpanTokens.
+struct CodeRows {
+  const float* q;
+  int64_t width;
+  const int32_t* starts;
+  const float* factors;
+  float* scores;
+};
+
+// Neighbouring features of the values of some int8 pages.
+struct ValuePages {
+  const uint8_t* values;  // of page id 0
+  int64_t page_stride;
+  int64_t quad_stride;  // bytes between quads of tokens
+  const int32_t* page_table;
+  int32_t begin, end;
+};
 
 inline const uint8_t* plane_of(const AttentionTask& task, int32_t page) {
   const PagesView& pages = task.pages;

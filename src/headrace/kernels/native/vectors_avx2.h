@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "query_rows.h"
 #include "variants.h"
 
 namespace headrace {
@@ -81,6 +82,96 @@ struct V256 {
     __m128i total = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
     total = _mm_add_epi32(total, _mm_unpackhi_epi64(total, total));
     return _mm_cvtsi128_si32(_mm_add_epi32(total, _mm_shuffle_epi32(total, 1)));
+  }
+
+  // Attention over int8 pages (layouts: PagesView). Codes are widened to 16 bits and multiplied in pairs, which cannot
+  // overflow. Register blocks: rows of scores, rows and features of values.
+  static constexpr int kScoreRows = 3;
+  static constexpr int kWeighRows = 3;
+  static constexpr int kWeighFeatures = 16;
+
+  static F load_integers(const int32_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+
+  static __m256i broadcast_quad(const void* p) {
+    int64_t quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    return _mm256_set1_epi64x(quad);
+  }
+
+  // The sums of neighbouring pairs of a, then of b.
+  static __m256i add_pairs(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8); }
+
+  static void store_query(const int8_t* codes, int32_t count, float* q) {
+    auto* to = reinterpret_cast<int16_t*>(q);
+    for (int32_t i = 0; i < count; ++i) to[i] = codes[i];
+  }
+
+  // Scores of N rows and one page, half a page at a time: sums[r][v] are 4 keys times 2 pairs of features.
+  template <int N>
+  static void score_codes(const CodeRows& rows, const uint8_t* keys, int32_t head_dim, const float* key_scales) {
+    const auto* q = reinterpret_cast<const int16_t*>(rows.q);
+    for (int half = 0; half < kPageTokens; half += 16) {
+      __m256i sums[N][4];
+      for (int r = 0; r < N; ++r) {
+        for (int v = 0; v < 4; ++v) sums[r][v] = _mm256_setzero_si256();
+      }
+      for (int32_t d = 0; d < head_dim; d += 4) {
+        __m256i quads[N];
+        for (int r = 0; r < N; ++r) quads[r] = broadcast_quad(q + r * rows.width * 2 + d);
+        const uint8_t* from = keys + d * kPageTokens + 4 * half;
+        for (int v = 0; v < 4; ++v) {
+          const __m256i key = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16 * v)));
+          for (int r = 0; r < N; ++r) sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(key, quads[r]));
+        }
+      }
+      for (int v = 0; v < 2; ++v) {
+        const F scales = load(key_scales + half + 8 * v);
+        for (int r = 0; r < N; ++r) {
+          const __m256i dots = add_pairs(sums[r][2 * v], sums[r][2 * v + 1]);
+          const F dot = _mm256_cvtepi32_ps(_mm256_add_epi32(dots, _mm256_set1_epi32(rows.starts[r])));
+          store(rows.scores + r * kSpanTokens + half + 8 * v, mul(dot, mul(scales, set(rows.factors[r]))));
+        }
+      }
+    }
+  }
+
+  // 32 weights as 16-bit integers.
+  static void store_weights(const F (&weights)[4], uint8_t* to) {
+    for (int v = 0; v < 4; v += 2) {
+      const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(weights[v]), _mm256_cvtps_epi32(weights[v + 1]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16 * v), _mm256_permute4x64_epi64(packed, 0xd8));
+    }
+  }
+
+  // sums[r] += weights[r] . values for N rows and kFeatures features: acc[r][v] are 4 features times 2 pairs of tokens.
+  template <int N, int kFeatures>
+  static void weigh_codes(const ValuePages& pages, const uint8_t* weights, int32_t* sums, int64_t width) {
+    constexpr int kVectors = kFeatures / 4;
+    __m256i acc[N][kVectors];
+    for (int r = 0; r < N; ++r) {
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = _mm256_setzero_si256();
+    }
+    for (int32_t page = pages.begin; page < pages.end; ++page, weights += 64) {
+      const uint8_t* values = pages.values + pages.page_table[page] * pages.page_stride;
+      for (int quad = 0; quad < kPageTokens / 4; ++quad, values += pages.quad_stride) {
+        __m256i quads[N];
+        for (int r = 0; r < N; ++r) quads[r] = broadcast_quad(weights + r * kSpanTokens * 4 + 8 * quad);
+        for (int v = 0; v < kVectors; ++v) {
+          const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + 16 * v));
+          const __m256i value = _mm256_cvtepi8_epi16(codes);
+          for (int r = 0; r < N; ++r) acc[r][v] = _mm256_add_epi32(acc[r][v], _mm256_madd_epi16(value, quads[r]));
+        }
+      }
+    }
+    for (int r = 0; r < N; ++r) {
+      for (int v = 0; v < kVectors; v += 2) {
+        auto* sum = reinterpret_cast<__m256i*>(sums + r * width + 4 * v);
+        const __m256i both = add_pairs(acc[r][v], acc[r][v + 1]);
+        _mm256_storeu_si256(sum, _mm256_add_epi32(_mm256_loadu_si256(sum), both));
+      }
+    }
   }
 
   // from[n], n a multiple of 8, widened to floats; zeros up to `width`.

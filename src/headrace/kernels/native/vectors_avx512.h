@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "query_rows.h"
 #include "variants.h"
 
 namespace headrace {
@@ -68,6 +69,91 @@ struct V512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtepi32_epi8(b));
     return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+  }
+
+  // Attention over int8 pages (layouts: PagesView). Register blocks: rows of scores, rows and features of values.
+  static constexpr int kScoreRows = 8;
+  static constexpr int kWeighRows = 3;
+  static constexpr int kWeighFeatures = 64;
+
+  static F load_integers(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+
+  static __m512i broadcast_quad(const void* p) {
+    int32_t quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    return _mm512_set1_epi32(quad);
+  }
+
+  static void store_query(const int8_t* codes, int32_t count, float* q) {
+    __builtin_memcpy(q, codes, static_cast<size_t>(count));
+  }
+
+  // Scores of N rows and one page: unsigned keys times signed queries, 16 keys times 4 features an instruction.
+  template <int N>
+  static void score_codes(const CodeRows& rows, const uint8_t* keys, int32_t head_dim, const float* key_scales) {
+    __m512i acc[N][2];
+    for (int r = 0; r < N; ++r) acc[r][0] = acc[r][1] = _mm512_set1_epi32(rows.starts[r]);
+    const auto* q = reinterpret_cast<const int8_t*>(rows.q);
+    for (int32_t d = 0; d < head_dim; d += 4) {
+      const __m512i first = _mm512_loadu_si512(keys + d * kPageTokens);
+      const __m512i second = _mm512_loadu_si512(keys + d * kPageTokens + 64);
+      for (int r = 0; r < N; ++r) {
+        const __m512i quad = broadcast_quad(q + r * rows.width * 4 + d);
+        acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], first, quad);
+        acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], second, quad);
+      }
+    }
+    for (int v = 0; v < 2; ++v) {
+      const F scales = load(key_scales + 16 * v);
+      for (int r = 0; r < N; ++r) {
+        const F score = mul(_mm512_cvtepi32_ps(acc[r][v]), mul(scales, set(rows.factors[r])));
+        store(rows.scores + r * kSpanTokens + 16 * v, score);
+      }
+    }
+  }
+
+  // 32 weights as 15-bit integers: their high bytes, then their low bytes.
+  static void store_weights(const F (&weights)[2], uint8_t* to) {
+    for (int v = 0; v < 2; ++v) {
+      const __m512i whole = _mm512_cvtps_epi32(weights[v]);
+      const __m128i high = _mm512_cvtepi32_epi8(_mm512_srli_epi32(whole, 8));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16 * v), high);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 32 + 16 * v), _mm512_cvtepi32_epi8(whole));
+    }
+  }
+
+  // sums[r] += weights[r] . values for N rows and kFeatures features; high and low bytes apart until the end.
+  template <int N, int kFeatures>
+  static void weigh_codes(const ValuePages& pages, const uint8_t* weights, int32_t* sums, int64_t width) {
+    constexpr int kVectors = kFeatures / 16;
+    __m512i high[N][kVectors];
+    __m512i low[N][kVectors];
+    for (int r = 0; r < N; ++r) {
+      for (int v = 0; v < kVectors; ++v) high[r][v] = low[r][v] = _mm512_setzero_si512();
+    }
+    for (int32_t page = pages.begin; page < pages.end; ++page, weights += 64) {
+      const uint8_t* values = pages.values + pages.page_table[page] * pages.page_stride;
+      for (int quad = 0; quad < kPageTokens / 4; ++quad, values += pages.quad_stride) {
+        __m512i value[kVectors];
+        for (int v = 0; v < kVectors; ++v) value[v] = _mm512_loadu_si512(values + 64 * v);
+        for (int r = 0; r < N; ++r) {
+          const uint8_t* weight = weights + r * kSpanTokens * 4 + 4 * quad;
+          const __m512i high_weight = broadcast_quad(weight);
+          const __m512i low_weight = broadcast_quad(weight + 32);
+          for (int v = 0; v < kVectors; ++v) {
+            high[r][v] = _mm512_dpbusd_epi32(high[r][v], high_weight, value[v]);
+            low[r][v] = _mm512_dpbusd_epi32(low[r][v], low_weight, value[v]);
+          }
+        }
+      }
+    }
+    for (int r = 0; r < N; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        int32_t* sum = sums + r * width + 16 * v;
+        const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(high[r][v], 8), low[r][v]);
+        _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_loadu_si512(sum), both));
+      }
+    }
   }
 
   // from[n], n a multiple of 8, widened to floats; zeros up to `width`.
