@@ -83,41 +83,52 @@ float scale_of(const AttentionTask& task, const uint8_t* plane, int32_t index) {
 void int8_scores(const AttentionTask& task, const Row& row, const uint8_t* plane, float* scores) {
   int32_t dots[kPageTokens];
   std::fill_n(dots, kPageTokens, -row.surplus);
-  for (int32_t d = 0; d < task.head_dim; ++d) {
-    const uint8_t* keys = plane + d / 4 * 4 * kPageTokens + d % 4;
-    for (int j = 0; j < kPageTokens; ++j) dots[j] += row.codes[d] * keys[4 * j];
+  for (int32_t d = 0; d < task.head_dim; d += 4) {
+    const uint8_t* keys = plane + d * kPageTokens;
+    const int8_t* q = row.codes + d;
+    for (int j = 0; j < kPageTokens; ++j, keys += 4) {
+      dots[j] += q[0] * keys[0] + q[1] * keys[1] + q[2] * keys[2] + q[3] * keys[3];
+    }
   }
   for (int j = 0; j < kPageTokens; ++j) {
     scores[j] = static_cast<float>(dots[j]) * (row.scale * scale_of(task, plane, j));
   }
 }
 
-// Weighted values of a span of int8 pages: the probability times the value's scale as 15-bit fixed point relative to
-// the largest scale the row sees in the span. 512 such products of at most 32767 * 128 fit 32 bits.
-void add_int8_values(const AttentionTask& task, const Row& row, KeyRange keys, float* sum) {
-  const int32_t span = keys.begin / kSpanTokens * kSpanTokens;
+// The probabilities of a span as 15-bit fixed point, times the scales of their values relative to the largest that the
+// row sees in the span; returns that scale. Unseen keys weigh nothing.
+float fix_weights(const AttentionTask& task, const Row& row, KeyRange keys, int32_t weights[kSpanTokens]) {
+  const auto value_scale = [&](int32_t key) {
+    return scale_of(task, plane_of(task, row.page_table[key / kPageTokens]), kPageTokens + key % kPageTokens);
+  };
+  std::fill_n(weights, kSpanTokens, 0);
   float largest = 0.0f;
-  for (int32_t key = keys.begin; key < keys.end; ++key) {
-    const uint8_t* plane = plane_of(task, row.page_table[key / kPageTokens]);
-    largest = std::max(largest, scale_of(task, plane, kPageTokens + key % kPageTokens));
-  }
-  if (largest < kSmallestScale) return;
+  for (int32_t key = keys.begin; key < keys.end; ++key) largest = std::max(largest, value_scale(key));
+  if (largest < kSmallestScale) return 0.0f;
   const float factor = kWeightOne / largest;
-  int32_t weights[kSpanTokens];
   for (int32_t key = keys.begin; key < keys.end; ++key) {
+    const float weight = row.scores[key % kSpanTokens] * (value_scale(key) * factor);
+    weights[key % kSpanTokens] = static_cast<int32_t>(std::nearbyint(weight));
+  }
+  return largest;
+}
+
+// Weighted values of a span of int8 pages. 512 products of at most 32767 * 128 fit 32 bits.
+void add_int8_values(const AttentionTask& task, const Row& row, KeyRange keys, float* sum) {
+  int32_t weights[kSpanTokens];
+  const float largest = fix_weights(task, row, keys, weights);
+  auto* dots = reinterpret_cast<int32_t*>(sum);
+  std::fill_n(dots, task.head_dim, 0);
+  for (int32_t key = keys.begin / 4 * 4; key < keys.end; key += 4) {
     const uint8_t* plane = plane_of(task, row.page_table[key / kPageTokens]);
-    const float scale = scale_of(task, plane, kPageTokens + key % kPageTokens);
-    weights[key - span] = static_cast<int32_t>(std::nearbyint(row.scores[key - span] * (scale * factor)));
-  }
-  for (int32_t d = 0; d < task.head_dim; ++d) {
-    int32_t dot = 0;
-    for (int32_t key = keys.begin; key < keys.end; ++key) {
-      const uint8_t* values = plane_of(task, row.page_table[key / kPageTokens]) + task.head_dim * kPageTokens;
-      const int32_t slot = key % kPageTokens;
-      dot += weights[key - span] * static_cast<int8_t>(values[(slot / 4 * task.head_dim + d) * 4 + slot % 4]);
+    const int64_t quad = key % kPageTokens / 4;
+    const auto* values = reinterpret_cast<const int8_t*>(plane + (kPageTokens + 4 * quad) * task.head_dim);
+    const int32_t* w = weights + key % kSpanTokens;
+    for (int32_t d = 0; d < task.head_dim; ++d, values += 4) {
+      dots[d] += w[0] * values[0] + w[1] * values[1] + w[2] * values[2] + w[3] * values[3];
     }
-    sum[d] = static_cast<float>(dot) * (largest / kWeightOne);
   }
+  for (int32_t d = 0; d < task.head_dim; ++d) sum[d] = static_cast<float>(dots[d]) * (largest / kWeightOne);
 }
 
 // One row over one span; a total of 0 says that it sees nothing of it.
