@@ -86,13 +86,13 @@ class Case:
         if self.kind is KvKind.INT8:
             codes, scales = reference.quantize_heads(q.astype(np.float32))
             q = codes * scales[..., None].astype(np.float64)
-        scores = np.einsum("nhd,thd->hnt", q, k) * self.scale
+        scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0) * self.scale
         if softcap:
             scores = softcap * np.tanh(scores / softcap)
         scores = np.where(visible[None], scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=2, keepdims=True))
         weights /= weights.sum(axis=2, keepdims=True)
-        return np.einsum("hnt,thd->nhd", weights, v).reshape(len(q), -1)
+        return (weights @ v.transpose(1, 0, 2)).transpose(1, 0, 2).reshape(len(q), -1)
 
 
 def largest_error(got: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
