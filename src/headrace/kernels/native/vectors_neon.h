@@ -4,6 +4,7 @@
 
 #include <arm_neon.h>
 
+#include "query_rows.h"
 #include "variants.h"
 
 namespace headrace {
@@ -72,6 +73,100 @@ struct V128 {
       sum = vaddq_s32(sum, vaddq_s32(low, high));
     }
     return vaddvq_s32(sum);
+  }
+
+  // Attention over int8 pages (layouts: PagesView). Register blocks: rows of scores, rows and features of values.
+  static constexpr int kScoreRows = 4;
+  static constexpr int kWeighRows = 3;
+  static constexpr int kWeighFeatures = 16;
+
+  static F load_integers(const int32_t* p) { return vcvtq_f32_s32(vld1q_s32(p)); }
+
+  static int8x16_t broadcast_quad(const void* p) {
+    int32_t quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    return vreinterpretq_s8_s32(vdupq_n_s32(quad));
+  }
+
+  static void store_query(const int8_t* codes, int32_t count, float* q) {
+    __builtin_memcpy(q, codes, static_cast<size_t>(count));
+  }
+
+  // Scores of N rows and one page, half a page at a time. The instruction multiplies signed by signed bytes, so that
+  // the keys lose their offset and the rows' starts are not needed.
+  template <int N>
+  static void score_codes(const CodeRows& rows, const uint8_t* keys, int32_t head_dim, const float* key_scales) {
+    const auto* q = reinterpret_cast<const int8_t*>(rows.q);
+    const uint8x16_t offset = vdupq_n_u8(128);
+    for (int half = 0; half < kPageTokens; half += 16) {
+      int32x4_t acc[N][4];
+      for (int r = 0; r < N; ++r) {
+        for (int v = 0; v < 4; ++v) acc[r][v] = vdupq_n_s32(0);
+      }
+      for (int32_t d = 0; d < head_dim; d += 4) {
+        int8x16_t quads[N];
+        for (int r = 0; r < N; ++r) quads[r] = broadcast_quad(q + r * rows.width * 4 + d);
+        const uint8_t* from = keys + d * kPageTokens + 4 * half;
+        for (int v = 0; v < 4; ++v) {
+          const int8x16_t key = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(from + 16 * v), offset));
+          for (int r = 0; r < N; ++r) acc[r][v] = vdotq_s32(acc[r][v], key, quads[r]);
+        }
+      }
+      for (int v = 0; v < 4; ++v) {
+        const F scales = load(key_scales + half + 4 * v);
+        for (int r = 0; r < N; ++r) {
+          const F score = mul(vcvtq_f32_s32(acc[r][v]), mul(scales, set(rows.factors[r])));
+          store(rows.scores + r * kSpanTokens + half + 4 * v, score);
+        }
+      }
+    }
+  }
+
+  // 32 negated weights as 256 * high + low with both in -128..127 (a weight is at most 32767): high bytes, low bytes.
+  static void store_weights(const F (&weights)[8], uint8_t* to) {
+    for (int v = 0; v < 8; v += 2) {
+      const int32x4_t a = vcvtnq_s32_f32(vnegq_f32(weights[v]));
+      const int32x4_t b = vcvtnq_s32_f32(vnegq_f32(weights[v + 1]));
+      const int16x8_t whole = vcombine_s16(vmovn_s32(a), vmovn_s32(b));
+      const int8x8_t high = vrshrn_n_s16(whole, 8);
+      const int8x8_t low = vmovn_s16(whole);
+      vst1_s8(reinterpret_cast<int8_t*>(to) + 4 * v, high);
+      vst1_s8(reinterpret_cast<int8_t*>(to) + 32 + 4 * v, low);
+    }
+  }
+
+  // sums[r] += weights[r] . values for N rows and kFeatures features; high and low bytes apart until the end.
+  template <int N, int kFeatures>
+  static void weigh_codes(const ValuePages& pages, const uint8_t* weights, int32_t* sums, int64_t width) {
+    constexpr int kVectors = kFeatures / 4;
+    int32x4_t high[N][kVectors];
+    int32x4_t low[N][kVectors];
+    for (int r = 0; r < N; ++r) {
+      for (int v = 0; v < kVectors; ++v) high[r][v] = low[r][v] = vdupq_n_s32(0);
+    }
+    for (int32_t page = pages.begin; page < pages.end; ++page, weights += 64) {
+      const uint8_t* values = pages.values + pages.page_table[page] * pages.page_stride;
+      for (int quad = 0; quad < kPageTokens / 4; ++quad, values += pages.quad_stride) {
+        int8x16_t value[kVectors];
+        for (int v = 0; v < kVectors; ++v) value[v] = vreinterpretq_s8_u8(vld1q_u8(values + 16 * v));
+        for (int r = 0; r < N; ++r) {
+          const uint8_t* weight = weights + r * kSpanTokens * 4 + 4 * quad;
+          const int8x16_t high_weight = broadcast_quad(weight);
+          const int8x16_t low_weight = broadcast_quad(weight + 32);
+          for (int v = 0; v < kVectors; ++v) {
+            high[r][v] = vdotq_s32(high[r][v], value[v], high_weight);
+            low[r][v] = vdotq_s32(low[r][v], value[v], low_weight);
+          }
+        }
+      }
+    }
+    for (int r = 0; r < N; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        int32_t* sum = sums + r * width + 4 * v;
+        const int32x4_t both = vaddq_s32(vshlq_n_s32(high[r][v], 8), low[r][v]);
+        vst1q_s32(sum, vsubq_s32(vld1q_s32(sum), both));
+      }
+    }
   }
 
   // from[n], n a multiple of 8, widened to floats; zeros up to `width`.
