@@ -51,7 +51,7 @@ def draw(logits: NDArray[np.float64], cut: tuple[float, int, float, float], seed
     threads = native.Threads(2)
     tokens, _ = native.sample(threads, np.tile(logits.astype(np.float32), (DRAWS, 1)), sampling)
     threads.close()
-    return np.bincount(tokens, minlength=VOCAB)
+    return np.bincount(tokens, minlength=len(logits))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,40 @@ def test_the_test_would_notice_a_wrong_temperature() -> None:
     expected = exact(logits, 1.1, 0, 1.0, 0.0) * DRAWS
     counts = draw(logits, (1.0, 0, 1.0, 0.0), seed=1234)
     assert ((counts - expected) ** 2 / expected).sum() > limit(VOCAB - 1)
+
+
+@pytest.mark.parametrize("cut", [(1.0, 0, 1.0, 0.0), (0.8, 9, 1.0, 0.0), (1.2, 0, 0.9, 0.0)], ids=str)
+def test_tokens_of_several_blocks_come_with_their_exact_probabilities(cut: tuple[float, int, float, float]) -> None:
+    """Peaks in five blocks of noise, two of them next to each other."""
+    logits = np.random.default_rng(3).normal(-7.0, 0.5, 300).round(2)
+    logits[[3, 63, 64, 130, 190, 250, 299]] = [1.0, 0.5, 0.8, 1.2, 0.1, -0.4, 0.9]
+    expected = exact(logits, *cut) * DRAWS
+    counts = draw(logits, cut, seed=99)
+    likely = expected > 5
+    observed = np.append(counts[likely], counts[~likely].sum())
+    wanted = np.append(expected[likely], expected[~likely].sum())
+    present = wanted > 0
+    assert observed[~present].sum() == 0
+    statistic = ((observed[present] - wanted[present]) ** 2 / wanted[present]).sum()
+    assert statistic < limit(int(present.sum()) - 1)
+
+
+def test_noise_within_a_block_is_independent_and_identically_distributed() -> None:
+    """Waiting times are drawn top-down, the shortest first: nothing of that may be seen in them."""
+    rows = 6000
+    times = np.exp(-np.stack([native.gumbel_noise(7, 0, row, 0, 128) for row in range(rows)]).astype(np.float64))
+    uniform = 1.0 - np.exp(-times)
+    for token in (0, 1, 31, 62, 63, 64, 100):
+        ordered = np.sort(uniform[:, token])
+        assert np.abs(ordered - (np.arange(rows) + 0.5) / rows).max() < 2.2 / np.sqrt(rows)  # Kolmogorov, p = 1e-4
+    correlation = np.corrcoef(uniform.T) - np.eye(128)
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(rows)
+    # Extremes come together only by chance: both of two tokens among their own shortest twentieth.
+    early = uniform < 0.05
+    together = (early.T.astype(np.float64) @ early)[~np.eye(128, dtype=bool)]
+    assert abs(together.mean() - rows * 0.05**2) < 0.5
+    firsts = np.bincount(times[:, :64].argmin(axis=1), minlength=64)
+    assert ((firsts - rows / 64) ** 2 / (rows / 64)).sum() < limit(63)
 
 
 def test_neighbouring_positions_and_choices_are_independent() -> None:

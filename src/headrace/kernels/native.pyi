@@ -88,12 +88,20 @@ class Program:
         min_p f32 (0 = off), seed u64, choice u32, position u32, and optionally logprobs bool (which rows ask).
         Returns tokens i32 [R] (-1 where a row holds no logit above -infinity) and, for rows that asked, the sampled
         tokens' natural log-probabilities f32 [R] under the unmodified distribution, NaN for the others; None if
-        `sampling` is None. Noise: `sampler.h`.
+        `sampling` is None. Noise: `noise.h`. Without `logits` no row of logits is
+        written: they are sampled by tiles as they are computed.
 
         Raises:
             ValueError: an array does not fit the plan or another array; names it, nothing has been written.
             RuntimeError: the program or the threads run a step already, or the threads are closed.
         """
+    @property
+    def num_second_scans(self) -> int:
+        """How many rows the sampler had to scan twice so far, because their cuts reached below what it had kept."""
+
+    def limit_survivors(self, most: int) -> None:
+        """For tests: keep at most about so many tokens of a row per thread at first, 0 = the usual; alters no token."""
+
     def profile(self, is_on: bool) -> None:
         """Switch timing of stages on, from zero, or off; not while a step runs."""
 
@@ -119,15 +127,15 @@ def attention_tokens_per_task(heads_per_kv: int) -> int:
     """The most tokens of one part."""
 
 def sample(
-    threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]]
+    threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]], most_survivors: int = 0
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The sampler alone, on logits [R, vocab]."""
+    """The sampler alone, on logits [R, vocab]; `most_survivors` as `Program.limit_survivors`."""
 
 def gumbel_noise(seed: int, choice: int, position: int, first_token: int, count: int) -> NDArray[np.float32]:
     """The noise the sampler adds for `count` consecutive tokens."""
 
 def gumbel_of(words: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """The noise that each random word stands for. For tests."""
+    """The noise of a block's strongest token by the block's word. For tests."""
 
 def linear(x: NDArray[np.float32], matrix: Matrix, variant: str = "") -> NDArray[np.float32]:
     """x[N, cols] quantised to 8 bits, times the matrix transposed: [N, rows]. For tests and benchmarks."""

@@ -136,6 +136,13 @@ class PythonProgram {
     return room.arrays(num_rows);
   }
 
+  void limit_survivors(int32_t most) {
+    expect(most >= 0, "most: must not be negative");
+    program_.sampler().limit_survivors(most);
+  }
+
+  int64_t num_second_scans() { return program_.sampler().num_second_scans(); }
+
   void profile(bool is_on) { program_.profile(is_on); }
 
   std::vector<std::tuple<size_t, size_t, double>> stage_times() const {
@@ -269,7 +276,8 @@ std::vector<PartTuple> attention_parts(const AnyArray& starts, const AnyArray& c
   return parts;
 }
 
-SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling) {
+SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling, int32_t most_survivors) {
+  expect(most_survivors >= 0, "most_survivors: must not be negative");
   const auto rows = view<const float, 2>(logits, "logits");
   const int32_t num_rows = count_of(rows.shape[0], "logits");
   expect(rows.shape[1] >= 1 && rows.shape[1] <= (int64_t{1} << 24), "logits: the vocabulary is not in [1, 2^24]");
@@ -282,8 +290,8 @@ SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& s
     check_sampling(parameters, num_rows);
     Threads::Step step(threads);
     Sampler sampler;
-    sampler.reserve(threads.count(), vocab_size);
-    sampler.run(step, rows.data, num_rows, vocab_size, parameters, room.view());
+    sampler.limit_survivors(most_survivors);
+    sampler.run(step, StoredLogits(rows.data, vocab_size), num_rows, vocab_size, parameters, room.view());
   }
   return room.arrays(num_rows);
 }
@@ -299,7 +307,7 @@ nb::ndarray<nb::numpy, float> noise_of_words(const AnyArray& words) {
   const auto in = view<const uint32_t, 1>(words, "words");
   const auto size = static_cast<size_t>(in.shape[0]);
   std::unique_ptr<float[]> values(new float[size]());
-  for (size_t i = 0; i < size; ++i) values[i] = gumbel_of(in.data[i]);
+  for (size_t i = 0; i < size; ++i) values[i] = noise_of(BlockDraw{in.data[i], 0}.shortest());
   return to_numpy<float, 1>(std::move(values), {size});
 }
 
@@ -315,12 +323,15 @@ void bind_program(nb::module_& module) {
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
            nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("logits") = nb::none(),
            nb::arg("sampling") = nb::none())
+      .def("limit_survivors", &PythonProgram::limit_survivors, nb::arg("most"))
+      .def_prop_ro("num_second_scans", &PythonProgram::num_second_scans)
       .def("profile", &PythonProgram::profile, nb::arg("is_on"))
       .def("stage_times", &PythonProgram::stage_times);
   module.def("attention_parts", &attention_parts, nb::arg("starts"), nb::arg("contexts"), nb::arg("page_tables"),
              nb::arg("heads"), nb::arg("mode"), nb::arg("window"), nb::arg("num_threads"));
   module.def("attention_tokens_per_task", &attention_tokens_per_task, nb::arg("heads_per_kv"));
-  module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"));
+  module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"),
+             nb::arg("most_survivors") = 0);
   module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
              nb::arg("count"));
   module.def("gumbel_of", &noise_of_words, nb::arg("words"));

@@ -109,6 +109,7 @@ Program::Program(Plan plan, const Kernels& kernels)
       storage_(plan_),
       attention_(plan_, kernels_, storage_),
       scratch_floats_(std::max(rowwise_scratch_floats(plan_), attention_.scratch_floats())) {
+  if (Head::ends(plan_)) head_.emplace(plan_, kernels_);
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     const Op& op = plan_.ops[i];
     const Rows rows = rows_of(plan_, op);
@@ -142,20 +143,38 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   const Busy busy(is_busy_);
   Threads::Step step(threads);
   prepare(step.count(), batch);
+  const bool is_fused = head_.has_value() && results.logits == nullptr;
+  if (!is_fused) lend_logits(batch, results.logits);
   StageClock clock(stage_seconds_);
   for (const Stage& stage : stages_) {
-    run_stage(step, stage, batch);
+    if (is_fused && &stage == &stages_.back()) {
+      run_head(step, batch, results);
+    } else {
+      run_stage(step, stage, batch);
+    }
     clock.lap();
   }
   if (batch.num_selected == 0) return;
-  const float* logits = storage_.f32(plan_.logits, 0);
-  if (results.logits != nullptr) {
-    std::copy_n(logits, static_cast<int64_t>(batch.num_selected) * plan_.vocab_size, results.logits);
-  }
-  if (results.sampling != nullptr) {
+  if (results.sampling != nullptr && !is_fused) {
+    const StoredLogits logits(storage_.f32(plan_.logits, 0), plan_.vocab_size);
     sampler_.run(step, logits, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
   }
   clock.lap();
+}
+
+// The last product and the sampler in one: the logits are sampled where they are computed.
+void Program::run_head(Threads::Step& step, const Batch& batch, const StepResults& results) {
+  if (results.sampling == nullptr || batch.num_selected == 0) return;
+  head_->begin(step.count(), storage_.q8(plan_.ops.back().x, 0));
+  sampler_.run(step, *head_, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
+}
+
+void Program::lend_logits(const Batch& batch, float* logits) {
+  if (logits == nullptr) {
+    logits_.resize(std::max(logits_.size(), static_cast<size_t>(batch.num_selected) * plan_.vocab_size));
+    logits = logits_.data();
+  }
+  storage_.lend_logits(logits);
 }
 
 void Program::profile(bool is_on) { stage_seconds_.assign(is_on ? stages_.size() + 1 : 0, 0.0); }
@@ -172,7 +191,6 @@ std::vector<Program::StageTime> Program::stage_times() const {
 
 void Program::prepare(int num_threads, const Batch& batch) {
   storage_.reserve(batch.num_tokens, batch.num_selected);
-  sampler_.reserve(num_threads, plan_.vocab_size);
   while (scratch_.size() < static_cast<size_t>(num_threads)) scratch_.emplace_back(scratch_floats_ * sizeof(float));
   places_.fill(batch);
   attention_.prepare(batch, num_threads);

@@ -7,10 +7,12 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <vector>
 
 #include "attention_stage.h"
 #include "batch.h"
+#include "head.h"
 #include "plan.h"
 #include "sampler.h"
 #include "storage.h"
@@ -35,7 +37,10 @@ class Program {
   // program or the threads are busy, std::bad_alloc when the activations do not fit.
   void step(Threads& threads, const Batch& batch, const StepResults& results);
 
-  // Time spent per stage since profiling was switched on; the last entry, without ops, is the sampler.
+  Sampler& sampler() { return sampler_; }
+
+  // Time spent per stage since profiling was switched on; the last entry, without ops, is the sampler, where it does
+  // not run within the last stage.
   struct StageTime {
     size_t begin, end;  // ops of the plan
     double seconds;
@@ -56,6 +61,8 @@ class Program {
   struct GatedRun;
 
   void prepare(int num_threads, const Batch& batch);
+  void lend_logits(const Batch& batch, float* logits);
+  void run_head(Threads::Step& step, const Batch& batch, const StepResults& results);
   void run_stage(Threads::Step& step, const Stage& stage, const Batch& batch);
   void run_rows(Threads::Step& step, const Stage& stage, const Batch& batch);
   void run_linear(Threads::Step& step, const Op& op, const Batch& batch);
@@ -69,6 +76,8 @@ class Program {
   Storage storage_;
   AttentionStage attention_;
   Sampler sampler_;
+  std::optional<Head> head_;   // where the plan ends with the product of its logits
+  std::vector<float> logits_;  // only of plans that do not
   TokenPlaces places_;
   std::vector<AlignedBytes> scratch_;  // per thread, for rows and for attention
   size_t scratch_floats_;

@@ -1,376 +1,404 @@
-// The sampler; its rules are told in sampler.h. Rows are scanned in blocks of 64 whose maxima are computed once: cuts
-// and draws then look only into blocks that can matter.
+// Scanning rows, and deciding by what the scans found; the rules are told in sampler.h.
 #include "sampler.h"
 
-#include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <cstring>
-#include <limits>
-#include <stdexcept>
-#include <string>
-
-#include "noise.h"
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 namespace headrace {
 namespace {
 
-constexpr int32_t kBlock = kNoiseBlock;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Probability mass is gathered in bins of z; what lies below the last bin only counts towards the total.
-constexpr int32_t kBins = 1024;
-constexpr float kBinsPerUnit = 64.0f;
-// exp(-40) of the largest, times any vocabulary, is below the rounding of a double's sum of floats.
-constexpr float kNegligible = -40.0f;
+// Rows that are scanned together: two tiles for each piece of the vocabulary.
+constexpr int32_t kRowsPerScan = 64;
 
-// Four floats as the compiler's own vector type: the same results on every CPU, one operation per instruction.
-using Floats = float __attribute__((vector_size(16)));
-using Ints = int32_t __attribute__((vector_size(16)));
-constexpr int32_t kLanes = 4;
+// Survivors of one row that all threads together keep, 256 KiB, before they rather scan the row again.
+constexpr int32_t kMostSurvivors = 32768;
+constexpr int32_t kFewestSurvivors = 2048;
 
-Floats load(const float* values) {
-  Floats result;
-  std::memcpy(&result, values, sizeof result);
-  return result;
-}
-
-void store(float* out, Floats values) { std::memcpy(out, &values, sizeof values); }
-
-Floats splat(float value) { return Floats{value, value, value, value}; }
-
-// `value` where it is larger than `best`, else `best`; NaN is never larger.
-Floats larger(Floats value, Floats best) {
-#if defined(__SSE2__)
-  return _mm_max_ps(value, best);  // the same, in one instruction that compilers do not find
-#else
-  return value > best ? value : best;
-#endif
-}
-
-// exp for x <= 0 as a fixed polynomial: the same bits from every compiler and library; error below 2 ulp; NaN gives 0.
-Floats exp_negative(Floats x) {
-  const Floats lowest = splat(-87.0f);
-  x = x > lowest ? x : lowest;
-  const Floats round = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Floats shifted = x * 1.44269504f + round;
-  const Floats n = shifted - round;
-  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Floats p = splat(1.3981999e-3f);
-  p = p * r + 8.3334519e-3f;
-  p = p * r + 4.1665796e-2f;
-  p = p * r + 1.6666665e-1f;
-  p = p * r + 5.0000001e-1f;
-  const Floats value = p * (r * r) + r + 1.0f;
-  Ints exponent;
-  std::memcpy(&exponent, &shifted, sizeof exponent);
-  exponent = (exponent + 127) << 23;
-  Floats power;
-  std::memcpy(&power, &exponent, sizeof power);
-  return value * power;
-}
-
-// Largest of some values; NaN never wins.
-float largest(const float* values, int32_t count) {
-  Floats lanes[4] = {splat(-kInfinity), splat(-kInfinity), splat(-kInfinity), splat(-kInfinity)};
-  int32_t i = 0;
-  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
-    for (int32_t lane = 0; lane < 4; ++lane) {
-      lanes[lane] = larger(load(values + i + lane * kLanes), lanes[lane]);
-    }
-  }
-  float result = -kInfinity;
-  for (; i < count; ++i) result = values[i] > result ? values[i] : result;
-  const Floats rest = larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]));
-  for (int32_t lane = 0; lane < kLanes; ++lane) result = rest[lane] > result ? rest[lane] : result;
-  return result;
-}
-
-// A place in the order (logit descending, index ascending).
-struct Place {
-  float logit;
-  int32_t index;
-
-  bool keeps(float other_logit, int32_t other_index) const {
-    return other_logit > logit || (other_logit == logit && other_index <= index);
-  }
-};
+// A task should dwarf its claim (some 50 ns), and the last one should not keep the others waiting for long.
+constexpr double kSmallestTaskNs = 1000.0;
+constexpr double kLargestTaskNs = 20000.0;
+constexpr int32_t kTasksPerThread = 12;
 
 }  // namespace
 
-// One row's way from logits to a token.
-class RowSampler {
- public:
-  RowSampler(const float* logits, int32_t vocab_size, Sampler::Scratch& scratch)
-      : logits_(logits), vocab_size_(vocab_size), num_blocks_((vocab_size + kBlock - 1) / kBlock), scratch_(scratch) {
-    for (int32_t b = 0; b < num_blocks_; ++b) {
-      scratch_.block_max[b] = largest(logits_ + static_cast<int64_t>(b) * kBlock, block_size(b));
-    }
-    largest_ = largest(scratch_.block_max.data(), num_blocks_);
+// What one thread has found of one row.
+struct Sampler::RowScan {
+  Survivor first{kMinusInf, -1};  // the largest logit, the lowest index among equals
+  Winner best;                    // without cuts: the largest perturbed logit
+  float floor = kMinusInf;        // without cuts: a block below it cannot win
+  SurvivorList survivors;         // with cuts
+  int32_t num_quads = 0;          // scanned
+  std::atomic<float> base{0.0f};  // rows that need a total: the largest logit that `mass` counts from
+  std::atomic<double> mass{0.0};  // sum of exp((logit - base) / temperature)
+
+  void begin(const RowRules& rules, int32_t most_survivors) {
+    first = {kMinusInf, -1};
+    best = {};
+    floor = kMinusInf;
+    num_quads = 0;
+    base.store(kMinusInf, std::memory_order_relaxed);
+    mass.store(0.0, std::memory_order_relaxed);
+    if (rules.has_cuts()) survivors.begin(rules, most_survivors);
   }
-
-  bool is_usable() const { return largest_ > -kInfinity; }
-
-  int32_t greedy() const {
-    int32_t index = first_best_block() * kBlock;
-    while (!(logits_[index] == largest_)) ++index;
-    return index;
-  }
-
-  int32_t sample(const Sampling& sampling, int32_t row) {
-    temperature_ = sampling.temperature[row];
-    // An infinite logit has no softmax: the row means its first infinity.
-    if (temperature_ == 0.0f || largest_ == kInfinity) return greedy();
-    if (sampling.top_k[row] > 0 && sampling.top_k[row] < vocab_size_) cut_top_k(sampling.top_k[row]);
-    if (sampling.top_p[row] < 1.0f) cut_top_p(sampling.top_p[row]);
-    const float min_p = sampling.min_p[row];
-    lowest_z_ = min_p > 0.0f ? static_cast<float>(std::log(static_cast<double>(min_p))) : -kInfinity;
-    return draw({sampling.seed[row], sampling.choice[row], sampling.position[row]});
-  }
-
-  float logprob(int32_t token) {
-    temperature_ = 1.0f;
-    cut_ = {-kInfinity, -1};
-    double total = 0.0;
-    for (int32_t b = 0; b < num_blocks_; ++b) {
-      if (scratch_.block_max[b] - largest_ < kNegligible) continue;
-      float z[kBlock];
-      load_z(b, z);
-      Floats sum{};
-      for (int32_t i = 0; i < kBlock; i += kLanes) sum += exp_negative(load(z + i));
-      total += (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    }
-    return static_cast<float>(static_cast<double>(logits_[token] - largest_) - std::log(total));
-  }
-
- private:
-  int32_t block_size(int32_t block) const { return std::min(kBlock, vocab_size_ - block * kBlock); }
-
-  float z_of(float logit) const { return (logit - largest_) / temperature_; }
-
-  int32_t first_best_block() const {
-    int32_t block = 0;
-    while (scratch_.block_max[block] != largest_) ++block;
-    return block;
-  }
-
-  // z of a block's tokens, -infinity beyond the row's end.
-  void load_z(int32_t block, float z[kBlock]) const {
-    const float* logits = logits_ + static_cast<int64_t>(block) * kBlock;
-    float padded[kBlock];
-    const int32_t count = block_size(block);
-    if (count < kBlock) {
-      std::fill_n(padded, kBlock, -kInfinity);
-      std::copy_n(logits, count, padded);
-      logits = padded;
-    }
-    for (int32_t i = 0; i < kBlock; i += kLanes) store(z + i, (load(logits + i) - largest_) / temperature_);
-  }
-
-  bool comes_first(int32_t a, int32_t b) const {
-    return logits_[a] > logits_[b] || (logits_[a] == logits_[b] && a < b);
-  }
-
-  // Fills `order` with the tokens whose logit is at least `bound`, NaN and -infinity left out.
-  void gather(float bound) {
-    scratch_.order.clear();
-    for (int32_t b = 0; b < num_blocks_; ++b) {
-      if (!(scratch_.block_max[b] >= bound)) continue;
-      for (int32_t i = b * kBlock; i < b * kBlock + block_size(b); ++i) {
-        if (logits_[i] >= bound && logits_[i] > -kInfinity) scratch_.order.push_back(i);
-      }
-    }
-  }
-
-  void cut_top_k(int32_t k) {
-    // The k-th largest block maximum bounds the k-th largest logit from below: k blocks hold one that large.
-    float bound = -kInfinity;
-    if (k <= num_blocks_) {
-      auto& values = scratch_.sorted_max;
-      values.assign(scratch_.block_max.begin(), scratch_.block_max.begin() + num_blocks_);
-      std::nth_element(values.begin(), values.begin() + (k - 1), values.end(), std::greater<>());
-      bound = values[k - 1];
-    }
-    gather(bound);
-    auto& order = scratch_.order;
-    if (static_cast<size_t>(k) > order.size()) return;  // fewer than k usable tokens
-    std::nth_element(order.begin(), order.begin() + (k - 1), order.end(),
-                     [this](int32_t a, int32_t b) { return comes_first(a, b); });
-    cut_ = {logits_[order[k - 1]], order[k - 1]};
-  }
-
-  // Probability mass of the kept tokens by bin of z.
-  void gather_mass() {
-    auto& mass = scratch_.mass;
-    mass.assign(kBins + 1, 0.0);
-    for (int32_t b = 0; b < num_blocks_; ++b) {
-      if (scratch_.block_max[b] < cut_.logit || z_of(scratch_.block_max[b]) < kNegligible) continue;
-      float z[kBlock];
-      float weights[kBlock];
-      load_z(b, z);
-      for (int32_t i = 0; i < kBlock; i += kLanes) store(weights + i, exp_negative(load(z + i)));
-      for (int32_t i = 0; i < block_size(b); ++i) {
-        if (cut_.keeps(logits_[b * kBlock + i], b * kBlock + i)) mass[bin_of(z[i])] += weights[i];
-      }
-    }
-  }
-
-  // Fills `order` with the kept tokens of one bin, in order.
-  void gather_bin(int32_t bin) {
-    auto& order = scratch_.order;
-    order.clear();
-    // The bin's ends are exact: bins per unit are a power of two.
-    const float highest = -static_cast<float>(bin) / kBinsPerUnit;
-    const float below = bin < kBins ? -static_cast<float>(bin + 1) / kBinsPerUnit : -kInfinity;
-    for (int32_t b = 0; b < num_blocks_; ++b) {
-      if (scratch_.block_max[b] < cut_.logit || !(z_of(scratch_.block_max[b]) > below)) continue;
-      float z[kBlock];
-      load_z(b, z);
-      for (int32_t i = 0; i < block_size(b); ++i) {
-        if (!(z[i] <= highest && z[i] > below)) continue;
-        const int32_t index = b * kBlock + i;
-        if (cut_.keeps(logits_[index], index)) order.push_back(index);
-      }
-    }
-    std::sort(order.begin(), order.end(), [this](int32_t a, int32_t b) { return comes_first(a, b); });
-  }
-
-  void cut_top_p(float top_p) {
-    gather_mass();
-    const auto& mass = scratch_.mass;
-    double total = 0.0;
-    for (const double bin : mass) total += bin;
-    const double goal = static_cast<double>(top_p) * total;
-    double reached = 0.0;
-    int32_t bin = 0;
-    while (bin < kBins && reached + mass[bin] < goal) reached += mass[bin++];
-    // Only the bin in which the goal is reached is put in order; the last one, of everything below, may be long.
-    gather_bin(bin);
-    for (const int32_t index : scratch_.order) {
-      reached += exp_negative(splat(z_of(logits_[index])))[0];
-      if (reached >= goal) {
-        cut_ = {logits_[index], index};
-        return;
-      }
-    }
-  }
-
-  static int32_t bin_of(float z) {
-    const float bin = -z * kBinsPerUnit;
-    return bin < static_cast<float>(kBins) ? static_cast<int32_t>(bin) : kBins;
-  }
-
-  // The argmax of z + noise over the kept tokens, the block of the largest first so that most others need no draw.
-  int32_t draw(const NoiseKey& key) {
-    best_ = -kInfinity;
-    best_index_ = -1;
-    const int32_t first = first_best_block();
-    draw_block(key, first);
-    for (int32_t b = 0; b < num_blocks_; ++b) {
-      if (b != first) draw_block(key, b);
-    }
-    return best_index_;
-  }
-
-  void draw_block(const NoiseKey& key, int32_t block) {
-    const float block_max = scratch_.block_max[block];
-    const float block_z = z_of(block_max);
-    if (block_max < cut_.logit || !(block_z + kLargestNoise >= best_) || block_z < lowest_z_) return;
-    const uint32_t useful = lowest_useful(block_z);
-    const int32_t begin = block * kBlock;
-    uint32_t words[4][kBlock / 4];
-    draw_words(key, static_cast<uint32_t>(begin), words);
-    for (int32_t i = 0; i < block_size(block); ++i) {
-      const uint32_t word = words[i % 4][i / 4];
-      if (word >> 9 >= useful) consider(begin + i, word);
-    }
-  }
-
-  // The smallest word >> 9 whose noise could lift a token of this block above the best; rounded towards drawing.
-  uint32_t lowest_useful(float block_z) const {
-    if (best_ == -kInfinity) return 0;
-    return lowest_word(best_ - block_z - (1e-3f + 1e-6f * (std::fabs(best_) + std::fabs(block_z))));
-  }
-
-  void consider(int32_t index, uint32_t word) {
-    const float logit = logits_[index];
-    const float z = z_of(logit);
-    if (!(z + kLargestNoise >= best_ && z >= lowest_z_ && cut_.keeps(logit, index))) return;
-    const float value = z + gumbel_of(word);
-    if (value > best_ || (value == best_ && index < best_index_)) {
-      best_ = value;
-      best_index_ = index;
-    }
-  }
-
-  const float* logits_;
-  const int32_t vocab_size_;
-  const int32_t num_blocks_;
-  Sampler::Scratch& scratch_;
-  float largest_ = -kInfinity;
-  float temperature_ = 1.0f;
-  Place cut_{-kInfinity, -1};  // the last token that is kept
-  float lowest_z_ = -kInfinity;
-  float best_ = -kInfinity;
-  int32_t best_index_ = -1;
 };
 
-void check_sampling(const Sampling& sampling, int32_t num_rows) {
-  const auto refuse = [](const char* name, int32_t row, float value, const char* range) {
-    throw std::invalid_argument(std::string("sampling: ") + name + "[" + std::to_string(row) +
-                                "]: " + std::to_string(value) + " is not in " + range);
-  };
-  for (int32_t row = 0; row < num_rows; ++row) {
-    const float temperature = sampling.temperature[row];
-    if (!(temperature >= 0.0f && temperature < kInfinity)) refuse("temperature", row, temperature, "[0, inf)");
-    if (sampling.top_k[row] < 0) refuse("top_k", row, static_cast<float>(sampling.top_k[row]), "[0, 2^31)");
-    const float top_p = sampling.top_p[row];
-    if (!(top_p > 0.0f && top_p <= 1.0f)) refuse("top_p", row, top_p, "(0, 1]");
-    const float min_p = sampling.min_p[row];
-    if (!(min_p >= 0.0f && min_p <= 1.0f)) refuse("min_p", row, min_p, "[0, 1]");
-  }
-}
+// A hint for every thread what the others have seen; no result depends on it.
+struct Sampler::Shared {
+  std::atomic<float> largest{kMinusInf};
 
-void Sampler::reserve(int num_threads, int32_t vocab_size) {
-  if (scratch_.size() < static_cast<size_t>(num_threads)) scratch_.resize(static_cast<size_t>(num_threads));
-  const auto num_blocks = static_cast<size_t>((vocab_size + kBlock - 1) / kBlock);
-  for (Scratch& scratch : scratch_) {
-    if (scratch.block_max.size() < num_blocks) scratch.block_max.resize(num_blocks);
-    scratch.sorted_max.reserve(num_blocks);
-    scratch.order.reserve(static_cast<size_t>(vocab_size));
-    scratch.mass.reserve(kBins + 1);
+  void raise(float value) {
+    float seen = largest.load(std::memory_order_relaxed);
+    while (value > seen && !largest.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+    }
   }
-}
+};
 
-struct Sampler::Rows {
-  std::vector<Scratch>& scratch;
-  const float* logits;
-  int32_t vocab_size;
-  const Sampling& sampling;
+// The scan of a piece of the vocabulary for all rows.
+struct Sampler::Scan {
+  Sampler& sampler;
+  const LogitSource& source;
+  int32_t first_row, num_rows, quads_per_task;
+
+  static void run(const void* context, int32_t task, int thread) {
+    const auto& scan = *static_cast<const Scan*>(context);
+    const int32_t begin = task * scan.quads_per_task;
+    const int32_t end = std::min(begin + scan.quads_per_task, scan.sampler.num_quads_);
+    const int32_t tile_quads = std::max(1, kRowsPerTile / scan.num_rows);
+    for (int32_t quad = begin; quad < end; quad += tile_quads) {
+      for (int32_t row = 0; row < scan.num_rows; row += kRowsPerTile) {
+        scan.run_tile(row, std::min(kRowsPerTile, scan.num_rows - row), quad, std::min(quad + tile_quads, end), thread);
+      }
+    }
+  }
+
+  void run_tile(int32_t row, int32_t count, int32_t quad_begin, int32_t quad_end, int thread) const {
+    const LogitTile tile = source.tile(first_row + row, count, quad_begin, quad_end, thread);
+    for (int32_t i = 0; i < count; ++i) {
+      for (int32_t quad = quad_begin; quad < quad_end; ++quad) {
+        sampler.scan_quad(thread, row + i, quad,
+                          tile.logits + i * tile.stride + static_cast<int64_t>(quad - quad_begin) * kQuadTokens);
+      }
+    }
+  }
+};
+
+// The scan of one row that keeps every logit.
+struct Sampler::SecondScan {
+  Sampler& sampler;
+  const LogitSource& source;
+  int32_t row, quads_per_task;
+
+  static void run(const void* context, int32_t task, int thread) {
+    const auto& scan = *static_cast<const SecondScan*>(context);
+    Sampler& sampler = scan.sampler;
+    const int32_t end = std::min((task + 1) * scan.quads_per_task, sampler.num_quads_);
+    for (int32_t quad = task * scan.quads_per_task; quad < end; ++quad) {
+      const LogitTile tile = scan.source.tile(scan.row, 1, quad, quad + 1, thread);
+      const int32_t first = quad * kQuadTokens;
+      const int32_t count = std::min(kQuadTokens, sampler.vocab_size_ - first);
+      for (int32_t i = 0; i < count; ++i)
+        sampler.everything_[static_cast<size_t>(first + i)] = {tile.logits[i], first + i};
+    }
+  }
+};
+
+struct Sampler::Decisions {
+  Sampler& sampler;
+  int32_t first_row;
   const Sampled& out;
 
   static void run(const void* context, int32_t row, int thread) {
-    const auto& rows = *static_cast<const Rows*>(context);
-    RowSampler sampler(rows.logits + static_cast<int64_t>(row) * rows.vocab_size, rows.vocab_size,
-                       rows.scratch[static_cast<size_t>(thread)]);
-    rows.out.tokens[row] = -1;
-    rows.out.logprobs[row] = std::numeric_limits<float>::quiet_NaN();
-    if (!sampler.is_usable()) return;
-    const int32_t token = sampler.sample(rows.sampling, row);
-    rows.out.tokens[row] = token;
-    if (rows.sampling.logprobs != nullptr && rows.sampling.logprobs[row]) {
-      rows.out.logprobs[row] = sampler.logprob(token);
-    }
+    const auto& decisions = *static_cast<const Decisions*>(context);
+    decisions.sampler.decide(thread, row, decisions.first_row + row, decisions.out);
   }
 };
 
-void Sampler::run(Threads::Step& step, const float* logits, int32_t num_rows, int32_t vocab_size,
+Sampler::Sampler() = default;
+Sampler::~Sampler() = default;
+
+void Sampler::run(Threads::Step& step, const LogitSource& source, int32_t num_rows, int32_t vocab_size,
                   const Sampling& sampling, const Sampled& out) {
-  const Rows rows{scratch_, logits, vocab_size, sampling, out};
-  step.run(num_rows, &Rows::run, &rows);
+  vocab_size_ = vocab_size;
+  num_quads_ = (vocab_size + kQuadTokens - 1) / kQuadTokens;
+  for (int32_t row = 0; row < num_rows; row += kRowsPerScan) {
+    run_some(step, source, row, std::min(kRowsPerScan, num_rows - row), sampling, out);
+  }
+}
+
+int32_t Sampler::tasks_of(const LogitSource& source, int32_t num_rows, int num_threads, int32_t& quads_per_task) const {
+  const double quad_ns = source.quad_ns(num_rows);
+  const double share = quad_ns * num_quads_ / (num_threads * kTasksPerThread);
+  const double quads = std::clamp(share, kSmallestTaskNs, kLargestTaskNs) / quad_ns;
+  quads_per_task = std::clamp(static_cast<int32_t>(quads + 0.5), 1, num_quads_);
+  return (num_quads_ + quads_per_task - 1) / quads_per_task;
+}
+
+void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const Sampling& sampling) {
+  num_threads_ = num_threads;
+  rules_.clear();
+  bool needs_sums = false;
+  bool needs_scaled_sums = false;
+  for (int32_t row = 0; row < num_rows; ++row) {
+    const RowRules& rules = rules_.emplace_back(sampling, first_row + row, vocab_size_);
+    needs_sums = needs_sums || rules.wants_logprob;
+    needs_scaled_sums = needs_scaled_sums || rules.needs_total();
+  }
+  const size_t num_sums = static_cast<size_t>(num_rows) * static_cast<size_t>(num_quads_) * kBlockQuad;
+  const auto make_room = [num_sums](std::vector<float>& values) {
+    if (values.size() < num_sums) values.resize(num_sums);
+  };
+  if (needs_sums || needs_scaled_sums) make_room(maxima_);
+  if (needs_sums) make_room(sums_);
+  if (needs_scaled_sums) make_room(scaled_sums_);
+  if (shared_ == nullptr) shared_ = std::make_unique<Shared[]>(kRowsPerScan);
+  while (threads_.size() < static_cast<size_t>(num_threads)) {
+    threads_.push_back({std::make_unique<RowScan[]>(kRowsPerScan), {}});
+  }
+  const int32_t most = most_survivors_ > 0 ? most_survivors_ : std::max(kMostSurvivors / num_threads, kFewestSurvivors);
+  for (int32_t row = 0; row < num_rows; ++row) {
+    shared_[row].largest.store(kMinusInf, std::memory_order_relaxed);
+    for (int thread = 0; thread < num_threads; ++thread) threads_[thread].rows[row].begin(rules_[row], most);
+  }
+}
+
+void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
+                       const Sampling& sampling, const Sampled& out) {
+  begin(step.count(), first_row, num_rows, sampling);
+  int32_t quads_per_task;
+  const int32_t num_tasks = tasks_of(source, num_rows, num_threads_, quads_per_task);
+  const Scan scan{*this, source, first_row, num_rows, quads_per_task};
+  step.run(num_tasks, &Scan::run, &scan);
+  size_t most = 0;
+  for (int32_t row = 0; row < num_rows; ++row) {
+    if (rules_[row].has_cuts()) most = std::max(most, num_survivors(row));
+  }
+  if (most > 0) {
+    for (PerThread& thread : threads_) thread.choice.reserve(vocab_size_, most);
+  }
+  const Decisions decisions{*this, first_row, out};
+  step.run(num_rows, &Decisions::run, &decisions);
+  for (int32_t row = 0; row < num_rows; ++row) {
+    if (out.tokens[first_row + row] != Choice::kNeedsAll) continue;
+    ++num_second_scans_;
+    everything_.resize(static_cast<size_t>(vocab_size_));
+    const int32_t second_tasks = tasks_of(source, 1, num_threads_, quads_per_task);
+    const SecondScan second{*this, source, first_row + row, quads_per_task};
+    step.run(second_tasks, &SecondScan::run, &second);
+    Choice& choice = threads_[0].choice;
+    choice.reserve(vocab_size_, everything_.size());
+    choice.survivors().clear();
+    for (const Survivor& token : everything_) {
+      if (token.logit > kMinusInf) choice.survivors().push_back(token);
+    }
+    finish(
+        choice.choose(rules_[row], shared_[row].largest.load(std::memory_order_relaxed),
+                      rules_[row].needs_total() ? total(scaled_sums_, row, rules_[row].temperature) : 0.0, kMinusInf),
+        row, first_row + row, out);
+  }
+}
+
+void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logits) {
+  float padded[kQuadTokens];
+  const int32_t count = vocab_size_ - quad * kQuadTokens;
+  if (count < kQuadTokens) {
+    std::fill_n(padded, kQuadTokens, kMinusInf);
+    std::copy_n(logits, count, padded);
+    logits = padded;
+  }
+  float maxima[kBlockQuad];
+  for (int32_t b = 0; b < kBlockQuad; ++b) maxima[b] = largest_of_block(logits + b * kBlock);
+  const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
+  RowScan& scan = threads_[static_cast<size_t>(thread)].rows[row];
+  const RowRules& rules = rules_[row];
+  if (top > scan.first.logit || (top == scan.first.logit && quad * kQuadTokens < scan.first.index)) {
+    int32_t i = 0;
+    while (!(logits[i] == top)) ++i;
+    scan.first = {top, quad * kQuadTokens + i};
+  }
+  if (rules.wants_logprob || rules.needs_total()) sum_blocks(row, quad, logits, maxima);
+  // A row with an infinite logit has no softmax and means its first infinity.
+  if (rules.is_greedy() || top == kInfinity || top == kMinusInf) return;
+  if (rules.has_cuts()) {
+    keep(scan, row, quad, logits, maxima);
+    if (rules.needs_total()) add_mass(scan, row, quad);
+  } else if (top >= scan.floor) {
+    perturb(scan, row, quad, logits, maxima);
+  }
+}
+
+void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const float* maxima) {
+  const RowRules& rules = rules_[row];
+  const size_t at =
+      (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+  for (int32_t b = 0; b < kBlockQuad; ++b) {
+    maxima_[at + b] = maxima[b];
+    if (rules.wants_logprob) sums_[at + b] = sum_of_block(logits + b * kBlock, maxima[b], 1.0f);
+    if (!rules.needs_total()) continue;
+    const bool is_done = rules.wants_logprob && rules.temperature == 1.0f;
+    scaled_sums_[at + b] = is_done ? sums_[at + b] : sum_of_block(logits + b * kBlock, maxima[b], rules.temperature);
+  }
+}
+
+// Counts what a quad adds to the row's total, to know how much of the tail survivors may drop.
+void Sampler::add_mass(RowScan& scan, int32_t row, int32_t quad) const {
+  const RowRules& rules = rules_[row];
+  const size_t at =
+      (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+  const float* maxima = &maxima_[at];
+  const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
+  float base = scan.base.load(std::memory_order_relaxed);
+  double mass = scan.mass.load(std::memory_order_relaxed);
+  if (top > base) {
+    mass *= base == kMinusInf ? 0.0 : exp_negative(rules.z_of(base, top));
+    base = top;
+    scan.base.store(base, std::memory_order_relaxed);
+  }
+  const Floats weights = exp_negative((load(maxima) - base) / rules.temperature) * load(&scaled_sums_[at]);
+  scan.mass.store(mass + (weights[0] + weights[1]) + (weights[2] + weights[3]), std::memory_order_relaxed);
+}
+
+void Sampler::perturb(RowScan& scan, int32_t row, int32_t quad, const float* logits, const float* maxima) {
+  const RowRules& rules = rules_[row];
+  const auto temperature = static_cast<double>(rules.temperature);
+  BlockDraw draws[kBlockQuad];
+  draw_blocks(rules.key, quad * kBlockQuad, draws);
+  // With noise -log(time), a token wins only if its time is at most exp(logit / temperature - best). Some slack for the
+  // rounding, so that every token that could win is looked at.
+  const auto longest_time = [&](int32_t b) {
+    const double lead = scan.best.value - static_cast<double>(maxima[b]) / temperature;
+    return lead > 0.0 ? static_cast<double>(exp_negative(static_cast<float>(-lead))) * 1.001 : 1e30;
+  };
+  for (int32_t b = 0; b < kBlockQuad; ++b) {
+    if (!(maxima[b] > kMinusInf) || longest_time(b) * (0x1p32 * kBlock) < draws[b].shortest_word()) continue;
+    const double shortest = draws[b].shortest();
+    const float most_noise = noise_of(shortest);
+    const int32_t first = (quad * kBlockQuad + b) * kBlock;
+    const auto consider = [&](int32_t i, float noise) {
+      const float logit = logits[b * kBlock + i];
+      const Winner other{
+          static_cast<double>(logit) / temperature + static_cast<double>(noise), noise, {logit, first + i}};
+      if (logit > kMinusInf && scan.best.is_beaten_by(other)) scan.best = other;
+    };
+    consider(draws[b].first, most_noise);
+    const double room = longest_time(b) - shortest;
+    if (room <= 0.0) continue;
+    // -log(u) >= 1 - u, so that a time of at most `room` needs u >= 1 - room.
+    const double least = (1.0 - room) * 0x1p32 - 2.0;
+    const auto lowest_word = static_cast<uint32_t>(std::max(0.0, least));
+    uint32_t words[4][kBlock / 4];
+    draw_words(rules.key, quad * kBlockQuad + b, words);
+    for (int32_t i = 0; i < kBlock; ++i) {
+      const uint32_t word = words[i % 4][i / 4];
+      if (word < lowest_word || i == draws[b].first) continue;
+      const double base = static_cast<double>(logits[b * kBlock + i]) / temperature;
+      if (base + static_cast<double>(most_noise) >= scan.best.value) consider(i, noise_of(shortest + time_of(word)));
+    }
+  }
+  const double floor = (scan.best.value - kLargestNoise) * temperature;
+  scan.floor = static_cast<float>(floor - 1e-6 * std::fabs(floor));
+}
+
+void Sampler::keep(RowScan& scan, int32_t row, int32_t quad, const float* logits, const float* maxima) {
+  ++scan.num_quads;
+  SurvivorList& list = scan.survivors;
+  if (list.has_given_up()) return;
+  Shared& shared = shared_[row];
+  shared.raise(scan.first.logit);
+  list.raise_floor(rules_[row], shared.largest.load(std::memory_order_relaxed));
+  // Before the quad, so that what the list holds and what has been added up are the same quads.
+  if (!list.has_room()) make_room(scan, row);
+  if (list.has_given_up()) return;
+  for (int32_t b = 0; b < kBlockQuad; ++b) {
+    if (!(maxima[b] >= list.floor())) {
+      list.skip(maxima[b]);
+      continue;
+    }
+    list.add(logits + b * kBlock, (quad * kBlockQuad + b) * kBlock);
+  }
+}
+
+void Sampler::make_room(RowScan& scan, int32_t row) {
+  const RowRules& rules = rules_[row];
+  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
+  double mine = 0.0;
+  double all = 0.0;
+  if (rules.needs_total()) {
+    const auto mass_of = [&](const RowScan& other) {
+      const float base = other.base.load(std::memory_order_relaxed);
+      const double mass = other.mass.load(std::memory_order_relaxed);
+      return base == kMinusInf ? 0.0 : mass * exp_negative(rules.z_of(std::min(base, largest), largest));
+    };
+    mine = mass_of(scan);
+    for (int thread = 0; thread < num_threads_; ++thread) all += mass_of(threads_[thread].rows[row]);
+  }
+  // Half of what top-p will leave out of the row, and of that the part of the tokens that this thread has seen.
+  const double part = static_cast<double>(scan.num_quads) / num_quads_;
+  const double goal = 0.5 * (1.0 - static_cast<double>(rules.top_p)) * all * part;
+  scan.survivors.make_room(rules, largest, mine, goal);
+}
+
+size_t Sampler::num_survivors(int32_t row) const {
+  size_t count = 0;
+  for (int thread = 0; thread < num_threads_; ++thread) {
+    count += static_cast<size_t>(threads_[thread].rows[row].survivors.size());
+  }
+  return count;
+}
+
+void Sampler::gather(int32_t row, std::vector<Survivor>& survivors, float& largest_lost) const {
+  survivors.clear();
+  largest_lost = kMinusInf;
+  for (int thread = 0; thread < num_threads_; ++thread) {
+    largest_lost = std::max(largest_lost, threads_[thread].rows[row].survivors.largest_lost());
+  }
+  for (int thread = 0; thread < num_threads_; ++thread) {
+    for (const Survivor& token : threads_[thread].rows[row].survivors) {
+      if (token.logit > largest_lost) survivors.push_back(token);
+    }
+  }
+}
+
+void Sampler::decide(int thread, int32_t row, int32_t out_row, const Sampled& out) {
+  const RowRules& rules = rules_[row];
+  Survivor first{kMinusInf, -1};
+  Winner best;
+  for (int other = 0; other < num_threads_; ++other) {
+    const RowScan& scan = threads_[other].rows[row];
+    if (scan.first.index >= 0 && scan.first.comes_before(first)) first = scan.first;
+    if (scan.best.token.index >= 0 && best.is_beaten_by(scan.best)) best = scan.best;
+  }
+  shared_[row].largest.store(first.logit, std::memory_order_relaxed);
+  if (rules.is_greedy() || first.index < 0 || first.logit == kInfinity) return finish(first, row, out_row, out);
+  if (!rules.has_cuts()) return finish(best.token, row, out_row, out);
+  Choice& choice = threads_[static_cast<size_t>(thread)].choice;
+  float largest_lost;
+  gather(row, choice.survivors(), largest_lost);
+  const double sum = rules.needs_total() ? total(scaled_sums_, row, rules.temperature) : 0.0;
+  finish(choice.choose(rules, first.logit, sum, largest_lost), row, out_row, out);
+}
+
+void Sampler::finish(const Survivor& token, int32_t row, int32_t out_row, const Sampled& out) const {
+  out.tokens[out_row] = token.index;
+  out.logprobs[out_row] = std::numeric_limits<float>::quiet_NaN();
+  if (!rules_[row].wants_logprob || token.index < 0) return;
+  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
+  out.logprobs[out_row] =
+      static_cast<float>(static_cast<double>(token.logit - largest) - std::log(total(sums_, row, 1.0f)));
+}
+
+// The sum of exp((logit - largest) / temperature) over a row, block after block.
+double Sampler::total(const std::vector<float>& sums, int32_t row, float temperature) const {
+  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
+  const size_t first = static_cast<size_t>(row) * static_cast<size_t>(num_quads_) * kBlockQuad;
+  double total = 0.0;
+  for (size_t at = first; at < first + static_cast<size_t>(num_quads_) * kBlockQuad; at += kLanes) {
+    const Floats weights = exp_negative((load(&maxima_[at]) - largest) / temperature) * load(&sums[at]);
+    total += (static_cast<double>(weights[0]) + static_cast<double>(weights[1])) +
+             (static_cast<double>(weights[2]) + static_cast<double>(weights[3]));
+  }
+  return total;
 }
 
 }  // namespace headrace

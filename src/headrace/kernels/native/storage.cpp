@@ -17,9 +17,10 @@ AlignedBytes::AlignedBytes(size_t size) : memory_(static_cast<uint8_t*>(::operat
   std::memset(memory_.get(), 0, size);
 }
 
-Storage::Storage(const Plan& plan) {
+Storage::Storage(const Plan& plan) : logits_(plan.logits) {
   for (const Buffer& buffer : plan.buffers) {
-    slots_.push_back({.kind = buffer.kind, .rows = buffer.rows, .width = buffer.width});
+    const bool is_lent = slots_.size() == static_cast<size_t>(logits_);
+    slots_.push_back({.kind = buffer.kind, .rows = buffer.rows, .width = buffer.width, .is_lent = is_lent});
   }
 }
 
@@ -40,7 +41,7 @@ void Storage::reserve(int32_t num_tokens, int32_t num_selected) {
 void Storage::grow(Rows rows, int64_t num_rows, AlignedBytes& memory) {
   int64_t total = kLine;
   for (const Slot& slot : slots_) {
-    if (slot.rows != rows) continue;
+    if (slot.rows != rows || slot.is_lent) continue;
     const int64_t values = num_rows * slot.width;
     total += slot.kind == BufferKind::kF32 ? lines(values * 4) : lines(values) + 2 * lines(values / kGroup * 4);
   }
@@ -52,7 +53,7 @@ void Storage::grow(Rows rows, int64_t num_rows, AlignedBytes& memory) {
     return taken;
   };
   for (Slot& slot : slots_) {
-    if (slot.rows != rows) continue;
+    if (slot.rows != rows || slot.is_lent) continue;
     const int64_t values = num_rows * slot.width;
     if (slot.kind == BufferKind::kF32) {
       slot.f32 = reinterpret_cast<float*>(take(values * 4));

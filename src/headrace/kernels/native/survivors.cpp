@@ -1,0 +1,220 @@
+// See survivors.h.
+#include "survivors.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <new>
+
+#include "logit_blocks.h"
+
+namespace headrace {
+namespace {
+
+constexpr int32_t kFirstCapacity = 512;
+
+// The tail is found by bins of z: a quarter wide, the last one for everything below -40.
+constexpr int32_t kTailBins = 160;
+constexpr float kTailBinsPerUnit = 4.0f;
+
+// The end of the top-p is found by narrower ones.
+constexpr int32_t kBins = 512;
+constexpr float kBinsPerUnit = 32.0f;
+
+int32_t bin_of(float z, float bins_per_unit, int32_t num_bins) {
+  const float bin = -z * bins_per_unit;
+  return bin < static_cast<float>(num_bins) ? static_cast<int32_t>(bin) : num_bins;
+}
+
+bool comes_before(const Survivor& a, const Survivor& b) { return a.comes_before(b); }
+
+}  // namespace
+
+void SurvivorList::begin(const RowRules& rules, int32_t most) {
+  count_ = 0;
+  top_k_ = rules.top_k;
+  most_ =
+      static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(most, 2 * int64_t{rules.top_k}), 1 << 28)) + kQuadTokens;
+  floor_ = std::numeric_limits<float>::lowest();
+  largest_lost_ = kNone;
+}
+
+bool SurvivorList::has_room() const { return count_ + kQuadTokens <= std::min(capacity_, most_); }
+
+void SurvivorList::add(const float* logits, int32_t first_index) {
+  Survivor* next = entries_.get() + count_;
+  Floats lost = splat(largest_lost_);
+  for (int32_t i = 0; i < kBlock; i += kLanes) {
+    const Floats four = load(logits + i);
+    const Ints is_kept = four >= splat(floor_);
+    lost = larger(is_kept ? lost : four, lost);
+    if (!any(is_kept)) continue;
+    for (int32_t lane = 0; lane < kLanes; ++lane) {
+      *next = {four[lane], first_index + i + lane};
+      next -= is_kept[lane];
+    }
+  }
+  count_ = static_cast<int32_t>(next - entries_.get());
+  largest_lost_ = std::max(std::max(lost[0], lost[1]), std::max(lost[2], lost[3]));
+}
+
+void SurvivorList::raise_floor(const RowRules& rules, float largest) {
+  if (rules.top_k > 0 || !(rules.lowest_z > kNone)) return;
+  const float depth = rules.lowest_z * rules.temperature;
+  const float floor = largest + depth - 1e-5f * (std::fabs(largest) + std::fabs(depth));
+  if (floor > floor_) floor_ = floor;
+}
+
+void SurvivorList::drop_below_floor() {
+  Survivor* kept = entries_.get();
+  for (const Survivor& entry : *this) {
+    if (entry.logit >= floor_) {
+      *kept++ = entry;
+    } else {
+      skip(entry.logit);
+    }
+  }
+  count_ = static_cast<int32_t>(kept - entries_.get());
+}
+
+void SurvivorList::drop_tail(const RowRules& rules, float largest, double mass, double goal) {
+  double bins[kTailBins + 1] = {};
+  double inside = 0.0;
+  for (int32_t i = 0; i < count_; i += kLanes) {
+    Floats logits = splat(kMinusInf);
+    const int32_t lanes = std::min(kLanes, count_ - i);
+    for (int32_t lane = 0; lane < lanes; ++lane) logits[lane] = entries_[static_cast<size_t>(i + lane)].logit;
+    const Floats z = (logits - largest) / rules.temperature;
+    const Floats weights = exp_negative(z);
+    for (int32_t lane = 0; lane < lanes; ++lane) {
+      bins[bin_of(z[lane], kTailBinsPerUnit, kTailBins)] += static_cast<double>(weights[lane]);
+      inside += static_cast<double>(weights[lane]);
+    }
+  }
+  double outside = mass - inside;
+  int32_t bin = kTailBins;
+  while (bin > 0 && outside + bins[bin] <= goal) outside += bins[bin--];
+  const float floor = largest - static_cast<float>(bin + 1) / kTailBinsPerUnit * rules.temperature;
+  if (bin < kTailBins && floor > floor_) floor_ = floor;
+}
+
+bool SurvivorList::grow() {
+  const int64_t wanted = std::min<int64_t>(std::max<int64_t>(kFirstCapacity, int64_t{capacity_} * 2), most_);
+  if (wanted <= capacity_) return false;
+  std::unique_ptr<Survivor[]> larger(new (std::nothrow) Survivor[static_cast<size_t>(wanted)]);
+  if (larger == nullptr) return false;
+  std::copy(begin(), end(), larger.get());
+  entries_ = std::move(larger);
+  capacity_ = static_cast<int32_t>(wanted);
+  return true;
+}
+
+void SurvivorList::make_room(const RowRules& rules, float largest, double mass, double goal) {
+  if (count_ > 0) {
+    if (rules.top_k == 0) {
+      raise_floor(rules, largest);
+      if (rules.top_p < 1.0f) drop_tail(rules, largest, mass, goal);
+      drop_below_floor();
+    } else if (count_ > rules.top_k) {
+      Survivor* entries = entries_.get();
+      std::nth_element(entries, entries + (rules.top_k - 1), entries + count_, comes_before);
+      count_ = rules.top_k;
+      floor_ = entries[count_ - 1].logit;
+    }
+  }
+  // A list that stays half full would soon be back.
+  if (count_ > capacity_ / 2 || !has_room()) grow();
+  if (!has_room()) {
+    floor_ = largest_lost_ = std::numeric_limits<float>::infinity();
+    count_ = 0;
+  }
+}
+
+void Choice::reserve(int32_t vocab_size, size_t most_survivors) {
+  vocab_size_ = vocab_size;
+  const auto num_blocks = static_cast<size_t>((vocab_size + kBlock - 1) / kBlock);
+  if (seen_.size() < num_blocks) seen_.resize(num_blocks);
+  survivors_.reserve(most_survivors);
+  bin_.reserve(most_survivors);
+}
+
+Survivor Choice::choose(const RowRules& rules, float largest, double total, float largest_lost) {
+  const auto k = static_cast<size_t>(rules.top_k);
+  if (k > 0 && k < survivors_.size()) {
+    std::nth_element(survivors_.begin(), survivors_.begin() + (rules.top_k - 1), survivors_.end(), comes_before);
+    survivors_.resize(k);
+  }
+  Survivor cut{kMinusInf, -1};
+  if (rules.top_p < 1.0f) cut = top_p_cut(rules, largest, total);
+  const bool is_known =
+      largest_lost == kMinusInf || cut.logit > largest_lost || rules.z_of(largest_lost, largest) < rules.lowest_z;
+  return is_known ? draw(rules, largest, cut) : Survivor{kMinusInf, kNeedsAll};
+}
+
+// The last survivor that top-p keeps; before all others in no order where everything is kept.
+Survivor Choice::top_p_cut(const RowRules& rules, float largest, double total) {
+  // Sums of integers do not depend on the order of the survivors.
+  const double unit = std::ldexp(1.0, 62 - std::bit_width(static_cast<uint32_t>(vocab_size_)));
+  const auto weight_of = [&](float z) { return static_cast<uint64_t>(static_cast<double>(exp_negative(z)) * unit); };
+  uint64_t mass[kBins + 1] = {};
+  uint64_t sum = 0;
+  for (size_t i = 0; i < survivors_.size(); i += kLanes) {
+    const size_t lanes = std::min<size_t>(kLanes, survivors_.size() - i);
+    Floats z = splat(kMinusInf);
+    for (size_t lane = 0; lane < lanes; ++lane) z[lane] = rules.z_of(survivors_[i + lane].logit, largest);
+    const Floats weights = exp_negative(z);
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      const auto weight = static_cast<uint64_t>(static_cast<double>(weights[lane]) * unit);
+      mass[bin_of(z[lane], kBinsPerUnit, kBins)] += weight;
+      sum += weight;
+    }
+  }
+  const double goal =
+      static_cast<double>(rules.top_p) * (rules.needs_total() ? total * unit : static_cast<double>(sum));
+  uint64_t reached = 0;
+  int32_t bin = 0;
+  while (bin < kBins && static_cast<double>(reached + mass[bin]) < goal) reached += mass[bin++];
+  // Only the bin in which the goal is reached is put in order.
+  bin_.clear();
+  for (const Survivor& survivor : survivors_) {
+    if (bin_of(rules.z_of(survivor.logit, largest), kBinsPerUnit, kBins) == bin) bin_.push_back(survivor);
+  }
+  std::sort(bin_.begin(), bin_.end(), comes_before);
+  for (const Survivor& survivor : bin_) {
+    reached += weight_of(rules.z_of(survivor.logit, largest));
+    if (static_cast<double>(reached) >= goal) return survivor;
+  }
+  return {kMinusInf, -1};
+}
+
+const BlockDraw& Choice::block_draw(const RowRules& rules, int32_t block) {
+  Seen& seen = seen_[static_cast<size_t>(block)];
+  if (seen.row != num_draws_) seen = {num_draws_, headrace::draw_block(rules.key, block)};
+  return seen.draw;
+}
+
+Survivor Choice::draw(const RowRules& rules, float largest, const Survivor& cut) {
+  ++num_draws_;
+  Winner best;
+  const auto consider = [&](const Survivor& survivor) {
+    if (cut.index >= 0 && cut.comes_before(survivor)) return;
+    if (!(rules.z_of(survivor.logit, largest) >= rules.lowest_z)) return;
+    const double base = static_cast<double>(survivor.logit) / static_cast<double>(rules.temperature);
+    const BlockDraw& draw = block_draw(rules, survivor.index / kBlock);
+    // No time in the block is below (1 - u) / 64; a winner's is at most exp(base - best). Some slack for the rounding.
+    const auto lead = static_cast<float>(best.value - base);
+    if (lead > 0.0f && exp_negative(-lead) * (0x1p32f * kBlock * 1.01f) < static_cast<float>(draw.shortest_word())) {
+      return;
+    }
+    const float noise = gumbel_noise(rules.key, static_cast<uint32_t>(survivor.index), draw);
+    const Winner other{base + static_cast<double>(noise), noise, survivor};
+    if (best.is_beaten_by(other)) best = other;
+  };
+  // The likeliest first, so that most others need no noise of their own.
+  const auto likeliest = std::min_element(survivors_.begin(), survivors_.end(), comes_before);
+  std::iter_swap(survivors_.begin(), likeliest);
+  for (const Survivor& survivor : survivors_) consider(survivor);
+  return best.token;
+}
+
+}  // namespace headrace
