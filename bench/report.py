@@ -94,7 +94,8 @@ def publish(
             r.peer_name or "",
             *["" if r.error is None else f"{r.error:.1e}"] * has_errors,
         )
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)
     document = {
         "name": name, "machine": machine(), "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "config": config, "rows": [asdict(r) for r in rows],
