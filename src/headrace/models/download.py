@@ -132,6 +132,8 @@ class Fetcher:
             if error.code != 416 or not offset:
                 raise
             error.close()
+            if remote.size is None and remote.sha256 == sha256_of(path):
+                return True  # nothing comes after what we hold: it was whole, which no index had told
             path.unlink()  # what we hold is not a beginning of what is offered now
             return False
         with response:

