@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "oracle" / "vectors"
 WINDOW = 1024
+CHUNK = 128
 STRIDE = 5
 TOP = 64
 
@@ -94,6 +95,37 @@ def tokenize(reader, text):
     return tokenizer.encode(text).ids
 
 
+def record(model, windows, name):
+    """Run the model over the windows and write the vectors."""
+    nll, positions, top_ids, top_logprobs, rest = [], [], [], [], []
+    for number, window in enumerate(windows):
+        hidden = model.model(torch.tensor([window])).last_hidden_state[0]
+        for first in range(0, len(window), CHUNK):  # a large vocabulary's logits in double would fill the memory
+            logprobs = torch.log_softmax(model.lm_head(hidden[first : first + CHUNK]).double(), dim=-1)
+            targets = torch.tensor(window[first + 1 : first + 1 + CHUNK])
+            nll.extend((-logprobs[: len(targets)].gather(1, targets[:, None])[:, 0]).tolist())
+            for position in range(first, first + len(logprobs)):
+                if position % STRIDE != STRIDE - 1:
+                    continue
+                values, order = logprobs[position - first].topk(TOP)
+                positions.append((number, position))
+                top_ids.append(order.numpy())
+                top_logprobs.append(values.numpy())
+                rest.append(1.0 - values.exp().sum().item())
+        print(f"window {number}: mean so far {np.mean(nll):.4f}", flush=True)
+    np.savez_compressed(
+        VECTORS / name,
+        tokens=np.concatenate(windows).astype(np.int32),
+        starts=np.cumsum([0, *map(len, windows)]).astype(np.int32),
+        nll=np.array(nll, dtype=np.float32),
+        positions=np.array(positions, dtype=np.int32),
+        top_ids=np.array(top_ids, dtype=np.min_scalar_type(model.config.vocab_size)),
+        top_logprobs=np.array(top_logprobs, dtype=np.float32),
+        rest=np.array(rest, dtype=np.float32),
+    )
+    print(f"{sum(map(len, windows))} tokens, {len(nll)} predicted, mean {np.mean(nll):.5f}")
+
+
 def main():
     """Run the model over the text and write the vectors."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -102,31 +134,7 @@ def main():
     torch.set_grad_enabled(False)
     model, reader = load(arguments.model)
     ids = tokenize(reader, (VECTORS / "text.txt").read_text(encoding="utf-8"))
-    windows = [ids[start : start + WINDOW] for start in range(0, len(ids) - 32, WINDOW)]
-    nll, positions, top_ids, top_logprobs, rest = [], [], [], [], []
-    for number, window in enumerate(windows):
-        logits = model(torch.tensor([window])).logits[0].double()
-        logprobs = torch.log_softmax(logits, dim=-1)
-        targets = torch.tensor(window[1:])
-        nll.extend((-logprobs[:-1].gather(1, targets[:, None])[:, 0]).tolist())
-        for position in range(STRIDE - 1, len(window), STRIDE):
-            values, order = logprobs[position].topk(TOP)
-            positions.append((number, position))
-            top_ids.append(order.numpy())
-            top_logprobs.append(values.numpy())
-            rest.append(1.0 - values.exp().sum().item())
-        print(f"window {number}: mean so far {np.mean(nll):.4f}", flush=True)
-    np.savez_compressed(
-        VECTORS / "smollm2.npz",
-        tokens=np.concatenate(windows).astype(np.int32),
-        starts=np.cumsum([0, *map(len, windows)]).astype(np.int32),
-        nll=np.array(nll, dtype=np.float32),
-        positions=np.array(positions, dtype=np.int32),
-        top_ids=np.array(top_ids, dtype=np.uint16),
-        top_logprobs=np.array(top_logprobs, dtype=np.float32),
-        rest=np.array(rest, dtype=np.float32),
-    )
-    print(f"{len(ids)} tokens, {len(nll)} predicted, mean {np.mean(nll):.5f}")
+    record(model, [ids[start : start + WINDOW] for start in range(0, len(ids) - 32, WINDOW)], "smollm2.npz")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ Two steps, because llama-cpp-python lives in its own environment and never in ou
 
     .venv/bin/python scripts/record_tokenizer.py make FOLDER
     PEER/bin/python scripts/record_tokenizer.py record FOLDER SMOLLM2.gguf
+    PEER/bin/python scripts/record_tokenizer.py gemma3 GEMMA3.gguf
 
 The first trains two tiny vocabularies on the corpus and writes them as GGUF files, one per pre-tokenizer; the merges are
 learnt without any pre-tokenizer, so that they cross words and every difference in cutting shows. The second loads each
 file, tokenises the corpus with and without special tokens, and writes tests/oracle/vectors/tokenizer_llama_cpp.json.gz.
+The third does so for a Gemma 3 file and texts of its own besides, into tokenizer_gemma3.json.gz.
 """
 
 # ruff: noqa: E501, PLC0415, SIM905
@@ -292,10 +294,26 @@ def record(folder: Path, smollm2: Path) -> None:
     (VECTORS / "tokenizer_llama_cpp.json.gz").write_bytes(gzip.compress(data, mtime=0))
 
 
+def record_gemma3(path: Path) -> None:
+    """Write the vectors of a real SentencePiece vocabulary of 262k tokens, many of them runs of blanks."""
+    import llama_cpp
+
+    blanks = [char * count for char in "\n\t " for count in (1, 2, 3, 7, 15, 16, 30, 31, 32, 40, 70)]
+    tags = "<table><tr><td>1</td></tr></table> <h1>x</h1>\n\n<b>> </ <i> </i></b> <code> a </code> <a href='x'> > </ a>"
+    turns = "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n<unused0><mask><pad><eos>[multimodal]"
+    indented = "def f():\n    if x:\n        return  1\n\n\n\tpass\n" + " " * 33 + "x"
+    texts = [*corpus(), *blanks, *(f"a{blank}b" for blank in blanks), tags, turns, indented, "a > </ b", ">  </", "> "]
+    vectors = {"made_by": f"llama-cpp-python {llama_cpp.__version__}", "texts": texts, **tokenize(path, texts)}
+    data = json.dumps(vectors, separators=(",", ":")).encode()
+    (VECTORS / "tokenizer_gemma3.json.gz").write_bytes(gzip.compress(data, mtime=0))
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["make"] and len(sys.argv) == 3:
         make(Path(sys.argv[2]))
     elif sys.argv[1:2] == ["record"] and len(sys.argv) == 4:
         record(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1:2] == ["gemma3"] and len(sys.argv) == 3:
+        record_gemma3(Path(sys.argv[2]))
     else:
         raise SystemExit(__doc__)

@@ -1,4 +1,4 @@
-"""Fixtures that several test folders share: the real model, when it is there.
+"""Fixtures that several test folders share: the real models, when they are there.
 
 Fetches nothing: `make test` pulls first.
 """
@@ -12,6 +12,7 @@ from headrace.core.errors import ModelFileError, NotFound
 from headrace.models.store import default_home, resolve
 
 SMOLLM2 = "smollm2-135m-instruct"
+GEMMA3 = "gemma3-270m"
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,12 @@ def smollm2_path() -> Path:
         return resolve(SMOLLM2, default_home(os.environ))
     except (NotFound, ModelFileError) as error:
         pytest.skip(f"{error} Or run `make test`, which pulls it first.")
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """The pulled GGUF file of Gemma 3 270M; 253 MB, so `make test` does not pull it by itself."""
+    try:
+        return resolve(GEMMA3, default_home(os.environ))
+    except (NotFound, ModelFileError) as error:
+        pytest.skip(f"{error} It is pulled on request only: `make pull MODEL={GEMMA3}`, then `make test`.")

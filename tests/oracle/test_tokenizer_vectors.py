@@ -10,11 +10,17 @@ from typing import Any
 
 import pytest
 
+from headrace.models.gguf import GgufFile
 from headrace.models.tokenizer import Tokenizer
 
-VECTORS: dict[str, Any] = json.loads(
-    gzip.decompress((Path(__file__).parent / "vectors" / "tokenizer_llama_cpp.json.gz").read_bytes())
-)
+
+def read_vectors(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(gzip.decompress((Path(__file__).parent / "vectors" / name).read_bytes()))
+    return values
+
+
+VECTORS = read_vectors("tokenizer_llama_cpp.json.gz")
+GEMMA3 = read_vectors("tokenizer_gemma3.json.gz")
 
 
 def metadata(name: str) -> dict[str, Any]:
@@ -29,11 +35,11 @@ def metadata(name: str) -> dict[str, Any]:
 
 
 def differences(
-    tokenizer: Tokenizer, expected: dict[str, list[list[int]]]
+    tokenizer: Tokenizer, expected: dict[str, list[list[int]]], texts: list[str] = VECTORS["texts"]
 ) -> list[tuple[str, str, list[int], list[int]]]:
     found = []
     for kind, special in (("plain", False), ("special", True)):
-        for text, ids in zip(VECTORS["texts"], expected[kind], strict=True):
+        for text, ids in zip(texts, expected[kind], strict=True):
             ours = tokenizer.encode(text, special=special)
             if ours != ids:
                 found.append((kind, text, ours, ids))
@@ -55,10 +61,27 @@ def test_a_tokenizer_read_back_from_its_bytes_gives_the_same_tokens(name: str) -
 
 
 def test_the_embedded_models_tokens_equal_llama_cpps(smollm2_path: Path) -> None:
-    gguf = pytest.importorskip("headrace.models.gguf")
-    tokenizer = Tokenizer.from_gguf(gguf.GgufFile(smollm2_path).metadata)
+    tokenizer = Tokenizer.from_gguf(GgufFile(smollm2_path).metadata)
 
     assert differences(tokenizer, VECTORS["smollm2"]) == []
+
+
+def test_gemmas_tokens_equal_llama_cpps_but_for_a_tag_that_llama_cpp_takes_for_an_end(gemma3_path: Path) -> None:
+    tokenizer = Tokenizer.from_gguf(GgufFile(gemma3_path).metadata)
+
+    # llama.cpp makes every token called </s> a control token. This vocabulary's is the tag of struck-out text, and
+    # ordinary to transformers as well.
+    different = {(kind, text) for kind, text, _, _ in differences(tokenizer, GEMMA3, GEMMA3["texts"])}
+    assert different == {("plain", text) for text in GEMMA3["texts"] if "</s>" in text}
+    assert tokenizer.encode("</s>") == tokenizer.encode("</s>", special=True) == [212]
+    assert tokenizer.eos_ids == {1, 106} and tokenizer.encode("x", bos=True)[0] == 2
+
+
+def test_the_bytes_of_gemmas_tokens_are_the_text(gemma3_path: Path) -> None:
+    tokenizer = Tokenizer.deserialize(Tokenizer.from_gguf(GgufFile(gemma3_path).metadata).serialize())
+    for text in GEMMA3["texts"]:
+        joined = b"".join(tokenizer.token_bytes(token) for token in tokenizer.encode(text))
+        assert joined == text.replace("▁", " ").encode()
 
 
 @pytest.mark.parametrize("name", sorted(VECTORS["cases"]))

@@ -2,16 +2,15 @@
 
 Kept in Python because the `tokenizers` library ranks pairs and not results, so it cannot break ties between equal
 scores the same way. One word is one heap of at most three candidates a character: n log n, whatever the text. Words are
-independent where no token spans a word's end, and common words are remembered. Knows nothing of special tokens.
+independent where no token spans their border, and common words are remembered. Knows nothing of special tokens.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 SPACE = "▁"  # how the vocabulary writes a space
-_WORDS = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
-_CROSSING = re.compile(f"[^{SPACE}]{SPACE}")
+_CROSSING = re.compile(f"[^{SPACE}\0]{SPACE}")
 _MAX_REMEMBERED = 16_384  # words; with _MAX_REMEMBERED_CHARS this bounds the memory to a few MB
 _MAX_REMEMBERED_CHARS = 32
 
@@ -26,16 +25,14 @@ class ScoredMerges:
         self._ids = ids
         self._scores = scores
         self._byte_ids = byte_ids
-        self._splits_words = not any(_CROSSING.search(token) for token in ids)
+        self._words = _word_pattern(ids)
         self._remembered: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, whose spaces may be plain or escaped. Bytes without a token are dropped."""
         text = text.replace(" ", SPACE)
-        if not self._splits_words:
-            return self._encode_word(text)
         ids: list[int] = []
-        for word in _WORDS.findall(text):
+        for word in self._words.findall(text):
             known = self._remembered.get(word)
             ids.extend(self._remember(word) if known is None else known)
         return ids
@@ -89,3 +86,19 @@ class ScoredMerges:
             if before >= 0 and (found := offer(before, left)):
                 heappush(candidates, found)
         return [piece for piece in pieces if piece]
+
+
+def _word_pattern(tokens: Collection[str]) -> re.Pattern[str]:
+    """Finds words, spaces first, that end only where no token goes on: before a space that follows another character.
+
+    Some vocabularies have a few tokens with a space inside; after the characters before it a word goes on.
+    """
+    joined = "\0".join(tokens)
+    crossed = {found[0] for found in _CROSSING.findall(joined)}
+    if joined.count("\0") >= len(tokens):  # the separator is a character of this vocabulary: nothing is known of it
+        crossed.add("\0")
+    word = f"{SPACE}*[^{SPACE}]+"
+    if crossed:
+        after = "".join(map(re.escape, sorted(crossed)))
+        word += f"(?:(?<=[{after}]){SPACE}+[^{SPACE}]*)*"
+    return re.compile(f"{word}|{SPACE}+")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -184,7 +185,7 @@ def _scored(vocabulary: Vocabulary) -> ScoredMerges:
     ids = vocabulary.reachable()
     unknown = next(iter(vocabulary.of_type(TokenType.UNKNOWN).values()), None)
     byte_ids = [ids.get(f"<0x{byte:02X}>", unknown) for byte in range(256)]
-    return ScoredMerges(ids, vocabulary.scores, byte_ids)
+    return ScoredMerges(ids, np.frombuffer(vocabulary.scores, dtype="<f4").data, byte_ids)
 
 
 def _from_library(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
@@ -202,8 +203,8 @@ def _byte_level_alphabet() -> dict[int, str]:
 
 
 def _token_bytes(vocabulary: Vocabulary) -> list[bytes]:
-    decode = _decode_byte_level if vocabulary.byte_level else _decode_scored
-    table = [decode(text) for text in vocabulary.tokens]
+    tokens = vocabulary.tokens
+    table = [_decode_byte_level(text) for text in tokens] if vocabulary.byte_level else _decode_scored(tokens)
     for kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED):
         for i in vocabulary.ids_of(kind):
             table[i] = b""
@@ -227,7 +228,14 @@ def _decode_byte_level(text: str) -> bytes:
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>\Z")
 
 
-def _decode_scored(text: str) -> bytes:
-    if match := _BYTE_TOKEN.match(text):
-        return bytes.fromhex(match[1])
-    return text.replace(SPACE, " ").encode()
+def _decode_scored(tokens: list[str]) -> list[bytes]:
+    # All at once, because one by one takes a tenth of a second for a vocabulary of 262k.
+    joined = "\0".join(tokens)
+    if joined.count("\0") == len(tokens) - 1:
+        table = joined.replace(SPACE, " ").encode().split(b"\0")
+    else:
+        table = [text.replace(SPACE, " ").encode() for text in tokens]
+    for i, text in enumerate(tokens):
+        if text.startswith("<0x") and (match := _BYTE_TOKEN.match(text)):
+            table[i] = bytes.fromhex(match[1])
+    return table

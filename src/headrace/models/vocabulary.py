@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from headrace.core.errors import ModelFileError
 from headrace.models.pretokenizers import PRE_TOKENIZATIONS
 
-_FORMAT = 1  # of the written form; raised when a field changes its meaning
+_FORMAT = 2  # of the written form; raised when a field changes its meaning
 _MAX_TOKENS = 4_000_000  # far above any published vocabulary; keeps absurd files from filling memory
 # Names under which model families end a turn or a text, whatever the metadata says.
 END_NAMES = frozenset(
@@ -47,7 +48,10 @@ class TokenType(IntEnum):
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens by id with their types, and what the algorithm needs. `definition` is a bare tokenizer.json."""
+    """Tokens by id with their types, and what the algorithm needs. `definition` is a bare tokenizer.json.
+
+    `scores` holds one little-endian float32 a token: hundreds of thousands of Python numbers would cost tens of MB.
+    """
 
     format: int = _FORMAT
     algorithm: Algorithm
@@ -55,7 +59,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     types: bytes
     pre: str = ""
     merges: list[tuple[str, str]] = []
-    scores: list[float] = []
+    scores: bytes = b""
     definition: str = ""
     byte_level: bool = True
     bos_id: int | None = None
@@ -74,16 +78,21 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
             vocabulary = msgspec.msgpack.decode(data, type=Vocabulary)
         except msgspec.DecodeError as error:
             raise ModelFileError(f"cached tokenizer: {error}; delete it and it will be made again.") from error
-        if vocabulary.format != _FORMAT or len(vocabulary.types) != len(vocabulary.tokens):
+        num_tokens = len(vocabulary.tokens)
+        is_whole = len(vocabulary.types) == num_tokens and len(vocabulary.scores) in (0, 4 * num_tokens)
+        if vocabulary.format != _FORMAT or not is_whole:
             raise ModelFileError("cached tokenizer: of another version; delete it and it will be made again.")
         return vocabulary
 
     def reachable(self) -> dict[str, int]:
         """Tokens that plain text may become, by text."""
         hidden = {*self.ids_of(TokenType.CONTROL), *self.ids_of(TokenType.UNKNOWN)}
-        if not hidden:
-            return {text: i for i, text in enumerate(self.tokens)}
-        return {text: i for i, text in enumerate(self.tokens) if i not in hidden}
+        ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        if len(ids) != len(self.tokens):  # a control token may stand in front of an ordinary one of the same text
+            return {text: i for i, text in enumerate(self.tokens) if i not in hidden}
+        for i in hidden:
+            del ids[self.tokens[i]]
+        return ids
 
     def of_type(self, kind: TokenType) -> dict[str, int]:
         """Tokens of one type, by text; empty texts are left out."""
@@ -113,7 +122,7 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
     ends = {special[name] for name in ("eos", "eot", "eom")} | {i for i, t in enumerate(tokens) if t in END_NAMES}
     scored = model == "llama"
     merges = [] if scored else _sequence(metadata, "tokenizer.ggml.merges", required=True)
-    scores = [float(score) for score in _sequence(metadata, "tokenizer.ggml.scores", required=scored)]
+    scores = np.asarray(_sequence(metadata, "tokenizer.ggml.scores", required=scored), dtype="<f4")
     if scored and len(scores) != len(tokens):
         raise ModelFileError(f"tokenizer.ggml.scores: {len(scores)} scores for {len(tokens)} tokens.")
     return Vocabulary(
@@ -122,7 +131,7 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
         types=types,
         pre="" if scored else str(metadata.get("tokenizer.ggml.pre", "default")),
         merges=_merges([str(merge) for merge in merges], tokens, types),
-        scores=scores if scored else [],
+        scores=scores.tobytes() if scored else b"",
         byte_level=not scored,
         bos_id=special["bos"],
         eos_ids=sorted(i for i in ends if i is not None),

@@ -325,7 +325,7 @@ def test_a_tokenizer_survives_being_written_and_read(source: str, folder: Path) 
 def test_damaged_bytes_are_refused() -> None:
     data = Tokenizer.from_gguf(gguf()).serialize()
 
-    for damaged in (b"", b"junk", data[:-1], data.replace(b"format\x01", b"format\x7f")):
+    for damaged in (b"", b"junk", data[:-1], data.replace(b"format\x02", b"format\x7f")):
         with pytest.raises(ModelFileError, match="cached tokenizer"):
             Tokenizer.deserialize(damaged)
 
@@ -393,6 +393,37 @@ def test_sentencepiece_merges_as_looking_at_all_neighbours_would(seed: int) -> N
     for _ in range(20):
         word = "".join(rng.choices("abc", k=rng.randint(0, 30)))
         assert merges.encode(word) == [ids[piece] for piece in merged_plainly(word, ids, scores)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_words_end_only_where_no_token_goes_on(seed: int) -> None:
+    rng = random.Random(seed)
+    crossing = {rng.choice(["b▁", "b▁▁c", "ab▁a", "▁b▁"]) for _ in range(rng.randint(0, 2))}
+    pieces = ["a", "b", "\0", "▁", "▁▁", "▁a", "▁b", *crossing, *(["\0▁"] if seed % 3 == 0 else [])]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    scores = [float(rng.randint(0, 4)) for _ in pieces]
+    merges = ScoredMerges(ids, scores, [None] * 256)
+
+    for _ in range(40):
+        text = "".join(rng.choices("ab▁\0", k=rng.randint(0, 20)))
+        assert merges.encode(text) == [ids[piece] for piece in merged_plainly(text, ids, scores)]
+
+
+def test_a_vocabulary_with_a_space_inside_one_token_still_remembers_words() -> None:
+    ids = {piece: i for i, piece in enumerate([">", "▁", "<", ">▁<", "a"])}
+    merges = ScoredMerges(ids, [0.0] * 5, [None] * 256)
+
+    assert merges.encode("a a > < a a") == [4, 1, 4, 1, 0, 1, 2, 1, 4, 1, 4]
+    assert {"a", "▁a"} < set(merges._remembered)
+
+
+def test_sentencepiece_bytes_are_right_in_a_vocabulary_that_holds_every_character() -> None:
+    tokens = [*scored()["tokenizer.ggml.tokens"], "\0", "▁\0x", "é"]
+    metadata = scored(tokens=tokens, scores=[0.0] * len(tokens), token_type=[2, 3, 3, *[1] * (len(tokens) - 3)])
+    tokenizer = Tokenizer.from_gguf(metadata)
+
+    assert [tokenizer.token_bytes(i) for i in range(len(tokens) - 3, len(tokens))] == [b"\0", b" \0x", "é".encode()]
+    assert [tokenizer.token_bytes(3 + byte) for byte in (0, 10, 255)] == [b"\0", b"\n", b"\xff"]
 
 
 def test_the_remembered_words_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
