@@ -59,6 +59,20 @@ BAD_GGUF = {
         header(keys=1) + key("k", ARRAY, array(STRING, 1, struct.pack("<Q", 2**64 - 1))),
         r"'k'[0]: a string passes",
     ),
+    "many strings past the end": (
+        header(keys=1) + key("k", ARRAY, array(STRING, 5000, text("a") * 4999)),
+        "'k': a string passes the header's end",
+    ),
+    "many strings of which the last is too long": (
+        header(keys=1) + key("k", ARRAY, array(STRING, 5000, text("a") * 4999 + struct.pack("<Q", 9))),
+        "'k': the last string passes the header's end",
+    ),
+    "many strings, one of 2^64-1 bytes": (
+        header(keys=1) + key("k", ARRAY, array(STRING, 5000, struct.pack("<Q", 2**64 - 1) + text("a") * 4999)),
+        "'k': a string passes the header's end",
+    ),
+    "a long array of an unknown element type": (header(keys=1) + key("k", ARRAY, array(99, 5000)), "value type 99"),
+    "a long array past the end": (header(keys=1) + key("k", ARRAY, array(U64, 5000)), "40000 bytes"),
     "nested arrays": (header(keys=1) + key("k", ARRAY, nested_arrays(1000)), "value type 9 are not supported"),
     "a key twice": (header(keys=2) + 2 * key("k", U32, bytes(4)), "'k' occurs twice"),
     "alignment 0": (header(keys=1) + key("general.alignment", U32, bytes(4)), "general.alignment: 0"),
@@ -117,6 +131,16 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     for read in (GgufFile(path).vector, GgufFile(path).grouped):
         with pytest.raises(ModelFileError, match="'t' holds NaN or infinity"):
             read("t")
+
+
+def test_a_broken_string_in_a_long_array_is_named_when_the_array_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "late.gguf"
+    values = text("a") * 4999 + text(b"\xff")
+    path.write_bytes(header(keys=2) + key("k", ARRAY, array(STRING, 5000, values)) + key("n", U32, bytes(4)))
+    metadata = GgufFile(path).metadata
+    assert metadata["n"] == 0
+    with pytest.raises(ModelFileError, match=r"late\.gguf: metadata 'k'\[4999\]: not a string"):
+        metadata["k"]
 
 
 def test_many_arrays_together_stay_within_the_limit_of_one(tmp_path: Path) -> None:

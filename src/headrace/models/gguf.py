@@ -7,7 +7,7 @@ the value. Knows nothing of architectures or tokenizers; what the bytes of a ten
 
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from headrace.models.ggml_types import TYPES, UNSUPPORTED, dequantize, to_groupe
 MAX_TENSORS = 1 << 17
 MAX_KEYS = 1 << 16
 MAX_ARRAY_VALUES = 1 << 22  # over all arrays of a file; Gemma's vocabulary of 262k needs about 1.3 million
+MAX_EAGER_VALUES = 1 << 12  # longer arrays are read when they are asked for
 MAX_HEADER_BYTES = 1 << 28
 MAX_NAME_BYTES = 1 << 10
 MAX_DIMS = 4
@@ -41,6 +42,16 @@ class TensorInfo:
     type_code: int
     start: int
     num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _LateArray:
+    """Where a long array lies: its number of values and its first byte."""
+
+    field: str
+    kind: int
+    num: int
+    start: int
 
 
 class _Cursor:
@@ -104,21 +115,51 @@ class _Cursor:
         self.pos = pos
         return found
 
-    def array(self, field: str) -> list[Any]:
-        """An array of numbers, booleans or strings."""
+    def skip_texts(self, num: int, field: str) -> None:
+        """Move past many strings without making them."""
+        data, pos = self.data, self.pos
+        length_at = struct.Struct("<Q").unpack_from
+        try:
+            for _ in range(num):
+                pos += 8 + length_at(data, pos)[0]
+        except (OverflowError, struct.error) as error:
+            raise self.fail(f"{field}: a string passes the header's end at {self.end} ({error})") from error
+        if pos > self.end:
+            raise self.fail(f"{field}: the last string passes the header's end at {self.end}")
+        self.pos = pos
+
+    def array(self, field: str) -> "list[Any] | _LateArray":
+        """An array of numbers, booleans or strings; a long one is only measured and read when it is asked for."""
         kind = int(self.number("I", f"{field}: element type"))
         num = self.count(f"{field}: array length", MAX_ARRAY_VALUES)
         self.array_values += num
         if self.array_values > MAX_ARRAY_VALUES:
             raise self.fail(f"{field}: arrays hold {self.array_values} values; the maximum is {MAX_ARRAY_VALUES}")
+        late = _LateArray(field, kind, num, self.pos)
+        if num <= MAX_EAGER_VALUES:
+            return self.values(late)
         if kind == _STRING:
-            return self.texts(num, field)
-        if kind not in _NUMBERS:
-            raise self.fail(f"{field}: arrays of value type {kind} are not supported", "convert the model again")
-        code = _NUMBERS[kind]
-        start = self.need(num * struct.calcsize("<" + code), field)
-        values: list[Any] = np.frombuffer(self.data, dtype="<" + code, count=num, offset=start).tolist()
-        return values
+            self.skip_texts(num, field)
+        else:
+            self.need(num * struct.calcsize("<" + self.code_of(late)), field)
+        return late
+
+    def values(self, array: "_LateArray") -> list[Any]:
+        """The values of an array that was met before, or is met now; moves past it."""
+        self.pos = array.start
+        if array.kind == _STRING:
+            return self.texts(array.num, array.field)
+        code = self.code_of(array)
+        start = self.need(array.num * struct.calcsize("<" + code), array.field)
+        found: list[Any] = np.frombuffer(self.data, dtype="<" + code, count=array.num, offset=start).tolist()
+        return found
+
+    def code_of(self, array: "_LateArray") -> str:
+        """The `struct` type of an array's numbers."""
+        if array.kind not in _NUMBERS:
+            what = f"{array.field}: arrays of value type {array.kind} are not supported"
+            raise self.fail(what, "convert the model again")
+        return _NUMBERS[array.kind]
 
     def value(self, field: str) -> Any:
         """One metadata value of any type."""
@@ -132,6 +173,24 @@ class _Cursor:
         return self.number(_NUMBERS[kind], field)
 
 
+class _Metadata(Mapping[str, Any]):
+    """Key-values, of which long arrays are read from the file each time: a start with packed weights needs none."""
+
+    def __init__(self, cursor: _Cursor, values: dict[str, Any]) -> None:
+        self._cursor = cursor
+        self._values = values
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._values[key]
+        return self._cursor.values(value) if isinstance(value, _LateArray) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class GgufFile:
     """An opened GGUF file; implements `Checkpoint`. Data is read on demand from a read-only map of the file."""
 
@@ -141,7 +200,7 @@ class GgufFile:
         self._data = _map(path)
         cursor = _Cursor(path, self._data)
         num_tensors, num_keys = _read_counts(cursor)
-        self._metadata = _read_metadata(cursor, num_keys)
+        self._metadata = _Metadata(cursor, _read_metadata(cursor, num_keys))
         if self._metadata.get("split.count", 1) not in (0, 1):
             raise cursor.fail(
                 f"is one of {self._metadata['split.count']} parts of a model", "join them with llama-gguf-split --merge"
@@ -155,7 +214,7 @@ class GgufFile:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Key-values; arrays are lists."""
+        """Key-values; arrays are lists. Asking for a long array that is broken raises ModelFileError."""
         return self._metadata
 
     @property

@@ -36,12 +36,13 @@ from headrace.models.packed import (
     packed_matrix,
     read_pack,
 )
-from headrace.models.registry import architecture_for
+from headrace.models.registry import Architecture, C, architecture_for
 from headrace.models.safetensors import SafetensorsFolder, read_json
 from headrace.models.template import MAX_SOURCE_CHARS, ChatTemplate
 from headrace.models.tokenizer import Tokenizer
 
 _TOKENIZER = "tokenizer"
+_Build = Callable[[], Iterator[Item]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +83,15 @@ def load_model(
         architecture = architecture_for(checkpoint)
         config = architecture.read_config(checkpoint, max_context)
         plan = architecture.record(config)
+        # A pack on disk serves every context, so its tables hold all positions that were trained.
+        stored = config if cache_dir is None or max_context is None else architecture.read_config(checkpoint, None)
+        build = _builder(architecture, stored, checkpoint, path)
         digest = checkpoint.digest()
-        pack, tokenizer = _weights_and_tokenizer(cache_dir, PackKey(digest, fingerprint(plan)), plan, checkpoint, path)
+        key = PackKey(digest, fingerprint(architecture.record(stored)))
+        pack, tokenizer = _weights_and_tokenizer(cache_dir, key, build)
         _check_vocabulary(tokenizer, plan)
-        vectors = dict(pack.vectors) | architecture.computed_vectors(config)
-        ordered = [vectors[spec.name] for spec in plan.vectors]
-        program = (bind_reference if kernels == REFERENCE else bind)(plan, pack.matrices, ordered)
+        vectors = [pack.vectors[spec.name][: spec.shape[0]] for spec in plan.vectors]
+        program = (bind_reference if kernels == REFERENCE else bind)(plan, pack.matrices, vectors)
         template = _template(checkpoint, path, tokenizer)
     return LoadedModel(
         name=path.stem if name is None else name,
@@ -122,8 +126,8 @@ def open_checkpoint(path: Path, hasher: Hasher = sha256_of) -> Checkpoint:
 def damaged_matrices(path: Path, cache_dir: Path) -> list[str] | None:
     """Discard a model's packed weights if bytes of them have changed on disk, so that the next start packs them again.
 
-    Returns the matrices concerned; None if there is no pack, or one that the next start replaces anyway. Reads the
-    whole pack. Raises ModelFileError as `load_model` does.
+    Returns the matrices and tables concerned; None if there is no pack, or one that the next start replaces anyway.
+    Reads the whole pack. Raises ModelFileError as `load_model` does.
     """
     if not cache_dir.is_dir():
         return None
@@ -141,11 +145,11 @@ def damaged_matrices(path: Path, cache_dir: Path) -> list[str] | None:
 
 
 def fingerprint(plan: Plan) -> str:
-    """What packed weights depend on besides the source: matrices and stored vectors, by name, shape and parts."""
+    """What packed weights depend on besides the source: matrices and vectors, by name, shape and parts."""
     content = {
         "tile": [TILE_ROWS, GROUP],
         "matrices": [[m.name, m.rows, m.cols, m.parts, m.layout] for m in plan.matrices],
-        "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors if v.parts],
+        "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -228,10 +232,7 @@ def _check_vocabulary(tokenizer: Tokenizer, plan: Plan) -> None:
         )
 
 
-def _weights_and_tokenizer(
-    cache_dir: Path | None, key: PackKey, plan: Plan, checkpoint: Checkpoint, path: Path
-) -> tuple[Pack, Tokenizer]:
-    build = _builder(plan, checkpoint, path)
+def _weights_and_tokenizer(cache_dir: Path | None, key: PackKey, build: _Build) -> tuple[Pack, Tokenizer]:
     pack = open_or_build(cache_dir, key, build)
     try:
         return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
@@ -244,15 +245,18 @@ def _weights_and_tokenizer(
     return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
 
 
-def _builder(plan: Plan, checkpoint: Checkpoint, path: Path) -> Callable[[], Iterator[Item]]:
+def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, path: Path) -> _Build:
     """Gives the plan's weights one at a time, so that packing needs the memory of one matrix."""
 
     def build() -> Iterator[Item]:
+        plan = architecture.record(config)
         # First what is small and may be refused, so that a bad tokenizer costs no packing.
         yield Extra(_TOKENIZER, _read_tokenizer(checkpoint, path).serialize())
         for vector in plan.vectors:
             if vector.parts:
                 yield PackedVector(vector.name, read_vector(vector, checkpoint))
+        for name, values in architecture.computed_vectors(config).items():
+            yield PackedVector(name, values)
         for matrix in plan.matrices:
             yield packed_matrix(matrix.name, read_matrix(matrix, checkpoint))
 

@@ -11,7 +11,8 @@ A file is written beside its final name and renamed when it is complete and on d
 and concurrent starts each write their own; the last rename wins and all of them hold the same bytes. A new file
 replaces those that other versions made of the same source. Opening checks:
 the index, that every blob lies inside the file and has the size its form asks for, and the CRC of vectors and extras.
-Matrices are checked by `Pack.verify` (`headrace doctor`), because reading them all would undo the point of mapping.
+Matrices and large tables are checked by `Pack.verify` (`headrace doctor`), because reading them all would undo the
+point of mapping: what a run does not touch costs it no memory.
 """
 
 import contextlib
@@ -44,6 +45,7 @@ _PREFIX = struct.Struct("<8sIIQQ32s")  # magic, format, 0, index offset, index l
 _ALIGN = 64
 _MAX_INDEX_BYTES = 1 << 28
 _CHUNK_ROWS = 1 << 12  # a multiple of TILE_ROWS; keeps temporaries of `pack` small
+_EAGER_BYTES = 1 << 20  # vectors up to this size are checked when a pack is opened; larger ones are tables
 _PARTIAL = ".partial"
 
 _log = logging.getLogger(__name__)
@@ -109,12 +111,11 @@ class Pack:
         return sum(matrix.tiles.nbytes for matrix in self.matrices)
 
     def verify(self) -> list[str]:
-        """Names of matrices whose bytes are not those that were written (reads everything)."""
-        return [
-            matrix.name
-            for matrix in self.matrices
-            if matrix.name in self.checksums and zlib.crc32(matrix.tiles.data) != self.checksums[matrix.name]
-        ]
+        """Names of matrices and tables whose bytes are not those that were written (reads everything)."""
+        blobs = {matrix.name: matrix.tiles for matrix in self.matrices} | {
+            name: values.reshape(-1).view(np.uint8) for name, values in self.vectors.items()
+        }
+        return [name for name, crc in self.checksums.items() if zlib.crc32(blobs[name].data) != crc]
 
 
 class PackError(Exception):
@@ -221,16 +222,21 @@ def read_pack(path: Path, key: PackKey) -> Pack:
     if (index.digest, index.plan) != (key.digest, key.plan):
         raise PackError(f"belongs to {index.digest} and plan {index.plan}")
     matrices = tuple(_matrix_view(data, entry) for entry in index.matrices)
+    checksums = {entry.name: entry.crc for entry in index.matrices}
     vectors = {}
     for vector in index.vectors:
-        raw = _blob(data, vector.name, vector.offset, 4 * math.prod(vector.shape), vector.crc)
+        num_bytes = 4 * math.prod(vector.shape)
+        is_table = num_bytes > _EAGER_BYTES
+        if is_table:
+            checksums[vector.name] = vector.crc
+        raw = _blob(data, vector.name, vector.offset, num_bytes, None if is_table else vector.crc)
         vectors[vector.name] = raw.view(np.float32).reshape(vector.shape)
     extras = {
         extra.name: _blob(data, extra.name, extra.offset, extra.length, extra.crc).tobytes() for extra in index.extras
     }
     if hasattr(mmap, "MADV_WILLNEED"):
         data.madvise(mmap.MADV_WILLNEED)
-    return Pack(matrices, vectors, extras, {entry.name: entry.crc for entry in index.matrices}, is_cached=True)
+    return Pack(matrices, vectors, extras, checksums, is_cached=True)
 
 
 def _read_index(data: mmap.mmap) -> _Index:

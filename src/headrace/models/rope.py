@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from headrace.core.errors import ModelFileError
 from headrace.models.fields import Fields
 
+_CHUNK_POSITIONS = 1024  # keeps float64 temporaries small
+
 
 class Scaling(StrEnum):
     """How frequencies are changed to reach beyond the trained context."""
@@ -50,9 +52,14 @@ class Rope:
 
 def table(rope: Rope, num_positions: int) -> NDArray[np.float32]:
     """[num_positions, rotary_dim]: cosines of all pairs, then sines; computed in float64."""
-    angles = np.outer(np.arange(num_positions, dtype=np.float64), frequencies(rope))
-    both = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
-    return (both * rope.amplitude).astype(np.float32)
+    values = np.empty((num_positions, rope.rotary_dim), dtype=np.float32)
+    half, per_position = rope.rotary_dim // 2, frequencies(rope)
+    for first in range(0, num_positions, _CHUNK_POSITIONS):
+        last = min(first + _CHUNK_POSITIONS, num_positions)
+        angles = np.outer(np.arange(first, last, dtype=np.float64), per_position)
+        values[first:last, :half] = np.cos(angles) * rope.amplitude
+        values[first:last, half:] = np.sin(angles) * rope.amplitude
+    return values
 
 
 def frequencies(rope: Rope) -> NDArray[np.float64]:

@@ -35,6 +35,21 @@ def test_metadata_of_every_kind_comes_out_as_plain_values(small: GgufFile) -> No
     }
 
 
+def test_long_arrays_are_the_same_every_time_they_are_asked_for(tmp_path: Path) -> None:
+    words, numbers = [f"naïve {i}" for i in range(5000)], [i / 2 for i in range(5000)]
+    writer = gguf.GGUFWriter(tmp_path / "long.gguf", "llama")
+    writer.add_array("words", words)
+    writer.add_array("numbers", numbers)
+    writer.add_uint32("after", 3)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    metadata = GgufFile(tmp_path / "long.gguf").metadata
+    assert metadata["after"] == 3
+    assert [(metadata["words"], metadata["numbers"]) for _ in range(2)] == [(words, numbers)] * 2
+    assert dict(metadata)["words"] == words and len(metadata) == 4
+
+
 def test_tensors_have_numpy_shapes_and_the_values_that_the_gguf_package_reads(small: GgufFile) -> None:
     assert small.format == "gguf"
     for expected in gguf.GGUFReader(small.path).tensors:

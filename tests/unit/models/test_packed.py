@@ -172,6 +172,20 @@ def test_verify_names_the_matrix_whose_bytes_changed(tmp_path: Path) -> None:
     assert open_or_build(tmp_path, KEY, Builder()).verify() == ["eight"]
 
 
+def test_a_large_table_is_not_read_at_the_start_and_verify_names_it_where_its_bytes_changed(tmp_path: Path) -> None:
+    table = np.arange(1 << 19, dtype=np.float32).reshape(-1, 64)
+    items = [PackedVector("small", TABLE), PackedVector("large", table)]
+    opened = open_or_build(tmp_path, KEY, lambda: items)
+    assert opened.verify() == [] and np.array_equal(opened.vectors["large"], table)
+    path = tmp_path / KEY.file_name
+    good = path.read_bytes()
+    path.write_bytes(good.replace(table[-1].tobytes(), bytes(256)))
+    assert open_or_build(tmp_path, KEY, lambda: items).verify() == ["large"]
+    path.write_bytes(good.replace(TABLE.tobytes(), bytes(60)))
+    with pytest.raises(PackError, match="corrupt bytes for 'small'"):
+        read_pack(path, KEY)
+
+
 def test_a_folder_that_cannot_exist_means_memory_and_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
