@@ -59,11 +59,13 @@ def nll_of(model: LoadedModel, threads: native.Threads, kv: KvKind, windows: lis
 
 
 def _of_rows(logits: NDArray[np.float32], following: list[int]) -> list[float]:
-    rows = logits[: len(following)].astype(np.float64)
-    peak = rows.max(axis=1)
-    total = peak + np.log(np.exp(rows - peak[:, None]).sum(axis=1))
-    result: list[float] = (total - rows[np.arange(len(following)), following]).tolist()
-    return result
+    values = []
+    for row, token in zip(logits, following, strict=False):
+        # One row at a time: in double, a chunk of rows of a large vocabulary would take gigabytes.
+        wide = row.astype(np.float64)
+        peak = wide.max()
+        values.append(float(peak + np.log(np.exp(wide - peak).sum()) - wide[token]))
+    return values
 
 
 def measure_nll(name: str, model: LoadedModel, threads: native.Threads, kv: KvKind, peer: Judge | None) -> list[Row]:
