@@ -96,7 +96,9 @@ def test_models_lists_the_catalog_for_people_and_for_programs(tmp_path: Path) ->
     _, out, _ = type_in("models", "--json")
     listed = json.loads(out)
     assert listed["home"] == str(tmp_path / "home")
-    assert [(row["name"], row["installed"]) for row in listed["models"]] == [("smollm2-135m-instruct", False)]
+    offered = [("smollm2-135m-instruct", False), ("gemma3-270m", False)]
+    assert [(row["name"], row["installed"]) for row in listed["models"]] == offered
+    assert "Gemma terms" in out and "not instruction-tuned" in out
 
 
 def test_a_pulled_file_is_listed_with_what_the_database_knows(tmp_path: Path) -> None:
