@@ -98,9 +98,9 @@ class Times(NamedTuple):
     of it was inside the calls. One minus their ratio is the share of a step outside the kernels.
     """
 
-    num_steps: int = 0
-    native_s: float = 0.0
-    busy_s: float = 0.0
+    num_steps: int
+    native_s: float
+    busy_s: float
 
 
 class Ticket:
@@ -131,10 +131,10 @@ class _Lane:
         scheduler = self.scheduler
         free, idle = len(self.pool.free), scheduler.tree.num_idle
         total = self.pool.num_pages
-        snapshot = ModelSnapshot(total, free, idle, len(scheduler.running), len(scheduler.waiting))
-        if snapshot == self.snapshot:
+        state = (total, free, idle, len(scheduler.running), len(scheduler.waiting))
+        if state == self.snapshot:
             return
-        self.snapshot = snapshot
+        self.snapshot = snapshot = ModelSnapshot(*state)
         if (metrics := self.model.metrics) is not None:
             metrics.running.set(snapshot.running)
             metrics.waiting.set(snapshot.waiting)
@@ -169,7 +169,8 @@ class Engine:
         self._accepting = True
         self._stopping = False
         self._parcels: defaultdict[Outbox, list[tuple[Mailbox, Any]]] = defaultdict(list)
-        self._times = Times()
+        self._num_steps = 0
+        self._native_s = self._busy_s = 0.0
         self._last_end = 0.0  # of a native call or of a rest
         self._thread = threading.Thread(target=self._run, name="headrace-engine", daemon=True)
         self._old_switch_interval: float | None = None
@@ -193,8 +194,8 @@ class Engine:
 
     @property
     def times(self) -> Times:
-        """Seconds of all steps so far, native calls and what lies between them."""
-        return self._times
+        """Seconds of all steps so far, native calls and what lies between them; exact while the engine rests."""
+        return Times(self._num_steps, self._native_s, self._busy_s)
 
     def warm_tokens(self, model: str, salt: bytes, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
         """How many leading tokens (int32 bytes) are cached now, by the published view of the prefix tree."""
@@ -327,8 +328,9 @@ class Engine:
             end = self._clock.monotonic_s()
             native_s, busy_s = end - start, end - self._last_end
             self._last_end = end
-            num_steps, total_native_s, total_busy_s = self._times
-            self._times = Times(num_steps + 1, total_native_s + native_s, total_busy_s + busy_s)
+            self._num_steps += 1
+            self._native_s += native_s
+            self._busy_s += busy_s
             if (metrics := lane.model.metrics) is not None:
                 metrics.step.observe(busy_s)
                 metrics.native.inc(native_s)

@@ -16,7 +16,6 @@ Values in, values out: no I/O, no clock, no kernel. `Engine` owns the thread tha
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
@@ -101,15 +100,14 @@ class Scheduler:
             self._admit(batch, prefill)
         return batch
 
-    def complete(self, batch: Batch, tokens: Iterable[int]) -> list[Sampled]:
+    def complete(self, batch: Batch, tokens: list[int]) -> list[Sampled]:
         """Record that a step was computed; `tokens` has one entry per sequence that has caught up, in order."""
-        drawn = iter(tokens)
-        results = []
-        for sequence, count in zip(batch.sequences, batch.counts, strict=True):
-            computed = sequence.num_computed = sequence.num_computed + count
+        results: list[Sampled] = []
+        for index, sequence in enumerate(batch.sequences):
+            computed = sequence.num_computed = sequence.num_computed + batch.counts[index]
             token, reason = 0, None
             if computed == sequence.num_tokens:
-                token = next(drawn)
+                token = tokens[len(results)]
                 if token >= 0:
                     sequence.append(token)
                     reason = _finish_reason(sequence, token)

@@ -5,6 +5,7 @@ or a preempted sequence caught up. The life of a sequence is the table `TRANSITI
 """
 
 import math
+from array import array
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -93,8 +94,8 @@ class Sequence:
         self.owner = owner
         self.order = (-work.priority, arrival, choice)
         self.state = State.WAITING
-        # Shared with the work and its siblings until the first token is appended.
-        self.tokens = work.tokens
+        # No NumPy array: appending to one costs several times as much on cold caches, once for every token made.
+        self.tokens = array("i", work.tokens.tobytes())
         self.num_prompt = self.num_tokens = len(work.tokens)
         self.last_token = int(work.tokens[-1])
         self.num_computed = 0
@@ -111,12 +112,7 @@ class Sequence:
 
     def append(self, token: int) -> None:
         """Add a generated token."""
-        if self.num_tokens == len(self.tokens) or self.tokens is self.work.tokens:
-            room = min(self.num_prompt + self.work.max_tokens, max(2 * self.num_tokens, 64))
-            grown = np.zeros(max(room, self.num_tokens + 1), np.int32)
-            grown[: self.num_tokens] = self.tokens[: self.num_tokens]
-            self.tokens = grown
-        self.tokens[self.num_tokens] = token
+        self.tokens.append(token)
         self.num_tokens += 1
         self.last_token = token
 
