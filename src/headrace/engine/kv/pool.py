@@ -5,6 +5,7 @@ stack, so that memory once committed is used again first. Everything is O(1). Th
 contains or who holds a reference (`prefix.py` holds one per cached page, each sequence one per page it uses).
 """
 
+import contextlib
 import mmap
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ class PagePool:
         """Reserve the address space of a pool of this kind; memory follows use."""
         flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
         memory = mmap.mmap(-1, num_pages * shape.page_bytes(kind), **flags)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            # Attention visits keys and values in pieces of a few KiB: with the system's small pages nearly each of them
+            # costs address translations of its own, 4 % of a step with 32 streams of 150 tokens, 7 % with 1,000.
+            with contextlib.suppress(OSError):  # a kernel built without huge pages
+                memory.madvise(mmap.MADV_HUGEPAGE)
         return cls.over(np.frombuffer(memory, kind.dtype).reshape(shape.pool_shape(kind, num_pages)))
 
     @classmethod
