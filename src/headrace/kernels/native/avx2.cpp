@@ -166,14 +166,10 @@ struct Avx2 {
   static constexpr bool kShiftsCodes = false;
   static constexpr int32_t kManyTokens = 8;  // from here on unpacking to memory pays
 
-  template <int kBits, bool kMinimum, int kBlocks>
+  template <int kBits, bool kMinimum>
     requires(kBits == 4)
-  static void add_group(const GroupTiles& tiles, const Tokens& x, const Starts& starts, BlockSums* acc) {
-    if (x.count < kManyTokens) return add_group_by_tiles<Avx2, kBits, kMinimum, kBlocks>(tiles, x, starts, acc);
-    for (int b = 0; b < kBlocks; ++b) {
-      const UnpackedTile<kMinimum> tile(tiles.bytes + b * tiles.next_block);
-      tile.add_all(x, tiles.group, acc[b][0]);
-    }
+  static void add_tile(const uint8_t* tile, Tokens x, int32_t group, float* acc) {
+    UnpackedTile<kMinimum>(tile).add_all(x, group, acc);
   }
 };
 

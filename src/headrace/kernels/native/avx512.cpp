@@ -73,28 +73,6 @@ struct Avx512 {
   static constexpr int kFewTokens = 2;
   static constexpr bool kShiftsCodes = true;
 
-  // Two row blocks share each broadcast of activations, which one after the other would be bound by loads. The empty
-  // asm makes one register of it; the compiler would fold it into both instructions and load twice.
-  template <int kBits, bool kMinimum, int kBlocks>
-    requires(kBlocks == 2)
-  static void add_group(const GroupTiles& tiles, const Tokens& x, const Starts& starts, BlockSums* acc) {
-    const WholeTile<kBits, kMinimum> first(tiles.bytes, 0), second(tiles.bytes + tiles.next_block, 0);
-    const int8_t* codes = x.codes + tiles.group * kGroup;
-    for (int32_t n = 0; n < x.count; ++n, codes += x.width) {
-      __m512i one = _mm512_set1_epi32(kBits == 8 ? starts[n][tiles.group % 16] : 0);
-      __m512i two = one;
-      for (int j = 0; j < kQuads; ++j) {
-        __m512i quad = broadcast_quad(codes + 4 * j);
-        asm("" : "+v"(quad));
-        one = _mm512_dpbusd_epi32(one, first.codes[j], quad);
-        two = _mm512_dpbusd_epi32(two, second.codes[j], quad);
-      }
-      const int64_t at = n * x.groups + tiles.group;
-      V::store(acc[0][n], first.scaled(one, x.scales[at], x.sums[at], V::load(acc[0][n])));
-      V::store(acc[1][n], second.scaled(two, x.scales[at], x.sums[at], V::load(acc[1][n])));
-    }
-  }
-
   // -128 times the sum of a group's codes, for 16 groups from `group` on: codes shifted to 0..255 add that much too
   // much. A sum is its scale times an integer below 2^13, so that the quotient rounds to exactly that integer.
   static void load_starts(const Tokens& x, int32_t group, Starts& starts) {

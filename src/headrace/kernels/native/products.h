@@ -2,11 +2,11 @@
 // meet which tokens, where the sums wait, and what happens to them at the end. `Isa` gives
 //   V                     the float vectors; a tile of 16 rows is handled in 16 / V::kLanes parts
 //   Tile<kBits, kMinimum> one part of one tile, unpacked; product(codes, scale, sum, start, acc) adds a group's product
-//   kFewTokens            how many tokens' sums of two row blocks fit in the registers beside a tile
+//   kFewTokens            how many tokens' sums of a row block fit in the registers beside a tile
 //   kShiftsCodes          whether 8-bit codes are shifted to 0..255 in a tile; then load_starts(...) gives what takes
 //                         it back
-//   add_group             optional: adds one group's products of one or two row blocks to many tokens' sums, where an
-//                         instruction set can do better than one token and one tile after the other
+//   add_tile, kManyTokens optional: adds the products of one tile and at least kManyTokens tokens to the tokens' sums,
+//                         where an instruction set can do better than one token after the other
 // Internal linkage for the reason given in vector_math.h.
 #pragma once
 
@@ -51,90 +51,63 @@ inline void prefetch(const uint8_t* bytes) {
   for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(bytes + kPrefetchBytes + i);
 }
 
-// Few tokens and 4-bit codes: the sums live in registers, and two row blocks run side by side so that memory always has
-// work.
-template <class Isa, bool kMinimum, int kBlocks, int kCount>
-void multiply_few(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums* acc) {
+// Few tokens and 4-bit codes: the sums live in registers. One row block after the other: memory gives most to a single
+// stream (two side by side got 26 of 35 GB/s).
+template <class Isa, bool kMinimum, int kCount>
+void multiply_few(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums& acc) {
   using V = typename Isa::V;
   constexpr int kParts = kTileRows / V::kLanes;
-  const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
-  typename V::F sums[kBlocks][kParts][kCount];
-  for (int i = 0; i < kBlocks * kParts * kCount; ++i) (&sums[0][0][0])[i] = V::zero();
+  typename V::F sums[kParts][kCount];
+  for (int i = 0; i < kParts * kCount; ++i) (&sums[0][0])[i] = V::zero();
   for (int32_t g = 0; g < matrix.groups; ++g) {
-    for (int b = 0; b < kBlocks; ++b) {
-      const uint8_t* bytes = tiles + b * next_block + static_cast<int64_t>(g) * matrix.tile_bytes;
-      prefetch<64 * 4 + 64>(bytes);
-      for (int part = 0; part < kParts; ++part) {
-        const typename Isa::template Tile<4, kMinimum> tile(bytes, part);
-        for (int n = 0; n < kCount; ++n) {
-          const int64_t at = n * x.groups + g;
-          sums[b][part][n] =
-              tile.product(x.codes + n * x.width + g * kGroup, x.scales[at], x.sums[at], 0, sums[b][part][n]);
-        }
+    const uint8_t* bytes = tiles + static_cast<int64_t>(g) * matrix.tile_bytes;
+    prefetch<64 * 4 + 64>(bytes);
+    for (int part = 0; part < kParts; ++part) {
+      const typename Isa::template Tile<4, kMinimum> tile(bytes, part);
+      for (int n = 0; n < kCount; ++n) {
+        const int64_t at = n * x.groups + g;
+        sums[part][n] = tile.product(x.codes + n * x.width + g * kGroup, x.scales[at], x.sums[at], 0, sums[part][n]);
       }
     }
   }
-  for (int b = 0; b < kBlocks; ++b) {
-    for (int part = 0; part < kParts; ++part) {
-      for (int n = 0; n < kCount; ++n) V::store(&acc[b][n][part * V::kLanes], sums[b][part][n]);
-    }
+  for (int part = 0; part < kParts; ++part) {
+    for (int n = 0; n < kCount; ++n) V::store(&acc[n][part * V::kLanes], sums[part][n]);
   }
 }
 
-// What add_group works on: group `group` of kBlocks neighbouring row blocks, whose tiles lie `next_block` bytes apart.
-struct GroupTiles {
-  const uint8_t* bytes;
-  int64_t next_block;
-  int32_t group;
-};
-
-// The plain way: a part of a tile is unpacked into registers and meets one token after the other.
-template <class Isa, int kBits, bool kMinimum, int kBlocks>
-inline void add_group_by_tiles(GroupTiles tiles, Tokens x, const Starts& starts, BlockSums* acc) {
+// Many tokens: a tile is unpacked once for all of them, and the sums wait in the first-level cache.
+template <class Isa, int kBits, bool kMinimum>
+void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums& acc) {
   using V = typename Isa::V;
   constexpr bool kStarts = kBits == 8 && Isa::kShiftsCodes;
-  for (int b = 0; b < kBlocks; ++b) {
+  __builtin_memset(acc, 0, sizeof(float) * kTileRows * static_cast<size_t>(x.count));
+  alignas(64) Starts starts;
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    if constexpr (kStarts) {
+      if (g % 16 == 0) Isa::load_starts(x, g, starts);
+    }
+    const uint8_t* bytes = tiles + static_cast<int64_t>(g) * matrix.tile_bytes;
+    prefetch<64 * kBits + 64>(bytes);
+    if constexpr (requires { Isa::template add_tile<kBits, kMinimum>(bytes, x, g, &acc[0][0]); }) {
+      if (x.count >= Isa::kManyTokens) {
+        Isa::template add_tile<kBits, kMinimum>(bytes, x, g, &acc[0][0]);
+        continue;
+      }
+    }
     for (int part = 0; part < kTileRows / V::kLanes; ++part) {
-      const typename Isa::template Tile<kBits, kMinimum> tile(tiles.bytes + b * tiles.next_block, part);
-      const int8_t* codes = x.codes + tiles.group * kGroup;
-      const float* scale = x.scales + tiles.group;
-      const float* sum = x.sums + tiles.group;
-      float* to = &acc[b][0][part * V::kLanes];
+      const typename Isa::template Tile<kBits, kMinimum> tile(bytes, part);
+      const int8_t* codes = x.codes + g * kGroup;
+      const float* scale = x.scales + g;
+      const float* sum = x.sums + g;
+      float* to = &acc[0][part * V::kLanes];
       for (int32_t n = 0; n < x.count; ++n) {
-        V::store(to, tile.product(codes, *scale, *sum, kStarts ? starts[n][tiles.group % 16] : 0, V::load(to)));
+        V::store(to, tile.product(codes, *scale, *sum, kStarts ? starts[n][g % 16] : 0, V::load(to)));
         codes += x.width;
         scale += x.groups;
         sum += x.groups;
         to += kTileRows;
       }
     }
-  }
-}
-
-template <class Isa, int kBits, bool kMinimum, int kBlocks>
-inline void add_group(const GroupTiles& tiles, const Tokens& x, const Starts& starts, BlockSums* acc) {
-  if constexpr (requires { Isa::template add_group<kBits, kMinimum, kBlocks>(tiles, x, starts, acc); }) {
-    Isa::template add_group<kBits, kMinimum, kBlocks>(tiles, x, starts, acc);
-  } else {
-    add_group_by_tiles<Isa, kBits, kMinimum, kBlocks>(tiles, x, starts, acc);
-  }
-}
-
-// Many tokens: tiles are unpacked once for all of them, and the sums wait in the first-level cache.
-template <class Isa, int kBits, bool kMinimum, int kBlocks>
-void multiply_many(const MatrixView& matrix, const uint8_t* tiles, const Tokens& x, BlockSums* acc) {
-  const int64_t next_block = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
-  for (int b = 0; b < kBlocks; ++b) {
-    __builtin_memset(acc[b], 0, sizeof(float) * kTileRows * static_cast<size_t>(x.count));
-  }
-  alignas(64) Starts starts;
-  for (int32_t g = 0; g < matrix.groups; ++g) {
-    if constexpr (kBits == 8 && Isa::kShiftsCodes) {
-      if (g % 16 == 0) Isa::load_starts(x, g, starts);
-    }
-    const GroupTiles group{tiles + static_cast<int64_t>(g) * matrix.tile_bytes, next_block, g};
-    for (int b = 0; b < kBlocks; ++b) prefetch<64 * kBits + 64>(group.bytes + b * next_block);
-    add_group<Isa, kBits, kMinimum, kBlocks>(group, x, starts, acc);
   }
 }
 
@@ -145,19 +118,15 @@ void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks
   if constexpr (kBits == 4) {
     if (x.count <= Isa::kFewTokens) {
       with_count<Isa::kFewTokens>(x.count, [&]<int N>() {
-        if (num_blocks == 2) {
-          multiply_few<Isa, kMinimum, 2, N>(matrix, tiles, x, acc);
-        } else {
-          multiply_few<Isa, kMinimum, 1, N>(matrix, tiles, x, acc);
+        for (int32_t b = 0; b < num_blocks; ++b) {
+          multiply_few<Isa, kMinimum, N>(matrix, tiles + b * block_bytes, x, acc[b]);
         }
       });
       return;
     }
   }
-  if (num_blocks == 2) {
-    multiply_many<Isa, kBits, kMinimum, 2>(matrix, tiles, x, acc);
-  } else {
-    multiply_many<Isa, kBits, kMinimum, 1>(matrix, tiles, x, acc);
+  for (int32_t b = 0; b < num_blocks; ++b) {
+    multiply_many<Isa, kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
   }
 }
 
