@@ -22,7 +22,7 @@ def measured(gemma3_path):
 
 
 def test_the_text_is_long_enough_to_judge_by(measured):
-    assert len(measured.nll) == len(measured.their_nll) >= 4000
+    assert len(measured.nll) == len(measured.their_nll) >= 3900
     assert (measured.margin > CLEAR_MARGIN).sum() >= 500
 
 

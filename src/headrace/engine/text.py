@@ -142,7 +142,8 @@ class _Served:
             assert request.messages is not None
             if model.template is None:
                 raise InvalidRequest(
-                    f"Model {model.name} has no chat template; send a raw prompt to /v1/completions instead.",
+                    f"Model {model.name} has no chat template: it continues text and does not converse. Send a prompt "
+                    "to /v1/completions, or give it to `headrace generate --raw`.",
                     param="messages",
                 )
             ids = model.template.encode_chat(model.tokenizer, self._conversation(request.messages))
