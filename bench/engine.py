@@ -160,7 +160,7 @@ def measures(bench: Bench, name: str, path: Path) -> dict[str, Callable[[], list
         SHARED: lambda: [bench.shared()],
         "overhead-32": lambda: [bench.overhead()],
         **{label: partial(http, label) for label in HTTP},
-        "nll": lambda: measure_nll(name, ours.model, ours.threads, ours.kv, peer),
+        "nll": lambda: measure_nll(path, ours.model, ours.threads, ours.kv, peer),
         "rss": lambda: [resident(path, ours.num_threads, bench.prompts, page_bytes)],
         "start-s": lambda: [start_seconds(name, bench.repeats)],
     }

@@ -19,7 +19,10 @@ from headrace.kernels.plan import PAGE_TOKENS, KvKind
 from headrace.models.load import LoadedModel
 
 VECTORS = Path(__file__).parents[1] / "tests" / "oracle" / "vectors"
-RECORDED = {"smollm2-135m-instruct": VECTORS / "smollm2.npz", "gemma3-270m": VECTORS / "gemma3.npz"}
+RECORDED = {
+    "SmolLM2-135M-Instruct.Q4_1.gguf": VECTORS / "smollm2.npz",
+    "gemma-3-270m-q4_k_m.gguf": VECTORS / "gemma3.npz",
+}
 CHUNK = 256
 
 
@@ -68,11 +71,11 @@ def _of_rows(logits: NDArray[np.float32], following: list[int]) -> list[float]:
     return values
 
 
-def measure_nll(name: str, model: LoadedModel, threads: native.Threads, kv: KvKind, peer: Judge | None) -> list[Row]:
+def measure_nll(path: Path, model: LoadedModel, threads: native.Threads, kv: KvKind, peer: Judge | None) -> list[Row]:
     """`nll`: ours beside float32; `nll-peer`: beside the peer, with the paired difference and its standard error."""
-    recorded = RECORDED.get(name)
+    recorded = RECORDED.get(path.name)
     if recorded is None or not recorded.exists():
-        raise SystemExit(f"nll: no recorded values for {name!r}; a speed without its quality is not published.")
+        raise SystemExit(f"nll: no recorded values for {path.name}; a speed without its quality is not published.")
     with np.load(recorded) as values:
         tokens, starts, reference = values["tokens"], values["starts"], values["nll"]
     windows = [piece.tolist() for piece in np.split(tokens, starts[1:-1])]

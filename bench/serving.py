@@ -78,7 +78,10 @@ class Server:
         assert self.client.stdout is not None
         self.client.stdin.write(json.dumps({"port": self.port, "bodies": bodies}) + "\n")
         self.client.stdin.flush()
-        answer = json.loads(self.client.stdout.readline())
+        line = self.client.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the client ended with status {self.client.wait()}")
+        answer = json.loads(line)
         return float(answer["tokens"] / answer["seconds"])
 
     def close(self) -> None:

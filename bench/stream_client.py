@@ -48,7 +48,7 @@ async def measure(port: int, bodies: list[dict[str, Any]]) -> dict[str, Any]:
     started = time.perf_counter()
     for stream in streams:
         await loop.create_connection(lambda stream=stream: stream, "127.0.0.1", port)  # type: ignore[misc]
-    await asyncio.wait_for(asyncio.gather(*(stream.done for stream in streams)), timeout=60)
+    await asyncio.wait_for(asyncio.gather(*(stream.done for stream in streams)), timeout=600)
     seconds = time.perf_counter() - started
     tokens = 0
     for stream in streams:
