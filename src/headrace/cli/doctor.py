@@ -91,6 +91,8 @@ def examine_model(settings: Settings) -> dict[str, Any] | None:
         "kv_bytes_per_token": per_token,
         "context": plan.max_positions,
         "kv_bytes_for_context": per_token * plan.max_positions,
+        "head_dim": plan.cache.head_dim,
+        "attention": native.attention_variant(plan.cache.head_dim),
         "packed": _examine_packed(path, settings),
     }
 
@@ -149,8 +151,18 @@ def _model_lines(settings: Settings, model: Mapping[str, Any] | None) -> list[st
         f"  packed      {model['packed']}",
         f"  keys/values {model['kv_bytes_per_token'] / 1024:.1f} KiB a token, "
         f"{model['kv_bytes_for_context'] / _MEBIBYTE:.0f} MiB for its context of {model['context']} tokens",
+        *_plain_path_lines(model),
         f"  {verdict}; `serve` gives keys and values up to 1/{DEFAULT_KV_SHARE} of memory unless --kv-memory says more",
         *_running_lines(model["running"]),
+    ]
+
+
+def _plain_path_lines(model: Mapping[str, Any]) -> list[str]:
+    """Says where no vector kernel fits the model."""
+    if native.variant() == model["attention"]:
+        return []
+    return [
+        f"  plain path  attention runs {model['attention']} code: no vector kernel takes {model['head_dim']} features"
     ]
 
 

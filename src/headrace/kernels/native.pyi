@@ -20,6 +20,9 @@ def variant() -> str:
     Raises ValueError for a name that is unknown or cannot run on this CPU; so does whatever needs kernels.
     """
 
+def attention_variant(head_dim: int) -> str:
+    """The variant whose attention a model with heads of this size runs: the one in use, or the portable one."""
+
 def read_bandwidth(threads: Threads, megabytes: int = 256) -> float:
     """Bytes per second that all threads together read from memory (best of a few passes)."""
 

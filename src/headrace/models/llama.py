@@ -360,8 +360,8 @@ def heads_of(fields: Fields, key: str, kv_key: str) -> tuple[int, int]:
 def head_dim_of(fields: Fields, key: str, default: int) -> int:
     """Features of a head."""
     head_dim = fields.integer(key, default)
-    if head_dim % 8:
-        raise fields.fault(key, f"a head of {head_dim} features; kernels need a multiple of 8.")
+    if head_dim % 2:
+        raise fields.fault(key, f"a head of {head_dim} features; they are rotated in pairs.")
     return head_dim
 
 

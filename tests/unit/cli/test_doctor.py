@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.gguf_files import write_tiny_llama
+from tests.gguf_files import TinyLlama, write_tiny_llama
 from typer.testing import CliRunner
 
 from headrace.cli.main import app
@@ -59,6 +59,17 @@ def test_a_model_is_run_for_a_moment_and_shown_beside_the_ceilings(tmp_path: Pat
     assert {"attention", "gate and up", "head"} <= {stage["kind"] for stage in prompt["stages"]}
     shown = examine(str(path))
     assert "of reading" in shown and "prefill-128" in shown
+
+
+def test_a_model_that_no_vector_kernel_fits_is_named_and_runs(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_llama(path, TinyLlama(hidden=160, heads=8, kv_heads=2))
+    report = json.loads(examine(str(path), "--json"))["model"]
+    assert (report["head_dim"], report["attention"]) == (20, "portable")
+    assert report["running"]["steps"]
+    assert "plain path" in examine(str(path), "--quick")
+    write_tiny_llama(path)
+    assert "plain path" not in examine(str(path), "--quick")
 
 
 def test_a_quick_examination_leaves_the_model_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.unit.kernels.tiny_plan import VOCAB, Cache, Model, Sequence, sequence
 
 from headrace.kernels import native
 from headrace.kernels.plan import OpKind
-from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference import ReferenceProgram, new_pool
 
 # Activations are quantised again and again, so that one code rounded the other way moves logits of size 1 this far.
 LOGIT_LIMIT = 0.05
@@ -50,6 +50,20 @@ def test_a_ragged_batch_gives_the_logits_of_the_reference(model: Model, threads:
         assert logits.std() > 0.2
     stored = ours.pool.view(np.float16).astype(np.float32) - theirs.pool.view(np.float16).astype(np.float32)
     assert np.abs(stored).mean() < MEAN_LIMIT
+
+
+def test_heads_that_no_vector_kernel_takes_run_all_the_same(threads: native.Threads) -> None:
+    model = tiny_plan.build(head_dim=20)
+    assert native.attention_variant(20) == "portable"
+    assert native.attention_variant(32) == native.variant()
+    ours, theirs = (Cache(new_pool(model.plan.cache, tiny_plan.NUM_PAGES)) for _ in range(2))
+    (first,), (second,) = sequences(70), sequences(70)
+    reference = ReferenceProgram(model.plan, model.matrices, model.vectors)
+    for count in (64, 6):
+        logits = run(model, threads, ours, [(first, count)])
+        expected = reference.step(**theirs.arguments([(second, count)]))
+        assert np.abs(logits - expected).max() < LOGIT_LIMIT
+        assert logits.std() > 0.2
 
 
 @pytest.mark.parametrize("piece", [1, 7, 32, 64, 600])
@@ -331,7 +345,7 @@ def test_an_op_that_does_not_fit_is_refused_by_index_kind_and_operand(
     [
         ("logits", 0, "logits: buffer 0"),
         ("logits", 50, "logits: 50"),
-        ("cache", (2, 2, 12), "cache: head_dim"),
+        ("cache", (2, 2, 5000), "cache: head_dim"),
         ("cache", (0, 2, 32), "cache: num_layers"),
         ("vocab_size", 0, "vocab_size: 0"),
         ("vocab_size", 5000, "EMBED: matrix has fewer rows"),

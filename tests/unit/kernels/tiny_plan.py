@@ -38,15 +38,15 @@ EPS = 1e-5
 Operands = tuple[list[tuple[int, int, int]], list[tuple[int, list[int], list[float]]]]
 
 
-def record() -> Plan:
+def record(head_dim: int = HEAD_DIM) -> Plan:
     """Two layers: one with biases and quantised attention output, one with QK-norm, a window and float outputs."""
-    recorder = Recorder(CacheShape(LAYERS, KV_HEADS, HEAD_DIM), VOCAB, MAX_POSITIONS)
+    recorder = Recorder(CacheShape(LAYERS, KV_HEADS, head_dim), VOCAB, MAX_POSITIONS)
     x = recorder.buffer("x", WIDTH)
     codes = recorder.buffer("codes", WIDTH, BufferKind.Q8)
-    qkv_width = (HEADS + 2 * KV_HEADS) * HEAD_DIM
+    qkv_width = (HEADS + 2 * KV_HEADS) * head_dim
     qkv = recorder.buffer("qkv", qkv_width)
-    table = recorder.vector("rope", MAX_POSITIONS, HEAD_DIM, parts=())
-    half_table = recorder.vector("half_rope", MAX_POSITIONS, HEAD_DIM // 2, parts=())
+    table = recorder.vector("rope", MAX_POSITIONS, head_dim, parts=())
+    half_table = recorder.vector("half_rope", MAX_POSITIONS, head_dim // 2, parts=())
     embedding = recorder.matrix("embedding", VOCAB, WIDTH)
     recorder.embed(embedding, x, 1.5)
     for layer in range(LAYERS):
@@ -55,14 +55,14 @@ def record() -> Plan:
         bias = recorder.vector(f"bias{layer}", qkv_width) if layer == 0 else None
         recorder.linear(codes, weight, qkv, bias)
         if layer == 1:
-            recorder.head_norm(qkv, recorder.vector("q_norm", HEAD_DIM), 0, HEADS, EPS)
-        rope = (table, 0, HEADS + KV_HEADS, HEAD_DIM, RopeStyle.HALVES)
+            recorder.head_norm(qkv, recorder.vector("q_norm", head_dim), 0, HEADS, EPS)
+        rope = (table, 0, HEADS + KV_HEADS, head_dim, RopeStyle.HALVES)
         if layer == 1:
-            rope = (half_table, 0, HEADS + KV_HEADS, HEAD_DIM // 2, RopeStyle.ADJACENT)
+            rope = (half_table, 0, HEADS + KV_HEADS, head_dim // 2, RopeStyle.ADJACENT)
         recorder.rope(qkv, *rope)
-        recorder.store_kv(qkv, layer, HEADS * HEAD_DIM, (HEADS + KV_HEADS) * HEAD_DIM)
-        attended = _attention(recorder, qkv, layer)
-        recorder.linear(attended, recorder.matrix(f"o{layer}", WIDTH, HEADS * HEAD_DIM), x, accumulate=True)
+        recorder.store_kv(qkv, layer, HEADS * head_dim, (HEADS + KV_HEADS) * head_dim)
+        attended = _attention(recorder, qkv, layer, head_dim)
+        recorder.linear(attended, recorder.matrix(f"o{layer}", WIDTH, HEADS * head_dim), x, accumulate=True)
         recorder.rms_norm(x, recorder.vector(f"ffn_norm{layer}", WIDTH), codes, EPS)
         _feed_forward(recorder, codes, x, layer)
     chosen = recorder.buffer("chosen", WIDTH, rows=Rows.SELECTED)
@@ -74,12 +74,12 @@ def record() -> Plan:
     return recorder.finish(logits)
 
 
-def _attention(recorder: Recorder, qkv: Buffer, layer: int) -> Buffer:
-    scale = HEAD_DIM**-0.5
-    attended = recorder.buffer("attended", HEADS * HEAD_DIM, BufferKind.Q8)
-    if layer == 0:
+def _attention(recorder: Recorder, qkv: Buffer, layer: int, head_dim: int) -> Buffer:
+    scale = head_dim**-0.5
+    attended = recorder.buffer("attended", HEADS * head_dim, BufferKind.Q8)
+    if layer == 0 and head_dim % 32 == 0:
         return recorder.attention(qkv, attended, layer, HEADS, scale)
-    plain = recorder.buffer("attended_plain", HEADS * HEAD_DIM)
+    plain = recorder.buffer("attended_plain", HEADS * head_dim)
     recorder.attention(qkv, plain, layer, HEADS, scale, mode=AttentionMode.WINDOW, window=40, softcap=20.0)
     return recorder.quantize(plain, attended)
 
@@ -147,10 +147,10 @@ def bind(matrices: list[GroupedMatrix]) -> list[native.Matrix]:
     return [native.Matrix(pack(m), m.rows, m.cols, m.bits, m.minimum is not None) for m in matrices]
 
 
-def build(seed: int = 0) -> Model:
+def build(seed: int = 0, head_dim: int = HEAD_DIM) -> Model:
     """A model whose weights follow from the seed."""
     rng = np.random.default_rng(seed)
-    plan = record()
+    plan = record(head_dim)
     matrices = [_weights(rng, spec) for spec in plan.matrices]
     vectors = [_vector(rng, spec.name, spec.shape) for spec in plan.vectors]
     buffers, ops = operands(plan)

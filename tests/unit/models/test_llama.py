@@ -113,7 +113,7 @@ def test_divisors_of_the_file_reach_the_table():
         ({"mlp_bias": True}, "mlp_bias = True"),
         ({"num_local_experts": 8}, "num_local_experts = 8"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"head_dim": 12}, "head_dim = 12"),
+        ({"head_dim": 13}, "head_dim = 13"),
         ({"num_key_value_heads": 2}, "num_key_value_heads = 2: 3 query heads"),
         ({"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000"),
         ({"hidden_size": 0}, "hidden_size = 0"),

@@ -44,6 +44,10 @@ std::string variant() {
   return forced_name == kReference ? forced_name : kernels.name;
 }
 
+std::string attention_variant(int32_t head_dim) {
+  return forced_name == kReference ? forced_name : attention_kernels(current_kernels(), head_dim).name;
+}
+
 std::vector<std::string> variants() {
   std::vector<std::string> names;
   for (const Kernels* kernels : runnable_kernels()) names.emplace_back(kernels->name);
@@ -107,6 +111,7 @@ NB_MODULE(native, module) {
   module.def("cpu_features", &features);
   module.def("variants", &variants);
   module.def("variant", &variant);
+  module.def("attention_variant", &attention_variant, nb::arg("head_dim"));
   nb::class_<Threads>(module, "Threads")
       .def(nb::init<int, int, std::vector<int>>(), nb::arg("count"), nb::arg("spin_us") = 1000,
            nb::arg("cpus") = std::vector<int>())

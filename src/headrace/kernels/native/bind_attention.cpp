@@ -46,7 +46,7 @@ PoolView checked_pool(const AnyArray& array) {
     head_dim = pool.shape[4] / kPageTokens;
     fits = pool.shape[3] == 2 && pool.shape[4] % kPageTokens == 0;
   }
-  if (!fits || num_layers != 1 || kv_heads < 1 || kv_heads > 4096 || head_dim < 1 || head_dim > 4096) {
+  if (!fits || num_layers != 1 || kv_heads < 1 || kv_heads > 4096 || head_dim < 1 || head_dim > kMostHeadDim) {
     throw std::invalid_argument(
         "pool: must be uint16 [pages, 1, kv_heads, 2, head_dim * 32], or uint8 [pages, 1, kv_heads, head_dim * 64 + "
         "256] with head_dim a multiple of 32");

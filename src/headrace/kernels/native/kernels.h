@@ -16,9 +16,10 @@
 
 namespace headrace {
 
-inline constexpr int kGroup = 32;        // columns per quantisation group
-inline constexpr int kTileRows = 16;     // rows per weight tile
-inline constexpr int kPageTokens = 32;   // tokens per KV page
+inline constexpr int kGroup = 32;       // columns per quantisation group
+inline constexpr int kTileRows = 16;    // rows per weight tile
+inline constexpr int kPageTokens = 32;  // tokens per KV page
+inline constexpr int kMostHeadDim = 4096;
 inline constexpr int kSpanTokens = 512;  // attention partials cover key positions [512 i, 512 (i+1)), merged in order
 
 // A packed matrix (layout: grouped.py). Tile t of row block b starts at tiles + (b * groups + t) * tile_bytes.

@@ -312,11 +312,10 @@ Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& 
             .vectors = std::move(vectors),
             .cache = {.num_layers = in_range(facts.num_layers, 1, 1 << 16, "cache: num_layers"),
                       .num_kv_heads = in_range(facts.num_kv_heads, 1, 1 << 12, "cache: num_kv_heads"),
-                      .head_dim = in_range(facts.head_dim, 8, 1 << 12, "cache: head_dim")},
+                      .head_dim = in_range(facts.head_dim, 1, kMostHeadDim, "cache: head_dim")},
             .vocab_size = in_range(facts.vocab_size, 1, kMaxWidth, "vocab_size"),
             .max_positions = in_range(facts.max_positions, 1, kMaxCount, "max_positions"),
             .logits = 0};
-  if (plan.cache.head_dim % 8 != 0) refuse("cache: head_dim must be a multiple of 8");
   for (size_t i = 0; i < buffers.size(); ++i) plan.buffers.push_back(decode_buffer(buffers[i], i));
   for (size_t i = 0; i < ops.size(); ++i) plan.ops.push_back(decode_op(ops[i], i));
   for (size_t i = 0; i < ops.size(); ++i) OpCheck(plan, i).run();

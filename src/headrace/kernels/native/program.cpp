@@ -107,7 +107,7 @@ Program::Program(Plan plan, const Kernels& kernels)
     : plan_(std::move(plan)),
       kernels_(kernels),
       storage_(plan_),
-      attention_(plan_, kernels_, storage_),
+      attention_(plan_, attention_kernels(kernels_, plan_.cache.head_dim), storage_),
       scratch_floats_(std::max(rowwise_scratch_floats(plan_), attention_.scratch_floats())) {
   if (Head::ends(plan_)) head_.emplace(plan_, kernels_);
   for (size_t i = 0; i < plan_.ops.size(); ++i) {

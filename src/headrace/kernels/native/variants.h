@@ -20,9 +20,6 @@ inline constexpr float kSmallestMagnitude = 0x1p-118f;
 // Makes the compiler forget what it knows of a register, so that a loop over constants is not computed beforehand.
 #define HEADRACE_OPAQUE(constraint, value) __asm__ volatile("" : constraint(value))
 
-// What plans and the binding allow.
-inline constexpr int kMostHeadDim = 4096;
-
 // Values whose scales are all below this count as zero in attention over int8 pages: 32767 / scale would overflow.
 inline constexpr float kSmallestScale = 0x1p-100f;
 
