@@ -29,7 +29,8 @@ class Outbox:
         self._counter: int | None = None
         if hasattr(os, "eventfd"):
             self._counter = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            weakref.finalize(loop, os.close, self._counter)
+            # Not at exit, when an engine nobody closed may still ring.
+            weakref.finalize(loop, os.close, self._counter).atexit = False
             loop.add_reader(self._counter, self._read)
             self._ring = _find_ring()
 
