@@ -127,7 +127,11 @@ class _Lane:
         self.next_deadline = math.inf
         self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
 
+        self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
+        self.native_s, self.num_generated = 0.0, 0
+
     def publish(self) -> None:
+        """Show the state if it has changed, and tell the metrics."""
         scheduler = self.scheduler
         free, idle = len(self.pool.free), scheduler.tree.num_idle
         total = self.pool.num_pages
@@ -139,6 +143,17 @@ class _Lane:
             metrics.running.set(snapshot.running)
             metrics.waiting.set(snapshot.waiting)
             metrics.kv_usage.set((total - free - idle) / total)
+        self.record()
+
+    def record(self) -> None:
+        """Tell the metrics of the steps since the last time; many at once, because the first one finds cold caches."""
+        if (metrics := self.model.metrics) is not None and self.step_seconds:
+            for seconds in self.step_seconds:
+                metrics.step.observe(seconds)
+            metrics.native.inc(self.native_s)
+            metrics.generation_tokens.inc(self.num_generated)
+        self.step_seconds.clear()
+        self.native_s, self.num_generated = 0.0, 0
 
 
 class Engine:
@@ -286,10 +301,12 @@ class Engine:
                     busy = True
                     self._step(lane)
             if not busy:
-                self._hand_over()
                 self._rest()
 
     def _rest(self) -> None:
+        for lane in self._lanes.values():
+            lane.record()
+        self._hand_over()
         if self.config.checks:
             self.check()
         with self._lock:
@@ -331,9 +348,8 @@ class Engine:
             self._num_steps += 1
             self._native_s += native_s
             self._busy_s += busy_s
-            if (metrics := lane.model.metrics) is not None:
-                metrics.step.observe(busy_s)
-                metrics.native.inc(native_s)
+            lane.step_seconds.append(busy_s)
+            lane.native_s += native_s
 
     def _hand_out(self, lane: _Lane, sampled: list[Sampled]) -> None:
         for outcome in sampled:
@@ -345,8 +361,7 @@ class Engine:
             # A sibling's fault in this very step may have ended the request already.
             if ticket.sequences:
                 self._post(ticket.mailbox, Token(outcome.sequence.choice, outcome.token, outcome.reason))
-        if (metrics := lane.model.metrics) is not None and sampled:
-            metrics.generation_tokens.inc(len(sampled))
+        lane.num_generated += len(sampled)
 
     def _accept(self, ticket: Ticket, work: Work) -> None:
         lane = ticket.lane

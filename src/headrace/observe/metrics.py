@@ -2,7 +2,7 @@
 
 Where a metric means exactly what vLLM's means it carries vLLM's name (prefix `vllm:`, label `model_name`), so that
 dashboards and autoscalers made for vLLM work; what only Headrace has is called `headrace:`. The engine's thread writes
-once a step, never once a token. This file does not know how the text is served (`server`) or who measures.
+once in a few steps, never once a token. This file does not know how the text is served (`server`) or who measures.
 """
 
 from dataclasses import dataclass

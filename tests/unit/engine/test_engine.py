@@ -409,18 +409,19 @@ def test_an_engine_whose_threads_are_bound_to_cpus_binds_its_own_thread() -> Non
     assert callers == ["headrace-engine"]
 
 
-def test_times_tell_native_calls_from_what_lies_between_them() -> None:
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_times_tell_native_calls_from_what_lies_between_them(num_steps: int) -> None:
     engine = make(clock=TickingClock())
 
     async def main() -> None:
-        await Reader(engine, work([1, 2, 3], 5)).end()
+        await Reader(engine, work([1, 2, 3], num_steps)).end()
 
     run(engine, main)
-    num_steps = 5
     assert engine.times == Times(num_steps, native_s=num_steps * 1.0, busy_s=num_steps * 2.0)
     metrics = engine._lanes["toy"].model.metrics
     assert metrics is not None
     assert metrics.native._value.get() == engine.times.native_s
+    assert metrics.generation_tokens._value.get() == num_steps
     assert metrics.step._sum.get() == engine.times.busy_s
 
 
