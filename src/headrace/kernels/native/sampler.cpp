@@ -12,9 +12,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Rows that are scanned together: two tiles for each piece of the vocabulary.
 constexpr int32_t kRowsPerScan = 64;
 
-// Survivors of one row that all threads together keep, 256 KiB, before they rather scan the row again.
-constexpr int32_t kMostSurvivors = 32768;
-constexpr int32_t kFewestSurvivors = 2048;
+// Survivors of one row that all threads together keep, 512 KiB, before they rather scan the row again.
+constexpr int32_t kMostSurvivors = 65536;
+constexpr int32_t kFewestSurvivors = 4096;
 
 // A task should dwarf its claim (some 50 ns), and the last one should not keep the others waiting for long.
 constexpr double kSmallestTaskNs = 1000.0;
@@ -270,8 +270,13 @@ void Sampler::perturb(RowScan& scan, int32_t row, int32_t quad, const float* log
     const double lead = scan.best.value - static_cast<double>(maxima[b]) / temperature;
     return lead > 0.0 ? static_cast<double>(exp_negative(static_cast<float>(-lead))) * 1.001 : 1e30;
   };
+  float leads[kBlockQuad];
   for (int32_t b = 0; b < kBlockQuad; ++b) {
-    if (!(maxima[b] > kMinusInf) || longest_time(b) * (0x1p32 * kBlock) < draws[b].shortest_word()) continue;
+    leads[b] = static_cast<float>(std::min(static_cast<double>(maxima[b]) / temperature - scan.best.value, 0.0));
+  }
+  const Floats longest_words = exp_negative(load(leads)) * (0x1p32f * kBlock * 1.001f);
+  for (int32_t b = 0; b < kBlockQuad; ++b) {
+    if (!(maxima[b] > kMinusInf) || longest_words[b] < static_cast<float>(draws[b].shortest_word())) continue;
     const double shortest = draws[b].shortest();
     const float most_noise = noise_of(shortest);
     const int32_t first = (quad * kBlockQuad + b) * kBlock;

@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-constexpr int32_t kFirstCapacity = 512;
+constexpr int32_t kFirstCapacity = 1024;
 
 // The tail is found by bins of z: a quarter wide, the last one for everything below -40.
 constexpr int32_t kTailBins = 160;
@@ -79,6 +79,7 @@ void SurvivorList::drop_below_floor() {
 
 void SurvivorList::drop_tail(const RowRules& rules, float largest, double mass, double goal) {
   double bins[kTailBins + 1] = {};
+  int32_t counts[kTailBins + 1] = {};
   double inside = 0.0;
   for (int32_t i = 0; i < count_; i += kLanes) {
     Floats logits = splat(kMinusInf);
@@ -87,13 +88,19 @@ void SurvivorList::drop_tail(const RowRules& rules, float largest, double mass, 
     const Floats z = (logits - largest) / rules.temperature;
     const Floats weights = exp_negative(z);
     for (int32_t lane = 0; lane < lanes; ++lane) {
-      bins[bin_of(z[lane], kTailBinsPerUnit, kTailBins)] += static_cast<double>(weights[lane]);
+      const int32_t bin = bin_of(z[lane], kTailBinsPerUnit, kTailBins);
+      bins[bin] += static_cast<double>(weights[lane]);
+      ++counts[bin];
       inside += static_cast<double>(weights[lane]);
     }
   }
   double outside = mass - inside;
   int32_t bin = kTailBins;
-  while (bin > 0 && outside + bins[bin] <= goal) outside += bins[bin--];
+  int32_t left = count_;
+  while (bin > 0 && left - counts[bin] >= capacity_ / 4 && outside + bins[bin] <= goal) {
+    left -= counts[bin];
+    outside += bins[bin--];
+  }
   const float floor = largest - static_cast<float>(bin + 1) / kTailBinsPerUnit * rules.temperature;
   if (bin < kTailBins && floor > floor_) floor_ = floor;
 }
