@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.kernels.test_program import LOGIT_LIMIT, MEAN_LIMIT
 
 from headrace.kernels import native
+from headrace.kernels.plan import KvKind
 
 NEEDS = {
     "avx512": {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"},
@@ -24,6 +27,31 @@ try:
     print(json.dumps({"name": kernels_in_use()}))
 except InvalidRequest as error:
     print(json.dumps({"param": error.param, "message": error.message}))
+"""
+# A prompt, chunks and single tokens in one batch, then their continuation; the distance to the reference.
+RUN = """
+import json
+import numpy as np
+from tests.unit.kernels import tiny_plan
+from headrace.kernels import native
+from headrace.kernels.plan import KvKind
+from headrace.kernels.reference import ReferenceProgram
+
+model = tiny_plan.build()
+reference = ReferenceProgram(model.plan, model.matrices, model.vectors)
+threads = native.Threads(2)
+answer = {"name": native.variant()}
+for kind in KvKind:
+    ours, theirs = (tiny_plan.Cache(tiny_plan.new_pool(kind)) for _ in range(2))
+    pairs = list(zip(tiny_plan.sequences(70, 4, 33, 5), tiny_plan.sequences(70, 4, 33, 5)))
+    distances = []
+    for counts in ((64, 3, 2, 4), (6, 1, 31, 1)):
+        logits = np.empty((4, tiny_plan.VOCAB), dtype=np.float32)
+        model.program.step(threads, **ours.arguments([(a, n) for (a, _), n in zip(pairs, counts)]), logits=logits)
+        expected = reference.step(**theirs.arguments([(b, n) for (_, b), n in zip(pairs, counts)]))
+        distances.append(np.abs(logits - expected))
+    answer[kind.name] = float(np.max(distances)), float(np.mean(distances))
+print(json.dumps(answer))
 """
 
 
@@ -61,3 +89,21 @@ def test_a_kernel_of_a_variant_that_cannot_run_is_refused() -> None:
     missing = min(NEEDS.keys() - set(native.variants()))
     with pytest.raises(ValueError, match=f"variant: '{missing}'"):
         native.quantize(np.zeros((1, 32), np.float32), missing)
+
+
+@pytest.mark.parametrize("name", native.variants())
+def test_a_program_gives_the_logits_of_the_reference_in_every_variant(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        env=os.environ | {"HEADRACE_KERNELS": name},
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    assert answer["name"] == name
+    # With 8-bit keys and values there are more codes that may be rounded the other way.
+    for kind, room in ((KvKind.HALF, 1), (KvKind.INT8, 2)):
+        largest, mean = answer[kind.name]
+        assert largest < room * LOGIT_LIMIT and mean < room * MEAN_LIMIT, kind
