@@ -1,6 +1,6 @@
 """The real model on the real kernels: however a request is scheduled, its tokens are those of a cold run alone."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence, Work
 from headrace.kernels import native
+from headrace.kernels.plan import KvKind
 from headrace.models.load import LoadedModel, load_model
 
 NEW_TOKENS = 16
@@ -35,12 +36,27 @@ def threads() -> native.Threads:
     return native.Threads(2)
 
 
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """The model, the threads it runs on and how its keys and values are stored."""
+
+    model: LoadedModel
+    threads: native.Threads
+    kind: KvKind
+
+
+@pytest.fixture(scope="module", params=KvKind, ids=lambda kind: kind.name)
+def rig(request: pytest.FixtureRequest, model: LoadedModel, threads: native.Threads) -> Rig:
+    return Rig(model, threads, request.param)
+
+
 class Bench:
     """A scheduler and a runner over the model, stepped by hand."""
 
-    def __init__(self, model: LoadedModel, threads: native.Threads, num_pages: int = 400, **options: int) -> None:
+    def __init__(self, rig: Rig, num_pages: int = 400, **options: int) -> None:
+        model, threads = rig.model, rig.threads
         self.config = EngineConfig(**({"max_batch_tokens": 512, "max_sequences": 64, "prefill_chunk": 128} | options))
-        self.pool = PagePool.allocate(model.plan.cache, num_pages)
+        self.pool = PagePool.allocate(model.plan.cache, num_pages, rig.kind)
         self.scheduler = Scheduler(self.config, self.pool)
         self.runner = Runner(self.config, model.program, threads, self.pool)
         self.arrivals = 0
@@ -74,8 +90,8 @@ def works(model: LoadedModel) -> list[Work]:
 
 
 @pytest.fixture(scope="module")
-def cold(model: LoadedModel, threads: native.Threads) -> list[list[int]]:
-    return [Bench(model, threads).answers([item])[0] for item in works(model)]
+def cold(rig: Rig) -> list[list[int]]:
+    return [Bench(rig).answers([item])[0] for item in works(rig.model)]
 
 
 def test_cold_answers_differ_from_each_other(cold: list[list[int]]) -> None:
@@ -83,35 +99,31 @@ def test_cold_answers_differ_from_each_other(cold: list[list[int]]) -> None:
     assert all(len(answer) == NEW_TOKENS for answer in cold)
 
 
-def test_a_batch_of_64_gives_the_same_tokens(
-    model: LoadedModel, threads: native.Threads, cold: list[list[int]]
-) -> None:
-    cases = works(model)
+def test_a_batch_of_64_gives_the_same_tokens(rig: Rig, cold: list[list[int]]) -> None:
+    cases = works(rig.model)
     # Different salts, so that nothing is shared and all 64 are really computed side by side.
     batch = [replace(cases[index % len(cases)], salt=bytes([index])) for index in range(64)]
-    answers = Bench(model, threads, num_pages=800).answers(batch)
+    answers = Bench(rig, num_pages=800).answers(batch)
     assert answers == [cold[index % len(cold)] for index in range(64)]
 
 
-def test_chunks_of_any_size_give_the_same_tokens(
-    model: LoadedModel, threads: native.Threads, cold: list[list[int]]
-) -> None:
+def test_chunks_of_any_size_give_the_same_tokens(rig: Rig, cold: list[list[int]]) -> None:
     for budget in (7, 33, 64):
-        bench = Bench(model, threads, max_batch_tokens=budget, max_sequences=3, prefill_chunk=min(5, budget))
-        assert bench.answers(works(model)) == cold
+        bench = Bench(rig, max_batch_tokens=budget, max_sequences=3, prefill_chunk=min(5, budget))
+        assert bench.answers(works(rig.model)) == cold
 
 
-def test_a_prefix_hit_gives_the_same_tokens(model: LoadedModel, threads: native.Threads, cold: list[list[int]]) -> None:
-    bench = Bench(model, threads)
-    assert bench.answers(works(model)) == cold
+def test_a_prefix_hit_gives_the_same_tokens(rig: Rig, cold: list[list[int]]) -> None:
+    bench = Bench(rig)
+    assert bench.answers(works(rig.model)) == cold
     assert bench.scheduler.tree.num_nodes > 0
-    assert bench.answers(works(model)) == cold
+    assert bench.answers(works(rig.model)) == cold
 
 
-def test_preempted_sequences_give_the_same_tokens(model: LoadedModel, threads: native.Threads) -> None:
-    cases = [replace(item, salt=bytes([index]), max_tokens=80) for index, item in enumerate(works(model)[:4])]
-    cold = [Bench(model, threads).answers([item])[0] for item in cases]
-    bench = Bench(model, threads, num_pages=9)
+def test_preempted_sequences_give_the_same_tokens(rig: Rig) -> None:
+    cases = [replace(item, salt=bytes([index]), max_tokens=80) for index, item in enumerate(works(rig.model)[:4])]
+    cold = [Bench(rig).answers([item])[0] for item in cases]
+    bench = Bench(rig, num_pages=9)
     assert bench.answers(cases) == cold
     assert bench.num_preempted > 0
 
@@ -134,9 +146,8 @@ ARRIVAL = st.tuples(st.integers(0, 7), st.integers(0, 30), st.integers(0, 2), st
     max_sequences=st.integers(1, 8),
     chunk=st.integers(1, 9),
 )
-def test_random_schedules_give_the_same_tokens(  # noqa: PLR0917
-    model: LoadedModel,
-    threads: native.Threads,
+def test_random_schedules_give_the_same_tokens(
+    rig: Rig,
     cold: list[list[int]],
     arrivals: list[tuple[int, int, int, int | None]],
     num_pages: int,
@@ -145,8 +156,8 @@ def test_random_schedules_give_the_same_tokens(  # noqa: PLR0917
     chunk: int,
 ) -> None:
     """Arrivals at any step, shared prefixes, cancellations, and a pool so small that somebody must be preempted."""
-    cases = works(model)
-    bench = Bench(model, threads, num_pages, max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
+    cases = works(rig.model)
+    bench = Bench(rig, num_pages, max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
     scheduler = bench.scheduler
     coming = sorted(enumerate(arrivals), key=lambda item: item[1][1])
     sequences: dict[int, Sequence] = {}

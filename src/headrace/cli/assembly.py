@@ -49,6 +49,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             threads=settings.threads,
             pin_threads=settings.pin_threads,
             kv_memory_bytes=settings.kv_memory,
+            kv_type=settings.kv_type,
             max_batch_tokens=settings.max_batch_tokens,
             max_sequences=settings.max_sequences,
             max_waiting=settings.queue,

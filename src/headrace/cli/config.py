@@ -8,12 +8,13 @@ where it came from and what is allowed. Values that are left to "auto" (None) ar
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import InvalidRequest
+from headrace.engine.config import KV_TYPES
 from headrace.models.catalog import DEFAULT_MODEL
 from headrace.models.store import default_home
 
@@ -36,6 +37,7 @@ class Settings:
     threads: int | None
     pin_threads: str
     kv_memory: int | None
+    kv_type: str
     max_batch_tokens: int
     max_sequences: int
     context: int | None
@@ -189,10 +191,15 @@ def _cpus(value: Any) -> str:
     return text
 
 
-def _log_level(value: Any) -> str:
-    if str(value).lower() not in LOG_LEVELS:
-        raise ValueError(f"is not one of {', '.join(LOG_LEVELS)}")
-    return str(value).lower()
+def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
+    names = tuple(choices)
+
+    def parse(value: Any) -> str:
+        if str(value).lower() not in names:
+            raise ValueError(f"is not one of {', '.join(names)}")
+        return str(value).lower()
+
+    return parse
 
 
 def _toml_string(text: str) -> str:
@@ -207,6 +214,7 @@ _DEFAULTS: dict[str, Any] = {
     "threads": None,
     "pin_threads": "none",
     "kv_memory": None,
+    "kv_type": "auto",
     "max_batch_tokens": 512,
     "max_sequences": 64,
     "context": None,
@@ -224,6 +232,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "threads": _integer(1, 1024),
     "pin_threads": _cpus,
     "kv_memory": parse_bytes,
+    "kv_type": _one_of(KV_TYPES),
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),
@@ -232,5 +241,5 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "system": _any_text,
     "keys": _path,
     "home": _path,
-    "log_level": _log_level,
+    "log_level": _one_of(LOG_LEVELS),
 }

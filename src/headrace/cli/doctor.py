@@ -8,17 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
 from headrace import __version__
 from headrace.cli.config import Settings, compose
 from headrace.core.clock import SystemClock
 from headrace.core.errors import NotFound
-from headrace.engine.config import DEFAULT_KV_SHARE, detect_hardware
+from headrace.engine.config import DEFAULT_KV_SHARE, KV_TYPES, detect_hardware
+from headrace.engine.kv.gate import Decision, choose_kind, decide_unmeasured, recorded_decision
 from headrace.engine.roofline import Ceilings, Rig, measure_ceilings, standing
 from headrace.kernels import native
 from headrace.kernels.choice import REFERENCE, kernels_in_use, possible_kernels
-from headrace.kernels.plan import PAGE_TOKENS, KvKind
+from headrace.kernels.plan import PAGE_TOKENS, KvKind, Plan
+from headrace.models.digest import DigestMemory
 from headrace.models.load import damaged_matrices, load_model, open_checkpoint
 from headrace.models.registry import architecture_for
 from headrace.models.store import Layout, open_home, resolve
@@ -35,8 +38,11 @@ def run_doctor(flags: Mapping[str, Any], config: Path | None, *, json: bool, qui
     model = examine_model(settings)
     if model is not None:
         model["fits"] = _fits(machine, model)
-        runs = model["fits"] and not quick and machine["kernels"] != REFERENCE  # which has no stages to time
-        model["running"] = examine_running(settings, machine) if runs else None
+        model["running"] = None
+        # The reference has no stages to time.
+        if model["fits"] and not quick and machine["kernels"] != REFERENCE:
+            model["running"] = examine_running(settings, machine)
+            model |= model["running"].pop("keys_and_values")
     if json:
         typer.echo(jsonlib.dumps({"version": __version__, "machine": machine, "model": model}, indent=2))
     else:
@@ -81,34 +87,51 @@ def examine_model(settings: Settings) -> dict[str, Any] | None:
     architecture = architecture_for(checkpoint)
     plan = architecture.record(architecture.read_config(checkpoint, settings.context))
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    # The kernels read fp16 keys and values in pages of 32 tokens.
-    per_token = plan.cache.page_bytes(KvKind.HALF) // PAGE_TOKENS
     return {
         "name": settings.model,
         "path": str(path),
         "architecture": architecture.name,
         "weights_bytes": sum(file.stat().st_size for file in files),
-        "kv_bytes_per_token": per_token,
         "context": plan.max_positions,
-        "kv_bytes_for_context": per_token * plan.max_positions,
         "head_dim": plan.cache.head_dim,
         "attention": native.attention_variant(plan.cache.head_dim),
         "packed": _examine_packed(path, settings),
-    }
+    } | _keys_and_values(plan, _known_decision(path, plan, settings))
 
 
 def examine_running(settings: Settings, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs the model for about two seconds; packs its weights first, as the next start would."""
+    """Runs the model for about two seconds; packs its weights and asks the int8 gate first, as the next start would."""
     path = resolve(settings.model, settings.home)
     loaded = load_model(path, cache_dir=open_home(settings.home).packed, max_context=settings.context)
     ceilings = Ceilings(machine["read_bandwidth"], machine["multiply_rate"])
     threads = native.Threads(machine["threads"])
     try:
-        rig = Rig(loaded, threads, KvKind.HALF, SystemClock())
+        decision = choose_kind(loaded, KV_TYPES[settings.kv_type], threads)
+        rig = Rig(loaded, threads, decision.kind, SystemClock())
         steps = [standing(profile, ceilings) for profile in rig.profile_model(_SECONDS_A_STEP)]
     finally:
         threads.close()
-    return {"kv": rig.kv.name.lower(), "steps": steps}
+    return {"steps": steps, "keys_and_values": _keys_and_values(loaded.plan, decision)}
+
+
+def _keys_and_values(plan: Plan, decision: Decision) -> dict[str, Any]:
+    per_token = plan.cache.page_bytes(decision.kind) // PAGE_TOKENS
+    return {
+        "kv_type": decision.kv_type,
+        "kv_reason": decision.reason,
+        "kv_nll": None if decision.figures is None else msgspec.to_builtins(decision.figures),
+        "kv_bytes_per_token": per_token,
+        "kv_bytes_for_context": per_token * plan.max_positions,
+    }
+
+
+def _known_decision(path: Path, plan: Plan, settings: Settings) -> Decision:
+    """How keys and values would be stored, as far as that is known without running the model."""
+    packed = Layout(settings.home).packed
+    known = decide_unmeasured(plan, KV_TYPES[settings.kv_type])
+    if known is None and packed.is_dir():
+        known = recorded_decision(packed, open_checkpoint(path, DigestMemory(packed)).digest(), plan)
+    return known or Decision(KvKind.HALF, "until the first start has measured what int8 costs")
 
 
 def _examine_packed(path: Path, settings: Settings) -> str:
@@ -149,6 +172,7 @@ def _model_lines(settings: Settings, model: Mapping[str, Any] | None) -> list[st
         f"  file        {model['path']}",
         f"  weights     {model['weights_bytes'] / _MEBIBYTE:.0f} MiB as stored",
         f"  packed      {model['packed']}",
+        f"  KV type     {model['kv_type']}: {model['kv_reason']}",
         f"  keys/values {model['kv_bytes_per_token'] / 1024:.1f} KiB a token, "
         f"{model['kv_bytes_for_context'] / _MEBIBYTE:.0f} MiB for its context of {model['context']} tokens",
         *_plain_path_lines(model),

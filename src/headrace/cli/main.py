@@ -45,6 +45,10 @@ Config = Annotated[Path | None, typer.Option(help="TOML file with settings. [def
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: one per core]")]
 KvMemory = Annotated[str | None, typer.Option(help="Memory for keys and values, such as 2GiB. [default: auto]")]
+KvType = Annotated[
+    str | None,
+    typer.Option(help="How keys and values are stored: fp16, int8, or auto: int8 where it costs no quality."),
+]
 Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
@@ -66,6 +70,7 @@ def serve(
         str | None, typer.Option(help="CPUs to bind them to: none, cores, or a list such as 0,2-5. [default: none]")
     ] = None,
     kv_memory: KvMemory = None,
+    kv_type: KvType = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
     context: Context = None,
@@ -106,6 +111,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")] = None,
     threads: Threads = None,
     kv_memory: KvMemory = None,
+    kv_type: KvType = None,
     context: Context = None,
     home: Home = None,
     config: Config = None,
@@ -115,7 +121,8 @@ def generate(
     from headrace.cli.generate import Ask, run_generate
     from headrace.core.request import Limits, Sampling
 
-    flags = {"model": model, "threads": threads, "kv_memory": kv_memory, "context": context, "home": home}
+    flags: dict[str, Any] = {"model": model, "threads": threads, "context": context, "home": home}
+    flags |= {"kv_memory": kv_memory, "kv_type": kv_type}
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
     limits = Limits(max_tokens=max_tokens, stop=tuple(stop or ()))
     run_generate(Ask(prompt=prompt, system=system, raw=raw, sampling=sampling, limits=limits), flags, config, json=json)
@@ -135,6 +142,7 @@ def chat(
     seed: Seed = None,
     threads: Threads = None,
     kv_memory: KvMemory = None,
+    kv_type: KvType = None,
     context: Context = None,
     home: Home = None,
     config: Config = None,
@@ -143,7 +151,8 @@ def chat(
     from headrace.cli.chat import run_chat
     from headrace.core.request import Limits, Sampling
 
-    flags = {"model": model, "threads": threads, "kv_memory": kv_memory, "context": context, "home": home}
+    flags: dict[str, Any] = {"model": model, "threads": threads, "context": context, "home": home}
+    flags |= {"kv_memory": kv_memory, "kv_type": kv_type}
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
     run_chat(flags, config, system, sampling, Limits(max_tokens=max_tokens))
 

@@ -8,12 +8,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.kernels.plan import PAGE_TOKENS
+from headrace.kernels.plan import PAGE_TOKENS, KvKind
 
 MAX_THREADS = 1024
 MAX_BATCH_TOKENS = 65536
 MAX_SEQUENCES = 4096
 MAX_KV_BYTES = 2**46
+KV_TYPES = {"auto": None, "fp16": KvKind.HALF, "int8": KvKind.INT8}
 DEFAULT_KV_SHARE = 4  # the pool may grow to this fraction (1/4) of the machine's memory
 
 
@@ -23,8 +24,9 @@ class EngineConfig:
 
     threads: compute threads (None: physical cores). pin_threads: CPUs they are bound to, on Linux: "none"; "cores", one
     each; or a list such as "0,2-5", the engine's own thread first. kv_memory_bytes: for the page pools of all models
-    together (None: a quarter of memory; committed only as it is used). max_batch_tokens: tokens in one step.
-    max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
+    together (None: a quarter of memory; committed only as it is used). kv_type: how they are stored, fp16, int8 or auto
+    (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one step. max_sequences:
+    sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
     refused as Overloaded.
     prefill_chunk: prompt tokens in a step while another sequence is decoding, which bounds the gap between its tokens.
     switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
@@ -35,6 +37,7 @@ class EngineConfig:
     threads: int | None = None
     pin_threads: str = "none"
     kv_memory_bytes: int | None = None
+    kv_type: str = "auto"
     max_batch_tokens: int = 512
     max_sequences: int = 64
     max_waiting: int = 1024
@@ -45,6 +48,8 @@ class EngineConfig:
     checks: bool = False
 
     def __post_init__(self) -> None:
+        if self.kv_type not in KV_TYPES:
+            raise ValueError(f"kv_type: {self.kv_type!r} is not one of {', '.join(KV_TYPES)}.")
         _inside("threads", self.threads, 1, MAX_THREADS)
         if self.pin_threads not in {"none", "cores"}:
             _parse_cpus(self.pin_threads)

@@ -93,15 +93,8 @@ class Engine:
             await events.aclose()
 
     async def __aenter__(self) -> Self:
-        from headrace.models.load import load_model  # noqa: PLC0415 - needs the compiled module
-
         loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(
-            None, lambda: load_model(self._path, name=self._name, cache_dir=self._cache_dir)
-        )
-        self._chats = model.template is not None
-        setup = Setup(system=system_turn(model.digest))
-        self._text = TextEngine([model], self._config, setups={model.name: setup})
+        self._text = await loop.run_in_executor(None, self._build)
         self._text.start()
         return self
 
@@ -111,6 +104,15 @@ class Engine:
         if self._text is not None:
             text, self._text = self._text, None
             await text.close()
+
+    def _build(self) -> TextEngine:
+        """Load the model and put an engine around it; takes a while at the first start."""
+        from headrace.models.load import load_model  # noqa: PLC0415 - needs the compiled module
+
+        model = load_model(self._path, name=self._name, cache_dir=self._cache_dir)
+        self._chats = model.template is not None
+        setup = Setup(system=system_turn(model.digest))
+        return TextEngine([model], self._config, setups={model.name: setup})
 
     def _request(
         self,

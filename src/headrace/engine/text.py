@@ -10,6 +10,7 @@ tokens, because its caller writes the template itself; text inside `messages` ne
 
 import asyncio
 import hashlib
+import logging
 import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
 from headrace.core.request import FormatKind, Message, Request, Role, Task, TextPart
-from headrace.engine.config import EngineConfig, detect_hardware, resolve
+from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.engine import (
     Begun,
@@ -39,6 +40,7 @@ from headrace.engine.engine import (
     Token,
     check_fits,
 )
+from headrace.engine.kv.gate import Decision, choose_kind
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
 from headrace.engine.stop import StopMatcher
@@ -46,6 +48,8 @@ from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from headrace.models.load import LoadedModel
+
+_log = logging.getLogger("headrace.engine")
 
 
 class _Choice:
@@ -260,9 +264,10 @@ class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
-    say how models are served, by name.
+    say how models are served, by name. At a model's first start the gate of 8-bit keys and values takes a moment.
 
-    Raises InvalidRequest if the memory budget holds not even one page, or threads cannot be bound as the config says.
+    Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, or a
+    model cannot have the configured `kv_type`.
     """
 
     def __init__(
@@ -289,8 +294,14 @@ class TextEngine:
             alias: served for served in self._served.values() for alias in served.card.aliases
         } | self._served
         self._threads = _make_threads(self.config) if threads is None else threads
+        self.kv_decisions = {name: self._decide(served.model) for name, served in self._served.items()}
         self._engine = self._build()
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
+
+    def _decide(self, model: "LoadedModel") -> Decision:
+        decision = choose_kind(model, KV_TYPES[self.config.kv_type], self._threads)
+        _log.info("%s: keys and values in %s: %s", model.name, decision.kv_type, decision.reason)
+        return decision
 
     def _build(self) -> Engine:
         models = [
@@ -299,6 +310,7 @@ class TextEngine:
                 program=served.model.program,
                 cache=served.model.plan.cache,
                 context_length=served.model.context_length,
+                kv_kind=self.kv_decisions[served.model.name].kind,
                 metrics=served.metrics,
             )
             for served in self._served.values()

@@ -50,6 +50,7 @@ class LoadedModel:
     """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat.
 
     `matrix_bytes`: packed tiles of every matrix, in the plan's order; `weights_bytes` is their sum.
+    `cache_dir` keeps what is derived from the model once (None: nothing is kept).
     """
 
     name: str
@@ -64,6 +65,7 @@ class LoadedModel:
     matrix_bytes: tuple[int, ...]
     created: int
     is_from_cache: bool
+    cache_dir: Path | None = None
 
 
 def load_model(
@@ -106,6 +108,7 @@ def load_model(
         matrix_bytes=tuple(matrix.tiles.nbytes for matrix in pack.matrices),
         created=int(path.stat().st_mtime),
         is_from_cache=pack.is_cached,
+        cache_dir=cache_dir,
     )
 
 

@@ -52,6 +52,7 @@ def test_a_file_in_the_working_directory_is_read_and_a_named_one_wins(
         ({}, "threads = 0", r"threads: 0 .* is not a whole number from 1"),
         ({"HEADRACE_REQUEST_TIMEOUT": "nan"}, "", r"request_timeout: 'nan' .* is not a number of seconds"),
         ({"HEADRACE_LOG_LEVEL": "loud"}, "", r"log_level: 'loud' .* is not one of debug, info"),
+        ({}, 'kv_type = "fp8"', r"kv_type: 'fp8' .* is not one of auto, fp16, int8"),
         ({}, 'kv_memory = "many"', r"kv_memory: 'many' .* is not a size"),
         ({}, 'pin_threads = "core"', r"pin_threads: 'core' .* is neither none nor cores nor a list of CPUs such as"),
         ({}, "host = 7", r"host: 7 .* is not a text"),

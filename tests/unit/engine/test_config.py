@@ -35,6 +35,11 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: float | str)
         EngineConfig(**{field: value})  # type: ignore[arg-type]
 
 
+def test_an_unknown_kind_of_keys_and_values_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="kv_type: 'fp8' is not one of auto, fp16, int8"):
+        EngineConfig(kv_type="fp8")
+
+
 def test_auto_means_all_cores_and_a_quarter_of_memory() -> None:
     config = resolve(EngineConfig(), Hardware(physical_cores=6, memory_bytes=4000))
     assert (config.threads, config.kv_memory_bytes) == (6, 1000)
