@@ -164,7 +164,7 @@ struct Avx2 {
   using Tile = HalfTile<kBits, kMinimum>;
   static constexpr int kFewTokens = 1;
   static constexpr bool kShiftsCodes = false;
-  static constexpr int32_t kManyTokens = 8;  // from here on unpacking to memory pays
+  static constexpr int32_t kManyTokens = 12;  // from here on unpacking to memory pays
 
   template <int kBits, bool kMinimum>
     requires(kBits == 4)

@@ -44,11 +44,15 @@ inline Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
 // Starting values of the integer sums for 16 groups, by token.
 using Starts = int32_t[kTokenTile][16];
 
-constexpr int kPrefetchBytes = 2048;  // how far ahead of a weight stream: memory's latency, not more than a cache
+// How far ahead of a weight stream to ask for bytes. Where memory bounds the product, the CPU's own prefetching follows
+// the stream, and asking far ahead of it costs a tenth; where tokens keep the CPU busy, it covers memory's latency.
+constexpr int kFewAhead = 320;
+constexpr int kManyAhead = 2048;
+constexpr int kFewStreamTokens = 2;
 
 template <int kBytes>
 inline void prefetch(const uint8_t* bytes) {
-  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(bytes + kPrefetchBytes + i);
+  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(bytes + i);
 }
 
 // Few tokens and 4-bit codes: the sums live in registers. One row block after the other: memory gives most to a single
@@ -61,7 +65,7 @@ void multiply_few(const MatrixView& matrix, const uint8_t* tiles, Tokens x, Bloc
   for (int i = 0; i < kParts * kCount; ++i) (&sums[0][0])[i] = V::zero();
   for (int32_t g = 0; g < matrix.groups; ++g) {
     const uint8_t* bytes = tiles + static_cast<int64_t>(g) * matrix.tile_bytes;
-    prefetch<64 * 4 + 64>(bytes);
+    prefetch<64 * 4 + 64>(bytes + kFewAhead);
     for (int part = 0; part < kParts; ++part) {
       const typename Isa::template Tile<4, kMinimum> tile(bytes, part);
       for (int n = 0; n < kCount; ++n) {
@@ -82,18 +86,13 @@ void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, Blo
   constexpr bool kStarts = kBits == 8 && Isa::kShiftsCodes;
   __builtin_memset(acc, 0, sizeof(float) * kTileRows * static_cast<size_t>(x.count));
   alignas(64) Starts starts;
+  const int ahead = x.count <= kFewStreamTokens ? kFewAhead : kManyAhead;
   for (int32_t g = 0; g < matrix.groups; ++g) {
     if constexpr (kStarts) {
       if (g % 16 == 0) Isa::load_starts(x, g, starts);
     }
     const uint8_t* bytes = tiles + static_cast<int64_t>(g) * matrix.tile_bytes;
-    prefetch<64 * kBits + 64>(bytes);
-    if constexpr (requires { Isa::template add_tile<kBits, kMinimum>(bytes, x, g, &acc[0][0]); }) {
-      if (x.count >= Isa::kManyTokens) {
-        Isa::template add_tile<kBits, kMinimum>(bytes, x, g, &acc[0][0]);
-        continue;
-      }
-    }
+    prefetch<64 * kBits + 64>(bytes + ahead);
     for (int part = 0; part < kTileRows / V::kLanes; ++part) {
       const typename Isa::template Tile<kBits, kMinimum> tile(bytes, part);
       const int8_t* codes = x.codes + g * kGroup;
@@ -111,6 +110,17 @@ void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, Blo
   }
 }
 
+// The same where the instruction set has a way of its own.
+template <class Isa, int kBits, bool kMinimum>
+void multiply_by_tiles(const MatrixView& matrix, const uint8_t* tiles, Tokens x, BlockSums& acc) {
+  __builtin_memset(acc, 0, sizeof(float) * kTileRows * static_cast<size_t>(x.count));
+  for (int32_t g = 0; g < matrix.groups; ++g) {
+    const uint8_t* bytes = tiles + static_cast<int64_t>(g) * matrix.tile_bytes;
+    prefetch<64 * kBits + 64>(bytes + kManyAhead);
+    Isa::template add_tile<kBits, kMinimum>(bytes, x, g, &acc[0][0]);
+  }
+}
+
 template <class Isa, int kBits, bool kMinimum>
 void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks, Tokens x, BlockSums* acc) {
   const int64_t block_bytes = static_cast<int64_t>(matrix.groups) * matrix.tile_bytes;
@@ -122,6 +132,14 @@ void multiply_blocks(const MatrixView& matrix, int32_t block, int32_t num_blocks
           multiply_few<Isa, kMinimum, N>(matrix, tiles + b * block_bytes, x, acc[b]);
         }
       });
+      return;
+    }
+  }
+  if constexpr (requires { Isa::template add_tile<kBits, kMinimum>(tiles, x, 0, &acc[0][0][0]); }) {
+    if (x.count >= Isa::kManyTokens) {
+      for (int32_t b = 0; b < num_blocks; ++b) {
+        multiply_by_tiles<Isa, kBits, kMinimum>(matrix, tiles + b * block_bytes, x, acc[b]);
+      }
       return;
     }
   }
