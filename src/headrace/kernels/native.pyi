@@ -110,7 +110,7 @@ class Program:
 
     def stage_times(self) -> list[tuple[int, int, float]]:
         """(first op, past-the-last op, seconds since `profile(True)`) of every stage; the last, without ops, is the
-        sampler. Empty unless profiling."""
+        sampler, where it does not run within the head. Empty unless profiling."""
 
 def attention_parts(
     starts: NDArray[np.int32],
