@@ -37,9 +37,10 @@ from bench.quality import measure_nll
 from bench.report import Row, publish, row
 from bench.serving import http_share, resident, serving, start_seconds
 from headrace.core.clock import SystemClock
+from headrace.engine.config import KV_TYPES
+from headrace.engine.kv.gate import choose_kind
 from headrace.engine.roofline import Ceilings, Rig, StepShape, measure_ceilings, standing
 from headrace.kernels import native
-from headrace.kernels.plan import KvKind
 from headrace.models.load import load_model
 from headrace.models.store import default_home
 from headrace.models.store import resolve as resolve_model
@@ -149,10 +150,9 @@ def measures(bench: Bench, name: str, path: Path) -> dict[str, Callable[[], list
     ours = bench.ours
 
     def http(label: str) -> list[Row]:
-        with serving(path, ours.num_threads) as server:
+        with serving(path, ours.num_threads, ours.kv) as server:
             return [http_share(server, ours, bench.prompts, HTTP[label], NEW, bench.repeats)]
 
-    page_bytes = ours.model.plan.cache.page_bytes(ours.kv)
     peer = bench.peers[0] if bench.peers else None
     return {
         **{label: partial(lambda m, n: [bench.prefill(m, n)], label, length) for label, length in PREFILLS.items()},
@@ -161,7 +161,7 @@ def measures(bench: Bench, name: str, path: Path) -> dict[str, Callable[[], list
         "overhead-32": lambda: [bench.overhead()],
         **{label: partial(http, label) for label in HTTP},
         "nll": lambda: measure_nll(path, ours.model, ours.threads, ours.kv, peer),
-        "rss": lambda: [resident(path, ours.num_threads, bench.prompts, page_bytes)],
+        "rss": lambda: [resident(path, ours, bench.prompts)],
         "start-s": lambda: [start_seconds(name, bench.repeats)],
     }
 
@@ -208,7 +208,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="comma-separated measures, or parts of their names")
-    parser.add_argument("--kv", choices=[kind.name.lower() for kind in KvKind], help="default: what the engine takes")
+    parser.add_argument("--kv-type", choices=list(KV_TYPES), default="auto", help="as of `headrace serve`")
     parser.add_argument("--no-profile", action="store_true", help="leave out where the time of a step goes")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -229,9 +229,11 @@ def main() -> None:
     wanted = wants(options.only)
     path = resolve_model(options.model, default_home(os.environ))
     model = load_model(path, cache_dir=default_home(os.environ) / "packed")
-    kv = KvKind[options.kv.upper()] if options.kv else KvKind.HALF
+    threads = native.Threads(options.threads)
+    decision = choose_kind(model, KV_TYPES[options.kv_type], threads)
+    threads.close()
     with ExitStack() as stack:
-        ours = Ours(model, options.threads, kv)
+        ours = Ours(model, options.threads, decision.kind)
         stack.callback(ours.close)
         peers: list[LlamaCpp] = []
         facts: dict[str, str] = {}
@@ -243,7 +245,7 @@ def main() -> None:
         "model": path.name,
         "threads": options.threads,
         "kernels": native.variant(),
-        "kv": f"ours {kv.name.lower()}, the peer's as its setting says",
+        "kv": f"ours {decision.kv_type} ({decision.reason}), the peer's as its setting says",
     }
     publish("engine", config | facts, rows, options.json, more)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.ours import Ours
 from bench.report import Row, row
+from headrace.kernels.plan import KvKind
 
 KV_MEMORY_MIB = 512
 LIMIT_MB = 150.0
@@ -29,12 +30,13 @@ Prompts = Callable[[int], list[list[int]]]
 class Server:
     """Our server as a process of its own, and one client process for its streams."""
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, kv: KvKind) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         command = [sys.executable, "-m", "headrace", "serve", str(model), "--port", str(self.port)]
         command += ["--threads", str(threads), "--kv-memory", f"{KV_MEMORY_MIB}MiB"]
+        command += ["--kv-type", "int8" if kv is KvKind.INT8 else "fp16"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._wait()
         with self._get("/v1/models") as answer:
@@ -94,9 +96,9 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, threads: int) -> Iterator[Server]:
+def serving(model: Path, threads: int, kv: KvKind) -> Iterator[Server]:
     """A server that ends with the block."""
-    server = Server(model, threads)
+    server = Server(model, threads, kv)
     try:
         yield server
     finally:
@@ -120,12 +122,13 @@ def http_share(server: Server, ours: Ours, make: Prompts, streams: int, new: int
     return made
 
 
-def resident(model: Path, threads: int, make: Prompts, page_bytes: int) -> Row:
+def resident(model: Path, ours: Ours, make: Prompts) -> Row:
     """Megabytes (10^6 bytes) that a serving process holds beside its weights and its keys and values.
 
     After load and after 32 streams; the row is the larger one.
     """
-    with serving(model, threads) as server:
+    page_bytes = ours.model.plan.cache.page_bytes(ours.kv)
+    with serving(model, ours.num_threads, ours.kv) as server:
         samples = {}
         for moment in ("after load", "after 32 streams"):
             if moment != "after load":
