@@ -94,6 +94,7 @@ struct V512 {
     __m512i acc[N][2];
     for (int r = 0; r < N; ++r) acc[r][0] = acc[r][1] = _mm512_set1_epi32(rows.starts[r]);
     const auto* q = reinterpret_cast<const int8_t*>(rows.q);
+    HEADRACE_UNROLL(4)
     for (int32_t d = 0; d < head_dim; d += 4) {
       const __m512i first = _mm512_loadu_si512(keys + d * kPageTokens);
       const __m512i second = _mm512_loadu_si512(keys + d * kPageTokens + 64);
@@ -133,6 +134,7 @@ struct V512 {
     }
     for (int32_t page = pages.begin; page < pages.end; ++page, weights += 64) {
       const uint8_t* values = pages.values + pages.page_table[page] * pages.page_stride;
+      HEADRACE_UNROLL(8)
       for (int quad = 0; quad < kPageTokens / 4; ++quad, values += pages.quad_stride) {
         __m512i value[kVectors];
         for (int v = 0; v < kVectors; ++v) value[v] = _mm512_loadu_si512(values + 64 * v);
