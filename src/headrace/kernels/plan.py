@@ -84,6 +84,7 @@ class OpKind(IntEnum):
     ATTENTION = 8  # out = softmax(scale * q k^T) v over the sequence's pages; out may be F32 or Q8
     ADD = 9  # out += x
     SELECT = 10  # out(R rows)[r] = x[selected[r]]
+    HADAMARD = 11  # in place, per head of head_dim features from `offset`: times the orthonormal Walsh-Hadamard matrix
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -99,6 +100,7 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.ATTENTION: (("x", "out", "layer", "q_offset", "num_heads", "mode", "window"), ("scale", "softcap")),
     OpKind.ADD: (("x", "out"), ()),
     OpKind.SELECT: (("x", "out"), ()),
+    OpKind.HADAMARD: (("x", "offset", "num_heads", "head_dim"), ()),
 }
 
 
@@ -272,6 +274,18 @@ class Recorder:
     ) -> Buffer:
         """Rotate `num_heads` heads in place; `table` is [max_positions, rotary_dim]: cosines, then sines."""
         self._record(OpKind.ROPE, x.index, table.index, offset, num_heads, self.cache.head_dim, rotary_dim, style)
+        return x
+
+    def hadamard(self, x: Buffer, offset: int, num_heads: int) -> Buffer:
+        """Rotate heads in place by the orthonormal Walsh-Hadamard matrix, if head_dim is a power of two.
+
+        Done to queries and keys alike it leaves their products as they were, and spreads what a few features of a key
+        hold over all of them, so that one scale per key serves 8-bit codes better (QuaRot, arXiv 2404.00456). It is
+        no part of any model, so that heads of other sizes do without.
+        """
+        if self.cache.head_dim & (self.cache.head_dim - 1):
+            return x
+        self._record(OpKind.HADAMARD, x.index, offset, num_heads, self.cache.head_dim)
         return x
 
     def store_kv(self, x: Buffer, layer: int, k_offset: int, v_offset: int) -> None:

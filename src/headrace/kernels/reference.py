@@ -75,6 +75,14 @@ def quantize_heads(x: F32) -> tuple[NDArray[np.int8], F32]:
     return codes, np.where(is_zero, np.float32(0.0), amax / np.float32(127.0))
 
 
+def hadamard(size: int) -> F32:
+    """The orthonormal Walsh-Hadamard matrix [size, size] (Sylvester's order); size is a power of two."""
+    matrix = np.ones((1, 1), dtype=np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix / np.float32(math.sqrt(size))
+
+
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
     mean = np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32)
@@ -354,6 +362,11 @@ class ReferenceProgram:
         x, out = op.ints
         self._write(step, out, step.buffers[out] + step.buffers[x])
 
+    def _hadamard(self, step: _Step, op: Op) -> None:
+        x, offset, num_heads, head_dim = op.ints
+        heads = _heads(step.buffers[x], offset, num_heads, head_dim)
+        heads[:] = heads @ hadamard(head_dim)
+
     def _select(self, step: _Step, op: Op) -> None:
         x, out = op.ints
         self._write(step, out, step.buffers[x][step.selected])
@@ -376,4 +389,5 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.ATTENTION: ReferenceProgram._attention,
     OpKind.ADD: ReferenceProgram._add,
     OpKind.SELECT: ReferenceProgram._select,
+    OpKind.HADAMARD: ReferenceProgram._hadamard,
 }

@@ -138,6 +138,7 @@ class _Recording:
         for role, offset, heads in (("q_norm", 0, config.num_heads), ("k_norm", k_offset, config.num_kv_heads)):
             plan.head_norm(qkv, self.weight(self.name(role, layer), config.head_dim), offset, heads, config.norm_eps)
             plan.rope(qkv, rotation, offset, heads, used.rotary_dim, RopeStyle.HALVES)
+        plan.hadamard(qkv, 0, config.num_heads + config.num_kv_heads)
         plan.store_kv(qkv, layer, k_offset, v_offset)
         window = config.window if config.is_local[layer] else 0
         mode = AttentionMode.WINDOW if window else AttentionMode.CAUSAL

@@ -190,6 +190,7 @@ def _attention(plan: Recorder, config: Config, layer: int, hidden: Buffer, rotat
         )
     plan.rope(qkv, rotation, 0, config.num_heads, config.rope.rotary_dim, config.rope_style)
     plan.rope(qkv, rotation, k_offset, config.num_kv_heads, config.rope.rotary_dim, config.rope_style)
+    plan.hadamard(qkv, 0, config.num_heads + config.num_kv_heads)
     plan.store_kv(qkv, layer, k_offset, v_offset)
 
     mixed = plan.buffer("mixed", config.q_width, BufferKind.Q8)

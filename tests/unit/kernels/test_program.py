@@ -347,6 +347,8 @@ BAD_OPERANDS: list[tuple[OpKind, int, int, str]] = [
     (OpKind.ATTENTION, 5, 3, "ATTENTION: mode"),
     (OpKind.ATTENTION, 6, 0, "ATTENTION: window"),
     (OpKind.ADD, 0, 2, "ADD: "),
+    (OpKind.HADAMARD, 1, 200, "HADAMARD: offset with its heads"),
+    (OpKind.HADAMARD, 3, 24, "HADAMARD: head_dim must be a power of two"),
     (OpKind.SELECT, 1, 0, "SELECT: out must have one row per selected"),
 ]
 
@@ -371,7 +373,7 @@ def test_an_op_that_does_not_fit_is_refused_by_index_kind_and_operand(
         ("max_positions", 4, "ROPE: table has"),
         ("buffers", [(2, 32, 0)], r"buffers\[0\]: kind"),
         ("buffers", [(1, 33, 0)], r"buffers\[0\]: width"),
-        ("ops", [(11, [], [])], r"ops\[0\]: kind 11"),
+        ("ops", [(12, [], [])], r"ops\[0\]: kind 12"),
         ("ops", [(0, [0], [1.0])], r"ops\[0\]: EMBED takes 2 integers"),
         ("ops", [(0, [0, 0], [float("nan")])], r"ops\[0\]: scale is not a finite"),
         ("vectors", [np.zeros(3)], r"vectors\[0\]: must be float32"),

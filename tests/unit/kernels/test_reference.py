@@ -211,3 +211,12 @@ def test_weights_of_another_shape_are_refused_by_name():
         ReferenceProgram(small_plan(), [matrices[0], matrices[2], matrices[1]], vectors)
     with pytest.raises(ValueError, match="'norm' has shape"):
         ReferenceProgram(small_plan(), matrices, [vectors[1], vectors[0], *vectors[2:]])
+
+
+@pytest.mark.parametrize("size", [1, 2, 32, 256])
+def test_the_rotation_of_heads_keeps_the_products_of_queries_and_keys(size: int) -> None:
+    matrix = reference.hadamard(size)
+    rng = np.random.default_rng(size)
+    q, k = rng.standard_normal((2, 8, size)).astype(np.float32)
+    assert np.allclose(np.abs(matrix), size**-0.5)
+    assert np.allclose((q @ matrix) @ (k @ matrix).T, q @ k.T, atol=1e-4)

@@ -60,6 +60,8 @@ def record(head_dim: int = HEAD_DIM) -> Plan:
         if layer == 1:
             rope = (half_table, 0, HEADS + KV_HEADS, head_dim // 2, RopeStyle.ADJACENT)
         recorder.rope(qkv, *rope)
+        if layer == 1:
+            recorder.hadamard(qkv, 0, HEADS + KV_HEADS)
         recorder.store_kv(qkv, layer, HEADS * head_dim, (HEADS + KV_HEADS) * head_dim)
         attended = _attention(recorder, qkv, layer, head_dim)
         recorder.linear(attended, recorder.matrix(f"o{layer}", WIDTH, HEADS * head_dim), x, accumulate=True)

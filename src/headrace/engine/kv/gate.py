@@ -26,7 +26,7 @@ from headrace.kernels.plan import GROUP, PAGE_TOKENS, KvKind, Plan
 if TYPE_CHECKING:
     from headrace.models.load import LoadedModel
 
-VERSION = 1
+VERSION = 2
 """Raise it when the text, the measure or the arithmetic of a kind changes: figures of another version do not count."""
 
 MOST_TOKENS = 640

@@ -63,6 +63,9 @@ const std::vector<Signature>& signatures() {
        {{"scale", &Op::scale}, {"softcap", &Op::softcap}}},
       {"ADD", {{"x", &Op::x}, {"out", &Op::out}}, {}},
       {"SELECT", {{"x", &Op::x}, {"out", &Op::out}}, {}},
+      {"HADAMARD",
+       {{"x", &Op::x}, {"offset", &Op::offset}, {"num_heads", &Op::num_heads}, {"head_dim", &Op::head_dim}},
+       {}},
   };
   return table;
 }
@@ -100,6 +103,8 @@ class OpCheck {
         return add();
       case OpKind::kSelect:
         return select();
+      case OpKind::kHadamard:
+        return hadamard();
     }
   }
 
@@ -181,6 +186,12 @@ class OpCheck {
     const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
     heads_fit(x, op_.offset, op_.num_heads, op_.head_dim, "offset");
     vector_of(op_.head_dim, "weight");
+  }
+
+  void hadamard() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
+    heads_fit(x, op_.offset, op_.num_heads, op_.head_dim, "offset");
+    require((op_.head_dim & (op_.head_dim - 1)) == 0, "head_dim", "must be a power of two");
   }
 
   void rope() const {

@@ -24,6 +24,7 @@ enum class OpKind : int32_t {
   kAttention = 8,
   kAdd = 9,
   kSelect = 10,
+  kHadamard = 11,
 };
 
 // What plan.py hands over.

@@ -2,6 +2,7 @@
 #include "rowwise.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace headrace {
@@ -88,6 +89,26 @@ void rope(const Op& op, const RowContext& context, int32_t row) {
     } else {
       rotate_halves(head, cosines, cosines + half, half);
     }
+  }
+}
+
+// Fast Walsh-Hadamard transform of each head, in place; neighbours first, in the same order on every CPU.
+void hadamard(const Op& op, const RowContext& context, int32_t row) {
+  float* head = context.storage.f32(op.x, row) + op.offset;
+  const float norm = 1.0f / std::sqrt(static_cast<float>(op.head_dim));
+  for (int32_t h = 0; h < op.num_heads; ++h, head += op.head_dim) {
+    for (int32_t half = 1; half < op.head_dim; half *= 2) {
+      for (int32_t begin = 0; begin < op.head_dim; begin += 2 * half) {
+        float* const low = head + begin;
+        float* const high = low + half;
+        for (int32_t i = 0; i < half; ++i) {
+          const float sum = low[i] + high[i];
+          high[i] = low[i] - high[i];
+          low[i] = sum;
+        }
+      }
+    }
+    for (int32_t i = 0; i < op.head_dim; ++i) head[i] *= norm;
   }
 }
 
@@ -194,6 +215,8 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
       return add(op, context, row);
     case OpKind::kSelect:
       return select(op, context, row);
+    case OpKind::kHadamard:
+      return hadamard(op, context, row);
     case OpKind::kLinear:
     case OpKind::kGated:
     case OpKind::kAttention:
