@@ -98,15 +98,17 @@ def test_a_model_that_loses_nothing_gets_8_bits_and_one_that_loses_more_than_the
 @pytest.mark.parametrize(
     ("half", "difference", "kind"),
     [
-        (2.0, 2.0 * gate.MAX_LOSS * 0.99, KvKind.INT8),
-        (2.0, 2.0 * gate.MAX_LOSS * 1.01, KvKind.HALF),
+        (2.0, 2.0 * gate.MAX_LOSS + 0.00099, KvKind.INT8),
+        (2.0, 2.0 * gate.MAX_LOSS + 0.00101, KvKind.HALF),
         (2.0, float("nan"), KvKind.HALF),
         (float("nan"), 0.0, KvKind.HALF),
         (0.0, 0.0, KvKind.HALF),
         (-1.0, 0.5, KvKind.HALF),
     ],
 )
-def test_the_bound_is_relative_and_what_is_no_number_fails(half: float, difference: float, kind: KvKind) -> None:
+def test_the_bound_is_relative_plus_a_standard_error_and_what_is_no_number_fails(
+    half: float, difference: float, kind: KvKind
+) -> None:
     figures = Figures(gate.VERSION, "sha256:00", "portable", 100, half, half + difference, difference, 0.001)
     assert decide(figures).kind is kind
 
