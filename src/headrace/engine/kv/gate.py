@@ -37,9 +37,9 @@ FEWEST_TOKENS = 64
 
 MAX_LOSS = 0.003
 """What 8 bits may add to the NLL, relative to fp16's. All approximations together may cost 0.5 %, and 8-bit activations
-need their part of it. The mean over the text has a standard error of about 0.15 %, and one of these is allowed on top, so
-that noise does not decide about a model that loses a tenth of this; one with outliers in its keys, which is what 8 bits
-break, loses per cents and does not pass."""
+need their part of it. The mean over the text has a standard error of about 0.15 %, and one of these is allowed on top,
+so that noise does not decide about a model that loses a tenth of this; one with outliers in its keys, which is what 8
+bits break, loses per cents and does not pass."""
 
 _LOGIT_BYTES = 16 << 20  # of one chunk's logits, whatever the vocabulary
 _MOST_RECORD_BYTES = 4096
