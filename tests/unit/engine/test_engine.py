@@ -322,8 +322,11 @@ def test_closing_fails_what_is_still_there_and_refuses_what_comes() -> None:
         reader = Reader(engine, work([1], 400))
         assert await asyncio.to_thread(gate.entered.wait, BOUND_S)
         assert not await asyncio.to_thread(engine.drain, 0.0)
+        closing = asyncio.create_task(asyncio.to_thread(engine.close))
+        while not engine._stopping:  # else the step that waits could go on to the request's end
+            await asyncio.sleep(0)
         gate.opened.set()
-        await asyncio.to_thread(engine.close)
+        await closing
         await reader.end()
         assert isinstance(reader.error, Unavailable)
         with pytest.raises(Unavailable):
