@@ -323,7 +323,8 @@ def test_closing_fails_what_is_still_there_and_refuses_what_comes() -> None:
         assert await asyncio.to_thread(gate.entered.wait, BOUND_S)
         assert not await asyncio.to_thread(engine.drain, 0.0)
         closing = asyncio.create_task(asyncio.to_thread(engine.close))
-        while not engine._stopping:  # else the step that waits could go on to the request's end
+        # Else the step that waits could go on to the request's end.
+        while not engine._stopping:  # noqa: ASYNC110 - a thread sets it
             await asyncio.sleep(0)
         gate.opened.set()
         await closing
