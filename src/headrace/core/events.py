@@ -2,11 +2,12 @@
 
 Legal order for one request (`api` holds the same table per protocol):
 
-    Started  (TextDelta | ReasoningDelta | ToolCallDelta)*  ChoiceFinished  ...  Finished
+    Started  PromptLogprobs?  (TextDelta | ReasoningDelta | ToolCallDelta)*  ChoiceFinished  ...  Finished
 
-`Started` comes first and once. Deltas of different choices interleave; after its `ChoiceFinished` a choice is silent;
-`Finished` is last and follows the `ChoiceFinished` of every choice. Instead of `Finished` a stream may end by raising
-one `HeadraceError`, or by the consumer closing it. `Raw` carries same-dialect bytes untouched.
+`Started` comes first and once, `PromptLogprobs` next if it was asked for. Deltas of different choices interleave; after
+its `ChoiceFinished` a choice is silent; `Finished` is last and follows the `ChoiceFinished` of every choice. Instead of
+`Finished` a stream may end by raising one `HeadraceError`, or by the consumer closing it. `Raw` carries same-dialect
+bytes untouched.
 """
 
 from collections.abc import Mapping
@@ -24,11 +25,40 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts. `cached_tokens` counts prompt tokens whose keys and values were really reused."""
+    """Token counts. `cached_tokens` counts prompt tokens whose keys and values were really reused, `disk_tokens` those
+    of them that came from disk, `cache_writes` tokens newly kept under breakpoints, as (ttl_s, tokens)."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    disk_tokens: int = 0
+    cache_writes: tuple[tuple[float, int], ...] = ()
+
+
+class MissReason(StrEnum):
+    """Why the part of a prompt that was not found was not found."""
+
+    NONE = "none"  # everything that can be reused was
+    TOO_SHORT = "too_short"  # less than one page
+    COLD = "cold"  # nothing like it was seen
+    MODEL_CHANGED = "model_changed"
+    ADAPTER_CHANGED = "adapter_changed"
+    TEMPLATE_CHANGED = "template_changed"
+    SALT_CHANGED = "salt_changed"
+    MESSAGES_CHANGED = "messages_changed"  # another continuation of the same beginning is there
+    EXTENDED = "extended"  # everything that was there was found; the rest is new
+    EVICTED = "evicted"  # it was there, and its memory was needed
+    EXPIRED = "expired"  # it was there, and its time had passed
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMiss:
+    """Where and why reuse ended: the first token that had to be computed, and which message it is in (None: unknown or
+    behind all messages)."""
+
+    reason: MissReason
+    token: int
+    message: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +70,7 @@ class Started:
     prompt_tokens: int
     cached_tokens: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
+    cache_miss: CacheMiss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +81,13 @@ class TokenLogprob:
     token_bytes: bytes
     logprob: float
     alternatives: tuple[tuple[str, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """Log-probabilities of the input's tokens, each given those before it; the first has none."""
+
+    tokens: tuple[TokenLogprob | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +145,4 @@ class Raw:
     data: bytes
 
 
-Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished | Finished | Raw
+Event = Started | PromptLogprobs | TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished | Finished | Raw

@@ -15,6 +15,10 @@ from headrace.core.errors import InvalidRequest
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 16
 MAX_STOP_BYTES = 1024
+MAX_BIASES = 1024
+MAX_TOP_LOGPROBS = 20
+MAX_BREAKPOINTS = 4
+MAX_TTL_S = 7 * 86_400.0
 
 
 class Task(StrEnum):
@@ -81,16 +85,36 @@ class Tool:
 class Sampling:
     """How the next token is drawn. `temperature` 0 is greedy.
 
-    Candidates are cut in this order: logits / temperature, then top-k, then top-p on what is left renormalised, then
-    min-p relative to the largest. `seed` None means that the server picks one and reports nothing.
+    A logit is changed in this order: `logit_bias` is added; repetition (Keskar et al. 2019, arXiv 1909.05858: over
+    prompt and answer) divides it if positive and multiplies it if not; presence and frequency (OpenAI: over the answer)
+    are subtracted, the latter once per occurrence. Candidates are then cut in this order: logits / temperature, top-k,
+    top-p on what is left renormalised, min-p relative to the largest, typical-p (Meister et al. 2022, arXiv 2202.00666)
+    on what is left renormalised. `seed` None means that the server picks one and reports nothing. `best_of` choices are
+    drawn and the `num_choices` with the largest mean log-probability are told.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     num_choices: int = 1
+    best_of: int | None = None
+
+    @property
+    def num_drawn(self) -> int:
+        """Choices that the engine draws."""
+        return max(self.num_choices, self.best_of or 0)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether earlier tokens change logits."""
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
     def check(self) -> None:
         """Raise InvalidRequest naming the field, the value and the allowed range."""
@@ -98,9 +122,25 @@ class Sampling:
         _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
         _number("min_p", self.min_p, 0.0, 1.0)
         _number("top_k", self.top_k, 0, 2**31 - 1)
+        _number("typical_p", self.typical_p, 0.0, 1.0, open_low=True)
+        _number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _number("n", self.num_choices, 1, MAX_CHOICES)
+        if self.best_of is not None:
+            _number("best_of", self.best_of, self.num_choices, MAX_CHOICES)
+        self._check_bias()
         if self.seed is not None:
             _number("seed", self.seed, -(2**63), 2**64 - 1)
+
+    def _check_bias(self) -> None:
+        if len(self.logit_bias) > MAX_BIASES:
+            raise InvalidRequest(
+                f"logit_bias: {len(self.logit_bias)} tokens given; at most {MAX_BIASES} are allowed.",
+                param="logit_bias",
+            )
+        for token, bias in self.logit_bias:
+            _number(f"logit_bias[{token}]", bias, -100.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +169,34 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """Keep what is computed up to here for `ttl_s` seconds after its last use: up to the end of `messages[message]`, or
+    of the whole input (None)."""
+
+    message: int | None = None
+    ttl_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class CacheHints:
-    """What the caller says about reuse. `salt` separates prefix caches inside one tenant."""
+    """What the caller says about reuse. `salt` separates prefix caches inside one tenant; `explain` asks why what was
+    not found was not found."""
 
     salt: str = ""
+    breakpoints: tuple[Breakpoint, ...] = ()
+    explain: bool = False
+
+    def check(self, num_messages: int) -> None:
+        """Raise InvalidRequest naming the field, the value and the allowed range."""
+        if len(self.breakpoints) > MAX_BREAKPOINTS:
+            raise InvalidRequest(
+                f"cache breakpoints: {len(self.breakpoints)} given; at most {MAX_BREAKPOINTS} are allowed.",
+                param="cache",
+            )
+        for point in self.breakpoints:
+            _number("cache ttl", point.ttl_s, 1.0, MAX_TTL_S)
+            if point.message is not None:
+                _number("cache breakpoint", point.message, 0, num_messages - 1)
 
 
 class FormatKind(StrEnum):
@@ -141,25 +205,40 @@ class FormatKind(StrEnum):
     TEXT = "text"
     JSON_OBJECT = "json_object"
     JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    CHOICE = "choice"
+    LARK = "lark"
+    GBNF = "gbnf"
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """A constraint on the answer's form; `schema` is set for JSON_SCHEMA."""
+    """A constraint on the answer's form.
+
+    `schema` is set for JSON_SCHEMA, `choices` for CHOICE, `source` for REGEX, LARK and GBNF. `after` is text that ends
+    an unconstrained beginning, for models that reason first; empty means that the constraint holds from the start.
+    """
 
     kind: FormatKind = FormatKind.TEXT
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | bool | None = None
+    choices: tuple[str, ...] = ()
+    source: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """On whose behalf a request runs; `tenant` is the isolation boundary of every cache and budget."""
+    """On whose behalf a request runs; `tenant` is the isolation boundary of every cache and budget.
+
+    A larger `priority` goes first; of one priority, tenants get service in proportion to their `share`.
+    """
 
     tenant: str = "local"
     user: str | None = None
     agent: str | None = None
     scopes: frozenset[str] = frozenset({"generate"})
     priority: int = 0
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +246,9 @@ class Request:
     """One piece of work for a backend.
 
     Exactly one of `messages`, `prompt` and `tokens` is given: a conversation for the chat template, raw text, or ids of
-    the model's own vocabulary. `logprobs` is None (off) or the number of alternatives per position.
+    the model's own vocabulary. `logprobs` is None (off) or the number of alternatives per position, `prompt_logprobs`
+    the same of the input's own tokens. `session` and `parent` name the conversation and the request that this one
+    belongs to.
     """
 
     id: str
@@ -181,6 +262,7 @@ class Request:
     limits: Limits = Limits()
     response_format: ResponseFormat = ResponseFormat()
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     cache: CacheHints = CacheHints()
     principal: Principal = Principal()
     session: str | None = None
@@ -198,6 +280,10 @@ class Request:
             raise InvalidRequest(f"{given[0]}: must not be empty; give at least one entry.", param=given[0])
         self.sampling.check()
         self.limits.check()
+        self.cache.check(len(self.messages or ()))
+        for name in ("logprobs", "prompt_logprobs"):
+            if (count := getattr(self, name)) is not None:
+                _number(name, count, 0, MAX_TOP_LOGPROBS)
 
 
 def _number(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
