@@ -14,7 +14,9 @@ import numpy as np
 from headrace.core.clock import SystemClock
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
-from headrace.engine.engine import Engine, EngineModel, Failed, Token
+from headrace.engine.engine import Engine
+from headrace.engine.item import Failed, Token
+from headrace.engine.lane import EngineModel
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.runner import StepProgram
 from headrace.engine.sequence import Work

@@ -28,7 +28,9 @@ class EngineConfig:
     (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one step. max_sequences:
     sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
     refused as Overloaded.
-    prefill_chunk: prompt tokens in a step while another sequence is decoding, which bounds the gap between its tokens.
+    max_gap_s: how long a stream may wait for its next token while prompts are read in the same steps; how many of their
+    tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk until enough of them ran.
+    aging_s: whoever has waited so long counts as one priority higher.
     switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
     inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
     checks: verify pool and tree against a recount whenever the engine goes idle.
@@ -42,6 +44,8 @@ class EngineConfig:
     max_sequences: int = 64
     max_waiting: int = 1024
     prefill_chunk: int = 128
+    max_gap_s: float = 0.1
+    aging_s: float = 30.0
     switch_interval_s: float | None = None
     tokenizer_threads: int = 2
     inline_prompt_chars: int = 4096
@@ -59,6 +63,8 @@ class EngineConfig:
         _inside("max_sequences", self.max_sequences, 1, min(MAX_SEQUENCES, self.max_batch_tokens - 1))
         _inside("max_waiting", self.max_waiting, 0, 1_000_000)
         _inside("prefill_chunk", self.prefill_chunk, 1, self.max_batch_tokens)
+        _inside("max_gap_s", self.max_gap_s, 1e-3, 3600.0)
+        _inside("aging_s", self.aging_s, 1e-3, 86_400.0)
         _inside("switch_interval_s", self.switch_interval_s, 1e-6, 1.0)
         _inside("tokenizer_threads", self.tokenizer_threads, 1, 64)
         _inside("inline_prompt_chars", self.inline_prompt_chars, 0, 10_000_000)

@@ -16,79 +16,25 @@ import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 from headrace.core.clock import Clock
-from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
-from headrace.core.events import FinishReason
+from headrace.core.errors import DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
 from headrace.engine import sequence as sequences
+from headrace.engine.admission import check_fits
+from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig, pages_for
-from headrace.engine.kv.pool import PagePool
+from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
 from headrace.engine.kv.prefix import chain_hash
+from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
-from headrace.engine.runner import Runner, StepProgram
-from headrace.engine.scheduler import Batch, Sampled, Scheduler
+from headrace.engine.queue import Rank
+from headrace.engine.rows import adjustments_for
 from headrace.engine.sequence import State, Work
-from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
-from headrace.observe.metrics import ModelMetrics
+from headrace.kernels.plan import PAGE_TOKENS
 
 _log = logging.getLogger("headrace.engine")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineModel:
-    """A model as the engine sees it."""
-
-    name: str
-    program: StepProgram
-    cache: CacheShape
-    context_length: int
-    kv_kind: KvKind = KvKind.HALF
-    metrics: ModelMetrics | None = None
-
-
-class Begun(NamedTuple):
-    """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree."""
-
-    cached_tokens: int
-
-
-class Token(NamedTuple):
-    """A choice's next token; `reason` is set on its last."""
-
-    choice: int
-    token: int
-    reason: FinishReason | None
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Answer to the cancellation of one choice: what it held is free. `was_live`: it had not ended by itself before."""
-
-    choice: int
-    was_live: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Last item of a mailbox whose request failed."""
-
-    error: HeadraceError
-
-
-Item = Begun | Token | Dropped | Failed
-
-
-class ModelSnapshot(NamedTuple):
-    """One model's state as of its last step. `idle_pages` are cached and unused, so as good as free."""
-
-    total_pages: int
-    free_pages: int
-    idle_pages: int
-    running: int
-    waiting: int
 
 
 class Times(NamedTuple):
@@ -108,58 +54,26 @@ class Ticket:
 
     __slots__ = ("begun", "lane", "mailbox", "sequences")
 
-    def __init__(self, lane: "_Lane", mailbox: Mailbox, members: "list[sequences.Sequence]") -> None:
+    def __init__(self, lane: "Lane", mailbox: Mailbox, members: "list[sequences.Sequence]") -> None:
         self.lane = lane
         self.mailbox = mailbox
         self.sequences = members
         self.begun = False
 
 
-class _Lane:
-    """What one model owns inside the engine."""
-
-    def __init__(self, model: EngineModel, config: EngineConfig, num_pages: int, threads: Any) -> None:
-        self.model = model
-        self.pool = PagePool.allocate(model.cache, num_pages, model.kv_kind)
-        self.scheduler = Scheduler(config, self.pool)
-        self.runner = Runner(config, model.program, threads, self.pool)
-        self.capacity = min(model.context_length, num_pages * PAGE_TOKENS)
-        self.next_deadline = math.inf
-        self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
-
-        self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
-        self.native_s, self.num_generated = 0.0, 0
-
-    def publish(self) -> None:
-        """Show the state if it has changed, and tell the metrics."""
-        scheduler = self.scheduler
-        free, idle = len(self.pool.free), scheduler.tree.num_idle
-        total = self.pool.num_pages
-        state = (total, free, idle, len(scheduler.running), len(scheduler.waiting))
-        if state == self.snapshot:
-            return
-        self.snapshot = snapshot = ModelSnapshot(*state)
-        if (metrics := self.model.metrics) is not None:
-            metrics.running.set(snapshot.running)
-            metrics.waiting.set(snapshot.waiting)
-            metrics.kv_usage.set((total - free - idle) / total)
-        self.record()
-
-    def record(self) -> None:
-        """Tell the metrics of the steps since the last time; many at once, because the first one finds cold caches."""
-        if (metrics := self.model.metrics) is not None and self.step_seconds:
-            for seconds in self.step_seconds:
-                metrics.step.observe(seconds)
-            metrics.native.inc(self.native_s)
-            metrics.generation_tokens.inc(self.num_generated)
-        self.step_seconds.clear()
-        self.native_s, self.num_generated = 0.0, 0
-
-
 class Engine:
-    """See the file's head. `threads` is what programs take as their first argument (`native.Threads`)."""
+    """See the file's head. `threads` is what programs take as their first argument (`native.Threads`); `rank` puts
+    some work of a tenant before other work of it (`queue.py`)."""
 
-    def __init__(self, config: EngineConfig, models: Sequence[EngineModel], threads: Any, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        models: Sequence[EngineModel],
+        threads: Any,
+        clock: Clock,
+        *,
+        rank: Rank | None = None,
+    ) -> None:
         if config.kv_memory_bytes is None:
             raise ValueError("kv_memory_bytes: None; call engine.config.resolve before.")
         share = config.kv_memory_bytes // max(1, len(models))
@@ -167,11 +81,12 @@ class Engine:
         self._clock = clock
         self._threads = threads
         self._lanes = {
-            model.name: _Lane(
+            model.name: Lane(
                 model,
                 config,
                 pages_for(share, model.cache.page_bytes(model.kv_kind), config.max_sequences, model.context_length),
                 threads,
+                rank,
             )
             for model in models
         }
@@ -237,9 +152,13 @@ class Engine:
                 raise Unavailable("The engine is stopping; send the request to another server or try again later.")
             self._arrivals += 1
             ticket = Ticket(lane, mailbox, [])
+            now = self._clock.monotonic_s()
             ticket.sequences = [
-                sequences.Sequence(work, self._arrivals, choice, ticket) for choice in range(work.sampling.num_choices)
+                sequences.Sequence(work, self._arrivals, choice, ticket, arrived=now)
+                for choice in range(work.sampling.num_drawn)
             ]
+            for sequence in ticket.sequences:
+                sequence.adjustments = adjustments_for(work.sampling)
             self._idle.clear()
             self._inbox.append(lambda: self._accept(ticket, work))
         self._wake.set()
@@ -295,11 +214,10 @@ class Engine:
                 self._inbox.popleft()()
             if self._stopping:
                 return
-            busy = False
-            for lane in self._lanes.values():
-                if lane.scheduler.running or lane.scheduler.waiting:
-                    busy = True
-                    self._step(lane)
+            busy = [lane for lane in self._lanes.values() if lane.scheduler.running or lane.scheduler.waiting]
+            for lane in busy:
+                # Streams of one model wait for the steps of all.
+                self._step(lane, self.config.max_gap_s / len(busy))
             if not busy:
                 self._rest()
 
@@ -317,10 +235,10 @@ class Engine:
         self._wake.clear()
         self._last_end = self._clock.monotonic_s()
 
-    def _step(self, lane: _Lane) -> None:
+    def _step(self, lane: Lane, gap_s: float) -> None:
         if self._last_end >= lane.next_deadline:
             self._expire(lane, self._last_end)
-        batch = lane.scheduler.schedule()
+        batch = lane.scheduler.schedule(self._last_end, gap_s)
         if batch.sequences:
             for sequence in batch.admitted:
                 self._begin(sequence)
@@ -329,12 +247,12 @@ class Engine:
             except Exception as error:  # the engine's step is one of three places that may catch everything
                 self._fail_batch(lane, batch, error)
             else:
-                self._hand_out(lane, sampled)
+                self._hand_out(lane, batch, sampled)
         lane.publish()
         if batch.num_preempted and (metrics := lane.model.metrics) is not None:
             metrics.preemptions.inc(batch.num_preempted)
 
-    def _compute(self, lane: _Lane, batch: Batch) -> list[int]:
+    def _compute(self, lane: Lane, batch: Batch) -> Drawn:
         """The native call: with all the waking up that is due just before it, and the time taken just after."""
         arrays = lane.runner.prepare(batch)
         self._hand_over()
@@ -348,30 +266,37 @@ class Engine:
             self._num_steps += 1
             self._native_s += native_s
             self._busy_s += busy_s
+            lane.scheduler.cost.observe(batch.load, busy_s)
             lane.step_seconds.append(busy_s)
             lane.native_s += native_s
 
-    def _hand_out(self, lane: _Lane, sampled: list[Sampled]) -> None:
+    def _hand_out(self, lane: Lane, batch: Batch, sampled: list[Sampled]) -> None:
+        for sequence, details in batch.scored:
+            ticket: Any = sequence.owner
+            if ticket.sequences:
+                self._post(ticket.mailbox, PromptScored(details))
         for outcome in sampled:
-            ticket: Any = outcome.sequence.owner
+            ticket = outcome.sequence.owner
             if outcome.token < 0:
                 self._count_fault(lane)
                 self._fail(ticket, EngineFault("The model computed no number for this request; try it again."))
                 continue
             # A sibling's fault in this very step may have ended the request already.
             if ticket.sequences:
-                self._post(ticket.mailbox, Token(outcome.sequence.choice, outcome.token, outcome.reason))
+                self._post(
+                    ticket.mailbox, Token(outcome.sequence.choice, outcome.token, outcome.reason, outcome.detail)
+                )
         lane.num_generated += len(sampled)
 
     def _accept(self, ticket: Ticket, work: Work) -> None:
         lane = ticket.lane
-        if not lane.scheduler.has_room(len(ticket.sequences)):
-            waiting = len(lane.scheduler.waiting)
+        if not lane.scheduler.has_room(len(ticket.sequences), work.tenant):
+            waiting = lane.scheduler.num_waiting
             self._end(ticket, Overloaded(f"{waiting} sequences are waiting already; try again.", retry_after_s=1.0))
             return
         lane.next_deadline = min(lane.next_deadline, work.deadline)
-        for sequence in ticket.sequences:
-            lane.scheduler.add(sequence)
+        first, *siblings = ticket.sequences
+        lane.scheduler.add(first, siblings)
 
     def _begin(self, sequence: "sequences.Sequence") -> None:
         ticket: Any = sequence.owner
@@ -394,7 +319,7 @@ class Engine:
                 self._post(ticket.mailbox, Dropped(choice, was_live))
         ticket.lane.publish()
 
-    def _expire(self, lane: _Lane, now: float) -> None:
+    def _expire(self, lane: Lane, now: float) -> None:
         scheduler = lane.scheduler
         lane.next_deadline = math.inf
         for sequence in [*scheduler.running, *scheduler.waiting]:
@@ -404,7 +329,7 @@ class Engine:
             else:
                 lane.next_deadline = min(lane.next_deadline, sequence.work.deadline)
 
-    def _fail_batch(self, lane: _Lane, batch: Batch, error: Exception) -> None:
+    def _fail_batch(self, lane: Lane, batch: Batch, error: Exception) -> None:
         _log.exception("A step with %d sequences failed; its requests fail, the engine goes on.", len(batch.sequences))
         self._count_fault(lane)
         for sequence in batch.sequences:
@@ -450,7 +375,7 @@ class Engine:
         finally:
             self._idle.set()
 
-    def _count_fault(self, lane: _Lane) -> None:
+    def _count_fault(self, lane: Lane) -> None:
         if (metrics := lane.model.metrics) is not None:
             metrics.faults.inc()
 
@@ -474,27 +399,3 @@ class Engine:
                 ticket: Any = sequence.owner
                 if ticket.mailbox.outbox is outbox:
                     lane.scheduler.remove(sequence)
-
-
-def check_fits(work: Work, context_length: int, num_pages: int) -> None:
-    """Refuse what could never run, however long it waited. Raises ContextTooLong."""
-    prompt = len(work.tokens)
-    total = prompt + work.max_tokens
-    if prompt + 1 > context_length:
-        raise ContextTooLong(
-            f"The prompt has {prompt} tokens and the model's context {context_length}; "
-            f"shorten the prompt to {context_length - 1} tokens at most.",
-            param=work.field,
-        )
-    if total > context_length:
-        raise ContextTooLong(
-            f"max_tokens: {work.max_tokens} tokens after a prompt of {prompt} exceed the model's context of "
-            f"{context_length}; at most {context_length - prompt} are possible.",
-            param="max_tokens",
-        )
-    if total > num_pages * PAGE_TOKENS:
-        raise ContextTooLong(
-            f"Prompt ({prompt}) and max_tokens ({work.max_tokens}) need more than the {num_pages * PAGE_TOKENS} tokens "
-            "that the page pool holds; ask for less, or start the server with more --kv-memory.",
-            param="max_tokens",
-        )

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.engine.batch import Batch, Detail, Drawn, Row, rows_of
 from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.rows import row_arrays
 from headrace.engine.sampler import SamplingTable
-from headrace.engine.scheduler import Batch
 from headrace.engine.sequence import Sequence
+
+Results = tuple[NDArray[Any], ...]
 
 
 class StepProgram(Protocol):
@@ -35,7 +38,7 @@ class StepProgram(Protocol):
         *,
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    ) -> Results | None:
         """Run one ragged batch."""
         ...
 
@@ -69,7 +72,7 @@ class Runner:
         self._write: Callable[..., None] = Struct("").pack_into
         self._changing = np.zeros((3, 0), np.int32)
 
-    def run(self, batch: Batch) -> list[int]:
+    def run(self, batch: Batch) -> Drawn:
         """Both at once, for callers with nothing to do in between."""
         return self.execute(self.prepare(batch))
 
@@ -80,18 +83,21 @@ class Runner:
         stale = [sequence for sequence in batch.sequences if sequence.num_tabled < len(sequence.pages)]
         for sequence in stale:
             self._write_table(sequence)
-        if batch.is_ragged:
+        if batch.is_ragged or not batch.is_plain:
             self._members = []
             return self._fill_ragged(batch)
         return self._fill_decodes(batch, has_new_pages=bool(stale))
 
-    def execute(self, arrays: Arrays) -> list[int]:
-        """Compute a batch; returns one token per sequence that has caught up, -1 where its row was not a number."""
+    def execute(self, arrays: Arrays) -> Drawn:
+        """Compute a batch; returns what its rows drew, -1 where a row was not a number."""
         tokens, starts, contexts, page_tables, selected, sampling = arrays
-        drawn = self._program.step(
+        results = self._program.step(
             self._threads, self._pool.array, tokens, starts, contexts, page_tables, selected, sampling=sampling
         )
-        return [] if drawn is None else drawn[0].tolist()
+        if results is None or sampling is None:
+            return Drawn([])
+        drawn = results[0].tolist()
+        return Drawn(drawn, _details(results) if "logprobs" in sampling else [])
 
     def _fill_decodes(self, batch: Batch, *, has_new_pages: bool) -> Arrays:
         """The common step: every sequence lacks one token, its last."""
@@ -130,18 +136,30 @@ class Runner:
         np.cumsum(counts, out=starts[1:])
         tokens = self._tokens[: starts[-1]]
         contexts = np.array([sequence.num_computed for sequence in sequences], np.int32)
-        selected, slots, positions = [], [], []
+        selected: list[int] = []
+        rows: list[tuple[Sequence, Row]] = []
         start = 0
         for sequence, count in zip(sequences, counts, strict=True):
             computed, end = sequence.num_computed, start + count
-            tokens[start:end] = sequence.tokens[computed : computed + count]
-            if computed + count == sequence.num_tokens:
-                selected.append(end - 1)
-                slots.append(sequence.slot)
-                positions.append(computed + count)
+            known = sequence.tokens[computed : computed + count]
+            tokens[start : start + len(known)] = known
+            tokens[start + len(known) : end] = sequence.draft
+            for row in rows_of(sequence, count):
+                rows.append((sequence, row))
+                selected.append(start + row.place)
             start = end
-        sampling = self._sampling.gather(np.array(slots, np.intp), np.array(positions, np.uint32)) if selected else None
+        sampling = self._sample_rows(rows, is_plain=batch.is_plain) if rows else None
         return Arrays(tokens, starts, contexts, self._tables(sequences), np.array(selected, np.int32), sampling)
+
+    def _sample_rows(self, rows: list[tuple[Sequence, Row]], *, is_plain: bool) -> dict[str, NDArray[Any]]:
+        slots = np.array([sequence.slot for sequence, _ in rows], np.intp)
+        positions = np.array([row.position for _, row in rows], np.uint32)
+        sampling = self._sampling.gather(slots, positions)
+        if not is_plain:
+            # A sibling draws with its leader's values, but with noise of its own.
+            sampling["choice"] = np.array([row.choice for _, row in rows], np.uint32)
+            sampling |= row_arrays(rows)
+        return sampling
 
     def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
         """Their page tables, each as wide as the longest needs."""
@@ -156,3 +174,11 @@ class Runner:
             self._table = grown
         self._table[sequence.slot, sequence.num_tabled : size] = sequence.pages[sequence.num_tabled :]
         sequence.num_tabled = size
+
+
+def _details(results: Results) -> list[Detail]:
+    _, logprobs, tokens, values = results
+    return [
+        Detail(logprob, tuple((token, value) for token, value in zip(*top, strict=True) if token >= 0))
+        for logprob, *top in zip(logprobs.tolist(), tokens.tolist(), values.tolist(), strict=True)
+    ]

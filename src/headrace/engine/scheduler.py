@@ -2,123 +2,170 @@
 
 No phases: a sequence has `num_computed` and `num_tokens` and catches up inside the step's budget. Rules, in order:
 
-1. Running sequences go first, by (priority, arrival, choice). One that lacks a single token (a decode) always gets it;
-   the others share what is left, or `prefill_chunk` while anybody decodes.
-2. When pages run out, unused cached pages are evicted, then the last running sequence is preempted: its full pages
-   stay in the tree for as long as nobody needs them, and it waits again with its priority and arrival, so in front.
+1. Who decodes goes first, by (priority, arrival, choice), and always gets a token, and a draft where nobody waits.
+2. Prompts share what is left. While anybody decodes, that is as much as keeps the step within the gap that a stream may
+   have between two tokens, by the cost learnt from earlier steps (`cost.py`); before, `prefill_chunk`. Of one priority
+   the tenant with the least service goes first (`fairness.py`).
+3. When pages run out, unused cached pages are evicted, then the last running sequence is preempted: its full pages
+   stay in the tree for as long as nobody needs them, and it waits again with its priority and arrival.
    The first sequence can therefore always proceed, and what was accepted always ends.
-3. If nobody was preempted, waiting sequences are admitted in the same order while slots, budget and pages last.
-4. Nobody is admitted to compute a page that a sequence in this very step computes: it waits and then finds the page in
+4. If nobody was preempted, waiting sequences are admitted (`queue.py`) while slots, budget and pages last.
+5. Nobody is admitted to compute a page that a sequence in this very step computes: it waits and then finds the page in
    the tree. The rule looks at one step only, so it cannot outlive a cancellation. Where two compute the same page all
    the same (equal answers), the first to be complete is kept.
+6. Choices of one request part where its prompt ends: each draws its own first token from the same row, shares the full
+   pages and gets a copy of the last one; where slots or pages are short, it waits as if it had been preempted.
 
 Values in, values out: no I/O, no clock, no kernel. `Engine` owns the thread that calls it; `Runner` executes `Batch`.
 """
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Many
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Protocol
 
 from headrace.core.events import FinishReason
+from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
+from headrace.engine.cost import StepCost
+from headrace.engine.fairness import FairShare
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import Node, PrefixTree
+from headrace.engine.queue import Rank, WaitingQueue
 from headrace.engine.sequence import Change, Sequence, State
 from headrace.kernels.plan import PAGE_TOKENS
+
+MIN_CHUNK = 16
+"""Prompt tokens in a step at least, however long its decodes take: prompts end, too."""
 
 _order = attrgetter("order")
 
 
-@dataclass(slots=True)
-class Batch:
-    """One step: `counts[i]` tokens of `sequences[i]`. `admitted` are those among them that have a new slot.
+class Speculator(Protocol):
+    """Who guesses next tokens; called on the engine's thread, between two steps."""
 
-    `is_ragged`: not every sequence lacks just one token, which it gets.
-    """
+    def limit(self, num_decoding: int) -> int:
+        """The most tokens that a draft is worth having now; 0: none."""
+        ...
 
-    sequences: list[Sequence] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    admitted: list[Sequence] = field(default_factory=list)
-    is_ragged: bool = False
-    num_preempted: int = 0
+    def propose(self, sequence: Sequence, limit: int) -> list[int]:
+        """At most `limit` tokens that may follow the sequence's; empty: no guess."""
+        ...
 
+    def observe(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        """How a draft did."""
+        ...
 
-class Sampled(NamedTuple):
-    """What a step gave one sequence. `token` is -1 if its row was not a number: the sequence has failed."""
-
-    sequence: Sequence
-    token: int
-    reason: FinishReason | None
+    def end(self, sequence: Sequence) -> None:
+        """A sequence has ended, whatever way."""
+        ...
 
 
 class Scheduler:
     """The sequences of one model, its pages and its prefix tree."""
 
-    def __init__(self, config: EngineConfig, pool: PagePool) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        pool: PagePool,
+        *,
+        speculator: Speculator | None = None,
+        rank: Rank | None = None,
+    ) -> None:
         self._config = config
         self.pool = pool
         self.tree = PrefixTree(pool)
+        self.cost = StepCost()
+        self.shares = FairShare()
         self.running: list[Sequence] = []
-        self.waiting: list[Sequence] = []
+        self.waiting = WaitingQueue(self.shares, config.aging_s, rank)
+        self.num_held = 0
+        self._speculator = speculator
         self._slots = list(range(config.max_sequences - 1, -1, -1))
         self._claimed: set[tuple[Node, bytes]] = set()
+        self._forked: list[Sequence] = []
 
     @property
     def num_available(self) -> int:
         """Pages that are free or could be at once."""
         return len(self.pool.free) + self.tree.num_idle
 
-    def has_room(self, count: int) -> bool:
-        """Whether `count` more sequences may queue up; an idle scheduler always has room."""
-        room = self._config.max_waiting + self._config.max_sequences - len(self.running) - len(self.waiting)
-        return count <= room or not (self.running or self.waiting)
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that do not run, later choices of running requests included."""
+        return len(self.waiting) + self.num_held
 
-    def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence."""
-        insort(self.waiting, sequence, key=_order)
+    def has_room(self, count: int, tenant: str = "") -> bool:
+        """Whether `count` more sequences of a tenant may queue up; an idle scheduler always has room.
+
+        The last quarter of the queue is for tenants that have nothing in it, if there are several.
+        """
+        if not (self.running or self.waiting):
+            return True
+        room = self._config.max_waiting + self._config.max_sequences - len(self.running) - self.num_waiting
+        if self.shares.num_tenants > 1 and self.waiting.num_of(tenant):
+            room -= self._config.max_waiting // 4
+        return count <= room
+
+    def add(self, sequence: Sequence, siblings: Many[Sequence] = ()) -> None:
+        """Queue a new sequence; `siblings` are later choices of its request, which will part from it."""
+        self.shares.enter(sequence.work.tenant)
+        for sibling in siblings:
+            sibling.change(Change.HOLD)
+            self.shares.enter(sibling.work.tenant)
+        sequence.siblings = list(siblings)
+        self.num_held += len(siblings)
+        self.waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """End a sequence, wherever it is; all that it held is free afterwards. An ended one is left alone."""
         if sequence.state is State.FINISHED:
             return
-        queue = self.running if sequence.state is State.RUNNING else self.waiting
-        del queue[bisect_left(queue, sequence.order, key=_order)]
+        if sequence.state is State.RUNNING:
+            del self.running[bisect_left(self.running, sequence.order, key=_order)]
+        elif sequence.state is State.WAITING:
+            self.waiting.remove(sequence)
+        else:
+            self._let_go(sequence)
         self._release(sequence)
-        sequence.change(Change.END)
+        if sequence.siblings:
+            self._promote(sequence)
+        self._end(sequence)
 
-    def schedule(self) -> Batch:
-        """Decide the next step. Empty only when there is nothing to do."""
+    def schedule(self, now: float = 0.0, gap_s: float | None = None) -> Batch:
+        """Decide the next step. Empty only when there is nothing to do. `gap_s`: what this model's streams may wait for
+        their next token (None: as configured)."""
         batch = Batch()
         self._claimed.clear()
-        decodes = [sequence.num_tokens - sequence.num_computed for sequence in self.running].count(1)
-        prefill = self._config.max_batch_tokens - decodes
-        if decodes:
-            prefill = min(prefill, self._config.prefill_chunk)
-        prefill = self._schedule_running(batch, prefill)
-        if not batch.num_preempted and self.waiting:
-            self._admit(batch, prefill)
+        if self._forked:
+            batch.admitted = [sequence for sequence in self._forked if sequence.state is State.RUNNING]
+            self._forked = []
+        self._schedule_decodes(batch)
+        gap_s = self._config.max_gap_s if gap_s is None else gap_s
+        if batch.num_decodes < len(self.running):
+            self._schedule_prompts(batch, gap_s)
+        if self.waiting and not batch.num_preempted:
+            self._admit(batch, now, gap_s)
         return batch
 
-    def complete(self, batch: Batch, tokens: list[int]) -> list[Sampled]:
-        """Record that a step was computed; `tokens` has one entry per sequence that has caught up, in order."""
+    def complete(self, batch: Batch, drawn: Drawn) -> list[Sampled]:
+        """Record that a step was computed; `drawn` has one entry per row, in the order of `batch.rows_of`."""
         results: list[Sampled] = []
+        if not batch.is_plain:
+            cursor = 0
+            for sequence, count in zip(batch.sequences, batch.counts, strict=True):
+                cursor += self._complete_rows(batch, sequence, count, drawn.from_row(cursor), results)
+            return results
         for index, sequence in enumerate(batch.sequences):
             computed = sequence.num_computed = sequence.num_computed + batch.counts[index]
             token, reason = 0, None
             if computed == sequence.num_tokens:
-                token = tokens[len(results)]
+                token = drawn.tokens[len(results)]
                 if token >= 0:
                     sequence.append(token)
                     reason = _finish_reason(sequence, token)
                 results.append(Sampled(sequence, token, reason))
-            # A row that failed leaves doubtful pages, which must not be shared.
-            if token >= 0 and computed // PAGE_TOKENS > sequence.num_cached:
-                self._cache_pages(sequence)
-            if token < 0:
-                self.discard(sequence)
-            elif reason is not None:
-                self.remove(sequence)
+            self._settle(sequence, token, reason)
         return results
 
     def discard(self, sequence: Sequence) -> None:
@@ -133,79 +180,134 @@ class Scheduler:
         self.pool.check()
         self.tree.check()
         held = [0] * self.pool.num_pages
+        tenants: dict[str, int] = {}
+        num_held = 0
+        for sequence in [*self.running, *self.waiting]:
+            for one in (sequence, *sequence.siblings):
+                tenants[one.work.tenant] = tenants.get(one.work.tenant, 0) + 1
+            for sibling in sequence.siblings:
+                assert sibling.state is State.HELD and not sibling.pages, "a later choice went its own way too early"
+            num_held += len(sequence.siblings)
         for sequence in self.running:
             assert sequence.state is State.RUNNING, "a sequence that does not run is among the running"
             for page in sequence.pages:
                 held[page] += 1
         for sequence in self.waiting:
             assert sequence.state is State.WAITING and not sequence.pages, "a waiting sequence holds pages"
+        assert num_held == self.num_held, "the number of later choices is wrong"
+        self.shares.check(tenants)
         cached = sum(self.pool.refs) - sum(held)
         assert cached == self.tree.num_nodes, f"{cached - self.tree.num_nodes} page references are lost"
         slots = {sequence.slot for sequence in self.running}
         assert len(slots) == len(self.running), "two sequences share a slot"
         assert slots.isdisjoint(self._slots) and len(slots) + len(self._slots) == self._config.max_sequences
 
-    def _schedule_running(self, batch: Batch, prefill: int) -> int:
-        running = self.running
-        index = 0
-        while index < len(running):
-            sequence = running[index]
-            index += 1
-            count = sequence.num_tokens - sequence.num_computed
-            lacks_more = count > 1
-            if lacks_more:
-                count = min(count, prefill)
-                if count == 0:
-                    continue
-                prefill -= count
-            needed = -(-(sequence.num_computed + count) // PAGE_TOKENS) - len(sequence.pages)
+    # -- deciding a step ---------------------------------------------------------------------------------------------
+
+    def _schedule_decodes(self, batch: Batch) -> None:
+        """Everybody who is behind its prompt, or lacks a single token, in order of importance."""
+        decoding = [sequence for sequence in self.running if _is_decoding(sequence)]
+        if not decoding:
+            return
+        spare = self._config.max_batch_tokens - len(decoding)
+        limit = 0
+        if self._speculator is not None and not self.waiting and len(decoding) == len(self.running):
+            limit = self._speculator.limit(len(decoding))
+        for sequence in decoding:
+            if sequence.state is not State.RUNNING:  # preempted by one before it
+                continue
+            extra = min(sequence.num_tokens - sequence.num_computed - 1, spare)
+            needed = _pages_for(sequence.num_computed + 1 + extra) - len(sequence.pages)
             if needed > 0 and not self._make_room(sequence, needed, batch):
-                break
+                continue
+            if limit > 0 and extra == 0:
+                needed = self._draft(sequence, min(limit, spare), needed)
+            self._put(batch, sequence, 1 + extra + len(sequence.draft), needed)
+            spare -= extra + len(sequence.draft)
+            batch.num_decodes += 1
+
+    def _draft(self, sequence: Sequence, limit: int, needed: int) -> int:
+        """Give a sequence a draft that nobody has to make room for; returns the pages it needs then."""
+        assert self._speculator is not None
+        room = (len(sequence.pages) + self.num_available) * PAGE_TOKENS - sequence.num_tokens
+        # The token behind the draft is drawn as well.
+        left = sequence.work.max_tokens - (sequence.num_tokens - sequence.num_prompt) - 1
+        limit = min(limit, room, left)
+        if limit <= 0 or sequence.work.sampling.has_penalties:
+            return needed
+        sequence.draft = self._speculator.propose(sequence, limit)
+        return _pages_for(sequence.num_tokens + len(sequence.draft)) - len(sequence.pages)
+
+    def _schedule_prompts(self, batch: Batch, gap_s: float) -> None:
+        """Running sequences that still read: the tenant with the least service first."""
+        reading = [sequence for sequence in self.running if not _is_decoding(sequence)]
+        service = self.shares.service
+        reading.sort(key=lambda one: (-one.work.priority, service(one.work.tenant), one.order))
+        for sequence in reading:
+            if sequence.state is not State.RUNNING:
+                continue
+            count = min(sequence.num_tokens - sequence.num_computed, self._chunk(batch, sequence, gap_s))
+            if count <= 0:
+                continue
+            needed = _pages_for(sequence.num_computed + count) - len(sequence.pages)
+            if needed > 0 and not self._make_room(sequence, needed, batch):
+                continue
             self._put(batch, sequence, count, needed)
-            batch.is_ragged |= lacks_more
-        return prefill
+            batch.num_prompt_tokens += count
+
+    def _chunk(self, batch: Batch, sequence: Sequence, gap_s: float) -> int:
+        """How many prompt tokens of a sequence this step has room for."""
+        spare = self._config.max_batch_tokens - batch.load.num_tokens
+        if not batch.num_decodes:
+            return spare
+        room = self.cost.room(batch.load, sequence.num_computed, gap_s)
+        if room is None:
+            return min(spare, self._config.prefill_chunk - batch.num_prompt_tokens)
+        return min(spare, max(room, MIN_CHUNK - batch.num_prompt_tokens))
 
     def _make_room(self, sequence: Sequence, needed: int, batch: Batch) -> bool:
-        """Preempt from the end until `needed` pages are available; false if that hit `sequence` itself."""
+        """Preempt from the end until `needed` pages are available, but nobody who is in the batch already and nobody
+        more important; false if that was not enough, or hit `sequence` itself."""
         while self.num_available < needed:
-            victim = self.running.pop()
+            victim = self.running[-1]
+            # Who is in the batch already: only prompts are scheduled out of order, so this is rare and short.
+            if victim is not sequence and victim in batch.sequences:
+                return False
+            self.running.pop()
             self._release(victim)
             victim.change(Change.PREEMPT)
-            insort(self.waiting, victim, key=_order)
+            self.waiting.add(victim)
             batch.num_preempted += 1
             if victim is sequence:
                 return False
         return True
 
-    def _admit(self, batch: Batch, prefill: int) -> None:
+    def _admit(self, batch: Batch, now: float, gap_s: float) -> None:
         promised = sum(max(0, _all_pages(sequence) - len(sequence.pages)) for sequence in self.running)
-        index = 0
-        while index < len(self.waiting) and prefill > 0 and self._slots:
-            sequence = self.waiting[index]
+        for sequence in self.waiting.candidates(now):
+            if not self._slots:
+                break
             node, pages = self.tree.match(sequence.work.salt, sequence.reusable_keys())
             sequence.node, sequence.pages, sequence.num_cached = node, pages, len(pages)
             sequence.num_computed = len(pages) * PAGE_TOKENS
             # Only a page that it could take over whole is worth waiting for: one token is always left to compute.
             if (len(pages) + 1) * PAGE_TOKENS < sequence.num_tokens and _claim(sequence) in self._claimed:
                 self._release(sequence)
-                index += 1
                 continue
             # Beyond the prompt, leave a page for each running sequence: admitting only to preempt helps nobody.
             wanted = _all_pages(sequence) - len(pages)
-            if self.running and wanted + promised + len(self.running) > self.num_available:
+            count = min(sequence.num_tokens - sequence.num_computed, self._chunk(batch, sequence, gap_s))
+            if count <= 0 or (self.running and wanted + promised + len(self.running) > self.num_available):
                 self._release(sequence)
                 break
-            del self.waiting[index]
+            self.waiting.remove(sequence)
             self._start(sequence)
-            lacking = sequence.num_tokens - sequence.num_computed
-            count = min(lacking, prefill)
-            prefill -= count
             promised += wanted
-            needed = -(-(sequence.num_computed + count) // PAGE_TOKENS) - len(pages)
+            needed = _pages_for(sequence.num_computed + count) - len(pages)
             self._put(batch, sequence, count, needed)
             promised -= needed
+            batch.num_prompt_tokens += count
             batch.admitted.append(sequence)
-            batch.is_ragged |= lacking > 1
 
     def _start(self, sequence: Sequence) -> None:
         sequence.change(Change.ADMIT)
@@ -217,15 +319,108 @@ class Scheduler:
 
     def _put(self, batch: Batch, sequence: Sequence, count: int, needed: int) -> None:
         if needed > 0:
-            missing = needed - len(self.pool.free)
-            if missing > 0:
-                self.tree.evict(missing)
-            sequence.pages.extend(self.pool.take() for _ in range(needed))
+            self._take_pages(sequence, needed)
         # Only who waits asks what is claimed.
         if self.waiting and (claim := _claim(sequence)) is not None:
             self._claimed.add(claim)
-        batch.sequences.append(sequence)
-        batch.counts.append(count)
+        batch.put(sequence, count)
+        self.shares.charge(sequence.work.tenant, count - len(sequence.draft), sequence.work.share)
+
+    def _take_pages(self, sequence: Sequence, count: int) -> None:
+        missing = count - len(self.pool.free)
+        if missing > 0:
+            self.tree.evict(missing)
+        sequence.pages.extend(self.pool.take() for _ in range(count))
+
+    # -- taking in what a step drew ----------------------------------------------------------------------------------
+
+    def _complete_rows(self, batch: Batch, sequence: Sequence, count: int, drawn: Drawn, results: list[Sampled]) -> int:
+        """The general way, for one sequence: scored prompt tokens, a draft, siblings. Returns the rows it had."""
+        num_rows = num_scored_rows(sequence, count)
+        if num_rows:
+            batch.scored.append((sequence, drawn.details[:num_rows]))
+            sequence.num_scored += num_rows
+        draft, sequence.draft = sequence.draft, []
+        if sequence.num_computed + count < sequence.num_tokens + len(draft):
+            sequence.num_computed += count
+            self._settle(sequence, 0, None)
+            return num_rows
+        sequence.num_computed = sequence.num_tokens
+        token, reason = self._take_draft(sequence, draft, drawn.from_row(num_rows), results)
+        num_rows += 1 + len(draft)
+        siblings = sequence.siblings
+        if siblings:
+            self._cache_pages(sequence)
+            self._part(sequence, drawn.from_row(num_rows), results)
+            num_rows += len(siblings)
+        self._settle(sequence, token, reason)
+        return num_rows
+
+    def _take_draft(
+        self, sequence: Sequence, draft: list[int], drawn: Drawn, results: list[Sampled]
+    ) -> tuple[int, FinishReason | None]:
+        """Append what was drawn for as long as it is what was guessed, and the first that is not.
+
+        Noise belongs to a position and not to a step, so that these are the tokens that single steps would have drawn.
+        """
+        token, reason = -1, None
+        num_accepted = 0
+        for depth, guess in enumerate([*draft, -1]):
+            token = drawn.tokens[depth]
+            if token >= 0:
+                sequence.append(token)
+                reason = _finish_reason(sequence, token)
+            results.append(Sampled(sequence, token, reason, drawn.detail(depth)))
+            if token < 0 or reason is not None or token != guess:
+                break
+            sequence.num_computed += 1
+            num_accepted += 1
+        if draft and self._speculator is not None:
+            self._speculator.observe(sequence, len(draft), num_accepted)
+        return token, reason
+
+    def _settle(self, sequence: Sequence, token: int, reason: FinishReason | None) -> None:
+        """After its tokens were taken in: share full pages, and end what has ended."""
+        # A row that failed leaves doubtful pages, which must not be shared.
+        if token >= 0 and sequence.num_computed // PAGE_TOKENS > sequence.num_cached:
+            self._cache_pages(sequence)
+        if token < 0:
+            self.discard(sequence)
+        elif reason is not None:
+            self.remove(sequence)
+
+    def _part(self, leader: Sequence, drawn: Drawn, results: list[Sampled]) -> None:
+        """The later choices have drawn their first tokens from the leader's row and go on by themselves."""
+        siblings, leader.siblings = leader.siblings, []
+        self.num_held -= len(siblings)
+        for row, sibling in enumerate(siblings):
+            token, reason = drawn.tokens[row], None
+            sibling.change(Change.PART)
+            if token >= 0:
+                sibling.append(token)
+                sibling.num_scored = leader.num_scored
+                reason = _finish_reason(sibling, token)
+            results.append(Sampled(sibling, token, reason, drawn.detail(row)))
+            if token < 0 or reason is not None:
+                self._end(sibling)
+            elif not self._fork(leader, sibling):
+                self.waiting.add(sibling)
+
+    def _fork(self, leader: Sequence, sibling: Sequence) -> bool:
+        """Let a sibling run beside its leader on the same full pages and a copy of the last one; false: no room."""
+        partial = leader.num_computed % PAGE_TOKENS > 0
+        if not self._slots or leader.node is None or self.num_available < partial + len(self.running) + 1:
+            return False
+        self.tree.share(leader.node)
+        sibling.node, sibling.num_cached = leader.node, leader.num_cached
+        sibling.pages = leader.pages[: leader.num_cached]
+        if partial:
+            self._take_pages(sibling, 1)
+            self.pool.array[sibling.pages[-1]] = self.pool.array[leader.pages[leader.num_cached]]
+        sibling.num_computed = leader.num_computed
+        self._start(sibling)
+        self._forked.append(sibling)
+        return True
 
     def _cache_pages(self, sequence: Sequence) -> None:
         for index in range(sequence.num_cached, sequence.num_computed // PAGE_TOKENS):
@@ -236,6 +431,31 @@ class Scheduler:
                 sequence.num_tabled = min(sequence.num_tabled, index)
             sequence.num_cached = index + 1
 
+    # -- letting go --------------------------------------------------------------------------------------------------
+
+    def _let_go(self, sibling: Sequence) -> None:
+        for leader in [*self.running, *self.waiting]:
+            if sibling in leader.siblings:
+                leader.siblings.remove(sibling)
+                self.num_held -= 1
+                return
+        raise AssertionError("nobody carries a later choice that is held")
+
+    def _promote(self, leader: Sequence) -> None:
+        """The leader ends before its siblings could part from it: the next one computes the prompt."""
+        first, *rest = leader.siblings
+        leader.siblings = []
+        first.change(Change.PART)
+        first.siblings = rest
+        self.num_held -= 1
+        self.waiting.add(first)
+
+    def _end(self, sequence: Sequence) -> None:
+        sequence.change(Change.END)
+        self.shares.leave(sequence.work.tenant)
+        if self._speculator is not None:
+            self._speculator.end(sequence)
+
     def _release(self, sequence: Sequence) -> None:
         for page in sequence.pages[sequence.num_cached :]:
             self.pool.release(page)
@@ -245,6 +465,17 @@ class Scheduler:
             self._slots.append(sequence.slot)
         sequence.node, sequence.pages, sequence.slot = None, [], -1
         sequence.num_cached = sequence.num_computed = 0
+        sequence.draft = []
+
+
+def _is_decoding(sequence: Sequence) -> bool:
+    """Whether it lacks one token, or behind its prompt a few that followed without being drawn."""
+    lacking = sequence.num_tokens - sequence.num_computed
+    return lacking == 1 or (lacking <= MIN_CHUNK and sequence.num_computed >= sequence.num_prompt)
+
+
+def _pages_for(num_tokens: int) -> int:
+    return -(-num_tokens // PAGE_TOKENS)
 
 
 def _claim(sequence: Sequence) -> tuple[Node, bytes] | None:

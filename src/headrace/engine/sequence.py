@@ -2,12 +2,16 @@
 
 `num_computed` chases `num_tokens`; that is all the scheduler needs to know, whether a prompt is read, a token decoded
 or a preempted sequence caught up. The life of a sequence is the table `TRANSITIONS`. Knows no scheduler and no text.
+
+Several choices of one request compute its prompt once: the first carries the others as its `siblings`, HELD, and they
+part where the prompt ends (`Scheduler`).
 """
 
 import math
 from array import array
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +27,7 @@ class State(IntEnum):
     WAITING = 0  # holds no page and no slot
     RUNNING = 1
     FINISHED = 2
+    HELD = 3  # a later choice, whose prompt the first one computes
 
 
 class Change(IntEnum):
@@ -31,6 +36,8 @@ class Change(IntEnum):
     ADMIT = 0
     PREEMPT = 1
     END = 2
+    HOLD = 3
+    PART = 4  # go a way of its own
 
 
 # A pair that is not here is a defect of the scheduler.
@@ -39,6 +46,9 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.RUNNING, Change.PREEMPT): State.WAITING,
     (State.WAITING, Change.END): State.FINISHED,
     (State.RUNNING, Change.END): State.FINISHED,
+    (State.WAITING, Change.HOLD): State.HELD,
+    (State.HELD, Change.PART): State.WAITING,
+    (State.HELD, Change.END): State.FINISHED,
 }
 
 
@@ -46,8 +56,10 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
 class Work:
     """What the engine is asked for, in token ids. `max_tokens` per choice; `deadline` is on the engine's clock.
 
-    A larger `priority` goes first. `salt` bounds what may be shared through the prefix tree. `field` is where
-    the tokens came from, for errors.
+    A larger `priority` goes first; tenants of one priority get service in proportion to `share`. `salt` bounds what may
+    be shared through the prefix tree. `logprobs`: log-probabilities of answer tokens, with so many alternatives, and
+    `prompt_logprobs` those of the prompt's; a prompt whose tokens are scored is computed whole. `session` and `parent`
+    name the conversation and the request this one belongs to. `field` is where the tokens came from, for errors.
     """
 
     model: str
@@ -58,7 +70,13 @@ class Work:
     stop_ids: frozenset[int] = frozenset()
     salt: bytes = b""
     priority: int = 0
+    tenant: str = ""
+    share: float = 1.0
     deadline: float = math.inf
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    session: str | None = None
+    parent: str | None = None
     field: str = "messages"
 
 
@@ -66,33 +84,41 @@ class Sequence:
     """The engine's mutable record of one choice; only the engine's thread touches it.
 
     `pages[:num_cached]` are the pages up to `node` in the prefix tree, the rest are its own. `num_reused` counts prompt
-    tokens it never had to compute. `order` sorts by priority, arrival and choice. `owner` is the engine's and opaque.
+    tokens it never had to compute, `num_scored` those whose log-probabilities are known. `order` sorts by priority,
+    arrival and choice; `arrived` is when it came, on the engine's clock. `draft` are guesses at its next tokens,
+    computed behind the last one in one step. `adjustments` change its logits (`rows.py`). `owner` is the engine's.
     """
 
     __slots__ = (
+        "adjustments",
+        "arrived",
         "choice",
+        "draft",
         "last_token",
         "node",
         "num_cached",
         "num_computed",
         "num_prompt",
         "num_reused",
+        "num_scored",
         "num_tabled",
         "num_tokens",
         "order",
         "owner",
         "pages",
+        "siblings",
         "slot",
         "state",
         "tokens",
         "work",
     )
 
-    def __init__(self, work: Work, arrival: int, choice: int, owner: object = None) -> None:
+    def __init__(self, work: Work, arrival: int, choice: int, owner: object = None, *, arrived: float = 0.0) -> None:
         self.work = work
         self.choice = choice
         self.owner = owner
         self.order = (-work.priority, arrival, choice)
+        self.arrived = arrived
         self.state = State.WAITING
         # No NumPy array: appending to one costs several times as much on cold caches, once for every token made.
         self.tokens = array("i", work.tokens.tobytes())
@@ -100,11 +126,25 @@ class Sequence:
         self.last_token = int(work.tokens[-1])
         self.num_computed = 0
         self.num_reused = 0
+        self.num_scored = 0
         self.num_cached = 0
         self.num_tabled = 0
         self.pages: list[int] = []
         self.node: Node | None = None
         self.slot = -1
+        self.draft: list[int] = []
+        self.siblings: list[Sequence] = []
+        self.adjustments: Any = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its rows need nothing but its slot's sampling values."""
+        return self.work.logprobs is None and self.adjustments is None and not self.draft and not self.siblings
+
+    @property
+    def num_to_score(self) -> int:
+        """Prompt tokens whose log-probabilities are still wanted."""
+        return 0 if self.work.prompt_logprobs is None else self.num_prompt - 1 - self.num_scored
 
     def change(self, what: Change) -> None:
         """Go to the next state; a pair that the table lacks raises KeyError."""
@@ -121,7 +161,9 @@ class Sequence:
         return self.tokens[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS].tobytes()
 
     def reusable_keys(self) -> list[bytes]:
-        """Keys of the pages that could come from the tree: at least one token is left to compute."""
+        """Keys of the pages that could come from the tree: at least one token is left to compute, and all to score."""
+        if self.num_to_score > 0:
+            return []
         data = self.tokens[: (self.num_tokens - 1) // PAGE_TOKENS * PAGE_TOKENS].tobytes()
         size = PAGE_TOKENS * self.tokens.itemsize
         return [data[start : start + size] for start in range(0, len(data), size)]

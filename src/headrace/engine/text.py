@@ -26,21 +26,13 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
 from headrace.core.request import FormatKind, Message, Request, Role, Task, TextPart
+from headrace.engine.admission import check_fits
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
 from headrace.engine.detokenizer import Detokenizer
-from headrace.engine.engine import (
-    Begun,
-    Dropped,
-    Engine,
-    EngineModel,
-    Failed,
-    Item,
-    ModelSnapshot,
-    Ticket,
-    Token,
-    check_fits,
-)
+from headrace.engine.engine import Engine, Ticket
+from headrace.engine.item import Begun, Dropped, Failed, Item, Token
 from headrace.engine.kv.gate import Decision, choose_kind
+from headrace.engine.lane import EngineModel, ModelSnapshot
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
 from headrace.engine.stop import StopMatcher

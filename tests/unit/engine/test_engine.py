@@ -15,7 +15,9 @@ from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, 
 from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
-from headrace.engine.engine import Begun, Dropped, Engine, EngineModel, Failed, Ticket, Times, Token
+from headrace.engine.engine import Engine, Ticket, Times
+from headrace.engine.item import Begun, Dropped, Failed, Token
+from headrace.engine.lane import EngineModel
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
 from headrace.observe.metrics import Metrics

@@ -6,10 +6,11 @@ import numpy as np
 from tests.doubles import TOY_CACHE, ToyProgram, toy_answer
 
 from headrace.core.request import Sampling
+from headrace.engine.batch import Batch
 from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.runner import Runner
-from headrace.engine.scheduler import Batch, Scheduler
+from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence, Work
 
 CONFIG = EngineConfig(max_batch_tokens=64, max_sequences=8, prefill_chunk=16)
@@ -76,7 +77,7 @@ def test_one_token_of_a_longer_prompt_draws_nothing() -> None:
     runner = Runner(CONFIG, ToyProgram(), None, pool)
     one = sequence(1, [1, 2, 3])
     one.slot, one.pages = 0, [pool.take()]
-    assert runner.run(Batch([one], [1], [one], is_ragged=True)) == []
+    assert runner.run(Batch([one], [1], [one], is_ragged=True)).tokens == []
 
 
 def test_a_context_longer_than_the_table_widens_it() -> None:

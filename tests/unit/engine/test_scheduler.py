@@ -8,10 +8,11 @@ from tests.doubles import TOY_CACHE, ToyProgram
 
 from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
+from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.runner import Runner
-from headrace.engine.scheduler import Batch, Sampled, Scheduler
+from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Change, Sequence, State, Work
 
 
@@ -80,7 +81,7 @@ def test_while_somebody_decodes_prompts_share_the_smaller_chunk() -> None:
 def test_a_larger_priority_goes_first_and_then_the_earlier_arrival() -> None:
     bench = Bench(max_sequences=1, max_batch_tokens=128)
     low, early, late = (bench.add(work(5, priority=p, first=f)) for p, f in ((0, 1), (1, 20), (1, 40)))
-    assert bench.scheduler.waiting == [early, late, low]
+    assert list(bench.scheduler.waiting) == [early, late, low]
     assert bench.step()[0].sequences == [early]
 
 
@@ -92,7 +93,7 @@ def test_pages_run_out_and_the_last_to_arrive_gives_way_with_its_place_in_the_qu
     third = bench.add(work(5, first=90))
     while second.state is State.RUNNING:
         bench.step()
-    assert bench.scheduler.waiting == [second, third]
+    assert list(bench.scheduler.waiting) == [second, third]
     assert second.pages == [] and second.num_computed == 0
     answer = second.num_tokens
     while first.state is State.RUNNING:
@@ -217,7 +218,7 @@ def test_a_row_that_is_no_number_ends_its_sequence_and_leaves_nothing_cached() -
     sequence = bench.add(work(40))
     batch = bench.scheduler.schedule()
     bench.runner.run(batch)
-    results = bench.scheduler.complete(batch, [-1])
+    results = bench.scheduler.complete(batch, Drawn([-1]))
     assert results == [Sampled(sequence, -1, None)]
     assert sequence.state is State.FINISHED
     assert len(bench.pool.free) == bench.pool.num_pages

@@ -45,7 +45,7 @@ from headrace.core.request import (
     ToolCall,
 )
 from headrace.engine.config import EngineConfig
-from headrace.engine.engine import Begun, Dropped, Token
+from headrace.engine.item import Begun, Dropped, Token
 from headrace.engine.text import Setup, TextEngine, _Answer
 from headrace.observe.metrics import Metrics
 

@@ -8,7 +8,7 @@ Eviction takes unused leaves, least recently used first (a heap whose outdated e
     reference held by    on                        taken by           given back by
     the tree             every page with a node    insert             evict, forget
     a sequence           every page up to `node`   match, extend,     release(node)
-                                                   insert
+                                                   insert, share
 
 `published` holds a chain hash per node. Other threads may test membership at any time (a set lookup is atomic); that
 is all they may touch. This file knows neither tokens' meaning nor sequences nor time.
@@ -75,6 +75,13 @@ class PrefixTree:
         if child is not None:
             self._retain(child)
         return child
+
+    def share(self, node: Node) -> None:
+        """One more holder of the whole path to a node that the caller holds."""
+        while node.parent is not None:
+            self._retain(node)
+            node = node.parent
+        node.users += 1
 
     def insert(self, node: Node, key: bytes, page: int) -> Node:
         """Cache `page` below a node the caller holds, and return the child that now holds it for the caller.

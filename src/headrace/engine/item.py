@@ -1,0 +1,47 @@
+"""What the engine tells a request's reader through its mailbox, in order. Token ids only; knows no text."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from headrace.core.errors import HeadraceError
+from headrace.core.events import FinishReason
+from headrace.engine.batch import Detail
+
+
+class Begun(NamedTuple):
+    """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree."""
+
+    cached_tokens: int
+
+
+class Token(NamedTuple):
+    """A choice's next token; `reason` is set on its last."""
+
+    choice: int
+    token: int
+    reason: FinishReason | None
+    detail: Detail | None = None
+
+
+class PromptScored(NamedTuple):
+    """More of the prompt's tokens were scored: details of those behind the ones told before; the first has none."""
+
+    details: list[Detail]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Answer to the cancellation of one choice: what it held is free. `was_live`: it had not ended by itself before."""
+
+    choice: int
+    was_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Last item of a mailbox whose request failed."""
+
+    error: HeadraceError
+
+
+Item = Begun | PromptScored | Token | Dropped | Failed

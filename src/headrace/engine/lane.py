@@ -1,0 +1,82 @@
+"""One model inside the engine: its pages, its sequences, its runner, and what is shown of them to others.
+
+The engine's thread owns a lane; other threads read `snapshot`, a value. Knows no requests and no mailboxes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from headrace.engine.config import EngineConfig
+from headrace.engine.kv.pool import PagePool
+from headrace.engine.queue import Rank
+from headrace.engine.runner import Runner, StepProgram
+from headrace.engine.scheduler import Scheduler, Speculator
+from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
+from headrace.observe.metrics import ModelMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineModel:
+    """A model as the engine sees it."""
+
+    name: str
+    program: StepProgram
+    cache: CacheShape
+    context_length: int
+    kv_kind: KvKind = KvKind.HALF
+    metrics: ModelMetrics | None = None
+    speculator: Speculator | None = None
+
+
+class ModelSnapshot(NamedTuple):
+    """One model's state as of its last step. `idle_pages` are cached and unused, so as good as free."""
+
+    total_pages: int
+    free_pages: int
+    idle_pages: int
+    running: int
+    waiting: int
+
+
+class Lane:
+    """What one model owns inside the engine. `rank`: a program-aware order of what waits (`queue.py`)."""
+
+    def __init__(
+        self, model: EngineModel, config: EngineConfig, num_pages: int, threads: Any, rank: Rank | None = None
+    ) -> None:
+        self.model = model
+        self.pool = PagePool.allocate(model.cache, num_pages, model.kv_kind)
+        self.scheduler = Scheduler(config, self.pool, speculator=model.speculator, rank=rank)
+        self.runner = Runner(config, model.program, threads, self.pool)
+        self.capacity = min(model.context_length, num_pages * PAGE_TOKENS)
+        self.next_deadline = math.inf
+        self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
+
+        self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
+        self.native_s, self.num_generated = 0.0, 0
+
+    def publish(self) -> None:
+        """Show the state if it has changed, and tell the metrics."""
+        scheduler = self.scheduler
+        free, idle = len(self.pool.free), scheduler.tree.num_idle
+        total = self.pool.num_pages
+        state = (total, free, idle, len(scheduler.running), scheduler.num_waiting)
+        if state == self.snapshot:
+            return
+        self.snapshot = snapshot = ModelSnapshot(*state)
+        if (metrics := self.model.metrics) is not None:
+            metrics.running.set(snapshot.running)
+            metrics.waiting.set(snapshot.waiting)
+            metrics.kv_usage.set((total - free - idle) / total)
+        self.record()
+
+    def record(self) -> None:
+        """Tell the metrics of the steps since the last time; many at once, because the first one finds cold caches."""
+        if (metrics := self.model.metrics) is not None and self.step_seconds:
+            for seconds in self.step_seconds:
+                metrics.step.observe(seconds)
+            metrics.native.inc(self.native_s)
+            metrics.generation_tokens.inc(self.num_generated)
+        self.step_seconds.clear()
+        self.native_s, self.num_generated = 0.0, 0
