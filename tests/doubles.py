@@ -52,6 +52,11 @@ def toy_answer(prompt: list[int], count: int, sampling: Sampling, seed: int = 0,
     return tokens[len(prompt) :]
 
 
+def toy_logprob(token: int, position: int) -> float:
+    """What the toy says of a token at a position; a float32 holds it exactly."""
+    return -((token * 7 + position) % 101) / 16
+
+
 class ToyProgram:
     """`poison`: a row whose last token it is comes out as no number; `failures`: how many steps raise."""
 
@@ -104,7 +109,9 @@ class ToyProgram:
             drawn.append(-1 if seen[-1] == self.poison else token)
         width = int(sampling["num_top"].max(initial=0)) if "num_top" in sampling else 0
         top = np.full((len(drawn), width), -1, np.int32), np.full((len(drawn), width), np.nan, np.float32)
-        return np.array(drawn, np.int32), np.zeros(len(drawn), np.float32), *top
+        places = zip(drawn, sampling["position"].tolist(), strict=True)
+        logprobs = np.array([toy_logprob(token, position) for token, position in places], np.float32)
+        return np.array(drawn, np.int32), logprobs, *top
 
     @staticmethod
     def _place(table: NDArray[np.int32], position: int) -> tuple[int, int]:
@@ -158,6 +165,9 @@ class ToyTokenizer:
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         return [94 if char == "\n" and special else max(0, ord(char) - 32) for char in text]
+
+    def token_text(self, token: int) -> str:
+        return "<end>" if token == 94 else self.byte_table[token].decode("utf-8", "replace")
 
 
 class ToyTemplate:

@@ -1,6 +1,7 @@
 """Whatever arrives, is cancelled, preempted or shared: each request ends once, with the tokens of a cold run alone."""
 
 import itertools
+import random
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,9 @@ class Case:
     salt: int
     stop: bool
     cancel_at: int | None
+    tenant: str
+    parts: bool
+    scores: bool
     sequences: list[Sequence] = field(default_factory=list)
 
     @property
@@ -57,6 +61,8 @@ class Case:
             stop_ids=self.stop_ids,
             salt=bytes([self.salt]),
             priority=self.priority,
+            tenant=self.tenant,
+            prompt_logprobs=0 if self.scores else None,
         )
         self.sequences = [Sequence(work, arrival, choice) for choice in range(self.num_choices)]
         return self.sequences
@@ -83,15 +89,46 @@ cases = st.builds(
     salt=st.integers(0, 1),
     stop=st.booleans(),
     cancel_at=st.none() | st.integers(0, 40),
+    tenant=st.sampled_from(["", "", "other"]),
+    parts=st.booleans(),
+    scores=st.sampled_from([False, False, True]),
 )
+
+
+class Guesser:
+    """A speculator that knows the answers, and gets some of them wrong."""
+
+    def __init__(self, draws: random.Random) -> None:
+        self.draws = draws
+        self.num_right = 0
+        self.live: set[Sequence] = set()
+
+    def limit(self, num_decoding: int) -> int:
+        return self.draws.choice([0, 1, 3, 6])
+
+    def propose(self, sequence: Sequence, limit: int) -> list[int]:
+        self.live.add(sequence)
+        tokens, work = sequence.tokens.tolist(), sequence.work
+        guess = toy_answer(tokens, self.draws.randint(0, limit), work.sampling, work.seed, sequence.choice)
+        if guess and self.draws.random() < 0.4:
+            guess[self.draws.randrange(len(guess))] ^= 1
+        return guess
+
+    def observe(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        assert 0 <= num_accepted <= num_drafted
+        self.num_right += num_accepted
+
+    def end(self, sequence: Sequence) -> None:
+        self.live.discard(sequence)
 
 
 class World:
     """A scheduler and a runner over the toy, stepped by hand, checked after every step."""
 
-    def __init__(self, config: EngineConfig, num_pages: int) -> None:
+    def __init__(self, config: EngineConfig, num_pages: int, guesser: Guesser | None = None) -> None:
         self.pool = PagePool.allocate(TOY_CACHE, num_pages)
-        self.scheduler = Scheduler(config, self.pool)
+        self.scheduler = Scheduler(config, self.pool, speculator=guesser)
+        self.scored: dict[Sequence, int] = {}
         self.program = ToyProgram()
         self.runner = Runner(config, self.program, None, self.pool)
         self.answers: dict[Sequence, list[int]] = {}
@@ -108,8 +145,10 @@ class World:
 
     def apply(self, case: Case, index: int, step: int) -> None:
         if case.at == step:
-            for sequence in case.start(index):
-                self.answers[sequence] = []
+            first, *others = case.start(index)
+            self.answers |= {sequence: [] for sequence in case.sequences}
+            self.scheduler.add(first, others if case.parts else [])
+            for sequence in [] if case.parts else others:
                 self.scheduler.add(sequence)
         if case.cancel_at == step:
             for sequence in case.sequences:
@@ -123,24 +162,33 @@ class World:
                 self.answers[outcome.sequence].append(outcome.token)
                 if outcome.reason is not None:
                     self.ended.append(outcome.sequence)
+            for sequence, details in batch.scored:
+                self.scored[sequence] = self.scored.get(sequence, 0) + len(details)
         self.scheduler.check()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     requests=st.lists(cases, min_size=1, max_size=8),
     num_pages=st.integers(8, 24),
     max_sequences=st.integers(1, 8),
     extra_tokens=st.integers(1, 120),
     prefill_chunk=st.integers(1, 64),
+    draws=st.none() | st.randoms(use_true_random=False),
 )
 def test_every_schedule_gives_the_tokens_of_a_cold_single_run(
-    requests: list[Case], num_pages: int, max_sequences: int, extra_tokens: int, prefill_chunk: int
+    requests: list[Case],
+    num_pages: int,
+    max_sequences: int,
+    extra_tokens: int,
+    prefill_chunk: int,
+    draws: random.Random | None,
 ) -> None:
     budget = max_sequences + extra_tokens
     chunk = min(prefill_chunk, budget)
     config = EngineConfig(max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
-    world = World(config, num_pages)
+    guesser = None if draws is None else Guesser(draws)
+    world = World(config, num_pages, guesser)
     world.live_through(requests)
 
     assert max(world.program.steps, default=0) <= budget
@@ -151,9 +199,12 @@ def test_every_schedule_gives_the_tokens_of_a_cold_single_run(
             answer, expected = world.answers[sequence], case.expected(sequence.choice)
             if sequence in world.ended:
                 assert answer == expected
+                if case.scores and sequence.choice == 0:
+                    assert world.scored.get(sequence, 0) == len(case.prompt) - 1
             else:
                 assert case.cancel_at is not None, "a sequence vanished"
                 assert answer == expected[: len(answer)]
+    assert guesser is None or guesser.live == set()
     assert world.scheduler.num_available == num_pages
     world.scheduler.tree.evict(num_pages)
     world.scheduler.check()

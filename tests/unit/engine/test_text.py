@@ -16,6 +16,7 @@ from tests.doubles import (
     ToyProgram,
     ToyTokenizer,
     toy_answer,
+    toy_logprob,
     toy_text,
 )
 
@@ -28,7 +29,16 @@ from headrace.core.errors import (
     Unavailable,
     UnsupportedField,
 )
-from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
+from headrace.core.events import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    FinishReason,
+    PromptLogprobs,
+    Started,
+    TextDelta,
+    Usage,
+)
 from headrace.core.request import (
     CacheHints,
     FormatKind,
@@ -44,9 +54,10 @@ from headrace.core.request import (
     Tool,
     ToolCall,
 )
+from headrace.engine.answer import Answer
 from headrace.engine.config import EngineConfig
 from headrace.engine.item import Begun, Dropped, Token
-from headrace.engine.text import Setup, TextEngine, _Answer
+from headrace.engine.text import Setup, TextEngine
 from headrace.observe.metrics import Metrics
 
 BOUND_S = 5.0
@@ -77,7 +88,9 @@ def ask(*, max_tokens: int | None = 20, temperature: float = 0.0, num_choices: i
     if not {"messages", "tokens"} & options.keys():
         options.setdefault("prompt", PROMPT)
     options.setdefault("model", "toy")
-    sampling = Sampling(temperature=temperature, num_choices=num_choices, seed=options.pop("seed", None))
+    names = ("seed", "best_of", "logit_bias")
+    own = {name: options.pop(name) for name in names if name in options}
+    sampling = Sampling(temperature=temperature, num_choices=num_choices, **own)
     return Request(id="r1", sampling=sampling, limits=limits, **options)
 
 
@@ -213,7 +226,7 @@ def test_tokens_that_arrive_together_become_one_delta_and_end_at_the_stop() -> N
     stop = toy_text(answer)[10:13]
     request = ask(stop=(stop,), max_tokens=30)
     served = engine._find(request)
-    told = _Answer(served, request, engine._work(served, request, served.encode(request), 0.0), 0.0)
+    told = Answer(served, request, engine._work(served, request, served.encode(request), 0.0), 0.0)
     events = told.accept([Begun(0), *(Token(0, token, None) for token in answer)], ManualClock())
     assert [type(event) for event in events] == [Started, TextDelta, ChoiceFinished]
     assert text_of(events) == toy_text(answer).partition(stop)[0]
@@ -295,8 +308,9 @@ def test_without_max_tokens_a_small_pool_is_the_limit() -> None:
         ({"model": "other"}, NotFound, "model"),
         ({"tools": (Tool("f"),)}, UnsupportedField, "tools"),
         ({"response_format": ResponseFormat(FormatKind.JSON_OBJECT)}, UnsupportedField, "response_format"),
-        ({"logprobs": 0}, UnsupportedField, "logprobs"),
-        ({"session": "s"}, UnsupportedField, "session"),
+        ({"logprobs": 21}, InvalidRequest, "logprobs"),
+        ({"logit_bias": ((99, 1.0),)}, InvalidRequest, "logit_bias"),
+        ({"logit_bias": ((5, 1.0), (5, 2.0))}, InvalidRequest, "logit_bias"),
         ({"task": Task.EMBED}, UnsupportedField, "task"),
         ({"task": Task.SCORE}, UnsupportedField, "task"),
         ({"messages": (Message(Role.TOOL, (TextPart("x"),)),)}, UnsupportedField, "messages"),
@@ -546,3 +560,64 @@ def test_a_budget_without_room_for_a_page_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest, match="kv_memory_bytes") as caught:
         TextEngine([model], config, threads=object())
     assert caught.value.param == "kv_memory_bytes"
+
+
+def test_log_probabilities_come_with_their_tokens_and_name_what_a_vocabulary_writes() -> None:
+    engine = make()
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(max_tokens=20, ignore_eos=True, logprobs=0)))
+        told = [one for event in events if isinstance(event, TextDelta) for one in event.logprobs]
+        expected = [toy_logprob(token, len(IDS) + place) for place, token in enumerate(greedy(20))]
+        assert [one.logprob for one in told] == expected
+        assert b"".join(one.token_bytes for one in told if one.token != "<end>").decode("utf-8", "replace") == text_of(
+            events
+        )
+        assert all((one.token == "<end>") == (token == 94) for one, token in zip(told, greedy(20), strict=True))
+
+    run(engine, main)
+
+
+def test_a_scored_prompt_tells_every_token_but_the_first_whatever_is_cached() -> None:
+    engine = make()
+
+    async def main() -> None:
+        await collect(engine.run(ask(max_tokens=20)))
+        events = await collect(engine.run(ask(max_tokens=3, prompt_logprobs=2)))
+        assert isinstance(events[0], Started) and events[0].cached_tokens == 0
+        assert isinstance(events[1], PromptLogprobs)
+        first, *others = events[1].tokens
+        assert first is None
+        assert [one and one.logprob for one in others] == [
+            toy_logprob(token, place) for place, token in enumerate(IDS[1:], 1)
+        ]
+        assert text_of(events) == toy_text(greedy(3))
+
+    run(engine, main)
+
+
+def test_one_token_of_prompt_has_nothing_to_score() -> None:
+    engine = make()
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(prompt="x", max_tokens=1, prompt_logprobs=0)))
+        assert events[1] == PromptLogprobs((None,))
+
+    run(engine, main)
+
+
+def test_the_best_of_several_choices_are_told_at_the_end_and_all_are_paid_for() -> None:
+    engine = make()
+
+    async def main() -> None:
+        options: dict[str, Any] = {"max_tokens": 10, "ignore_eos": True, "temperature": 1.0, "seed": 5}
+        events = await collect(engine.run(ask(num_choices=2, best_of=5, **options)))
+        answers = [toy_answer(IDS, 10, Sampling(), 5, choice) for choice in range(5)]
+        means = [sum(toy_logprob(t, len(IDS) + at) for at, t in enumerate(answer)) / 10 for answer in answers]
+        best = sorted(range(5), key=lambda choice: -means[choice])[:2]
+        assert [text_of(events, index) for index in range(2)] == [toy_text(answers[choice]) for choice in best]
+        assert [event.choice for event in events if isinstance(event, ChoiceFinished)] == [0, 1]
+        assert not any(event.logprobs for event in events if isinstance(event, TextDelta))
+        assert events[-1] == Finished(Usage(len(IDS), 50, 0))
+
+    run(engine, main)

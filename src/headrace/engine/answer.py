@@ -1,0 +1,217 @@
+"""One request's way from mailbox items to events, and its accounts. No I/O; knows no engine."""
+
+from headrace.core.clock import Clock
+from headrace.core.errors import HeadraceError
+from headrace.core.events import (
+    ChoiceFinished,
+    Event,
+    FinishReason,
+    PromptLogprobs,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
+from headrace.core.request import Request
+from headrace.engine.batch import Detail
+from headrace.engine.detokenizer import Detokenizer
+from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
+from headrace.engine.sequence import Work
+from headrace.engine.served import Served
+from headrace.engine.stop import StopMatcher
+
+
+class Choice:
+    """The text side of one choice: bytes to characters, stop strings, and what the next delta will carry."""
+
+    __slots__ = (
+        "_detokenizer",
+        "_matcher",
+        "index",
+        "logprobs",
+        "num_logprobs",
+        "num_tokens",
+        "reason",
+        "stop_match",
+        "sum_logprobs",
+        "text",
+    )
+
+    def __init__(self, index: int, detokenizer: Detokenizer, stops: tuple[str, ...]) -> None:
+        self.index = index
+        self.text = ""
+        self.num_tokens = 0
+        self.logprobs: list[TokenLogprob] = []
+        self.num_logprobs = 0
+        self.sum_logprobs = 0.0
+        self.reason: FinishReason | None = None
+        self.stop_match: str | None = None
+        self._detokenizer = detokenizer
+        self._matcher = StopMatcher(stops) if stops else None
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens, the one that ended it included: what `best_of` compares."""
+        return self.sum_logprobs / max(1, self.num_logprobs)
+
+    def push(self, token: int, reason: FinishReason | None) -> None:
+        """Take a token; afterwards `text` and `num_tokens` are what is new, and `reason` is set if it was the last."""
+        self.num_tokens += 1
+        # A stop token ends the answer and is not part of it.
+        text = "" if reason is FinishReason.STOP else self._detokenizer.push(token)
+        if reason is not None:
+            text += self._detokenizer.flush()
+            self.reason = reason
+        if self._matcher is None:
+            self.text += text
+            return
+        emitted, self.stop_match = self._matcher.push(text)
+        self.text += emitted
+        if self.stop_match is not None:
+            self.reason = FinishReason.STOP
+        elif reason is not None:
+            self.text += self._matcher.flush()
+
+    def count(self, detail: Detail) -> None:
+        """Take the details of the token that was pushed last."""
+        self.num_logprobs += 1
+        self.sum_logprobs += detail.logprob
+
+    def take_delta(self) -> TextDelta:
+        """What has gathered since the last delta."""
+        delta = TextDelta(self.index, self.text, self.num_tokens, tuple(self.logprobs))
+        self.text, self.num_tokens, self.logprobs = "", 0, []
+        return delta
+
+
+class Answer:
+    """See the file's head. With `best_of` nothing but the prompt is told before all choices have ended."""
+
+    def __init__(self, served: Served, request: Request, work: Work, arrived: float) -> None:
+        self._served = served
+        self._request = request
+        self._arrived = arrived
+        sampling = work.sampling
+        self._choices = [
+            Choice(index, served.detokenizer(request), request.limits.stop) for index in range(sampling.num_drawn)
+        ]
+        self._holds_back = sampling.num_drawn > sampling.num_choices
+        self._stopped: list[int] = []
+        self._first_token: float | None = None
+        self._num_cached = 0
+        self._prompt = work.tokens
+        self._prompt_logprobs: list[TokenLogprob | None] | None = None
+        if request.prompt_logprobs is not None:
+            self._prompt_logprobs = [None]
+        self._num_generated = 0
+        self.open_choices = len(self._choices)  # whose sequence the engine may still hold
+        self.error: HeadraceError | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What was read and generated so far."""
+        return Usage(len(self._prompt), self._num_generated, self._num_cached)
+
+    def accept(self, items: list[Item], clock: Clock) -> list[Event]:
+        """Events for what a mailbox brought: one delta per choice, however many steps have gathered.
+
+        If the request failed, `error` is set afterwards.
+        """
+        events: list[Event] = []
+        touched: list[Choice] = []
+        for item in items:
+            if type(item) is Token:
+                self._take(item, touched)
+            elif type(item) is Begun:
+                self._begin(item, events)
+            elif type(item) is PromptScored:
+                self._score(item, events)
+            elif type(item) is Dropped:
+                self.open_choices -= item.was_live
+            elif type(item) is Failed:
+                self._fail(item.error)
+        if touched:
+            self._tell(touched, events, clock)
+        return events
+
+    def take_stopped(self) -> list[int]:
+        """Choices that a stop string has ended since the last call: the engine must be told."""
+        stopped, self._stopped = self._stopped, []
+        return stopped
+
+    def finish(self, clock: Clock) -> str:
+        """Record the times of a complete answer; returns how it ended."""
+        now = clock.monotonic_s()
+        metrics = self._served.metrics
+        metrics.request_latency.observe(now - self._arrived)
+        if self._first_token is not None and self._num_generated > len(self._choices):
+            gaps = self._num_generated / len(self._choices) - 1
+            metrics.time_per_output_token.observe((now - self._first_token) / gaps)
+        return str(self._choices[-1].reason)
+
+    def best(self) -> list[Event]:
+        """With `best_of`, after the end of all choices: those with the largest mean log-probability."""
+        if not self._holds_back:
+            return []
+        ranked = sorted(self._choices, key=lambda choice: (-choice.mean_logprob, choice.index))
+        events: list[Event] = []
+        for index, choice in enumerate(ranked[: self._request.sampling.num_choices]):
+            assert choice.reason is not None
+            choice.index = index
+            events += [choice.take_delta(), ChoiceFinished(index, choice.reason, choice.stop_match)]
+        return events
+
+    def _begin(self, item: Begun, events: list[Event]) -> None:
+        self._num_cached = item.cached_tokens
+        served = self._served
+        events.append(
+            Started(self._request.id, served.model.name, len(self._prompt), item.cached_tokens, served.digests)
+        )
+        if self._prompt_logprobs is not None and len(self._prompt) == 1:
+            events.append(PromptLogprobs((None,)))
+
+    def _score(self, item: PromptScored, events: list[Event]) -> None:
+        assert self._prompt_logprobs is not None
+        known = self._prompt_logprobs
+        following = self._prompt[len(known) : len(known) + len(item.details)].tolist()
+        known += [self._served.logprob(token, detail) for token, detail in zip(following, item.details, strict=True)]
+        if len(known) == len(self._prompt):
+            events.append(PromptLogprobs(tuple(known)))
+
+    def _take(self, item: Token, touched: list[Choice]) -> None:
+        choice = self._choices[item.choice]
+        if item.reason is not None:
+            self.open_choices -= 1
+        # Tokens computed before the engine learnt of a stop string are neither shown nor counted.
+        if choice.reason is not None:
+            return
+        if choice.num_tokens == 0 or self._holds_back:
+            touched.append(choice)
+        choice.push(item.token, item.reason)
+        if item.detail is None:
+            return
+        choice.count(item.detail)
+        if self._request.logprobs is not None and item.reason is not FinishReason.STOP:
+            choice.logprobs.append(self._served.logprob(item.token, item.detail))
+
+    def _tell(self, touched: list[Choice], events: list[Event], clock: Clock) -> None:
+        if self._first_token is None:
+            self._first_token = clock.monotonic_s()
+            self._served.metrics.time_to_first_token.observe(self._first_token - self._arrived)
+        if self._holds_back:
+            self._num_generated += len(touched)
+            self._stopped += [choice.index for choice in dict.fromkeys(touched) if choice.stop_match is not None]
+            return
+        for choice in touched:
+            self._num_generated += choice.num_tokens
+            events.append(choice.take_delta())
+            if choice.reason is not None:
+                events.append(ChoiceFinished(choice.index, choice.reason, choice.stop_match))
+                if choice.stop_match is not None:
+                    self._stopped.append(choice.index)
+
+    def _fail(self, error: HeadraceError) -> None:
+        self.open_choices = 0
+        # Once every choice has told its end, a failure could only concern tokens that nobody will see.
+        if any(choice.reason is None for choice in self._choices):
+            self.error = error

@@ -1,0 +1,114 @@
+"""A loaded model with what is made of it once for serving: its card, its digests, its tables for text.
+
+Turns a request's input into token ids. Knows no engine, no schedule and no protocol.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.core.backend import ModelCard
+from headrace.core.errors import InvalidRequest
+from headrace.core.events import TokenLogprob
+from headrace.core.request import Message, Request, Role, TextPart
+from headrace.engine.batch import Detail
+from headrace.engine.detokenizer import Detokenizer
+from headrace.observe.metrics import Metrics
+
+if TYPE_CHECKING:
+    from headrace.models.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How a model is served: further names, and the system turn for conversations that bring none."""
+
+    aliases: tuple[str, ...] = ()
+    system: str | None = None
+
+
+class Served:
+    """A loaded model with what is made of it once."""
+
+    def __init__(self, model: "LoadedModel", metrics: Metrics, setup: Setup) -> None:
+        self.model = model
+        self._opening = (Message(Role.SYSTEM, (TextPart(setup.system),)),) if setup.system else ()
+        self.metrics = metrics.for_model(model.name)
+        # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
+        byte_table = model.tokenizer.byte_table
+        self.byte_table = [*byte_table, *[b""] * (model.plan.vocab_size - len(byte_table))]
+        self.digests = {"model": model.digest}
+        if model.template is not None:
+            self.digests["template"] = model.template.digest
+        if setup.system:
+            self.digests["system"] = "sha256:" + hashlib.sha256(setup.system.encode()).hexdigest()
+        self.card = ModelCard(
+            id=model.name,
+            created=model.created,
+            owned_by="headrace",
+            context_length=model.context_length,
+            digest=model.digest,
+            aliases=setup.aliases,
+        )
+
+    def salt(self, request: Request) -> bytes:
+        """What bounds sharing: tenant, model, adapter (none yet), template and the caller's own salt."""
+        parts = (request.principal.tenant, self.model.digest, "", self.digests.get("template", ""), request.cache.salt)
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        # Lengths in front, so that no two lists of parts look alike.
+        return b"".join(len(part).to_bytes(4, "little") + part for part in encoded)
+
+    def detokenizer(self, request: Request) -> Detokenizer:
+        """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
+        strips = self.model.tokenizer.strips_leading_space and request.messages is not None
+        return Detokenizer(self.byte_table, strips_leading_space=strips)
+
+    def logprob(self, token: int, detail: Detail) -> TokenLogprob:
+        """A token and its alternatives as people read them."""
+        alternatives = tuple((*self._shown(other), value) for other, value in detail.top)
+        return TokenLogprob(*self._shown(token), detail.logprob, alternatives)
+
+    def _shown(self, token: int) -> tuple[str, bytes]:
+        data = self.byte_table[token]
+        if data or token >= self.model.tokenizer.vocab_size:
+            return data.decode("utf-8", "replace"), data
+        # A control token adds nothing to a text; its name tells what it is.
+        text = self.model.tokenizer.token_text(token)
+        return text, text.encode("utf-8", "replace")
+
+    def encode(self, request: Request) -> NDArray[np.int32]:
+        """Token ids of a request's input."""
+        model = self.model
+        if request.tokens is not None:
+            return self._given(request.tokens)
+        if request.prompt is not None:
+            ids = model.tokenizer.encode(request.prompt, special=True, bos=True)
+        else:
+            assert request.messages is not None
+            if model.template is None:
+                raise InvalidRequest(
+                    f"Model {model.name} has no chat template: it continues text and does not converse. Send a prompt "
+                    "to /v1/completions, or give it to `headrace generate --raw`.",
+                    param="messages",
+                )
+            ids = model.template.encode_chat(model.tokenizer, self._conversation(request.messages))
+        if not ids:
+            raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
+        return np.array(ids, np.int32)
+
+    def _conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        if any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in messages):
+            return messages
+        return (*self._opening, *messages)
+
+    def _given(self, tokens: tuple[int, ...]) -> NDArray[np.int32]:
+        size = self.model.plan.vocab_size
+        for position, token in enumerate(tokens):
+            if not 0 <= token < size:
+                raise InvalidRequest(
+                    f"prompt[{position}]: {token} is not in [0, {size - 1}], the model's vocabulary.", param="prompt"
+                )
+        return np.array(tokens, np.int32)
