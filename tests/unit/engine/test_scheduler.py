@@ -259,3 +259,85 @@ def test_check_finds_a_page_that_a_sequence_lost() -> None:
     sequence.pages.pop()
     with pytest.raises(AssertionError, match="lost"):
         bench.scheduler.check()
+
+
+def family(bench: Bench, item: Work, count: int) -> list[Sequence]:
+    bench.arrivals += 1
+    members = [Sequence(item, bench.arrivals, choice) for choice in range(count)]
+    bench.scheduler.add(members[0], members[1:])
+    return members
+
+
+def test_choices_compute_their_prompt_once_and_part_on_a_copy_of_its_last_page() -> None:
+    bench = Bench()
+    first, second, third = family(bench, work(40, max_tokens=30), 3)
+    batch, results = bench.step()
+    assert plan(batch) == [(first, 40)]
+    assert [result.sequence for result in results] == [first, second, third]
+    assert {one.state for one in (first, second, third)} == {State.RUNNING}
+    assert first.pages[0] == second.pages[0] == third.pages[0]
+    assert len({one.pages[1] for one in (first, second, third)}) == 3
+    batch, _ = bench.step()
+    assert batch.counts == [1, 1, 1]
+    assert {one.num_tokens for one in (first, second, third)} == {42}
+
+
+def test_choices_that_end_with_their_first_token_leave_nothing() -> None:
+    bench = Bench()
+    members = family(bench, work(40, max_tokens=1), 3)
+    _, results = bench.step()
+    assert [result.reason for result in results] == [FinishReason.LENGTH] * 3
+    assert {one.state for one in members} == {State.FINISHED}
+    assert bench.scheduler.num_available == bench.pool.num_pages
+
+
+def test_a_choice_without_a_slot_waits_with_the_token_it_has() -> None:
+    bench = Bench(max_sequences=2)
+    first, second, third = family(bench, work(40, max_tokens=4), 3)
+    bench.step()
+    assert list(bench.scheduler.waiting) == [third]
+    assert third.num_tokens == 41
+    answers: dict[int, list[int]] = {}
+    while bench.scheduler.running or bench.scheduler.waiting:
+        for result in bench.step()[1]:
+            answers.setdefault(result.sequence.choice, []).append(result.token)
+    assert answers[0][-3:] == answers[1][-3:] == answers[2][-3:]  # greedy: all alike
+    assert bench.scheduler.num_available == bench.pool.num_pages
+
+
+def test_the_next_choice_takes_over_a_prompt_whose_first_is_cancelled() -> None:
+    bench = Bench()
+    first, second, third = family(bench, work(200, max_tokens=4), 3)
+    bench.step()
+    bench.scheduler.remove(first)
+    bench.scheduler.check()
+    assert (second.state, third.state) == (State.WAITING, State.HELD)
+    batch, _ = bench.step()
+    assert batch.sequences == [second] and second.num_reused == 128
+    assert third.state is State.RUNNING
+
+
+def test_a_held_choice_can_be_cancelled_alone() -> None:
+    bench = Bench()
+    first, second, third = family(bench, work(200, max_tokens=4), 3)
+    bench.step()
+    bench.scheduler.remove(second)
+    bench.scheduler.check()
+    bench.step()
+    assert (first.state, second.state, third.state) == (State.RUNNING, State.FINISHED, State.RUNNING)
+
+
+def test_the_last_quarter_of_the_queue_is_for_tenants_that_have_nothing_in_it() -> None:
+    bench = Bench(max_waiting=8, max_sequences=1)
+    for _ in range(8):
+        bench.add(replace(work(5), tenant="flood"))
+    assert bench.scheduler.has_room(1, "flood")
+    bench.add(replace(work(5), tenant="other"))
+    assert not bench.scheduler.has_room(1, "flood")
+    assert not bench.scheduler.has_room(1, "third")
+    bench = Bench(max_waiting=8, max_sequences=1)
+    for _ in range(6):
+        bench.add(replace(work(5), tenant="flood"))
+    bench.add(replace(work(5), tenant="other"))
+    assert not bench.scheduler.has_room(1, "flood")
+    assert bench.scheduler.has_room(2, "third")
