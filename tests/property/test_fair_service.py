@@ -54,11 +54,10 @@ class Crowd:
         tenant.live = [one for one in tenant.live if one.state is not State.FINISHED]
         while len(tenant.live) < tenant.backlog:
             self.num_arrivals += 1
+            prompt = [self.draws.randrange(90) for _ in range(self.draws.randint(*tenant.prompts))]
             work = Work(
                 model="toy",
-                tokens=np.array(
-                    [self.draws.randrange(90) for _ in range(self.draws.randint(*tenant.prompts))], np.int32
-                ),
+                tokens=np.array(prompt, np.int32),
                 sampling=Sampling(temperature=0.0),
                 seed=0,
                 max_tokens=self.draws.randint(*tenant.answers),
@@ -95,15 +94,14 @@ def jain(values: list[float]) -> float:
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
 
 
+shapes_of_tenants = st.tuples(  # lengths of prompts, of answers, and requests at once
+    st.sampled_from([(1, 20), (20, 60), (100, 160)]), st.sampled_from([(1, 5), (10, 30)]), st.integers(7, 30)
+)
+
+
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
-    shapes=st.lists(
-        st.tuples(
-            st.sampled_from([(1, 20), (20, 60), (100, 160)]), st.sampled_from([(1, 5), (10, 30)]), st.integers(7, 30)
-        ),
-        min_size=2,
-        max_size=4,
-    ),
+    shapes=st.lists(shapes_of_tenants, min_size=2, max_size=4),
     seed=st.integers(0, 1000),
 )
 def test_equal_tenants_get_equal_service_however_they_ask(
