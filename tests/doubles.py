@@ -13,11 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.request import Sampling
+from headrace.engine.runner import Sampled
 from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 
 TOY_CACHE = CacheShape(num_layers=1, num_kv_heads=1, head_dim=8)
 TOY_PAGE_BYTES = TOY_CACHE.page_bytes(KvKind.HALF)
 TOY_VOCAB = 97
+
+# Element types of the sampling arrays: of those with one entry per selected row, some of them optional, and of others.
+_ROW_KEYS = {"temperature": "f4", "top_k": "i4", "top_p": "f4", "min_p": "f4", "seed": "u8", "choice": "u4"} | {
+    "position": "u4", "logprobs": "b1", "typical_p": "f4", "mask_rows": "i4", "num_top": "i4", "targets": "i4"
+}  # fmt: skip
+_OPTIONAL_KEYS = ("logprobs", "typical_p", "mask_rows", "num_top", "targets")
+_OTHER_KEYS = {"masks": "u4", "adjust_starts": "i4", "adjust_tokens": "i4"} | {
+    "adjust_bias": "f4", "adjust_repetition": "f4", "adjust_minus": "f4"
+}  # fmt: skip
 
 
 GREEDY = Sampling(temperature=0.0)
@@ -62,7 +72,7 @@ class ToyProgram:
         selected: NDArray[np.int32],
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    ) -> Sampled | None:
         if self.before_step is not None:
             self.before_step()
         self._check(pool, tokens, starts, contexts, page_tables, selected, sampling)
@@ -89,8 +99,12 @@ class ToyProgram:
             assert sampling["position"][index] == length
             values = Sampling(temperature=float(sampling["temperature"][index]))
             token = toy_next(seen, values, int(sampling["seed"][index]), int(sampling["choice"][index]))
+            if "targets" in sampling and sampling["targets"][index] >= 0:
+                token = int(sampling["targets"][index])
             drawn.append(-1 if seen[-1] == self.poison else token)
-        return np.array(drawn, np.int32), np.zeros(len(drawn), np.float32)
+        width = int(sampling["num_top"].max(initial=0)) if "num_top" in sampling else 0
+        top = np.full((len(drawn), width), -1, np.int32), np.full((len(drawn), width), np.nan, np.float32)
+        return np.array(drawn, np.int32), np.zeros(len(drawn), np.float32), *top
 
     @staticmethod
     def _place(table: NDArray[np.int32], position: int) -> tuple[int, int]:
@@ -112,12 +126,13 @@ class ToyProgram:
         assert starts[0] == 0 and starts[-1] == len(tokens) and (np.diff(starts) > 0).all()
         assert (page_tables >= 0).all() and (page_tables < pool.shape[0]).all()
         assert ((contexts + np.diff(starts)) <= page_tables.shape[1] * PAGE_TOKENS).all()
-        assert (np.diff(selected) > 0).all() and (sampling is None) == (len(selected) == 0)
+        assert (selected >= 0).all() and (selected < len(tokens)).all() and (sampling is None) == (len(selected) == 0)
         if sampling is not None:
-            expected = {"temperature": "f4", "top_k": "i4", "top_p": "f4", "min_p": "f4", "seed": "u8"}
-            expected |= {"choice": "u4", "position": "u4"}
-            assert {name: array.dtype.str[1:] for name, array in sampling.items()} == expected
-            assert all(len(array) == len(selected) and array.flags.c_contiguous for array in sampling.values())
+            assert set(_ROW_KEYS) - set(_OPTIONAL_KEYS) <= set(sampling) <= {*_ROW_KEYS, *_OTHER_KEYS}
+            kinds = _ROW_KEYS | _OTHER_KEYS
+            for name, array in sampling.items():
+                assert array.dtype.str[1:] == kinds[name] and array.flags.c_contiguous, name
+                assert name in _OTHER_KEYS or len(array) == len(selected), name
 
 
 class ManualClock:

@@ -49,7 +49,7 @@ def draw(logits: NDArray[np.float64], cut: tuple[float, int, float, float], seed
         "position": np.arange(DRAWS, dtype=np.uint32) // 5,
     }
     threads = native.Threads(2)
-    tokens, _ = native.sample(threads, np.tile(logits.astype(np.float32), (DRAWS, 1)), sampling)
+    tokens, *_ = native.sample(threads, np.tile(logits.astype(np.float32), (DRAWS, 1)), sampling)
     threads.close()
     return np.bincount(tokens, minlength=len(logits))
 

@@ -19,6 +19,9 @@ from headrace.engine.sampler import SamplingTable
 from headrace.engine.scheduler import Batch
 from headrace.engine.sequence import Sequence
 
+Sampled = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+"""What a step draws: tokens, log-probabilities, alternatives and theirs; `kernels/native.pyi` states the arrays."""
+
 
 class StepProgram(Protocol):
     """What the runner needs of `native.Program`; `kernels/native.pyi` states the arrays."""
@@ -35,7 +38,7 @@ class StepProgram(Protocol):
         *,
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    ) -> Sampled | None:
         """Run one ragged batch."""
         ...
 

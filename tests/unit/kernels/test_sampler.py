@@ -108,9 +108,9 @@ def test_every_row_draws_what_the_plain_version_draws(
 ) -> None:
     logits = random_logits(6, vocab, spread, seed=vocab)
     sampling = parameters(6, **cut, logprobs=True)
-    expected, expected_logprobs = reference_sampling.sample(logits, sampling)
+    expected, expected_logprobs, *_ = reference_sampling.sample(logits, sampling)
     for most_survivors in (0, 1):  # nearly every row with cuts has to be scanned twice when hardly any token is kept
-        tokens, logprobs = native.sample(threads, logits, sampling, most_survivors)
+        tokens, logprobs, *_ = native.sample(threads, logits, sampling, most_survivors)
         assert tokens.tolist() == expected.tolist()
         assert np.abs(logprobs - expected_logprobs).max() < 2e-5 * max(1.0, spread)
 
@@ -173,7 +173,7 @@ def test_a_row_without_a_usable_logit_gives_minus_one(threads: native.Threads, c
     logits = np.full((3, 150), np.nan, dtype=np.float32)
     logits[1] = -np.inf
     logits[2, 17] = 0.5
-    tokens, logprobs = native.sample(threads, logits, parameters(3, **cut, logprobs=True))
+    tokens, logprobs, *_ = native.sample(threads, logits, parameters(3, **cut, logprobs=True))
     assert tokens.tolist() == [-1, -1, 17]
     assert np.isnan(logprobs).tolist() == [True, True, False]
 
@@ -195,8 +195,8 @@ def test_a_row_draws_the_same_token_in_every_slot_batch_and_thread_count() -> No
     results = []
     for count in (1, 2, 5):
         pool = native.Threads(count)
-        results.append(native.sample(pool, logits, sampling))
-        tokens, logprobs = native.sample(pool, logits[order], shuffled)
+        results.append(native.sample(pool, logits, sampling)[:2])
+        tokens, logprobs, *_ = native.sample(pool, logits[order], shuffled)
         results.append((tokens[np.argsort(order)], logprobs[np.argsort(order)]))
         for row in (0, 17):
             alone = native.sample(pool, logits[row : row + 1], {n: v[row : row + 1] for n, v in sampling.items()})

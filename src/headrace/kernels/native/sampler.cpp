@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cmath>
 
+#include "top_list.h"
+
 namespace headrace {
 namespace {
 
@@ -25,16 +27,20 @@ constexpr int32_t kTasksPerThread = 12;
 
 // What one thread has found of one row.
 struct Sampler::RowScan {
-  Survivor first{kMinusInf, -1};  // the largest logit, the lowest index among equals
-  Winner best;                    // without cuts: the largest perturbed logit
-  float floor = kMinusInf;        // without cuts: a block below it cannot win
-  SurvivorList survivors;         // with cuts
-  int32_t num_quads = 0;          // scanned
-  std::atomic<float> base{0.0f};  // rows that need a total: the largest logit that `mass` counts from
-  std::atomic<double> mass{0.0};  // sum of exp((logit - base) / temperature)
+  Survivor first{kMinusInf, -1};        // the largest logit, the lowest index among equals
+  float unchanged_largest = kMinusInf;  // for log-probabilities, which count from it
+  TopList top;                          // of unchanged logits
+  Winner best;                          // without cuts: the largest perturbed logit
+  float floor = kMinusInf;              // without cuts: a block below it cannot win
+  SurvivorList survivors;               // with cuts
+  int32_t num_quads = 0;                // scanned
+  std::atomic<float> base{0.0f};        // rows that need a total: the largest logit that `mass` counts from
+  std::atomic<double> mass{0.0};        // sum of exp((logit - base) / temperature)
 
   void begin(const RowRules& rules, int32_t most_survivors) {
     first = {kMinusInf, -1};
+    unchanged_largest = kMinusInf;
+    top.begin(rules.num_top);
     best = {};
     floor = kMinusInf;
     num_quads = 0;
@@ -44,9 +50,11 @@ struct Sampler::RowScan {
   }
 };
 
-// A hint for every thread what the others have seen; no result depends on it.
+// `largest` is a hint for every thread what the others have seen; no result depends on it before all is scanned.
 struct Sampler::Shared {
   std::atomic<float> largest{kMinusInf};
+  float unchanged_largest = kMinusInf;  // once all is scanned
+  float target_logit = kMinusInf;       // set by whoever scans it
 
   void raise(float value) {
     float seen = largest.load(std::memory_order_relaxed);
@@ -88,7 +96,7 @@ struct Sampler::Scan {
 struct Sampler::SecondScan {
   Sampler& sampler;
   const LogitSource& source;
-  int32_t row, quads_per_task;
+  int32_t row, scan_row, quads_per_task;  // of all rows, and of those scanned together
 
   static void run(const void* context, int32_t task, int thread) {
     const auto& scan = *static_cast<const SecondScan*>(context);
@@ -96,10 +104,12 @@ struct Sampler::SecondScan {
     const int32_t end = std::min((task + 1) * scan.quads_per_task, sampler.num_quads_);
     for (int32_t quad = task * scan.quads_per_task; quad < end; ++quad) {
       const LogitTile tile = scan.source.tile(scan.row, 1, quad, quad + 1, thread);
+      float room[2][kQuadTokens];
+      const float* logits = sampler.whole_quad(quad, tile.logits, room[0]);
+      if (sampler.change(scan.scan_row, quad, logits, room[1])) logits = room[1];
       const int32_t first = quad * kQuadTokens;
       const int32_t count = std::min(kQuadTokens, sampler.vocab_size_ - first);
-      for (int32_t i = 0; i < count; ++i)
-        sampler.everything_[static_cast<size_t>(first + i)] = {tile.logits[i], first + i};
+      for (int32_t i = 0; i < count; ++i) sampler.everything_[static_cast<size_t>(first + i)] = {logits[i], first + i};
     }
   }
 };
@@ -140,18 +150,28 @@ void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const 
   rules_.clear();
   bool needs_sums = false;
   bool needs_scaled_sums = false;
+  size_t num_entries = 0;
+  entry_starts_.clear();
   for (int32_t row = 0; row < num_rows; ++row) {
     const RowRules& rules = rules_.emplace_back(sampling, first_row + row, vocab_size_);
     needs_sums = needs_sums || rules.wants_logprob;
     needs_scaled_sums = needs_scaled_sums || rules.needs_total();
+    entry_starts_.push_back(num_entries);
+    num_entries += static_cast<size_t>(rules.change.count);
   }
   const size_t num_sums = static_cast<size_t>(num_rows) * static_cast<size_t>(num_quads_) * kBlockQuad;
   const auto make_room = [num_sums](std::vector<float>& values) {
     if (values.size() < num_sums) values.resize(num_sums);
   };
-  if (needs_sums || needs_scaled_sums) make_room(maxima_);
-  if (needs_sums) make_room(sums_);
-  if (needs_scaled_sums) make_room(scaled_sums_);
+  if (needs_sums) {
+    make_room(unchanged_maxima_);
+    make_room(sums_);
+  }
+  if (needs_scaled_sums) {
+    make_room(maxima_);
+    make_room(scaled_sums_);
+  }
+  if (unchanged_.size() < num_entries) unchanged_.resize(num_entries);
   if (shared_ == nullptr) shared_ = std::make_unique<Shared[]>(kRowsPerScan);
   while (threads_.size() < static_cast<size_t>(num_threads)) {
     threads_.push_back({std::make_unique<RowScan[]>(kRowsPerScan), {}});
@@ -159,6 +179,7 @@ void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const 
   const int32_t most = most_survivors_ > 0 ? most_survivors_ : std::max(kMostSurvivors / num_threads, kFewestSurvivors);
   for (int32_t row = 0; row < num_rows; ++row) {
     shared_[row].largest.store(kMinusInf, std::memory_order_relaxed);
+    shared_[row].target_logit = kMinusInf;
     for (int thread = 0; thread < num_threads; ++thread) threads_[thread].rows[row].begin(rules_[row], most);
   }
 }
@@ -184,7 +205,7 @@ void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t f
     ++num_second_scans_;
     everything_.resize(static_cast<size_t>(vocab_size_));
     const int32_t second_tasks = tasks_of(source, 1, num_threads_, quads_per_task);
-    const SecondScan second{*this, source, first_row + row, quads_per_task};
+    const SecondScan second{*this, source, first_row + row, row, quads_per_task};
     step.run(second_tasks, &SecondScan::run, &second);
     Choice& choice = threads_[0].choice;
     choice.reserve(vocab_size_, everything_.size());
@@ -193,31 +214,45 @@ void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t f
       if (token.logit > kMinusInf) choice.survivors().push_back(token);
     }
     finish(
-        choice.choose(rules_[row], shared_[row].largest.load(std::memory_order_relaxed),
-                      rules_[row].needs_total() ? total(scaled_sums_, row, rules_[row].temperature) : 0.0, kMinusInf),
+        choice.choose(rules_[row], shared_[row].largest.load(std::memory_order_relaxed), scaled_total(row), kMinusInf),
         row, first_row + row, out);
   }
 }
 
+const float* Sampler::whole_quad(int32_t quad, const float* logits, float room[kQuadTokens]) const {
+  const int32_t count = vocab_size_ - quad * kQuadTokens;
+  if (count >= kQuadTokens) return logits;
+  std::copy_n(logits, count, room);
+  std::fill(room + count, room + kQuadTokens, kMinusInf);
+  return room;
+}
+
+bool Sampler::change(int32_t row, int32_t quad, const float* logits, float changed[kQuadTokens]) {
+  const LogitChange& change = rules_[row].change;
+  return change.is_any() && change.apply(quad, logits, changed, unchanged_.data() + entry_starts_[row]);
+}
+
 void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logits) {
   float padded[kQuadTokens];
-  const int32_t count = vocab_size_ - quad * kQuadTokens;
-  if (count < kQuadTokens) {
-    std::fill_n(padded, kQuadTokens, kMinusInf);
-    std::copy_n(logits, count, padded);
-    logits = padded;
-  }
+  logits = whole_quad(quad, logits, padded);
   float maxima[kBlockQuad];
-  for (int32_t b = 0; b < kBlockQuad; ++b) maxima[b] = largest_of_block(logits + b * kBlock);
-  const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
+  largest_of_blocks(logits, maxima);
   RowScan& scan = threads_[static_cast<size_t>(thread)].rows[row];
   const RowRules& rules = rules_[row];
+  if (rules.wants_logprob) add_unchanged(scan, row, quad, logits, maxima);
+  float changed[kQuadTokens];
+  const bool is_changed = change(row, quad, logits, changed);
+  if (is_changed) {
+    logits = changed;
+    largest_of_blocks(logits, maxima);
+  }
+  const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
   if (top > scan.first.logit || (top == scan.first.logit && quad * kQuadTokens < scan.first.index)) {
     int32_t i = 0;
     while (!(logits[i] == top)) ++i;
     scan.first = {top, quad * kQuadTokens + i};
   }
-  if (rules.wants_logprob || rules.needs_total()) sum_blocks(row, quad, logits, maxima);
+  if (rules.needs_total()) sum_blocks(row, quad, logits, maxima, is_changed);
   // A row with an infinite logit has no softmax and means its first infinity.
   if (rules.is_greedy() || top == kInfinity || top == kMinusInf) return;
   if (rules.has_cuts()) {
@@ -228,15 +263,28 @@ void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logi
   }
 }
 
-void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const float* maxima) {
+// What log-probabilities are made of.
+void Sampler::add_unchanged(RowScan& scan, int32_t row, int32_t quad, const float* logits, const float* maxima) {
   const RowRules& rules = rules_[row];
-  const size_t at =
-      (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+  const size_t at = first_block(row, quad);
+  for (int32_t b = 0; b < kBlockQuad; ++b) {
+    unchanged_maxima_[at + b] = maxima[b];
+    sums_[at + b] = sum_of_block(logits + b * kBlock, maxima[b], 1.0f);
+    scan.unchanged_largest = std::max(scan.unchanged_largest, maxima[b]);
+  }
+  scan.top.add_quad(logits, maxima, quad * kQuadTokens);
+  if (rules.target >= 0 && rules.target / kQuadTokens == quad) {
+    const float logit = logits[rules.target % kQuadTokens];
+    shared_[row].target_logit = logit > kMinusInf ? logit : kMinusInf;
+  }
+}
+
+void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const float* maxima, bool is_changed) {
+  const RowRules& rules = rules_[row];
+  const size_t at = first_block(row, quad);
+  const bool is_done = rules.wants_logprob && rules.temperature == 1.0f && !is_changed;
   for (int32_t b = 0; b < kBlockQuad; ++b) {
     maxima_[at + b] = maxima[b];
-    if (rules.wants_logprob) sums_[at + b] = sum_of_block(logits + b * kBlock, maxima[b], 1.0f);
-    if (!rules.needs_total()) continue;
-    const bool is_done = rules.wants_logprob && rules.temperature == 1.0f;
     scaled_sums_[at + b] = is_done ? sums_[at + b] : sum_of_block(logits + b * kBlock, maxima[b], rules.temperature);
   }
 }
@@ -244,8 +292,7 @@ void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const f
 // Counts what a quad adds to the row's total, to know how much of the tail survivors may drop.
 void Sampler::add_mass(RowScan& scan, int32_t row, int32_t quad) const {
   const RowRules& rules = rules_[row];
-  const size_t at =
-      (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+  const size_t at = first_block(row, quad);
   const float* maxima = &maxima_[at];
   const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
   float base = scan.base.load(std::memory_order_relaxed);
@@ -369,37 +416,70 @@ void Sampler::decide(int thread, int32_t row, int32_t out_row, const Sampled& ou
   const RowRules& rules = rules_[row];
   Survivor first{kMinusInf, -1};
   Winner best;
+  float unchanged_largest = kMinusInf;
   for (int other = 0; other < num_threads_; ++other) {
     const RowScan& scan = threads_[other].rows[row];
     if (scan.first.index >= 0 && scan.first.comes_before(first)) first = scan.first;
     if (scan.best.token.index >= 0 && best.is_beaten_by(scan.best)) best = scan.best;
+    unchanged_largest = std::max(unchanged_largest, scan.unchanged_largest);
   }
   shared_[row].largest.store(first.logit, std::memory_order_relaxed);
+  shared_[row].unchanged_largest = unchanged_largest;
+  if (rules.target >= 0) {
+    const Survivor target{shared_[row].target_logit, unchanged_largest > kMinusInf ? rules.target : -1};
+    return finish(target, row, out_row, out);
+  }
   if (rules.is_greedy() || first.index < 0 || first.logit == kInfinity) return finish(first, row, out_row, out);
   if (!rules.has_cuts()) return finish(best.token, row, out_row, out);
   Choice& choice = threads_[static_cast<size_t>(thread)].choice;
   float largest_lost;
   gather(row, choice.survivors(), largest_lost);
-  const double sum = rules.needs_total() ? total(scaled_sums_, row, rules.temperature) : 0.0;
-  finish(choice.choose(rules, first.logit, sum, largest_lost), row, out_row, out);
+  finish(choice.choose(rules, first.logit, scaled_total(row), largest_lost), row, out_row, out);
 }
 
 void Sampler::finish(const Survivor& token, int32_t row, int32_t out_row, const Sampled& out) const {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  const RowRules& rules = rules_[row];
   out.tokens[out_row] = token.index;
-  out.logprobs[out_row] = std::numeric_limits<float>::quiet_NaN();
-  if (!rules_[row].wants_logprob || token.index < 0) return;
-  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
-  out.logprobs[out_row] =
-      static_cast<float>(static_cast<double>(token.logit - largest) - std::log(total(sums_, row, 1.0f)));
+  out.logprobs[out_row] = kNaN;
+  int32_t* top_tokens = out.top_tokens + static_cast<int64_t>(out_row) * out.num_top;
+  float* top_logprobs = out.top_logprobs + static_cast<int64_t>(out_row) * out.num_top;
+  std::fill_n(top_tokens, out.num_top, -1);
+  std::fill_n(top_logprobs, out.num_top, kNaN);
+  if (!rules.wants_logprob) return;
+  const float largest = shared_[row].unchanged_largest;
+  const double log_total = std::log(total(unchanged_maxima_, sums_, row, largest, 1.0f));
+  const auto logprob_of = [&](float logit) {
+    return static_cast<float>(static_cast<double>(logit - largest) - log_total);
+  };
+  if (token.index >= 0) {
+    out.logprobs[out_row] =
+        logprob_of(rules.change.before(token.index, token.logit, unchanged_.data() + entry_starts_[row]));
+  }
+  TopList top;
+  top.begin(rules.num_top);
+  for (int thread = 0; thread < num_threads_; ++thread) {
+    for (const Survivor& other : threads_[thread].rows[row].top) top.add(other);
+  }
+  for (const Survivor& other : top) {
+    *top_tokens++ = other.index;
+    *top_logprobs++ = logprob_of(other.logit);
+  }
+}
+
+double Sampler::scaled_total(int32_t row) const {
+  const RowRules& rules = rules_[row];
+  if (!rules.needs_total()) return 0.0;
+  return total(maxima_, scaled_sums_, row, shared_[row].largest.load(std::memory_order_relaxed), rules.temperature);
 }
 
 // The sum of exp((logit - largest) / temperature) over a row, block after block.
-double Sampler::total(const std::vector<float>& sums, int32_t row, float temperature) const {
-  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
-  const size_t first = static_cast<size_t>(row) * static_cast<size_t>(num_quads_) * kBlockQuad;
+double Sampler::total(const std::vector<float>& maxima, const std::vector<float>& sums, int32_t row, float largest,
+                      float temperature) const {
+  const size_t first = first_block(row, 0);
   double total = 0.0;
   for (size_t at = first; at < first + static_cast<size_t>(num_quads_) * kBlockQuad; at += kLanes) {
-    const Floats weights = exp_negative((load(&maxima_[at]) - largest) / temperature) * load(&sums[at]);
+    const Floats weights = exp_negative((load(&maxima[at]) - largest) / temperature) * load(&sums[at]);
     total += (static_cast<double>(weights[0]) + static_cast<double>(weights[1])) +
              (static_cast<double>(weights[2]) + static_cast<double>(weights[3]));
   }
