@@ -148,6 +148,32 @@ def sample(
 ) -> _Sampled:
     """The sampler alone, on logits [R, vocab]; `most_survivors` as `Program.limit_survivors`."""
 
+def scan_shard(
+    threads: Threads,
+    logits: NDArray[np.float32],  # [R, tokens of the shard]
+    sampling: dict[str, NDArray[Any]],
+    place: tuple[int, int],
+    keeps_all: bool = False,
+    most_survivors: int = 0,
+) -> bytes:
+    """What a contiguous shard of the vocabulary says about every row, to be joined with what its neighbours say.
+
+    place: the shard's first token, a multiple of 256, and the size of the whole vocabulary, in whose tokens `sampling`
+    counts. A shard ends at a multiple of 256 or with the vocabulary. keeps_all: for rows of `decide_shards`' second
+    result. The size of a row follows what it asks: a winner; with top-k, as many tokens; with top-p but no top-k, or
+    with log-probabilities, 16 bytes per 64 tokens besides; with keeps_all, 8 bytes per token.
+    """
+
+def join_shards(left: bytes, right: bytes) -> bytes:
+    """Of two neighbours, in order; associative. ValueError for what is no pair of neighbours."""
+
+def decide_shards(whole: bytes, sampling: dict[str, NDArray[Any]]) -> tuple[_Sampled, list[int]]:
+    """What `sample` returns, bit for bit, from the joined shards of a whole vocabulary, scanned with this `sampling`.
+
+    Second: rows of which too little was kept, whose token is -1 here: all shards scan these (and the same rows of
+    `sampling`) again with `keeps_all`. ValueError where the shards or their sampling do not fit.
+    """
+
 def gumbel_noise(seed: int, choice: int, position: int, first_token: int, count: int) -> NDArray[np.float32]:
     """The noise the sampler adds for `count` consecutive tokens."""
 

@@ -1,4 +1,4 @@
-// Programs, and the sampler alone. Arrays are checked for type and shape here, for their values in batch.cpp.
+// Programs. Arrays are checked for type and shape here, for their values in batch.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -12,7 +12,6 @@
 #include "attention_plan.h"
 #include "bind_sampling.h"
 #include "bind_types.h"
-#include "noise.h"
 #include "program.h"
 
 namespace headrace {
@@ -20,10 +19,6 @@ namespace {
 
 using RawBufferTuple = std::tuple<int64_t, int64_t, int64_t>;
 using RawOpTuple = std::tuple<int64_t, std::vector<int64_t>, std::vector<double>>;
-int32_t count_of(int64_t count, const std::string& name) {
-  expect(count <= std::numeric_limits<int32_t>::max(), name + ": too many entries");
-  return static_cast<int32_t>(count);
-}
 
 // The program, and the objects whose memory it looks into.
 class PythonProgram {
@@ -209,41 +204,6 @@ std::vector<PartTuple> attention_parts(const AnyArray& starts, const AnyArray& c
   return parts;
 }
 
-SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling, int32_t most_survivors) {
-  expect(most_survivors >= 0, "most_survivors: must not be negative");
-  const auto rows = view<const float, 2>(logits, "logits");
-  const int32_t num_rows = count_of(rows.shape[0], "logits");
-  expect(rows.shape[1] >= 1 && rows.shape[1] <= (int64_t{1} << 24), "logits: the vocabulary is not in [1, 2^24]");
-  const auto vocab_size = static_cast<int32_t>(rows.shape[1]);
-  const SamplingArrays arrays(sampling, num_rows, vocab_size);
-  const Sampling& parameters = arrays.parameters();
-  SampledRoom room(num_rows, arrays.most_top());
-  {
-    const nb::gil_scoped_release released;
-    check_sampling(parameters, num_rows, vocab_size);
-    Threads::Step step(threads);
-    Sampler sampler;
-    sampler.limit_survivors(most_survivors);
-    sampler.run(step, StoredLogits(rows.data, vocab_size), num_rows, vocab_size, parameters, room.view());
-  }
-  return room.arrays();
-}
-
-nb::ndarray<nb::numpy, float> noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token,
-                                    uint32_t count) {
-  std::unique_ptr<float[]> values(new float[count]());
-  for (uint32_t i = 0; i < count; ++i) values[i] = gumbel_noise({seed, choice, position}, first_token + i);
-  return to_numpy<float, 1>(std::move(values), {count});
-}
-
-nb::ndarray<nb::numpy, float> noise_of_words(const AnyArray& words) {
-  const auto in = view<const uint32_t, 1>(words, "words");
-  const auto size = static_cast<size_t>(in.shape[0]);
-  std::unique_ptr<float[]> values(new float[size]());
-  for (size_t i = 0; i < size; ++i) values[i] = noise_of(BlockDraw{in.data[i], 0}.shortest());
-  return to_numpy<float, 1>(std::move(values), {size});
-}
-
 }  // namespace
 
 void bind_program(nb::module_& module) {
@@ -263,11 +223,6 @@ void bind_program(nb::module_& module) {
   module.def("attention_parts", &attention_parts, nb::arg("starts"), nb::arg("contexts"), nb::arg("page_tables"),
              nb::arg("heads"), nb::arg("mode"), nb::arg("window"), nb::arg("num_threads"));
   module.def("attention_tokens_per_task", &attention_tokens_per_task, nb::arg("heads_per_kv"));
-  module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"),
-             nb::arg("most_survivors") = 0);
-  module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
-             nb::arg("count"));
-  module.def("gumbel_of", &noise_of_words, nb::arg("words"));
 }
 
 }  // namespace headrace

@@ -2,10 +2,15 @@
 #include "bind_sampling.h"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <initializer_list>
 #include <limits>
+
+#include "bind_types.h"
+#include "sampler.h"
 
 namespace headrace {
 namespace {
@@ -134,6 +139,108 @@ SampledArrays SampledRoom::arrays() {
   return {to_numpy<int32_t, 1>(std::move(tokens_), {num_rows_}), to_numpy<float, 1>(std::move(logprobs_), {num_rows_}),
           to_numpy<int32_t, 2>(std::move(top_tokens_), {num_rows_, width}),
           to_numpy<float, 2>(std::move(top_logprobs_), {num_rows_, width})};
+}
+
+namespace {
+
+int64_t vocabulary(int64_t size) {
+  expect(size >= 1 && size <= (int64_t{1} << 24), "logits: the vocabulary is not in [1, 2^24]");
+  return size;
+}
+
+SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling, int32_t most_survivors) {
+  expect(most_survivors >= 0, "most_survivors: must not be negative");
+  const auto rows = view<const float, 2>(logits, "logits");
+  const int32_t num_rows = count_of(rows.shape[0], "logits");
+  const auto vocab_size = static_cast<int32_t>(vocabulary(rows.shape[1]));
+  const SamplingArrays arrays(sampling, num_rows, vocab_size);
+  const Sampling& parameters = arrays.parameters();
+  SampledRoom room(num_rows, arrays.most_top());
+  {
+    const nb::gil_scoped_release released;
+    check_sampling(parameters, num_rows, vocab_size);
+    Threads::Step step(threads);
+    Sampler sampler;
+    sampler.limit_survivors(most_survivors);
+    sampler.run(step, StoredLogits(rows.data, vocab_size), num_rows, vocab_size, parameters, room.view());
+  }
+  return room.arrays();
+}
+
+nb::ndarray<nb::numpy, float> noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token,
+                                    uint32_t count) {
+  std::unique_ptr<float[]> values(new float[count]());
+  for (uint32_t i = 0; i < count; ++i) values[i] = gumbel_noise({seed, choice, position}, first_token + i);
+  return to_numpy<float, 1>(std::move(values), {count});
+}
+
+nb::ndarray<nb::numpy, float> noise_of_words(const AnyArray& words) {
+  const auto in = view<const uint32_t, 1>(words, "words");
+  const auto size = static_cast<size_t>(in.shape[0]);
+  std::unique_ptr<float[]> values(new float[size]());
+  for (size_t i = 0; i < size; ++i) values[i] = noise_of(BlockDraw{in.data[i], 0}.shortest());
+  return to_numpy<float, 1>(std::move(values), {size});
+}
+
+nb::bytes bytes_of(const Partial& partial) {
+  const std::vector<std::byte> bytes = partial.to_bytes();
+  return nb::bytes(bytes.data(), bytes.size());
+}
+
+Partial partial_of(const nb::bytes& bytes) {
+  return Partial::from_bytes({static_cast<const std::byte*>(bytes.data()), bytes.size()});
+}
+
+nb::bytes scan_shard(Threads& threads, const AnyArray& logits, const nb::dict& sampling,
+                     std::tuple<int64_t, int64_t> place, bool keeps_all, int32_t most_survivors) {
+  expect(most_survivors >= 0, "most_survivors: must not be negative");
+  const auto rows = view<const float, 2>(logits, "logits");
+  const int32_t num_rows = count_of(rows.shape[0], "logits");
+  const int32_t num_tokens = count_of(vocabulary(rows.shape[1]), "logits");
+  const auto [first_token, vocab_size] = place;
+  expect(first_token >= 0 && first_token <= vocabulary(vocab_size), "place: the first token is not in the vocabulary");
+  const Shard shard{static_cast<int32_t>(vocab_size), static_cast<int32_t>(first_token),
+                    static_cast<int32_t>(first_token) + num_tokens};
+  check_shard(shard);
+  const SamplingArrays arrays(sampling, num_rows, vocab_size);
+  Partial partial;
+  {
+    const nb::gil_scoped_release released;
+    check_sampling(arrays.parameters(), num_rows, shard.vocab_size);
+    Threads::Step step(threads);
+    Sampler sampler;
+    sampler.limit_survivors(most_survivors);
+    partial = sampler.scan(step, StoredLogits(rows.data, num_tokens), num_rows, shard, arrays.parameters(), keeps_all);
+  }
+  return bytes_of(partial);
+}
+
+nb::bytes join_shards(const nb::bytes& left, const nb::bytes& right) {
+  return bytes_of(join(partial_of(left), partial_of(right)));
+}
+
+std::tuple<SampledArrays, std::vector<int32_t>> decide_shards(const nb::bytes& whole, const nb::dict& sampling) {
+  const Partial partial = partial_of(whole);
+  const int32_t num_rows = count_of(static_cast<int64_t>(partial.rows.size()), "partial");
+  const SamplingArrays arrays(sampling, num_rows, partial.shard.vocab_size);
+  check_sampling(arrays.parameters(), num_rows, partial.shard.vocab_size);
+  SampledRoom room(num_rows, arrays.most_top());
+  std::vector<int32_t> again = decide(partial, arrays.parameters(), room.view());
+  return {room.arrays(), std::move(again)};
+}
+
+}  // namespace
+
+void bind_sampling(nb::module_& module) {
+  module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"),
+             nb::arg("most_survivors") = 0);
+  module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
+             nb::arg("count"));
+  module.def("gumbel_of", &noise_of_words, nb::arg("words"));
+  module.def("scan_shard", &scan_shard, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"), nb::arg("place"),
+             nb::arg("keeps_all") = false, nb::arg("most_survivors") = 0);
+  module.def("join_shards", &join_shards, nb::arg("left"), nb::arg("right"));
+  module.def("decide_shards", &decide_shards, nb::arg("whole"), nb::arg("sampling"));
 }
 
 }  // namespace headrace

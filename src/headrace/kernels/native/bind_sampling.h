@@ -4,6 +4,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <limits>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -20,6 +21,11 @@ using SampledArrays = std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb
 
 inline void expect(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
+}
+
+inline int32_t count_of(int64_t count, const std::string& name) {
+  expect(count <= std::numeric_limits<int32_t>::max(), name + ": too many entries");
+  return static_cast<int32_t>(count);
 }
 
 // Holds the arrays even if the dictionary changes during the call.

@@ -20,6 +20,8 @@
 // who scanned what. Rows with cuts gather survivors (survivors.h); a row whose cuts turn out to reach below what was
 // gathered is scanned a second time and then gathers everything.
 //
+// A shard of the vocabulary can be scanned by itself; what was found travels and is joined (shard.h).
+//
 // NaN logits count as -infinity, an infinite logit as the only one. A row without any logit above -infinity, or with
 // none that its mask allows, gives token -1; the caller must fail it.
 #pragma once
@@ -30,7 +32,7 @@
 
 #include "logit_blocks.h"
 #include "sampling.h"
-#include "survivors.h"
+#include "shard.h"
 #include "threads.h"
 
 namespace headrace {
@@ -44,6 +46,11 @@ class Sampler {
   // Samples `num_rows` rows of `vocab_size` logits. Throws std::bad_alloc.
   void run(Threads::Step& step, const LogitSource& source, int32_t num_rows, int32_t vocab_size,
            const Sampling& sampling, const Sampled& out);
+
+  // Scans a shard of the vocabulary, which is what the source holds: its quads are counted from the shard's first.
+  // `keeps_all`: rows with cuts keep every token. Throws std::bad_alloc.
+  Partial scan(Threads::Step& step, const LogitSource& source, int32_t num_rows, const Shard& shard,
+               const Sampling& sampling, bool keeps_all);
 
   // How many rows had to be scanned twice so far.
   int64_t num_second_scans() const { return num_second_scans_; }
@@ -63,9 +70,13 @@ class Sampler {
   // What all threads' scans of a row share.
   struct Shared;
 
+  void take(const Shard& shard);
   void begin(int num_threads, int32_t first_row, int32_t num_rows, const Sampling& sampling);
   void run_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
                 const Sampling& sampling, const Sampled& out);
+  void scan_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
+                 const Sampling& sampling);
+  void scan_again(Threads::Step& step, const LogitSource& source, int32_t row, int32_t scan_row);
   void scan_quad(int thread, int32_t row, int32_t quad, const float* logits);
   // A quad's logits; where the vocabulary ends within it, a copy that goes on with -infinity.
   const float* whole_quad(int32_t quad, const float* logits, float room[kQuadTokens]) const;
@@ -77,14 +88,13 @@ class Sampler {
   void perturb(RowScan& scan, int32_t row, int32_t quad, const float* logits, const float* maxima);
   void keep(RowScan& scan, int32_t row, int32_t quad, const float* logits, const float* maxima);
   void make_room(RowScan& scan, int32_t row);
-  void decide(int thread, int32_t row, int32_t out_row, const Sampled& out);
-  void gather(int32_t row, std::vector<Survivor>& survivors, float& largest_lost) const;
-  void finish(const Survivor& token, int32_t row, int32_t out_row, const Sampled& out) const;
-  double scaled_total(int32_t row) const;
-  double total(const std::vector<float>& maxima, const std::vector<float>& sums, int32_t row, float largest,
-               float temperature) const;
+  RowFindings findings_of(int32_t row) const;
+  void gather(int32_t row, float largest_lost, std::vector<Survivor>& survivors) const;
+  void decide_row(int thread, int32_t row, int32_t out_row, const Sampled& out);
+  RowPartial partial_of(int32_t row) const;
   size_t first_block(int32_t row, int32_t quad) const {
-    return (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+    return (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad - first_quad_)) *
+           kBlockQuad;
   }
   size_t num_survivors(int32_t row) const;
   int32_t tasks_of(const LogitSource& source, int32_t num_rows, int num_threads, int32_t& quads_per_task) const;
@@ -99,7 +109,8 @@ class Sampler {
   std::vector<float> unchanged_;
   std::vector<size_t> entry_starts_;
   std::vector<Survivor> everything_;
-  int32_t vocab_size_ = 0, num_quads_ = 0;
+  Shard shard_{};
+  int32_t first_quad_ = 0, num_quads_ = 0;  // of the shard
   int num_threads_ = 0;
   int32_t most_survivors_ = 0;
   int64_t num_second_scans_ = 0;

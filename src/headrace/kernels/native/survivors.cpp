@@ -149,6 +149,7 @@ void Choice::reserve(int32_t vocab_size, size_t most_survivors) {
 }
 
 Survivor Choice::choose(const RowRules& rules, float largest, double total, float largest_lost) {
+  if (survivors_.empty()) return {kMinusInf, kNeedsAll};
   const auto k = static_cast<size_t>(rules.top_k);
   if (k > 0 && k < survivors_.size()) {
     std::nth_element(survivors_.begin(), survivors_.begin() + (rules.top_k - 1), survivors_.end(), comes_before);
