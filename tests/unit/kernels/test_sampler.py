@@ -63,6 +63,10 @@ def test_noise_is_finite_for_every_word() -> None:
     assert noise.min() == noise[0] > 1.0
     assert 27.03 < noise.max() == noise[7] < 27.04, "the sampler skips what 27.04 cannot lift"
     assert (np.diff(native.gumbel_of(sweep)) >= 0).all(), "the sampler skips words below a bound"
+    # Monotonous from neighbour to neighbour where rounding is coarsest and finest, so that the ends bound all between.
+    for begin in (0, 2**31 - 2**15, 2**32 - 2**16):
+        neighbours = native.gumbel_of(np.arange(begin, begin + 2**16, dtype=np.uint32))
+        assert np.isfinite(neighbours).all() and (np.diff(neighbours) >= 0).all()
 
 
 def test_no_token_of_a_block_has_more_noise_than_the_first_draw_says() -> None:

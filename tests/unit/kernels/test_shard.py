@@ -1,5 +1,6 @@
 """A vocabulary scanned in shards gives, bit for bit, what one scan of it gives."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.unit.kernels.random_sampling import Arrays, random_sampling, rows_of
+from tests.unit.kernels.random_sampling import Arrays, random_cuts, random_sampling, rows_of
 
 from headrace.kernels import native
 
@@ -37,7 +38,7 @@ def scan(
         native.scan_shard(
             threads, np.ascontiguousarray(logits[:, begin:end]), sampling, (begin, vocab), keeps_all, most_survivors
         )
-        for begin, end in zip(bounds, bounds[1:], strict=False)
+        for begin, end in itertools.pairwise(bounds)
     ]
 
 
@@ -151,8 +152,7 @@ def test_another_sampling_than_that_of_the_scan_is_refused(two: tuple[list[bytes
 def test_a_shard_must_be_a_piece_of_the_vocabulary_at_multiples_of_256(
     threads: native.Threads, place: tuple[int, int]
 ) -> None:
-    sampling = {name: array for name, array in random_sampling(np.random.default_rng(2), 1, 9).items() if name != "a"}
-    plain = {name: sampling[name] for name in ("temperature", "top_k", "top_p", "min_p", "seed", "choice", "position")}
+    plain = random_cuts(np.random.default_rng(2), 1)
     with pytest.raises(ValueError, match=r"shard: |place: |logits: "):
         native.scan_shard(threads, np.zeros((1, 1000), np.float32), plain, place)
 
@@ -167,7 +167,7 @@ def test_broken_bytes_are_refused_or_decide_inside_the_vocabulary(
     if data.draw(st.booleans()):
         broken = bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     else:
-        at = data.draw(st.integers(0, 400))
+        at = data.draw(st.one_of(st.integers(0, 400), st.integers(0, len(whole) - 4)))
         whole[at : at + 4] = data.draw(st.binary(min_size=4, max_size=4))
         broken = bytes(whole)
     try:
