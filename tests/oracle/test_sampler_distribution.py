@@ -1,9 +1,10 @@
-"""Samples against the exact distribution, by chi-squared, for every combination of cuts. Seeds are fixed: no chance.
+"""Samples against the exact distribution, by chi-squared, for every combination of rules. Seeds are fixed: no chance.
 
 The expected probabilities are computed here from the definitions, without the sampler's reference.
 """
 
 import itertools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,49 +19,112 @@ DRAWS = 20_000
 QUANTILE_Z = 3.719
 
 
-def exact(logits: NDArray[np.float64], temperature: float, top_k: int, top_p: float, min_p: float) -> NDArray[Any]:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a row asks; off where not given."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    bias: bool = False
+    penalties: bool = False
+    mask: bool = False
+
+
+LOGITS = np.random.default_rng(11).normal(0.0, 1.2, VOCAB).round(2)
+BIASES = {2: 1.5, 7: -2.0, 20: 0.75}
+REPETITION, REPEATED = 1.4, (0, 2, 3, 11)  # tokens of prompt or answer
+PRESENCE, FREQUENCY, COUNTS = 0.4, 0.15, {3: 1, 11: 4, 15: 2}  # occurrences in the answer
+FORBIDDEN = (1, 7, 8, 22)
+
+
+def changed(rules: Rules) -> NDArray[np.float64]:
+    """The logits that the row draws from: bias, then repetition, then presence and frequency, then the mask."""
+    logits = LOGITS.copy()
+    for token in range(VOCAB):
+        if rules.bias:
+            logits[token] += BIASES.get(token, 0.0)
+        if rules.penalties:
+            if token in REPEATED:
+                logits[token] = logits[token] / REPETITION if logits[token] > 0 else logits[token] * REPETITION
+            if token in COUNTS:
+                logits[token] -= PRESENCE + FREQUENCY * COUNTS[token]
+        if rules.mask and token in FORBIDDEN:
+            logits[token] = -np.inf
+    return logits
+
+
+def exact(logits: NDArray[np.float64], rules: Rules) -> NDArray[np.float64]:
+    """Every token's probability by the definitions."""
     order = np.argsort(-logits, kind="stable")
-    weights = np.exp((logits - logits.max()) / temperature)
+    weights = np.exp((logits - logits.max()) / rules.temperature)
     kept = np.zeros(len(logits), dtype=bool)
-    mass, first = 0.0, order[: top_k or len(order)]
+    mass, first = 0.0, order[: rules.top_k or len(order)]
     total = weights[first].sum()
     for token in first:
         kept[token] = True
         mass += weights[token]
-        if mass >= top_p * total:
+        if mass >= rules.top_p * total:
             break
-    kept &= weights >= min_p
-    return np.where(kept, weights, 0.0) / weights[kept].sum()
+    kept &= (weights >= rules.min_p) & (weights > 0)
+    if rules.typical_p < 1:
+        p = np.where(kept, weights, 0.0) / weights[kept].sum()
+        surprise = -np.log(p, where=kept, out=np.full(len(p), np.inf))
+        entropy = (p[kept] * surprise[kept]).sum()
+        mass, left = 0.0, kept
+        kept = np.zeros(len(logits), dtype=bool)
+        for token in np.argsort(np.abs(surprise - entropy), kind="stable"):
+            kept[token] = left[token]
+            mass += p[token]
+            if mass >= rules.typical_p:
+                break
+    return np.asarray(np.where(kept, weights, 0.0) / weights[kept].sum())
 
 
 def limit(freedom: int) -> float:
     return freedom * (1 - 2 / (9 * freedom) + QUANTILE_Z * np.sqrt(2 / (9 * freedom))) ** 3
 
 
-def draw(logits: NDArray[np.float64], cut: tuple[float, int, float, float], seed: int) -> NDArray[np.int64]:
-    temperature, top_k, top_p, min_p = cut
-    sampling = {
-        "temperature": np.full(DRAWS, temperature, dtype=np.float32),
-        "top_k": np.full(DRAWS, top_k, dtype=np.int32),
-        "top_p": np.full(DRAWS, top_p, dtype=np.float32),
-        "min_p": np.full(DRAWS, min_p, dtype=np.float32),
+def arrays(rules: Rules, seed: int) -> dict[str, NDArray[Any]]:
+    """The rules as the sampler reads them, the same for all rows."""
+    sampling: dict[str, NDArray[Any]] = {
+        "temperature": np.full(DRAWS, rules.temperature, dtype=np.float32),
+        "top_k": np.full(DRAWS, rules.top_k, dtype=np.int32),
+        "top_p": np.full(DRAWS, rules.top_p, dtype=np.float32),
+        "min_p": np.full(DRAWS, rules.min_p, dtype=np.float32),
+        "typical_p": np.full(DRAWS, rules.typical_p, dtype=np.float32),
         "seed": np.full(DRAWS, seed, dtype=np.uint64),
         "choice": np.arange(DRAWS, dtype=np.uint32) % 5,
         "position": np.arange(DRAWS, dtype=np.uint32) // 5,
     }
+    biases = BIASES if rules.bias else {}
+    repeated, counts = (REPEATED, COUNTS) if rules.penalties else ((), {})
+    tokens = sorted({*biases, *repeated, *counts})
+    values = {
+        "bias": [biases.get(token, 0.0) for token in tokens],
+        "repetition": [REPETITION if token in repeated else 1.0 for token in tokens],
+        "minus": [PRESENCE + FREQUENCY * counts[token] if token in counts else 0.0 for token in tokens],
+    }
+    if tokens:
+        sampling["adjust_starts"] = np.arange(DRAWS + 1, dtype=np.int32) * len(tokens)
+        sampling["adjust_tokens"] = np.tile(np.array(tokens, np.int32), DRAWS)
+        for name, entries in values.items():
+            sampling[f"adjust_{name}"] = np.tile(np.array(entries, np.float32), DRAWS)
+    if rules.mask:
+        word = sum(1 << token for token in range(VOCAB) if token not in FORBIDDEN)
+        sampling |= {"masks": np.array([[word]], np.uint32), "mask_rows": np.zeros(DRAWS, np.int32)}
+    return sampling
+
+
+def check(rules: Rules) -> None:
     threads = native.Threads(2)
-    tokens, _ = native.sample(threads, np.tile(logits.astype(np.float32), (DRAWS, 1)), sampling)
+    rows = np.tile(LOGITS.astype(np.float32), (DRAWS, 1))
+    tokens, *_ = native.sample(threads, rows, arrays(rules, seed=1234))
     threads.close()
-    return np.bincount(tokens, minlength=len(logits))
-
-
-@pytest.mark.parametrize(
-    "cut", list(itertools.product((0.6, 1.0, 2.5), (0, 5, 12), (1.0, 0.9, 0.4), (0.0, 0.08))), ids=str
-)
-def test_tokens_come_with_their_exact_probabilities(cut: tuple[float, int, float, float]) -> None:
-    logits = np.random.default_rng(11).normal(0.0, 1.2, VOCAB).round(2)
-    expected = exact(logits, *cut) * DRAWS
-    counts = draw(logits, cut, seed=1234)
+    counts = np.bincount(tokens, minlength=VOCAB)
+    expected = exact(changed(rules), rules) * DRAWS
     assert counts[expected == 0].sum() == 0, "a token that was cut was drawn"
     likely = expected > 5
     rest = (expected > 0) & ~likely
@@ -73,56 +137,31 @@ def test_tokens_come_with_their_exact_probabilities(cut: tuple[float, int, float
     assert ((observed - wanted) ** 2 / wanted).sum() < limit(freedom)
 
 
-def test_the_test_would_notice_a_wrong_temperature() -> None:
-    logits = np.random.default_rng(11).normal(0.0, 1.2, VOCAB).round(2)
-    expected = exact(logits, 1.1, 0, 1.0, 0.0) * DRAWS
-    counts = draw(logits, (1.0, 0, 1.0, 0.0), seed=1234)
-    assert ((counts - expected) ** 2 / expected).sum() > limit(VOCAB - 1)
+@pytest.mark.parametrize(
+    "cut", list(itertools.product((0.6, 1.0, 2.5), (0, 5, 12), (1.0, 0.9, 0.4), (0.0, 0.08))), ids=str
+)
+def test_tokens_come_with_their_exact_probabilities(cut: tuple[float, int, float, float]) -> None:
+    check(Rules(*cut))
 
 
-@pytest.mark.parametrize("cut", [(1.0, 0, 1.0, 0.0), (0.8, 9, 1.0, 0.0), (1.2, 0, 0.9, 0.0)], ids=str)
-def test_tokens_of_several_blocks_come_with_their_exact_probabilities(cut: tuple[float, int, float, float]) -> None:
-    """Peaks in five blocks of noise, two of them next to each other."""
-    logits = np.random.default_rng(3).normal(-7.0, 0.5, 300).round(2)
-    logits[[3, 63, 64, 130, 190, 250, 299]] = [1.0, 0.5, 0.8, 1.2, 0.1, -0.4, 0.9]
-    expected = exact(logits, *cut) * DRAWS
-    counts = draw(logits, cut, seed=99)
-    likely = expected > 5
-    observed = np.append(counts[likely], counts[~likely].sum())
-    wanted = np.append(expected[likely], expected[~likely].sum())
-    present = wanted > 0
-    assert observed[~present].sum() == 0
-    statistic = ((observed[present] - wanted[present]) ** 2 / wanted[present]).sum()
-    assert statistic < limit(int(present.sum()) - 1)
+EVERY_COMBINATION = list(
+    itertools.product((0.7, 1.8), (0, 11), (1.0, 0.9), (0.0, 0.12), (1.0, 0.75), *[(False, True)] * 3)
+)
 
 
-def test_noise_within_a_block_is_independent_and_identically_distributed() -> None:
-    """Waiting times are drawn top-down, the shortest first: nothing of that may be seen in them."""
-    rows = 6000
-    times = np.exp(-np.stack([native.gumbel_noise(7, 0, row, 0, 128) for row in range(rows)]).astype(np.float64))
-    uniform = 1.0 - np.exp(-times)
-    for token in (0, 1, 31, 62, 63, 64, 100):
-        ordered = np.sort(uniform[:, token])
-        assert np.abs(ordered - (np.arange(rows) + 0.5) / rows).max() < 2.2 / np.sqrt(rows)  # Kolmogorov, p = 1e-4
-    correlation = np.corrcoef(uniform.T) - np.eye(128)
-    assert np.abs(correlation).max() < 5.5 / np.sqrt(rows)
-    # Extremes come together only by chance: both of two tokens among their own shortest twentieth.
-    early = uniform < 0.05
-    together = (early.T.astype(np.float64) @ early)[~np.eye(128, dtype=bool)]
-    assert abs(together.mean() - rows * 0.05**2) < 0.5
-    firsts = np.bincount(times[:, :64].argmin(axis=1), minlength=64)
-    assert ((firsts - rows / 64) ** 2 / (rows / 64)).sum() < limit(63)
+@pytest.mark.parametrize("values", EVERY_COMBINATION, ids=str)
+def test_every_combination_of_rules_draws_with_exact_probabilities(
+    values: tuple[float, int, float, float, float, bool, bool, bool],
+) -> None:
+    check(Rules(*values))
 
 
-def test_neighbouring_positions_and_choices_are_independent() -> None:
-    """Noise of neighbours in every coordinate is uncorrelated."""
-    noise = np.stack(
-        [
-            native.gumbel_noise(seed, choice, position, 0, 4096)
-            for seed, choice, position in itertools.product((0, 1), (0, 1), (0, 1))
-        ]
-    )
-    correlation = np.corrcoef(noise) - np.eye(len(noise))
-    assert np.abs(correlation).max() < 4.5 / np.sqrt(4096)
-    assert abs(noise.mean() - 0.5772) < 0.03
-    assert abs(noise.var() - np.pi**2 / 6) < 0.06
+def test_every_rule_changes_the_distribution_that_is_tested() -> None:
+    """Otherwise the combinations above would prove less than they say."""
+    usual = exact(changed(Rules()), Rules())
+    for name, value in {
+        "temperature": 0.7, "top_k": 11, "top_p": 0.9, "min_p": 0.12, "typical_p": 0.75,
+        "bias": True, "penalties": True, "mask": True,
+    }.items():  # fmt: skip
+        rules = replace(Rules(), **{name: value})
+        assert np.abs(exact(changed(rules), rules) - usual).sum() > 0.05, name

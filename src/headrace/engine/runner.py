@@ -20,7 +20,8 @@ from headrace.engine.rows import row_arrays
 from headrace.engine.sampler import SamplingTable
 from headrace.engine.sequence import Sequence
 
-Results = tuple[NDArray[Any], ...]
+Results = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+"""What a step draws: tokens, log-probabilities, alternatives and theirs; `kernels/native.pyi` states the arrays."""
 
 
 class StepProgram(Protocol):

@@ -17,6 +17,7 @@ _FIELDS: dict[str, type[np.generic]] = {
     "top_k": np.int32,
     "top_p": np.float32,
     "min_p": np.float32,
+    "typical_p": np.float32,
     "seed": np.uint64,
     "choice": np.uint32,
 }
@@ -35,6 +36,7 @@ class SamplingTable:
         columns["top_k"][slot] = min(sampling.top_k, _MAX_TOP_K)
         columns["top_p"][slot] = sampling.top_p
         columns["min_p"][slot] = sampling.min_p
+        columns["typical_p"][slot] = sampling.typical_p
         columns["seed"][slot] = seed & (2**64 - 1)
         columns["choice"][slot] = choice
 

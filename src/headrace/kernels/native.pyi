@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_Sampled = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+"""Tokens [R], log-probabilities [R], alternatives [R, T] and theirs [R, T]."""
+
 def cpu_features() -> dict[str, bool]:
     """What the CPU offers, by name: avx2, fma, f16c, avx512vnni, avxvnni, neon_dotprod ..."""
 
@@ -84,15 +87,26 @@ class Program:
         selected: NDArray[np.int32],  # [R], indices into `tokens`
         logits: NDArray[np.float32] | None = None,  # [R, vocab]: filled when given
         sampling: dict[str, NDArray[Any]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    ) -> _Sampled | None:
         """Run the plan on one ragged batch, holding no GIL, and sample one token per selected row.
 
-        sampling (arrays of length R): temperature f32 (0 = greedy), top_k i32 (0 = off), top_p f32 (1 = off),
-        min_p f32 (0 = off), seed u64, choice u32, position u32, and optionally logprobs bool (which rows ask).
-        Returns tokens i32 [R] (-1 where a row holds no logit above -infinity) and, for rows that asked, the sampled
-        tokens' natural log-probabilities f32 [R] under the unmodified distribution, NaN for the others; None if
-        `sampling` is None. Noise: `noise.h`. Without `logits` no row of logits is
-        written: they are sampled by tiles as they are computed.
+        `selected` may repeat a token and need not ascend. sampling (arrays of length R unless said otherwise):
+          temperature f32 (0 = greedy), top_k i32 (0 = off), top_p f32 (1 = off), min_p f32 (0 = off), seed u64,
+          choice u32, position u32; and optionally
+          typical_p f32 (1 = off);
+          adjust_starts i32 [R + 1], adjust_tokens i32 [K] (strictly ascending within a row), adjust_bias,
+          adjust_repetition, adjust_minus f32 [K]: a logit l becomes repeat(l + bias, repetition) - minus, where
+          repeat(x, r) is x / r if x > 0 and x * r otherwise;
+          masks u32 [M, ceil(vocab / 32)] (bit t % 32 of word t // 32 set = token t is allowed) and mask_rows i32 (the
+          row of `masks`, -1 = none);
+          logprobs bool (which rows ask), num_top i32 (alternatives wanted, at most 20), targets i32 (-1 = draw; else
+          nothing is drawn, and this token is returned with its log-probability).
+        Returns tokens i32 [R] (-1 where a row holds no logit above -infinity, or none that its mask allows); their
+        natural log-probabilities f32 [R] under the unchanged logits, NaN for rows that asked for nothing of the kind;
+        the tokens of the num_top largest unchanged logits i32 [R, T] and their log-probabilities f32 [R, T], T being
+        the largest num_top, -1 and NaN where there are none; or None if `sampling` is None. Order of the cuts:
+        `sampler.h`; noise: `noise.h`. Without `logits` no row of logits is written: they are sampled by tiles as they
+        are computed.
 
         Raises:
             ValueError: an array does not fit the plan or another array; names it, nothing has been written.
@@ -131,8 +145,34 @@ def attention_tokens_per_task(heads_per_kv: int) -> int:
 
 def sample(
     threads: Threads, logits: NDArray[np.float32], sampling: dict[str, NDArray[Any]], most_survivors: int = 0
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+) -> _Sampled:
     """The sampler alone, on logits [R, vocab]; `most_survivors` as `Program.limit_survivors`."""
+
+def scan_shard(
+    threads: Threads,
+    logits: NDArray[np.float32],  # [R, tokens of the shard]
+    sampling: dict[str, NDArray[Any]],
+    place: tuple[int, int],
+    keeps_all: bool = False,
+    most_survivors: int = 0,
+) -> bytes:
+    """What a contiguous shard of the vocabulary says about every row, to be joined with what its neighbours say.
+
+    place: the shard's first token, a multiple of 256, and the size of the whole vocabulary, in whose tokens `sampling`
+    counts. A shard ends at a multiple of 256 or with the vocabulary. keeps_all: for rows of `decide_shards`' second
+    result. The size of a row follows what it asks: a winner; with top-k, as many tokens; with top-p but no top-k, or
+    with log-probabilities, 16 bytes per 64 tokens besides; with keeps_all, 8 bytes per token.
+    """
+
+def join_shards(left: bytes, right: bytes) -> bytes:
+    """Of two neighbours, in order; associative. ValueError for what is no pair of neighbours."""
+
+def decide_shards(whole: bytes, sampling: dict[str, NDArray[Any]]) -> tuple[_Sampled, list[int]]:
+    """What `sample` returns, bit for bit, from the joined shards of a whole vocabulary, scanned with this `sampling`.
+
+    Second: rows of which too little was kept, whose token is -1 here: all shards scan these (and the same rows of
+    `sampling`) again with `keeps_all`. ValueError where the shards or their sampling do not fit.
+    """
 
 def gumbel_noise(seed: int, choice: int, position: int, first_token: int, count: int) -> NDArray[np.float32]:
     """The noise the sampler adds for `count` consecutive tokens."""

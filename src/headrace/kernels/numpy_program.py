@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace.kernels.grouped import GroupedMatrix
 from headrace.kernels.plan import Plan
 from headrace.kernels.reference import ReferenceProgram
-from headrace.kernels.reference_sampling import sample
+from headrace.kernels.reference_sampling import Sampled, sample
 
 
 class NumpyProgram:
@@ -34,7 +34,7 @@ class NumpyProgram:
         *,
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    ) -> Sampled | None:
         """Run the plan on one ragged batch; see `native.pyi`. Arrays are not checked before they are used."""
         # What is not a number shows in the tokens, as it does natively, and needs no warning on the way.
         with np.errstate(invalid="ignore"):
@@ -44,15 +44,12 @@ class NumpyProgram:
         return None if sampling is None else _sampled(rows, sampling)
 
 
-def _sampled(
-    rows: NDArray[np.float32], sampling: dict[str, NDArray[Any]]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    # As the native sampler treats them: NaN counts as -infinity, and a row of nothing else gives token -1.
-    rows = np.where(np.isnan(rows), np.float32(-np.inf), rows)
-    usable = rows.max(axis=1, initial=-np.inf) > -np.inf
-    tokens = np.full(len(rows), -1, dtype=np.int32)
-    logprobs = np.full(len(rows), np.nan, dtype=np.float32)
-    tokens[usable], logprobs[usable] = sample(rows[usable], {name: array[usable] for name, array in sampling.items()})
-    asked = sampling.get("logprobs", np.zeros(len(rows), dtype=np.bool_))
+def _sampled(rows: NDArray[np.float32], sampling: dict[str, NDArray[Any]]) -> Sampled:
+    """As the native program returns it: only rows that ask get a log-probability."""
+    tokens, logprobs, top_tokens, top_logprobs = sample(rows, sampling)
+    asked = np.zeros(len(rows), np.bool_)
+    for name, least in (("logprobs", 1), ("num_top", 1), ("targets", 0)):
+        if name in sampling:
+            asked |= sampling[name] >= least
     logprobs[~asked] = np.nan
-    return tokens, logprobs
+    return tokens, logprobs, top_tokens, top_logprobs

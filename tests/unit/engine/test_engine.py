@@ -361,7 +361,7 @@ def test_requests_of_a_loop_that_died_are_abandoned() -> None:
 
 def test_a_broken_invariant_stops_the_engine_and_fails_everybody(caplog: pytest.LogCaptureFixture) -> None:
     engine = make()
-    engine._lanes["toy"].scheduler.schedule = lambda: 1 / 0  # type: ignore[method-assign, return-value, assignment]
+    engine._lanes["toy"].scheduler.schedule = lambda *_: 1 / 0  # type: ignore[method-assign, return-value, assignment]
     engine.start()
 
     async def main() -> None:
@@ -377,7 +377,7 @@ def test_a_broken_invariant_stops_the_engine_and_fails_everybody(caplog: pytest.
 def test_everybody_hears_of_a_defect_even_if_freeing_pages_is_what_broke(caplog: pytest.LogCaptureFixture) -> None:
     engine = make()
     scheduler = engine._lanes["toy"].scheduler
-    scheduler.schedule = lambda: 1 / 0  # type: ignore[method-assign, return-value, assignment]
+    scheduler.schedule = lambda *_: 1 / 0  # type: ignore[method-assign, return-value, assignment]
     scheduler.remove = lambda sequence: 1 / 0  # type: ignore[method-assign, return-value, assignment]
     engine.start()
 

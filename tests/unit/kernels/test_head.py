@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.unit.kernels import tiny_plan
+from tests.unit.kernels.random_sampling import Arrays, random_cuts, random_sampling
 
 from headrace.kernels import native, reference_sampling
 from headrace.kernels.grouped import GroupedMatrix
 from headrace.kernels.plan import BufferKind, CacheShape, Recorder, Rows
 
 WIDTH = 64
-Arrays = dict[str, NDArray[Any]]
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4], ids="{} threads".format)
@@ -37,7 +36,7 @@ class Model:
 
     def step(
         self, threads: native.Threads, tokens: NDArray[np.int32], sampling: Arrays | None, *, wants_logits: bool
-    ) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]] | None, NDArray[np.float32]]:
+    ) -> tuple[reference_sampling.Sampled | None, NDArray[np.float32]]:
         """Tokens and log-probabilities after each of `tokens`, and the logits if they are wanted."""
         count = len(tokens)
         logits = np.full((count, self.vocab), 7.0, dtype=np.float32) if wants_logits else None
@@ -82,24 +81,6 @@ def build(vocab: int, *, peaks: float, has_bias: bool = True, ends_with_the_prod
 MODELS = {vocab: build(vocab, peaks=6.0) for vocab in (3, 64, 255, 1000, 5003)}
 
 
-def parameters(rng: np.random.Generator, count: int) -> Arrays:
-    """Every kind of row, mixed."""
-
-    def choose(values: list[float], dtype: str) -> NDArray[Any]:
-        return rng.choice(np.array(values), count).astype(dtype)
-
-    return {
-        "temperature": choose([0.0, 0.0, 0.3, 1.0, 1.0, 2.0, 50.0], "f4"),
-        "top_k": choose([0, 0, 0, 1, 7, 40, 3000], "i4"),
-        "top_p": choose([1.0, 1.0, 0.95, 0.5, 0.999], "f4"),
-        "min_p": choose([0.0, 0.0, 0.0, 0.05], "f4"),
-        "seed": rng.integers(0, 2**63, count).astype(np.uint64),
-        "choice": rng.integers(0, 3, count).astype(np.uint32),
-        "position": rng.integers(0, 2**32, count).astype(np.uint32),
-        "logprobs": rng.random(count) < 0.3,
-    }
-
-
 @settings(deadline=None, max_examples=40)
 @given(
     vocab=st.sampled_from(sorted(MODELS)),
@@ -113,26 +94,28 @@ def test_tokens_are_those_of_the_logits_that_a_step_would_have_written(
     rng = np.random.default_rng(seed)
     model = MODELS[vocab]
     tokens = rng.integers(0, vocab, count).astype(np.int32)
-    sampling = parameters(rng, count)
+    sampling = random_sampling(rng, count, vocab)
     model.program.limit_survivors(most_survivors)
     (fused, _), (plain, logits) = (model.step(threads, tokens, sampling, wants_logits=w) for w in (False, True))
     assert fused is not None and plain is not None
     alone = native.sample(threads, logits, sampling)
     for other in (plain, alone):
-        assert np.array_equal(fused[0], other[0])
-        assert np.array_equal(fused[1], other[1], equal_nan=True)
-    expected, logprobs = reference_sampling.sample(logits, sampling)
-    assert fused[0].tolist() == expected.tolist()
-    asked = sampling["logprobs"]
-    assert np.array_equal(np.isnan(fused[1]), ~asked)
-    assert np.abs(fused[1] - logprobs)[asked].max(initial=0.0) < 1e-4
+        for part, whole in zip(fused, other, strict=True):
+            assert np.array_equal(part, whole, equal_nan=True)
+    expected = reference_sampling.sample(logits, sampling)
+    assert fused[0].tolist() == expected[0].tolist()
+    assert fused[2].tolist() == expected[2].tolist()
+    asked = sampling["logprobs"] | (sampling.get("num_top", 0) > 0) | (sampling.get("targets", -1) >= 0)
+    assert np.isnan(fused[1][~asked]).all()
+    np.testing.assert_allclose(fused[1][asked], expected[1][asked], atol=1e-4)
+    np.testing.assert_allclose(fused[3], expected[3], atol=1e-4)
 
 
 def test_a_row_that_kept_too_little_is_scanned_again_and_draws_the_same(threads: native.Threads) -> None:
     model = build(4000, peaks=0.0)
     rng = np.random.default_rng(1)
     tokens = rng.integers(0, 4000, 20).astype(np.int32)
-    sampling = parameters(rng, 20) | {
+    sampling = random_cuts(rng, 20) | {
         "temperature": np.full(20, 3.0, np.float32),
         "top_k": np.zeros(20, np.int32),
         "top_p": np.full(20, 0.97, np.float32),
@@ -151,7 +134,7 @@ def test_a_head_without_bias_and_rows_of_nothing_but_equals(threads: native.Thre
     rng = np.random.default_rng(2)
     for has_bias in (False, True):
         model = build(777, peaks=3.0, has_bias=has_bias)
-        sampling = parameters(rng, 9)
+        sampling = random_cuts(rng, 9)
         tokens = np.arange(9, dtype=np.int32)
         fused, _ = model.step(threads, tokens, sampling, wants_logits=False)
         plain, logits = model.step(threads, tokens, sampling, wants_logits=True)
@@ -167,7 +150,7 @@ def test_a_head_without_bias_and_rows_of_nothing_but_equals(threads: native.Thre
 def test_a_plan_that_ends_otherwise_samples_the_logits_it_ends_with(threads: native.Threads) -> None:
     model, half = (build(300, peaks=2.0, ends_with_the_product=ends) for ends in (False, True))
     rng = np.random.default_rng(3)
-    tokens, sampling = np.arange(12, dtype=np.int32), parameters(rng, 12)
+    tokens, sampling = np.arange(12, dtype=np.int32), random_cuts(rng, 12)
     sampled, _ = model.step(threads, tokens, sampling, wants_logits=False)
     _, logits = half.step(threads, tokens, None, wants_logits=True)
     assert sampled is not None
@@ -186,7 +169,7 @@ def test_no_row_of_logits_is_kept_unless_somebody_asks(threads: native.Threads) 
     vocab, rows = 100_000, 128
     model = build(vocab, peaks=8.0)
     rng = np.random.default_rng(4)
-    sampling = parameters(rng, rows) | {"logprobs": np.zeros(rows, bool), "top_p": np.ones(rows, np.float32)}
+    sampling = random_cuts(rng, rows) | {"logprobs": np.zeros(rows, bool), "top_p": np.ones(rows, np.float32)}
     tokens = rng.integers(0, vocab, rows).astype(np.int32)
     before = resident_bytes()
     model.step(threads, tokens, sampling, wants_logits=False)

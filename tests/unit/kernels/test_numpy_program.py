@@ -41,9 +41,9 @@ def test_a_step_draws_what_the_native_sampler_draws_from_its_logits(model: Model
     logits = np.empty((4, VOCAB), np.float32)
     asked = np.array([True, False, True, False])
     parameters = sampling(4, temperature=np.array([0, 0, 1, 0.7], np.float32), logprobs=asked)
-    tokens, logprobs = program.step(None, **arguments, logits=logits, sampling=parameters)
+    tokens, logprobs, *_ = program.step(None, **arguments, logits=logits, sampling=parameters)
     threads = native.Threads(1)
-    expected, expected_logprobs = native.sample(threads, logits, parameters)
+    expected, expected_logprobs, *_ = native.sample(threads, logits, parameters)
     threads.close()
     assert tokens.tolist() == expected.tolist()
     assert np.allclose(logprobs[asked], expected_logprobs[asked], atol=1e-4)
@@ -63,7 +63,7 @@ def test_a_row_without_a_number_gives_no_token_and_the_others_theirs(model: Mode
     arguments = Cache().arguments([(s, 4) for s in sequences(4, 4)])
     drawn = program.step(None, **arguments, sampling=sampling(2))
     broken = [np.full_like(vector, np.nan) for vector in vectors]
-    tokens, logprobs = NumpyProgram(model.plan, model.matrices, broken).step(
+    tokens, logprobs, *_ = NumpyProgram(model.plan, model.matrices, broken).step(
         None, **arguments, sampling=sampling(2, logprobs=np.ones(2, np.bool_))
     )
     assert drawn[0].min() >= 0

@@ -234,6 +234,21 @@ def test_a_step_samples_from_the_logits_it_computed(model: Model, threads: nativ
     assert np.array_equal(drawn[0], native.sample(threads, logits, noisy)[0])
 
 
+def test_a_token_may_be_selected_twice_and_out_of_order(model: Model, threads: native.Threads) -> None:
+    arguments = Cache().arguments([(s, len(s.tokens)) for s in sequences(9, 20, 3)])
+    once = np.arange(32, dtype=np.int32)
+    logits = np.empty((32, VOCAB), dtype=np.float32)
+    model.program.step(threads, **arguments | {"selected": once}, logits=logits)
+    rows = np.array([31, 4, 4, 30, 0, 4], dtype=np.int32)
+    sampling = greedy(6) | {"targets": np.array([7, -1, 3, 100, -1, -1], np.int32)}
+    tokens, logprobs, *_ = model.program.step(threads, **arguments | {"selected": rows}, sampling=sampling)  # type: ignore[misc]
+    best = logits.argmax(axis=1)
+    assert tokens.tolist() == [7, best[4], 3, 100, best[0], best[4]]
+    for row, target in ((0, 7), (2, 3), (3, 100)):
+        values = logits[rows[row]].astype(np.float64)
+        assert abs(logprobs[row] - (values[target] - np.log(np.exp(values).sum()))) < 1e-5
+
+
 BAD_STEPS: list[tuple[str, Any, str]] = [
     ("tokens", np.array([0, VOCAB], dtype=np.int32), r"tokens\[1\]: 101"),
     ("tokens", np.array([0, -1], dtype=np.int32), r"tokens\[1\]: -1"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headrace.kernels.reference_sampling import candidates, gumbel_noise, philox, sample
+from headrace.kernels.reference_sampling import Cuts, candidates, gumbel_noise, philox, sample
 
 ROWS = 4000
 
@@ -68,12 +68,12 @@ def test_greedy_takes_the_first_of_equal_largest():
 )
 def test_candidates_are_cut_by_top_k_then_top_p_then_min_p(top_k, top_p, min_p, expected):
     logits = np.log(np.array([0.08, 0.5, 0.02, 0.2, 0.2]) + 1e-9).astype(np.float32)
-    assert candidates(logits, 1.0, top_k, top_p, min_p).tolist() == expected
+    assert candidates(logits, 1.0, Cuts(top_k, top_p, min_p)).tolist() == expected
 
 
 def test_samples_follow_the_softmax_at_the_temperature():
     logits = np.array([0.0, 1.0, 2.0, -1.0], dtype=np.float32)
-    tokens, _ = sample(np.tile(logits, (ROWS, 1)), settings(ROWS, temperature=0.7))
+    tokens, *_ = sample(np.tile(logits, (ROWS, 1)), settings(ROWS, temperature=0.7))
     weights = np.exp(logits.astype(np.float64) / 0.7)
     counts = np.bincount(tokens, minlength=4)
     expected = ROWS * weights / weights.sum()
@@ -82,7 +82,7 @@ def test_samples_follow_the_softmax_at_the_temperature():
 
 def test_logprobs_are_those_of_the_unmodified_distribution():
     logits = np.random.default_rng(0).normal(size=(6, 50)).astype(np.float32)
-    tokens, logprobs = sample(logits, settings(6, temperature=0.3, top_k=3))
+    tokens, logprobs, *_ = sample(logits, settings(6, temperature=0.3, top_k=3))
     probabilities = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(np.exp(logprobs), probabilities[np.arange(6), tokens], rtol=1e-5)
 

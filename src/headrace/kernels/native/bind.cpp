@@ -128,5 +128,6 @@ NB_MODULE(native, module) {
 #endif
   bind_kernels(module);
   bind_attention(module);
+  bind_sampling(module);
   bind_program(module);
 }

@@ -1,4 +1,4 @@
-// Programs, and the sampler alone. Arrays are checked for type and shape here, for their values in batch.cpp.
+// Programs. Arrays are checked for type and shape here, for their values in batch.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "attention_plan.h"
+#include "bind_sampling.h"
 #include "bind_types.h"
-#include "noise.h"
 #include "program.h"
 
 namespace headrace {
@@ -19,79 +19,6 @@ namespace {
 
 using RawBufferTuple = std::tuple<int64_t, int64_t, int64_t>;
 using RawOpTuple = std::tuple<int64_t, std::vector<int64_t>, std::vector<double>>;
-using SampledArrays = std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>>;
-
-void expect(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
-}
-
-int32_t count_of(int64_t count, const std::string& name) {
-  expect(count <= std::numeric_limits<int32_t>::max(), name + ": too many entries");
-  return static_cast<int32_t>(count);
-}
-
-// The sampling dictionary as views, holding the arrays even if the dictionary changes during the call.
-class SamplingArrays {
- public:
-  SamplingArrays(const nb::dict& sampling, int64_t num_rows) : num_rows_(num_rows) {
-    refuse_unknown_keys(sampling);
-    parameters_ = {.temperature = parameter<float>(sampling, "temperature"),
-                   .top_k = parameter<int32_t>(sampling, "top_k"),
-                   .top_p = parameter<float>(sampling, "top_p"),
-                   .min_p = parameter<float>(sampling, "min_p"),
-                   .seed = parameter<uint64_t>(sampling, "seed"),
-                   .choice = parameter<uint32_t>(sampling, "choice"),
-                   .position = parameter<uint32_t>(sampling, "position"),
-                   .logprobs = sampling.contains("logprobs") ? parameter<bool>(sampling, "logprobs") : nullptr};
-  }
-
-  const Sampling& parameters() const { return parameters_; }
-
- private:
-  static void refuse_unknown_keys(const nb::dict& sampling) {
-    for (const auto& [key, value] : sampling) {
-      const std::string name = nb::cast<std::string>(nb::str(key));
-      bool is_known = false;
-      for (const char* known : {"temperature", "top_k", "top_p", "min_p", "seed", "choice", "position", "logprobs"}) {
-        is_known = is_known || name == known;
-      }
-      expect(is_known, "sampling: unknown key '" + name + "'");
-    }
-  }
-
-  template <typename T>
-  const T* parameter(const nb::dict& sampling, const char* key) {
-    const std::string name = std::string("sampling: ") + key;
-    expect(sampling.contains(key), name + " is missing");
-    AnyArray array;
-    expect(nb::try_cast(sampling[key], array), name + " is not an array");
-    const auto values = view<const T, 1>(array, name);
-    expect(values.shape[0] == num_rows_,
-           name + ": has " + std::to_string(values.shape[0]) + " entries, not " + std::to_string(num_rows_));
-    keep_.push_back(std::move(array));
-    return values.data;
-  }
-
-  int64_t num_rows_;
-  std::vector<AnyArray> keep_;
-  Sampling parameters_{};
-};
-
-// Room for a step's samples, and its way to Python.
-struct SampledRoom {
-  explicit SampledRoom(int64_t num_rows)
-      : tokens(new int32_t[static_cast<size_t>(num_rows)]()), logprobs(new float[static_cast<size_t>(num_rows)]()) {}
-
-  Sampled view() const { return {tokens.get(), logprobs.get()}; }
-
-  SampledArrays arrays(int64_t num_rows) {
-    const auto size = static_cast<size_t>(num_rows);
-    return {to_numpy<int32_t, 1>(std::move(tokens), {size}), to_numpy<float, 1>(std::move(logprobs), {size})};
-  }
-
-  std::unique_ptr<int32_t[]> tokens;
-  std::unique_ptr<float[]> logprobs;
-};
 
 // The program, and the objects whose memory it looks into.
 class PythonProgram {
@@ -122,18 +49,19 @@ class PythonProgram {
       results.logits = out.data;
     }
     std::optional<SamplingArrays> parameters;
-    SampledRoom room(sampling.has_value() ? num_rows : 0);
+    std::optional<SampledRoom> room;
     if (sampling.has_value()) {
-      parameters.emplace(*sampling, num_rows);
+      parameters.emplace(*sampling, num_rows, program_.plan().vocab_size);
+      room.emplace(num_rows, parameters->most_top());
       results.sampling = &parameters->parameters();
-      results.sampled = room.view();
+      results.sampled = room->view();
     }
     {
       const nb::gil_scoped_release released;
       program_.step(threads, batch, results);
     }
     if (!sampling.has_value()) return std::nullopt;
-    return room.arrays(num_rows);
+    return room->arrays();
   }
 
   void limit_survivors(int32_t most) {
@@ -276,41 +204,6 @@ std::vector<PartTuple> attention_parts(const AnyArray& starts, const AnyArray& c
   return parts;
 }
 
-SampledArrays sample(Threads& threads, const AnyArray& logits, const nb::dict& sampling, int32_t most_survivors) {
-  expect(most_survivors >= 0, "most_survivors: must not be negative");
-  const auto rows = view<const float, 2>(logits, "logits");
-  const int32_t num_rows = count_of(rows.shape[0], "logits");
-  expect(rows.shape[1] >= 1 && rows.shape[1] <= (int64_t{1} << 24), "logits: the vocabulary is not in [1, 2^24]");
-  const auto vocab_size = static_cast<int32_t>(rows.shape[1]);
-  const SamplingArrays arrays(sampling, num_rows);
-  const Sampling& parameters = arrays.parameters();
-  SampledRoom room(num_rows);
-  {
-    const nb::gil_scoped_release released;
-    check_sampling(parameters, num_rows);
-    Threads::Step step(threads);
-    Sampler sampler;
-    sampler.limit_survivors(most_survivors);
-    sampler.run(step, StoredLogits(rows.data, vocab_size), num_rows, vocab_size, parameters, room.view());
-  }
-  return room.arrays(num_rows);
-}
-
-nb::ndarray<nb::numpy, float> noise(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_token,
-                                    uint32_t count) {
-  std::unique_ptr<float[]> values(new float[count]());
-  for (uint32_t i = 0; i < count; ++i) values[i] = gumbel_noise({seed, choice, position}, first_token + i);
-  return to_numpy<float, 1>(std::move(values), {count});
-}
-
-nb::ndarray<nb::numpy, float> noise_of_words(const AnyArray& words) {
-  const auto in = view<const uint32_t, 1>(words, "words");
-  const auto size = static_cast<size_t>(in.shape[0]);
-  std::unique_ptr<float[]> values(new float[size]());
-  for (size_t i = 0; i < size; ++i) values[i] = noise_of(BlockDraw{in.data[i], 0}.shortest());
-  return to_numpy<float, 1>(std::move(values), {size});
-}
-
 }  // namespace
 
 void bind_program(nb::module_& module) {
@@ -330,11 +223,6 @@ void bind_program(nb::module_& module) {
   module.def("attention_parts", &attention_parts, nb::arg("starts"), nb::arg("contexts"), nb::arg("page_tables"),
              nb::arg("heads"), nb::arg("mode"), nb::arg("window"), nb::arg("num_threads"));
   module.def("attention_tokens_per_task", &attention_tokens_per_task, nb::arg("heads_per_kv"));
-  module.def("sample", &sample, nb::arg("threads"), nb::arg("logits"), nb::arg("sampling"),
-             nb::arg("most_survivors") = 0);
-  module.def("gumbel_noise", &noise, nb::arg("seed"), nb::arg("choice"), nb::arg("position"), nb::arg("first_token"),
-             nb::arg("count"));
-  module.def("gumbel_of", &noise_of_words, nb::arg("words"));
 }
 
 }  // namespace headrace

@@ -26,6 +26,7 @@ const Kernels& named_kernels(const std::string& variant);
 
 void bind_kernels(nb::module_& module);    // per-kernel entry points for tests and benchmarks
 void bind_attention(nb::module_& module);  // attention alone, for the same
-void bind_program(nb::module_& module);    // Program, sample, gumbel_noise
+void bind_sampling(nb::module_& module);   // the sampler alone, its noise, its shards
+void bind_program(nb::module_& module);    // Program
 
 }  // namespace headrace

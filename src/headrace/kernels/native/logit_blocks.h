@@ -26,7 +26,7 @@ struct LogitTile {
   int64_t stride;
 };
 
-// Logits by tiles, found or computed on the way. A mask, a bias or a soft cap belongs to whoever makes the tile.
+// Logits by tiles, found or computed on the way. A soft cap or a head's own bias belongs to whoever makes the tile.
 class LogitSource {
  public:
   virtual ~LogitSource() = default;
@@ -103,6 +103,11 @@ inline float largest_of_block(const float* logits) {
   }
   const Floats rest = larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]));
   return std::max(std::max(rest[0], rest[1]), std::max(rest[2], rest[3]));
+}
+
+// Of a quad.
+inline void largest_of_blocks(const float* logits, float maxima[kBlockQuad]) {
+  for (int32_t b = 0; b < kBlockQuad; ++b) maxima[b] = largest_of_block(logits + b * kBlock);
 }
 
 // Sum over a block of exp((logit - largest) / temperature); 0 where `largest` is -infinity.

@@ -130,7 +130,7 @@ Output Program::output(int32_t buffer, int64_t row) const { return storage_.outp
 
 void Program::step(Threads& threads, const Batch& batch, const StepResults& results) {
   check_batch(batch, plan_);
-  if (results.sampling != nullptr) check_sampling(*results.sampling, batch.num_selected);
+  if (results.sampling != nullptr) check_sampling(*results.sampling, batch.num_selected, plan_.vocab_size);
   struct Busy {
     explicit Busy(std::atomic<bool>& flag) : flag(flag) {
       if (flag.exchange(true, std::memory_order_acquire)) {

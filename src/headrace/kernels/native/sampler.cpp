@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <iterator>
 
 namespace headrace {
 namespace {
@@ -21,20 +22,26 @@ constexpr double kSmallestTaskNs = 1000.0;
 constexpr double kLargestTaskNs = 20000.0;
 constexpr int32_t kTasksPerThread = 12;
 
+bool is_usable(const Survivor& token) { return token.logit > kMinusInf; }
+
 }  // namespace
 
 // What one thread has found of one row.
 struct Sampler::RowScan {
-  Survivor first{kMinusInf, -1};  // the largest logit, the lowest index among equals
-  Winner best;                    // without cuts: the largest perturbed logit
-  float floor = kMinusInf;        // without cuts: a block below it cannot win
-  SurvivorList survivors;         // with cuts
-  int32_t num_quads = 0;          // scanned
-  std::atomic<float> base{0.0f};  // rows that need a total: the largest logit that `mass` counts from
-  std::atomic<double> mass{0.0};  // sum of exp((logit - base) / temperature)
+  Survivor first{kMinusInf, -1};        // the largest logit, the lowest index among equals
+  float unchanged_largest = kMinusInf;  // for log-probabilities, which count from it
+  TopList top;                          // of unchanged logits
+  Winner best;                          // without cuts: the largest perturbed logit
+  float floor = kMinusInf;              // without cuts: a block below it cannot win
+  SurvivorList survivors;               // with cuts
+  int32_t num_quads = 0;                // scanned
+  std::atomic<float> base{0.0f};        // rows that need a total: the largest logit that `mass` counts from
+  std::atomic<double> mass{0.0};        // sum of exp((logit - base) / temperature)
 
   void begin(const RowRules& rules, int32_t most_survivors) {
     first = {kMinusInf, -1};
+    unchanged_largest = kMinusInf;
+    top.begin(rules.num_top);
     best = {};
     floor = kMinusInf;
     num_quads = 0;
@@ -44,9 +51,10 @@ struct Sampler::RowScan {
   }
 };
 
-// A hint for every thread what the others have seen; no result depends on it.
+// `largest` is a hint for every thread what the others have seen; no result depends on it before all is scanned.
 struct Sampler::Shared {
   std::atomic<float> largest{kMinusInf};
+  float target_logit = kMinusInf;  // set by whoever scans it
 
   void raise(float value) {
     float seen = largest.load(std::memory_order_relaxed);
@@ -77,7 +85,7 @@ struct Sampler::Scan {
     const LogitTile tile = source.tile(first_row + row, count, quad_begin, quad_end, thread);
     for (int32_t i = 0; i < count; ++i) {
       for (int32_t quad = quad_begin; quad < quad_end; ++quad) {
-        sampler.scan_quad(thread, row + i, quad,
+        sampler.scan_quad(thread, row + i, sampler.first_quad_ + quad,
                           tile.logits + i * tile.stride + static_cast<int64_t>(quad - quad_begin) * kQuadTokens);
       }
     }
@@ -88,18 +96,21 @@ struct Sampler::Scan {
 struct Sampler::SecondScan {
   Sampler& sampler;
   const LogitSource& source;
-  int32_t row, quads_per_task;
+  int32_t row, scan_row, quads_per_task;  // of all rows, and of those scanned together
 
   static void run(const void* context, int32_t task, int thread) {
     const auto& scan = *static_cast<const SecondScan*>(context);
     Sampler& sampler = scan.sampler;
     const int32_t end = std::min((task + 1) * scan.quads_per_task, sampler.num_quads_);
-    for (int32_t quad = task * scan.quads_per_task; quad < end; ++quad) {
-      const LogitTile tile = scan.source.tile(scan.row, 1, quad, quad + 1, thread);
-      const int32_t first = quad * kQuadTokens;
-      const int32_t count = std::min(kQuadTokens, sampler.vocab_size_ - first);
-      for (int32_t i = 0; i < count; ++i)
-        sampler.everything_[static_cast<size_t>(first + i)] = {tile.logits[i], first + i};
+    for (int32_t i = task * scan.quads_per_task; i < end; ++i) {
+      const LogitTile tile = scan.source.tile(scan.row, 1, i, i + 1, thread);
+      const int32_t quad = sampler.first_quad_ + i;
+      float room[2][kQuadTokens];
+      const float* logits = sampler.whole_quad(quad, tile.logits, room[0]);
+      if (sampler.change(scan.scan_row, quad, logits, room[1])) logits = room[1];
+      const int32_t count = std::min(kQuadTokens, sampler.shard_.end_token - quad * kQuadTokens);
+      Survivor* everything = &sampler.everything_[static_cast<size_t>(i) * kQuadTokens];
+      for (int32_t token = 0; token < count; ++token) everything[token] = {logits[token], quad * kQuadTokens + token};
     }
   }
 };
@@ -111,7 +122,7 @@ struct Sampler::Decisions {
 
   static void run(const void* context, int32_t row, int thread) {
     const auto& decisions = *static_cast<const Decisions*>(context);
-    decisions.sampler.decide(thread, row, decisions.first_row + row, decisions.out);
+    decisions.sampler.decide_row(thread, row, decisions.first_row + row, decisions.out);
   }
 };
 
@@ -120,11 +131,36 @@ Sampler::~Sampler() = default;
 
 void Sampler::run(Threads::Step& step, const LogitSource& source, int32_t num_rows, int32_t vocab_size,
                   const Sampling& sampling, const Sampled& out) {
-  vocab_size_ = vocab_size;
-  num_quads_ = (vocab_size + kQuadTokens - 1) / kQuadTokens;
+  take({vocab_size, 0, vocab_size});
   for (int32_t row = 0; row < num_rows; row += kRowsPerScan) {
     run_some(step, source, row, std::min(kRowsPerScan, num_rows - row), sampling, out);
   }
+}
+
+Partial Sampler::scan(Threads::Step& step, const LogitSource& source, int32_t num_rows, const Shard& shard,
+                      const Sampling& sampling, bool keeps_all) {
+  take(shard);
+  Partial partial{shard, {}};
+  for (int32_t first_row = 0; first_row < num_rows; first_row += kRowsPerScan) {
+    const int32_t count = std::min(kRowsPerScan, num_rows - first_row);
+    scan_some(step, source, first_row, count, sampling);
+    for (int32_t row = 0; row < count; ++row) {
+      partial.rows.push_back(partial_of(row));
+      if (!keeps_all || !rules_[row].has_cuts()) continue;
+      scan_again(step, source, first_row + row, row);
+      RowPartial& kept = partial.rows.back();
+      kept.largest_lost = kMinusInf;
+      kept.survivors.clear();
+      std::ranges::copy_if(everything_, std::back_inserter(kept.survivors), is_usable);
+    }
+  }
+  return partial;
+}
+
+void Sampler::take(const Shard& shard) {
+  shard_ = shard;
+  first_quad_ = shard.first_token / kQuadTokens;
+  num_quads_ = (shard.end_token - shard.first_token + kQuadTokens - 1) / kQuadTokens;
 }
 
 int32_t Sampler::tasks_of(const LogitSource& source, int32_t num_rows, int num_threads, int32_t& quads_per_task) const {
@@ -140,18 +176,28 @@ void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const 
   rules_.clear();
   bool needs_sums = false;
   bool needs_scaled_sums = false;
+  size_t num_entries = 0;
+  entry_starts_.clear();
   for (int32_t row = 0; row < num_rows; ++row) {
-    const RowRules& rules = rules_.emplace_back(sampling, first_row + row, vocab_size_);
+    const RowRules& rules = rules_.emplace_back(sampling, first_row + row, shard_.vocab_size);
     needs_sums = needs_sums || rules.wants_logprob;
     needs_scaled_sums = needs_scaled_sums || rules.needs_total();
+    entry_starts_.push_back(num_entries);
+    num_entries += static_cast<size_t>(rules.change.count);
   }
   const size_t num_sums = static_cast<size_t>(num_rows) * static_cast<size_t>(num_quads_) * kBlockQuad;
   const auto make_room = [num_sums](std::vector<float>& values) {
     if (values.size() < num_sums) values.resize(num_sums);
   };
-  if (needs_sums || needs_scaled_sums) make_room(maxima_);
-  if (needs_sums) make_room(sums_);
-  if (needs_scaled_sums) make_room(scaled_sums_);
+  if (needs_sums) {
+    make_room(unchanged_maxima_);
+    make_room(sums_);
+  }
+  if (needs_scaled_sums) {
+    make_room(maxima_);
+    make_room(scaled_sums_);
+  }
+  if (unchanged_.size() < num_entries) unchanged_.resize(num_entries);
   if (shared_ == nullptr) shared_ = std::make_unique<Shared[]>(kRowsPerScan);
   while (threads_.size() < static_cast<size_t>(num_threads)) {
     threads_.push_back({std::make_unique<RowScan[]>(kRowsPerScan), {}});
@@ -159,65 +205,89 @@ void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const 
   const int32_t most = most_survivors_ > 0 ? most_survivors_ : std::max(kMostSurvivors / num_threads, kFewestSurvivors);
   for (int32_t row = 0; row < num_rows; ++row) {
     shared_[row].largest.store(kMinusInf, std::memory_order_relaxed);
+    shared_[row].target_logit = kMinusInf;
     for (int thread = 0; thread < num_threads; ++thread) threads_[thread].rows[row].begin(rules_[row], most);
   }
 }
 
-void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
-                       const Sampling& sampling, const Sampled& out) {
+void Sampler::scan_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
+                        const Sampling& sampling) {
   begin(step.count(), first_row, num_rows, sampling);
   int32_t quads_per_task;
   const int32_t num_tasks = tasks_of(source, num_rows, num_threads_, quads_per_task);
   const Scan scan{*this, source, first_row, num_rows, quads_per_task};
   step.run(num_tasks, &Scan::run, &scan);
+}
+
+void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
+                       const Sampling& sampling, const Sampled& out) {
+  scan_some(step, source, first_row, num_rows, sampling);
   size_t most = 0;
   for (int32_t row = 0; row < num_rows; ++row) {
     if (rules_[row].has_cuts()) most = std::max(most, num_survivors(row));
   }
   if (most > 0) {
-    for (PerThread& thread : threads_) thread.choice.reserve(vocab_size_, most);
+    for (PerThread& thread : threads_) thread.choice.reserve(shard_.vocab_size, most);
   }
   const Decisions decisions{*this, first_row, out};
   step.run(num_rows, &Decisions::run, &decisions);
   for (int32_t row = 0; row < num_rows; ++row) {
     if (out.tokens[first_row + row] != Choice::kNeedsAll) continue;
     ++num_second_scans_;
-    everything_.resize(static_cast<size_t>(vocab_size_));
-    const int32_t second_tasks = tasks_of(source, 1, num_threads_, quads_per_task);
-    const SecondScan second{*this, source, first_row + row, quads_per_task};
-    step.run(second_tasks, &SecondScan::run, &second);
+    scan_again(step, source, first_row + row, row);
     Choice& choice = threads_[0].choice;
-    choice.reserve(vocab_size_, everything_.size());
+    choice.reserve(shard_.vocab_size, everything_.size());
     choice.survivors().clear();
-    for (const Survivor& token : everything_) {
-      if (token.logit > kMinusInf) choice.survivors().push_back(token);
-    }
-    finish(
-        choice.choose(rules_[row], shared_[row].largest.load(std::memory_order_relaxed),
-                      rules_[row].needs_total() ? total(scaled_sums_, row, rules_[row].temperature) : 0.0, kMinusInf),
-        row, first_row + row, out);
+    std::ranges::copy_if(everything_, std::back_inserter(choice.survivors()), is_usable);
+    RowFindings findings = findings_of(row);
+    findings.largest_lost = kMinusInf;
+    tell(rules_[row], findings, headrace::decide(rules_[row], findings, choice), first_row + row, out);
   }
+}
+
+// Fills `everything_` with a row's logits after its changes.
+void Sampler::scan_again(Threads::Step& step, const LogitSource& source, int32_t row, int32_t scan_row) {
+  everything_.assign(static_cast<size_t>(num_quads_) * kQuadTokens, {kMinusInf, -1});
+  int32_t quads_per_task;
+  const int32_t num_tasks = tasks_of(source, 1, num_threads_, quads_per_task);
+  const SecondScan second{*this, source, row, scan_row, quads_per_task};
+  step.run(num_tasks, &SecondScan::run, &second);
+}
+
+const float* Sampler::whole_quad(int32_t quad, const float* logits, float room[kQuadTokens]) const {
+  const int32_t count = shard_.end_token - quad * kQuadTokens;
+  if (count >= kQuadTokens) return logits;
+  std::copy_n(logits, count, room);
+  std::fill(room + count, room + kQuadTokens, kMinusInf);
+  return room;
+}
+
+bool Sampler::change(int32_t row, int32_t quad, const float* logits, float changed[kQuadTokens]) {
+  const LogitChange& change = rules_[row].change;
+  return change.is_any() && change.apply(quad, logits, changed, unchanged_.data() + entry_starts_[row]);
 }
 
 void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logits) {
   float padded[kQuadTokens];
-  const int32_t count = vocab_size_ - quad * kQuadTokens;
-  if (count < kQuadTokens) {
-    std::fill_n(padded, kQuadTokens, kMinusInf);
-    std::copy_n(logits, count, padded);
-    logits = padded;
-  }
+  logits = whole_quad(quad, logits, padded);
   float maxima[kBlockQuad];
-  for (int32_t b = 0; b < kBlockQuad; ++b) maxima[b] = largest_of_block(logits + b * kBlock);
-  const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
+  largest_of_blocks(logits, maxima);
   RowScan& scan = threads_[static_cast<size_t>(thread)].rows[row];
   const RowRules& rules = rules_[row];
+  if (rules.wants_logprob) add_unchanged(scan, row, quad, logits, maxima);
+  float changed[kQuadTokens];
+  const bool is_changed = change(row, quad, logits, changed);
+  if (is_changed) {
+    logits = changed;
+    largest_of_blocks(logits, maxima);
+  }
+  const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
   if (top > scan.first.logit || (top == scan.first.logit && quad * kQuadTokens < scan.first.index)) {
     int32_t i = 0;
     while (!(logits[i] == top)) ++i;
     scan.first = {top, quad * kQuadTokens + i};
   }
-  if (rules.wants_logprob || rules.needs_total()) sum_blocks(row, quad, logits, maxima);
+  if (rules.needs_total()) sum_blocks(row, quad, logits, maxima, is_changed);
   // A row with an infinite logit has no softmax and means its first infinity.
   if (rules.is_greedy() || top == kInfinity || top == kMinusInf) return;
   if (rules.has_cuts()) {
@@ -228,15 +298,28 @@ void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logi
   }
 }
 
-void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const float* maxima) {
+// What log-probabilities are made of.
+void Sampler::add_unchanged(RowScan& scan, int32_t row, int32_t quad, const float* logits, const float* maxima) {
   const RowRules& rules = rules_[row];
-  const size_t at =
-      (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+  const size_t at = first_block(row, quad);
+  for (int32_t b = 0; b < kBlockQuad; ++b) {
+    unchanged_maxima_[at + b] = maxima[b];
+    sums_[at + b] = sum_of_block(logits + b * kBlock, maxima[b], 1.0f);
+    scan.unchanged_largest = std::max(scan.unchanged_largest, maxima[b]);
+  }
+  scan.top.add_quad(logits, maxima, quad * kQuadTokens);
+  if (rules.target >= 0 && rules.target / kQuadTokens == quad) {
+    const float logit = logits[rules.target % kQuadTokens];
+    shared_[row].target_logit = logit > kMinusInf ? logit : kMinusInf;
+  }
+}
+
+void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const float* maxima, bool is_changed) {
+  const RowRules& rules = rules_[row];
+  const size_t at = first_block(row, quad);
+  const bool is_done = rules.wants_logprob && rules.temperature == 1.0f && !is_changed;
   for (int32_t b = 0; b < kBlockQuad; ++b) {
     maxima_[at + b] = maxima[b];
-    if (rules.wants_logprob) sums_[at + b] = sum_of_block(logits + b * kBlock, maxima[b], 1.0f);
-    if (!rules.needs_total()) continue;
-    const bool is_done = rules.wants_logprob && rules.temperature == 1.0f;
     scaled_sums_[at + b] = is_done ? sums_[at + b] : sum_of_block(logits + b * kBlock, maxima[b], rules.temperature);
   }
 }
@@ -244,8 +327,7 @@ void Sampler::sum_blocks(int32_t row, int32_t quad, const float* logits, const f
 // Counts what a quad adds to the row's total, to know how much of the tail survivors may drop.
 void Sampler::add_mass(RowScan& scan, int32_t row, int32_t quad) const {
   const RowRules& rules = rules_[row];
-  const size_t at =
-      (static_cast<size_t>(row) * static_cast<size_t>(num_quads_) + static_cast<size_t>(quad)) * kBlockQuad;
+  const size_t at = first_block(row, quad);
   const float* maxima = &maxima_[at];
   const float top = std::max(std::max(maxima[0], maxima[1]), std::max(maxima[2], maxima[3]));
   float base = scan.base.load(std::memory_order_relaxed);
@@ -352,12 +434,31 @@ size_t Sampler::num_survivors(int32_t row) const {
   return count;
 }
 
-void Sampler::gather(int32_t row, std::vector<Survivor>& survivors, float& largest_lost) const {
-  survivors.clear();
-  largest_lost = kMinusInf;
+// What all threads found of a row, less what they kept.
+RowFindings Sampler::findings_of(int32_t row) const {
+  const RowRules& rules = rules_[row];
+  RowFindings findings;
+  findings.top.begin(rules.num_top);
   for (int thread = 0; thread < num_threads_; ++thread) {
-    largest_lost = std::max(largest_lost, threads_[thread].rows[row].survivors.largest_lost());
+    const RowScan& scan = threads_[thread].rows[row];
+    if (scan.first.index >= 0 && scan.first.comes_before(findings.first)) findings.first = scan.first;
+    if (scan.best.token.index >= 0 && findings.best.is_beaten_by(scan.best)) findings.best = scan.best;
+    if (rules.has_cuts()) findings.largest_lost = std::max(findings.largest_lost, scan.survivors.largest_lost());
+    findings.unchanged_largest = std::max(findings.unchanged_largest, scan.unchanged_largest);
+    for (const Survivor& token : scan.top) findings.top.add(token);
   }
+  const size_t first = first_block(row, first_quad_);
+  const size_t num_blocks = static_cast<size_t>(num_quads_) * kBlockQuad;
+  if (rules.needs_total()) findings.scaled = {&maxima_[first], &scaled_sums_[first], num_blocks};
+  if (rules.wants_logprob) findings.unchanged = {&unchanged_maxima_[first], &sums_[first], num_blocks};
+  findings.target_logit = shared_[row].target_logit;
+  findings.entries = unchanged_.data() + entry_starts_[row];
+  return findings;
+}
+
+// What they kept, less what is not above the largest that one of them lost.
+void Sampler::gather(int32_t row, float largest_lost, std::vector<Survivor>& survivors) const {
+  survivors.clear();
   for (int thread = 0; thread < num_threads_; ++thread) {
     for (const Survivor& token : threads_[thread].rows[row].survivors) {
       if (token.logit > largest_lost) survivors.push_back(token);
@@ -365,45 +466,45 @@ void Sampler::gather(int32_t row, std::vector<Survivor>& survivors, float& large
   }
 }
 
-void Sampler::decide(int thread, int32_t row, int32_t out_row, const Sampled& out) {
+void Sampler::decide_row(int thread, int32_t row, int32_t out_row, const Sampled& out) {
   const RowRules& rules = rules_[row];
-  Survivor first{kMinusInf, -1};
-  Winner best;
-  for (int other = 0; other < num_threads_; ++other) {
-    const RowScan& scan = threads_[other].rows[row];
-    if (scan.first.index >= 0 && scan.first.comes_before(first)) first = scan.first;
-    if (scan.best.token.index >= 0 && best.is_beaten_by(scan.best)) best = scan.best;
-  }
-  shared_[row].largest.store(first.logit, std::memory_order_relaxed);
-  if (rules.is_greedy() || first.index < 0 || first.logit == kInfinity) return finish(first, row, out_row, out);
-  if (!rules.has_cuts()) return finish(best.token, row, out_row, out);
+  const RowFindings findings = findings_of(row);
   Choice& choice = threads_[static_cast<size_t>(thread)].choice;
-  float largest_lost;
-  gather(row, choice.survivors(), largest_lost);
-  const double sum = rules.needs_total() ? total(scaled_sums_, row, rules.temperature) : 0.0;
-  finish(choice.choose(rules, first.logit, sum, largest_lost), row, out_row, out);
+  if (rules.has_cuts()) gather(row, findings.largest_lost, choice.survivors());
+  tell(rules, findings, headrace::decide(rules, findings, choice), out_row, out);
 }
 
-void Sampler::finish(const Survivor& token, int32_t row, int32_t out_row, const Sampled& out) const {
-  out.tokens[out_row] = token.index;
-  out.logprobs[out_row] = std::numeric_limits<float>::quiet_NaN();
-  if (!rules_[row].wants_logprob || token.index < 0) return;
-  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
-  out.logprobs[out_row] =
-      static_cast<float>(static_cast<double>(token.logit - largest) - std::log(total(sums_, row, 1.0f)));
-}
-
-// The sum of exp((logit - largest) / temperature) over a row, block after block.
-double Sampler::total(const std::vector<float>& sums, int32_t row, float temperature) const {
-  const float largest = shared_[row].largest.load(std::memory_order_relaxed);
-  const size_t first = static_cast<size_t>(row) * static_cast<size_t>(num_quads_) * kBlockQuad;
-  double total = 0.0;
-  for (size_t at = first; at < first + static_cast<size_t>(num_quads_) * kBlockQuad; at += kLanes) {
-    const Floats weights = exp_negative((load(&maxima_[at]) - largest) / temperature) * load(&sums[at]);
-    total += (static_cast<double>(weights[0]) + static_cast<double>(weights[1])) +
-             (static_cast<double>(weights[2]) + static_cast<double>(weights[3]));
+RowPartial Sampler::partial_of(int32_t row) const {
+  const RowRules& rules = rules_[row];
+  const RowFindings findings = findings_of(row);
+  const auto copy_of = [](const float* values, size_t count) { return std::vector<float>(values, values + count); };
+  const auto place_of = [&](int32_t token) {
+    return std::lower_bound(rules.change.tokens, rules.change.tokens + rules.change.count, token) - rules.change.tokens;
+  };
+  RowPartial partial{.first = findings.first,
+                     .best = findings.best,
+                     .largest_lost = findings.largest_lost,
+                     .unchanged_largest = findings.unchanged_largest,
+                     .target_logit = findings.target_logit,
+                     .survivors = {},
+                     .top = {findings.top.begin(), findings.top.end()},
+                     .maxima = copy_of(findings.scaled.maxima, findings.scaled.num_blocks),
+                     .scaled_sums = copy_of(findings.scaled.sums, findings.scaled.num_blocks),
+                     .unchanged_maxima = copy_of(findings.unchanged.maxima, findings.unchanged.num_blocks),
+                     .sums = copy_of(findings.unchanged.sums, findings.unchanged.num_blocks),
+                     .entries = {}};
+  if (rules.has_cuts()) gather(row, findings.largest_lost, partial.survivors);
+  const auto k = static_cast<size_t>(rules.top_k);
+  if (k > 0 && k < partial.survivors.size()) {
+    const auto comes_before = [](const Survivor& a, const Survivor& b) { return a.comes_before(b); };
+    std::ranges::nth_element(partial.survivors, partial.survivors.begin() + rules.top_k, comes_before);
+    partial.survivors.resize(k);
   }
-  return total;
+  if (rules.change.count > 0) {
+    partial.entries.assign(findings.entries + place_of(shard_.first_token),
+                           findings.entries + place_of(shard_.end_token));
+  }
+  return partial;
 }
 
 }  // namespace headrace

@@ -26,6 +26,9 @@ int32_t bin_of(float z, float bins_per_unit, int32_t num_bins) {
   return bin < static_cast<float>(num_bins) ? static_cast<int32_t>(bin) : num_bins;
 }
 
+// Weights are counted in integers of this unit, because sums of integers do not depend on the order of the survivors.
+double unit_of(int32_t vocab_size) { return std::ldexp(1.0, 62 - std::bit_width(static_cast<uint32_t>(vocab_size))); }
+
 bool comes_before(const Survivor& a, const Survivor& b) { return a.comes_before(b); }
 
 }  // namespace
@@ -146,6 +149,7 @@ void Choice::reserve(int32_t vocab_size, size_t most_survivors) {
 }
 
 Survivor Choice::choose(const RowRules& rules, float largest, double total, float largest_lost) {
+  if (survivors_.empty()) return {kMinusInf, kNeedsAll};
   const auto k = static_cast<size_t>(rules.top_k);
   if (k > 0 && k < survivors_.size()) {
     std::nth_element(survivors_.begin(), survivors_.begin() + (rules.top_k - 1), survivors_.end(), comes_before);
@@ -155,13 +159,17 @@ Survivor Choice::choose(const RowRules& rules, float largest, double total, floa
   if (rules.top_p < 1.0f) cut = top_p_cut(rules, largest, total);
   const bool is_known =
       largest_lost == kMinusInf || cut.logit > largest_lost || rules.z_of(largest_lost, largest) < rules.lowest_z;
-  return is_known ? draw(rules, largest, cut) : Survivor{kMinusInf, kNeedsAll};
+  if (!is_known) return {kMinusInf, kNeedsAll};
+  if (rules.typical_p < 1.0f) {
+    keep_typical(rules, largest, cut);
+    cut = {kMinusInf, -1};
+  }
+  return draw(rules, largest, cut);
 }
 
 // The last survivor that top-p keeps; before all others in no order where everything is kept.
 Survivor Choice::top_p_cut(const RowRules& rules, float largest, double total) {
-  // Sums of integers do not depend on the order of the survivors.
-  const double unit = std::ldexp(1.0, 62 - std::bit_width(static_cast<uint32_t>(vocab_size_)));
+  const double unit = unit_of(vocab_size_);
   const auto weight_of = [&](float z) { return static_cast<uint64_t>(static_cast<double>(exp_negative(z)) * unit); };
   uint64_t mass[kBins + 1] = {};
   uint64_t sum = 0;
@@ -192,6 +200,54 @@ Survivor Choice::top_p_cut(const RowRules& rules, float largest, double total) {
     if (static_cast<double>(reached) >= goal) return survivor;
   }
   return {kMinusInf, -1};
+}
+
+// Leaves of the survivors that the other cuts keep those whose -log p is nearest to its mean, the entropy, until they
+// have typical_p of the mass. With p = exp(z) / sum, -log p - H is the mean of z less z: no logarithm is needed.
+void Choice::keep_typical(const RowRules& rules, float largest, const Survivor& cut) {
+  std::erase_if(survivors_, [&](const Survivor& survivor) {
+    return (cut.index >= 0 && cut.comes_before(survivor)) || !(rules.z_of(survivor.logit, largest) >= rules.lowest_z);
+  });
+  const double unit = unit_of(vocab_size_);
+  const auto weight_of = [&](float z) { return static_cast<uint64_t>(static_cast<double>(exp_negative(z)) * unit); };
+  uint64_t sum = 0;
+  uint64_t moment = 0;
+  for (const Survivor& survivor : survivors_) {
+    const float depth = std::min(-rules.z_of(survivor.logit, largest), 87.0f);  // beyond that nothing weighs anything
+    const float weight = exp_negative(-depth);
+    sum += static_cast<uint64_t>(static_cast<double>(weight) * unit);
+    moment += static_cast<uint64_t>(static_cast<double>(weight) * static_cast<double>(depth) * unit);
+  }
+  const double mean = -static_cast<double>(moment) / static_cast<double>(sum);
+  const auto distance_of = [&](float z) { return std::fabs(static_cast<double>(z) - mean); };
+  const auto bin_at = [](double distance) { return bin_of(-static_cast<float>(distance), kBinsPerUnit, kBins); };
+  uint64_t mass[kBins + 1] = {};
+  for (const Survivor& survivor : survivors_) {
+    const float z = rules.z_of(survivor.logit, largest);
+    mass[bin_at(distance_of(z))] += weight_of(z);
+  }
+  const double goal = static_cast<double>(rules.typical_p) * static_cast<double>(sum);
+  uint64_t reached = 0;
+  int32_t last_bin = 0;
+  while (last_bin < kBins && static_cast<double>(reached + mass[last_bin]) < goal) reached += mass[last_bin++];
+  // Only the bin in which the goal is reached is put in order.
+  const auto is_nearer = [&](const Survivor& a, const Survivor& b) {
+    const double of_a = distance_of(rules.z_of(a.logit, largest));
+    const double of_b = distance_of(rules.z_of(b.logit, largest));
+    return of_a < of_b || (of_a == of_b && a.index < b.index);
+  };
+  bin_.clear();
+  std::erase_if(survivors_, [&](const Survivor& survivor) {
+    const int32_t bin = bin_at(distance_of(rules.z_of(survivor.logit, largest)));
+    if (bin == last_bin) bin_.push_back(survivor);
+    return bin >= last_bin;
+  });
+  std::sort(bin_.begin(), bin_.end(), is_nearer);
+  for (const Survivor& survivor : bin_) {
+    survivors_.push_back(survivor);
+    reached += weight_of(rules.z_of(survivor.logit, largest));
+    if (static_cast<double>(reached) >= goal) return;
+  }
 }
 
 const BlockDraw& Choice::block_draw(const RowRules& rules, int32_t block) {

@@ -1,5 +1,5 @@
-// The tokens of a row that top-k, top-p or min-p may leave: gathered block by block above a floor that rises, and the
-// choice among them. Knows one row's logits as they come; not where they come from.
+// The tokens of a row that top-k, top-p, min-p or typical-p may leave: gathered block by block above a floor that
+// rises, and the choice among them. Knows one row's logits as they come; not where they come from.
 //
 // A list may drop more than is safe, because the choice proves that it saw enough: everything above `largest_lost` is
 // known, and where the cuts reach further down the row must be looked at again in full. So no bound and no capacity
@@ -93,6 +93,7 @@ class Choice {
 
  private:
   Survivor top_p_cut(const RowRules& rules, float largest, double total);
+  void keep_typical(const RowRules& rules, float largest, const Survivor& cut);
   Survivor draw(const RowRules& rules, float largest, const Survivor& cut);
   const BlockDraw& block_draw(const RowRules& rules, int32_t block);
 
