@@ -209,3 +209,43 @@ def test_every_schedule_gives_the_tokens_of_a_cold_single_run(
     world.scheduler.tree.evict(num_pages)
     world.scheduler.check()
     assert len(world.pool.free) == num_pages
+
+
+def random_case(draws: random.Random) -> Case:
+    return Case(
+        at=draws.randint(0, 8),
+        family=draws.randint(0, 2),
+        shared=draws.choice([0, 0, 30, 66, 100]),
+        own=draws.randint(0, 40),
+        max_tokens=draws.randint(1, 30),
+        priority=draws.randint(0, 2),
+        num_choices=draws.choice([1, 1, 3]),
+        temperature=draws.choice([0.0, 1.0]),
+        salt=0,
+        stop=draws.random() < 0.3,
+        cancel_at=None if draws.random() < 0.7 else draws.randint(0, 40),
+        tenant=draws.choice(["", "other"]),
+        parts=draws.random() < 0.5,
+        scores=draws.random() < 0.2,
+    )
+
+
+def test_crowded_schedules_with_drafts_and_parting_choices() -> None:
+    """Drawn without shrinking in mind, so that pages, slots and budgets are short more often."""
+    num_right = 0
+    for seed in range(500):
+        draws = random.Random(seed)
+        requests = [random_case(draws) for _ in range(draws.randint(1, 5))]
+        max_sequences = draws.randint(1, 8)
+        budget = max_sequences + draws.randint(1, 40)
+        chunk = min(budget, draws.randint(1, 64))
+        config = EngineConfig(max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
+        guesser = Guesser(draws)
+        world = World(config, draws.randint(8, 24), guesser)
+        world.live_through(requests)
+        num_right += guesser.num_right
+        for case in requests:
+            for sequence in case.sequences:
+                if sequence in world.ended:
+                    assert world.answers[sequence] == case.expected(sequence.choice), seed
+    assert num_right > 1000

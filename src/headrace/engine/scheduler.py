@@ -138,12 +138,13 @@ class Scheduler:
         batch = Batch()
         self._claimed.clear()
         if self._forked:
-            batch.admitted = [sequence for sequence in self._forked if sequence.state is State.RUNNING]
-            self._forked = []
+            batch.admitted, self._forked = self._forked, []
         self._schedule_decodes(batch)
         gap_s = self._config.max_gap_s if gap_s is None else gap_s
         if batch.num_decodes < len(self.running):
             self._schedule_prompts(batch, gap_s)
+        # Some that parted in the last step may have ended, or been preempted in this one.
+        batch.admitted = [sequence for sequence in batch.admitted if sequence.state is State.RUNNING]
         if self.waiting and not batch.num_preempted:
             self._admit(batch, now, gap_s)
         return batch
@@ -220,7 +221,8 @@ class Scheduler:
             needed = _pages_for(sequence.num_computed + 1 + extra) - len(sequence.pages)
             if needed > 0 and not self._make_room(sequence, needed, batch):
                 continue
-            if limit > 0 and extra == 0:
+            # Who still has choices that part from it, or prompt tokens to score, has its rows for these.
+            if limit > 0 and extra == 0 and not sequence.siblings and sequence.num_to_score <= 0:
                 needed = self._draft(sequence, min(limit, spare), needed)
             self._put(batch, sequence, 1 + extra + len(sequence.draft), needed)
             spare -= extra + len(sequence.draft)
