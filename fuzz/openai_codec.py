@@ -15,7 +15,7 @@ from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.core.errors import HeadraceError
 from headrace.core.request import Principal
 
-CALLER = Caller("fuzz", Principal())
+CALLER = Caller(request_id="fuzz", principal=Principal())
 
 SEEDS = [
     b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true}}',

@@ -212,14 +212,18 @@ def keys_add(
     *,
     tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
     scope: Annotated[list[str] | None, typer.Option(help="generate, metrics or admin; may be repeated.")] = None,
+    priority: Annotated[int, typer.Option(help="The most urgent that its requests may be; larger goes first.")] = 0,
+    share: Annotated[float, typer.Option(help="Its tenant's weight beside others of the same priority.")] = 1.0,
     home: Home = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Issue a key; it is shown this once and stored only as a hash."""
     from headrace.cli.issue import run_add
+    from headrace.cli.keys import KeyRights
 
-    run_add(name, tenant, scope or ["generate"], {"home": home}, config, json=json)
+    rights = KeyRights(tenant=tenant, scopes=tuple(scope or ["generate"]), priority=priority, share=share)
+    run_add(name, rights, {"home": home}, config, json=json)
 
 
 @keys_app.command("list")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from headrace.api.errors import encode_error
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
-from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect, StreamWriter
+from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError
@@ -19,6 +19,7 @@ from headrace.core.request import Principal
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
+from headrace.server.hints import read_hints
 from headrace.server.lifecycle import Lifecycle
 
 
@@ -48,18 +49,21 @@ class Answering:
     async def answer(self, protocol: Protocol, exchange: Exchange, principal: Principal) -> None:
         """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
         self.lifecycle.check_accepting()
+        hints = read_hints(exchange.headers)
         body = await exchange.read_body(self.config, self.bodies)
         answer_id = protocol.dialect.id_prefix + self.new_id()
-        call = protocol.decode(body, Caller(answer_id, principal, self.config.request_timeout_s))
+        caller = Caller(
+            request_id=answer_id,
+            principal=principal,
+            deadline_s=hints.deadline_s(self.config.request_timeout_s),
+            session=hints.session,
+            parent=hints.parent,
+            explains_cache=hints.explains_cache,
+        )
+        call = protocol.decode(body, caller)
         del body  # not for as long as the answer takes
         exchange.record.model = call.request.model[:200]
-        head = AnswerHead(
-            protocol.dialect,
-            answer_id,
-            int(self.pace.clock.unix_s()),
-            call.request.sampling.num_choices,
-            call.include_usage,
-        )
+        head = answer_head(protocol.dialect, call, int(self.pace.clock.unix_s()))
         events = self.backend.run(call.request)
         log = _Log(exchange, self.pace)
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
