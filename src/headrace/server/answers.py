@@ -7,6 +7,7 @@ begins with a comment, and errors then travel inside it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.api.errors import encode_error
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
@@ -21,6 +22,9 @@ from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
 from headrace.server.hints import read_hints
 from headrace.server.lifecycle import Lifecycle
+
+# A client that takes this much within `write_timeout_s` is slow and not gone: events with log-probabilities are long.
+MAX_WRITE_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,10 @@ async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: b
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
         headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
         await feed.send(exchange.start(200, CONTENT_TYPE, headers))
-    await feed.send({"type": "http.response.body", "body": data, "more_body": not is_last})
+    for start in range(0, len(data), MAX_WRITE_BYTES):
+        end = start + MAX_WRITE_BYTES
+        is_end = is_last and end >= len(data)
+        await feed.send({"type": "http.response.body", "body": data[start:end], "more_body": not is_end})
 
 
 async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: _Log) -> None:
