@@ -109,6 +109,11 @@ def generate(
     min_p: MinP = 0.0,
     seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="File with a JSON schema that the answer must obey.")] = None,
+    regex: Annotated[str | None, typer.Option(help="Expression that the whole answer must match.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="Tell each token's log-probability and that many alternatives; with --json.")
+    ] = None,
     threads: Threads = None,
     kv_memory: KvMemory = None,
     kv_type: KvType = None,
@@ -118,14 +123,23 @@ def generate(
     json: Json = False,
 ) -> None:
     """Answer one prompt on standard output, as it is made."""
-    from headrace.cli.generate import Ask, run_generate
+    from headrace.cli.generate import Ask, run_generate, to_format
     from headrace.core.request import Limits, Sampling
 
     flags: dict[str, Any] = {"model": model, "threads": threads, "context": context, "home": home}
     flags |= {"kv_memory": kv_memory, "kv_type": kv_type}
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
     limits = Limits(max_tokens=max_tokens, stop=tuple(stop or ()))
-    run_generate(Ask(prompt=prompt, system=system, raw=raw, sampling=sampling, limits=limits), flags, config, json=json)
+    ask = Ask(
+        prompt=prompt,
+        system=system,
+        raw=raw,
+        sampling=sampling,
+        limits=limits,
+        response_format=to_format(json_schema, regex),
+        logprobs=logprobs,
+    )
+    run_generate(ask, flags, config, json=json)
 
 
 @app.command()

@@ -591,6 +591,9 @@ def test_a_scored_prompt_tells_every_token_but_the_first_whatever_is_cached() ->
         assert [one and one.logprob for one in others] == [
             toy_logprob(token, place) for place, token in enumerate(IDS[1:], 1)
         ]
+        assert [one and one.token_id for one in others] == IDS[1:]
+        assert all(one and len(one.alternative_ids) == len(one.alternatives) for one in others)
+        assert events[1].text == toy_text(IDS)
         assert text_of(events) == toy_text(greedy(3))
 
     run(engine, main)
@@ -601,7 +604,7 @@ def test_one_token_of_prompt_has_nothing_to_score() -> None:
 
     async def main() -> None:
         events = await collect(engine.run(ask(prompt="x", max_tokens=1, prompt_logprobs=0)))
-        assert events[1] == PromptLogprobs((None,))
+        assert events[1] == PromptLogprobs((None,), "x")
 
     run(engine, main)
 
