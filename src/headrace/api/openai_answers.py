@@ -23,7 +23,7 @@ from headrace.api.openai_logprobs import (
     prompt_table,
     prompt_text,
 )
-from headrace.core.errors import EngineFault
+from headrace.core.errors import EngineFault, InvalidRequest
 from headrace.core.events import (
     ChoiceFinished,
     Event,
@@ -36,6 +36,8 @@ from headrace.core.events import (
 )
 
 DONE: Final = b"data: [DONE]\n\n"
+# A whole answer is held until it is complete, and log-probabilities are far longer than its text. A stream holds none.
+MAX_LOGPROBS: Final = 1_000_000
 _FINGERPRINT_CHARS: Final = 12
 
 _encode_json = msgspec.json.Encoder().encode
@@ -248,6 +250,7 @@ class AnswerWriter:
         self._head = head
         self._order = _Order(head)
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(head.num_choices)]
+        self._num_logprobs = 0
         self._texts: list[list[str]] = [[] for _ in range(head.num_choices)]
         self._reasons = [""] * head.num_choices
         self._started: Started | None = None
@@ -260,12 +263,13 @@ class AnswerWriter:
         return self._order.state is State.DONE
 
     def add(self, events: Iterable[Event]) -> None:
-        """Take in more of the answer."""
+        """Take in more of the answer. Raises EngineFault, and InvalidRequest for more than MAX_LOGPROBS."""
         for event in events:
             self._order.step(event)
             if isinstance(event, TextDelta):
                 self._texts[event.choice].append(event.text)
-                self._logprobs[event.choice].extend(event.logprobs)
+                if event.logprobs:
+                    self._keep(event)
             elif isinstance(event, ChoiceFinished):
                 self._reasons[event.choice] = event.reason.value
             elif isinstance(event, Started):
@@ -274,6 +278,17 @@ class AnswerWriter:
                 self._prompt = event
             elif isinstance(event, Finished):
                 self._usage = event.usage
+
+    def _keep(self, event: TextDelta) -> None:
+        if self._head.logprobs is None:
+            return
+        self._logprobs[event.choice].extend(event.logprobs)
+        self._num_logprobs += sum(1 + len(token.alternatives) for token in event.logprobs)
+        if self._num_logprobs > MAX_LOGPROBS:
+            raise InvalidRequest(
+                f"logprobs: the answer has more than {MAX_LOGPROBS} of them; stream it, or ask for fewer.",
+                param="logprobs",
+            )
 
     def encode(self) -> bytes:
         """The answer as JSON. Raises EngineFault when the events ended too early."""

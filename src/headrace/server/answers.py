@@ -15,7 +15,7 @@ from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect,
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError
-from headrace.core.events import Event, Finished, Started, TextDelta
+from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from headrace.core.request import Principal
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import BodyBudget, Exchange
@@ -93,6 +93,8 @@ class _Log:
             elif isinstance(event, Started):
                 record.model, record.prompt_tokens = event.model, event.prompt_tokens
                 record.cached_tokens = event.cached_tokens
+                continue
+            elif isinstance(event, PromptLogprobs):
                 continue
             elif isinstance(event, Finished):
                 record.completion_tokens = event.usage.completion_tokens

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from headrace.api import openai_answers
 from headrace.api.openai import Caller, decode_completion
 from headrace.api.openai_answers import (
     CHAT,
@@ -16,7 +17,7 @@ from headrace.api.openai_answers import (
     StreamWriter,
     answer_head,
 )
-from headrace.core.errors import EngineFault
+from headrace.core.errors import EngineFault, InvalidRequest
 from headrace.core.events import (
     CacheMiss,
     ChoiceFinished,
@@ -170,6 +171,20 @@ def test_what_json_cannot_say_is_said_as_openai_says_it(logprob: float) -> None:
     assert (entry["logprob"], entry["top_logprobs"][0]["logprob"]) == (-9999.0, -9999.0)
     (choice,) = whole(head(COMPLETION, logprobs=1), START, TextDelta(0, "a", 1, (token,)), END, FIN)["choices"]
     assert choice["logprobs"]["top_logprobs"] == [{"a": -9999.0, "b": -9999.0}]
+
+
+def test_a_whole_answer_holds_a_million_log_probabilities_and_a_stream_any_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert openai_answers.MAX_LOGPROBS == 1_000_000
+    monkeypatch.setattr(openai_answers, "MAX_LOGPROBS", 6)
+    words: list[Event] = [*WORDS, *WORDS[:1]]  # each token with two alternatives
+    assert whole(head(logprobs=2), START, *WORDS, END, FIN)["choices"][0]["logprobs"]
+    with pytest.raises(InvalidRequest, match="stream it, or ask for fewer") as caught:
+        whole(head(logprobs=2), START, *words, END, FIN)
+    assert caught.value.param == "logprobs"
+    assert whole(head(), START, *words, END, FIN)["choices"][0]["logprobs"] is None
+    assert len(streamed(head(logprobs=2), START, *words, END, FIN)) == 5
 
 
 def call(**fields: Any) -> AnswerHead:
