@@ -246,8 +246,9 @@ class StreamWriter:
 class AnswerWriter:
     """Events in, one whole answer out."""
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: AnswerHead, max_logprobs: int = MAX_LOGPROBS) -> None:
         self._head = head
+        self._max_logprobs = max_logprobs
         self._order = _Order(head)
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(head.num_choices)]
         self._num_logprobs = 0
@@ -263,7 +264,7 @@ class AnswerWriter:
         return self._order.state is State.DONE
 
     def add(self, events: Iterable[Event]) -> None:
-        """Take in more of the answer. Raises EngineFault, and InvalidRequest for more than MAX_LOGPROBS."""
+        """Take in more of the answer. Raises EngineFault, and InvalidRequest for too many log-probabilities."""
         for event in events:
             self._order.step(event)
             if isinstance(event, TextDelta):
@@ -284,9 +285,9 @@ class AnswerWriter:
             return
         self._logprobs[event.choice].extend(event.logprobs)
         self._num_logprobs += sum(1 + len(token.alternatives) for token in event.logprobs)
-        if self._num_logprobs > MAX_LOGPROBS:
+        if self._num_logprobs > self._max_logprobs:
             raise InvalidRequest(
-                f"logprobs: the answer has more than {MAX_LOGPROBS} of them; stream it, or ask for fewer.",
+                f"logprobs: the answer has more than {self._max_logprobs} of them; stream it, or ask for fewer.",
                 param="logprobs",
             )
 

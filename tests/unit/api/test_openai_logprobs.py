@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from headrace.api import openai_answers
 from headrace.api.openai import Caller, decode_completion
 from headrace.api.openai_answers import (
     CHAT,
@@ -173,18 +172,14 @@ def test_what_json_cannot_say_is_said_as_openai_says_it(logprob: float) -> None:
     assert choice["logprobs"]["top_logprobs"] == [{"a": -9999.0, "b": -9999.0}]
 
 
-def test_a_whole_answer_holds_a_million_log_probabilities_and_a_stream_any_number(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert openai_answers.MAX_LOGPROBS == 1_000_000
-    monkeypatch.setattr(openai_answers, "MAX_LOGPROBS", 6)
-    words: list[Event] = [*WORDS, *WORDS[:1]]  # each token with two alternatives
-    assert whole(head(logprobs=2), START, *WORDS, END, FIN)["choices"][0]["logprobs"]
+def test_a_whole_answer_holds_so_many_log_probabilities_and_a_stream_any_number() -> None:
+    words: list[Event] = [START, *WORDS, TextDelta(0, "Par", 1, (PAR,)), END, FIN]  # each with two alternatives
+    AnswerWriter(head(logprobs=2), 9).add(words)
     with pytest.raises(InvalidRequest, match="stream it, or ask for fewer") as caught:
-        whole(head(logprobs=2), START, *words, END, FIN)
+        AnswerWriter(head(logprobs=2), 8).add(words)
     assert caught.value.param == "logprobs"
-    assert whole(head(), START, *words, END, FIN)["choices"][0]["logprobs"] is None
-    assert len(streamed(head(logprobs=2), START, *words, END, FIN)) == 5
+    AnswerWriter(head(), 0).add(words)
+    assert len(streamed(head(logprobs=2), *words)) == 5
 
 
 def call(**fields: Any) -> AnswerHead:
