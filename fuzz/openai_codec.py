@@ -15,7 +15,7 @@ from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.core.errors import HeadraceError
 from headrace.core.request import Principal
 
-CALLER = Caller("fuzz", Principal())
+CALLER = Caller(request_id="fuzz", principal=Principal())
 
 SEEDS = [
     b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true}}',
@@ -24,6 +24,13 @@ SEEDS = [
     b'{"model":"m","messages":[{"role":"assistant","content":"x","tool_calls":[],"refusal":null}],"tools":[],'
     b'"logit_bias":{},"response_format":{"type":"text"},"metadata":{"a":"b"},"store":false,"logprobs":false}',
     b'{"model":"m","prompt":"Hi","best_of":1,"echo":false,"suffix":"","logprobs":null,"user":"u","max_tokens":4}',
+    b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"mode":'
+    b'"explicit"}}]}],"logprobs":true,"top_logprobs":5,"logit_bias":{"7":-1.5},"typical_p":0.5,"priority":2,'
+    b'"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"a":[]},"strict":true}},'
+    b'"prompt_cache_options":{"mode":"implicit","ttl":"30m"},"prompt_cache_retention":"24h","stop_token_ids":[1]}',
+    b'{"model":"m","prompt":"Hi","best_of":3,"n":2,"echo":true,"logprobs":5,"prompt_logprobs":1,"guided_json":"{}",'
+    b'"repetition_penalty":1.5,"frequency_penalty":-2,"presence_penalty":2,"cache_salt":"s"}',
+    b'{"model":"m","prompt":"Hi","structured_outputs":{"choice":["a","b"],"json":null,"grammar":null}}',
     b'{"model":"m","prompt":[[1,2,3]],"frequency_penalty":0,"presence_penalty":0.0,"ignore_eos":true,"stop":"x"}',
 ]
 SPLICES = [

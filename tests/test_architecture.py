@@ -49,6 +49,8 @@ MAY_CATCH_ALL = {
     "server/feed.py": "the boundary of a streamed answer",
 }
 MAY_READ_ENVIRONMENT = ("cli/", "engine/embedded.py")  # the composition roots
+# `created` of answers, keys and models, and the date that a template asks for; everything else counts monotonic time.
+MAY_READ_THE_DATE = ("core/clock.py", "server/answers.py", "models/template.py", "cli/")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 CPP_FILES = sorted(path for suffix in ("*.cpp", "*.h") for path in PACKAGE.rglob(suffix))
@@ -169,6 +171,15 @@ def test_only_named_files_catch_everything() -> None:
 def test_only_composition_roots_read_the_environment(path: Path) -> None:
     names = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
     assert names.isdisjoint({"environ", "getenv"}) or name_of(path).startswith(MAY_READ_ENVIRONMENT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_wall_clock_which_may_jump_is_read_only_where_a_date_is_meant(path: Path) -> None:
+    calls = {
+        ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)
+    }
+    reads = {call for call in calls if call in {"time.time", "datetime.now"} or call.endswith(".unix_s")}
+    assert not reads or name_of(path).startswith(MAY_READ_THE_DATE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -164,8 +164,11 @@ def test_the_clients_errors_carry_code_and_param() -> None:
     async def main(client: openai.AsyncOpenAI) -> None:
         create = client.chat.completions.create
         with pytest.raises(openai.BadRequestError) as bad:
-            await create(model="tiny", messages=HELLO, frequency_penalty=1.5)
-        assert (bad.value.code, bad.value.param) == ("unsupported_parameter", "frequency_penalty")
+            await create(model="tiny", messages=HELLO, frequency_penalty=2.5)
+        assert (bad.value.code, bad.value.param) == ("invalid_value", "frequency_penalty")
+        with pytest.raises(openai.BadRequestError) as bad:
+            await create(model="tiny", messages=HELLO, verbosity="high")
+        assert (bad.value.code, bad.value.param) == ("unsupported_parameter", "verbosity")
         with pytest.raises(openai.BadRequestError) as bad:
             await create(model="tiny", messages=[])
         assert bad.value.param == "messages"

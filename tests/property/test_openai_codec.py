@@ -1,14 +1,27 @@
 """Whatever comes in is a request or a refusal; whatever goes out says what the events said."""
 
 import json
+from typing import Any
 
 from fuzz.openai_codec import SEEDS, check_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.api.openai_answers import CHAT, AnswerHead, AnswerWriter, StreamWriter
-from headrace.api.openai_fields import ChatBody, CompletionBody
-from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
+from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect, StreamWriter
+from headrace.api.openai_fields import CacheOptions, ChatBody, CompletionBody, Format, JsonSchema, StructuredOutputs
+from headrace.core.events import (
+    CacheMiss,
+    ChoiceFinished,
+    Event,
+    Finished,
+    FinishReason,
+    MissReason,
+    PromptLogprobs,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -16,6 +29,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 FIELDS = sorted({*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__})
+INNER = [name for kind in (CacheOptions, Format, JsonSchema, StructuredOutputs) for name in kind.__struct_fields__]
 MESSAGES = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant", "tool", "x"]), "content": VALUES}),
     max_size=3,
@@ -42,15 +56,71 @@ def test_any_value_in_any_field_is_a_request_or_a_refusal(
         check_input(json.dumps({"model": "m"} | required | fields).encode("utf-8", "surrogatepass"))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.text(max_size=8)), max_size=30), st.lists(st.integers(1, 5)))
-def test_a_stream_says_the_same_as_a_whole_answer_however_it_is_cut(
-    words: list[tuple[int, str]], cuts: list[int]
-) -> None:
-    events: list[Event] = [Started("id", "m", 3)]
-    events += [TextDelta(choice, word, 1) for choice, word in words]
+@given(
+    st.sampled_from(["response_format", "structured_outputs", "logit_bias", "prompt_cache_options"]),
+    st.dictionaries(st.sampled_from([*INNER, "7", "007", "-1"]), VALUES, max_size=4),
+)
+@settings(max_examples=300)
+def test_any_value_inside_an_object_is_a_request_or_a_refusal(name: str, fields: dict[str, object]) -> None:
+    for required in ({"messages": [{"role": "user", "content": "x"}]}, {"prompt": "x"}):
+        check_input(json.dumps({"model": "m", name: fields} | required).encode("utf-8", "surrogatepass"))
+
+
+PIECES = st.tuples(st.integers(0, 2), st.text(max_size=8), st.lists(st.binary(max_size=3), max_size=3))
+
+
+def scripted(pieces: list[tuple[int, str, list[bytes]]], prompt: list[bytes] | None) -> list[Event]:
+    """The events of an answer of three choices."""
+    events: list[Event] = [Started("id", "m", 3, cache_miss=CacheMiss(MissReason.COLD, 0))]
+    if prompt is not None:
+        events.append(PromptLogprobs((None, *map(told, prompt)), "Hi"))
+    events += [TextDelta(choice, text, 1, tuple(map(told, data))) for choice, text, data in pieces]
     events += [ChoiceFinished(choice, FinishReason.STOP) for choice in range(3)]
-    events += [Finished(Usage(3, len(words)))]
-    head = AnswerHead(CHAT, "id", 1, num_choices=3, include_usage=True)
+    return [*events, Finished(Usage(3, len(pieces)))]
+
+
+def told(data: bytes) -> TokenLogprob:
+    text = data.decode("utf-8", "replace")
+    return TokenLogprob(text, data, -len(data) / 8, ((text, data, -len(data) / 8), ("x", b"x", -9.0)))
+
+
+def merge(gathered: Any, logprobs: Any) -> Any:
+    """The log-probabilities of a choice so far, and those of its next chunk."""
+    if gathered is None or logprobs is None:
+        return gathered or logprobs
+    return {name: logprobs[name] and [*gathered[name], *logprobs[name]] for name in gathered}
+
+
+@given(
+    st.lists(PIECES, max_size=30),
+    st.lists(st.integers(1, 5)),
+    st.sampled_from([CHAT, COMPLETION]),
+    st.none() | st.integers(0, 2),
+    st.none() | st.lists(st.binary(max_size=3), max_size=4),
+    st.booleans(),
+)
+def test_a_stream_says_the_same_as_a_whole_answer_however_it_is_cut(
+    pieces: list[tuple[int, str, list[bytes]]],
+    cuts: list[int],
+    dialect: Dialect,
+    logprobs: int | None,
+    prompt: list[bytes] | None,
+    echo: bool,
+) -> None:
+    echo = echo and dialect is COMPLETION
+    events = scripted(pieces, prompt)
+    head = AnswerHead(
+        dialect,
+        "id",
+        1,
+        num_choices=3,
+        include_usage=True,
+        logprobs=logprobs,
+        echo=echo,
+        prompt="Hi" if echo and prompt is None else None,
+        hears_prompt=prompt is not None,
+        explains_cache=True,
+    )
     whole, stream = AnswerWriter(head), StreamWriter(head)
     whole.add(events)
     sent = b""
@@ -58,11 +128,20 @@ def test_a_stream_says_the_same_as_a_whole_answer_however_it_is_cut(
         sent += stream.encode(events[:cut])
         events = events[cut:]
     frames = [json.loads(line[6:]) for line in sent.decode().split("\n\n")[:-1] if line != "data: [DONE]"]
-    texts = ["", "", ""]
+    texts, gathered = ["", "", ""], [None, None, None]
     for frame in frames:
         for choice in frame["choices"]:
-            texts[choice["index"]] += choice["delta"].get("content", "")
+            delta = choice.get("delta", {}).get("content", "")
+            texts[choice["index"]] += choice.get("text", delta)
+            gathered[choice["index"]] = merge(gathered[choice["index"]], choice["logprobs"])
     answer = json.loads(whole.encode())
-    assert [choice["message"]["content"] for choice in answer["choices"]] == texts
+    assert [
+        choice["message"]["content"] if dialect is CHAT else choice["text"] for choice in answer["choices"]
+    ] == texts
+    for choice, chunks in zip(answer["choices"], gathered, strict=True):
+        said = choice["logprobs"]
+        # A choice without a token has an empty list when whole and no chunk that could carry one when streamed.
+        assert said == chunks or (chunks is None and not any(said.values()))
     assert frames[-1]["usage"] == answer["usage"]
+    assert frames[-1]["headrace"] == answer["headrace"]
     assert stream.is_done

@@ -1,8 +1,8 @@
 """Every field of OpenAI's two generation routes: its type where we support it, its harmless values where we do not.
 
 Tables only. A field is in exactly one of three places: typed in a struct below (supported), a row of an INERT table
-(known, accepted only with values that ask for nothing we would leave undone), or nowhere (unknown). `openai.py` reads
-these; nothing here raises.
+(known, accepted only with values that ask for nothing we would leave undone), or nowhere (unknown). Fields that OpenAI
+does not have are vLLM's, under vLLM's names. `openai.py` and its neighbours read these; nothing here raises.
 """
 
 from typing import Any
@@ -14,42 +14,36 @@ ANYTHING: tuple[Any, ...] | None = None
 
 # Field -> values that mean "off" (null always does). Everything else is refused by name.
 INERT_SHARED: dict[str, tuple[Any, ...] | None] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "min_tokens": (0,),
+    "skip_special_tokens": (True,),
+    "use_beam_search": (False,),
 }
 
 INERT_CHAT: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {
+    "add_generation_prompt": (True,),
     "audio": (),
+    "continue_final_message": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logprobs": (False,),
     "metadata": ANYTHING,
     "modalities": (["text"],),
     "moderation": (),
     "parallel_tool_calls": (True, False),  # without tools there is nothing to call in parallel
     "prediction": (),
     "prompt_cache_key": ANYTHING,  # a routing hint; our prefix tree finds shared prefixes without it
-    "prompt_cache_options": (),
-    "prompt_cache_retention": ("in_memory",),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "safety_identifier": ANYTHING,
     "service_tier": ("auto", "default"),
     "store": (False,),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 
-INERT_COMPLETION: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {
-    "best_of": (1,),
-    "echo": (False,),
-    "logprobs": (),  # 0 already asks for the log-probability of each chosen token
-    "suffix": ("",),
-}
+INERT_COMPLETION: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {"suffix": ("",)}
 
 # What a client sends back when it repeats an assistant message that it got from us.
 INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {
@@ -64,11 +58,18 @@ INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {
 INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {"include_obfuscation": (False,)}
 
 
+class PartBreakpoint(msgspec.Struct, forbid_unknown_fields=True):
+    """Says that what stands up to the end of a part is worth keeping."""
+
+    mode: str | None = None
+
+
 class Part(msgspec.Struct, forbid_unknown_fields=True):
     """One element of a content list. Fields of other kinds are named so that the refusal can speak of the kind."""
 
     type: str
     text: str | None = None
+    prompt_cache_breakpoint: PartBreakpoint | None = None
     image_url: Any = None
     input_audio: Any = None
     file: Any = None
@@ -96,6 +97,39 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: Any = None
 
 
+class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """`prompt_cache_options`: whether the whole input is kept too (`implicit`), and for how long."""
+
+    mode: str | None = None
+    ttl: str | None = None
+
+
+class JsonSchema(msgspec.Struct, forbid_unknown_fields=True):
+    """The schema of a `response_format`. We are always strict; name and description only tell people something."""
+
+    name: str
+    schema: dict[str, Any] | bool | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class Format(msgspec.Struct, forbid_unknown_fields=True):
+    """`response_format`."""
+
+    type: str
+    json_schema: JsonSchema | None = None
+
+
+class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
+    """vLLM's `structured_outputs`: one of these."""
+
+    json: dict[str, Any] | str | bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
 class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What both routes take."""
 
@@ -105,16 +139,34 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    typical_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    # Values are checked by hand, because a refusal has to name the key.
+    logit_bias: dict[str, Any] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
     n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
     user: str | None = None
-    frequency_penalty: Any = None
-    presence_penalty: Any = None
-    logit_bias: Any = None
+    prompt_logprobs: int | None = None
+    response_format: Format | None = None
+    guided_json: dict[str, Any] | str | bool | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    include_stop_str_in_output: Any = None
+    length_penalty: Any = None
+    min_tokens: Any = None
+    skip_special_tokens: Any = None
+    use_beam_search: Any = None
 
 
 class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
@@ -122,26 +174,27 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
 
     messages: list[Message]
     max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    prompt_cache_options: CacheOptions | None = None
+    prompt_cache_retention: str | None = None
+    add_generation_prompt: Any = None
     audio: Any = None
+    continue_final_message: Any = None
     function_call: Any = None
     functions: Any = None
-    logprobs: Any = None
     metadata: Any = None
     modalities: Any = None
     moderation: Any = None
     parallel_tool_calls: Any = None
     prediction: Any = None
     prompt_cache_key: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
     reasoning_effort: Any = None
-    response_format: Any = None
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
     tool_choice: Any = None
     tools: Any = None
-    top_logprobs: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -150,15 +203,20 @@ class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/completions`."""
 
     prompt: str | list[int | str | list[int]]
-    best_of: Any = None
-    echo: Any = None
-    logprobs: Any = None
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
     suffix: Any = None
 
 
 # Whose fields a path like `messages[0].content[1]` names, for suggestions.
 FIELDS_AT: dict[str, tuple[str, ...]] = {
+    "messages[].content[].prompt_cache_breakpoint": PartBreakpoint.__struct_fields__,
     "messages[].content[]": Part.__struct_fields__,
     "messages[]": Message.__struct_fields__,
+    "prompt_cache_options": CacheOptions.__struct_fields__,
+    "response_format.json_schema": JsonSchema.__struct_fields__,
+    "response_format": Format.__struct_fields__,
     "stream_options": StreamOptions.__struct_fields__,
+    "structured_outputs": StructuredOutputs.__struct_fields__,
 }

@@ -16,8 +16,9 @@ import typer
 from headrace.cli.assembly import open_model
 from headrace.cli.config import compose
 from headrace.core.backend import Backend
-from headrace.core.events import ChoiceFinished, Finished, TextDelta, Usage
-from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
+from headrace.core.errors import InvalidRequest
+from headrace.core.events import ChoiceFinished, Finished, TextDelta, TokenLogprob, Usage
+from headrace.core.request import FormatKind, Limits, Message, Request, ResponseFormat, Role, Sampling, TextPart
 
 Write = Callable[[str], Any]
 
@@ -33,6 +34,8 @@ class Ask:
     raw: bool
     sampling: Sampling
     limits: Limits
+    response_format: ResponseFormat = field(default_factory=ResponseFormat)
+    logprobs: int | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     usage: Usage | None = None
     reason: str | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -54,8 +58,9 @@ def run_generate(ask: Ask, flags: Mapping[str, Any], config: Path | None, *, jso
     settings = compose(flags, os.environ, config).settings
     prompt = sys.stdin.read() if ask.prompt == "-" else ask.prompt
     answer = Answer()
-    ask.sampling.check()
-    ask.limits.check()
+    to_request(prompt, ask, "model").check()  # what can be refused is refused before a model is loaded
+    if ask.logprobs is not None and not json:
+        raise InvalidRequest("logprobs: they are part of the JSON document only; add --json.", param="logprobs")
     with open_model(settings) as backend:
         request = to_request(prompt, ask, backend.models()[0].id)
         asyncio.run(stream(backend, request, answer, (lambda _: None) if json else _write))
@@ -78,7 +83,28 @@ def to_request(prompt: str, ask: Ask, model: str) -> Request:
         prompt=prompt if ask.raw else None,
         sampling=ask.sampling,
         limits=ask.limits,
+        response_format=ask.response_format,
+        logprobs=ask.logprobs,
     )
+
+
+def to_format(schema_file: Path | None, regex: str | None) -> ResponseFormat:
+    """The constraint that was typed. Raises InvalidRequest for two of them, or a file that holds no JSON schema."""
+    if schema_file is not None and regex is not None:
+        raise InvalidRequest("json_schema: --regex is given as well; an answer has one form.", param="json_schema")
+    if regex is not None:
+        return ResponseFormat(FormatKind.REGEX, source=regex)
+    if schema_file is None:
+        return ResponseFormat()
+    try:
+        schema = jsonlib.loads(schema_file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"json_schema: {schema_file} cannot be read: {error}.", param="json_schema") from error
+    if not isinstance(schema, dict | bool):
+        raise InvalidRequest(
+            f"json_schema: {schema_file} holds no JSON schema, which is an object.", param="json_schema"
+        )
+    return ResponseFormat(FormatKind.JSON_SCHEMA, schema=schema)
 
 
 async def stream(backend: Backend, request: Request, answer: Answer, write: Write) -> None:
@@ -88,6 +114,7 @@ async def stream(backend: Backend, request: Request, answer: Answer, write: Writ
         async for event in events:
             if isinstance(event, TextDelta):
                 answer.pieces.append(event.text)
+                answer.logprobs += event.logprobs
                 write(event.text)
             elif isinstance(event, ChoiceFinished):
                 answer.reason = event.reason.value
@@ -100,7 +127,7 @@ async def stream(backend: Backend, request: Request, answer: Answer, write: Writ
 def as_dict(model: str, answer: Answer) -> dict[str, Any]:
     """The document that --json prints."""
     usage = answer.usage or Usage(0, 0)
-    return {
+    document: dict[str, Any] = {
         "model": model,
         "text": answer.text,
         "finish_reason": answer.reason,
@@ -110,6 +137,16 @@ def as_dict(model: str, answer: Answer) -> dict[str, Any]:
             "cached_tokens": usage.cached_tokens,
         },
     }
+    if answer.logprobs:
+        document["logprobs"] = [
+            {
+                "token": token.token,
+                "logprob": token.logprob,
+                "top": [{"token": text, "logprob": logprob} for text, _, logprob in token.alternatives],
+            }
+            for token in answer.logprobs
+        ]
+    return document
 
 
 def printable(text: str) -> str:

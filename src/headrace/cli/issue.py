@@ -11,25 +11,23 @@ from typing import Any
 import typer
 
 from headrace.cli.config import compose
-from headrace.cli.keys import add_key, load_keys, remove_key
+from headrace.cli.keys import KeyRights, add_key, load_keys, remove_key
 from headrace.models.store import Layout, open_home
 
 
-def run_add(
-    name: str, tenant: str, scopes: list[str], flags: Mapping[str, Any], config: Path | None, *, json: bool
-) -> None:
+def run_add(name: str, rights: KeyRights, flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
     """Issue a key and print it."""
     path = keys_path(flags, config)
-    key = add_key(path, name, tenant, scopes, datetime.now(UTC))
+    key = add_key(path, name, rights, datetime.now(UTC))
     if json:
-        typer.echo(jsonlib.dumps({"name": name, "tenant": tenant, "scopes": sorted(scopes), "key": key}))
+        typer.echo(jsonlib.dumps({"name": name, **asdict(rights), "scopes": sorted(rights.scopes), "key": key}))
         return
-    typer.echo(f"Key {name} of tenant {tenant}; it is not shown again:\n", err=True)
+    typer.echo(f"Key {name} of tenant {rights.tenant}; it is not shown again:\n", err=True)
     typer.echo(key)
 
 
 def run_list(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
-    """Print names, tenants and scopes."""
+    """Print names, tenants, scopes, priorities and shares."""
     path = keys_path(flags, config)
     entries = load_keys(path) if path.exists() else []
     if json:
@@ -42,7 +40,8 @@ def run_list(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> No
         typer.echo(f"No keys in {path}; `headrace keys add NAME` issues one.")
     for entry in entries:
         scopes = ",".join(sorted(entry.scopes))
-        typer.echo(f"{entry.name:<20} {entry.tenant:<20} {scopes:<24} {entry.created:%Y-%m-%d}")
+        rights = f"{scopes:<24} {entry.priority:>4} {entry.share:>6g}"
+        typer.echo(f"{entry.name:<20} {entry.tenant:<20} {rights} {entry.created:%Y-%m-%d}")
 
 
 def run_remove(name: str, flags: Mapping[str, Any], config: Path | None) -> None:

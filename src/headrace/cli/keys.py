@@ -6,6 +6,8 @@
     scopes = ["generate"]
     sha256 = "9f86d0..."
     created = 2026-01-31T12:00:00Z
+    priority = 0     # may be left out: the most urgent that its requests may be, larger goes first
+    share = 1.0      # may be left out: the tenant's weight beside others of the same priority
 
 A key is 256 random bits, so one SHA-256 is enough to store: there is nothing to guess, hence nothing to slow down. The
 key itself is shown once and kept nowhere. Reads and writes the file; who is let in is decided by `server`, which is
@@ -17,7 +19,7 @@ import os
 import re
 import secrets
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ _HEADER = "# API keys of Headrace, hashed. Written by `headrace keys`; SIGHUP ma
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS = {"name", "tenant", "scopes", "sha256", "created"}
+_OPTIONAL = {"priority", "share"}
+MAX_PRIORITY = 1000
+MAX_SHARE = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,18 @@ class KeyEntry:
     scopes: frozenset[str]
     sha256: str
     created: datetime
+    priority: int = 0
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRights:
+    """What a new key may do. Checked when the key is added."""
+
+    tenant: str = "local"
+    scopes: tuple[str, ...] = ("generate",)
+    priority: int = 0
+    share: float = 1.0
 
 
 def new_key() -> str:
@@ -84,6 +101,7 @@ def save_keys(path: Path, entries: list[KeyEntry]) -> None:
         blocks.append(
             f'\n[[key]]\nname = "{entry.name}"\ntenant = "{entry.tenant}"\nscopes = [{scopes}]\n'
             f'sha256 = "{entry.sha256}"\ncreated = {entry.created.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n'
+            f"priority = {entry.priority}\nshare = {entry.share!r}\n"
         )
     scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
@@ -100,13 +118,13 @@ def save_keys(path: Path, entries: list[KeyEntry]) -> None:
         ) from error
 
 
-def add_key(path: Path, name: str, tenant: str, scopes: list[str], now: datetime) -> str:
+def add_key(path: Path, name: str, rights: KeyRights, now: datetime) -> str:
     """Issue a key under a new name and return it: the only time that it is seen."""
     entries = load_keys(path) if path.exists() else []
     if any(entry.name == name for entry in entries):
         raise InvalidRequest(f"name: there is a key called {name} already; remove it first or choose another name.")
     key = new_key()
-    table = {"name": name, "tenant": tenant, "scopes": scopes, "sha256": hash_key(key), "created": now}
+    table = {"name": name, "sha256": hash_key(key), "created": now, **asdict(rights), "scopes": list(rights.scopes)}
     save_keys(path, [*entries, _entry(table, "the new key")])
     return key
 
@@ -122,7 +140,7 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _entry(table: Any, where: str) -> KeyEntry:
-    if not isinstance(table, dict) or (wrong := set(table) ^ _FIELDS):
+    if not isinstance(table, dict) or (wrong := (set(table) - _OPTIONAL) ^ _FIELDS):
         shown = ", ".join(sorted(wrong)) if isinstance(table, dict) else "not a table"
         raise InvalidRequest(f"keys: {where}: missing or unknown: {shown}; needed are {', '.join(sorted(_FIELDS))}.")
     for field in ("name", "tenant"):
@@ -138,10 +156,19 @@ def _entry(table: Any, where: str) -> KeyEntry:
         raise InvalidRequest(f"sha256: ({where}) must be 64 lower-case hexadecimal digits.", param="sha256")
     if not isinstance(table["created"], datetime):
         raise InvalidRequest(f"created: {table['created']!r} ({where}) must be a date and time.", param="created")
+    priority, share = table.get("priority", 0), table.get("share", 1.0)
+    if type(priority) is not int or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise InvalidRequest(
+            f"priority: {priority!r} ({where}) is not in [{-MAX_PRIORITY}, {MAX_PRIORITY}].", param="priority"
+        )
+    if type(share) not in (int, float) or not 0 < share <= MAX_SHARE:
+        raise InvalidRequest(f"share: {share!r} ({where}) is not in (0, {MAX_SHARE:g}].", param="share")
     return KeyEntry(
         name=table["name"],
         tenant=table["tenant"],
         scopes=frozenset(scopes),
         sha256=table["sha256"],
         created=table["created"],
+        priority=priority,
+        share=float(share),
     )

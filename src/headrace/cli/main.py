@@ -109,6 +109,11 @@ def generate(
     min_p: MinP = 0.0,
     seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="File with a JSON schema that the answer must obey.")] = None,
+    regex: Annotated[str | None, typer.Option(help="Expression that the whole answer must match.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="Tell each token's log-probability and that many alternatives; with --json.")
+    ] = None,
     threads: Threads = None,
     kv_memory: KvMemory = None,
     kv_type: KvType = None,
@@ -118,14 +123,23 @@ def generate(
     json: Json = False,
 ) -> None:
     """Answer one prompt on standard output, as it is made."""
-    from headrace.cli.generate import Ask, run_generate
+    from headrace.cli.generate import Ask, run_generate, to_format
     from headrace.core.request import Limits, Sampling
 
     flags: dict[str, Any] = {"model": model, "threads": threads, "context": context, "home": home}
     flags |= {"kv_memory": kv_memory, "kv_type": kv_type}
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
     limits = Limits(max_tokens=max_tokens, stop=tuple(stop or ()))
-    run_generate(Ask(prompt=prompt, system=system, raw=raw, sampling=sampling, limits=limits), flags, config, json=json)
+    ask = Ask(
+        prompt=prompt,
+        system=system,
+        raw=raw,
+        sampling=sampling,
+        limits=limits,
+        response_format=to_format(json_schema, regex),
+        logprobs=logprobs,
+    )
+    run_generate(ask, flags, config, json=json)
 
 
 @app.command()
@@ -212,14 +226,18 @@ def keys_add(
     *,
     tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
     scope: Annotated[list[str] | None, typer.Option(help="generate, metrics or admin; may be repeated.")] = None,
+    priority: Annotated[int, typer.Option(help="The most urgent that its requests may be; larger goes first.")] = 0,
+    share: Annotated[float, typer.Option(help="Its tenant's weight beside others of the same priority.")] = 1.0,
     home: Home = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Issue a key; it is shown this once and stored only as a hash."""
     from headrace.cli.issue import run_add
+    from headrace.cli.keys import KeyRights
 
-    run_add(name, tenant, scope or ["generate"], {"home": home}, config, json=json)
+    rights = KeyRights(tenant=tenant, scopes=tuple(scope or ["generate"]), priority=priority, share=share)
+    run_add(name, rights, {"home": home}, config, json=json)
 
 
 @keys_app.command("list")

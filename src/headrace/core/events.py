@@ -75,19 +75,28 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One sampled token with its log-probability (natural log) and the best alternatives, best first."""
+    """One sampled token with its log-probability (natural log) and the best alternatives, best first.
+
+    Ids of the model's vocabulary are told where the backend knows them; `alternative_ids` goes with `alternatives`.
+    """
 
     token: str
     token_bytes: bytes
     logprob: float
     alternatives: tuple[tuple[str, bytes, float], ...] = ()
+    token_id: int | None = None
+    alternative_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
-    """Log-probabilities of the input's tokens, each given those before it; the first has none."""
+    """Log-probabilities of the input's tokens, each given those before it; the first has none.
+
+    `text` is what all of them read as, where the backend knows: an echo of token ids needs it.
+    """
 
     tokens: tuple[TokenLogprob | None, ...]
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from headrace.core.errors import InvalidRequest
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 16
 MAX_STOP_BYTES = 1024
+MAX_STOP_TOKENS = 1024
 MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_BREAKPOINTS = 4
@@ -157,6 +158,11 @@ class Limits:
         """Raise InvalidRequest naming the field, the value and the allowed range."""
         if self.max_tokens is not None:
             _number("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        if len(self.stop_token_ids) > MAX_STOP_TOKENS:
+            raise InvalidRequest(
+                f"stop_token_ids: {len(self.stop_token_ids)} tokens given; at most {MAX_STOP_TOKENS} are allowed.",
+                param="stop_token_ids",
+            )
         if len(self.stop) > MAX_STOP_STRINGS:
             raise InvalidRequest(
                 f"stop: {len(self.stop)} strings given; at most {MAX_STOP_STRINGS} are allowed.", param="stop"

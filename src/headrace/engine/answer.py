@@ -168,7 +168,7 @@ class Answer:
             Started(self._request.id, served.model.name, len(self._prompt), item.cached_tokens, served.digests)
         )
         if self._prompt_logprobs is not None and len(self._prompt) == 1:
-            events.append(PromptLogprobs((None,)))
+            events.append(PromptLogprobs((None,), served.text(self._prompt.tolist())))
 
     def _score(self, item: PromptScored, events: list[Event]) -> None:
         assert self._prompt_logprobs is not None
@@ -176,7 +176,7 @@ class Answer:
         following = self._prompt[len(known) : len(known) + len(item.details)].tolist()
         known += [self._served.logprob(token, detail) for token, detail in zip(following, item.details, strict=True)]
         if len(known) == len(self._prompt):
-            events.append(PromptLogprobs(tuple(known)))
+            events.append(PromptLogprobs(tuple(known), self._served.text(self._prompt.tolist())))
 
     def _take(self, item: Token, touched: list[Choice]) -> None:
         choice = self._choices[item.choice]

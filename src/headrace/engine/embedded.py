@@ -29,6 +29,7 @@ from headrace.models.store import default_home, open_home, resolve
 
 _SAMPLING = {field.name for field in fields(Sampling)}
 _LIMITS = {field.name for field in fields(Limits)}
+_REQUEST = {"logprobs", "prompt_logprobs", "response_format"}
 
 
 class Engine:
@@ -78,7 +79,8 @@ class Engine:
 
         messages have a role and a content. options are the fields of `core.request.Sampling` and `Limits`: max_tokens,
         temperature (0, greedy, unless given), top_p, top_k, min_p, seed, num_choices, stop, stop_token_ids, ignore_eos,
-        deadline_s. Closing the iterator cancels the work.
+        deadline_s and so on; and of `Request`: response_format (a `core.request.ResponseFormat`), logprobs and
+        prompt_logprobs (how many alternatives are told of each token). Closing the iterator cancels the work.
 
         Raises:
             InvalidRequest: an option nobody knows or a value out of range; the message names it.
@@ -121,9 +123,9 @@ class Engine:
         raw: bool,
         options: dict[str, Any],
     ) -> Request:
-        unknown = options.keys() - _SAMPLING - _LIMITS
+        unknown = options.keys() - _SAMPLING - _LIMITS - _REQUEST
         if unknown:
-            known = ", ".join(sorted(_SAMPLING | _LIMITS))
+            known = ", ".join(sorted(_SAMPLING | _LIMITS | _REQUEST))
             name = min(unknown)
             raise InvalidRequest(f"{name}: no such option; there are {known}.", param=name)
         options.setdefault("temperature", 0.0)
@@ -140,6 +142,7 @@ class Engine:
             messages=turns,
             sampling=Sampling(**{name: value for name, value in options.items() if name in _SAMPLING}),
             limits=Limits(**{name: value for name, value in options.items() if name in _LIMITS}),
+            **{name: value for name, value in options.items() if name in _REQUEST},
         )
 
 

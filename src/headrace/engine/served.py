@@ -69,7 +69,12 @@ class Served:
     def logprob(self, token: int, detail: Detail) -> TokenLogprob:
         """A token and its alternatives as people read them."""
         alternatives = tuple((*self._shown(other), value) for other, value in detail.top)
-        return TokenLogprob(*self._shown(token), detail.logprob, alternatives)
+        ids = tuple(other for other, _ in detail.top)
+        return TokenLogprob(*self._shown(token), detail.logprob, alternatives, token, ids)
+
+    def text(self, tokens: list[int]) -> str:
+        """What tokens read as, control tokens by their names."""
+        return b"".join(self._shown(token)[1] for token in tokens).decode("utf-8", "replace")
 
     def _shown(self, token: int) -> tuple[str, bytes]:
         data = self.byte_table[token]

@@ -7,19 +7,24 @@ begins with a comment, and errors then travel inside it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.api.errors import encode_error
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
-from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect, StreamWriter
+from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError
-from headrace.core.events import Event, Finished, Started, TextDelta
+from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from headrace.core.request import Principal
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
+from headrace.server.hints import read_hints
 from headrace.server.lifecycle import Lifecycle
+
+# A client that takes this much within `write_timeout_s` is slow and not gone: events with log-probabilities are long.
+MAX_WRITE_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +53,21 @@ class Answering:
     async def answer(self, protocol: Protocol, exchange: Exchange, principal: Principal) -> None:
         """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
         self.lifecycle.check_accepting()
+        hints = read_hints(exchange.headers)
         body = await exchange.read_body(self.config, self.bodies)
         answer_id = protocol.dialect.id_prefix + self.new_id()
-        call = protocol.decode(body, Caller(answer_id, principal, self.config.request_timeout_s))
+        caller = Caller(
+            request_id=answer_id,
+            principal=principal,
+            deadline_s=hints.deadline_s(self.config.request_timeout_s),
+            session=hints.session,
+            parent=hints.parent,
+            explains_cache=hints.explains_cache,
+        )
+        call = protocol.decode(body, caller)
         del body  # not for as long as the answer takes
         exchange.record.model = call.request.model[:200]
-        head = AnswerHead(
-            protocol.dialect,
-            answer_id,
-            int(self.pace.clock.unix_s()),
-            call.request.sampling.num_choices,
-            call.include_usage,
-        )
+        head = answer_head(protocol.dialect, call, int(self.pace.clock.unix_s()))
         events = self.backend.run(call.request)
         log = _Log(exchange, self.pace)
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
@@ -85,6 +93,8 @@ class _Log:
             elif isinstance(event, Started):
                 record.model, record.prompt_tokens = event.model, event.prompt_tokens
                 record.cached_tokens = event.cached_tokens
+                continue
+            elif isinstance(event, PromptLogprobs):
                 continue
             elif isinstance(event, Finished):
                 record.completion_tokens = event.usage.completion_tokens
@@ -113,7 +123,10 @@ async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: b
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
         headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
         await feed.send(exchange.start(200, CONTENT_TYPE, headers))
-    await feed.send({"type": "http.response.body", "body": data, "more_body": not is_last})
+    for start in range(0, len(data), MAX_WRITE_BYTES):
+        end = start + MAX_WRITE_BYTES
+        is_end = is_last and end >= len(data)
+        await feed.send({"type": "http.response.body", "body": data[start:end], "more_body": not is_end})
 
 
 async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: _Log) -> None:

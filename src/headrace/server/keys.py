@@ -1,4 +1,4 @@
-"""Who may call: API keys, known only by their SHA-256, each with a tenant and scopes.
+"""Who may call: API keys, known only by their SHA-256, each with a tenant, scopes, a priority and a share.
 
 A fast hash is right here because keys are 256 random bits: there is nothing to guess. `reload` (SIGHUP) swaps the whole
 ring or, when the new entries cannot be read, keeps the old one. Knows no file format (`cli` reads and writes the keys
@@ -35,6 +35,16 @@ class KeyEntry(Protocol):
     @property
     def scopes(self) -> frozenset[str]:
         """Some of SCOPES."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """The most urgent that its holder's requests may be; larger goes first."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """The tenant's weight beside others of the same priority; above 0."""
         ...
 
     @property
@@ -83,10 +93,11 @@ class KeyRing:
 
 
 def _index(entries: Iterable[KeyEntry]) -> dict[str, tuple[str, Identity]]:
-    found = {
-        entry.sha256: (entry.sha256, Identity(Principal(tenant=entry.tenant, scopes=entry.scopes), entry.name))
-        for entry in entries
-    }
+    found = {entry.sha256: (entry.sha256, Identity(_principal(entry), entry.name)) for entry in entries}
     if not found:
         raise InvalidRequest("keys: there is no key, so nobody could call; issue one, or serve without a keys file.")
     return found
+
+
+def _principal(entry: KeyEntry) -> Principal:
+    return Principal(tenant=entry.tenant, scopes=entry.scopes, priority=entry.priority, share=entry.share)

@@ -6,15 +6,16 @@ import os
 import re
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from headrace.cli.chat import Chat, Conversation, Terminal
-from headrace.cli.generate import Answer, Ask, as_dict, stream, to_request
+from headrace.cli.generate import Answer, Ask, as_dict, stream, to_format, to_request
 from headrace.core.backend import ModelCard, Probe
-from headrace.core.errors import ContextTooLong
-from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
-from headrace.core.request import Limits, Request, Sampling
+from headrace.core.errors import ContextTooLong, InvalidRequest
+from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, TokenLogprob, Usage
+from headrace.core.request import FormatKind, Limits, Request, ResponseFormat, Sampling
 
 
 class Parrot:
@@ -169,6 +170,34 @@ def test_an_answer_is_written_as_it_comes_and_described_as_one_document() -> Non
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 2, "completion_tokens": 2, "cached_tokens": 0},
     }
+
+
+def test_a_constraint_and_a_wish_for_log_probabilities_reach_the_backend(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "object"}')
+    request = to_request("p", ask(response_format=to_format(file, None), logprobs=2), "m")
+    assert request.response_format == ResponseFormat(FormatKind.JSON_SCHEMA, schema={"type": "object"})
+    assert request.logprobs == 2
+    assert to_format(None, "a+") == ResponseFormat(FormatKind.REGEX, source="a+")
+    assert to_format(None, None) == ResponseFormat()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "[" * 100_000])
+def test_a_file_that_holds_no_schema_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(text)
+    with pytest.raises(InvalidRequest, match=r"^json_schema: .*schema\.json"):
+        to_format(file, None)
+    with pytest.raises(InvalidRequest, match="--regex is given as well"):
+        to_format(file, "a")
+
+
+def test_log_probabilities_are_part_of_the_document() -> None:
+    token = TokenLogprob("a", b"a", -0.5, (("b", b"b", -0.25),))
+    answer = Answer(["a"], Usage(1, 1), "stop", [token])
+    assert as_dict("m", answer)["logprobs"] == [
+        {"token": "a", "logprob": -0.5, "top": [{"token": "b", "logprob": -0.25}]}
+    ]
 
 
 def test_a_reader_that_fails_closes_the_stream() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli.keys import add_key, hash_key, load_keys, remove_key
+from headrace.cli.keys import KeyRights, add_key, hash_key, load_keys, remove_key
 from headrace.core.errors import InvalidRequest, NotFound
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -26,7 +26,7 @@ def table(**changes: str | None) -> str:
 
 def test_a_key_is_stored_only_as_its_hash_in_a_private_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
-    key = add_key(path, "laptop", "anna", ["generate", "metrics"], NOW)
+    key = add_key(path, "laptop", KeyRights(tenant="anna", scopes=("generate", "metrics")), NOW)
     assert key.startswith("hr_") and len(key) > 40
     assert key not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -35,12 +35,23 @@ def test_a_key_is_stored_only_as_its_hash_in_a_private_file(tmp_path: Path) -> N
     assert (entry.sha256, entry.created) == (hash_key(key), NOW)
 
 
+def test_priority_and_share_are_kept_and_a_file_without_them_means_the_standard(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(table())
+    add_key(path, "batch", KeyRights(priority=-3, share=0.25), NOW)
+    standard, batch = load_keys(path)
+    assert (standard.priority, standard.share) == (0, 1.0)
+    assert (batch.priority, batch.share) == (-3, 0.25)
+    with pytest.raises(InvalidRequest, match="share: -1"):
+        add_key(path, "c", KeyRights(share=-1.0), NOW)
+
+
 def test_two_keys_differ_and_one_can_be_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
-    keys = {add_key(path, name, "t", ["generate"], NOW) for name in ("a", "b")}
+    keys = {add_key(path, name, KeyRights(), NOW) for name in ("a", "b")}
     assert len(keys) == 2
     with pytest.raises(InvalidRequest, match="a key called a already"):
-        add_key(path, "a", "t", ["generate"], NOW)
+        add_key(path, "a", KeyRights(), NOW)
     with pytest.raises(NotFound, match=r"no key called c .*existing: a, b"):
         remove_key(path, "c")
     remove_key(path, "a")
@@ -58,6 +69,13 @@ def test_two_keys_differ_and_one_can_be_taken_back(tmp_path: Path) -> None:
         (table(scopes="[]"), "scopes: "),
         (table(sha256='"123"'), "64 lower-case hexadecimal digits"),
         (table(created='"today"'), "created: 'today'"),
+        (table(priority="1.5"), "priority: 1.5 .* is not in"),
+        (table(priority="true"), "priority: True"),
+        (table(priority="1001"), r"priority: 1001 .*\[-1000, 1000\]"),
+        (table(share="0"), r"share: 0 .*\(0, 1000\]"),
+        (table(share="nan"), "share: nan"),
+        (table(share="inf"), "share: inf"),
+        (table(share="true"), "share: True"),
         (table() + table(), "two entries with the same name"),
         (table() + table(name='"b"'), "two entries with the same sha256"),
         ("[keys]", r"may hold \[\[key\]\] tables only; found keys"),
@@ -78,5 +96,5 @@ def test_a_keys_file_that_is_not_there_names_the_command_that_writes_one(tmp_pat
 @pytest.mark.parametrize(("name", "tenant"), [('x"\n[evil]', "t"), ("", "t"), ("a", "t\nu"), ("a" * 65, "t")])
 def test_a_name_that_could_change_the_file_is_refused(tmp_path: Path, name: str, tenant: str) -> None:
     with pytest.raises(InvalidRequest, match="letters"):
-        add_key(tmp_path / "keys.toml", name, tenant, ["generate"], NOW)
+        add_key(tmp_path / "keys.toml", name, KeyRights(tenant=tenant), NOW)
     assert not (tmp_path / "keys.toml").exists()

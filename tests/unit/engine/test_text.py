@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -517,6 +518,34 @@ def test_a_deadline_counts_from_arrival() -> None:
     assert 4 <= len(program.steps) <= 6
 
 
+def test_a_wall_clock_that_jumps_ends_nothing_and_a_machine_that_slept_ends_what_had_a_time_limit() -> None:
+    program = ToyProgram()
+    engine = make(program)
+    clock: Any = engine._clock
+    years = itertools.cycle([-1e9, 1e9, 0.0])
+    clock.unix_s = lambda: 1_700_000_000.0 + next(years)
+    nap_s = 0.0
+
+    def move() -> None:
+        clock.now += nap_s
+
+    program.before_step = move
+
+    async def main() -> None:
+        nonlocal nap_s
+        events = await collect(engine.run(ask(max_tokens=10, deadline_s=5.0, ignore_eos=True)))
+        assert isinstance(events[-1], Finished)
+        nap_s = 1e7
+        patient = collect(engine.run(ask(max_tokens=30, ignore_eos=True)))
+        hurried = collect(engine.run(ask(max_tokens=30, ignore_eos=True, deadline_s=5.0)))
+        ends = await asyncio.gather(patient, hurried, return_exceptions=True)
+        assert isinstance(ends[1], DeadlineExceeded)
+        assert not isinstance(ends[0], BaseException)
+        assert text_of(ends[0]) == toy_text(greedy(30))
+
+    run(engine, main)
+
+
 def test_after_close_requests_are_turned_away() -> None:
     engine = make()
 
@@ -591,6 +620,9 @@ def test_a_scored_prompt_tells_every_token_but_the_first_whatever_is_cached() ->
         assert [one and one.logprob for one in others] == [
             toy_logprob(token, place) for place, token in enumerate(IDS[1:], 1)
         ]
+        assert [one and one.token_id for one in others] == IDS[1:]
+        assert all(one and len(one.alternative_ids) == len(one.alternatives) for one in others)
+        assert events[1].text == toy_text(IDS)
         assert text_of(events) == toy_text(greedy(3))
 
     run(engine, main)
@@ -601,7 +633,7 @@ def test_one_token_of_prompt_has_nothing_to_score() -> None:
 
     async def main() -> None:
         events = await collect(engine.run(ask(prompt="x", max_tokens=1, prompt_logprobs=0)))
-        assert events[1] == PromptLogprobs((None,))
+        assert events[1] == PromptLogprobs((None,), "x")
 
     run(engine, main)
 

@@ -18,10 +18,13 @@ class Entry:
     tenant: str
     scopes: frozenset[str]
     sha256: str
+    priority: int = 0
+    share: float = 1.0
 
 
-def entry(key: str, tenant: str, *scopes: str) -> Entry:
-    return Entry(f"{tenant}'s", tenant, frozenset(scopes), hashlib.sha256(key.encode()).hexdigest())
+def entry(key: str, tenant: str, *scopes: str, priority: int = 0, share: float = 1.0) -> Entry:
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return Entry(f"{tenant}'s", tenant, frozenset(scopes), digest, priority, share)
 
 
 ENTRIES = [entry("hr_alice", "acme", "generate"), entry("hr_watch", "ops", "metrics")]
@@ -68,6 +71,19 @@ def test_a_route_is_open_only_to_a_key_with_its_scope(authorization: str | None,
 def test_the_tenant_of_the_key_reaches_the_backend() -> None:
     _, backend = ask(KeyRing(lambda: ENTRIES), "POST", CHAT, {"authorization": "Bearer hr_alice"})
     assert backend.requests[0].principal.tenant == "acme"
+
+
+def test_a_keys_priority_and_share_reach_the_backend_and_a_request_cannot_exceed_the_first() -> None:
+    ring = KeyRing(lambda: [entry("hr_alice", "acme", "generate", priority=2, share=0.5)])
+    headers = {"authorization": "Bearer hr_alice"}
+    found = []
+    for priority in (None, 1, -2, -3):
+        backend = ScriptedBackend(answer("x"))
+        client = Client(make_app(backend, keys=ring), "POST", CHAT, chat(priority=priority), headers)
+        run(client.run())
+        assert (client.reply.status == 400) == (priority == -3)
+        found += [(request.principal.priority, request.principal.share) for request in backend.requests]
+    assert found == [(2, 0.5), (-1, 0.5), (2, 0.5)]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/metrics", "/version", "/nowhere", "/docs"])

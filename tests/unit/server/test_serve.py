@@ -25,6 +25,8 @@ class Entry:
     tenant: str
     scopes: frozenset[str]
     sha256: str
+    priority: int = 0
+    share: float = 1.0
 
 
 def entry(key: str) -> Entry:

@@ -1,0 +1,68 @@
+"""What Headrace's own request headers say of a request, whatever the protocol of its body.
+
+    x-headrace-session: ID        the conversation it belongs to
+    x-headrace-parent: ID         the request that caused it
+    x-headrace-timeout: SECONDS   its own time limit; the server's is never exceeded
+    x-headrace-explain: cache     the answer says why the cache did not have more of the input
+
+Reads headers and decides nothing: what an id means is the backend's affair.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.core.errors import InvalidRequest
+
+MAX_ID_CHARS = 128
+
+# Printable ASCII without spaces: it may stand in a log line, a label and a file.
+_ID = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_ID_CHARS)
+_SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """The headers of one request, checked; None where one is missing."""
+
+    session: str | None = None
+    parent: str | None = None
+    timeout_s: float | None = None
+    explains_cache: bool = False
+
+    def deadline_s(self, limit_s: float | None) -> float | None:
+        """The shorter of the request's limit and the server's."""
+        given = [limit for limit in (self.timeout_s, limit_s) if limit is not None]
+        return min(given, default=None)
+
+
+def read_hints(headers: Mapping[bytes, bytes]) -> Hints:
+    """The hints of a request. Raises InvalidRequest naming the header, its value and what is possible."""
+    timeout = headers.get(b"x-headrace-timeout")
+    timeout_s = None
+    if timeout is not None:
+        timeout_s = float(timeout) if _SECONDS.fullmatch(timeout) else 0.0
+        if not timeout_s > 0:
+            raise _wrong("x-headrace-timeout", timeout, "give seconds above 0, such as 2.5")
+    explain = headers.get(b"x-headrace-explain")
+    if explain not in (None, b"cache"):
+        raise _wrong("x-headrace-explain", explain or b"", "the only thing that can be explained is 'cache'")
+    return Hints(
+        session=_id(headers, "x-headrace-session"),
+        parent=_id(headers, "x-headrace-parent"),
+        timeout_s=timeout_s,
+        explains_cache=explain is not None,
+    )
+
+
+def _id(headers: Mapping[bytes, bytes], name: str) -> str | None:
+    given = headers.get(name.encode())
+    if given is None:
+        return None
+    if not _ID.fullmatch(given):
+        raise _wrong(name, given, f"give 1 to {MAX_ID_CHARS} printable ASCII characters without spaces")
+    return given.decode()
+
+
+def _wrong(name: str, value: bytes, remedy: str) -> InvalidRequest:
+    return InvalidRequest(f"{name}: {value[:80].decode('latin-1')!r} is not understood; {remedy}.", param=name)
