@@ -92,6 +92,7 @@ class RowCost:
     def __init__(self, guess: float) -> None:
         self.guess = self.first = self.rest = guess
         self._is_surprised = False
+        self._first_var = self._rest_var = self._both = 0.0
         self._doubt()
 
     def cost(self, rows: int) -> float:
