@@ -2,26 +2,30 @@
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from headrace.core.request import Sampling
 from headrace.engine.draft.drafter import MAX_OUTPUT_TOKENS, MIN_SHARE, Drafter, continuation
 from headrace.engine.draft.history import BORDER, MAX_MATCH, History
+from headrace.engine.sequence import Sequence, Work
 
 FOREIGN = 1000  # tokens of a salt are told from another's by their thousands
 
 
-@dataclass
-class Live:
-    """A sequence as the model knows it."""
-
-    name: int
-    salt: int
-    tokens: "array[int]"
-    draft: list[int] = field(default_factory=list)
+def known(tokens: list[int], salt: int = 0) -> Sequence:
+    work = Work(
+        model="toy",
+        tokens=np.array(tokens, np.int32),
+        sampling=Sampling(temperature=0.0),
+        seed=0,
+        max_tokens=10_000,
+        salt=bytes([salt]),
+    )
+    return Sequence(work, 1, 0)
 
 
 class DrafterMachine(RuleBasedStateMachine):
@@ -30,43 +34,36 @@ class DrafterMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.drafter = Drafter()
-        self.live: list[Live] = []
-        self.count = 0
+        self.live: list[tuple[int, Sequence]] = []
 
     @rule(salt=st.sampled_from([1, 2]), prompt=st.lists(st.integers(0, 3), min_size=1, max_size=80))
     def begin(self, salt: int, prompt: list[int]) -> None:
-        tokens = array("i", [FOREIGN * salt + token for token in prompt])
-        self.count += 1
-        self.live.append(Live(self.count, salt, tokens))
-        self.drafter.begin(self.count, tokens, bytes([salt]))
+        self.live.append((salt, known([FOREIGN * salt + token for token in prompt], salt)))
 
     @precondition(lambda self: self.live)
-    @rule(data=st.data(), step_s=st.floats(0.001, 0.1))
-    def step(self, data: st.DataObject, step_s: float) -> None:
+    @rule(data=st.data(), seconds=st.floats(0.001, 0.1))
+    def step(self, data: st.DataObject, seconds: float) -> None:
         """Draft, accept some of it, add what the model says instead, and tell."""
         streams, drafted = len(self.live), 0
-        if self.drafter.begin_step(streams):
-            for one in self.live:
-                limit = data.draw(st.integers(0, 40))
-                one.draft = self.drafter.propose(one.name, limit)
-                assert len(one.draft) <= limit
-                assert all(token // FOREIGN == one.salt for token in one.draft), "a draft of another tenant's text"
-                drafted += len(one.draft)
-        for one in self.live:
-            accepted = data.draw(st.integers(0, len(one.draft)))
-            one.tokens.extend(one.draft[:accepted])
-            one.tokens.append(FOREIGN * one.salt + data.draw(st.integers(0, 3)))
-            if one.draft:
-                self.drafter.observe(one.name, len(one.draft), accepted)
-            one.draft = []
-        self.drafter.observe_step(streams, drafted, step_s)
+        may_draft = self.drafter.limit(streams) > 0
+        for salt, sequence in self.live:
+            limit = data.draw(st.integers(0, 40))
+            draft = self.drafter.propose(sequence, limit) if may_draft else []
+            assert len(draft) <= limit
+            assert all(token // FOREIGN == salt for token in draft), "a draft of another tenant's text"
+            drafted += len(draft)
+            accepted = data.draw(st.integers(0, len(draft)))
+            for token in [*draft[:accepted], FOREIGN * salt + data.draw(st.integers(0, 3))]:
+                sequence.append(token)
+            if draft:
+                self.drafter.observe(sequence, len(draft), accepted)
+        self.drafter.observe_step(streams, drafted, seconds)
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        one = data.draw(st.sampled_from(self.live))
-        self.live.remove(one)
-        self.drafter.end(one.name)
+        at = data.draw(st.integers(0, len(self.live) - 1))
+        self.drafter.end(self.live.pop(at)[1])
 
     @invariant()
     def everything_is_whole(self) -> None:
@@ -111,19 +108,20 @@ def test_a_continuation_is_that_of_counting_token_by_token(
 
 def test_memory_is_bounded_however_much_is_answered() -> None:
     drafter = Drafter()
-    for number in range(60):
-        tokens = array("i", [1, 2])
-        drafter.begin(number, tokens, b"one")
-        tokens.extend((number * 7919 + at * at) % 50_000 for at in range(1000))
-        drafter.end(number)
+
+    def ask(prompt: list[int]) -> tuple[Sequence, list[int]]:
+        sequence = known(prompt)
+        drafter.observe_step(1, 0, 0.004)
+        assert drafter.limit(1)
+        return sequence, drafter.propose(sequence, 4)
+
+    answers = [[(number * 7919 + at * at) % 50_000 for at in range(1000)] for number in range(60)]
+    for answer in answers:
+        sequence, _ = ask([1, 2])
+        for token in answer:
+            sequence.append(token)
+        drafter.end(sequence)
     drafter.check()
-    drafter.begin("asks", array("i", [1, 2, *tokens[500:520]]), b"one")
-    drafter.observe_step(1, 0, 0.004)
-    assert drafter.begin_step(1)
-    assert drafter.propose("asks", 4) == tokens[520:524].tolist()
-    drafter.end("asks")
     assert MAX_OUTPUT_TOKENS < 60 * 1000
-    drafter.begin("asks late", array("i", [1, 2, *(at * at % 50_000 for at in range(500, 520))]), b"one")
-    drafter.observe_step(1, 0, 0.004)
-    assert drafter.begin_step(1)
-    assert drafter.propose("asks late", 4) == [], "the first output had to go"
+    assert ask(answers[-1][500:520])[1] == answers[-1][520:524]
+    assert ask(answers[0][500:520])[1] == [], "the first output had to go"

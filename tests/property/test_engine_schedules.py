@@ -11,6 +11,7 @@ from tests.doubles import TOY_CACHE, TOY_VOCAB, ToyProgram, toy_answer
 
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
+from headrace.engine.draft.speculator import Tally
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
@@ -118,8 +119,17 @@ class Guesser:
         assert 0 <= num_accepted <= num_drafted
         self.num_right += num_accepted
 
+    def observe_step(self, num_decoding: int, num_more: int, seconds: float) -> None:
+        pass
+
     def end(self, sequence: Sequence) -> None:
         self.live.discard(sequence)
+
+    def tally(self) -> Tally:
+        return Tally(0, 0, 0)
+
+    def check(self) -> None:
+        pass
 
 
 class World:

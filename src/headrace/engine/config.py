@@ -15,6 +15,7 @@ MAX_BATCH_TOKENS = 65536
 MAX_SEQUENCES = 4096
 MAX_KV_BYTES = 2**46
 KV_TYPES = {"auto": None, "fp16": KvKind.HALF, "int8": KvKind.INT8}
+SPECULATION = ("auto", "off")
 DEFAULT_KV_SHARE = 4  # the pool may grow to this fraction (1/4) of the machine's memory
 
 
@@ -30,6 +31,7 @@ class EngineConfig:
     refused as Overloaded.
     max_gap_s: how long a stream may wait for its next token while prompts are read in the same steps; how many of their
     tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk until enough of them ran.
+    speculation: auto, guess next tokens from what was said before where that pays (`draft/`), or off; alters no token.
     aging_s: whoever has waited so long counts as one priority higher.
     switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
     inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
@@ -46,6 +48,7 @@ class EngineConfig:
     prefill_chunk: int = 128
     max_gap_s: float = 0.1
     aging_s: float = 30.0
+    speculation: str = "auto"
     switch_interval_s: float | None = None
     tokenizer_threads: int = 2
     inline_prompt_chars: int = 4096
@@ -54,6 +57,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.kv_type not in KV_TYPES:
             raise ValueError(f"kv_type: {self.kv_type!r} is not one of {', '.join(KV_TYPES)}.")
+        if self.speculation not in SPECULATION:
+            raise ValueError(f"speculation: {self.speculation!r} is not one of {', '.join(SPECULATION)}.")
         _inside("threads", self.threads, 1, MAX_THREADS)
         if self.pin_threads not in {"none", "cores"}:
             _parse_cpus(self.pin_threads)

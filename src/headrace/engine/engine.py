@@ -266,7 +266,7 @@ class Engine:
             self._num_steps += 1
             self._native_s += native_s
             self._busy_s += busy_s
-            lane.scheduler.cost.observe(batch.load, busy_s)
+            lane.scheduler.measure(batch, busy_s)
             lane.step_seconds.append(busy_s)
             lane.native_s += native_s
 

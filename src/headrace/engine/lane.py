@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from headrace.engine.config import EngineConfig
+from headrace.engine.draft.speculator import Speculator
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.queue import Rank
 from headrace.engine.runner import Runner, StepProgram
-from headrace.engine.scheduler import Scheduler, Speculator
+from headrace.engine.scheduler import Scheduler
 from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 from headrace.observe.metrics import ModelMetrics
 
@@ -78,5 +79,10 @@ class Lane:
                 metrics.step.observe(seconds)
             metrics.native.inc(self.native_s)
             metrics.generation_tokens.inc(self.num_generated)
+            if (speculator := self.model.speculator) is not None:
+                tally = speculator.tally()
+                metrics.drafts.inc(tally.num_drafts)
+                metrics.draft_tokens.inc(tally.num_drafted)
+                metrics.accepted_tokens.inc(tally.num_accepted)
         self.step_seconds.clear()
         self.native_s, self.num_generated = 0.0, 0

@@ -22,12 +22,12 @@ Values in, values out: no I/O, no clock, no kernel. `Engine` owns the thread tha
 from bisect import bisect_left, insort
 from collections.abc import Sequence as Many
 from operator import attrgetter
-from typing import Protocol
 
 from headrace.core.events import FinishReason
 from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
 from headrace.engine.cost import StepCost
+from headrace.engine.draft.speculator import Speculator
 from headrace.engine.fairness import FairShare
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import Node, PrefixTree
@@ -39,26 +39,6 @@ MIN_CHUNK = 16
 """Prompt tokens in a step at least, however long its decodes take: prompts end, too."""
 
 _order = attrgetter("order")
-
-
-class Speculator(Protocol):
-    """Who guesses next tokens; called on the engine's thread, between two steps."""
-
-    def limit(self, num_decoding: int) -> int:
-        """The most tokens that a draft is worth having now; 0: none."""
-        ...
-
-    def propose(self, sequence: Sequence, limit: int) -> list[int]:
-        """At most `limit` tokens that may follow the sequence's; empty: no guess."""
-        ...
-
-    def observe(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
-        """How a draft did."""
-        ...
-
-    def end(self, sequence: Sequence) -> None:
-        """A sequence has ended, whatever way."""
-        ...
 
 
 class Scheduler:
@@ -169,6 +149,12 @@ class Scheduler:
             self._settle(sequence, token, reason)
         return results
 
+    def measure(self, batch: Batch, seconds: float) -> None:
+        """Learn from how long a step took."""
+        self.cost.observe(batch.load, seconds)
+        if self._speculator is not None and not batch.num_prompt_tokens:
+            self._speculator.observe_step(batch.num_decodes, batch.num_tokens - batch.num_decodes, seconds)
+
     def discard(self, sequence: Sequence) -> None:
         """End a sequence whose pages are in doubt, and uncache those that only it used."""
         node = sequence.node
@@ -180,6 +166,8 @@ class Scheduler:
         """Assert that sequences, tree and pool agree on every page."""
         self.pool.check()
         self.tree.check()
+        if self._speculator is not None:
+            self._speculator.check()
         held = [0] * self.pool.num_pages
         tenants: dict[str, int] = {}
         num_held = 0

@@ -27,6 +27,7 @@ from headrace.core.request import FormatKind, Request, Role, Task
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
+from headrace.engine.draft.drafter import Drafter
 from headrace.engine.engine import Engine, Ticket
 from headrace.engine.kv.gate import Decision, choose_kind
 from headrace.engine.lane import EngineModel, ModelSnapshot
@@ -95,6 +96,7 @@ class TextEngine:
                 context_length=served.model.context_length,
                 kv_kind=self.kv_decisions[served.model.name].kind,
                 metrics=served.metrics,
+                speculator=Drafter() if self.config.speculation == "auto" else None,
             )
             for served in self._served.values()
         ]

@@ -28,6 +28,9 @@ class ModelMetrics:
     prefix_queries: Counter
     prefix_hits: Counter
     preemptions: Counter
+    drafts: Counter
+    draft_tokens: Counter
+    accepted_tokens: Counter
     time_to_first_token: Histogram
     time_per_output_token: Histogram
     request_latency: Histogram
@@ -52,6 +55,11 @@ class Metrics:
             "prefix_queries": self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
             "prefix_hits": self._counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
             "preemptions": self._counter("vllm:num_preemptions", "Sequences preempted because pages ran out."),
+            "drafts": self._counter("vllm:spec_decode_num_drafts", "Drafts that steps tried."),
+            "draft_tokens": self._counter("vllm:spec_decode_num_draft_tokens", "Tokens in these drafts."),
+            "accepted_tokens": self._counter(
+                "vllm:spec_decode_num_accepted_tokens", "Draft tokens that were what the model said."
+            ),
             "native": self._counter(
                 "headrace:engine_native_seconds", "Seconds of engine steps that were spent inside the kernels."
             ),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.engine.draft.policy import KNEE, MOST_DRAFTED, MOST_STREAMS, Counts, Policy, RowCost, StepCost
+from headrace.engine.draft.policy import KNEE, MOST_DRAFTED, MOST_STREAMS, Counts, DecodeCost, Policy, RowCost
 
 Seconds = Callable[[int, int], float]
 MATCH = 12  # tokens, in all that follows
@@ -105,6 +105,12 @@ def test_nothing_is_drafted_before_a_plain_step_was_measured() -> None:
     assert policy.choose(1.0, 16) > 0
 
 
+def test_a_clock_that_stands_still_says_nothing() -> None:
+    policy = Policy()
+    policy.cost.observe(1, 0, 0.0)
+    assert not policy.begin_step(1)
+
+
 def test_nothing_is_drafted_for_many_streams_or_none() -> None:
     assert not Policy().begin_step(MOST_STREAMS + 1)
     assert not Policy().begin_step(0)
@@ -130,7 +136,7 @@ def test_a_cost_that_was_measured_too_high_is_measured_again() -> None:
 
 
 def test_one_slow_step_changes_little() -> None:
-    cost = StepCost()
+    cost = DecodeCost()
     for _ in range(50):
         cost.observe(1, 0, 0.004)
         cost.observe(1, 8, 0.006)
@@ -142,7 +148,7 @@ def test_one_slow_step_changes_little() -> None:
 
 
 def test_other_sequences_are_measured_plain_before_their_drafts_count() -> None:
-    cost = StepCost()
+    cost = DecodeCost()
     cost.observe(1, 0, 0.004)
     cost.observe(1, 8, 0.008)
     before = cost.rows(1).cost(8)

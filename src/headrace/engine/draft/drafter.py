@@ -1,13 +1,8 @@
 """Drafts the next tokens of a model's sequences from what they, or recent outputs of their tenant, said before.
 
-The engine's thread, between two steps:
-
-    begin(id, tokens, salt)                  a sequence begins to decode; `tokens` is its own array, which grows
-    begin_step(streams) -> bool              whether anything may be drafted in the next step
-    propose(id, limit) -> [token]            a draft, or nothing
-    observe(id, drafted, accepted)           what became of a draft
-    observe_step(streams, drafted, seconds)  what a step cost in which nothing but decoding happened
-    end(id)                                  its output may serve later sequences of the same salt
+A sequence is known from the first time that it is asked for; its tokens are read where they are and indexed late, so
+that a model with many streams, where nothing is drafted, pays nothing. Only outputs of sequences that were asked for
+are remembered.
 
 The longest match wins, the sequence's own text before other outputs. Where several places match alike, each next token
 is the one that most of them have. Outputs of one salt (tenant, model, template) are never matched with another's: that
@@ -19,13 +14,13 @@ the more rarely one for which there was no draft is looked at again. A draft nev
 whether it holds is for the sampler to say.
 """
 
-from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from headrace.engine.draft.history import BORDER, MAX_MATCH, NO_MATCH, History, Match, Outputs
 from headrace.engine.draft.policy import MOST_DRAFTED, Counts, Policy
+from headrace.engine.draft.speculator import Tally
+from headrace.engine.sequence import Sequence
 
 MAX_SALTS = 64
 MAX_OUTPUT_TOKENS = 16384  # that are remembered for one salt
@@ -49,62 +44,42 @@ class _Source:
 
     own: History
     outputs: Outputs
-    begun: int  # where its output starts
     counts: Counts = field(default_factory=Counts)
     guess: _Guess | None = None
     rest: int = 0  # steps in which it is not looked at
 
 
 class Drafter:
-    """The drafts of one model. See the file's head."""
+    """The `Speculator` of one model. See the file's head."""
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
         self._rest = 0
-        self._sources: dict[Hashable, _Source] = {}
+        self._sources: dict[Sequence, _Source] = {}
         self._salts: OrderedDict[bytes, Outputs] = OrderedDict()
+        self._num_drafts = self._num_drafted = self._num_accepted = 0
 
-    def begin(self, sequence_id: Hashable, tokens: "array[int]", salt: bytes) -> None:
-        """Know a sequence. `tokens`, its prompt now, grows by what is generated, at the caller's hand and seen here."""
-        assert sequence_id not in self._sources, "a sequence begins twice"
-        outputs = self._salts.get(salt)
-        if outputs is None:
-            outputs = self._salts[salt] = Outputs(MAX_OUTPUT_TOKENS)
-            if len(self._salts) > MAX_SALTS:
-                self._salts.popitem(last=False)
-        self._salts.move_to_end(salt)
-        # Not all are looked at in the same step.
-        self._sources[sequence_id] = _Source(History(tokens), outputs, len(tokens), rest=len(self._sources) % 4)
-        self.policy.cost.version += 1
+    def limit(self, num_decoding: int) -> int:
+        """Start the plan of a step in which so many sequences decode; 0 if nothing will be drafted in it."""
+        self._rest = num_decoding.bit_length() - 1
+        return MOST_DRAFTED if self.policy.begin_step(num_decoding) else 0
 
-    def end(self, sequence_id: Hashable) -> None:
-        """Forget a sequence and remember its output; one that never began is left alone."""
-        source = self._sources.pop(sequence_id, None)
-        if source is not None:
-            source.outputs.add(source.own.text[source.begun :])
-            self.policy.cost.version += 1
-
-    def begin_step(self, streams: int) -> bool:
-        """Start the plan of a step in which so many sequences decode; false if nothing will be drafted in it."""
-        self._rest = streams.bit_length() - 1
-        return self.policy.begin_step(streams)
-
-    def propose(self, sequence_id: Hashable, limit: int) -> list[int]:
+    def propose(self, sequence: Sequence, limit: int) -> list[int]:
         """At most `limit` tokens that may come next; nothing where no text matches, or where it does not pay."""
-        source = self._sources[sequence_id]
+        source = self._sources.get(sequence) or self._begin(sequence)
         if source.rest:
             source.rest -= 1
             return []
         end = source.own.end
         if source.guess is not None:
             self._compare(source, source.guess, end)
+        source.rest = self._rest
         tail = source.own.text[-MAX_MATCH:]
         history, match = source.own, source.own.find(tail)
         if match.length < MAX_MATCH:
             other = source.outputs.history.find(tail)
             if other.length > match.length:
                 history, match = source.outputs.history, other
-        source.rest = self._rest
         if match is NO_MATCH or limit < 1:
             return []
         probability = self.policy.acceptance.estimate(match.length, source.counts)
@@ -117,27 +92,55 @@ class Drafter:
             source.guess = _Guess(end, match.length, continuation(history, match, _SHADOW), is_real=False)
         return []
 
-    def observe(self, sequence_id: Hashable, num_drafted: int, num_accepted: int) -> None:
-        """So many tokens of its draft were tried, and so many of them accepted. An ended sequence is left alone."""
-        source = self._sources.get(sequence_id)
+    def observe(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        """So many tokens of its draft were tried, and so many of them accepted."""
+        self._num_drafts += 1
+        self._num_drafted += num_drafted
+        self._num_accepted += num_accepted
+        source = self._sources.get(sequence)
         if source is not None and source.guess is not None and source.guess.is_real:
-            if num_drafted:
-                self.policy.acceptance.observe(source.guess.match, source.counts, num_drafted, num_accepted)
+            self.policy.acceptance.observe(source.guess.match, source.counts, num_drafted, num_accepted)
             source.guess = None
 
-    def observe_step(self, streams: int, num_drafted: int, seconds: float) -> None:
-        """A step in which `streams` sequences decoded, and nothing else happened, took so long."""
-        self.policy.cost.observe(streams, num_drafted, seconds)
+    def observe_step(self, num_decoding: int, num_more: int, seconds: float) -> None:
+        """A step in which so many sequences decoded, with `num_more` tokens beyond one of each, took so long."""
+        self.policy.cost.observe(num_decoding, num_more, seconds)
+
+    def end(self, sequence: Sequence) -> None:
+        """Forget a sequence and remember its output; one that was never looked at is only noticed."""
+        self.policy.cost.version += 1
+        source = self._sources.pop(sequence, None)
+        if source is not None:
+            source.outputs.add(sequence.tokens[sequence.num_prompt :])
+
+    def tally(self) -> Tally:
+        """What became of all drafts since the last call."""
+        tally = Tally(self._num_drafts, self._num_drafted, self._num_accepted)
+        self._num_drafts = self._num_drafted = self._num_accepted = 0
+        return tally
 
     def check(self) -> None:
         """Assert every invariant of every history."""
-        for source in self._sources.values():
+        for sequence, source in self._sources.items():
             source.own.check()
-            assert source.begun <= source.own.end, "a sequence lost its prompt"
+            assert source.own.text is sequence.tokens, "a history is of another text"
             assert source.own.start == 0, "a sequence's own text was forgotten"
         assert len(self._salts) <= MAX_SALTS, "too many salts are remembered"
         for outputs in self._salts.values():
             outputs.check()
+
+    def _begin(self, sequence: Sequence) -> _Source:
+        salt = sequence.work.salt
+        outputs = self._salts.get(salt)
+        if outputs is None:
+            outputs = self._salts[salt] = Outputs(MAX_OUTPUT_TOKENS)
+            if len(self._salts) > MAX_SALTS:
+                self._salts.popitem(last=False)
+        self._salts.move_to_end(salt)
+        # Not all are looked at in the same step.
+        source = _Source(History(sequence.tokens), outputs, rest=min(len(self._sources) % 4, self._rest))
+        self._sources[sequence] = source
+        return source
 
     def _compare(self, source: _Source, guess: _Guess, end: int) -> None:
         """Count a draft that was only made as soon as what really came tells all of it; forget one never tried."""

@@ -144,7 +144,7 @@ class RowCost:
         return self._first_var * one * one + 2.0 * self._both * one * two + self._rest_var * two * two
 
 
-class StepCost:
+class DecodeCost:
     """What rows beyond one of each stream cost, in plain steps. `version` changes when other sequences decode."""
 
     def __init__(self) -> None:
@@ -165,7 +165,9 @@ class StepCost:
         return self._rows[bits]
 
     def observe(self, streams: int, rows: int, seconds: float) -> None:
-        """A step of `streams` decoding sequences with so many drafted rows in it took so long."""
+        """A step of `streams` decoding sequences with so many drafted rows in it took so long; no time says nothing."""
+        if seconds <= 0.0:
+            return
         plain = self._plain.get(streams)
         if rows == 0:
             self._observe_plain(streams, plain, seconds)
@@ -188,7 +190,7 @@ class Policy:
     """Decides the lengths of a step's drafts, one sequence after the other: `begin_step`, then `choose` for each."""
 
     def __init__(self) -> None:
-        self.cost = StepCost()
+        self.cost = DecodeCost()
         self.acceptance = Acceptance()
         self._tokens = 0.0  # that the step gives on average as it stands
         self._rows = 0
