@@ -53,6 +53,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             max_batch_tokens=settings.max_batch_tokens,
             max_sequences=settings.max_sequences,
             max_waiting=settings.queue,
+            speculation=settings.speculation,
             prefill_chunk=min(EngineConfig().prefill_chunk, settings.max_batch_tokens),
         )
     except ValueError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import InvalidRequest
-from headrace.engine.config import KV_TYPES
+from headrace.engine.config import KV_TYPES, SPECULATION
 from headrace.models.catalog import DEFAULT_MODEL
 from headrace.models.store import default_home
 
@@ -42,6 +42,7 @@ class Settings:
     max_sequences: int
     context: int | None
     queue: int
+    speculation: str
     request_timeout: float
     system: str | None
     keys: Path | None
@@ -219,6 +220,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_sequences": 64,
     "context": None,
     "queue": 1024,
+    "speculation": "auto",
     "request_timeout": 600.0,
     "system": None,
     "keys": None,
@@ -237,6 +239,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),
     "queue": _integer(0, 1_000_000),
+    "speculation": _one_of(SPECULATION),
     "request_timeout": _seconds,
     "system": _any_text,
     "keys": _path,

@@ -75,6 +75,9 @@ def serve(
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
     context: Context = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 1024]")] = None,
+    speculation: Annotated[
+        str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
+    ] = None,
     request_timeout: Annotated[float | None, typer.Option(help="Seconds a request may take. [default: 600]")] = None,
     system: Annotated[
         str | None,
