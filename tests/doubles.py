@@ -103,7 +103,7 @@ class ToyProgram:
             seen = [int(flat[page, 0, slot]) for page, slot in places]
             assert sampling["position"][index] == length
             values = Sampling(temperature=float(sampling["temperature"][index]))
-            token = toy_next(seen, values, int(sampling["seed"][index]), int(sampling["choice"][index]))
+            token = self.next_token(seen, values, int(sampling["seed"][index]), int(sampling["choice"][index]))
             if "targets" in sampling and sampling["targets"][index] >= 0:
                 token = int(sampling["targets"][index])
             drawn.append(-1 if seen[-1] == self.poison else token)
@@ -112,6 +112,11 @@ class ToyProgram:
         places = zip(drawn, sampling["position"].tolist(), strict=True)
         logprobs = np.array([toy_logprob(token, position) for token, position in places], np.float32)
         return np.array(drawn, np.int32), logprobs, *top
+
+    @staticmethod
+    def next_token(seen: list[int], sampling: Sampling, seed: int, choice: int) -> int:
+        """The token that follows those that were read back from the pages."""
+        return toy_next(seen, sampling, seed, choice)
 
     @staticmethod
     def _place(table: NDArray[np.int32], position: int) -> tuple[int, int]:
@@ -142,6 +147,20 @@ class ToyProgram:
                 assert name in _OTHER_KEYS or len(array) == len(selected), name
 
 
+class EchoProgram(ToyProgram):
+    """A toy that repeats itself, so that drafts hold: mostly, a token follows from the two before it.
+
+    Every eleventh is drawn from all tokens before, and at a temperature every fifth is.
+    """
+
+    @staticmethod
+    def next_token(seen: list[int], sampling: Sampling, seed: int, choice: int) -> int:
+        drawn = toy_next(seen, sampling, seed, choice)
+        if len(seen) % 11 == 0 or (sampling.temperature > 0 and drawn % 5 == 0):
+            return drawn
+        return (sum(seen[-2:]) * 3 + 2) % 5
+
+
 class ManualClock:
     """Time that moves when a test says so."""
 
@@ -152,6 +171,14 @@ class ManualClock:
         return self.now
 
     def unix_s(self) -> float:
+        return self.now
+
+
+class TickingClock(ManualClock):
+    """Time that passes whenever somebody looks."""
+
+    def monotonic_s(self) -> float:
+        self.now += 0.001
         return self.now
 
 
