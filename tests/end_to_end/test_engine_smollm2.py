@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
+from headrace.engine.draft.drafter import Drafter
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
@@ -53,11 +54,11 @@ def rig(request: pytest.FixtureRequest, model: LoadedModel, threads: native.Thre
 class Bench:
     """A scheduler and a runner over the model, stepped by hand."""
 
-    def __init__(self, rig: Rig, num_pages: int = 400, **options: int) -> None:
+    def __init__(self, rig: Rig, num_pages: int = 400, speculator: Drafter | None = None, **options: int) -> None:
         model, threads = rig.model, rig.threads
         self.config = EngineConfig(**({"max_batch_tokens": 512, "max_sequences": 64, "prefill_chunk": 128} | options))
         self.pool = PagePool.allocate(model.plan.cache, num_pages, rig.kind)
-        self.scheduler = Scheduler(self.config, self.pool)
+        self.scheduler = Scheduler(self.config, self.pool, speculator=speculator)
         self.runner = Runner(self.config, model.program, threads, self.pool)
         self.arrivals = 0
         self.num_preempted = 0
@@ -71,7 +72,10 @@ class Bench:
         while self.scheduler.running or self.scheduler.waiting:
             batch = self.scheduler.schedule()
             self.num_preempted += batch.num_preempted
-            self.scheduler.complete(batch, self.runner.run(batch))
+            drawn = self.runner.run(batch)
+            # About the costs of a quiet machine: what is drafted here depends on no clock.
+            self.scheduler.measure(batch, 0.004 + 0.0004 * batch.num_tokens)
+            self.scheduler.complete(batch, drawn)
         self.scheduler.check()
         return [sequence.tokens[sequence.num_prompt : sequence.num_tokens].tolist() for sequence in sequences]
 
@@ -92,6 +96,25 @@ def works(model: LoadedModel) -> list[Work]:
 @pytest.fixture(scope="module")
 def cold(rig: Rig) -> list[list[int]]:
     return [Bench(rig).answers([item])[0] for item in works(rig.model)]
+
+
+def test_drafts_change_no_token_of_the_real_model(rig: Rig) -> None:
+    tokens = np.array(rig.model.tokenizer.encode(TEXT * 3), np.int32)
+    items = [
+        Work(model="m", tokens=tokens[:length].copy(), sampling=Sampling(temperature=heat), seed=length, max_tokens=48)
+        for length in (90, 131, 160)
+        for heat in (0.0, 0.7)
+    ]
+    plain = [Bench(rig).answers([item])[0] for item in items]
+    drafter = Drafter()
+    alone = Bench(rig, speculator=drafter)
+    assert [alone.answers([item])[0] for item in items] == plain
+    assert drafter.tally().num_accepted > 60, "nothing was shown"
+    together = Bench(rig, speculator=drafter, num_pages=60)
+    assert together.answers(items) == plain
+    assert drafter.tally().num_accepted > 20
+    together.scheduler.tree.evict(60)
+    assert len(together.pool.free) == 60
 
 
 def test_cold_answers_differ_from_each_other(cold: list[list[int]]) -> None:
