@@ -21,7 +21,8 @@ def test_dashboards_made_for_vllm_find_their_names() -> None:
     ):
         assert line in text
     names = "num_requests_waiting kv_cache_usage_perc generation_tokens_total prefix_cache_queries_total "
-    names += "prefix_cache_hits_total num_preemptions_total e2e_request_latency_seconds_count"
+    names += "prefix_cache_hits_total num_preemptions_total e2e_request_latency_seconds_count "
+    names += "spec_decode_num_drafts_total spec_decode_num_draft_tokens_total spec_decode_num_accepted_tokens_total"
     for name in names.split():
         assert f'vllm:{name}{{model_name="m"}} 0.0' in text
 
