@@ -34,13 +34,15 @@ class World:
         self.rng = random.Random(7)
         self.seconds, self.streams, self.probability, self.noise = seconds, streams, probability, noise
         self.counts = [Counts() for _ in range(streams)]
+        self.last = [0] * streams
 
     def step(self, *, may_draft: bool = True) -> tuple[int, float, int]:
         """Tokens, seconds and drafted rows of a step; what is not drafted is compared all the same."""
         tokens, rows = self.streams, 0
         if may_draft and self.policy.begin_step(self.streams):
-            for own in self.counts:
-                length = self.policy.choose(self.policy.acceptance.estimate(MATCH, own), MOST_DRAFTED)
+            for stream, own in enumerate(self.counts):
+                estimate = self.policy.acceptance.estimate(MATCH, own)
+                self.last[stream] = length = self.policy.choose(estimate, MOST_DRAFTED, self.last[stream])
                 accepted = self.accepted(length or 6)
                 self.policy.acceptance.observe(MATCH, own, length or 6, accepted)
                 tokens += accepted if length else 0

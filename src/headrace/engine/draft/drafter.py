@@ -47,6 +47,7 @@ class _Source:
     counts: Counts = field(default_factory=Counts)
     guess: _Guess | None = None
     rest: int = 0  # steps in which it is not looked at
+    last: int = 0  # tokens of its draft in the last step
 
 
 class Drafter:
@@ -67,6 +68,7 @@ class Drafter:
     def propose(self, sequence: Sequence, limit: int) -> list[int]:
         """At most `limit` tokens that may come next; nothing where no text matches, or where it does not pay."""
         source = self._sources.get(sequence) or self._begin(sequence)
+        last, source.last = source.last, 0
         if source.rest:
             source.rest -= 1
             return []
@@ -83,10 +85,10 @@ class Drafter:
         if match is NO_MATCH or limit < 1:
             return []
         probability = self.policy.acceptance.estimate(match.length, source.counts)
-        length = self.policy.choose(probability, min(limit, MOST_DRAFTED))
+        length = self.policy.choose(probability, min(limit, MOST_DRAFTED), last)
         if length:
             draft = continuation(history, match, length)
-            source.guess, source.rest = _Guess(end, match.length, draft, is_real=True), 0
+            source.guess, source.rest, source.last = _Guess(end, match.length, draft, is_real=True), 0, length
             return draft
         if source.guess is None:
             source.guess = _Guess(end, match.length, continuation(history, match, _SHADOW), is_real=False)

@@ -2,8 +2,9 @@
 
 Both are measured while the engine works. A draft of d tokens that are each accepted with probability a, as long as all
 before them were, gives a + a^2 + ... + a^d tokens on average; a step with `streams` decoding rows and d rows more
-takes 1 + cost(streams, d) plain steps. The draft is the one with the most tokens a second, with costs taken `MARGIN`
-times. So nothing is drafted where rows are dear (many streams), nor where matches do not hold.
+takes 1 + cost(streams, d) plain steps, with costs taken `MARGIN` times. What is made as large as possible is the
+product of all streams' speeds (proportional fairness; Kelly, 1997): a draft must give its stream more than it takes
+from all of them together. So nothing is drafted where rows are dear or streams many, nor where matches do not hold.
 
     cost        kept relative to a plain step of as many streams, so that it outlives another context length or a
                 machine that slows down. What was once measured too high would never be measured again: after
@@ -192,47 +193,57 @@ class Policy:
     def __init__(self) -> None:
         self.cost = DecodeCost()
         self.acceptance = Acceptance()
-        self._tokens = 0.0  # that the step gives on average as it stands
-        self._rows = 0
+        self._streams = self._rows = self._last_rows = 0
+        self._worth = 0.0  # logarithm of what the step's drafts are expected to speed up their streams by
         self._may_draft = False
         self._row_cost = RowCost(1.0)
         self._since_draft, self._patience = 0, PROBE_STEPS
 
     def begin_step(self, streams: int) -> bool:
         """Start the plan of a step with so many decoding sequences; whether anything may be drafted in it."""
-        if not 0 < streams <= MOST_STREAMS or not self.cost.is_fresh(streams):
-            self._may_draft = False
+        self._may_draft = 0 < streams <= MOST_STREAMS and self.cost.is_fresh(streams)
+        if not self._may_draft:
             return False
-        self._may_draft = True
-        self._tokens, self._rows = float(streams), 0
         self._row_cost = self.cost.rows(streams)
+        self._last_rows = self._rows if streams == self._streams else 0
+        # Together they may have been worth less than they cost, though each was worth it beside the others.
+        if self._worth <= streams * math.log(1.0 + MARGIN * self._row_cost.cost(self._last_rows)):
+            self._last_rows = 0
+        self._streams, self._rows, self._worth = streams, 0, 0.0
         self._since_draft += 1
         return True
 
-    def choose(self, probability: float, limit: int) -> int:
-        """How many tokens to draft for the next sequence, at most `limit`; they count as drafted if any."""
+    def choose(self, probability: float, limit: int, last: int = 0) -> int:
+        """How many tokens to draft for the next sequence, at most `limit`; `last`: how many it had in the last step.
+
+        Those that come later are expected to have as many as in the last step: streams that all copy find out together
+        that long drafts pay, where for the first of them alone they would not.
+        """
         if not self._may_draft:
             return 0
-        length = self._best(probability, limit, self._row_cost.cost)
+        others = max(self._rows, self._last_rows - last)
+        length = self._best(probability, limit, others, self._row_cost.cost)
         if length:
             self._since_draft, self._patience = 0, PROBE_STEPS
         elif self._since_draft >= self._patience:
-            length = self._best(probability, min(limit, 2 * KNEE), self._row_cost.hope)
+            length = self._best(probability, min(limit, 2 * KNEE), others, self._row_cost.hope)
             if length:
                 self._since_draft, self._patience = 0, min(2 * self._patience, MOST_PROBE_STEPS)
         self._rows += length
-        self._tokens += _expected(probability, length)
+        self._worth += math.log1p(_expected(probability, length))
         return length
 
-    def _best(self, probability: float, limit: int, cost: Callable[[int], float]) -> int:
-        before, rows = self._tokens, self._rows
-        best, rate = 0, before / (1.0 + MARGIN * cost(rows))
+    def _best(self, probability: float, limit: int, rows: int, cost: Callable[[int], float]) -> int:
+        streams = self._streams
+        best, most = 0, 0.0
+        before = 1.0 + MARGIN * cost(rows)
         for length in _LENGTHS:
             if length > limit:
                 break
-            new = (before + _expected(probability, length)) / (1.0 + MARGIN * cost(rows + length))
-            if new > rate:
-                best, rate = length, new
+            slower = (1.0 + MARGIN * cost(rows + length)) / before
+            gain = math.log1p(_expected(probability, length)) - streams * math.log(slower)
+            if gain > most:
+                best, most = length, gain
         return best
 
 
