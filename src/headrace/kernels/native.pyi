@@ -87,8 +87,11 @@ class Program:
         selected: NDArray[np.int32],  # [R], indices into `tokens`
         logits: NDArray[np.float32] | None = None,  # [R, vocab]: filled when given
         sampling: dict[str, NDArray[Any]] | None = None,
+        adapters: Sequence[Adapter | None] | None = None,
     ) -> _Sampled | None:
         """Run the plan on one ragged batch, holding no GIL, and sample one token per selected row.
+
+        adapters: of each sequence, made for this program; None, there or as a whole: none.
 
         `selected` may repeat a token and need not ascend. sampling (arrays of length R unless said otherwise):
           temperature f32 (0 = greedy), top_k i32 (0 = off), top_p f32 (1 = off), min_p f32 (0 = off), seed u64,
@@ -125,6 +128,19 @@ class Program:
     def stage_times(self) -> list[tuple[int, int, float]]:
         """(first op, past-the-last op, seconds since `profile(True)`) of every stage; the last, without ops, is the
         sampler, where it does not run within the head. Empty unless profiling."""
+
+class Adapter:
+    """Thin factors beside matrices of one program; ValueError names the matrix and part that does not fit.
+
+    matrices: (index of the plan's matrix, A [sum of ranks, cols], parts); a part is (first row of A, rank, outputs,
+    first output, outputs from one block of 32 to the next, factor, blocks of B as `kernels.low_rank.pack` makes them).
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        matrices: list[tuple[int, Matrix, list[tuple[int, int, int, int, int, float, NDArray[np.uint8]]]]],
+    ) -> None: ...
 
 def attention_parts(
     starts: NDArray[np.int32],
@@ -185,6 +201,14 @@ def linear(x: NDArray[np.float32], matrix: Matrix, variant: str = "") -> NDArray
 
 def gated(x: NDArray[np.float32], matrix: Matrix, activation: int, variant: str = "") -> NDArray[np.float32]:
     """The gated feed-forward product [N, rows / 2] in float32. For tests and benchmarks."""
+
+def activate(x: NDArray[np.float32], activation: int, variant: str = "") -> NDArray[np.float32]:
+    """The end of `gated` alone: [N, rows] of gates and ups to [N, rows / 2]. For tests."""
+
+def low_rank(
+    u: NDArray[np.float32], blocks: NDArray[np.uint8], rows: int, factor: float = 1.0, variant: str = ""
+) -> NDArray[np.float32]:
+    """factor * B u, u [N, rank] and B in the blocks of `kernels.low_rank.pack`: [N, rows]. For tests."""
 
 def attention(
     q: NDArray[np.float32],  # [n, heads * head_dim]: queries at positions context .. context + n - 1

@@ -4,13 +4,14 @@ For debugging: thousands of times slower than the compiled kernels, one thread, 
 owners and no requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.kernels.grouped import GroupedMatrix
+from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import Plan
 from headrace.kernels.reference import ReferenceProgram
 from headrace.kernels.reference_sampling import Sampled, sample
@@ -34,11 +35,12 @@ class NumpyProgram:
         *,
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
+        adapters: Sequence[Mapping[int, LowRank] | None] | None = None,
     ) -> Sampled | None:
         """Run the plan on one ragged batch; see `native.pyi`. Arrays are not checked before they are used."""
         # What is not a number shows in the tokens, as it does natively, and needs no warning on the way.
         with np.errstate(invalid="ignore"):
-            rows = self._program.step(pool, tokens, starts, contexts, page_tables, selected)
+            rows = self._program.step(pool, tokens, starts, contexts, page_tables, selected, adapters)
         if logits is not None:
             logits[:] = rows
         return None if sampling is None else _sampled(rows, sampling)

@@ -85,6 +85,8 @@ class OpKind(IntEnum):
     ADD = 9  # out += x
     SELECT = 10  # out(R rows)[r] = x[selected[r]]
     HADAMARD = 11  # in place, per head of head_dim features from `offset`: times the orthonormal Walsh-Hadamard matrix
+    ADAPT = 12  # out += B (A x) where the sequence of the row has an adapter of this matrix (`adapters.plan`)
+    ACTIVATE = 13  # out = act(gate) * up, x being a product with a matrix of gate and up rows; out may be F32 or Q8
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -101,6 +103,8 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.ADD: (("x", "out"), ()),
     OpKind.SELECT: (("x", "out"), ()),
     OpKind.HADAMARD: (("x", "offset", "num_heads", "head_dim"), ()),
+    OpKind.ADAPT: (("x", "matrix", "out"), ()),
+    OpKind.ACTIVATE: (("x", "out", "activation"), ()),
 }
 
 

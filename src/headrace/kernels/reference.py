@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.kernels.grouped import GroupedMatrix
+from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import (
     GROUP,
     PAGE_TOKENS,
@@ -241,6 +242,7 @@ class _Step:
     selected: NDArray[np.int32]
     positions: NDArray[np.int64]
     buffers: list[F32]
+    adapters: Sequence[Mapping[int, LowRank] | None] | None
 
 
 class ReferenceProgram:
@@ -270,15 +272,19 @@ class ReferenceProgram:
         contexts: NDArray[np.int32],
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
+        adapters: Sequence[Mapping[int, LowRank] | None] | None = None,
     ) -> F32:
-        """Run the plan on one ragged batch and return the logits [R, vocab]."""
+        """Run the plan on one ragged batch and return the logits [R, vocab].
+
+        adapters: of each sequence, by index of the plan's matrices.
+        """
         lengths = np.diff(starts)
         positions = np.concatenate(
             [np.arange(c, c + n, dtype=np.int64) for c, n in zip(contexts, lengths, strict=True)]
         )
         rows = {Rows.TOKENS: len(tokens), Rows.SELECTED: len(selected)}
         buffers = [np.zeros((rows[b.rows], b.width), dtype=np.float32) for b in self._plan.buffers]
-        step = _Step(pool, tokens, starts, contexts, page_tables, selected, positions, buffers)
+        step = _Step(pool, tokens, starts, contexts, page_tables, selected, positions, buffers, adapters)
         for op in self._plan.ops:
             _HANDLERS[op.kind](self, step, op)
         return step.buffers[self._plan.logits]
@@ -367,6 +373,23 @@ class ReferenceProgram:
         heads = _heads(step.buffers[x], offset, num_heads, head_dim)
         heads[:] = heads @ hadamard(head_dim)
 
+    def _adapt(self, step: _Step, op: Op) -> None:
+        x, matrix, out = op.ints
+        rows = np.repeat(np.arange(len(step.contexts)), np.diff(step.starts))
+        if self._plan.buffers[x].rows is Rows.SELECTED:
+            rows = rows[step.selected]
+        for s, adapter in enumerate(step.adapters or ()):
+            if adapter is None or matrix not in adapter:
+                continue
+            own = rows == s
+            width = self._plan.matrices[matrix].cols
+            step.buffers[out][own] += adapter[matrix].product(step.buffers[x][own, :width], step.buffers[out].shape[1])
+
+    def _activate(self, step: _Step, op: Op) -> None:
+        x, out, activation = op.ints
+        values = gated(step.buffers[x], Activation(activation))
+        self._write(step, out, values[:, : self._plan.buffers[out].width])
+
     def _select(self, step: _Step, op: Op) -> None:
         x, out = op.ints
         self._write(step, out, step.buffers[x][step.selected])
@@ -390,4 +413,6 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.ADD: ReferenceProgram._add,
     OpKind.SELECT: ReferenceProgram._select,
     OpKind.HADAMARD: ReferenceProgram._hadamard,
+    OpKind.ADAPT: ReferenceProgram._adapt,
+    OpKind.ACTIVATE: ReferenceProgram._activate,
 }

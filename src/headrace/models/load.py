@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ class LoadedModel:
     """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat.
 
     `matrix_bytes`: packed tiles of every matrix, in the plan's order; `weights_bytes` is their sum.
+    `bind` makes a program of another plan over the same packed matrices and vectors.
     `cache_dir` keeps what is derived from the model once (None: nothing is kept).
     """
 
@@ -58,6 +60,7 @@ class LoadedModel:
     architecture: str
     plan: Plan
     program: native.Program | NumpyProgram
+    bind: Callable[[Plan], native.Program | NumpyProgram]
     tokenizer: Tokenizer
     template: ChatTemplate | None
     context_length: int
@@ -93,7 +96,9 @@ def load_model(
         pack, tokenizer = _weights_and_tokenizer(cache_dir, key, build)
         _check_vocabulary(tokenizer, plan)
         vectors = [pack.vectors[spec.name][: spec.shape[0]] for spec in plan.vectors]
-        program = (bind_reference if kernels == REFERENCE else bind)(plan, pack.matrices, vectors)
+        binder = bind_reference if kernels == REFERENCE else bind
+        rebind = partial(binder, matrices=pack.matrices, vectors=vectors)
+        program = rebind(plan)
         template = _template(checkpoint, path, tokenizer)
     return LoadedModel(
         name=path.stem if name is None else name,
@@ -101,6 +106,7 @@ def load_model(
         architecture=architecture.name,
         plan=plan,
         program=program,
+        bind=rebind,
         tokenizer=tokenizer,
         template=template,
         context_length=plan.max_positions,

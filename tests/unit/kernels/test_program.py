@@ -388,7 +388,7 @@ def test_an_op_that_does_not_fit_is_refused_by_index_kind_and_operand(
         ("max_positions", 4, "ROPE: table has"),
         ("buffers", [(2, 32, 0)], r"buffers\[0\]: kind"),
         ("buffers", [(1, 33, 0)], r"buffers\[0\]: width"),
-        ("ops", [(12, [], [])], r"ops\[0\]: kind 12"),
+        ("ops", [(99, [], [])], r"ops\[0\]: kind 99"),
         ("ops", [(0, [0], [1.0])], r"ops\[0\]: EMBED takes 2 integers"),
         ("ops", [(0, [0, 0], [float("nan")])], r"ops\[0\]: scale is not a finite"),
         ("vectors", [np.zeros(3)], r"vectors\[0\]: must be float32"),

@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 
+#include "low_rank.h"
 #include "paged_attention.h"
 #include "products.h"
 #include "vector_math.h"
@@ -211,7 +212,9 @@ constexpr Kernels kAvx2{.name = "avx2",
                         .rms_norm = rms_norm_row<V256>,
                         .narrow = narrow_row<V256>,
                         .multiply = multiply,
-                        .quantize_head = quantize_head_row<V256>};
+                        .quantize_head = quantize_head_row<V256>,
+                        .add_low_rank = add_low_rank_range<V256>,
+                        .activate = activate_row<V256>};
 
 }  // namespace
 

@@ -14,6 +14,7 @@
 
 #include <immintrin.h>
 
+#include "low_rank.h"
 #include "paged_attention.h"
 #include "products.h"
 #include "vector_math.h"
@@ -114,7 +115,9 @@ constexpr Kernels kAvx512{.name = "avx512",
                           .rms_norm = rms_norm_row<V512>,
                           .narrow = narrow_row<V512>,
                           .multiply = multiply,
-                          .quantize_head = quantize_head_row<V512>};
+                          .quantize_head = quantize_head_row<V512>,
+                          .add_low_rank = add_low_rank_range<V512>,
+                          .activate = activate_row<V512>};
 
 }  // namespace
 

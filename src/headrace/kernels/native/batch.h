@@ -9,6 +9,8 @@
 
 namespace headrace {
 
+class Adapter;
+
 // The caller's arrays; they live as long as the step.
 struct Batch {
   uint8_t* pool;  // [num_pages][num_layers][num_kv_heads] planes, as PagesView says
@@ -23,6 +25,7 @@ struct Batch {
   int64_t table_width;
   const int32_t* selected;
   int32_t num_selected;
+  const Adapter* const* adapters = nullptr;  // [num_sequences], null for sequences without one; null: nobody has one
 
   const int32_t* page_table(int32_t sequence) const { return page_tables + sequence * table_width; }
 

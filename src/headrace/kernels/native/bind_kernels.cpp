@@ -99,6 +99,45 @@ FloatArray gated(const AnyArray& x_array, const Matrix& matrix, int activation, 
   return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(num_features)});
 }
 
+FloatArray activate(const AnyArray& x_array, int activation, const std::string& variant) {
+  const auto x = view<const float, 2>(x_array, "x");
+  if (x.shape[1] % (2 * kGroup) != 0) throw std::invalid_argument("x: its features must come in pairs of 32");
+  if (activation != 0 && activation != 1) throw std::invalid_argument("activation: must be 0 or 1");
+  const Kernels& kernels = named_kernels(variant);
+  const auto num_pairs = static_cast<int32_t>(x.shape[1] / (2 * kGroup));
+  const int64_t width = x.shape[1] / 2;
+  std::unique_ptr<float[]> out(new float[x.shape[0] * width]());
+  for (int64_t row = 0; row < x.shape[0]; ++row) {
+    kernels.activate(x.data + row * x.shape[1], num_pairs, static_cast<Activation>(activation),
+                     {.f32 = out.get() + row * width, .stride = width, .q8 = {}});
+  }
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(width)});
+}
+
+FloatArray low_rank(const AnyArray& u_array, const AnyArray& blocks, int64_t rows, double factor,
+                    const std::string& variant) {
+  const auto u = view<const float, 2>(u_array, "u");
+  const auto bytes = view<const uint8_t, 1>(blocks, "blocks");
+  const int64_t rank = u.shape[1];
+  const int64_t block_bytes = kLowRankBlock * (rank + 2 * ((rank + kGroup - 1) / kGroup));
+  const int32_t num_rows = row_count(rows, "rows");
+  const int32_t num_blocks = (num_rows + kLowRankBlock - 1) / kLowRankBlock;
+  if (bytes.shape[0] != num_blocks * block_bytes) throw std::invalid_argument("blocks: wrong size");
+  const Kernels& kernels = named_kernels(variant);
+  std::unique_ptr<float[]> out(new float[u.shape[0] * rows]());
+  kernels.add_low_rank({.b = {bytes.data, num_rows, static_cast<int32_t>(rank), static_cast<int32_t>(block_bytes),
+                              static_cast<float>(factor)},
+                        .u = u.data,
+                        .u_stride = rank,
+                        .num_tokens = row_count(u.shape[0], "u"),
+                        .block_begin = 0,
+                        .block_end = num_blocks,
+                        .out = out.get(),
+                        .stride = rows,
+                        .block_step = kLowRankBlock});
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(u.shape[0]), static_cast<size_t>(rows)});
+}
+
 std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(const AnyArray& x_array,
                                                                             const std::string& variant) {
   const auto x = view<const float, 2>(x_array, "x");
@@ -164,6 +203,9 @@ const Kernels& named_kernels(const std::string& variant) {
 void bind_kernels(nb::module_& module) {
   module.def("linear", &linear, nb::arg("x"), nb::arg("matrix"), nb::arg("variant") = "");
   module.def("gated", &gated, nb::arg("x"), nb::arg("matrix"), nb::arg("activation"), nb::arg("variant") = "");
+  module.def("activate", &activate, nb::arg("x"), nb::arg("activation"), nb::arg("variant") = "");
+  module.def("low_rank", &low_rank, nb::arg("u"), nb::arg("blocks"), nb::arg("rows"), nb::arg("factor") = 1.0,
+             nb::arg("variant") = "");
   module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
   module.def("multiply_rate", &ceiling, nb::arg("threads"), nb::arg("variant") = "");
   module.def("quantize_heads", &quantize_heads, nb::arg("x"), nb::arg("variant") = "");

@@ -1,4 +1,4 @@
-// Programs. Arrays are checked for type and shape here, for their values in batch.cpp.
+// Programs and adapters. Arrays are checked for type and shape here, for their values in batch.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "adapter.h"
 #include "attention_plan.h"
 #include "bind_sampling.h"
 #include "bind_types.h"
@@ -19,6 +20,17 @@ namespace {
 
 using RawBufferTuple = std::tuple<int64_t, int64_t, int64_t>;
 using RawOpTuple = std::tuple<int64_t, std::vector<int64_t>, std::vector<double>>;
+
+using AdapterPartTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, double, AnyArray>;
+using AdaptedMatrixTuple = std::tuple<int64_t, const Matrix*, std::vector<AdapterPartTuple>>;
+
+class PythonAdapter;
+
+// The adapters of a step's sequences, held even if the list changes during the call.
+struct StepAdapters {
+  std::vector<nb::object> keep;
+  std::vector<const Adapter*> adapters;
+};
 
 // The program, and the objects whose memory it looks into.
 class PythonProgram {
@@ -38,8 +50,14 @@ class PythonProgram {
   std::optional<SampledArrays> step(Threads& threads, const AnyMutableArray& pool, const AnyArray& tokens,
                                     const AnyArray& starts, const AnyArray& contexts, const AnyArray& page_tables,
                                     const AnyArray& selected, const std::optional<AnyMutableArray>& logits,
-                                    const std::optional<nb::dict>& sampling) {
-    const Batch batch = batch_of(pool, tokens, starts, contexts, page_tables, selected);
+                                    const std::optional<nb::dict>& sampling,
+                                    const std::optional<nb::sequence>& adapters) {
+    Batch batch = batch_of(pool, tokens, starts, contexts, page_tables, selected);
+    StepAdapters held;
+    if (adapters.has_value()) {
+      held = adapters_of(*adapters, batch.num_sequences);
+      batch.adapters = held.adapters.data();
+    }
     const int64_t num_rows = batch.num_selected;
     StepResults results;
     if (logits.has_value()) {
@@ -63,6 +81,10 @@ class PythonProgram {
     if (!sampling.has_value()) return std::nullopt;
     return room->arrays();
   }
+
+  const Plan& plan() const { return program_.plan(); }
+  // What an adapter of this program keeps, so that none of another one is taken for it.
+  const std::shared_ptr<const int>& identity() const { return identity_; }
 
   void limit_survivors(int32_t most) {
     expect(most >= 0, "most: must not be negative");
@@ -108,6 +130,8 @@ class PythonProgram {
     }
     return {static_cast<const float*>(array.data()), expected};
   }
+
+  StepAdapters adapters_of(const nb::sequence& adapters, int32_t num_sequences) const;
 
   struct Pool {
     uint8_t* data;
@@ -167,7 +191,73 @@ class PythonProgram {
   std::vector<AnyArray> keep_vectors_;
   std::vector<AnyArray> keep_tiles_;
   Program program_;
+  std::shared_ptr<const int> identity_ = std::make_shared<const int>(0);
 };
+
+// An adapter, the program it was checked against, and the arrays it looks into.
+class PythonAdapter {
+ public:
+  PythonAdapter(const PythonProgram& program, const std::vector<AdaptedMatrixTuple>& matrices)
+      : identity_(program.identity()), adapter_(program.plan(), decode(matrices)) {}
+
+  bool belongs_to(const PythonProgram& program) const { return identity_ == program.identity(); }
+  const Adapter& adapter() const { return adapter_; }
+
+ private:
+  std::vector<AdaptedMatrix> decode(const std::vector<AdaptedMatrixTuple>& matrices) {
+    std::vector<AdaptedMatrix> decoded;
+    for (const auto& [index, a, parts] : matrices) {
+      const std::string name = "matrices[" + std::to_string(decoded.size()) + "]: ";
+      expect(index >= 0 && index <= std::numeric_limits<int32_t>::max(), name + "index is out of range");
+      expect(a != nullptr, name + "A is None");
+      AdaptedMatrix matrix{static_cast<int32_t>(index), a->view, a->cols, {}};
+      for (const AdapterPartTuple& part : parts) matrix.parts.push_back(decode(part, name));
+      keep_.push_back(a->keep);
+      decoded.push_back(std::move(matrix));
+    }
+    return decoded;
+  }
+
+  AdapterPart decode(const AdapterPartTuple& part, const std::string& name) {
+    const auto& [first_rank, rank, rows, offset, block_step, factor, blocks] = part;
+    constexpr int64_t kMost = int64_t{1} << 28;
+    expect(rank >= 1 && rank <= kMostRank, name + "rank " + std::to_string(rank) + " is not in [1, 256]");
+    for (const int64_t value : {first_rank, rows, offset, block_step}) {
+      expect(value >= 0 && value <= kMost, name + std::to_string(value) + " is not in [0, 2^28]");
+    }
+    const auto values = view<const uint8_t, 1>(blocks, name + "blocks");
+    const int64_t block_bytes = kLowRankBlock * (rank + 2 * ((rank + kGroup - 1) / kGroup));
+    const int64_t expected = (rows + kLowRankBlock - 1) / kLowRankBlock * block_bytes;
+    expect(values.shape[0] == expected, name + "blocks: " + std::to_string(values.shape[0]) + " bytes given, but " +
+                                            std::to_string(rows) + " outputs of rank " + std::to_string(rank) +
+                                            " take " + std::to_string(expected));
+    keep_.push_back(blocks);
+    return {{values.data, static_cast<int32_t>(rows), static_cast<int32_t>(rank), static_cast<int32_t>(block_bytes),
+             static_cast<float>(factor)},
+            static_cast<int32_t>(first_rank),
+            offset,
+            block_step};
+  }
+
+  std::shared_ptr<const int> identity_;
+  std::vector<AnyArray> keep_;
+  Adapter adapter_;
+};
+
+StepAdapters PythonProgram::adapters_of(const nb::sequence& adapters, int32_t num_sequences) const {
+  StepAdapters held;
+  for (nb::handle item : adapters) {
+    held.keep.push_back(nb::borrow(item));
+    const std::string name = "adapters[" + std::to_string(held.adapters.size()) + "]: ";
+    const PythonAdapter* adapter = nullptr;
+    expect(item.is_none() || nb::try_cast(item, adapter), name + "is neither an Adapter nor None");
+    expect(adapter == nullptr || adapter->belongs_to(*this), name + "was made for another program");
+    held.adapters.push_back(adapter == nullptr ? nullptr : &adapter->adapter());
+  }
+  expect(held.adapters.size() == static_cast<size_t>(num_sequences),
+         "adapters: must have one entry per sequence, " + std::to_string(num_sequences));
+  return held;
+}
 
 // (KV head, span_begin, span_end, [(sequence, first new token, count)]) of every part, in the order they are claimed.
 using PartTuple = std::tuple<int32_t, int32_t, int32_t, std::vector<std::tuple<int32_t, int32_t, int32_t>>>;
@@ -215,11 +305,14 @@ void bind_program(nb::module_& module) {
            nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("logits"))
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
            nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("logits") = nb::none(),
-           nb::arg("sampling") = nb::none())
+           nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none())
       .def("limit_survivors", &PythonProgram::limit_survivors, nb::arg("most"))
       .def_prop_ro("num_second_scans", &PythonProgram::num_second_scans)
       .def("profile", &PythonProgram::profile, nb::arg("is_on"))
       .def("stage_times", &PythonProgram::stage_times);
+  nb::class_<PythonAdapter>(module, "Adapter")
+      .def(nb::init<const PythonProgram&, const std::vector<AdaptedMatrixTuple>&>(), nb::arg("program"),
+           nb::arg("matrices"));
   module.def("attention_parts", &attention_parts, nb::arg("starts"), nb::arg("contexts"), nb::arg("page_tables"),
              nb::arg("heads"), nb::arg("mode"), nb::arg("window"), nb::arg("num_threads"));
   module.def("attention_tokens_per_task", &attention_tokens_per_task, nb::arg("heads_per_kv"));

@@ -71,6 +71,31 @@ struct GatedTask {
   Output out;  // first token of the range
 };
 
+// The second factor of a low-rank product (layout: low_rank.py): outputs in blocks of 32, each block codes int8
+// [rank][32], then fp16 scales [ceil(rank / 32)][32].
+struct LowRankView {
+  const uint8_t* blocks;
+  int32_t rows;  // real outputs; the last block may hold padding
+  int32_t rank;
+  int32_t block_bytes;
+  float factor;
+};
+
+inline constexpr int kLowRankBlock = 32;  // outputs of a block
+
+// out += factor * B u: u [num_tokens][u_stride] holds `rank` floats a token, and block i of the outputs is the features
+// i * block_step and following of a token.
+struct LowRankTask {
+  LowRankView b;
+  const float* u;
+  int64_t u_stride;
+  int32_t num_tokens;
+  int32_t block_begin, block_end;
+  float* out;  // first token, feature 0 of the part: [num_tokens][stride]; only real outputs are touched
+  int64_t stride;
+  int64_t block_step;
+};
+
 // How keys and values are stored. It belongs to a pool, not to a plan.
 enum class KvKind : int32_t { kHalf = 0, kInt8 = 1 };
 
@@ -160,6 +185,9 @@ struct Kernels {
   // One head of a key, value or query: codes[i] = round-half-even(x[i] * 127 / amax), *scale = amax / 127, after
   // clamping x (NaN too) to what fp16 holds; all zero if amax is 0. Returns the sum of the codes.
   int32_t (*quantize_head)(const float* x, int32_t count, int8_t* codes, float* scale);
+  void (*add_low_rank)(const LowRankTask&);
+  // The end of gated() alone, with its bits: x holds `num_pairs` times 32 gate and 32 up features. One row.
+  void (*activate)(const float* x, int32_t num_pairs, Activation activation, const Output& out);
 };
 
 // Scratch that one thread needs for attention() and merge_attention() with up to `max_rows` query rows (tokens of all

@@ -8,6 +8,7 @@
 
 #include <arm_neon.h>
 
+#include "low_rank.h"
 #include "paged_attention.h"
 #include "products.h"
 #include "vector_math.h"
@@ -95,7 +96,9 @@ constexpr Kernels kNeon{.name = "neon",
                         .rms_norm = rms_norm_row<V128>,
                         .narrow = narrow_row<V128>,
                         .multiply = multiply,
-                        .quantize_head = quantize_head_row<V128>};
+                        .quantize_head = quantize_head_row<V128>,
+                        .add_low_rank = add_low_rank_range<V128>,
+                        .activate = activate_row<V128>};
 
 }  // namespace
 

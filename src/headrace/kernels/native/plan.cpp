@@ -66,6 +66,8 @@ const std::vector<Signature>& signatures() {
       {"HADAMARD",
        {{"x", &Op::x}, {"offset", &Op::offset}, {"num_heads", &Op::num_heads}, {"head_dim", &Op::head_dim}},
        {}},
+      {"ADAPT", {{"x", &Op::x}, {"matrix", &Op::matrix}, {"out", &Op::out}}, {}},
+      {"ACTIVATE", {{"x", &Op::x}, {"out", &Op::out}, {"activation", &Op::activation}}, {}},
   };
   return table;
 }
@@ -105,6 +107,10 @@ class OpCheck {
         return select();
       case OpKind::kHadamard:
         return hadamard();
+      case OpKind::kAdapt:
+        return adapt();
+      case OpKind::kActivate:
+        return activate();
     }
   }
 
@@ -233,6 +239,24 @@ class OpCheck {
     require(op_.activation == 0 || op_.activation == 1, "activation", "must be 0 or 1");
   }
 
+  void adapt() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kQ8, "x");
+    const Buffer& out = buffer(op_.out, BufferKind::kF32, "out");
+    same_rows(x, out);
+    require(x.width == padded_width(matrix().cols), "x", "is not as wide as the matrix");
+    require(out.width == matrix().view.rows, "out", "is not as wide as the matrix has rows");
+  }
+
+  void activate() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
+    const Buffer& out = buffer(op_.out, "out");
+    same_rows(x, out);
+    require(op_.x != op_.out, "out", "must be another buffer than x");
+    require(x.width % (2 * kGroup) == 0, "x", "must have its features in pairs of 32");
+    holds(out, x.width / 2);
+    require(op_.activation == 0 || op_.activation == 1, "activation", "must be 0 or 1");
+  }
+
   void attention() const {
     const CacheShape& cache = plan_.cache;
     const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
@@ -339,7 +363,9 @@ Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& 
   return plan;
 }
 
-bool is_rowwise(OpKind kind) { return kind != OpKind::kLinear && kind != OpKind::kGated && kind != OpKind::kAttention; }
+bool is_rowwise(OpKind kind) {
+  return kind != OpKind::kLinear && kind != OpKind::kGated && kind != OpKind::kAttention && kind != OpKind::kAdapt;
+}
 
 Rows rows_of(const Plan& plan, const Op& op) { return plan.buffers[op.out != -1 ? op.out : op.x].rows; }
 

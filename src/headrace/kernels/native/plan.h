@@ -25,6 +25,8 @@ enum class OpKind : int32_t {
   kAdd = 9,
   kSelect = 10,
   kHadamard = 11,
+  kAdapt = 12,
+  kActivate = 13,
 };
 
 // What plan.py hands over.

@@ -115,6 +115,38 @@ float activate(Activation activation, float x) {
   return 0.5f * x * (1.0f + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
 }
 
+void activate_row(const float* x, int32_t num_pairs, Activation activation, const Output& out) {
+  for (int32_t pair = 0; pair < num_pairs; ++pair, x += 2 * kGroup) {
+    float values[kGroup];
+    for (int i = 0; i < kGroup; ++i) values[i] = activate(activation, x[i]) * x[kGroup + i];
+    plain_store_group(out, 0, static_cast<int64_t>(pair) * kGroup, values);
+  }
+}
+
+void add_low_rank(const LowRankTask& task) {
+  const LowRankView& b = task.b;
+  for (int32_t block = task.block_begin; block < task.block_end; ++block) {
+    const uint8_t* bytes = b.blocks + static_cast<int64_t>(block) * b.block_bytes;
+    const uint8_t* scales = bytes + static_cast<int64_t>(b.rank) * kLowRankBlock;
+    const int32_t count = std::min(kLowRankBlock, b.rows - block * kLowRankBlock);
+    for (int32_t n = 0; n < task.num_tokens; ++n) {
+      const float* u = task.u + n * task.u_stride;
+      float* out = task.out + n * task.stride + block * task.block_step;
+      for (int32_t i = 0; i < count; ++i) {
+        float total = 0.0f;
+        for (int32_t first = 0; first < b.rank; first += kGroup) {
+          float sum = 0.0f;
+          for (int32_t j = first; j < std::min(first + kGroup, b.rank); ++j) {
+            sum += u[j] * static_cast<float>(static_cast<int8_t>(bytes[j * kLowRankBlock + i]));
+          }
+          total += sum * read_half(scales + 2 * (first + i));
+        }
+        out[i] += b.factor * total;
+      }
+    }
+  }
+}
+
 void gated(const GatedTask& task) {
   float acc[4][kTokens][kTileRows];
   for (int32_t pair = task.pair_begin; pair < task.pair_end; ++pair) {
@@ -182,7 +214,9 @@ constexpr Kernels kPortable{.name = "portable",
                             .rms_norm = rms_norm,
                             .narrow = narrow,
                             .multiply = multiply,
-                            .quantize_head = plain_quantize_head};
+                            .quantize_head = plain_quantize_head,
+                            .add_low_rank = add_low_rank,
+                            .activate = activate_row};
 
 }  // namespace
 

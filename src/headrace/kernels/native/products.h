@@ -49,6 +49,8 @@ using Starts = int32_t[kTokenTile][16];
 constexpr int kFewAhead = 320;
 constexpr int kManyAhead = 2048;
 constexpr int kFewStreamTokens = 2;
+// A stream this short (an adapter's factor) ends before the CPU's own prefetching has got going.
+constexpr int64_t kShortStreamBytes = 128 * 1024;
 
 template <int kBytes>
 inline void prefetch(const uint8_t* bytes) {
@@ -86,7 +88,8 @@ void multiply_many(const MatrixView& matrix, const uint8_t* tiles, Tokens x, Blo
   constexpr bool kStarts = kBits == 8 && Isa::kShiftsCodes;
   __builtin_memset(acc, 0, sizeof(float) * kTileRows * static_cast<size_t>(x.count));
   alignas(64) Starts starts;
-  const int ahead = x.count <= kFewStreamTokens ? kFewAhead : kManyAhead;
+  const bool is_short = int64_t{matrix.row_blocks} * matrix.groups * matrix.tile_bytes <= kShortStreamBytes;
+  const int ahead = x.count <= kFewStreamTokens && !is_short ? kFewAhead : kManyAhead;
   for (int32_t g = 0; g < matrix.groups; ++g) {
     if constexpr (kStarts) {
       if (g % 16 == 0) Isa::load_starts(x, g, starts);
@@ -197,16 +200,44 @@ void linear_range(const LinearTask& task) {
   }
 }
 
+// One half of a pair: 16 gate and 16 up features.
+template <class V, Activation kActivation>
+inline void activate_half(const float* gates, const float* ups, float* values) {
+  for (int i = 0; i < kTileRows; i += V::kLanes) {
+    const typename V::F gate = activate<V, kActivation>(V::load(gates + i));
+    V::store(values + i, V::mul(gate, V::load(ups + i)));
+  }
+}
+
 template <class V, Activation kActivation>
 inline void finish_pair(const GatedTask& task, const BlockSums* acc, int32_t n, int64_t token, int32_t pair) {
   alignas(64) float values[kGroup];
   for (int half = 0; half < 2; ++half) {
-    for (int i = 0; i < kTileRows; i += V::kLanes) {
-      const typename V::F gate = activate<V, kActivation>(V::load(&acc[half][n][i]));
-      V::store(values + half * kTileRows + i, V::mul(gate, V::load(&acc[2 + half][n][i])));
-    }
+    activate_half<V, kActivation>(acc[half][n], acc[2 + half][n], values + half * kTileRows);
   }
   store_group<V>(task.out, token, static_cast<int64_t>(pair) * kGroup, values);
+}
+
+template <class V, Activation kActivation>
+inline void activate_pairs(const float* x, int32_t num_pairs, const Output& out) {
+  alignas(64) float values[kGroup];
+  for (int32_t pair = 0; pair < num_pairs; ++pair, x += 2 * kGroup) {
+    for (int half = 0; half < 2; ++half) {
+      const float* gates = x + half * kTileRows;
+      activate_half<V, kActivation>(gates, gates + kGroup, values + half * kTileRows);
+    }
+    store_group<V>(out, 0, static_cast<int64_t>(pair) * kGroup, values);
+  }
+}
+
+// See Kernels::activate.
+template <class V>
+void activate_row(const float* x, int32_t num_pairs, Activation activation, const Output& out) {
+  if (activation == Activation::kSilu) {
+    activate_pairs<V, Activation::kSilu>(x, num_pairs, out);
+  } else {
+    activate_pairs<V, Activation::kGeluTanh>(x, num_pairs, out);
+  }
 }
 
 template <class Isa, Activation kActivation>

@@ -108,6 +108,7 @@ Program::Program(Plan plan, const Kernels& kernels)
       kernels_(kernels),
       storage_(plan_),
       attention_(plan_, attention_kernels(kernels_, plan_.cache.head_dim), storage_),
+      adapt_(plan_, kernels_, storage_),
       scratch_floats_(std::max(rowwise_scratch_floats(plan_), attention_.scratch_floats())) {
   if (Head::ends(plan_)) head_.emplace(plan_, kernels_);
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
@@ -194,6 +195,7 @@ void Program::prepare(int num_threads, const Batch& batch) {
   while (scratch_.size() < static_cast<size_t>(num_threads)) scratch_.emplace_back(scratch_floats_ * sizeof(float));
   places_.fill(batch);
   attention_.prepare(batch, num_threads);
+  adapt_.prepare(batch, places_);
 }
 
 void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& batch) {
@@ -202,6 +204,7 @@ void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& ba
   const Op& op = plan_.ops[stage.begin];
   if (op.kind == OpKind::kLinear) return run_linear(step, op, batch);
   if (op.kind == OpKind::kGated) return run_gated(step, op, batch);
+  if (op.kind == OpKind::kAdapt) return adapt_.run(step, op);
   attention_.run(step, op, batch, scratch_);
 }
 

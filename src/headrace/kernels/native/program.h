@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "adapt_stage.h"
 #include "attention_stage.h"
 #include "batch.h"
 #include "head.h"
@@ -75,6 +76,7 @@ class Program {
   std::vector<Stage> stages_;
   Storage storage_;
   AttentionStage attention_;
+  AdaptStage adapt_;
   Sampler sampler_;
   std::optional<Head> head_;   // where the plan ends with the product of its logits
   std::vector<float> logits_;  // only of plans that do not

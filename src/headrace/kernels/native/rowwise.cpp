@@ -217,6 +217,10 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
       return select(op, context, row);
     case OpKind::kHadamard:
       return hadamard(op, context, row);
+    case OpKind::kActivate:
+      return context.kernels.activate(context.storage.f32(op.x, row), context.plan.buffers[op.x].width / (2 * kGroup),
+                                      static_cast<Activation>(op.activation), context.storage.output(op.out, row));
+    case OpKind::kAdapt:
     case OpKind::kLinear:
     case OpKind::kGated:
     case OpKind::kAttention:

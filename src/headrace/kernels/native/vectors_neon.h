@@ -22,6 +22,12 @@ struct V128 {
   static F set(float x) { return vdupq_n_f32(x); }
   static F load(const float* p) { return vld1q_f32(p); }
   static F load(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+  static F load(const int8_t* p) {
+    int32_t quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(quad)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+  }
   static void store(float* p, F x) { vst1q_f32(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
   static F clamped(F x) {
