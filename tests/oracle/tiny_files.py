@@ -67,8 +67,8 @@ def write_gguf(name: str, path: Path) -> Path:
         _add_rope(writer, config["rope_parameters"], head_dim)
     for tensor, values in tiny_models.weights(name).items():
         is_less_one = architecture == "gemma3" and tensor.endswith("norm.weight")
-        stored = values + np.float32(1.0) if is_less_one else _permuted(tensor, values, config, architecture)
-        writer.add_tensor(_gguf_name(tensor, architecture), stored)
+        stored = values + np.float32(1.0) if is_less_one else permuted(tensor, values, config, architecture)
+        writer.add_tensor(tensor_name(tensor, architecture), stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -100,7 +100,7 @@ def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: 
             writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
 
 
-def _gguf_name(tensor: str, architecture: str) -> str:
+def tensor_name(tensor: str, architecture: str) -> str:
     if tensor in GGUF_ENDS:
         return GGUF_ENDS[tensor]
     layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)
@@ -109,7 +109,7 @@ def _gguf_name(tensor: str, architecture: str) -> str:
     return f"blk.{layer}.{roles[role]}.{kind}"
 
 
-def _permuted(tensor: str, values: np.ndarray, config: dict[str, object], architecture: str) -> np.ndarray:
+def permuted(tensor: str, values: np.ndarray, config: dict[str, object], architecture: str) -> np.ndarray:
     # Llama files in GGUF hold rotated features side by side; Qwen's keep them half a head apart.
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
     role = tensor.split(".")[-2]

@@ -9,7 +9,8 @@ that are its. Knows roles (q, k, v, o, gate, up, down) and layers; no file forma
 """
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from headrace.kernels.low_rank import BLOCK
@@ -74,7 +75,7 @@ def _wide_buffer(buffers: list[Buffer], width: int, out: Buffer) -> Buffer:
 
 def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
     """The linear layers of a recorded plan that adapters may change, by layer and role."""
-    roles = _roles_of_tensors(plan.cache.num_layers)
+    roles = tensor_roles()
     found: dict[tuple[int, str], Target] = {}
     for place, op in enumerate(plan.ops):
         if op.kind is OpKind.LINEAR and op.ints[3] != plan.logits:
@@ -87,18 +88,28 @@ def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
         else:
             continue
         for part, target in zip(spec.parts, placed, strict=True):
-            if part in roles:
-                found[roles[part]] = target
+            place_of_part = roles(part)
+            if place_of_part is not None:
+                found[place_of_part] = target
     return found
 
 
-def _roles_of_tensors(num_layers: int) -> dict[str, tuple[int, str]]:
-    return {
-        names[role].format(layer): (layer, role)
-        for names in ROLES.values()
-        for role in TARGET_ROLES
-        for layer in range(num_layers)
-    }
+def tensor_roles() -> Callable[[str], tuple[int, str] | None]:
+    """A function from a tensor's name, in either format's words, to its layer and role; None: not for adapters."""
+    patterns = []
+    for names in ROLES.values():
+        for role in TARGET_ROLES:
+            before, after = names[role].split("{}")
+            patterns.append((role, re.compile(f"{re.escape(before)}(0|[1-9][0-9]{{0,3}}){re.escape(after)}")))
+
+    def find(name: str) -> tuple[int, str] | None:
+        for role, pattern in patterns:
+            match = pattern.fullmatch(name)
+            if match is not None:
+                return int(match[1]), role
+        return None
+
+    return find
 
 
 def _stacked(plan: Plan, place: int, spec: MatrixSpec, out: int) -> list[Target]:

@@ -4,7 +4,7 @@ Both look into the same packed matrices; the adapted one has activations of its 
 batch with an adapter on. Knows no files, names or budgets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ from headrace.kernels.grouped import pack as pack_matrix
 from headrace.kernels.grouped import tile_bytes
 from headrace.kernels.low_rank import BLOCK, LowRank, pack
 from headrace.kernels.numpy_program import NumpyProgram
-from headrace.kernels.plan import GROUP, TILE_ROWS, padded
+from headrace.kernels.plan import GROUP, TILE_ROWS, Plan, padded
 from headrace.models.load import LoadedModel
 
 _ALIGN = 64
+
+Program = native.Program | NumpyProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,15 @@ class AdaptableProgram:
     Not to be stepped from two threads at once, as the programs inside.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
-        self.targets: Mapping[tuple[int, str], Target] = targets(model.plan)
-        self._plain = model.program
-        self._adapted = model.bind(adapted(model.plan))
+    def __init__(self, plan: Plan, program: Program, bind: Callable[[Plan], Program]) -> None:
+        self.targets: Mapping[tuple[int, str], Target] = targets(plan)
+        self._plain = program
+        self._adapted = bind(adapted(plan))
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> "AdaptableProgram":
+        """Around a loaded model's program."""
+        return cls(model.plan, model.program, model.bind)
 
     def step(  # noqa: PLR0913 - the native signature
         self,

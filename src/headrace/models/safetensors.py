@@ -8,7 +8,7 @@ tokenizers.
 import hashlib
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,12 +51,16 @@ class _Tensor:
 
 
 class SafetensorsFolder:
-    """An opened checkpoint; implements `Checkpoint`. Data is read on demand from read-only maps of the files."""
+    """An opened checkpoint; implements `Checkpoint`. Data is read on demand from read-only maps of the files.
 
-    def __init__(self, path: Path, hasher: Hasher = sha256_of) -> None:
+    `config` is the file of metadata beside the weights; adapters call theirs by another name.
+    """
+
+    def __init__(self, path: Path, hasher: Hasher = sha256_of, config: str = "config.json") -> None:
         self.folder, self.files = _find(path)
         self._hasher = hasher
-        self._metadata = read_json(self.folder / "config.json")
+        self._config = config
+        self._metadata = read_json(self.folder / config)
         self._tensors: dict[str, _Tensor] = {}
         for file in self.files:
             for name, tensor in _read_header(file).items():
@@ -74,6 +78,11 @@ class SafetensorsFolder:
     def metadata(self) -> Mapping[str, Any]:
         """The parsed `config.json`."""
         return self._metadata
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Names of all tensors."""
+        return self._tensors.keys()
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -104,7 +113,7 @@ class SafetensorsFolder:
     def digest(self) -> str:
         """`sha256:...` over names and digests of the weight files and of the small files beside them."""
         total = hashlib.sha256()
-        beside = [self.folder / name for name in SIDE_FILES]
+        beside = [self.folder / name for name in {*SIDE_FILES, self._config}]
         try:
             for file in sorted({*self.files, *(file for file in beside if file.is_file())}):
                 total.update(f"{file.name} {self._hasher(file)}\n".encode("utf-8", "surrogateescape"))

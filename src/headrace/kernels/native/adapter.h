@@ -15,9 +15,9 @@ inline constexpr int32_t kMostRank = 256;  // of one part
 // B of one of the checkpoint tensors that a matrix is made of; its inputs are some of the rows of A.
 struct AdapterPart {
   LowRankView b;
-  int32_t first_rank;   // first row of A
-  int64_t offset;       // first feature of the matrix' output
-  int64_t block_step;   // features from one block of 32 outputs to the next
+  int32_t first_rank;  // first row of A
+  int64_t offset;      // first feature of the matrix' output
+  int64_t block_step;  // features from one block of 32 outputs to the next
 };
 
 struct AdaptedMatrix {
