@@ -54,7 +54,7 @@ def _balanced(factors: Factors) -> tuple[F32, F32, float]:
     b = factors.b.astype(np.float64) * np.ldexp(1.0, exponent)[None, :]
     size = int(_exponent(np.abs(b).max(initial=0.0)))
     factor = float(np.ldexp(factors.scale, size))
-    if not factor <= np.finfo(np.float32).max:
+    if not abs(factor) <= float(np.finfo(np.float32).max):
         raise ValueError(f"holds factors whose product is too large ({factor:.3g})")
     return a, np.ldexp(b, -size).astype(np.float32), factor
 
