@@ -1,11 +1,11 @@
 """From an adapter's path to factors bound to a model's program: open, compare with the model, reorder, quantise, bind.
 
 Owns the order of these steps and the messages that name the file. Knows neither format nor kernels; which files may be
-loaded, and for how long they stay, is `registry.py`.
+loaded, and for how long they stay, is `shelf.py`.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from headrace.adapters.file import AdapterFile, LayerEntry
 from headrace.adapters.gguf_lora import open_gguf_lora
 from headrace.adapters.peft import CONFIG, open_peft
 from headrace.adapters.plan import Heads, Target
-from headrace.adapters.program import AdaptableProgram, BoundAdapter
+from headrace.adapters.program import AdaptableProgram, BoundAdapter, packed_bytes
 from headrace.core.errors import ModelFileError
 from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import RopeStyle
@@ -44,23 +44,31 @@ class LoadedAdapter:
 
 
 def load_adapter(
-    path: Path, program: AdaptableProgram, *, name: str, architecture: str, max_bytes: int | None = None
+    path: Path,
+    program: AdaptableProgram,
+    *,
+    name: str,
+    architecture: str,
+    reserve: Callable[[int], None] = lambda num_bytes: None,
 ) -> LoadedAdapter:
     """Load a PEFT folder or a GGUF file for a model of that architecture.
 
+    `reserve` is told the bytes that the factors will take before any is read, and may raise.
+
     Raises:
-        ModelFileError: the adapter is missing, corrupt, for another model, larger than `max_bytes` in memory, or asks
-            for what is not supported; the message says which file, field or tensor, and what to do.
+        ModelFileError: the adapter is missing, corrupt, for another model, or asks for what is not supported; the
+            message says which file, field or tensor, and what to do.
     """
     with _errors_name(path):
         file = open_adapter(path)
         placed = place_layers(file, program.targets, architecture)
-        expected = sum(entry.rank * (target.cols + target.rows) for target, entry in placed)
-        if max_bytes is not None and expected > max_bytes:
-            raise ModelFileError(
-                f"takes about {expected} bytes in memory, more than the {max_bytes} that all adapters may take "
-                "together; raise adapter_memory or take a lower rank."
+        by_matrix = _by_matrix(placed)
+        reserve(
+            sum(
+                packed_bytes(members[0][0].cols, ((target.rows, entry.rank) for target, entry in members))
+                for members in by_matrix.values()
             )
+        )
         bound = program.bind(read_factors(file, placed))
         return LoadedAdapter(
             name=name,
@@ -83,11 +91,8 @@ def open_adapter(path: Path) -> AdapterFile:
 
 def read_factors(file: AdapterFile, placed: list[tuple[Target, LayerEntry]]) -> dict[int, LowRank]:
     """The factors of every changed matrix, by its index in the plan."""
-    by_matrix: dict[int, list[tuple[Target, LayerEntry]]] = {}
-    for target, entry in placed:
-        by_matrix.setdefault(target.matrix, []).append((target, entry))
     found = {}
-    for matrix, members in by_matrix.items():
+    for matrix, members in _by_matrix(placed).items():
         parts = []
         for target, entry in members:
             b = file.read(entry.b)
@@ -100,6 +105,13 @@ def read_factors(file: AdapterFile, placed: list[tuple[Target, LayerEntry]]) -> 
             names = ", ".join(name for _, entry in members for name in (entry.a, entry.b))
             raise ModelFileError(f"one of the tensors {names} {error}; train it again or take another file.") from error
     return found
+
+
+def _by_matrix(placed: list[tuple[Target, LayerEntry]]) -> dict[int, list[tuple[Target, LayerEntry]]]:
+    by_matrix: dict[int, list[tuple[Target, LayerEntry]]] = {}
+    for target, entry in placed:
+        by_matrix.setdefault(target.matrix, []).append((target, entry))
+    return by_matrix
 
 
 def reordered(b: NDArray[np.float32], heads: Heads) -> NDArray[np.float32]:

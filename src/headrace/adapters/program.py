@@ -4,7 +4,7 @@ Both look into the same packed matrices; the adapted one has activations of its 
 batch with an adapter on. Knows no files, names or budgets.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ class _Memory:
     def __init__(self, num_bytes: int) -> None:
         self._array = np.zeros(num_bytes + _ALIGN, np.uint8)
         self._next = -self._array.ctypes.data % _ALIGN
-        self.num_bytes = self._array.nbytes
+        self.num_bytes = num_bytes
 
     def put(self, piece: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A view that holds the piece's bytes."""
@@ -103,11 +103,14 @@ class _Memory:
         return view
 
 
-def _num_bytes(low_rank: LowRank) -> int:
-    """Packed, every piece on a line of the cache."""
-    a = low_rank.a
-    tiles = padded(a.rows, TILE_ROWS) // TILE_ROWS * (padded(a.cols) // GROUP) * tile_bytes(8, False)
-    blocks = (
-        padded(len(part.codes), BLOCK) * (part.rank + 2 * (padded(part.rank) // GROUP)) for part in low_rank.parts
-    )
+def packed_bytes(cols: int, parts: Iterable[tuple[int, int]]) -> int:
+    """Memory of the factors of a matrix of so many columns; parts are (outputs, rank). Every piece begins a line."""
+    parts = list(parts)
+    num_blocks = padded(sum(rank for _, rank in parts), TILE_ROWS) // TILE_ROWS
+    tiles = num_blocks * (padded(cols) // GROUP) * tile_bytes(8, False)
+    blocks = (padded(rows, BLOCK) * (rank + 2 * (padded(rank) // GROUP)) for rows, rank in parts)
     return sum(padded(size, _ALIGN) for size in (tiles, *blocks))
+
+
+def _num_bytes(low_rank: LowRank) -> int:
+    return packed_bytes(low_rank.a.cols, ((len(part.codes), part.rank) for part in low_rank.parts))

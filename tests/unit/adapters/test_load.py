@@ -17,7 +17,7 @@ from tests.oracle.tiny_files import write_folder, write_gguf
 from headrace.adapters.load import LoadedAdapter, load_adapter, open_adapter, place_layers, read_factors, reordered
 from headrace.adapters.plan import Heads, targets
 from headrace.adapters.program import AdaptableProgram
-from headrace.core.errors import ModelFileError
+from headrace.core.errors import ModelFileError, Unavailable
 from headrace.kernels.plan import RopeStyle
 from headrace.models.gguf import GgufFile
 from headrace.models.safetensors import SafetensorsFolder
@@ -31,8 +31,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> AdaptableProgram:
     return native_program(assemble(SafetensorsFolder(folder)))
 
 
-def load(path: Path, program: AdaptableProgram, max_bytes: int | None = None) -> LoadedAdapter:
-    return load_adapter(path, program, name="it", architecture="llama", max_bytes=max_bytes)
+def load(path: Path, program: AdaptableProgram) -> LoadedAdapter:
+    return load_adapter(path, program, name="it", architecture="llama")
 
 
 def write(folder: Path, fields: dict[str, object], tensors: dict[str, np.ndarray] | None = None) -> Path:
@@ -165,12 +165,18 @@ def test_a_folder_that_is_incomplete_or_damaged_is_refused(
         load(path, program)
 
 
-def test_one_that_takes_more_than_all_may_take_is_refused_before_it_is_read(
-    program: AdaptableProgram, tmp_path: Path
-) -> None:
-    path = write(tmp_path / "adapter", {}, {f"{LAYER}.self_attn.o_proj.lora_B.weight": bad(np.nan)})
-    with pytest.raises(ModelFileError, match="more than the 1000 that all adapters may take"):
-        load(path, program, 1000)
+def test_its_memory_is_told_to_the_byte_before_it_is_read(program: AdaptableProgram, tmp_path: Path) -> None:
+    told: list[int] = []
+    path = write_peft(make("llama", "it", ranks=(("k_proj", 9), ("up_proj", 33))), tmp_path / "adapter")
+    adapter = load_adapter(path, program, name="it", architecture="llama", reserve=told.append)
+    assert told == [adapter.num_bytes]
+
+    def refuse(num_bytes: int) -> None:
+        raise Unavailable("no room")
+
+    path = write(tmp_path / "other", {}, {f"{LAYER}.self_attn.o_proj.lora_B.weight": bad(np.nan)})
+    with pytest.raises(Unavailable, match="no room"):
+        load_adapter(path, program, name="it", architecture="llama", reserve=refuse)
 
 
 def gguf_lora(path: Path, **strings: str) -> Path:
