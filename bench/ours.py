@@ -58,11 +58,12 @@ class TimedProgram:
 
 @dataclass(slots=True)
 class Ours:
-    """The engine of one model; greedy."""
+    """The engine of one model; greedy. `adapters`: of each stream, as the model's program takes them; empty: none."""
 
     model: LoadedModel
     num_threads: int
     kv: KvKind
+    adapters: tuple[Any, ...] = ()
     engine: Engine = field(init=False)
     threads: native.Threads = field(init=False)
     program: TimedProgram = field(init=False)
@@ -113,13 +114,15 @@ class Ours:
         """Seconds and new tokens of all prompts at once."""
 
         async def everything() -> int:
-            return sum(await asyncio.gather(*(self._one(prompt, new, salt) for prompt in prompts)))
+            adapters = self.adapters or (None,) * len(prompts)
+            streams = zip(prompts, adapters, strict=True)
+            return sum(await asyncio.gather(*(self._one(prompt, new, salt, each) for prompt, each in streams)))
 
         started = time.perf_counter()
         tokens = asyncio.run(everything())
         return time.perf_counter() - started, tokens
 
-    async def _one(self, tokens: list[int], new: int, salt: bytes) -> int:
+    async def _one(self, tokens: list[int], new: int, salt: bytes, adapter: Any) -> int:
         mailbox = Mailbox(asyncio.get_running_loop())
         self.engine.submit(
             Work(
@@ -129,6 +132,7 @@ class Ours:
                 seed=0,
                 max_tokens=new,
                 salt=salt,
+                adapter=adapter,
             ),
             mailbox,
         )
