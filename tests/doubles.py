@@ -77,7 +77,9 @@ class ToyProgram:
         selected: NDArray[np.int32],
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
+        adapters: list[Any] | None = None,
     ) -> Results | None:
+        assert adapters is None or len(adapters) == len(contexts)
         if self.before_step is not None:
             self.before_step()
         self._check(pool, tokens, starts, contexts, page_tables, selected, sampling)

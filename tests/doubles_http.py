@@ -233,12 +233,13 @@ class Client:
 
 
 def make_app(
-    backend: ScriptedBackend,
+    backend: Any,
     config: ServerConfig | None = None,
     *,
     keys: Any = None,
     clock: HandClock | None = None,
     timers: HandTimers | None = None,
+    adapters: Any = None,
 ) -> App:
     """An application that is ready, with time by hand and numbered ids."""
     numbers = iter(range(10**9))
@@ -248,7 +249,7 @@ def make_app(
         new_id=lambda: f"{next(numbers):04d}",
         version="1.2.3",
     )
-    app = build_app(backend, config or ServerConfig(), keys=keys, surroundings=surroundings)
+    app = build_app(backend, config or ServerConfig(), keys=keys, surroundings=surroundings, adapters=adapters)
     app.lifecycle.mark_ready()
     return app
 

@@ -54,6 +54,8 @@ def engine_config(settings: Settings) -> EngineConfig:
             max_sequences=settings.max_sequences,
             max_waiting=settings.queue,
             speculation=settings.speculation,
+            adapters=settings.adapters,
+            adapter_memory_bytes=settings.adapter_memory,
             prefill_chunk=min(EngineConfig().prefill_chunk, settings.max_batch_tokens),
         )
     except ValueError as error:

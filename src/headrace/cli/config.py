@@ -41,6 +41,8 @@ class Settings:
     max_batch_tokens: int
     max_sequences: int
     context: int | None
+    adapters: Path | None
+    adapter_memory: int
     queue: int
     speculation: str
     request_timeout: float
@@ -219,6 +221,8 @@ _DEFAULTS: dict[str, Any] = {
     "max_batch_tokens": 512,
     "max_sequences": 64,
     "context": None,
+    "adapters": None,
+    "adapter_memory": 2**29,
     "queue": 1024,
     "speculation": "auto",
     "request_timeout": 600.0,
@@ -238,6 +242,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),
+    "adapters": _path,
+    "adapter_memory": parse_bytes,
     "queue": _integer(0, 1_000_000),
     "speculation": _one_of(SPECULATION),
     "request_timeout": _seconds,

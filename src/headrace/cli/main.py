@@ -74,6 +74,12 @@ def serve(
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
     context: Context = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="Folder of LoRA adapters, named in requests as model:adapter.")
+    ] = None,
+    adapter_memory: Annotated[
+        str | None, typer.Option(help="Memory for adapters, such as 512MiB. [default: 512MiB]")
+    ] = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 1024]")] = None,
     speculation: Annotated[
         str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")

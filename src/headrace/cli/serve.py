@@ -53,6 +53,7 @@ def _serve(settings: Settings) -> None:
             assembled.engine,
             server_config,
             keys=keys,
+            adapters=assembled.engine.adapters,
             metrics=assembled.metrics,
             surroundings=Surroundings(version=__version__),
         )

@@ -13,7 +13,10 @@ from headrace.core.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """What `GET /v1/models` says of one model. `created` is Unix time in seconds."""
+    """What `GET /v1/models` says of one model. `created` is Unix time in seconds.
+
+    An adapter's `parent` is the model that it is laid over; its digest is known (not empty) while it is in memory.
+    """
 
     id: str
     created: int
@@ -21,6 +24,8 @@ class ModelCard:
     context_length: int
     digest: str
     aliases: tuple[str, ...] = ()
+    parent: str | None = None
+    is_loaded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

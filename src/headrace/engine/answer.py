@@ -164,9 +164,7 @@ class Answer:
     def _begin(self, item: Begun, events: list[Event]) -> None:
         self._num_cached = item.cached_tokens
         served = self._served
-        events.append(
-            Started(self._request.id, served.model.name, len(self._prompt), item.cached_tokens, served.digests)
-        )
+        events.append(Started(self._request.id, served.name, len(self._prompt), item.cached_tokens, served.digests))
         if self._prompt_logprobs is not None and len(self._prompt) == 1:
             events.append(PromptLogprobs((None,), served.text(self._prompt.tolist())))
 

@@ -35,6 +35,8 @@ class EngineConfig:
     aging_s: whoever has waited so long counts as one priority higher.
     switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
     inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
+    adapters: folder of adapters that requests may name (None: there are none). adapter_memory_bytes: what those in
+    memory may take together, for each model.
     checks: verify pool and tree against a recount whenever the engine goes idle.
     """
 
@@ -52,6 +54,8 @@ class EngineConfig:
     switch_interval_s: float | None = None
     tokenizer_threads: int = 2
     inline_prompt_chars: int = 4096
+    adapters: Path | None = None
+    adapter_memory_bytes: int = 2**29
     checks: bool = False
 
     def __post_init__(self) -> None:
@@ -72,6 +76,7 @@ class EngineConfig:
         _inside("aging_s", self.aging_s, 1e-3, 86_400.0)
         _inside("switch_interval_s", self.switch_interval_s, 1e-6, 1.0)
         _inside("tokenizer_threads", self.tokenizer_threads, 1, 64)
+        _inside("adapter_memory_bytes", self.adapter_memory_bytes, 1, MAX_KV_BYTES)
         _inside("inline_prompt_chars", self.inline_prompt_chars, 0, 10_000_000)
 
     @property

@@ -39,8 +39,9 @@ class StepProgram(Protocol):
         *,
         logits: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
+        adapters: list[Any] | None = None,
     ) -> Results | None:
-        """Run one ragged batch."""
+        """Run one ragged batch; `adapters` is given only where a sequence has one."""
         ...
 
 
@@ -53,6 +54,7 @@ class Arrays(NamedTuple):
     page_tables: NDArray[np.int32]
     selected: NDArray[np.int32]
     sampling: dict[str, NDArray[Any]] | None
+    adapters: list[Any] | None = None
 
 
 class Runner:
@@ -91,9 +93,10 @@ class Runner:
 
     def execute(self, arrays: Arrays) -> Drawn:
         """Compute a batch; returns what its rows drew, -1 where a row was not a number."""
-        tokens, starts, contexts, page_tables, selected, sampling = arrays
+        tokens, starts, contexts, page_tables, selected, sampling, adapters = arrays
+        named: dict[str, Any] = {} if adapters is None else {"adapters": adapters}
         results = self._program.step(
-            self._threads, self._pool.array, tokens, starts, contexts, page_tables, selected, sampling=sampling
+            self._threads, self._pool.array, tokens, starts, contexts, page_tables, selected, sampling=sampling, **named
         )
         if results is None or sampling is None:
             return Drawn([])
@@ -118,6 +121,7 @@ class Runner:
                 page_tables=self._tables(sequences),
                 selected=self._starts[:count],
                 sampling=self._sampling.gather(slots, positions.view(np.uint32)),
+                adapters=_adapters(sequences),
             )
         elif has_new_pages:
             self._decodes = arrays = arrays._replace(page_tables=self._tables(sequences))
@@ -150,7 +154,8 @@ class Runner:
                 selected.append(start + row.place)
             start = end
         sampling = self._sample_rows(rows, is_plain=batch.is_plain) if rows else None
-        return Arrays(tokens, starts, contexts, self._tables(sequences), np.array(selected, np.int32), sampling)
+        tables, adapters = self._tables(sequences), _adapters(sequences)
+        return Arrays(tokens, starts, contexts, tables, np.array(selected, np.int32), sampling, adapters)
 
     def _sample_rows(self, rows: list[tuple[Sequence, Row]], *, is_plain: bool) -> dict[str, NDArray[Any]]:
         slots = np.array([sequence.slot for sequence, _ in rows], np.intp)
@@ -175,6 +180,12 @@ class Runner:
             self._table = grown
         self._table[sequence.slot, sequence.num_tabled : size] = sequence.pages[sequence.num_tabled :]
         sequence.num_tabled = size
+
+
+def _adapters(sequences: list[Sequence]) -> list[Any] | None:
+    """Each sequence's adapter or None; None as a whole where nobody has one."""
+    adapters = [sequence.work.adapter for sequence in sequences]
+    return adapters if any(adapter is not None for adapter in adapters) else None
 
 
 def _details(results: Results) -> list[Detail]:

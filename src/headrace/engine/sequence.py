@@ -59,7 +59,8 @@ class Work:
     A larger `priority` goes first; tenants of one priority get service in proportion to `share`. `salt` bounds what may
     be shared through the prefix tree. `logprobs`: log-probabilities of answer tokens, with so many alternatives, and
     `prompt_logprobs` those of the prompt's; a prompt whose tokens are scored is computed whole. `session` and `parent`
-    name the conversation and the request this one belongs to. `field` is where the tokens came from, for errors.
+    name the conversation and the request this one belongs to. `adapter` is what the model's program takes for these
+    rows. `field` is where the tokens came from, for errors.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Work:
     prompt_logprobs: int | None = None
     session: str | None = None
     parent: str | None = None
+    adapter: Any = None
     field: str = "messages"
 
 

@@ -3,6 +3,7 @@
 Turns a request's input into token ids. Knows no engine, no schedule and no protocol.
 """
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from headrace.engine.detokenizer import Detokenizer
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
+    from headrace.adapters.load import LoadedAdapter
     from headrace.models.load import LoadedModel
 
 
@@ -31,10 +33,12 @@ class Setup:
 
 
 class Served:
-    """A loaded model with what is made of it once."""
+    """A loaded model with what is made of it once; `name` is what it is called in answers."""
 
     def __init__(self, model: "LoadedModel", metrics: Metrics, setup: Setup) -> None:
         self.model = model
+        self.name = model.name
+        self.adapter: LoadedAdapter | None = None
         self._opening = (Message(Role.SYSTEM, (TextPart(setup.system),)),) if setup.system else ()
         self.metrics = metrics.for_model(model.name)
         # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
@@ -54,9 +58,18 @@ class Served:
             aliases=setup.aliases,
         )
 
+    def adapted(self, adapter: "LoadedAdapter") -> "Served":
+        """The same model with an adapter over it."""
+        twin = copy.copy(self)
+        twin.adapter = adapter
+        twin.name = f"{self.name}:{adapter.name}"
+        twin.digests = self.digests | {"adapter": adapter.digest}
+        return twin
+
     def salt(self, request: Request) -> bytes:
-        """What bounds sharing: tenant, model, adapter (none yet), template and the caller's own salt."""
-        parts = (request.principal.tenant, self.model.digest, "", self.digests.get("template", ""), request.cache.salt)
+        """What bounds sharing: tenant, model, adapter, template and the caller's own salt."""
+        digests = [self.digests.get(name, "") for name in ("adapter", "template")]
+        parts = (request.principal.tenant, self.model.digest, *digests, request.cache.salt)
         encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
         # Lengths in front, so that no two lists of parts look alike.
         return b"".join(len(part).to_bytes(4, "little") + part for part in encoded)

@@ -24,6 +24,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
 from headrace.core.request import FormatKind, Request, Role, Task
+from headrace.core.service import Adapters
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
@@ -34,9 +35,11 @@ from headrace.engine.lane import EngineModel, ModelSnapshot
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
 from headrace.engine.served import Served, Setup
+from headrace.engine.shelves import Shelves
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
+    from headrace.adapters.shelf import Lease
     from headrace.models.load import LoadedModel
 
 __all__ = ["Setup", "TextEngine"]
@@ -50,8 +53,8 @@ class TextEngine:
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
     say how models are served, by name. At a model's first start the gate of 8-bit keys and values takes a moment.
 
-    Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, or a
-    model cannot have the configured `kv_type`.
+    Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, a
+    model cannot have the configured `kv_type`, or the folder of adapters is not there.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class TextEngine:
             alias: served for served in self._served.values() for alias in served.card.aliases
         } | self._served
         self._threads = _make_threads(self.config) if threads is None else threads
+        self._shelves = self._open_shelves()
         self.kv_decisions = {name: self._decide(served.model) for name, served in self._served.items()}
         self._engine = self._build()
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
@@ -87,11 +91,20 @@ class TextEngine:
         _log.info("%s: keys and values in %s: %s", model.name, decision.kv_type, decision.reason)
         return decision
 
+    def _open_shelves(self) -> Shelves | None:
+        folder = self.config.adapters
+        if folder is None:
+            return None
+        if not folder.is_dir():
+            raise InvalidRequest(f"adapters: {folder} is no folder; make it or name another.", param="adapters")
+        return Shelves(self._served, folder, self.config.adapter_memory_bytes)
+
     def _build(self) -> Engine:
+        programs = {} if self._shelves is None else self._shelves.programs
         models = [
             EngineModel(
                 name=served.model.name,
-                program=served.model.program,
+                program=programs.get(served.model.name, served.model.program),
                 cache=served.model.plan.cache,
                 context_length=served.model.context_length,
                 kv_kind=self.kv_decisions[served.model.name].kind,
@@ -115,13 +128,23 @@ class TextEngine:
         drained = await loop.run_in_executor(None, self._engine.drain, drain_s)
         await loop.run_in_executor(None, self._engine.close)
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
+        if self._shelves is not None:
+            self._shelves.close()
         if hasattr(self._threads, "close"):
             self._threads.close()
         return drained
 
     def models(self) -> tuple[ModelCard, ...]:
-        """The served models."""
-        return tuple(served.card for served in self._served.values())
+        """The served models, each followed by the adapters that there are for it."""
+        cards = []
+        for name, served in self._served.items():
+            cards += [served.card, *([] if self._shelves is None else self._shelves.cards(name))]
+        return tuple(cards)
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """Loading and unloading of adapters, if the config names a folder of them."""
+        return self._shelves
 
     def snapshot(self, model: str) -> ModelSnapshot:
         """Pages and queues of a model, by its served name, as last published."""
@@ -129,7 +152,9 @@ class TextEngine:
 
     async def probe(self, request: Request) -> Probe:
         """Prompt tokens, warm tokens and whether it fits, from published values only."""
-        served = self._find(request)
+        served, lease = await self._open(request)
+        if lease is not None:  # only its digest is needed
+            lease.release()
         tokens = await self._encode(served, request)
         work = self._work(served, request, tokens, 0.0)
         name = served.model.name
@@ -147,7 +172,7 @@ class TextEngine:
         """Answer a request; see `core.backend.Backend.run`."""
         arrived = self._clock.monotonic_s()
         request.check()
-        served = self._find(request)
+        served, lease = await self._open(request)
         answer: Answer | None = None
         ticket: Ticket | None = None
         outcome = "abort"
@@ -156,7 +181,7 @@ class TextEngine:
             tokens = await self._encode(served, request)
             if request.task is Task.COUNT:
                 outcome = FinishReason.STOP.value
-                yield Started(request.id, served.model.name, len(tokens), 0, served.digests)
+                yield Started(request.id, served.name, len(tokens), 0, served.digests)
                 yield Finished(Usage(len(tokens), 0))
                 return
             work = self._work(served, request, tokens, arrived)
@@ -181,6 +206,8 @@ class TextEngine:
         finally:
             if ticket is not None and (answer is None or answer.open_choices):
                 self._engine.cancel(ticket)
+            if lease is not None:
+                lease.release()
             self.metrics.request_success.labels(served.model.name, outcome).inc()
 
     def _find(self, request: Request) -> Served:
@@ -191,6 +218,13 @@ class TextEngine:
                 f"Model {request.model} is not served here; served: {names}.", param="model", code="model_not_found"
             )
         return served
+
+    async def _open(self, request: Request) -> "tuple[Served, Lease | None]":
+        """What a request names: a model, or `model:adapter` with a lease that its holder releases."""
+        model, _, adapter = request.model.rpartition(":")
+        if self._shelves is None or request.model in self._names or model not in self._names:
+            return self._find(request), None
+        return await self._shelves.open(self._names[model], adapter)
 
     async def _encode(self, served: Served, request: Request) -> NDArray[np.int32]:
         size = len(request.prompt or "") + len(request.tokens or ())
@@ -231,6 +265,7 @@ class TextEngine:
             prompt_logprobs=request.prompt_logprobs,
             session=request.session,
             parent=request.parent,
+            adapter=None if served.adapter is None else served.adapter.bound,
             deadline=math.inf if limits.deadline_s is None else arrived + limits.deadline_s,
             field="prompt" if request.messages is None else "messages",
         )

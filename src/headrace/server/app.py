@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from headrace.api.lora import decode_lora_name, encode_loaded, encode_unloaded
 from headrace.api.openai_models import encode_model, encode_models
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
@@ -27,6 +28,7 @@ from headrace.core.errors import (
     Overloaded,
     Unavailable,
 )
+from headrace.core.service import Adapters
 from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
 from headrace.server.answers import CHAT_COMPLETIONS, COMPLETIONS, Answering, Protocol
@@ -69,7 +71,13 @@ class App:
     """The application; `build_app` makes one."""
 
     def __init__(
-        self, backend: Backend, config: ServerConfig, keys: KeyRing | None, metrics: Metrics, surroundings: Surroundings
+        self,
+        backend: Backend,
+        config: ServerConfig,
+        keys: KeyRing | None,
+        metrics: Metrics,
+        surroundings: Surroundings,
+        adapters: Adapters | None,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -95,6 +103,9 @@ class App:
             "/version": Route("/version", "GET", None, self._version),
             "/metrics": Route("/metrics", "GET", "metrics", self._expose_metrics),
         }
+        if adapters is not None:
+            for name in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+                self._routes[name] = self._adapter_route(name, adapters)
         self._model_route = Route("/v1/models/{id}", "GET", "generate", self._model)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,6 +228,19 @@ class App:
 
         return Route(name, "POST", "generate", answer)
 
+    def _adapter_route(self, name: str, adapters: Adapters) -> Route:
+        async def change(exchange: Exchange, _: Identity) -> None:
+            self.lifecycle.check_accepting()
+            wanted = decode_lora_name(await exchange.read_body(self.config, self._answering.bodies))
+            if name == "/v1/load_lora_adapter":
+                answer = encode_loaded(await adapters.load_adapter(wanted))
+            else:
+                await adapters.unload_adapter(wanted)
+                answer = encode_unloaded(wanted)
+            await exchange.respond(200, answer)
+
+        return Route(name, "POST", "admin", change)
+
     async def _models(self, exchange: Exchange, _: Identity) -> None:
         await exchange.respond(200, encode_models(self._backend.models()))
 
@@ -260,9 +284,10 @@ def build_app(
     keys: KeyRing | None = None,
     metrics: Metrics | None = None,
     surroundings: Surroundings | None = None,
+    adapters: Adapters | None = None,
 ) -> App:
     """The application around a backend. It answers 503 until its lifespan starts (or `lifecycle.mark_ready`)."""
-    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings())
+    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), adapters)
 
 
 async def _drop(exchange: Exchange) -> None:

@@ -16,12 +16,13 @@ from headrace.engine.sequence import Sequence, Work
 CONFIG = EngineConfig(max_batch_tokens=64, max_sequences=8, prefill_chunk=16)
 
 
-def sequence(arrival: int, prompt: list[int], max_tokens: int = 600, temperature: float = 0.0) -> Sequence:
+def sequence(
+    arrival: int, prompt: list[int], max_tokens: int = 600, temperature: float = 0.0, adapter: str | None = None
+) -> Sequence:
     tokens = np.array(prompt, np.int32)
     sampling = Sampling(temperature=temperature)
-    return Sequence(
-        Work(model="toy", tokens=tokens, sampling=sampling, seed=arrival, max_tokens=max_tokens), arrival, 0
-    )
+    work = Work(model="toy", tokens=tokens, sampling=sampling, seed=arrival, max_tokens=max_tokens, adapter=adapter)
+    return Sequence(work, arrival, 0)
 
 
 def answers(scheduler: Scheduler, runner: Runner) -> dict[int, list[int]]:
@@ -38,17 +39,19 @@ def test_a_pure_decode_is_filled_the_quick_way_exactly_as_the_plain_way() -> Non
     scheduler = Scheduler(CONFIG, PagePool.allocate(TOY_CACHE, 64))
     runner = Runner(CONFIG, ToyProgram(), None, scheduler.pool)
     for arrival in range(5):
-        scheduler.add(sequence(arrival, [arrival + 1] * (arrival + 3)))
+        adapter = {1: "one", 3: "three"}.get(arrival)
+        scheduler.add(sequence(arrival, [arrival + 1] * (arrival + 3), adapter=adapter))
     for _ in range(3):
         batch = scheduler.schedule()
         scheduler.complete(batch, runner.run(batch))
     batch = scheduler.schedule()
     assert not batch.is_ragged and batch.counts == [1] * 5
-    *quick, quick_sampling = (copy.deepcopy(array) for array in runner.prepare(batch))
-    *plain, plain_sampling = runner._fill_ragged(batch)
+    *quick, quick_sampling, quick_adapters = (copy.deepcopy(array) for array in runner.prepare(batch))
+    *plain, plain_sampling, plain_adapters = runner._fill_ragged(batch)
     for one, other in zip([*quick, *quick_sampling.values()], [*plain, *plain_sampling.values()], strict=True):
         assert np.array_equal(one, other) and one.dtype == other.dtype
     assert quick_sampling.keys() == plain_sampling.keys()
+    assert quick_adapters == plain_adapters == [None, "one", None, "three", None]
 
 
 def test_arrays_kept_from_step_to_step_follow_everybody_who_comes_and_goes() -> None:
