@@ -13,6 +13,10 @@ namespace {
 
 constexpr int32_t kFirstCapacity = 1024;
 
+// A list that top-k cuts holds so many times k, but not fewer than these.
+constexpr int32_t kTopKLists = 4;
+constexpr int32_t kFewestOfTopK = 128;
+
 // The tail is found by bins of z: a quarter wide, the last one for everything below -40.
 constexpr int32_t kTailBins = 160;
 constexpr float kTailBinsPerUnit = 4.0f;
@@ -36,8 +40,9 @@ bool comes_before(const Survivor& a, const Survivor& b) { return a.comes_before(
 void SurvivorList::begin(const RowRules& rules, int32_t most) {
   count_ = 0;
   top_k_ = rules.top_k;
-  most_ =
-      static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(most, 2 * int64_t{rules.top_k}), 1 << 28)) + kQuadTokens;
+  // With top-k a short list keeps the floor high: it rises whenever the list is full.
+  const int64_t wanted = top_k_ > 0 ? std::max<int64_t>(kTopKLists * int64_t{top_k_}, kFewestOfTopK) : most;
+  most_ = static_cast<int32_t>(std::min<int64_t>(wanted, 1 << 28)) + kQuadTokens;
   floor_ = std::numeric_limits<float>::lowest();
   largest_lost_ = kNone;
 }
@@ -46,6 +51,16 @@ bool SurvivorList::has_room() const { return count_ + kQuadTokens <= std::min(ca
 
 void SurvivorList::add(const float* logits, int32_t first_index) {
   Survivor* next = entries_.get() + count_;
+  if (top_k_ > 0) {  // what is lost does not matter
+    for (int32_t i = 0; i < kBlock; i += kMaskTokens) {
+      for (uint32_t kept = not_below(logits + i, floor_); kept != 0; kept &= kept - 1) {
+        const int32_t at = i + std::countr_zero(kept);
+        *next++ = {logits[at], first_index + at};
+      }
+    }
+    count_ = static_cast<int32_t>(next - entries_.get());
+    return;
+  }
   Floats lost = splat(largest_lost_);
   for (int32_t i = 0; i < kBlock; i += kLanes) {
     const Floats four = load(logits + i);
