@@ -29,14 +29,14 @@ bool is_usable(const Survivor& token) { return token.logit > kMinusInf; }
 // What one thread has found of one row.
 struct Sampler::RowScan {
   Survivor first{kMinusInf, -1};        // the largest logit, the lowest index among equals
-  float unchanged_largest = kMinusInf;  // for log-probabilities, which count from it
-  TopList top;                          // of unchanged logits
   Winner best;                          // without cuts: the largest perturbed logit
   float floor = kMinusInf;              // without cuts: a block below it cannot win
   SurvivorList survivors;               // with cuts
   int32_t num_quads = 0;                // scanned
   std::atomic<float> base{0.0f};        // rows that need a total: the largest logit that `mass` counts from
   std::atomic<double> mass{0.0};        // sum of exp((logit - base) / temperature)
+  float unchanged_largest = kMinusInf;  // for log-probabilities, which count from it
+  TopList top;                          // of unchanged logits; last, because few rows look at it
 
   void begin(const RowRules& rules, int32_t most_survivors) {
     first = {kMinusInf, -1};
@@ -268,8 +268,8 @@ const float* Sampler::whole_quad(int32_t quad, const float* logits, float room[k
 }
 
 bool Sampler::change(int32_t row, int32_t quad, const float* logits, float changed[kQuadTokens]) {
-  const LogitChange& change = rules_[row].change;
-  return change.is_any() && change.apply(quad, logits, changed, unchanged_.data() + entry_starts_[row]);
+  const RowRules& rules = rules_[row];
+  return rules.is_changed && rules.change.apply(quad, logits, changed, unchanged_.data() + entry_starts_[row]);
 }
 
 void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logits) {

@@ -35,6 +35,39 @@ double unit_of(int32_t vocab_size) { return std::ldexp(1.0, 62 - std::bit_width(
 
 bool comes_before(const Survivor& a, const Survivor& b) { return a.comes_before(b); }
 
+// Drops tokens that at least k others beat, and not necessarily all of them; returns how many are left. By bins of the
+// logit and without branches, since nothing predicts the ones of a selection.
+int32_t drop_beaten(Survivor* tokens, int32_t count, int32_t k) {
+  constexpr int32_t kSteps = 128;
+  float low = tokens[0].logit;
+  float high = low;
+  for (int32_t i = 1; i < count; ++i) {
+    low = std::min(low, tokens[i].logit);
+    high = std::max(high, tokens[i].logit);
+  }
+  const float scale = static_cast<float>(kSteps) / (high - low);
+  if (!(scale > 0.0f && scale < std::numeric_limits<float>::infinity())) return count;
+  const auto step_of = [&](float logit) { return std::min(static_cast<int32_t>((high - logit) * scale), kSteps - 1); };
+  int32_t counts[kSteps] = {};
+  for (int32_t i = 0; i < count; ++i) ++counts[step_of(tokens[i].logit)];
+  int32_t last = 0;
+  for (int32_t reached = counts[0]; reached < k && last < kSteps - 1;) reached += counts[++last];
+  int32_t kept = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    const Survivor token = tokens[i];
+    tokens[kept] = token;
+    kept += step_of(token.logit) <= last ? 1 : 0;
+  }
+  return kept;
+}
+
+// The k largest; no fewer are there.
+int32_t keep_largest(Survivor* tokens, int32_t count, int32_t k) {
+  count = drop_beaten(tokens, count, k);
+  if (count > k) std::nth_element(tokens, tokens + (k - 1), tokens + count, comes_before);
+  return k;
+}
+
 }  // namespace
 
 void SurvivorList::begin(const RowRules& rules, int32_t most) {
@@ -141,10 +174,12 @@ void SurvivorList::make_room(const RowRules& rules, float largest, double mass, 
       if (rules.top_p < 1.0f) drop_tail(rules, largest, mass, goal);
       drop_below_floor();
     } else if (count_ > rules.top_k) {
-      Survivor* entries = entries_.get();
-      std::nth_element(entries, entries + (rules.top_k - 1), entries + count_, comes_before);
-      count_ = rules.top_k;
-      floor_ = entries[count_ - 1].logit;
+      const int32_t left = drop_beaten(entries_.get(), count_, rules.top_k);
+      count_ = left <= 2 * rules.top_k ? left : keep_largest(entries_.get(), left, rules.top_k);
+      // At least k are as large as the smallest of them.
+      float smallest = entries_[0].logit;
+      for (const Survivor& token : *this) smallest = std::min(smallest, token.logit);
+      floor_ = smallest;
     }
   }
   // A list that stays half full would soon be back.
@@ -167,7 +202,7 @@ Survivor Choice::choose(const RowRules& rules, float largest, double total, floa
   if (survivors_.empty()) return {kMinusInf, kNeedsAll};
   const auto k = static_cast<size_t>(rules.top_k);
   if (k > 0 && k < survivors_.size()) {
-    std::nth_element(survivors_.begin(), survivors_.begin() + (rules.top_k - 1), survivors_.end(), comes_before);
+    keep_largest(survivors_.data(), static_cast<int32_t>(survivors_.size()), rules.top_k);
     survivors_.resize(k);
   }
   Survivor cut{kMinusInf, -1};
