@@ -13,6 +13,7 @@ from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.draft.speculator import Tally
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.kv.salt import Salt
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence, State, Work
@@ -60,7 +61,7 @@ class Case:
             seed=self.family,
             max_tokens=self.max_tokens,
             stop_ids=self.stop_ids,
-            salt=bytes([self.salt]),
+            salt=Salt(str(self.salt)),
             priority=self.priority,
             tenant=self.tenant,
             prompt_logprobs=0 if self.scores else None,

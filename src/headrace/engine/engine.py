@@ -27,6 +27,7 @@ from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig, pages_for
 from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
 from headrace.engine.kv.prefix import chain_hash
+from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
 from headrace.engine.queue import Rank
@@ -127,7 +128,7 @@ class Engine:
         """Seconds of all steps so far, native calls and what lies between them; exact while the engine rests."""
         return Times(self._num_steps, self._native_s, self._busy_s)
 
-    def warm_tokens(self, model: str, salt: bytes, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
+    def warm_tokens(self, model: str, salt: Salt, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
         """How many leading tokens (int32 bytes) are cached now, by the published view of the prefix tree."""
         published = self._lanes[model].scheduler.tree.published
         chain = chain_hash(0, salt)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.core.request import Sampling
 from headrace.engine.kv.prefix import Node
+from headrace.engine.kv.salt import NO_SALT, Salt
 from headrace.kernels.plan import PAGE_TOKENS
 
 
@@ -69,7 +70,7 @@ class Work:
     seed: int
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
-    salt: bytes = b""
+    salt: Salt = NO_SALT
     priority: int = 0
     tenant: str = ""
     share: float = 1.0

@@ -17,6 +17,7 @@ from headrace.core.events import TokenLogprob
 from headrace.core.request import Message, Request, Role, TextPart
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
+from headrace.engine.kv.salt import Salt
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -66,13 +67,10 @@ class Served:
         twin.digests = self.digests | {"adapter": adapter.digest}
         return twin
 
-    def salt(self, request: Request) -> bytes:
+    def salt(self, request: Request) -> Salt:
         """What bounds sharing: tenant, model, adapter, template and the caller's own salt."""
-        digests = [self.digests.get(name, "") for name in ("adapter", "template")]
-        parts = (request.principal.tenant, self.model.digest, *digests, request.cache.salt)
-        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        # Lengths in front, so that no two lists of parts look alike.
-        return b"".join(len(part).to_bytes(4, "little") + part for part in encoded)
+        adapter, template = (self.digests.get(name, "") for name in ("adapter", "template"))
+        return Salt(request.principal.tenant, self.model.digest, adapter, template, request.cache.salt)
 
     def detokenizer(self, request: Request) -> Detokenizer:
         """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
