@@ -39,6 +39,15 @@ class ModelMetrics:
     faults: Counter
 
 
+@dataclass(frozen=True, slots=True)
+class DiskMetrics:
+    """What the disk tier of the prefix cache records; `pages` has the label `event`."""
+
+    pages: Counter
+    num_pages: Gauge
+    num_bytes: Gauge
+
+
 class Metrics:
     """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's."""
 
@@ -86,6 +95,17 @@ class Metrics:
             "Requests that ended, by how: stop, length, tool_calls, abort (closed by the caller) or error.",
             ("model_name", "finished_reason"),
             registry=self.registry,
+        )
+        self.disk = DiskMetrics(
+            Counter(
+                "headrace:disk_cache_pages",
+                "Pages of the disk cache, by what became of them: written, read, evicted, dropped (not written), gone "
+                "(erased by others), damaged, foreign, other_key, other_version or unreadable.",
+                ("event",),
+                registry=self.registry,
+            ),
+            Gauge("headrace:disk_cache_stored_pages", "Pages in the disk cache.", registry=self.registry),
+            Gauge("headrace:disk_cache_bytes", "Bytes of the disk cache's files.", registry=self.registry),
         )
         self.http_requests = Counter(
             "headrace:http_requests", "HTTP responses.", ("route", "method", "status"), registry=self.registry
