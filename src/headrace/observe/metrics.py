@@ -23,10 +23,12 @@ class ModelMetrics:
     running: Gauge
     waiting: Gauge
     kv_usage: Gauge
+    pinned: Gauge
     prompt_tokens: Counter
     generation_tokens: Counter
     prefix_queries: Counter
     prefix_hits: Counter
+    disk_hits: Counter
     preemptions: Counter
     drafts: Counter
     draft_tokens: Counter
@@ -57,12 +59,16 @@ class Metrics:
             "running": self._gauge("vllm:num_requests_running", "Sequences in execution."),
             "waiting": self._gauge("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
             "kv_usage": self._gauge("vllm:kv_cache_usage_perc", "Share of KV pages in use by sequences, 0 to 1."),
+            "pinned": self._gauge("headrace:prefix_cache_pinned_pages", "KV pages that sessions keep."),
         }
         self._counters = {
             "prompt_tokens": self._counter("vllm:prompt_tokens", "Prompt tokens of admitted requests."),
             "generation_tokens": self._counter("vllm:generation_tokens", "Tokens generated."),
             "prefix_queries": self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
             "prefix_hits": self._counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
+            "disk_hits": self._counter(
+                "headrace:prefix_cache_disk_hits", "Prompt tokens, of those found, that were read from disk for it."
+            ),
             "preemptions": self._counter("vllm:num_preemptions", "Sequences preempted because pages ran out."),
             "drafts": self._counter("vllm:spec_decode_num_drafts", "Drafts that steps tried."),
             "draft_tokens": self._counter("vllm:spec_decode_num_draft_tokens", "Tokens in these drafts."),

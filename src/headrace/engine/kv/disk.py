@@ -71,14 +71,14 @@ class DiskConfig:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is below 1; give a positive number.")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Load:
     """Pages to be read, one below the other. `deliver` gets those that could be, in order and from the first on, in
-    pieces; the last one, perhaps empty, comes with True, whatever happens, unless the load was cancelled."""
+    pieces; the last one, perhaps empty, comes with True, whatever happens. What nobody wants any more is not read."""
 
     pages: Sequence[PageId]
     deliver: Callable[[list[memoryview], bool], None]
-    is_cancelled: bool = False
+    is_wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +267,7 @@ class DiskTier:
         num_read = num_bytes = 0
         started = self._clock.monotonic_s()
         for page in load.pages:
-            if load.is_cancelled:
-                return
-            data = self._read_page(page)
+            data = self._read_page(page) if load.is_wanted() else None
             if data is None:
                 break
             piece.append(data)

@@ -124,6 +124,15 @@ class PrefixTree:
             node = child
         return node, pages
 
+    def count(self, salt: Salt, keys: Sequence[bytes]) -> int:
+        """How many pages along `keys` are cached; nothing is held and nothing counts as used."""
+        node: Node | None = self.find_root(salt)
+        for number, key in enumerate(keys):
+            node = None if node is None else node.children.get(key)
+            if node is None:
+                return number
+        return len(keys)
+
     def extend(self, node: Node, key: bytes, now: float = 0.0) -> Node | None:
         """The child of a node the caller holds, referenced too; None if that page is not cached."""
         child = node.children.get(key)
