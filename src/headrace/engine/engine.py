@@ -241,6 +241,7 @@ class Engine:
         self._wake.clear()
         self._last_end = self._clock.monotonic_s()
         for lane in self._lanes.values():
+            lane.scheduler.retention.move_to(self._last_end)
             if self._last_end >= lane.next_deadline:
                 self._expire(lane, self._last_end)
 
