@@ -28,31 +28,33 @@ class FaultyFolder(PageFolder):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.calls: Counter[str] = Counter()
+        self.calls_by_tenant: dict[str, Counter[str]] = {}
         self.faults: dict[str, OSError] = {}
 
-    def meet(self, name: str) -> None:
+    def meet(self, name: str, path: Path) -> None:
         self.calls[name] += 1
+        self.calls_by_tenant.setdefault(path.parent.parent.name, Counter())[name] += 1
         if name in self.faults:
             raise self.faults[name]
 
     def read(self, path: Path) -> bytes:
-        self.meet("read")
+        self.meet("read", path)
         return super().read(path)
 
     def read_start(self, path: Path) -> bytes:
-        self.meet("read_start")
+        self.meet("read_start", path)
         return super().read_start(path)
 
     def write(self, path: Path, parts: Any, used_ns: int) -> None:
-        self.meet("write")
+        self.meet("write", path)
         super().write(path, parts, used_ns)
 
     def touch(self, path: Path, used_ns: int) -> None:
-        self.meet("touch")
+        self.meet("touch", path)
         super().touch(path, used_ns)
 
     def remove(self, path: Path) -> None:
-        self.meet("remove")
+        self.meet("remove", path)
         super().remove(path)
 
     def scan(self, tenant: str | None = None, model: str | None = None) -> Iterator[FoundFile]:

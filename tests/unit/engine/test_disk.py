@@ -354,7 +354,7 @@ def test_a_load_goes_before_writes_that_were_queued_earlier(tmp_path: Path) -> N
     order: list[str] = []
 
     class Watching(FaultyFolder):
-        def meet(self, name: str) -> None:
+        def meet(self, name: str, path: Path) -> None:
             order.append(name)
             if name == "write" and order.count("write") == 1:
                 tier.load(Load(tier.find(ONE, LAYOUT, [key(0)], 0), lambda *piece: None))
