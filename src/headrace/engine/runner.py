@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch, Detail, Drawn, Row, rows_of
 from headrace.engine.config import EngineConfig
+from headrace.engine.grammar.table import MaskTable
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.rows import row_arrays
 from headrace.engine.sampler import SamplingTable
@@ -65,6 +66,7 @@ class Runner:
         self._threads = threads
         self._pool = pool
         self._sampling = SamplingTable(config.max_sequences)
+        self._masks = MaskTable()
         self._table = np.zeros((config.max_sequences, 16), np.int32)
         self._tokens = np.zeros(config.max_batch_tokens, np.int32)
         self._starts = np.arange(config.max_sequences + 1, dtype=np.int32)
@@ -165,6 +167,7 @@ class Runner:
             # A sibling draws with its leader's values, but with noise of its own.
             sampling["choice"] = np.array([row.choice for _, row in rows], np.uint32)
             sampling |= row_arrays(rows)
+            sampling |= self._masks.fill(rows)
         return sampling
 
     def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:

@@ -26,6 +26,7 @@ from operator import attrgetter
 from headrace.core.events import FinishReason
 from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
+from headrace.engine.continuation import append_token, take_token
 from headrace.engine.cost import StepCost
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.fairness import FairShare
@@ -142,10 +143,9 @@ class Scheduler:
             token, reason = 0, None
             if computed == sequence.num_tokens:
                 token = drawn.tokens[len(results)]
-                if token >= 0:
-                    sequence.append(token)
-                    reason = _finish_reason(sequence, token)
-                results.append(Sampled(sequence, token, reason))
+                sampled = append_token(sequence, token) if token >= 0 else Sampled(sequence, token, None)
+                results.append(sampled)
+                reason = sampled.reason
             self._settle(sequence, token, reason)
         return results
 
@@ -226,6 +226,8 @@ class Scheduler:
         if limit <= 0 or sequence.work.sampling.has_penalties:
             return needed
         sequence.draft = self._speculator.propose(sequence, limit)
+        if sequence.matcher is not None:
+            del sequence.draft[sequence.matcher.allowed_prefix(sequence.draft) :]
         return _pages_for(sequence.num_tokens + len(sequence.draft)) - len(sequence.pages)
 
     def _schedule_prompts(self, batch: Batch, gap_s: float) -> None:
@@ -353,21 +355,19 @@ class Scheduler:
 
         Noise belongs to a position and not to a step, so that these are the tokens that single steps would have drawn.
         """
-        token, reason = -1, None
         num_accepted = 0
+        last = Sampled(sequence, -1, None)
         for depth, guess in enumerate([*draft, -1]):
             token = drawn.tokens[depth]
-            if token >= 0:
-                sequence.append(token)
-                reason = _finish_reason(sequence, token)
-            results.append(Sampled(sequence, token, reason, drawn.detail(depth)))
-            if token < 0 or reason is not None or token != guess:
+            results += (taken := take_token(sequence, token, drawn.detail(depth), goes_on=token == guess))
+            last = taken[-1]
+            if last.token < 0 or last.reason is not None or token != guess:
                 break
             sequence.num_computed += 1
             num_accepted += 1
         if draft and self._speculator is not None:
             self._speculator.observe(sequence, len(draft), num_accepted)
-        return token, reason
+        return last.token, last.reason
 
     def _settle(self, sequence: Sequence, token: int, reason: FinishReason | None) -> None:
         """After its tokens were taken in: share full pages, and end what has ended."""
@@ -384,14 +384,10 @@ class Scheduler:
         siblings, leader.siblings = leader.siblings, []
         self.num_held -= len(siblings)
         for row, sibling in enumerate(siblings):
-            token, reason = drawn.tokens[row], None
             sibling.change(Change.PART)
-            if token >= 0:
-                sibling.append(token)
-                sibling.num_scored = leader.num_scored
-                reason = _finish_reason(sibling, token)
-            results.append(Sampled(sibling, token, reason, drawn.detail(row)))
-            if token < 0 or reason is not None:
+            sibling.num_scored = leader.num_scored
+            results += (taken := take_token(sibling, drawn.tokens[row], drawn.detail(row)))
+            if taken[-1].token < 0 or taken[-1].reason is not None:
                 self._end(sibling)
             elif not self._fork(leader, sibling):
                 self.waiting.add(sibling)
@@ -478,11 +474,3 @@ def _claim(sequence: Sequence) -> tuple[Node, bytes] | None:
 def _all_pages(sequence: Sequence) -> int:
     """Pages for all tokens known now and the next one."""
     return sequence.num_tokens // PAGE_TOKENS + 1
-
-
-def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:
-    if token in sequence.work.stop_ids:
-        return FinishReason.STOP
-    if sequence.num_tokens - sequence.num_prompt >= sequence.work.max_tokens:
-        return FinishReason.LENGTH
-    return None

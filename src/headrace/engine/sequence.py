@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.errors import EngineFault
 from headrace.core.request import Sampling
+from headrace.engine.grammar.matcher import Grammar, Matcher
 from headrace.engine.kv.prefix import Node
 from headrace.kernels.plan import PAGE_TOKENS
 
@@ -60,7 +62,8 @@ class Work:
     be shared through the prefix tree. `logprobs`: log-probabilities of answer tokens, with so many alternatives, and
     `prompt_logprobs` those of the prompt's; a prompt whose tokens are scored is computed whole. `session` and `parent`
     name the conversation and the request this one belongs to. `adapter` is what the model's program takes for these
-    rows. `field` is where the tokens came from, for errors.
+    rows. An answer keeps to `grammar`, whose ending tokens must be among `stop_ids`. `field` is where the tokens came
+    from, for errors.
     """
 
     model: str
@@ -79,6 +82,7 @@ class Work:
     session: str | None = None
     parent: str | None = None
     adapter: Any = None
+    grammar: Grammar | None = None
     field: str = "messages"
 
 
@@ -88,7 +92,8 @@ class Sequence:
     `pages[:num_cached]` are the pages up to `node` in the prefix tree, the rest are its own. `num_reused` counts prompt
     tokens it never had to compute, `num_scored` those whose log-probabilities are known. `order` sorts by priority,
     arrival and choice; `arrived` is when it came, on the engine's clock. `draft` are guesses at its next tokens,
-    computed behind the last one in one step. `adjustments` change its logits (`rows.py`). `owner` is the engine's.
+    computed behind the last one in one step. `adjustments` change its logits (`rows.py`). `matcher` is the state of its
+    grammar, and `fault` why it failed, if it was that. `owner` is the engine's.
     """
 
     __slots__ = (
@@ -96,7 +101,9 @@ class Sequence:
         "arrived",
         "choice",
         "draft",
+        "fault",
         "last_token",
+        "matcher",
         "node",
         "num_cached",
         "num_computed",
@@ -137,11 +144,14 @@ class Sequence:
         self.draft: list[int] = []
         self.siblings: list[Sequence] = []
         self.adjustments: Any = None
+        self.matcher: Matcher | None = None if work.grammar is None else work.grammar.start()
+        self.fault: EngineFault | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether its rows need nothing but its slot's sampling values."""
-        return self.work.logprobs is None and self.adjustments is None and not self.draft and not self.siblings
+        asks_nothing = self.work.logprobs is None and self.adjustments is None and self.matcher is None
+        return asks_nothing and not self.draft and not self.siblings
 
     @property
     def num_to_score(self) -> int:

@@ -116,7 +116,7 @@ class GrammarCompiler:
         prototype = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=limits)
         if prototype.is_error():
             raise _refusal(form, prototype.get_error())
-        grammar = Grammar(prototype, self._num_tokens)
+        grammar = Grammar(prototype, self._num_tokens, self._vocabulary.eos_ids)
         try:
             grammar.start().mask(np.empty(grammar.num_words, np.uint32))
         except EngineFault as error:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Grammar:
     """What `GrammarCompiler.compile` returns; may be shared by any number of requests and threads."""
 
-    def __init__(self, prototype: "llguidance.LLMatcher", num_tokens: int) -> None:
+    def __init__(self, prototype: "llguidance.LLMatcher", num_tokens: int, eos_ids: frozenset[int]) -> None:
         self._prototype = prototype
+        self.eos_ids = eos_ids
         self.num_words = -(-num_tokens // 32)  # of a mask: uint32, bit t % 32 of word t // 32 is token t
         self.is_spent = False  # a matcher failed: what they share may be full or broken
 
@@ -38,6 +39,11 @@ class Matcher:
     def __init__(self, grammar: Grammar, state: "llguidance.LLMatcher") -> None:
         self._grammar = grammar
         self._state = state
+
+    @property
+    def num_words(self) -> int:
+        """The width of a mask."""
+        return self._grammar.num_words
 
     @property
     def is_finished(self) -> bool:
@@ -61,14 +67,19 @@ class Matcher:
             self._check()
 
     def forced(self) -> list[int]:
-        """Tokens that must follow and need not be drawn, for `accept` one by one; empty where there is a choice."""
+        """Tokens that must follow and need not be drawn, for `accept` one by one; empty where there is a choice.
+
+        Where nothing but the end may follow, a token that ends the answer.
+        """
         if self._state.is_stopped():
-            return []
+            self._check()
+            return [min(self._grammar.eos_ids)]
         return list(self._state.compute_ff_tokens())
 
     def allowed_prefix(self, tokens: list[int]) -> int:
-        """How many of the next `tokens`, from the first, the grammar would accept; changes nothing."""
-        return int(self._state.validate_tokens(tokens))
+        """How many of the next `tokens`, from the first, the grammar would accept before its end; changes nothing."""
+        end = next((place for place, token in enumerate(tokens) if token in self._grammar.eos_ids), len(tokens))
+        return int(self._state.validate_tokens(tokens[:end])) if end and not self._state.is_stopped() else 0
 
     def masks(self, draft: list[int], out: NDArray[np.uint32]) -> int:
         """The mask before each token of a draft and after the last one that is allowed; changes nothing.
