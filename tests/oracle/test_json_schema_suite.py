@@ -22,12 +22,15 @@ from headrace.core.errors import InvalidRequest
 from headrace.core.request import FormatKind, ResponseFormat
 from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.grammar.matcher import Grammar
+from headrace.kernels import native
 
 VECTORS = Path(__file__).parent / "vectors" / "json_schema_suite.json.gz"
 VOCABULARY = SmallVocabulary()
 VALIDATORS = {"draft7": jsonschema.Draft7Validator, "draft2020-12": jsonschema.Draft202012Validator}
 NUM_SUPPORTED = {"draft7": 167, "draft2020-12": 170}  # of 254 and 368
 MAX_TOKENS = 160
+SAMPLING = (("temperature", np.float32, 1.5), ("top_k", np.int32, 0), ("top_p", np.float32, 1.0),
+            ("min_p", np.float32, 0.0), ("choice", np.uint32, 0))  # fmt: skip
 CLOSING = b'"]}0123456789. <>'  # bytes that bring an answer to its end
 
 
@@ -108,6 +111,39 @@ def test_every_complete_answer_drawn_at_random_is_valid(supported: list[tuple[di
             num_complete += is_complete
             assert not is_complete or is_valid(case, text), (case["name"], text)
     assert num_complete > 0.9 * 2 * len(supported)
+
+
+def test_every_complete_answer_sampled_at_temperature_1_5_is_valid(
+    supported: list[tuple[dict[str, Any], Grammar]],
+) -> None:
+    """All at once through the native sampler, from logits at random with a growing wish to end."""
+    rng = np.random.default_rng(15)
+    threads = native.Threads(2)
+    num_rows, num_tokens = len(supported), VOCABULARY.num_tokens
+    matchers = [grammar.start() for _, grammar in supported]
+    masks = np.zeros((num_rows, supported[0][1].num_words), np.uint32)
+    texts, live = [b""] * num_rows, list(range(num_rows))
+    ending = np.zeros(num_tokens, np.float32)
+    ending[[*CLOSING]], ending[sorted(VOCABULARY.eos_ids)] = 0.1, 0.3
+    for step in range(MAX_TOKENS):
+        for row, index in enumerate(live):
+            matchers[index].mask(masks[row])
+        logits = rng.normal(size=(len(live), num_tokens)).astype(np.float32) * 3 + ending * step
+        sampling: dict[str, Any] = {name: np.full(len(live), value, kind) for name, kind, value in SAMPLING}
+        sampling |= {"seed": np.array(live, np.uint64), "position": np.full(len(live), step, np.uint32)}
+        sampling |= {"masks": masks[: len(live)], "mask_rows": np.arange(len(live), dtype=np.int32)}
+        tokens = native.sample(threads, logits, sampling)[0].tolist()
+        for index, token in list(zip(live, tokens, strict=True)):
+            if token not in VOCABULARY.eos_ids:
+                matchers[index].accept(token)
+                texts[index] += VOCABULARY.byte_table[token]
+            if token in VOCABULARY.eos_ids or matchers[index].is_finished:
+                live.remove(index)
+                assert is_valid(supported[index][0], texts[index]), (supported[index][0]["name"], texts[index])
+        if not live:
+            break
+    threads.close()
+    assert len(live) < 0.1 * num_rows
 
 
 def test_no_invalid_instance_can_be_written_and_most_valid_ones_can(

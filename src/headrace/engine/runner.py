@@ -88,10 +88,14 @@ class Runner:
         stale = [sequence for sequence in batch.sequences if sequence.num_tabled < len(sequence.pages)]
         for sequence in stale:
             self._write_table(sequence)
-        if batch.is_ragged or not batch.is_plain:
+        if batch.is_ragged or not batch.is_single:
             self._members = []
             return self._fill_ragged(batch)
-        return self._fill_decodes(batch, has_new_pages=bool(stale))
+        arrays = self._fill_decodes(batch, has_new_pages=bool(stale))
+        if batch.is_plain or arrays.sampling is None:
+            return arrays
+        rows = [(sequence, Row(0, sequence.num_tokens, sequence.choice)) for sequence in batch.sequences]
+        return arrays._replace(sampling=arrays.sampling | self._optional_arrays(rows))
 
     def execute(self, arrays: Arrays) -> Drawn:
         """Compute a batch; returns what its rows drew, -1 where a row was not a number."""
@@ -166,9 +170,11 @@ class Runner:
         if not is_plain:
             # A sibling draws with its leader's values, but with noise of its own.
             sampling["choice"] = np.array([row.choice for _, row in rows], np.uint32)
-            sampling |= row_arrays(rows)
-            sampling |= self._masks.fill(rows)
+            sampling |= self._optional_arrays(rows)
         return sampling
+
+    def _optional_arrays(self, rows: list[tuple[Sequence, Row]]) -> dict[str, NDArray[Any]]:
+        return row_arrays(rows) | self._masks.fill(rows)
 
     def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
         """Their page tables, each as wide as the longest needs."""

@@ -150,8 +150,7 @@ class Sequence:
     @property
     def is_plain(self) -> bool:
         """Whether its rows need nothing but its slot's sampling values."""
-        asks_nothing = self.work.logprobs is None and self.adjustments is None and self.matcher is None
-        return asks_nothing and not self.draft and not self.siblings
+        return self.work.logprobs is None and self.adjustments is None and self.matcher is None
 
     @property
     def num_to_score(self) -> int:
