@@ -26,7 +26,8 @@ class Batch:
     """`counts[i]` tokens of `sequences[i]`. `admitted` have a new slot.
 
     `is_ragged`: somebody lacked more than one token. `is_single`: nobody has more than the one row of its last token.
-    `is_plain`: neither does a row need more than its slot's sampling values. `scored`: details of prompt tokens, filled by `complete`.
+    `is_plain`: neither does a row need more than its slot's sampling values. `scored`: details of prompt tokens, filled
+    by `complete`.
     """
 
     sequences: list[Sequence] = field(default_factory=list)

@@ -227,7 +227,7 @@ class Scheduler:
             return needed
         sequence.draft = self._speculator.propose(sequence, limit)
         if sequence.matcher is not None:
-            del sequence.draft[sequence.matcher.allowed_prefix(sequence.draft) :]
+            sequence.draft = sequence.draft[: sequence.matcher.allowed_prefix(sequence.draft)]
         return _pages_for(sequence.num_tokens + len(sequence.draft)) - len(sequence.pages)
 
     def _schedule_prompts(self, batch: Batch, gap_s: float) -> None:

@@ -15,6 +15,7 @@ from headrace.core.errors import EngineFault, InvalidRequest, UnsupportedField
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, PromptLogprobs, TextDelta
 from headrace.core.request import FormatKind, ResponseFormat, Sampling
 from headrace.engine.config import EngineConfig
+from headrace.engine.draft.speculator import Tally
 from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.runner import Runner
@@ -244,7 +245,16 @@ class Guesser:
     def observe(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         self.num_accepted += num_accepted
 
+    def observe_step(self, num_decoding: int, num_more: int, seconds: float) -> None:
+        pass
+
     def end(self, sequence: Sequence) -> None:
+        pass
+
+    def tally(self) -> Tally:
+        return Tally(0, 0, 0)
+
+    def check(self) -> None:
         pass
 
 
