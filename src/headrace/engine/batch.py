@@ -26,8 +26,8 @@ class Batch:
     """`counts[i]` tokens of `sequences[i]`. `admitted` have a new slot.
 
     `is_ragged`: somebody lacked more than one token. `is_single`: nobody has more than the one row of its last token.
-    `is_plain`: neither does a row need more than its slot's sampling values. `scored`: details of prompt tokens, filled
-    by `complete`.
+    `is_plain`: neither does a row need more than its slot's sampling values, and `asks_rows`: some need more than a
+    mask. `scored`: details of prompt tokens, filled by `complete`.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
@@ -36,6 +36,7 @@ class Batch:
     is_ragged: bool = False
     is_single: bool = True
     is_plain: bool = True
+    asks_rows: bool = False
     num_preempted: int = 0
     num_decodes: int = 0
     num_prompt_tokens: int = 0
@@ -60,6 +61,7 @@ class Batch:
             self.is_single = self.is_plain = False
         elif not sequence.is_plain:
             self.is_plain = False
+            self.asks_rows |= sequence.asks_rows
 
 
 class Row(NamedTuple):

@@ -94,8 +94,11 @@ class Runner:
         arrays = self._fill_decodes(batch, has_new_pages=bool(stale))
         if batch.is_plain or arrays.sampling is None:
             return arrays
-        rows = [(sequence, Row(0, sequence.num_tokens, sequence.choice)) for sequence in batch.sequences]
-        return arrays._replace(sampling=arrays.sampling | self._optional_arrays(rows))
+        optional = self._masks.fill_single(batch.sequences)
+        if batch.asks_rows:
+            rows = [(sequence, Row(0, sequence.num_tokens, sequence.choice)) for sequence in batch.sequences]
+            optional |= row_arrays(rows)
+        return arrays._replace(sampling=arrays.sampling | optional)
 
     def execute(self, arrays: Arrays) -> Drawn:
         """Compute a batch; returns what its rows drew, -1 where a row was not a number."""
@@ -170,11 +173,8 @@ class Runner:
         if not is_plain:
             # A sibling draws with its leader's values, but with noise of its own.
             sampling["choice"] = np.array([row.choice for _, row in rows], np.uint32)
-            sampling |= self._optional_arrays(rows)
+            sampling |= row_arrays(rows) | self._masks.fill(rows)
         return sampling
-
-    def _optional_arrays(self, rows: list[tuple[Sequence, Row]]) -> dict[str, NDArray[Any]]:
-        return row_arrays(rows) | self._masks.fill(rows)
 
     def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
         """Their page tables, each as wide as the longest needs."""

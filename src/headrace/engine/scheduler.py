@@ -26,7 +26,7 @@ from operator import attrgetter
 from headrace.core.events import FinishReason
 from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
-from headrace.engine.continuation import append_token, take_token
+from headrace.engine.continuation import take_token
 from headrace.engine.cost import StepCost
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.fairness import FairShare
@@ -133,19 +133,18 @@ class Scheduler:
     def complete(self, batch: Batch, drawn: Drawn) -> list[Sampled]:
         """Record that a step was computed; `drawn` has one entry per row, in the order of `batch.rows_of`."""
         results: list[Sampled] = []
-        if not batch.is_plain:
-            cursor = 0
+        row = 0
+        if not batch.is_single:
             for sequence, count in zip(batch.sequences, batch.counts, strict=True):
-                cursor += self._complete_rows(batch, sequence, count, drawn.from_row(cursor), results)
+                row += self._complete_rows(batch, sequence, count, drawn.from_row(row), results)
             return results
-        for index, sequence in enumerate(batch.sequences):
-            computed = sequence.num_computed = sequence.num_computed + batch.counts[index]
+        for sequence, count in zip(batch.sequences, batch.counts, strict=True):
+            sequence.num_computed += count
             token, reason = 0, None
-            if computed == sequence.num_tokens:
-                token = drawn.tokens[len(results)]
-                sampled = append_token(sequence, token) if token >= 0 else Sampled(sequence, token, None)
-                results.append(sampled)
-                reason = sampled.reason
+            if sequence.num_computed == sequence.num_tokens:
+                results += (taken := take_token(sequence, drawn.tokens[row], drawn.detail(row)))
+                _, token, reason, _ = taken[-1]
+                row += 1
             self._settle(sequence, token, reason)
         return results
 

@@ -150,7 +150,12 @@ class Sequence:
     @property
     def is_plain(self) -> bool:
         """Whether its rows need nothing but its slot's sampling values."""
-        return self.work.logprobs is None and self.adjustments is None and self.matcher is None
+        return not self.asks_rows and self.matcher is None
+
+    @property
+    def asks_rows(self) -> bool:
+        """Whether its rows need what `rows.py` makes."""
+        return self.work.logprobs is not None or self.adjustments is not None
 
     @property
     def num_to_score(self) -> int:

@@ -58,8 +58,13 @@ class Matcher:
     def mask(self, out: NDArray[np.uint32]) -> None:
         """Write which tokens may come next into a row of `num_words` words. After the end only ending tokens may."""
         assert out.dtype == np.uint32 and out.flags.c_contiguous and out.shape == (self._grammar.num_words,)
-        self._state.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
-        self._check()
+        self.mask_at(out.ctypes.data)
+
+    def mask_at(self, address: int) -> None:
+        """The same at an address: the caller answers for the memory there, and looks it up once for many rows."""
+        self._state.unsafe_compute_mask_ptr(address, self._grammar.num_words * 4)
+        if self._state.is_error():
+            self._check()
 
     def accept(self, token: int) -> None:
         """Take the token that came; one that was not allowed is a fault."""
