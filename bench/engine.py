@@ -10,6 +10,8 @@
     http-1-share, http-32-share   the same decode through our own server, streaming, as a fraction of in-process
     lora-8                        decode-8 with an adapter of rank 16 on all linear layers for each stream, a different
                                   one; peer: ours without (llama.cpp cannot batch different adapters)
+    grammar-8                     8 streams held to a JSON schema beside the same 8 streams free; samples hold the cost
+                                  of a token
     nll                           mean negative log-likelihood (nats per token) on a recorded text; peer: float32
     nll-peer                      the same; peer: llama.cpp on the same file, token by token
     rss                           megabytes of a serving process beside its packed weights and keys and values
@@ -35,6 +37,7 @@ from typing import Any
 
 from bench import adapters
 from bench.adapters import measure_adapters
+from bench.grammar import measure_grammar
 from bench.ours import Ours
 from bench.peers.llama import LlamaCpp, running
 from bench.quality import measure_nll
@@ -57,8 +60,8 @@ DECODES = {"decode-1": (1, PROMPT), "decode-8": (8, PROMPT), "decode-32": (32, P
 SHARED = "shared-32x1024"
 PREFIX, TAIL, SHARED_NEW, SCREENED_NEW = 1024, 16, 32, 8
 HTTP = {"http-1-share": 1, "http-32-share": 32}
-LORA = "lora-8"
-MEASURES = (*PREFILLS, *DECODES, SHARED, "overhead-32", *HTTP, LORA, "nll", "rss", "start-s")
+LORA, GRAMMAR = "lora-8", "grammar-8"
+MEASURES = (*PREFILLS, *DECODES, SHARED, "overhead-32", *HTTP, LORA, GRAMMAR, "nll", "rss", "start-s")
 FINALISTS = 2
 PROFILED = (
     StepShape("prefill-512", 1, 512, 0),
@@ -166,6 +169,7 @@ def measures(bench: Bench, name: str, path: Path) -> dict[str, Callable[[], list
         "overhead-32": lambda: [bench.overhead()],
         **{label: partial(http, label) for label in HTTP},
         LORA: lambda: measure_adapters(path, ours, bench.prompts(adapters.STREAMS), NEW, bench.repeats, LORA),
+        GRAMMAR: lambda: measure_grammar(ours, NEW, bench.repeats, GRAMMAR),
         "nll": lambda: measure_nll(path, ours.model, ours.threads, ours.kv, peer),
         "rss": lambda: [resident(path, ours, bench.prompts)],
         "start-s": lambda: [start_seconds(name, bench.repeats)],

@@ -15,6 +15,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
 from headrace.engine.engine import Engine
+from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.item import Failed, Token
 from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel
@@ -56,6 +57,11 @@ class TimedProgram:
         inside = sum(first[1] - first[0] for first, _ in pairs)
         return 1.0 - inside / whole
 
+    def seconds_outside(self) -> float:
+        """Mean time from one step's end to the next one's begin."""
+        gaps = [second[0] - first[1] for first, second in zip(self.steps, self.steps[1:], strict=False)]
+        return sum(gaps) / len(gaps)
+
 
 def fresh_salt() -> Salt:
     """One under which nothing is cached."""
@@ -64,12 +70,14 @@ def fresh_salt() -> Salt:
 
 @dataclass(slots=True)
 class Ours:
-    """The engine of one model; greedy. `adapters`: of each stream, as the model's program takes them; empty: none."""
+    """The engine of one model; greedy. `adapters`: of each stream, as the model's program takes them; empty: none.
+    `grammar`: what answers are held to from now on."""
 
     model: LoadedModel
     num_threads: int
     kv: KvKind
     adapters: tuple[Any, ...] = ()
+    grammar: Grammar | None = None
     engine: Engine = field(init=False)
     threads: native.Threads = field(init=False)
     program: TimedProgram = field(init=False)
@@ -138,6 +146,7 @@ class Ours:
                 seed=0,
                 max_tokens=new,
                 salt=salt,
+                grammar=self.grammar,
                 adapter=adapter,
             ),
             mailbox,

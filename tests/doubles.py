@@ -33,15 +33,24 @@ _OTHER_KEYS = {"masks": "u4", "adjust_starts": "i4", "adjust_tokens": "i4"} | {
 GREEDY = Sampling(temperature=0.0)
 
 
-def toy_next(tokens: list[int], sampling: Sampling = GREEDY, seed: int = 0, choice: int = 0) -> int:
-    """The token that follows `tokens`: greedy, or drawn by (seed, choice, position)."""
+def toy_next(
+    tokens: list[int],
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+    choice: int = 0,
+    mask: NDArray[np.uint32] | None = None,
+) -> int:
+    """The token that follows `tokens`: greedy, or drawn by (seed, choice, position); one that a mask allows."""
     state = 1469598103934665603
     for token in tokens:
         state = ((state ^ (token + 1)) * 1099511628211) % 2**64
     if sampling.temperature > 0:
         for value in (seed & (2**64 - 1), choice, len(tokens)):
             state = ((state ^ (value + 1)) * 1099511628211) % 2**64
-    return (state >> 17) % TOY_VOCAB
+    if mask is None:
+        return (state >> 17) % TOY_VOCAB
+    allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+    return int(allowed[(state >> 17) % len(allowed)]) if allowed else -1
 
 
 def toy_answer(prompt: list[int], count: int, sampling: Sampling, seed: int = 0, choice: int = 0) -> list[int]:
@@ -105,7 +114,10 @@ class ToyProgram:
             seen = [int(flat[page, 0, slot]) for page, slot in places]
             assert sampling["position"][index] == length
             values = Sampling(temperature=float(sampling["temperature"][index]))
-            token = self.next_token(seen, values, int(sampling["seed"][index]), int(sampling["choice"][index]))
+            mask_row = sampling["mask_rows"][index] if "mask_rows" in sampling else -1
+            mask = sampling["masks"][mask_row] if mask_row >= 0 else None
+            seed, choice = int(sampling["seed"][index]), int(sampling["choice"][index])
+            token = self.next_token(seen, values, seed, choice, mask)
             if "targets" in sampling and sampling["targets"][index] >= 0:
                 token = int(sampling["targets"][index])
             drawn.append(-1 if seen[-1] == self.poison else token)
@@ -116,9 +128,11 @@ class ToyProgram:
         return np.array(drawn, np.int32), logprobs, *top
 
     @staticmethod
-    def next_token(seen: list[int], sampling: Sampling, seed: int, choice: int) -> int:
+    def next_token(
+        seen: list[int], sampling: Sampling, seed: int, choice: int, mask: NDArray[np.uint32] | None = None
+    ) -> int:
         """The token that follows those that were read back from the pages."""
-        return toy_next(seen, sampling, seed, choice)
+        return toy_next(seen, sampling, seed, choice, mask)
 
     @staticmethod
     def _place(table: NDArray[np.int32], position: int) -> tuple[int, int]:
@@ -156,9 +170,11 @@ class EchoProgram(ToyProgram):
     """
 
     @staticmethod
-    def next_token(seen: list[int], sampling: Sampling, seed: int, choice: int) -> int:
-        drawn = toy_next(seen, sampling, seed, choice)
-        if len(seen) % 11 == 0 or (sampling.temperature > 0 and drawn % 5 == 0):
+    def next_token(
+        seen: list[int], sampling: Sampling, seed: int, choice: int, mask: NDArray[np.uint32] | None = None
+    ) -> int:
+        drawn = toy_next(seen, sampling, seed, choice, mask)
+        if mask is not None or len(seen) % 11 == 0 or (sampling.temperature > 0 and drawn % 5 == 0):
             return drawn
         return (sum(seen[-2:]) * 3 + 2) % 5
 
@@ -188,12 +204,16 @@ class ToyTokenizer:
     """One token per character from space on; 95 and 96 are the two bytes of an e with an acute accent."""
 
     eos_ids = frozenset({94})
+    special_tokens: ClassVar[dict[str, int]] = {"<end>": 94}
     strips_leading_space = False
     vocab_size = TOY_VOCAB
     byte_table: ClassVar[list[bytes]] = [*(bytes([32 + token]) for token in range(94)), b"", b"\xc3", b"\xa9"]
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         return [94 if char == "\n" and special else max(0, ord(char) - 32) for char in text]
+
+    def encode_inside(self, text: str) -> list[int]:
+        return [self.byte_table.index(bytes([byte])) for byte in text.encode() if bytes([byte]) in self.byte_table]
 
     def token_text(self, token: int) -> str:
         return "<end>" if token == 94 else self.byte_table[token].decode("utf-8", "replace")

@@ -25,15 +25,18 @@ class Detail(NamedTuple):
 class Batch:
     """`counts[i]` tokens of `sequences[i]`. `admitted` have a new slot.
 
-    `is_ragged`: somebody lacked more than one token. `is_plain`: nobody has more than the one row of its last token,
-    and no row needs more than its slot's sampling values. `scored`: details of prompt tokens, filled by `complete`.
+    `is_ragged`: somebody lacked more than one token. `is_single`: nobody has more than the one row of its last token.
+    `is_plain`: neither does a row need more than its slot's sampling values, and `asks_rows`: some need more than a
+    mask. `scored`: details of prompt tokens, filled by `complete`.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     is_ragged: bool = False
+    is_single: bool = True
     is_plain: bool = True
+    asks_rows: bool = False
     num_preempted: int = 0
     num_decodes: int = 0
     num_prompt_tokens: int = 0
@@ -54,8 +57,11 @@ class Batch:
         self.num_reads += count * sequence.num_computed + count * count // 2
         if count > 1 or sequence.num_computed + 1 < sequence.num_tokens:
             self.is_ragged = True
-        if not sequence.is_plain or sequence.num_to_score > 0:
+        if sequence.draft or sequence.siblings or sequence.num_to_score > 0:
+            self.is_single = self.is_plain = False
+        elif not sequence.is_plain:
             self.is_plain = False
+            self.asks_rows |= sequence.asks_rows
 
 
 class Row(NamedTuple):

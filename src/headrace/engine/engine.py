@@ -295,7 +295,8 @@ class Engine:
             ticket = outcome.sequence.owner
             if outcome.token < 0:
                 self._count_fault(lane)
-                self._fail(ticket, EngineFault("The model computed no number for this request; try it again."))
+                fault = outcome.sequence.fault
+                self._fail(ticket, fault or EngineFault("The model computed no number for this request; try it again."))
                 continue
             # A sibling's fault in this very step may have ended the request already.
             if ticket.sequences:

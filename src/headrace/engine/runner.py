@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch, Detail, Drawn, Row, rows_of
 from headrace.engine.config import EngineConfig
+from headrace.engine.grammar.table import MaskTable
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.rows import row_arrays
 from headrace.engine.sampler import SamplingTable
@@ -65,6 +66,7 @@ class Runner:
         self._threads = threads
         self._pool = pool
         self._sampling = SamplingTable(config.max_sequences)
+        self._masks = MaskTable()
         self._table = np.zeros((config.max_sequences, 16), np.int32)
         self._tokens = np.zeros(config.max_batch_tokens, np.int32)
         self._starts = np.arange(config.max_sequences + 1, dtype=np.int32)
@@ -86,10 +88,17 @@ class Runner:
         stale = [sequence for sequence in batch.sequences if sequence.num_tabled < len(sequence.pages)]
         for sequence in stale:
             self._write_table(sequence)
-        if batch.is_ragged or not batch.is_plain:
+        if batch.is_ragged or not batch.is_single:
             self._members = []
             return self._fill_ragged(batch)
-        return self._fill_decodes(batch, has_new_pages=bool(stale))
+        arrays = self._fill_decodes(batch, has_new_pages=bool(stale))
+        if batch.is_plain or arrays.sampling is None:
+            return arrays
+        optional = self._masks.fill_single(batch.sequences)
+        if batch.asks_rows:
+            rows = [(sequence, Row(0, sequence.num_tokens, sequence.choice)) for sequence in batch.sequences]
+            optional |= row_arrays(rows)
+        return arrays._replace(sampling=arrays.sampling | optional)
 
     def execute(self, arrays: Arrays) -> Drawn:
         """Compute a batch; returns what its rows drew, -1 where a row was not a number."""
@@ -164,7 +173,7 @@ class Runner:
         if not is_plain:
             # A sibling draws with its leader's values, but with noise of its own.
             sampling["choice"] = np.array([row.choice for _, row in rows], np.uint32)
-            sampling |= row_arrays(rows)
+            sampling |= row_arrays(rows) | self._masks.fill(rows)
         return sampling
 
     def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:

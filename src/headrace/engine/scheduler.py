@@ -26,6 +26,7 @@ from operator import attrgetter
 from headrace.core.events import FinishReason
 from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
+from headrace.engine.continuation import take_token
 from headrace.engine.cost import StepCost
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.fairness import FairShare
@@ -135,20 +136,18 @@ class Scheduler:
     def complete(self, batch: Batch, drawn: Drawn) -> list[Sampled]:
         """Record that a step was computed; `drawn` has one entry per row, in the order of `batch.rows_of`."""
         results: list[Sampled] = []
-        if not batch.is_plain:
-            cursor = 0
+        row = 0
+        if not batch.is_single:
             for sequence, count in zip(batch.sequences, batch.counts, strict=True):
-                cursor += self._complete_rows(batch, sequence, count, drawn.from_row(cursor), results)
+                row += self._complete_rows(batch, sequence, count, drawn.from_row(row), results)
             return results
-        for index, sequence in enumerate(batch.sequences):
-            computed = sequence.num_computed = sequence.num_computed + batch.counts[index]
+        for sequence, count in zip(batch.sequences, batch.counts, strict=True):
+            sequence.num_computed += count
             token, reason = 0, None
-            if computed == sequence.num_tokens:
-                token = drawn.tokens[len(results)]
-                if token >= 0:
-                    sequence.append(token)
-                    reason = sequence.finish_reason(token)
-                results.append(Sampled(sequence, token, reason))
+            if sequence.num_computed == sequence.num_tokens:
+                results += (taken := take_token(sequence, drawn.tokens[row], drawn.detail(row)))
+                _, token, reason, _ = taken[-1]
+                row += 1
             self._settle(sequence, token, reason)
         return results
 
@@ -230,6 +229,8 @@ class Scheduler:
         if limit <= 0 or sequence.siblings or sequence.work.sampling.has_penalties:
             return needed
         sequence.draft = self._speculator.propose(sequence, limit)
+        if sequence.matcher is not None:
+            sequence.draft = sequence.draft[: sequence.matcher.allowed_prefix(sequence.draft)]
         return _pages_for(sequence.num_tokens + len(sequence.draft)) - len(sequence.pages)
 
     def _schedule_prompts(self, batch: Batch, gap_s: float) -> None:
@@ -360,21 +361,19 @@ class Scheduler:
 
         Noise belongs to a position and not to a step, so that these are the tokens that single steps would have drawn.
         """
-        token, reason = -1, None
         num_accepted = 0
+        last = Sampled(sequence, -1, None)
         for depth, guess in enumerate([*draft, -1]):
             token = drawn.tokens[depth]
-            if token >= 0:
-                sequence.append(token)
-                reason = sequence.finish_reason(token)
-            results.append(Sampled(sequence, token, reason, drawn.detail(depth)))
-            if token < 0 or reason is not None or token != guess:
+            results += (taken := take_token(sequence, token, drawn.detail(depth), goes_on=token == guess))
+            last = taken[-1]
+            if last.token < 0 or last.reason is not None or token != guess:
                 break
             sequence.num_computed += 1
             num_accepted += 1
         if draft and self._speculator is not None:
             self._speculator.observe(sequence, len(draft), num_accepted)
-        return token, reason
+        return last.token, last.reason
 
     def _settle(self, sequence: Sequence, token: int, reason: FinishReason | None) -> None:
         """After its tokens were taken in: share full pages, and end what has ended."""
@@ -392,14 +391,10 @@ class Scheduler:
         siblings, leader.siblings = leader.siblings, []
         self.num_held -= len(siblings)
         for row, sibling in enumerate(siblings):
-            token, reason = drawn.tokens[row], None
             sibling.change(Change.PART)
-            if token >= 0:
-                sibling.append(token)
-                sibling.num_scored = leader.num_scored
-                reason = sibling.finish_reason(token)
-            results.append(Sampled(sibling, token, reason, drawn.detail(row)))
-            if token < 0 or reason is not None:
+            sibling.num_scored = leader.num_scored
+            results += (taken := take_token(sibling, drawn.tokens[row], drawn.detail(row)))
+            if taken[-1].token < 0 or taken[-1].reason is not None:
                 self._end(sibling)
             elif not self._fork(leader, sibling):
                 self.waiting.add(sibling)

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.errors import EngineFault
 from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
+from headrace.engine.grammar.matcher import Grammar, Matcher
 from headrace.engine.kv.prefix import Node
 from headrace.engine.kv.salt import NO_SALT, Salt
 from headrace.kernels.plan import PAGE_TOKENS
@@ -69,8 +71,8 @@ class Work:
     be shared through the prefix tree. `logprobs`: log-probabilities of answer tokens, with so many alternatives, and
     `prompt_logprobs` those of the prompt's; a prompt whose tokens are scored is computed whole. `session` and `parent`
     name the conversation and the request this one belongs to. `keeps` are cache breakpoints; with `explains` the first
-    item says why reuse ended. `adapter` is what the model's program takes for these rows. `field` is where the tokens
-    came from, for errors.
+    item says why reuse ended. `adapter` is what the model's program takes for these rows. An answer keeps to `grammar`,
+    whose ending tokens must be among `stop_ids`. `field` is where the tokens came from, for errors.
     """
 
     model: str
@@ -91,6 +93,7 @@ class Work:
     adapter: Any = None
     keeps: tuple[Keep, ...] = ()
     explains: bool = False
+    grammar: Grammar | None = None
     field: str = "messages"
 
 
@@ -102,7 +105,8 @@ class Sequence:
     arrival and choice; `arrived` is when it came, on the engine's clock. `draft` are guesses at its next tokens,
     computed behind the last one in one step. While `is_loading` it waits for the disk, which gave it `disk_pages` of
     its prompt in `num_loads` turns; `num_kept` pages have their breakpoints' time. `adjustments` change its logits
-    (`rows.py`). `owner` is the engine's.
+    (`rows.py`). `matcher` is the state of its grammar, and `fault` why it failed, if it was that. `owner` is the
+    engine's.
     """
 
     __slots__ = (
@@ -111,8 +115,10 @@ class Sequence:
         "choice",
         "disk_pages",
         "draft",
+        "fault",
         "is_loading",
         "last_token",
+        "matcher",
         "node",
         "num_cached",
         "num_computed",
@@ -159,11 +165,18 @@ class Sequence:
         self.disk_pages = range(0)
         self.siblings: list[Sequence] = []
         self.adjustments: Any = None
+        self.matcher: Matcher | None = None if work.grammar is None else work.grammar.start()
+        self.fault: EngineFault | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether its rows need nothing but its slot's sampling values."""
-        return self.work.logprobs is None and self.adjustments is None and not self.draft and not self.siblings
+        return not self.asks_rows and self.matcher is None
+
+    @property
+    def asks_rows(self) -> bool:
+        """Whether its rows need what `rows.py` makes."""
+        return self.work.logprobs is not None or self.adjustments is not None
 
     @property
     def num_to_score(self) -> int:

@@ -18,6 +18,7 @@ from headrace.core.events import TokenLogprob
 from headrace.core.request import Message, Request, Role, TextPart
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
+from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.kv.salt import Salt
 from headrace.engine.sequence import Keep
 from headrace.observe.metrics import Metrics
@@ -47,6 +48,7 @@ class Served:
         # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
         byte_table = model.tokenizer.byte_table
         self.byte_table = [*byte_table, *[b""] * (model.plan.vocab_size - len(byte_table))]
+        self.grammars = GrammarCompiler(model.tokenizer, model.plan.vocab_size)
         self.digests = {"model": model.digest}
         if model.template is not None:
             self.digests["template"] = model.template.digest

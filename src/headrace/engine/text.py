@@ -1,8 +1,9 @@
 """The engine as a backend: requests in, text events out; here the event loop and the engine's thread meet.
 
 A request becomes token ids (chat template, raw prompt or ids as given), one piece of work for `engine.py`, and a
-mailbox, whose items are turned into text per choice and told as events. Long inputs are tokenised in threads of their
-own, so that the loop does not stall. Leaving `run` in any way gives back what the request held. Knows no protocol.
+mailbox, whose items are turned into text per choice and told as events. Long inputs are tokenised and grammars compiled
+in threads of their own, so that the loop does not stall. Leaving `run` in any way gives back what the request held.
+Knows no protocol.
 
 Decided here: `max_tokens` beyond the context is refused, as vLLM does, not cut. A raw `prompt` may contain control
 tokens, because its caller writes the template itself; text inside `messages` never becomes one.
@@ -15,6 +16,7 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -31,6 +33,7 @@ from headrace.engine.answer import Answer
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
 from headrace.engine.draft.drafter import Drafter
 from headrace.engine.engine import Engine, Ticket
+from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.kv.disk import DiskTier
 from headrace.engine.kv.gate import Decision, choose_kind, kernel_variant
 from headrace.engine.kv.page_file import PageLayout
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["Setup", "TextEngine"]
 
 _log = logging.getLogger("headrace.engine")
-_T = TypeVar("_T")
+_Made = TypeVar("_Made")
 
 
 class TextEngine:
@@ -94,6 +97,7 @@ class TextEngine:
         self._disk = disk
         self._engine = self._build()
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
+        self._compilers = ThreadPoolExecutor(1, "headrace-grammar")
 
     def _decide(self, model: "LoadedModel") -> Decision:
         decision = choose_kind(model, KV_TYPES[self.config.kv_type], self._threads)
@@ -156,7 +160,10 @@ class TextEngine:
         await loop.run_in_executor(None, self._engine.close)
         if self._disk is not None:
             await loop.run_in_executor(None, self._disk.close)
-        self._tokenizers.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._tokenizers, self._compilers):
+            executor.shutdown(wait=False, cancel_futures=True)
+        for served in self._served.values():
+            await loop.run_in_executor(None, served.grammars.close)
         if self._shelves is not None:
             self._shelves.close()
         if hasattr(self._threads, "close"):
@@ -218,6 +225,8 @@ class TextEngine:
             if request.cache.breakpoints:
                 keeps = await self._prepare(request, served.keeps, tokens)
             work = self._work(served, request, tokens, arrived, keeps)
+            if request.response_format.kind is not FormatKind.TEXT:
+                work = replace(work, grammar=await self._compile(served, request))
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
             answer = Answer(served, request, work, arrived)
@@ -262,17 +271,16 @@ class TextEngine:
     async def _encode(self, served: Served, request: Request) -> NDArray[np.int32]:
         return await self._prepare(request, served.encode)
 
-    async def _prepare(self, request: Request, function: Callable[..., _T], *more: Any) -> _T:
+    async def _prepare(self, request: Request, function: Callable[..., _Made], *more: Any) -> _Made:
         """What a function makes of the request; away from the loop if there is much to do."""
         size = len(request.prompt or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
         if size <= self.config.inline_prompt_chars:
             return function(request, *more)
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._tokenizers, function, request, *more)
-        except RuntimeError as error:  # the executor was shut down
-            raise Unavailable("The server is stopping; try again.") from error
+        return await _run_in(self._tokenizers, function, request, *more)
+
+    async def _compile(self, served: Served, request: Request) -> Grammar:
+        return await _run_in(self._compilers, served.grammars.compile, request.response_format)
 
     def _work(
         self,
@@ -285,7 +293,8 @@ class TextEngine:
         limits, sampling = request.limits, request.sampling
         name = served.model.name
         stop_ids = frozenset(limits.stop_token_ids)
-        if not limits.ignore_eos:
+        # A grammar allows the end where the answer may end and nowhere else: there is nothing to ignore.
+        if not limits.ignore_eos or request.response_format.kind is not FormatKind.TEXT:
             stop_ids |= served.model.tokenizer.eos_ids
         _check_bias(request, served.model.plan.vocab_size)
         logprobs = request.logprobs
@@ -324,7 +333,6 @@ def _refuse_unsupported(request: Request) -> None:
         ("task", request.task not in (Task.GENERATE, Task.COUNT), f"{request.task} is not supported"),
         ("tools", bool(request.tools), "tools are not supported"),
         ("messages", tool_talk, "tool calls and tool results are not supported"),
-        ("response_format", request.response_format.kind is not FormatKind.TEXT, "only text is supported"),
     )
     for name, refused, why in refusals:
         if refused:
@@ -332,6 +340,15 @@ def _refuse_unsupported(request: Request) -> None:
     deadline_s = request.limits.deadline_s
     if deadline_s is not None and not 0 < deadline_s < math.inf:
         raise InvalidRequest(f"deadline_s: {deadline_s!r} is not above 0; give seconds.", param="deadline_s")
+
+
+async def _run_in(executor: ThreadPoolExecutor, work: Callable[..., _Made], *given: Any) -> _Made:
+    """Wait for something that another thread makes. Raises Unavailable once the executor was shut down."""
+    try:
+        made = asyncio.get_running_loop().run_in_executor(executor, work, *given)
+    except RuntimeError as error:
+        raise Unavailable("The server is stopping; try again.") from error
+    return await made
 
 
 def _check_bias(request: Request, vocab_size: int) -> None:

@@ -27,6 +27,7 @@ from headrace.models.vocabulary import (
 )
 
 MAX_TEXT_CHARS = 2_000_000  # a few seconds of work at worst; no context that Headrace serves holds as much
+_MARK = "\x02"
 _MISSING_BYTE = "\ufdd0missing"  # stands for bytes that a vocabulary lacks, so that their neighbours do not merge
 
 
@@ -126,6 +127,16 @@ class Tokenizer:
                 ids.extend(self._encode_plain(piece))
         return ids
 
+    def encode_inside(self, text: str) -> list[int]:
+        """Token ids of text that goes on after other text: nothing in front of it, and no control token in it.
+
+        For short texts without halves of surrogate pairs; raises nothing.
+        """
+        ids: list[int] = []
+        for piece in self._always.split(text):
+            ids.extend([piece] if isinstance(piece, int) else self._encode_plain(piece, is_start=False))
+        return ids
+
     def split(self, text: str) -> Iterator[str | int]:
         """Cut `text` at every special token in it: pieces of ordinary text, and ids."""
         return self._all.split(text)
@@ -145,13 +156,22 @@ class Tokenizer:
         """`token_bytes` of every id, for loops that cannot afford a call; not to be written to."""
         return self._bytes
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str, *, is_start: bool = True) -> list[int]:
         if self._merges is not None:
-            return self._merges.encode(SPACE + text if self.strips_leading_space else text)
+            return self._merges.encode(SPACE + text if self.strips_leading_space and is_start else text)
         assert self._library is not None
+        if self.strips_leading_space and not is_start:
+            return self._encode_after_space(text)
         # The batch call lets go of the interpreter while it works, the single one does not.
         ids: list[int] = self._library.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return [i for i in ids if i < self.vocab_size] if self._drops_ids else ids
+
+    def _encode_after_space(self, text: str) -> list[int]:
+        """For a library that puts a space in front: what follows a character that merges with nothing."""
+        assert self._library is not None
+        mark = self._library.encode_batch_fast([_MARK], add_special_tokens=False)[0].ids
+        ids: list[int] = self._library.encode_batch_fast([_MARK + text], add_special_tokens=False)[0].ids
+        return ids[len(mark) :]
 
 
 def check_text(text: str) -> None:

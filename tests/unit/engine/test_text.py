@@ -308,7 +308,7 @@ def test_without_max_tokens_a_small_pool_is_the_limit() -> None:
     [
         ({"model": "other"}, NotFound, "model"),
         ({"tools": (Tool("f"),)}, UnsupportedField, "tools"),
-        ({"response_format": ResponseFormat(FormatKind.JSON_OBJECT)}, UnsupportedField, "response_format"),
+        ({"response_format": ResponseFormat(FormatKind.LARK)}, InvalidRequest, "response_format"),
         ({"logprobs": 21}, InvalidRequest, "logprobs"),
         ({"logit_bias": ((99, 1.0),)}, InvalidRequest, "logit_bias"),
         ({"logit_bias": ((5, 1.0), (5, 2.0))}, InvalidRequest, "logit_bias"),

@@ -206,6 +206,16 @@ def test_sentencepiece_puts_a_space_before_the_first_word_unless_told_not_to() -
     assert Tokenizer.from_gguf(scored(add_space_prefix=False)).encode("ab") == [263]
 
 
+def test_text_inside_another_text_gets_no_space_and_no_control_token() -> None:
+    tokenizer = Tokenizer.from_gguf(scored())
+
+    assert tokenizer.encode_inside("ab") == [263]
+    assert tokenizer.encode_inside(" ab") == [264]
+    text = "<|im_end|>low"
+    byte_level = Tokenizer.from_gguf(gguf())
+    assert byte_level.encode_inside(text) == byte_level.encode(text)
+
+
 def test_bytes_that_a_vocabulary_lacks_separate_their_neighbours() -> None:
     tokens = [char for char in ALPHABET if char != "x"] + ["lo"]
     metadata = gguf(tokens=tokens, token_type=[1] * len(tokens), merges=["l o"], bos_token_id=None, eos_token_id=None)
@@ -279,6 +289,9 @@ def test_a_sentencepiece_style_folder_gives_the_librarys_tokens_and_raw_bytes(tm
     for text in ("lo", "lo lo é", "<s>lo", "x\n"):
         assert tokenizer.encode(text, special=True) == library.encode(text, add_special_tokens=False).ids
     assert b"".join(map(tokenizer.token_bytes, tokenizer.encode("lo é\n"))) == " lo é\n".encode()
+    for text in ("lo é\n", " lo", "x"):
+        assert b"".join(map(tokenizer.token_bytes, tokenizer.encode_inside(text))) == text.encode()
+    assert tokenizer.encode_inside("lo") == [tokens.index("lo")]
     assert tokenizer.strips_leading_space
 
 
