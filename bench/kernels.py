@@ -1,6 +1,7 @@
 """Question: how fast is each compute kernel by itself on one thread, how far from the ceiling, and how exact?
 
-`python -m bench.kernels [--variant avx2 ...] [--model gemma3-270m ...] [--json PATH]`. A row's peer is the machine:
+`python -m bench.kernels [--variant avx2 ...] [--model gemma3-270m ...] [--only kernels|sampler] [--json PATH]`. A
+row's peer is the machine:
 what one thread reaches when it only multiplies (`native.multiply_rate` of the variant) or only reads
 (`read_bandwidth`), whichever bounds that kernel first; `ratio` is the share of it. Weights, keys and values lie in as
 many copies as the caches cannot hold. Times are the best of many short runs, since a shared machine only ever makes
@@ -8,7 +9,8 @@ them longer; `spread` compares the median with the best.
 
 `error` is the largest difference from the NumPy reference: of `linear` relative to sum(|x| |w|), of `gated` and
 `attention` relative to the largest magnitude of the expected result, of `quantize` in codes.
-Attention is compared with a softmax over the numbers that the pages hold.
+Attention is compared with a softmax over the numbers that the pages hold. The sampler, on two threads and beside NumPy
+and torch, is a row of its own: `sampling.py`.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report import Row, publish
+from bench.sampling import NUM_THREADS, sampler_row
 from headrace.engine.roofline import Ceilings
 from headrace.kernels import native, reference
 from headrace.kernels.grouped import GroupedMatrix, pack
@@ -234,9 +237,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--variant", action="append", choices=native.variants(), help="default: the one in use")
     parser.add_argument("--model", action="append", choices=list(MODELS), help="whose shapes; default: SmolLM2's")
+    parser.add_argument("--only", choices=["kernels", "sampler"], help="a part of it")
     parser.add_argument("--json", type=Path, help="also write the JSON line there")
     arguments = parser.parse_args()
-    variants = arguments.variant or [native.variant()]
+    variants = [] if arguments.only == "sampler" else arguments.variant or [native.variant()]
     models = arguments.model or ["smollm2-135m"]
     thread = native.Threads(1)
     rows, ceilings = [], {}
@@ -254,9 +258,10 @@ def main() -> None:
                 row.measure = row.measure if len(models) == 1 else f"{model}-{row.measure}"
             rows += made
     thread.close()
-    publish(
-        "kernels", {"threads": 1, "variants": variants, "models": models, "ceilings": ceilings}, rows, arguments.json
-    )
+    if arguments.only != "kernels":
+        rows.append(sampler_row())
+    config = {"threads": 1, "sampler_threads": NUM_THREADS, "variants": variants, "models": models}
+    publish("kernels", config | {"ceilings": ceilings}, rows, arguments.json)
 
 
 if __name__ == "__main__":

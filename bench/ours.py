@@ -17,6 +17,7 @@ from headrace.engine.config import EngineConfig, detect_hardware, resolve
 from headrace.engine.engine import Engine
 from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.item import Failed, Token
+from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.runner import StepProgram
@@ -62,6 +63,11 @@ class TimedProgram:
         return sum(gaps) / len(gaps)
 
 
+def fresh_salt() -> Salt:
+    """One under which nothing is cached."""
+    return Salt(caller=os.urandom(8).hex())
+
+
 @dataclass(slots=True)
 class Ours:
     """The engine of one model; greedy. `adapters`: of each stream, as the model's program takes them; empty: none.
@@ -75,7 +81,7 @@ class Ours:
     engine: Engine = field(init=False)
     threads: native.Threads = field(init=False)
     program: TimedProgram = field(init=False)
-    _prepared: tuple[list[list[int]], bytes] = ([], b"")
+    _prepared: tuple[list[list[int]], Salt] = ([], Salt())
 
     def __post_init__(self) -> None:
         config = resolve(EngineConfig(threads=self.num_threads, kv_memory_bytes=POOL_BYTES), detect_hardware())
@@ -98,12 +104,12 @@ class Ours:
 
     def prefill(self, tokens: list[int]) -> float:
         """A fresh prompt, to its first new token."""
-        seconds, _ = self._run([tokens], 1, os.urandom(8))
+        seconds, _ = self._run([tokens], 1, fresh_salt())
         return len(tokens) / seconds
 
     def prepare(self, prompts: list[list[int]]) -> None:
         """Compute what `decode` goes on from: all pages but that of the last token are then warm in the tree."""
-        self._prepared = (prompts, os.urandom(8))
+        self._prepared = (prompts, fresh_salt())
         self._run(prompts, 1, self._prepared[1])
 
     def decode(self, new: int) -> float:
@@ -115,10 +121,10 @@ class Ours:
 
     def shared(self, prefix: list[int], tails: list[list[int]], new: int) -> float:
         """New tokens of streams that share a prefix and arrive at once, from an empty cache."""
-        seconds, tokens = self._run([prefix + tail for tail in tails], new, os.urandom(8))
+        seconds, tokens = self._run([prefix + tail for tail in tails], new, fresh_salt())
         return tokens / seconds
 
-    def _run(self, prompts: list[list[int]], new: int, salt: bytes) -> tuple[float, int]:
+    def _run(self, prompts: list[list[int]], new: int, salt: Salt) -> tuple[float, int]:
         """Seconds and new tokens of all prompts at once."""
 
         async def everything() -> int:
@@ -130,7 +136,7 @@ class Ours:
         tokens = asyncio.run(everything())
         return time.perf_counter() - started, tokens
 
-    async def _one(self, tokens: list[int], new: int, salt: bytes, adapter: Any) -> int:
+    async def _one(self, tokens: list[int], new: int, salt: Salt, adapter: Any) -> int:
         mailbox = Mailbox(asyncio.get_running_loop())
         self.engine.submit(
             Work(

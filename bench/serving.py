@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,15 @@ Prompts = Callable[[int], list[list[int]]]
 
 
 class Server:
-    """Our server as a process of its own, and one client process for its streams."""
+    """Our server as a process of its own, and one client process for its streams. `options` are more of `serve`'s."""
 
-    def __init__(self, model: Path, threads: int, kv: KvKind) -> None:
+    def __init__(self, model: Path, threads: int, kv: KvKind, options: Sequence[str] = ()) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         command = [sys.executable, "-m", "headrace", "serve", str(model), "--port", str(self.port)]
         command += ["--threads", str(threads), "--kv-memory", f"{KV_MEMORY_MIB}MiB"]
-        command += ["--kv-type", "int8" if kv is KvKind.INT8 else "fp16"]
+        command += ["--kv-type", "int8" if kv is KvKind.INT8 else "fp16", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._wait()
         with self._get("/v1/models") as answer:
@@ -64,6 +64,14 @@ class Server:
 
     def stream(self, prompts: list[list[int]], new: int) -> float:
         """Tokens per second of all prompts streamed at once."""
+        answer = self._round(prompts, new)
+        return float(answer["tokens"] / answer["seconds"])
+
+    def first_token_s(self, prompt: list[int]) -> float:
+        """Seconds until the first text of one stream."""
+        return float(self._round([prompt], 2)["first"][0])
+
+    def _round(self, prompts: list[list[int]], new: int) -> dict[str, Any]:
         bodies = [
             {
                 "model": self.model,
@@ -83,8 +91,8 @@ class Server:
         line = self.client.stdout.readline()
         if not line:
             raise RuntimeError(f"the client ended with status {self.client.wait()}")
-        answer = json.loads(line)
-        return float(answer["tokens"] / answer["seconds"])
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End both processes."""
@@ -96,9 +104,9 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, threads: int, kv: KvKind) -> Iterator[Server]:
+def serving(model: Path, threads: int, kv: KvKind, options: Sequence[str] = ()) -> Iterator[Server]:
     """A server that ends with the block."""
-    server = Server(model, threads, kv)
+    server = Server(model, threads, kv, options)
     try:
         yield server
     finally:

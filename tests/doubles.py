@@ -224,7 +224,9 @@ class ToyTemplate:
 
     digest = "sha256:toy-template"
 
-    def encode_chat(self, tokenizer: ToyTokenizer, messages: Any) -> list[int]:
+    def encode_chat(
+        self, tokenizer: ToyTokenizer, messages: Any, tools: Any = (), *, add_generation_prompt: bool = True
+    ) -> list[int]:
         return tokenizer.encode("".join(message.text for message in messages))
 
 

@@ -71,7 +71,7 @@ class ScriptedBackend:
     async def probe(self, request: Request) -> Probe:
         return Probe(prompt_tokens=1, warm_tokens=0, fits=True)
 
-    async def release(self, session: str) -> None:
+    async def release(self, session: str, tenant: str = "local") -> None:
         return None
 
 

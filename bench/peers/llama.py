@@ -13,6 +13,7 @@ from bench.peers.process import PeerProcess
 from bench.peers.requantize import requantized
 
 CONTEXT = 8192
+SERVER_BATCH = 2048  # its server's default; computed in pieces of 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ class LlamaCpp:
         answer = self.process("shared", prefix=prefix, tails=tails, new=new)
         return float(answer["tokens"]) / float(answer["seconds"])
 
+    def serve(self, prompts: list[list[int]], new: int) -> float:
+        """New tokens of prompts that arrive at once, each in a slot of its own, as llama.cpp's server runs them."""
+        answer = self.process("serve", prompts=prompts, new=new)
+        return float(answer["tokens"]) / float(answer["seconds"])
+
     def nll(self, tokens: list[int]) -> list[float]:
         """Negative log-likelihood of tokens[1:]."""
         return list(self.process("nll", tokens=tokens)["nll"])
@@ -85,3 +91,35 @@ def running(model: Path, threads: int, sequences: int) -> Iterator[tuple[list[Ll
             peers.append(LlamaCpp(process, f"llama.cpp, {setting.name}"))
         facts["peer settings"] = "; ".join(peer.name for peer in peers)
         yield peers, facts
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetting:
+    """One way to run its server: a setting, and one cache for all slots or a part of it for each."""
+
+    setting: Setting
+    unified: bool
+
+    @property
+    def name(self) -> str:
+        """How rows call it."""
+        return f"llama.cpp, {self.setting.name}, {'one cache' if self.unified else 'a cache for each slot'}"
+
+
+def server_settings(model: Path) -> list[ServerSetting]:
+    """All ways to run its server."""
+    return [ServerSetting(setting, unified) for setting in settings(model) for unified in (False, True)]
+
+
+@contextmanager
+def serving_slots(
+    setting: ServerSetting, threads: int, slots: int, slot_tokens: int
+) -> Iterator[tuple[LlamaCpp, dict[str, str]]]:
+    """One setting with as many slots, started, with what to say of the build. Batches are as large as the server's."""
+    one = setting.setting
+    with PeerProcess("llama.cpp", "llama_cpp_worker.py") as process:
+        opened = process(
+            "open", model=str(one.path), threads=threads, flash=one.flash, kv=one.kv, context=slots * slot_tokens,
+            sequences=slots, unified=setting.unified, batch=SERVER_BATCH,
+        )  # fmt: skip
+        yield LlamaCpp(process, setting.name), {"peer": opened["version"], "peer build": opened["build"]}

@@ -1,17 +1,21 @@
 """llama.cpp behind a line protocol, run inside the peer's own environment; knows nothing of Headrace.
 
 Reads one JSON command per line on stdin and answers with one JSON line on stdout:
-{"do": "open", "model": path, "threads": 2, "flash": bool, "kv": "f16" | "q8_0", "context": tokens, "sequences": n}
-                                                       -> {"version", "build"}
+{"do": "open", "model": path, "threads": 2, "flash": bool, "kv": "f16" | "q8_0", "context": tokens, "sequences": n,
+ "unified": true, "batch": 512}                        -> {"version", "build"}
 {"do": "prefill", "tokens": [...]}                     -> {"seconds"} of one fresh prompt
 {"do": "prompt", "prompts": [[...]]}                   -> {} computes prompts, one sequence each, not timed
 {"do": "decode", "new": n}                             -> {"seconds", "tokens"} of n steps behind those prompts
 {"do": "shared", "prefix": [...], "tails": [[...]], "new": n} -> {"seconds", "tokens"} from an empty cache to the end
+{"do": "serve", "prompts": [[...]], "new": n}          -> {"seconds", "tokens"} of all at once, as its server would
 {"do": "nll", "tokens": [...]}                         -> {"nll": [...]} natural log, of tokens[1:]
 {"do": "quantize", "source": path, "target": path, "type": "Q4_0"} -> {} no model need be open
-All but "decode" start from an empty cache; "decode" may be repeated, it forgets what the last one added. Tokens are
-chosen by llama.cpp's own greedy sampler. "shared" computes the prefix once and copies it to every sequence within the
-cache (llama_memory_seq_cp, which copies no memory), then computes all tails in batches, then steps.
+All but "decode" and "serve" start from an empty cache; "decode" may be repeated, it forgets what the last one added.
+Tokens are chosen by llama.cpp's own greedy sampler. "shared" computes the prefix once and copies it to every sequence
+within the cache (llama_memory_seq_cp, which copies no memory), then computes all tails in batches, then steps. "serve"
+does what llama.cpp's server does: every prompt takes the free slot (sequence) that has the longest common prefix with
+it, keeps that much of it, and computes the rest; a batch has one token of every slot that generates, and prompts, slot
+by slot, in what room is left. Slots keep what they hold until the next "serve".
 """
 
 import ctypes
@@ -31,7 +35,18 @@ KV_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
 class Peer:
     """One model and one context."""
 
-    def __init__(self, model: str, threads: int, flash: bool, kv: str, context: int, sequences: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        threads: int,
+        flash: bool,
+        kv: str,
+        context: int,
+        sequences: int,
+        *,
+        unified: bool = True,
+        batch: int = UBATCH,
+    ) -> None:
         lib.llama_backend_init()
         self._log = lib.llama_log_callback(lambda level, text, data: None)
         lib.llama_log_set(self._log, ctypes.c_void_p(0))
@@ -39,21 +54,24 @@ class Peer:
         self.vocab = lib.llama_model_get_vocab(self.model)
         self.vocab_size = lib.llama_vocab_n_tokens(self.vocab)
         params = lib.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = context, max(UBATCH, sequences), UBATCH
+        self.room = max(batch, sequences)
+        params.n_ctx, params.n_batch, params.n_ubatch = context, self.room, UBATCH
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = 1 if flash else 0
         params.type_k = params.type_v = KV_TYPES[kv]
-        params.kv_unified = True
+        params.kv_unified = unified
         self.context = lib.llama_init_from_model(self.model, params)
         if not self.context:
             raise RuntimeError("llama.cpp could not make a context")
-        self.batch = lib.llama_batch_init(max(UBATCH, sequences), 0, 1)
+        self.batch = lib.llama_batch_init(self.room, 0, 1)
         self.sampler = lib.llama_sampler_init_greedy()
         self.ends: list[tuple[int, int]] = []  # prompt length and first new token of every sequence
+        self.slots: list[list[int]] = [[] for _ in range(sequences)]  # what "serve" has left in every one
 
     def clear(self) -> None:
         lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
+        self.slots = [[] for _ in self.slots]
 
     def run(self, rows: list[tuple[int, int, int, bool]]) -> None:
         """Decode rows of (token, position, sequence, wants logits)."""
@@ -124,6 +142,45 @@ class Peer:
         self.steps(ends, new - 1)
         return {"seconds": time.perf_counter() - started, "tokens": len(tails) * new}
 
+    def take_slots(self, prompts: list[list[int]]) -> list[int]:
+        """A slot for every prompt, with no more left in it than it can reuse; one token is always computed."""
+        memory = lib.llama_get_memory(self.context)
+        free = list(range(len(self.slots)))
+        taken = []
+        for prompt in prompts:
+            best = max(free, key=lambda slot: common_prefix(self.slots[slot], prompt))
+            free.remove(best)
+            taken.append(best)
+            kept = min(common_prefix(self.slots[best], prompt), len(prompt) - 1)
+            lib.llama_memory_seq_rm(memory, best, kept, -1)
+            self.slots[best] = prompt[:kept]
+        return taken
+
+    def serve(self, prompts: list[list[int]], new: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        taken = self.take_slots(prompts)
+        lasts: dict[int, int] = {}  # of slots that generate: the token to compute next
+        left = dict.fromkeys(taken, new)
+        wanted = dict(zip(taken, prompts, strict=True))
+        while left:
+            rows = [(token, len(self.slots[slot]), slot, True) for slot, token in lasts.items()]
+            for slot, token in lasts.items():
+                self.slots[slot].append(token)
+            for slot in taken:
+                done, prompt = len(self.slots[slot]), wanted[slot]
+                piece = prompt[done : done + self.room - len(rows)] if slot not in lasts and slot in left else []
+                rows += [(t, done + i, slot, done + i == len(prompt) - 1) for i, t in enumerate(piece)]
+                self.slots[slot] += piece
+            self.run(rows)
+            for i, (_, _, slot, wants) in enumerate(rows):
+                if not wants:
+                    continue
+                lasts[slot] = self.sample(i)
+                left[slot] -= 1
+                if left[slot] == 0:
+                    del left[slot], lasts[slot]
+        return {"seconds": time.perf_counter() - started, "tokens": len(prompts) * new}
+
     def nll(self, tokens: list[int]) -> dict[str, Any]:
         self.clear()
         out: list[float] = []
@@ -138,6 +195,16 @@ class Peer:
                 peak = row.max()
                 out.append(float(peak + np.log(np.exp(row - peak).sum()) - row[tokens[start + i + 1]]))
         return {"nll": out}
+
+
+def common_prefix(one: list[int], other: list[int]) -> int:
+    """How many tokens both begin with."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def quantize(source: str, target: str, type: str) -> dict[str, Any]:  # noqa: A002 - llama.cpp's word

@@ -12,6 +12,7 @@ from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.draft.drafter import Drafter
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.kv.salt import Salt
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence, Work
@@ -125,7 +126,7 @@ def test_cold_answers_differ_from_each_other(cold: list[list[int]]) -> None:
 def test_a_batch_of_64_gives_the_same_tokens(rig: Rig, cold: list[list[int]]) -> None:
     cases = works(rig.model)
     # Different salts, so that nothing is shared and all 64 are really computed side by side.
-    batch = [replace(cases[index % len(cases)], salt=bytes([index])) for index in range(64)]
+    batch = [replace(cases[index % len(cases)], salt=Salt(str(index))) for index in range(64)]
     answers = Bench(rig, num_pages=800).answers(batch)
     assert answers == [cold[index % len(cold)] for index in range(64)]
 
@@ -144,7 +145,7 @@ def test_a_prefix_hit_gives_the_same_tokens(rig: Rig, cold: list[list[int]]) -> 
 
 
 def test_preempted_sequences_give_the_same_tokens(rig: Rig) -> None:
-    cases = [replace(item, salt=bytes([index]), max_tokens=80) for index, item in enumerate(works(rig.model)[:4])]
+    cases = [replace(item, salt=Salt(str(index)), max_tokens=80) for index, item in enumerate(works(rig.model)[:4])]
     cold = [Bench(rig).answers([item])[0] for item in cases]
     bench = Bench(rig, num_pages=9)
     assert bench.answers(cases) == cold
@@ -188,7 +189,7 @@ def test_random_schedules_give_the_same_tokens(
     while coming or scheduler.running or scheduler.waiting:
         while coming and coming[0][1][1] <= step:
             index, (case, _, salt, _) = coming.pop(0)
-            sequences[index] = Sequence(replace(cases[case], salt=bytes([salt])), len(sequences), 0)
+            sequences[index] = Sequence(replace(cases[case], salt=Salt(str(salt))), len(sequences), 0)
             scheduler.add(sequences[index])
         for index, sequence in sequences.items():
             if arrivals[index][3] == step:

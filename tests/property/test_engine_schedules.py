@@ -1,4 +1,4 @@
-"""Whatever arrives, is cancelled, preempted or shared: each request ends once, with the tokens of a cold run alone."""
+"""Whatever arrives, is cancelled, preempted, shared, kept or pinned: each request ends once, as if it ran alone."""
 
 import itertools
 import random
@@ -13,12 +13,14 @@ from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.draft.speculator import Tally
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.kv.salt import Salt
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
-from headrace.engine.sequence import Sequence, State, Work
+from headrace.engine.sequence import Keep, Sequence, State, Work
 
 MAX_STEPS = 5000
 LAST_EVENT = 40
+MOST_PAGES = 8  # of any request
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Case:
     tenant: str
     parts: bool
     scores: bool
+    session: str | None
+    keep: int
     sequences: list[Sequence] = field(default_factory=list)
 
     @property
@@ -60,10 +64,12 @@ class Case:
             seed=self.family,
             max_tokens=self.max_tokens,
             stop_ids=self.stop_ids,
-            salt=bytes([self.salt]),
+            salt=Salt(str(self.salt)),
             priority=self.priority,
             tenant=self.tenant,
             prompt_logprobs=0 if self.scores else None,
+            session=self.session,
+            keeps=(Keep(self.keep, 5.0),) if self.keep else (),
         )
         self.sequences = [Sequence(work, arrival, choice) for choice in range(self.num_choices)]
         return self.sequences
@@ -93,6 +99,8 @@ cases = st.builds(
     tenant=st.sampled_from(["", "", "other"]),
     parts=st.booleans(),
     scores=st.sampled_from([False, False, True]),
+    session=st.sampled_from([None, None, "s", "t"]),
+    keep=st.sampled_from([0, 0, 40, 100]),
 )
 
 
@@ -138,6 +146,8 @@ class World:
     def __init__(self, config: EngineConfig, num_pages: int, guesser: Guesser | None = None) -> None:
         self.pool = PagePool.allocate(TOY_CACHE, num_pages)
         self.scheduler = Scheduler(config, self.pool, speculator=guesser)
+        self.scheduler.retention.limit_pins(MOST_PAGES)
+        self.steps = 0
         self.scored: dict[Sequence, int] = {}
         self.program = ToyProgram()
         self.runner = Runner(config, self.program, None, self.pool)
@@ -165,7 +175,8 @@ class World:
                 self.scheduler.remove(sequence)
 
     def step(self) -> None:
-        batch = self.scheduler.schedule()
+        self.steps += 1
+        batch = self.scheduler.schedule(float(self.steps))
         assert bool(batch.sequences) == bool(self.scheduler.running or self.scheduler.waiting)
         if batch.sequences:
             for outcome in self.scheduler.complete(batch, self.runner.run(batch)):
@@ -196,7 +207,7 @@ def test_every_schedule_gives_the_tokens_of_a_cold_single_run(
 ) -> None:
     budget = max_sequences + extra_tokens
     chunk = min(prefill_chunk, budget)
-    config = EngineConfig(max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
+    config = EngineConfig(max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk, session_ttl_s=20.0)
     guesser = None if draws is None else Guesser(draws)
     world = World(config, num_pages, guesser)
     world.live_through(requests)
@@ -215,6 +226,7 @@ def test_every_schedule_gives_the_tokens_of_a_cold_single_run(
                 assert case.cancel_at is not None, "a sequence vanished"
                 assert answer == expected[: len(answer)]
     assert guesser is None or guesser.live == set()
+    world.scheduler.retention.pins.clear()
     assert world.scheduler.num_available == num_pages
     world.scheduler.tree.evict(num_pages)
     world.scheduler.check()

@@ -95,6 +95,7 @@ def test_no_schedule_of_drafts_changes_an_answer(requests: list[Work], num_pages
     without = World(EchoProgram(), None, num_pages, max_sequences, None)
     assert with_drafts.answer(requests) == without.answer(requests)
     drafter.check()
+    assert not drafter._sources, "a sequence that ended is still known"
 
 
 def test_the_toy_gives_drafts_to_accept_and_to_refuse() -> None:

@@ -7,10 +7,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from headrace.cli.config import Settings
+from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
 from headrace.engine.config import EngineConfig
+from headrace.engine.kv.cipher import open_cipher
+from headrace.engine.kv.disk import DAY_S, DiskConfig, DiskTier
 from headrace.engine.text import Setup, TextEngine
 from headrace.models.catalog import ALIASES, canonical_name, system_turn
 from headrace.models.load import LoadedModel, load_model
@@ -31,15 +35,34 @@ def assemble(settings: Settings) -> Assembled:
     """Load the model that the settings name and put an engine around it. Raises HeadraceError."""
     config = engine_config(settings)
     path = resolve(settings.model, settings.home)
+    metrics = Metrics()
+    disk = open_disk(settings, metrics)
     layout = open_home(settings.home)
     name = served_name(settings)
     loaded = load_model(path, name=name, cache_dir=layout.packed, max_context=settings.context)
-    metrics = Metrics()
     setup = Setup(
         aliases=tuple(alias for alias, target in ALIASES.items() if target == name),
         system=system_turn(loaded.digest) if settings.system is None else settings.system,
     )
-    return Assembled(loaded, TextEngine([loaded], config, metrics=metrics, setups={name: setup}), metrics)
+    engine = TextEngine([loaded], config, metrics=metrics, setups={name: setup}, disk=disk)
+    return Assembled(loaded, engine, metrics)
+
+
+def open_disk(settings: Settings, metrics: Metrics) -> DiskTier | None:
+    """The disk tier that the settings ask for, not started yet. Raises InvalidRequest for a key that is none."""
+    if settings.disk_cache == "off":
+        return None
+    config = DiskConfig(
+        root=disk_root(settings), max_bytes=settings.disk_cache_bytes, max_age_s=settings.disk_cache_days * DAY_S
+    )
+    cipher = None if settings.disk_cache_key is None else open_cipher(settings.disk_cache_key)
+    return DiskTier(config, SystemClock(), cipher=cipher, metrics=metrics.disk)
+
+
+def disk_root(settings: Settings) -> Path:
+    """Where the disk tier's files are, or would be if it is off."""
+    on_or_off = settings.disk_cache in {"on", "off"}
+    return Layout(settings.home).kv if on_or_off else Path(settings.disk_cache)
 
 
 def engine_config(settings: Settings) -> EngineConfig:

@@ -38,6 +38,10 @@ class Settings:
     pin_threads: str
     kv_memory: int | None
     kv_type: str
+    disk_cache: str
+    disk_cache_bytes: int
+    disk_cache_days: int
+    disk_cache_key: Path | None
     max_batch_tokens: int
     max_sequences: int
     context: int | None
@@ -187,6 +191,14 @@ def _path(value: Any) -> Path:
     return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
 
 
+def _switch_or_path(value: Any) -> str:
+    """on, off, or a path as text; TOML's true and false are on and off."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = _text(str(value) if isinstance(value, Path) else value)
+    return text.lower() if text.lower() in {"on", "off"} else str(Path(text).expanduser())
+
+
 def _cpus(value: Any) -> str:
     text = str(value).lower().replace(" ", "")
     if isinstance(value, bool) or not re.fullmatch(r"none|cores|\d+(-\d+)?(,\d+(-\d+)?)*", text):
@@ -218,6 +230,11 @@ _DEFAULTS: dict[str, Any] = {
     "pin_threads": "none",
     "kv_memory": None,
     "kv_type": "auto",
+    # Prompts in effect: who serves decides whether they are written down.
+    "disk_cache": "off",
+    "disk_cache_bytes": 4 * 2**30,
+    "disk_cache_days": 7,
+    "disk_cache_key": None,
     "max_batch_tokens": 512,
     "max_sequences": 64,
     "context": None,
@@ -239,6 +256,10 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "pin_threads": _cpus,
     "kv_memory": parse_bytes,
     "kv_type": _one_of(KV_TYPES),
+    "disk_cache": _switch_or_path,
+    "disk_cache_bytes": parse_bytes,
+    "disk_cache_days": _integer(1, 3650),
+    "disk_cache_key": _path,
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),

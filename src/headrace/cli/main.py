@@ -37,6 +37,10 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="Issue and take back API keys.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
+cache_app = typer.Typer(
+    help="Show and erase what the prefix cache keeps on disk.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(cache_app, name="cache")
 
 ModelArgument = Annotated[str | None, typer.Argument(help="Name, alias or path. [default: smollm2-135m-instruct]")]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Name, alias or path of the model.")]
@@ -48,6 +52,16 @@ KvMemory = Annotated[str | None, typer.Option(help="Memory for keys and values, 
 KvType = Annotated[
     str | None,
     typer.Option(help="How keys and values are stored: fp16, int8, or auto: int8 where it costs no quality."),
+]
+DiskCache = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep pages of prompts between runs: on (in the state directory), off, or a directory. [default: off]"
+    ),
+]
+CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenant.")]
+CachedModel = Annotated[
+    str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
 ]
 Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
@@ -71,6 +85,12 @@ def serve(
     ] = None,
     kv_memory: KvMemory = None,
     kv_type: KvType = None,
+    disk_cache: DiskCache = None,
+    disk_cache_bytes: Annotated[str | None, typer.Option(help="Its size, such as 10GiB. [default: 4GiB]")] = None,
+    disk_cache_days: Annotated[
+        int | None, typer.Option(help="Erase what was not used for so long. [default: 7]")
+    ] = None,
+    disk_cache_key: Annotated[Path | None, typer.Option(help="Encrypt it with this file of 32 random bytes.")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
     context: Context = None,
@@ -265,6 +285,38 @@ def keys_remove(
     from headrace.cli.issue import run_remove
 
     run_remove(name, {"home": home}, config)
+
+
+@cache_app.command("stats")
+def cache_stats(
+    *,
+    tenant: CachedTenant = None,
+    model: CachedModel = None,
+    disk_cache: DiskCache = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Count the pages on disk, by tenant and model."""
+    from headrace.cli.cache import run_stats
+
+    run_stats({"disk_cache": disk_cache, "home": home}, config, tenant=tenant, model=model, json=json)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    *,
+    tenant: CachedTenant = None,
+    model: CachedModel = None,
+    disk_cache: DiskCache = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Erase the pages on disk, of one tenant or model if named; a running server computes them again."""
+    from headrace.cli.cache import run_clear
+
+    run_clear({"disk_cache": disk_cache, "home": home}, config, tenant=tenant, model=model, json=json)
 
 
 def main() -> None:

@@ -56,6 +56,6 @@ class Backend(Protocol):
         """Say what the request would meet, without running it and without waiting for the engine's thread."""
         ...
 
-    async def release(self, session: str) -> None:
-        """Free what is pinned for a session; unknown sessions are no error."""
+    async def release(self, session: str, tenant: str = "local") -> None:
+        """Free what is pinned for a tenant's session; unknown sessions are no error."""
         ...

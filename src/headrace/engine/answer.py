@@ -3,9 +3,11 @@
 from headrace.core.clock import Clock
 from headrace.core.errors import HeadraceError
 from headrace.core.events import (
+    CacheMiss,
     ChoiceFinished,
     Event,
     FinishReason,
+    MissReason,
     PromptLogprobs,
     Started,
     TextDelta,
@@ -98,7 +100,7 @@ class Answer:
         self._holds_back = sampling.num_drawn > sampling.num_choices
         self._stopped: list[int] = []
         self._first_token: float | None = None
-        self._num_cached = 0
+        self._begun = Begun(0)  # before the engine says so
         self._prompt = work.tokens
         self._prompt_logprobs: list[TokenLogprob | None] | None = None
         if request.prompt_logprobs is not None:
@@ -110,7 +112,8 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """What was read and generated so far."""
-        return Usage(len(self._prompt), self._num_generated, self._num_cached)
+        begun = self._begun
+        return Usage(len(self._prompt), self._num_generated, begun.cached_tokens, begun.disk_tokens, begun.cache_writes)
 
     def accept(self, items: list[Item], clock: Clock) -> list[Event]:
         """Events for what a mailbox brought: one delta per choice, however many steps have gathered.
@@ -162,11 +165,17 @@ class Answer:
         return events
 
     def _begin(self, item: Begun, events: list[Event]) -> None:
-        self._num_cached = item.cached_tokens
-        served = self._served
-        events.append(Started(self._request.id, served.name, len(self._prompt), item.cached_tokens, served.digests))
+        self._begun = item
+        served, num_prompt = self._served, len(self._prompt)
+        miss = None if item.miss is None else self._locate(item.miss, item.cached_tokens)
+        events.append(Started(self._request.id, served.name, num_prompt, item.cached_tokens, served.digests, miss))
         if self._prompt_logprobs is not None and len(self._prompt) == 1:
             events.append(PromptLogprobs((None,), served.text(self._prompt.tolist())))
+
+    def _locate(self, reason: MissReason, token: int) -> CacheMiss:
+        if reason is MissReason.NONE:
+            return CacheMiss(reason, token)
+        return CacheMiss(reason, token, self._served.message_at(self._request, token, self._prompt))
 
     def _score(self, item: PromptScored, events: list[Event]) -> None:
         assert self._prompt_logprobs is not None

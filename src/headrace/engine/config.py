@@ -33,6 +33,7 @@ class EngineConfig:
     tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk until enough of them ran.
     speculation: auto, guess next tokens from what was said before where that pays (`draft/`), or off; alters no token.
     aging_s: whoever has waited so long counts as one priority higher.
+    session_ttl_s: how long after a session's last answer its pages stay pinned.
     switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
     inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
     adapters: folder of adapters that requests may name (None: there are none). adapter_memory_bytes: what those in
@@ -51,6 +52,7 @@ class EngineConfig:
     max_gap_s: float = 0.1
     aging_s: float = 30.0
     speculation: str = "auto"
+    session_ttl_s: float = 600.0
     switch_interval_s: float | None = None
     tokenizer_threads: int = 2
     inline_prompt_chars: int = 4096
@@ -74,6 +76,7 @@ class EngineConfig:
         _inside("prefill_chunk", self.prefill_chunk, 1, self.max_batch_tokens)
         _inside("max_gap_s", self.max_gap_s, 1e-3, 3600.0)
         _inside("aging_s", self.aging_s, 1e-3, 86_400.0)
+        _inside("session_ttl_s", self.session_ttl_s, 1e-3, 7 * 86_400.0)
         _inside("switch_interval_s", self.switch_interval_s, 1e-6, 1.0)
         _inside("tokenizer_threads", self.tokenizer_threads, 1, 64)
         _inside("adapter_memory_bytes", self.adapter_memory_bytes, 1, MAX_KV_BYTES)

@@ -6,7 +6,6 @@ noise of its position. Decides nothing else; knows no pages.
 """
 
 from headrace.core.errors import EngineFault
-from headrace.core.events import FinishReason
 from headrace.engine.batch import Detail, Sampled
 from headrace.engine.sequence import Sequence
 
@@ -46,9 +45,4 @@ def _force(sequence: Sequence, taken: list[Sampled]) -> None:
 def append_token(sequence: Sequence, token: int, detail: Detail | None = None) -> Sampled:
     """Append one token of a sequence without a grammar, or one that its grammar has taken."""
     sequence.append(token)
-    reason = None
-    if token in sequence.work.stop_ids:
-        reason = FinishReason.STOP
-    elif sequence.num_tokens - sequence.num_prompt >= sequence.work.max_tokens:
-        reason = FinishReason.LENGTH
-    return Sampled(sequence, token, reason, detail)
+    return Sampled(sequence, token, sequence.finish_reason(token), detail)

@@ -27,6 +27,7 @@ from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig, pages_for
 from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
 from headrace.engine.kv.prefix import chain_hash
+from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
 from headrace.engine.queue import Rank
@@ -80,18 +81,19 @@ class Engine:
         self.config = config
         self._clock = clock
         self._threads = threads
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
         self._lanes = {
             model.name: Lane(
                 model,
                 config,
                 pages_for(share, model.cache.page_bytes(model.kv_kind), config.max_sequences, model.context_length),
                 threads,
+                self._post_call,
                 rank,
             )
             for model in models
         }
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._wake = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
         self._lock = threading.Lock()
@@ -127,7 +129,7 @@ class Engine:
         """Seconds of all steps so far, native calls and what lies between them; exact while the engine rests."""
         return Times(self._num_steps, self._native_s, self._busy_s)
 
-    def warm_tokens(self, model: str, salt: bytes, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
+    def warm_tokens(self, model: str, salt: Salt, tokens: bytes, page_bytes: int = PAGE_TOKENS * 4) -> int:
         """How many leading tokens (int32 bytes) are cached now, by the published view of the prefix tree."""
         published = self._lanes[model].scheduler.tree.published
         chain = chain_hash(0, salt)
@@ -166,8 +168,12 @@ class Engine:
 
     def cancel(self, ticket: Ticket, choice: int | None = None) -> None:
         """End one choice (the mailbox is told when) or all: what they held is free after the current step."""
-        self._inbox.append(lambda: self._drop(ticket, choice))
-        self._wake.set()
+        self._post_call(lambda: self._drop(ticket, choice))
+
+    def release(self, session: str, tenant: str = "") -> None:
+        """Let go of what is pinned for a tenant's session, after the current step."""
+        for lane in self._lanes.values():
+            self._post_call(partial(lane.scheduler.retention.pins.unpin, tenant, session))
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new work and wait for what is running; whether all of it ended in time."""
@@ -214,7 +220,7 @@ class Engine:
                 self._inbox.popleft()()
             if self._stopping:
                 return
-            busy = [lane for lane in self._lanes.values() if lane.scheduler.running or lane.scheduler.waiting]
+            busy = [lane for lane in self._lanes.values() if lane.has_work()]
             for lane in busy:
                 # Streams of one model wait for the steps of all.
                 self._step(lane, self.config.max_gap_s / len(busy))
@@ -228,12 +234,22 @@ class Engine:
         if self.config.checks:
             self.check()
         with self._lock:
-            if not self._inbox:
+            if not self._inbox and not any(lane.scheduler.waiting for lane in self._lanes.values()):
                 self._idle.set()
         # Whoever fills the inbox sets the event afterwards: what comes after the clearing is heard by the next rest.
-        self._wake.wait()
+        self._wake.wait(self._until_deadline())
         self._wake.clear()
         self._last_end = self._clock.monotonic_s()
+        for lane in self._lanes.values():
+            lane.scheduler.retention.move_to(self._last_end)
+            if self._last_end >= lane.next_deadline:
+                self._expire(lane, self._last_end)
+
+    def _until_deadline(self) -> float | None:
+        """Seconds until somebody's time is up who waits for the disk; None if nobody's can be."""
+        ends = [lane.next_deadline for lane in self._lanes.values() if lane.scheduler.waiting]
+        nearest = min(ends, default=math.inf)
+        return None if nearest == math.inf else min(max(0.0, nearest - self._last_end), threading.TIMEOUT_MAX)
 
     def _step(self, lane: Lane, gap_s: float) -> None:
         if self._last_end >= lane.next_deadline:
@@ -298,17 +314,22 @@ class Engine:
         lane.next_deadline = min(lane.next_deadline, work.deadline)
         first, *siblings = ticket.sequences
         lane.scheduler.add(first, siblings)
+        lane.loading.begin(first)
 
     def _begin(self, sequence: "sequences.Sequence") -> None:
         ticket: Any = sequence.owner
         if ticket.begun:
             return
         ticket.begun = True
-        self._post(ticket.mailbox, Begun(sequence.num_reused))
+        retention = ticket.lane.scheduler.retention
+        disk_tokens = retention.disk_tokens(sequence)
+        miss = retention.explain(sequence) if sequence.work.explains else None
+        self._post(ticket.mailbox, Begun(sequence.num_reused, disk_tokens, retention.cache_writes(sequence), miss))
         if (metrics := ticket.lane.model.metrics) is not None:
             metrics.prompt_tokens.inc(sequence.num_prompt)
             metrics.prefix_queries.inc(sequence.num_prompt)
             metrics.prefix_hits.inc(sequence.num_reused)
+            metrics.disk_hits.inc(disk_tokens)
 
     def _drop(self, ticket: Ticket, choice: int | None) -> None:
         for sequence in ticket.sequences:
@@ -375,6 +396,10 @@ class Engine:
             _log.exception("What the stopped engine's requests held cannot be freed.")
         finally:
             self._idle.set()
+
+    def _post_call(self, call: Callable[[], None]) -> None:
+        self._inbox.append(call)
+        self._wake.set()
 
     def _count_fault(self, lane: Lane) -> None:
         if (metrics := lane.model.metrics) is not None:

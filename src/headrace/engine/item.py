@@ -4,14 +4,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from headrace.core.errors import HeadraceError
-from headrace.core.events import FinishReason
+from headrace.core.events import FinishReason, MissReason
 from headrace.engine.batch import Detail
 
 
 class Begun(NamedTuple):
-    """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree."""
+    """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree.
+
+    `disk_tokens` of them came from disk for this request. `cache_writes`: (ttl_s, tokens) that will be kept under its
+    breakpoints and were not there. `miss`: why reuse ended, if that was asked for.
+    """
 
     cached_tokens: int
+    disk_tokens: int = 0
+    cache_writes: tuple[tuple[float, int], ...] = ()
+    miss: MissReason | None = None
 
 
 class Token(NamedTuple):

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from headrace.engine.config import EngineConfig
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.loading import Loading, Post
 from headrace.engine.queue import Rank
+from headrace.engine.retention import DiskLink
 from headrace.engine.runner import Runner, StepProgram
 from headrace.engine.scheduler import Scheduler
 from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
@@ -28,6 +30,7 @@ class EngineModel:
     kv_kind: KvKind = KvKind.HALF
     metrics: ModelMetrics | None = None
     speculator: Speculator | None = None
+    disk: DiskLink | None = None
 
 
 class ModelSnapshot(NamedTuple):
@@ -41,14 +44,24 @@ class ModelSnapshot(NamedTuple):
 
 
 class Lane:
-    """What one model owns inside the engine. `rank`: a program-aware order of what waits (`queue.py`)."""
+    """What one model owns inside the engine. `post` runs something on its thread between two steps; `rank` is a
+    program-aware order of what waits (`queue.py`)."""
 
     def __init__(
-        self, model: EngineModel, config: EngineConfig, num_pages: int, threads: Any, rank: Rank | None = None
+        self,
+        model: EngineModel,
+        config: EngineConfig,
+        num_pages: int,
+        threads: Any,
+        post: Post,
+        rank: Rank | None = None,
     ) -> None:
         self.model = model
         self.pool = PagePool.allocate(model.cache, num_pages, model.kv_kind)
         self.scheduler = Scheduler(config, self.pool, speculator=model.speculator, rank=rank)
+        self.scheduler.retention.limit_pins(-(-min(model.context_length, num_pages * PAGE_TOKENS) // PAGE_TOKENS) + 1)
+        self.scheduler.retention.disk = model.disk
+        self.loading = Loading(self.scheduler, post)
         self.runner = Runner(config, model.program, threads, self.pool)
         self.capacity = min(model.context_length, num_pages * PAGE_TOKENS)
         self.next_deadline = math.inf
@@ -56,6 +69,11 @@ class Lane:
 
         self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
         self.native_s, self.num_generated = 0.0, 0
+
+    def has_work(self) -> bool:
+        """Whether a step could do anything: somebody runs, or waits for something else than the disk."""
+        scheduler = self.scheduler
+        return bool(scheduler.running) or any(not one.is_loading for one in scheduler.waiting)
 
     def publish(self) -> None:
         """Show the state if it has changed, and tell the metrics."""
@@ -70,6 +88,7 @@ class Lane:
             metrics.running.set(snapshot.running)
             metrics.waiting.set(snapshot.waiting)
             metrics.kv_usage.set((total - free - idle) / total)
+            metrics.pinned.set(scheduler.tree.num_pinned)
         self.record()
 
     def record(self) -> None:

@@ -33,6 +33,7 @@ from headrace.engine.fairness import FairShare
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import Node, PrefixTree
 from headrace.engine.queue import Rank, WaitingQueue
+from headrace.engine.retention import Retention
 from headrace.engine.sequence import Change, Sequence, State
 from headrace.kernels.plan import PAGE_TOKENS
 
@@ -56,6 +57,7 @@ class Scheduler:
         self._config = config
         self.pool = pool
         self.tree = PrefixTree(pool)
+        self.retention = Retention(config, pool, self.tree)
         self.cost = StepCost()
         self.shares = FairShare()
         self.running: list[Sequence] = []
@@ -117,6 +119,7 @@ class Scheduler:
         """Decide the next step. Empty only when there is nothing to do. `gap_s`: what this model's streams may wait for
         their next token (None: as configured)."""
         batch = Batch()
+        self.retention.move_to(now)
         self._claimed.clear()
         if self._forked:
             batch.admitted, self._forked = self._forked, []
@@ -167,6 +170,7 @@ class Scheduler:
         self.tree.check()
         if self._speculator is not None:
             self._speculator.check()
+        self.retention.check()
         held = [0] * self.pool.num_pages
         tenants: dict[str, int] = {}
         num_held = 0
@@ -184,8 +188,8 @@ class Scheduler:
             assert sequence.state is State.WAITING and not sequence.pages, "a waiting sequence holds pages"
         assert num_held == self.num_held, "the number of later choices is wrong"
         self.shares.check(tenants)
-        cached = sum(self.pool.refs) - sum(held)
-        assert cached == self.tree.num_nodes, f"{cached - self.tree.num_nodes} page references are lost"
+        lost = sum(self.pool.refs) - sum(held) - self.tree.num_nodes - self.tree.num_pinned
+        assert lost == 0, f"{lost} page references are lost"
         slots = {sequence.slot for sequence in self.running}
         assert len(slots) == len(self.running), "two sequences share a slot"
         assert slots.isdisjoint(self._slots) and len(slots) + len(self._slots) == self._config.max_sequences
@@ -222,7 +226,7 @@ class Scheduler:
         # The token behind the draft is drawn as well.
         left = sequence.work.max_tokens - (sequence.num_tokens - sequence.num_prompt) - 1
         limit = min(limit, room, left)
-        if limit <= 0 or sequence.work.sampling.has_penalties:
+        if limit <= 0 or sequence.siblings or sequence.work.sampling.has_penalties:
             return needed
         sequence.draft = self._speculator.propose(sequence, limit)
         if sequence.matcher is not None:
@@ -278,7 +282,9 @@ class Scheduler:
         for sequence in self.waiting.candidates(now):
             if not self._slots:
                 break
-            node, pages = self.tree.match(sequence.work.salt, sequence.reusable_keys())
+            if sequence.is_loading:
+                continue
+            node, pages = self.tree.match(sequence.work.salt, sequence.reusable_keys(), now)
             sequence.node, sequence.pages, sequence.num_cached = node, pages, len(pages)
             sequence.num_computed = len(pages) * PAGE_TOKENS
             # Only a page that it could take over whole is worth waiting for: one token is always left to compute.
@@ -306,6 +312,7 @@ class Scheduler:
         sequence.num_tabled = 0
         if sequence.num_tokens == sequence.num_prompt:
             sequence.num_reused = sequence.num_computed
+        self.retention.keep(sequence)
         insort(self.running, sequence, key=_order)
 
     def _put(self, batch: Batch, sequence: Sequence, count: int, needed: int) -> None:
@@ -320,7 +327,7 @@ class Scheduler:
     def _take_pages(self, sequence: Sequence, count: int) -> None:
         missing = count - len(self.pool.free)
         if missing > 0:
-            self.tree.evict(missing)
+            self.tree.evict(missing, self.retention.now)
         sequence.pages.extend(self.pool.take() for _ in range(count))
 
     # -- taking in what a step drew ----------------------------------------------------------------------------------
@@ -376,6 +383,7 @@ class Scheduler:
         if token < 0:
             self.discard(sequence)
         elif reason is not None:
+            self.retention.finish(sequence)
             self.remove(sequence)
 
     def _part(self, leader: Sequence, drawn: Drawn, results: list[Sampled]) -> None:
@@ -415,6 +423,7 @@ class Scheduler:
                 sequence.pages[index] = sequence.node.page
                 sequence.num_tabled = min(sequence.num_tabled, index)
             sequence.num_cached = index + 1
+        self.retention.keep(sequence)
 
     # -- letting go --------------------------------------------------------------------------------------------------
 
@@ -449,7 +458,7 @@ class Scheduler:
         if sequence.slot >= 0:
             self._slots.append(sequence.slot)
         sequence.node, sequence.pages, sequence.slot = None, [], -1
-        sequence.num_cached = sequence.num_computed = 0
+        sequence.num_cached = sequence.num_computed = sequence.num_kept = 0
         sequence.draft = []
 
 

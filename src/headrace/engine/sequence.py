@@ -11,15 +11,17 @@ import math
 from array import array
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.errors import EngineFault
+from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
 from headrace.engine.grammar.matcher import Grammar, Matcher
 from headrace.engine.kv.prefix import Node
+from headrace.engine.kv.salt import NO_SALT, Salt
 from headrace.kernels.plan import PAGE_TOKENS
 
 
@@ -54,6 +56,13 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
 }
 
 
+class Keep(NamedTuple):
+    """Keep the pages of a prompt's first `num_tokens` tokens for `ttl_s` after their last use."""
+
+    num_tokens: int
+    ttl_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What the engine is asked for, in token ids. `max_tokens` per choice; `deadline` is on the engine's clock.
@@ -61,9 +70,9 @@ class Work:
     A larger `priority` goes first; tenants of one priority get service in proportion to `share`. `salt` bounds what may
     be shared through the prefix tree. `logprobs`: log-probabilities of answer tokens, with so many alternatives, and
     `prompt_logprobs` those of the prompt's; a prompt whose tokens are scored is computed whole. `session` and `parent`
-    name the conversation and the request this one belongs to. `adapter` is what the model's program takes for these
-    rows. An answer keeps to `grammar`, whose ending tokens must be among `stop_ids`. `field` is where the tokens came
-    from, for errors.
+    name the conversation and the request this one belongs to. `keeps` are cache breakpoints; with `explains` the first
+    item says why reuse ended. `adapter` is what the model's program takes for these rows. An answer keeps to `grammar`,
+    whose ending tokens must be among `stop_ids`. `field` is where the tokens came from, for errors.
     """
 
     model: str
@@ -72,7 +81,7 @@ class Work:
     seed: int
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
-    salt: bytes = b""
+    salt: Salt = NO_SALT
     priority: int = 0
     tenant: str = ""
     share: float = 1.0
@@ -83,6 +92,8 @@ class Work:
     parent: str | None = None
     adapter: Any = None
     grammar: Grammar | None = None
+    keeps: tuple[Keep, ...] = ()
+    explains: bool = False
     field: str = "messages"
 
 
@@ -92,21 +103,27 @@ class Sequence:
     `pages[:num_cached]` are the pages up to `node` in the prefix tree, the rest are its own. `num_reused` counts prompt
     tokens it never had to compute, `num_scored` those whose log-probabilities are known. `order` sorts by priority,
     arrival and choice; `arrived` is when it came, on the engine's clock. `draft` are guesses at its next tokens,
-    computed behind the last one in one step. `adjustments` change its logits (`rows.py`). `matcher` is the state of its
-    grammar, and `fault` why it failed, if it was that. `owner` is the engine's.
+    computed behind the last one in one step. While `is_loading` it waits for the disk, which gave it `disk_pages` of
+    its prompt in `num_loads` turns; `num_kept` pages have their breakpoints' time. `adjustments` change its logits
+    (`rows.py`). `matcher` is the state of its grammar, and `fault` why it failed, if it was that. `owner` is the
+    engine's.
     """
 
     __slots__ = (
         "adjustments",
         "arrived",
         "choice",
+        "disk_pages",
         "draft",
         "fault",
+        "is_loading",
         "last_token",
         "matcher",
         "node",
         "num_cached",
         "num_computed",
+        "num_kept",
+        "num_loads",
         "num_prompt",
         "num_reused",
         "num_scored",
@@ -142,6 +159,10 @@ class Sequence:
         self.node: Node | None = None
         self.slot = -1
         self.draft: list[int] = []
+        self.is_loading = False
+        self.num_loads = 0
+        self.num_kept = 0
+        self.disk_pages = range(0)
         self.siblings: list[Sequence] = []
         self.adjustments: Any = None
         self.matcher: Matcher | None = None if work.grammar is None else work.grammar.start()
@@ -171,6 +192,14 @@ class Sequence:
         self.tokens.append(token)
         self.num_tokens += 1
         self.last_token = token
+
+    def finish_reason(self, token: int) -> FinishReason | None:
+        """Why the token that was appended last is the last one, if it is."""
+        if token in self.work.stop_ids:
+            return FinishReason.STOP
+        if self.num_tokens - self.num_prompt >= self.work.max_tokens:
+            return FinishReason.LENGTH
+        return None
 
     def page_key(self, index: int) -> bytes:
         """What a full page is found by in the prefix tree."""

@@ -5,6 +5,7 @@ Turns a request's input into token ids. Knows no engine, no schedule and no prot
 
 import copy
 import hashlib
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from headrace.core.request import Message, Request, Role, TextPart
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.grammar.compiler import GrammarCompiler
+from headrace.engine.kv.salt import Salt
+from headrace.engine.sequence import Keep
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -68,13 +71,10 @@ class Served:
         twin.digests = self.digests | {"adapter": adapter.digest}
         return twin
 
-    def salt(self, request: Request) -> bytes:
+    def salt(self, request: Request) -> Salt:
         """What bounds sharing: tenant, model, adapter, template and the caller's own salt."""
-        digests = [self.digests.get(name, "") for name in ("adapter", "template")]
-        parts = (request.principal.tenant, self.model.digest, *digests, request.cache.salt)
-        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        # Lengths in front, so that no two lists of parts look alike.
-        return b"".join(len(part).to_bytes(4, "little") + part for part in encoded)
+        adapter, template = (self.digests.get(name, "") for name in ("adapter", "template"))
+        return Salt(request.principal.tenant, self.model.digest, adapter, template, request.cache.salt)
 
     def detokenizer(self, request: Request) -> Detokenizer:
         """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
@@ -119,10 +119,41 @@ class Served:
             raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
         return np.array(ids, np.int32)
 
-    def _conversation(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        if any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in messages):
-            return messages
-        return (*self._opening, *messages)
+    def keeps(self, request: Request, tokens: NDArray[np.int32]) -> tuple[Keep, ...]:
+        """Where the request's cache breakpoints lie among its tokens."""
+        return tuple(
+            Keep(len(tokens) if point.message is None else self.end_of(request, point.message, tokens), point.ttl_s)
+            for point in request.cache.breakpoints
+        )
+
+    def message_at(self, request: Request, token: int, tokens: NDArray[np.int32]) -> int | None:
+        """The message that a token of the input lies in; None for what follows all messages, and without messages."""
+        messages = range(len(request.messages or ()))
+        index = bisect_right(messages, token, key=lambda message: self.end_of(request, message, tokens))
+        return index if index < len(messages) else None
+
+    def end_of(self, request: Request, message: int, tokens: NDArray[np.int32]) -> int:
+        """How many of the input's tokens a conversation that ended with a message would begin with, too.
+
+        0 if the chat template refuses such a conversation, or if there is none.
+        """
+        messages, template = request.messages, self.model.template
+        if messages is None or template is None:
+            return 0
+        try:
+            ids = template.encode_chat(
+                self.model.tokenizer, self._conversation(messages, message + 1), add_generation_prompt=False
+            )
+        except InvalidRequest:
+            return 0
+        count = min(len(ids), len(tokens))
+        differing = np.flatnonzero(np.array(ids[:count], np.int32) != tokens[:count])
+        return int(differing[0]) if differing.size else count
+
+    def _conversation(self, messages: tuple[Message, ...], count: int | None = None) -> tuple[Message, ...]:
+        """The first `count` messages, behind our own system turn if none of all brings one."""
+        has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in messages)
+        return (*(() if has_system else self._opening), *messages[:count])
 
     def _given(self, tokens: tuple[int, ...]) -> NDArray[np.int32]:
         size = self.model.plan.vocab_size

@@ -10,6 +10,7 @@ tokens, because its caller writes the template itself; text inside `messages` ne
 """
 
 import asyncio
+import hashlib
 import logging
 import math
 import secrets
@@ -32,13 +33,16 @@ from headrace.engine.answer import Answer
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
 from headrace.engine.draft.drafter import Drafter
 from headrace.engine.engine import Engine, Ticket
-from headrace.engine.grammar.matcher import Grammar
-from headrace.engine.kv.gate import Decision, choose_kind
+from headrace.engine.kv.disk import DiskTier
+from headrace.engine.kv.gate import Decision, choose_kind, kernel_variant
+from headrace.engine.kv.page_file import PageLayout
 from headrace.engine.lane import EngineModel, ModelSnapshot
 from headrace.engine.mailbox import Mailbox
-from headrace.engine.sequence import Work
+from headrace.engine.retention import DiskLink
+from headrace.engine.sequence import Keep, Work
 from headrace.engine.served import Served, Setup
 from headrace.engine.shelves import Shelves
+from headrace.kernels.plan import PAGE_TOKENS
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -48,21 +52,21 @@ if TYPE_CHECKING:
 __all__ = ["Setup", "TextEngine"]
 
 _log = logging.getLogger("headrace.engine")
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
+_T = TypeVar("_T")
 
 
 class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
-    say how models are served, by name. At a model's first start the gate of 8-bit keys and values takes a moment.
+    say how models are served, by name; `disk` keeps pages between runs and starts and closes with the engine. At a
+    model's first start the gate of 8-bit keys and values takes a moment.
 
     Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, a
     model cannot have the configured `kv_type`, or the folder of adapters is not there.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a composition root joins
         self,
         models: "Sequence[LoadedModel]",
         config: EngineConfig | None = None,
@@ -72,6 +76,7 @@ class TextEngine:
         threads: Any = None,
         seeds: Callable[[], int] = lambda: secrets.randbits(64),
         setups: Mapping[str, Setup] | None = None,
+        disk: DiskTier | None = None,
     ) -> None:
         try:
             self.config = resolve(config or EngineConfig(), detect_hardware())
@@ -88,6 +93,7 @@ class TextEngine:
         self._threads = _make_threads(self.config) if threads is None else threads
         self._shelves = self._open_shelves()
         self.kv_decisions = {name: self._decide(served.model) for name, served in self._served.items()}
+        self._disk = disk
         self._engine = self._build()
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
         self._compilers = ThreadPoolExecutor(1, "headrace-grammar")
@@ -116,6 +122,7 @@ class TextEngine:
                 kv_kind=self.kv_decisions[served.model.name].kind,
                 metrics=served.metrics,
                 speculator=Drafter() if self.config.speculation == "auto" else None,
+                disk=self._link(served.model),
             )
             for served in self._served.values()
         ]
@@ -124,8 +131,25 @@ class TextEngine:
         except ValueError as error:  # a budget that no page of this model fits into
             raise InvalidRequest(str(error), param="kv_memory_bytes") from error
 
+    def _link(self, model: "LoadedModel") -> DiskLink | None:
+        if self._disk is None:
+            return None
+        kind = self.kv_decisions[model.name].kind
+        layout = PageLayout(
+            model=model.digest,
+            plan=hashlib.sha256(repr(model.plan).encode()).hexdigest(),
+            kv_type=f"{kind.name} {kind.dtype}",
+            variant=kernel_variant(),
+            shape=model.plan.cache.pool_shape(kind, 1)[1:],
+            page_tokens=PAGE_TOKENS,
+            page_bytes=model.plan.cache.page_bytes(kind),
+        )
+        return DiskLink(self._disk, layout)
+
     def start(self) -> None:
-        """Start the engine's thread."""
+        """Start the engine's thread, and the disk's if there is one."""
+        if self._disk is not None:
+            self._disk.start()
         self._engine.start()
 
     async def close(self, drain_s: float = 0.0) -> bool:
@@ -133,6 +157,8 @@ class TextEngine:
         loop = asyncio.get_running_loop()
         drained = await loop.run_in_executor(None, self._engine.drain, drain_s)
         await loop.run_in_executor(None, self._engine.close)
+        if self._disk is not None:
+            await loop.run_in_executor(None, self._disk.close)
         for executor in (self._tokenizers, self._compilers):
             executor.shutdown(wait=False, cancel_futures=True)
         for served in self._served.values():
@@ -174,8 +200,9 @@ class TextEngine:
             return Probe(len(tokens), warm, fits=False)
         return Probe(len(tokens), warm, fits=True)
 
-    async def release(self, session: str) -> None:
-        """Nothing is pinned for sessions yet."""
+    async def release(self, session: str, tenant: str = "local") -> None:
+        """Let go of the pages that were kept for a tenant's session."""
+        self._engine.release(session, tenant)
 
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request; see `core.backend.Backend.run`."""
@@ -193,9 +220,13 @@ class TextEngine:
                 yield Started(request.id, served.name, len(tokens), 0, served.digests)
                 yield Finished(Usage(len(tokens), 0))
                 return
-            work = self._work(served, request, tokens, arrived)
+            keeps: tuple[Keep, ...] = ()
+            if request.cache.breakpoints:
+                keeps = await self._prepare(request, served.keeps, tokens)
+            work = self._work(served, request, tokens, arrived, keeps)
             if request.response_format.kind is not FormatKind.TEXT:
-                work = replace(work, grammar=await self._compile(served, request))
+                compiled = _run_in(self._compilers, served.grammars.compile, request.response_format)
+                work = replace(work, grammar=await compiled)
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
             answer = Answer(served, request, work, arrived)
@@ -238,16 +269,24 @@ class TextEngine:
         return await self._shelves.open(self._names[model], adapter)
 
     async def _encode(self, served: Served, request: Request) -> NDArray[np.int32]:
+        return await self._prepare(request, served.encode)
+
+    async def _prepare(self, request: Request, function: Callable[..., _T], *more: Any) -> _T:
+        """What a function makes of the request; away from the loop if there is much to do."""
         size = len(request.prompt or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
         if size <= self.config.inline_prompt_chars:
-            return served.encode(request)
-        return await _run_in(self._tokenizers, served.encode, request)
+            return function(request, *more)
+        return await _run_in(self._tokenizers, function, request, *more)
 
-    async def _compile(self, served: Served, request: Request) -> Grammar:
-        return await _run_in(self._compilers, served.grammars.compile, request.response_format)
-
-    def _work(self, served: Served, request: Request, tokens: NDArray[np.int32], arrived: float) -> Work:
+    def _work(
+        self,
+        served: Served,
+        request: Request,
+        tokens: NDArray[np.int32],
+        arrived: float,
+        keeps: tuple[Keep, ...] = (),
+    ) -> Work:
         limits, sampling = request.limits, request.sampling
         name = served.model.name
         stop_ids = frozenset(limits.stop_token_ids)
@@ -277,6 +316,8 @@ class TextEngine:
             session=request.session,
             parent=request.parent,
             adapter=None if served.adapter is None else served.adapter.bound,
+            keeps=keeps,
+            explains=request.cache.explain,
             deadline=math.inf if limits.deadline_s is None else arrived + limits.deadline_s,
             field="prompt" if request.messages is None else "messages",
         )
@@ -298,10 +339,10 @@ def _refuse_unsupported(request: Request) -> None:
         raise InvalidRequest(f"deadline_s: {deadline_s!r} is not above 0; give seconds.", param="deadline_s")
 
 
-async def _run_in(executor: ThreadPoolExecutor, work: "Callable[[_Given], _Made]", given: _Given) -> _Made:
+async def _run_in(executor: ThreadPoolExecutor, work: Callable[..., _T], *given: Any) -> _T:
     """Wait for something that another thread makes. Raises Unavailable once the executor was shut down."""
     try:
-        made = asyncio.get_running_loop().run_in_executor(executor, work, given)
+        made = asyncio.get_running_loop().run_in_executor(executor, work, *given)
     except RuntimeError as error:
         raise Unavailable("The server is stopping; try again.") from error
     return await made

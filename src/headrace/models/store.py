@@ -4,6 +4,7 @@
         models/<name>/      one folder per pulled model, complete or absent
         models/.partial/    downloads under way; safe to delete when no pull runs
         packed/             repacked weights, a cache: delete at will
+        kv/                 pages of finished prompts, if `--disk-cache on`: delete at will
         headrace.db         state database (`memory/database.py`)
         keys.toml           hashed API keys (`cli/keys.py`)
 
@@ -43,6 +44,11 @@ class Layout:
     def packed(self) -> Path:
         """Repacked weights; a cache."""
         return self.home / "packed"
+
+    @property
+    def kv(self) -> Path:
+        """Pages of the prefix cache's disk tier; made when the first is written."""
+        return self.home / "kv"
 
     @property
     def database(self) -> Path:

@@ -23,10 +23,12 @@ class ModelMetrics:
     running: Gauge
     waiting: Gauge
     kv_usage: Gauge
+    pinned: Gauge
     prompt_tokens: Counter
     generation_tokens: Counter
     prefix_queries: Counter
     prefix_hits: Counter
+    disk_hits: Counter
     preemptions: Counter
     drafts: Counter
     draft_tokens: Counter
@@ -39,6 +41,15 @@ class ModelMetrics:
     faults: Counter
 
 
+@dataclass(frozen=True, slots=True)
+class DiskMetrics:
+    """What the disk tier of the prefix cache records; `pages` has the label `event`."""
+
+    pages: Counter
+    num_pages: Gauge
+    num_bytes: Gauge
+
+
 class Metrics:
     """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's."""
 
@@ -48,12 +59,16 @@ class Metrics:
             "running": self._gauge("vllm:num_requests_running", "Sequences in execution."),
             "waiting": self._gauge("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
             "kv_usage": self._gauge("vllm:kv_cache_usage_perc", "Share of KV pages in use by sequences, 0 to 1."),
+            "pinned": self._gauge("headrace:prefix_cache_pinned_pages", "KV pages that sessions keep."),
         }
         self._counters = {
             "prompt_tokens": self._counter("vllm:prompt_tokens", "Prompt tokens of admitted requests."),
             "generation_tokens": self._counter("vllm:generation_tokens", "Tokens generated."),
             "prefix_queries": self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
             "prefix_hits": self._counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
+            "disk_hits": self._counter(
+                "headrace:prefix_cache_disk_hits", "Prompt tokens, of those found, that were read from disk for it."
+            ),
             "preemptions": self._counter("vllm:num_preemptions", "Sequences preempted because pages ran out."),
             "drafts": self._counter("vllm:spec_decode_num_drafts", "Drafts that steps tried."),
             "draft_tokens": self._counter("vllm:spec_decode_num_draft_tokens", "Tokens in these drafts."),
@@ -86,6 +101,17 @@ class Metrics:
             "Requests that ended, by how: stop, length, tool_calls, abort (closed by the caller) or error.",
             ("model_name", "finished_reason"),
             registry=self.registry,
+        )
+        self.disk = DiskMetrics(
+            Counter(
+                "headrace:disk_cache_pages",
+                "Pages of the disk cache, by what became of them: written, read, evicted, dropped (not written), gone "
+                "(erased by others), damaged, foreign, other_key, other_version or unreadable.",
+                ("event",),
+                registry=self.registry,
+            ),
+            Gauge("headrace:disk_cache_stored_pages", "Pages in the disk cache.", registry=self.registry),
+            Gauge("headrace:disk_cache_bytes", "Bytes of the disk cache's files.", registry=self.registry),
         )
         self.http_requests = Counter(
             "headrace:http_requests", "HTTP responses.", ("route", "method", "status"), registry=self.registry

@@ -200,4 +200,7 @@ def test_histories_of_use_keep_within_the_bytes(program: AdaptableProgram, folde
     Histories.make_shelf = staticmethod(lambda: shelf_for(program, folder, 2))
     case = Histories.TestCase
     case.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
-    case("runTest").runTest()
+    try:
+        case("runTest").runTest()
+    finally:
+        del Histories.make_shelf  # which would keep the program until the interpreter ends

@@ -47,7 +47,7 @@ class Parrot:
     async def probe(self, request: Request) -> Probe:
         return Probe(0, 0, fits=True)
 
-    async def release(self, session: str) -> None:
+    async def release(self, session: str, tenant: str = "local") -> None:
         pass
 
 

@@ -17,6 +17,7 @@ from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.engine import Engine, Ticket, Times
 from headrace.engine.item import Begun, Dropped, Failed, Token
+from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
@@ -146,8 +147,8 @@ def test_a_second_request_with_the_same_start_reports_what_it_reused() -> None:
 
     async def main() -> None:
         prompt = list(range(90))
-        await Reader(engine, work(prompt, salt=b"a")).end()
-        again, other = Reader(engine, work(prompt, salt=b"a")), Reader(engine, work(prompt, salt=b"b"))
+        await Reader(engine, work(prompt, salt=Salt("a"))).end()
+        again, other = Reader(engine, work(prompt, salt=Salt("a"))), Reader(engine, work(prompt, salt=Salt("b")))
         assert (await again.end())[0] == Begun(64)
         assert (await other.end())[0] == Begun(0)
         assert again.answer() == other.answer()
@@ -160,13 +161,13 @@ def test_warm_tokens_are_read_from_the_published_view() -> None:
     tokens = np.arange(90, dtype=np.int32)
 
     async def main() -> None:
-        await Reader(engine, work(tokens.tolist(), salt=b"a")).end()
+        await Reader(engine, work(tokens.tolist(), salt=Salt("a"))).end()
 
     run(engine, main)
-    assert engine.warm_tokens("toy", b"a", tokens.tobytes()) == 64
-    assert engine.warm_tokens("toy", b"a", tokens[:64].tobytes()) == 32
-    assert engine.warm_tokens("toy", b"b", tokens.tobytes()) == 0
-    assert engine.warm_tokens("toy", b"a", (tokens + 1).tobytes()) == 0
+    assert engine.warm_tokens("toy", Salt("a"), tokens.tobytes()) == 64
+    assert engine.warm_tokens("toy", Salt("a"), tokens[:64].tobytes()) == 32
+    assert engine.warm_tokens("toy", Salt("b"), tokens.tobytes()) == 0
+    assert engine.warm_tokens("toy", Salt("a"), (tokens + 1).tobytes()) == 0
 
 
 def test_a_cancelled_request_frees_everything_although_its_step_was_under_way() -> None:

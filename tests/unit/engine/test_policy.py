@@ -5,7 +5,16 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.engine.draft.policy import KNEE, MOST_DRAFTED, MOST_STREAMS, Counts, DecodeCost, Policy, RowCost
+from headrace.engine.draft.policy import (
+    KNEE,
+    MOST_DRAFTED,
+    MOST_SLOWDOWN,
+    MOST_STREAMS,
+    Counts,
+    DecodeCost,
+    Policy,
+    RowCost,
+)
 
 Seconds = Callable[[int, int], float]
 MATCH = 12  # tokens, in all that follows
@@ -57,7 +66,7 @@ class World:
             count += 1
         return count
 
-    def rate(self, steps: int = 2000) -> float:
+    def rate(self, steps: int = 1200) -> float:
         """Tokens a second, by the costs without their noise."""
         tokens, seconds = 0, 0.0
         for _ in range(steps):
@@ -86,6 +95,13 @@ def test_drafting_is_never_much_worse_than_the_best_fixed_length_or_none(
     off = streams / seconds(streams, 0)
     assert rate >= 0.99 * off
     assert rate >= 0.8 * world.best_rate()
+
+
+@pytest.mark.parametrize("streams", [1, 4, 16])
+def test_a_step_never_becomes_much_longer(streams: int) -> None:
+    world = World(usual_rows, streams, 1.0, noise=0.0)
+    world.rate(500)
+    assert max(world.step()[1] for _ in range(200)) < 1.05 * MOST_SLOWDOWN * usual_rows(streams, 0)
 
 
 def test_copying_is_drafted_long_and_guessing_short() -> None:

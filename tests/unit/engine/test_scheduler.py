@@ -11,12 +11,13 @@ from headrace.core.request import Sampling
 from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.kv.salt import NO_SALT, Salt
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Change, Sequence, State, Work
 
 
-def work(length: int, *, max_tokens: int = 8, priority: int = 0, salt: bytes = b"", first: int = 1) -> Work:
+def work(length: int, *, max_tokens: int = 8, priority: int = 0, salt: Salt = NO_SALT, first: int = 1) -> Work:
     tokens = (np.arange(length) + first).astype(np.int32) % 97
     sampling = Sampling(temperature=0.0)
     return Work(
@@ -176,9 +177,9 @@ def test_the_whole_prompt_is_never_taken_from_the_cache() -> None:
 
 def test_another_salt_shares_nothing() -> None:
     bench = Bench()
-    bench.add(work(64, max_tokens=1, salt=b"a"))
+    bench.add(work(64, max_tokens=1, salt=Salt("a")))
     bench.step()
-    bench.add(work(64, max_tokens=1, salt=b"b"))
+    bench.add(work(64, max_tokens=1, salt=Salt("b")))
     assert bench.step()[0].counts == [64]
 
 

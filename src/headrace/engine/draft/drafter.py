@@ -88,7 +88,7 @@ class Drafter:
         length = self.policy.choose(probability, min(limit, MOST_DRAFTED), last)
         if length:
             draft = continuation(history, match, length)
-            source.guess, source.rest, source.last = _Guess(end, match.length, draft, is_real=True), 0, length
+            source.guess, source.rest, source.last = _Guess(end, match.length, draft, is_real=True), 0, len(draft)
             return draft
         if source.guess is None:
             source.guess = _Guess(end, match.length, continuation(history, match, _SHADOW), is_real=False)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 MOST_STREAMS = 16  # beyond them a row costs what it brings, whatever the text
 MOST_DRAFTED = 24
 MARGIN = 1.1  # that a draft must be worth of what it costs
+MOST_SLOWDOWN = 4.0  # of a step: whoever has nothing drafted waits as well
 PROBE_STEPS, MOST_PROBE_STEPS = 256, 8192
 FRESH_STEPS = 128  # plain steps are measured at least so often while drafts are made
 _LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 20, MOST_DRAFTED)
@@ -240,8 +241,10 @@ class Policy:
         for length in _LENGTHS:
             if length > limit:
                 break
-            slower = (1.0 + MARGIN * cost(rows + length)) / before
-            gain = math.log1p(_expected(probability, length)) - streams * math.log(slower)
+            after = 1.0 + MARGIN * cost(rows + length)
+            if after > MOST_SLOWDOWN:
+                break
+            gain = math.log1p(_expected(probability, length)) - streams * math.log(after / before)
             if gain > most:
                 best, most = length, gain
         return best

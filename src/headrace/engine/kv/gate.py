@@ -110,7 +110,7 @@ def decide_unmeasured(plan: Plan, asked: KvKind | None) -> Decision | None:
         return Decision(asked, "as configured")
     if plan.max_positions < FEWEST_TOKENS:
         return Decision(KvKind.HALF, f"a context of {plan.max_positions} tokens is too short to measure int8 on")
-    if _variant() == "reference":
+    if kernel_variant() == "reference":
         return Decision(KvKind.HALF, "the reference kernels would need minutes to measure int8")
     return None
 
@@ -184,7 +184,7 @@ def _num_tokens(context_length: int) -> int:
 
 def _measure_and_keep(model: "LoadedModel", threads: Any) -> Figures:
     folder = model.cache_dir
-    figures = measure(model, threads, _variant())
+    figures = measure(model, threads, kernel_variant())
     # What is no number cannot be written down; such a model has other troubles than a slow start.
     if folder is not None and math.isfinite(figures.difference):
         try:
@@ -194,7 +194,8 @@ def _measure_and_keep(model: "LoadedModel", threads: Any) -> Figures:
     return figures
 
 
-def _variant() -> str:
+def kernel_variant() -> str:
+    """The kernels in use."""
     from headrace.kernels import native  # noqa: PLC0415 - tests with a double of the program need no compiled module
 
     return native.variant()
@@ -208,7 +209,7 @@ def _read(folder: Path | None, digest: str, context_length: int) -> Figures | No
     """Figures that hold for this model, these kernels and this version; None, and a warning if the file is damaged."""
     if folder is None:
         return None
-    path = _path(folder, digest, _variant())
+    path = _path(folder, digest, kernel_variant())
     try:
         with path.open("rb") as file:
             figures = msgspec.json.decode(file.read(_MOST_RECORD_BYTES), type=Figures)
@@ -218,7 +219,7 @@ def _read(folder: Path | None, digest: str, context_length: int) -> Figures | No
         _log.warning("int8 gate: %s is damaged (%s); measuring again.", path, error)
         return None
     key = (figures.version, figures.digest, figures.variant, figures.num_tokens)
-    return figures if key == (VERSION, digest, _variant(), _num_tokens(context_length)) else None
+    return figures if key == (VERSION, digest, kernel_variant(), _num_tokens(context_length)) else None
 
 
 def _write(path: Path, figures: Figures) -> None:

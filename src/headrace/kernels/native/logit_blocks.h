@@ -17,7 +17,8 @@ namespace headrace {
 
 inline constexpr int32_t kBlock = kNoiseBlock;
 inline constexpr int32_t kQuadTokens = kBlock * kBlockQuad;  // logits come in whole quads of blocks
-inline constexpr int32_t kRowsPerTile = 32;                  // the most rows of one tile
+inline constexpr int32_t kMostRowsPerTask = 64;
+inline constexpr int32_t kRowsPerTile = 32;  // the most rows of one tile
 inline constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
 
 // Row i of a tile of logits at logits + i * stride.
@@ -34,6 +35,8 @@ class LogitSource {
   // most kRowsPerTile / num_rows of them (but at least one). Valid until this thread asks again. Must not throw.
   virtual LogitTile tile(int32_t first_row, int32_t num_rows, int32_t quad_begin, int32_t quad_end,
                          int thread) const = 0;
+  // Rows that are cheaper together than one by one.
+  virtual int32_t rows_per_task() const { return kMostRowsPerTask; }
   // A rough price of one quad for so many rows, in nanoseconds of one thread.
   virtual double quad_ns(int32_t num_rows) const = 0;
 };
@@ -67,6 +70,23 @@ inline bool any(Ints mask) {
   return _mm_movemask_ps(lanes) != 0;
 #else
   return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
+}
+
+// Which of kMaskTokens logits are not below the floor, the first in the lowest bit; NaN is below.
+inline constexpr int32_t kMaskTokens = 16;
+
+inline uint32_t not_below(const float* logits, float floor) {
+#if defined(__SSE2__)
+  const __m128 least = _mm_set1_ps(floor);
+  const auto four = [&](int32_t i) { return _mm_castps_si128(_mm_cmpge_ps(_mm_loadu_ps(logits + i), least)); };
+  const __m128i low = _mm_packs_epi32(four(0), four(4));
+  const __m128i high = _mm_packs_epi32(four(8), four(12));
+  return static_cast<uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(low, high)));
+#else
+  uint32_t mask = 0;
+  for (int32_t i = 0; i < kMaskTokens; ++i) mask |= static_cast<uint32_t>(logits[i] >= floor) << i;
+  return mask;
 #endif
 }
 

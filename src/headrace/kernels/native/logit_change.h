@@ -21,8 +21,6 @@ struct LogitChange {
   const uint32_t* mask = nullptr;  // null = everything is allowed
   int32_t num_mask_words = 0;
 
-  bool is_any() const { return count > 0 || mask != nullptr; }
-
   // The row's logits of a quad after its changes, in `changed`; false, with nothing written, where it has none there.
   // What adjusted tokens were before goes to their places in `unchanged` [count].
   bool apply(int32_t quad, const float* logits, float changed[kQuadTokens], float* unchanged) const;

@@ -11,7 +11,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Rows that are scanned together: two tiles for each piece of the vocabulary.
-constexpr int32_t kRowsPerScan = 64;
+constexpr int32_t kRowsPerScan = kMostRowsPerTask;
 
 // Survivors of one row that all threads together keep, 512 KiB, before they rather scan the row again.
 constexpr int32_t kMostSurvivors = 65536;
@@ -29,14 +29,14 @@ bool is_usable(const Survivor& token) { return token.logit > kMinusInf; }
 // What one thread has found of one row.
 struct Sampler::RowScan {
   Survivor first{kMinusInf, -1};        // the largest logit, the lowest index among equals
-  float unchanged_largest = kMinusInf;  // for log-probabilities, which count from it
-  TopList top;                          // of unchanged logits
   Winner best;                          // without cuts: the largest perturbed logit
   float floor = kMinusInf;              // without cuts: a block below it cannot win
   SurvivorList survivors;               // with cuts
   int32_t num_quads = 0;                // scanned
   std::atomic<float> base{0.0f};        // rows that need a total: the largest logit that `mass` counts from
   std::atomic<double> mass{0.0};        // sum of exp((logit - base) / temperature)
+  float unchanged_largest = kMinusInf;  // for log-probabilities, which count from it
+  TopList top;                          // of unchanged logits; last, because few rows look at it
 
   void begin(const RowRules& rules, int32_t most_survivors) {
     first = {kMinusInf, -1};
@@ -63,20 +63,24 @@ struct Sampler::Shared {
   }
 };
 
-// The scan of a piece of the vocabulary for all rows.
+// The scan of a piece of the vocabulary for rows that are cheap together.
 struct Sampler::Scan {
   Sampler& sampler;
   const LogitSource& source;
-  int32_t first_row, num_rows, quads_per_task;
+  int32_t first_row, num_rows;
+  Cut cut;
 
   static void run(const void* context, int32_t task, int thread) {
     const auto& scan = *static_cast<const Scan*>(context);
-    const int32_t begin = task * scan.quads_per_task;
-    const int32_t end = std::min(begin + scan.quads_per_task, scan.sampler.num_quads_);
-    const int32_t tile_quads = std::max(1, kRowsPerTile / scan.num_rows);
+    const Cut& cut = scan.cut;
+    const int32_t row_begin = task / cut.num_pieces * cut.rows_per_task;
+    const int32_t row_end = std::min(row_begin + cut.rows_per_task, scan.num_rows);
+    const int32_t begin = task % cut.num_pieces * cut.quads_per_task;
+    const int32_t end = std::min(begin + cut.quads_per_task, scan.sampler.num_quads_);
+    const int32_t tile_quads = std::max(1, kRowsPerTile / cut.rows_per_task);
     for (int32_t quad = begin; quad < end; quad += tile_quads) {
-      for (int32_t row = 0; row < scan.num_rows; row += kRowsPerTile) {
-        scan.run_tile(row, std::min(kRowsPerTile, scan.num_rows - row), quad, std::min(quad + tile_quads, end), thread);
+      for (int32_t row = row_begin; row < row_end; row += kRowsPerTile) {
+        scan.run_tile(row, std::min(kRowsPerTile, row_end - row), quad, std::min(quad + tile_quads, end), thread);
       }
     }
   }
@@ -163,12 +167,16 @@ void Sampler::take(const Shard& shard) {
   num_quads_ = (shard.end_token - shard.first_token + kQuadTokens - 1) / kQuadTokens;
 }
 
-int32_t Sampler::tasks_of(const LogitSource& source, int32_t num_rows, int num_threads, int32_t& quads_per_task) const {
-  const double quad_ns = source.quad_ns(num_rows);
-  const double share = quad_ns * num_quads_ / (num_threads * kTasksPerThread);
-  const double quads = std::clamp(share, kSmallestTaskNs, kLargestTaskNs) / quad_ns;
-  quads_per_task = std::clamp(static_cast<int32_t>(quads + 0.5), 1, num_quads_);
-  return (num_quads_ + quads_per_task - 1) / quads_per_task;
+Sampler::Cut Sampler::cut(const LogitSource& source, int32_t num_rows, int num_threads) const {
+  const int32_t rows = std::min(source.rows_per_task(), num_rows);
+  const int32_t num_groups = (num_rows + rows - 1) / rows;
+  const double quad_ns = source.quad_ns(rows);
+  const double share = quad_ns * num_quads_ * num_groups / (num_threads * kTasksPerThread);
+  const double most = std::clamp(share, kSmallestTaskNs, kLargestTaskNs) / quad_ns;
+  // Pieces of one size, so that the last one is not a small one.
+  const int32_t quads = std::clamp(static_cast<int32_t>(most + 0.5), 1, num_quads_);
+  const int32_t num_pieces = (num_quads_ + quads - 1) / quads;
+  return {rows, (num_quads_ + num_pieces - 1) / num_pieces, num_pieces, num_groups * num_pieces};
 }
 
 void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const Sampling& sampling) {
@@ -213,10 +221,8 @@ void Sampler::begin(int num_threads, int32_t first_row, int32_t num_rows, const 
 void Sampler::scan_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
                         const Sampling& sampling) {
   begin(step.count(), first_row, num_rows, sampling);
-  int32_t quads_per_task;
-  const int32_t num_tasks = tasks_of(source, num_rows, num_threads_, quads_per_task);
-  const Scan scan{*this, source, first_row, num_rows, quads_per_task};
-  step.run(num_tasks, &Scan::run, &scan);
+  const Scan scan{*this, source, first_row, num_rows, cut(source, num_rows, num_threads_)};
+  step.run(scan.cut.num_tasks, &Scan::run, &scan);
 }
 
 void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t first_row, int32_t num_rows,
@@ -248,10 +254,9 @@ void Sampler::run_some(Threads::Step& step, const LogitSource& source, int32_t f
 // Fills `everything_` with a row's logits after its changes.
 void Sampler::scan_again(Threads::Step& step, const LogitSource& source, int32_t row, int32_t scan_row) {
   everything_.assign(static_cast<size_t>(num_quads_) * kQuadTokens, {kMinusInf, -1});
-  int32_t quads_per_task;
-  const int32_t num_tasks = tasks_of(source, 1, num_threads_, quads_per_task);
-  const SecondScan second{*this, source, row, scan_row, quads_per_task};
-  step.run(num_tasks, &SecondScan::run, &second);
+  const Cut one = cut(source, 1, num_threads_);
+  const SecondScan second{*this, source, row, scan_row, one.quads_per_task};
+  step.run(one.num_tasks, &SecondScan::run, &second);
 }
 
 const float* Sampler::whole_quad(int32_t quad, const float* logits, float room[kQuadTokens]) const {
@@ -263,8 +268,8 @@ const float* Sampler::whole_quad(int32_t quad, const float* logits, float room[k
 }
 
 bool Sampler::change(int32_t row, int32_t quad, const float* logits, float changed[kQuadTokens]) {
-  const LogitChange& change = rules_[row].change;
-  return change.is_any() && change.apply(quad, logits, changed, unchanged_.data() + entry_starts_[row]);
+  const RowRules& rules = rules_[row];
+  return rules.is_changed && rules.change.apply(quad, logits, changed, unchanged_.data() + entry_starts_[row]);
 }
 
 void Sampler::scan_quad(int thread, int32_t row, int32_t quad, const float* logits) {

@@ -58,6 +58,10 @@ class Sampler {
   void limit_survivors(int32_t most) { most_survivors_ = most; }
 
  private:
+  // How a scan is cut into tasks: groups of rows times pieces of the vocabulary.
+  struct Cut {
+    int32_t rows_per_task, quads_per_task, num_pieces, num_tasks;
+  };
   struct RowScan;
   struct Scan;
   struct SecondScan;
@@ -97,7 +101,7 @@ class Sampler {
            kBlockQuad;
   }
   size_t num_survivors(int32_t row) const;
-  int32_t tasks_of(const LogitSource& source, int32_t num_rows, int num_threads, int32_t& quads_per_task) const;
+  Cut cut(const LogitSource& source, int32_t num_rows, int num_threads) const;
 
   std::vector<PerThread> threads_;
   std::vector<RowRules> rules_;
@@ -124,6 +128,7 @@ class StoredLogits final : public LogitSource {
     return {logits_ + static_cast<int64_t>(first_row) * vocab_size_ + static_cast<int64_t>(quad_begin) * kQuadTokens,
             vocab_size_};
   }
+  int32_t rows_per_task() const override { return 1; }  // memory is read best in one direction
   double quad_ns(int32_t num_rows) const override { return 40.0 * num_rows; }
 
  private:

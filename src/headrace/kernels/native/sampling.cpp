@@ -114,6 +114,7 @@ RowRules::RowRules(const Sampling& sampling, int32_t row, int32_t vocab_size)
     change.num_mask_words = static_cast<int32_t>(mask_words(vocab_size));
     change.mask = sampling.masks + int64_t{sampling.mask_rows[row]} * change.num_mask_words;
   }
+  is_changed = change.count > 0 || change.mask != nullptr;
 }
 
 bool RowRules::has_cuts() const {

@@ -53,7 +53,8 @@ constexpr int64_t mask_words(int64_t vocab_size) { return (vocab_size + 31) / 32
 // Throws std::invalid_argument naming the array with a value out of range.
 void check_sampling(const Sampling& sampling, int32_t num_rows, int32_t vocab_size);
 
-struct RowRules {
+// On a cache line of its own up to `change`, because every quad of every row looks at it.
+struct alignas(64) RowRules {
   float temperature = 0.0f;
   int32_t top_k = 0;  // 0 also where it would keep everything
   float top_p = 1.0f;
@@ -61,6 +62,7 @@ struct RowRules {
   float typical_p = 1.0f;
   NoiseKey key{};
   bool wants_logprob = false;
+  bool is_changed = false;  // whether `change` does anything
   int32_t num_top = 0;
   int32_t target = -1;
   LogitChange change;

@@ -13,6 +13,10 @@ namespace {
 
 constexpr int32_t kFirstCapacity = 1024;
 
+// A list that top-k cuts holds so many times k, but not fewer than these.
+constexpr int32_t kTopKLists = 4;
+constexpr int32_t kFewestOfTopK = 128;
+
 // The tail is found by bins of z: a quarter wide, the last one for everything below -40.
 constexpr int32_t kTailBins = 160;
 constexpr float kTailBinsPerUnit = 4.0f;
@@ -31,13 +35,47 @@ double unit_of(int32_t vocab_size) { return std::ldexp(1.0, 62 - std::bit_width(
 
 bool comes_before(const Survivor& a, const Survivor& b) { return a.comes_before(b); }
 
+// Drops tokens that at least k others beat, and not necessarily all of them; returns how many are left. By bins of the
+// logit and without branches, since nothing predicts the ones of a selection.
+int32_t drop_beaten(Survivor* tokens, int32_t count, int32_t k) {
+  constexpr int32_t kSteps = 128;
+  float low = tokens[0].logit;
+  float high = low;
+  for (int32_t i = 1; i < count; ++i) {
+    low = std::min(low, tokens[i].logit);
+    high = std::max(high, tokens[i].logit);
+  }
+  const float scale = static_cast<float>(kSteps) / (high - low);
+  if (!(scale > 0.0f && scale < std::numeric_limits<float>::infinity())) return count;
+  const auto step_of = [&](float logit) { return std::min(static_cast<int32_t>((high - logit) * scale), kSteps - 1); };
+  int32_t counts[kSteps] = {};
+  for (int32_t i = 0; i < count; ++i) ++counts[step_of(tokens[i].logit)];
+  int32_t last = 0;
+  for (int32_t reached = counts[0]; reached < k && last < kSteps - 1;) reached += counts[++last];
+  int32_t kept = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    const Survivor token = tokens[i];
+    tokens[kept] = token;
+    kept += step_of(token.logit) <= last ? 1 : 0;
+  }
+  return kept;
+}
+
+// The k largest; no fewer are there.
+int32_t keep_largest(Survivor* tokens, int32_t count, int32_t k) {
+  count = drop_beaten(tokens, count, k);
+  if (count > k) std::nth_element(tokens, tokens + (k - 1), tokens + count, comes_before);
+  return k;
+}
+
 }  // namespace
 
 void SurvivorList::begin(const RowRules& rules, int32_t most) {
   count_ = 0;
   top_k_ = rules.top_k;
-  most_ =
-      static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(most, 2 * int64_t{rules.top_k}), 1 << 28)) + kQuadTokens;
+  // With top-k a short list keeps the floor high: it rises whenever the list is full.
+  const int64_t wanted = top_k_ > 0 ? std::max<int64_t>(kTopKLists * int64_t{top_k_}, kFewestOfTopK) : most;
+  most_ = static_cast<int32_t>(std::min<int64_t>(wanted, 1 << 28)) + kQuadTokens;
   floor_ = std::numeric_limits<float>::lowest();
   largest_lost_ = kNone;
 }
@@ -46,6 +84,16 @@ bool SurvivorList::has_room() const { return count_ + kQuadTokens <= std::min(ca
 
 void SurvivorList::add(const float* logits, int32_t first_index) {
   Survivor* next = entries_.get() + count_;
+  if (top_k_ > 0) {  // what is lost does not matter
+    for (int32_t i = 0; i < kBlock; i += kMaskTokens) {
+      for (uint32_t kept = not_below(logits + i, floor_); kept != 0; kept &= kept - 1) {
+        const int32_t at = i + std::countr_zero(kept);
+        *next++ = {logits[at], first_index + at};
+      }
+    }
+    count_ = static_cast<int32_t>(next - entries_.get());
+    return;
+  }
   Floats lost = splat(largest_lost_);
   for (int32_t i = 0; i < kBlock; i += kLanes) {
     const Floats four = load(logits + i);
@@ -126,10 +174,12 @@ void SurvivorList::make_room(const RowRules& rules, float largest, double mass, 
       if (rules.top_p < 1.0f) drop_tail(rules, largest, mass, goal);
       drop_below_floor();
     } else if (count_ > rules.top_k) {
-      Survivor* entries = entries_.get();
-      std::nth_element(entries, entries + (rules.top_k - 1), entries + count_, comes_before);
-      count_ = rules.top_k;
-      floor_ = entries[count_ - 1].logit;
+      const int32_t left = drop_beaten(entries_.get(), count_, rules.top_k);
+      count_ = left <= 2 * rules.top_k ? left : keep_largest(entries_.get(), left, rules.top_k);
+      // At least k are as large as the smallest of them.
+      float smallest = entries_[0].logit;
+      for (const Survivor& token : *this) smallest = std::min(smallest, token.logit);
+      floor_ = smallest;
     }
   }
   // A list that stays half full would soon be back.
@@ -152,7 +202,7 @@ Survivor Choice::choose(const RowRules& rules, float largest, double total, floa
   if (survivors_.empty()) return {kMinusInf, kNeedsAll};
   const auto k = static_cast<size_t>(rules.top_k);
   if (k > 0 && k < survivors_.size()) {
-    std::nth_element(survivors_.begin(), survivors_.begin() + (rules.top_k - 1), survivors_.end(), comes_before);
+    keep_largest(survivors_.data(), static_cast<int32_t>(survivors_.size()), rules.top_k);
     survivors_.resize(k);
   }
   Survivor cut{kMinusInf, -1};
