@@ -26,13 +26,14 @@ from headrace.core.backend import ModelCard, Probe
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
-from headrace.core.request import FormatKind, Request, Role, Task
+from headrace.core.request import FormatKind, Request, ResponseFormat, Role, Task
 from headrace.core.service import Adapters
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
 from headrace.engine.draft.drafter import Drafter
 from headrace.engine.engine import Engine, Ticket
+from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.kv.disk import DiskTier
 from headrace.engine.kv.gate import Decision, choose_kind, kernel_variant
 from headrace.engine.kv.page_file import PageLayout
@@ -225,8 +226,7 @@ class TextEngine:
                 keeps = await self._prepare(request, served.keeps, tokens)
             work = self._work(served, request, tokens, arrived, keeps)
             if request.response_format.kind is not FormatKind.TEXT:
-                compiled = _run_in(self._compilers, served.grammars.compile, request.response_format)
-                work = replace(work, grammar=await compiled)
+                work = replace(work, grammar=await self._grammar(served, request.response_format))
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
             answer = Answer(served, request, work, arrived)
@@ -278,6 +278,10 @@ class TextEngine:
         if size <= self.config.inline_prompt_chars:
             return function(request, *more)
         return await _run_in(self._tokenizers, function, request, *more)
+
+    async def _grammar(self, served: Served, form: ResponseFormat) -> Grammar:
+        """What was compiled before does not wait for what others have compiled now."""
+        return served.grammars.find(form) or await _run_in(self._compilers, served.grammars.compile, form)
 
     def _work(
         self,

@@ -197,3 +197,11 @@ def test_the_order_of_properties_is_part_of_what_a_schema_says() -> None:
     one, two = {"a": {}, "b": {}}, {"b": {}, "a": {}}
     assert write_source(schema({"properties": one}), {}) != write_source(schema({"properties": two}), {})
     assert json.loads(write_source(schema({"properties": one}), {}))["grammars"]
+
+
+def test_what_was_compiled_before_is_found_without_compiling(compiler: GrammarCompiler) -> None:
+    form = source(FormatKind.REGEX, "a quite particular [0-9]+")
+    assert compiler.find(form) is None
+    grammar = compiler.compile(form)
+    assert compiler.find(ResponseFormat(kind=FormatKind.REGEX, source=form.source)) is grammar
+    assert compiler.find(schema({"enum": [float("nan")]})) is None
