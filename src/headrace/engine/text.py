@@ -281,7 +281,8 @@ class TextEngine:
 
     async def _grammar(self, served: Served, form: ResponseFormat) -> Grammar:
         """What was compiled before does not wait for what others have compiled now."""
-        return served.grammars.find(form) or await _run_in(self._compilers, served.grammars.compile, form)
+        known = served.grammars.find(form)
+        return await _run_in(self._compilers, served.grammars.compile, form) if known is None else known
 
     def _work(
         self,
