@@ -117,6 +117,32 @@ def test_seeds_choices_and_stop_strings_reach_the_model(model: LoadedModel) -> N
     run(main(), LIMIT_S)
 
 
+def test_an_answer_has_the_form_that_the_client_asked_for_streamed_and_whole(model: LoadedModel) -> None:
+    properties = {"city": {"type": "string", "maxLength": 12}, "inhabitants": {"type": "integer", "maximum": 99}}
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}}
+
+    async def main() -> None:
+        async with connected(model) as client:
+            create = client.chat.completions.create
+            asked: Any = {"model": MODEL, "messages": QUESTION, "temperature": 1.5, "seed": 3, "max_tokens": 120}
+            whole = await create(**asked, response_format=form)
+            text = whole.choices[0].message.content or ""
+            assert whole.choices[0].finish_reason == "stop"
+            assert set(json.loads(text)) == set(properties)
+            stream = await create(**asked, response_format=form, stream=True)
+            parts = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+            assert "".join(parts) == text
+            chosen = await create(**asked, extra_body={"guided_choice": ["Paris", "Graz"]})
+            assert chosen.choices[0].message.content in {"Paris", "Graz"}
+            unsupported = {**schema, "not": {"const": {}}}
+            form["json_schema"]["schema"] = unsupported
+            with pytest.raises(openai.BadRequestError, match="keyword 'not' at # is not supported"):
+                await create(**asked, response_format=form)
+
+    run(main(), LIMIT_S)
+
+
 def test_what_can_never_be_answered_is_refused_by_the_engine_and_the_server_goes_on(model: LoadedModel) -> None:
     async def main() -> None:
         async with connected(model) as client:

@@ -26,7 +26,7 @@ from headrace.core.backend import ModelCard, Probe
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
-from headrace.core.request import FormatKind, Request, Role, Task
+from headrace.core.request import FormatKind, Request, ResponseFormat, Role, Task
 from headrace.core.service import Adapters
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
@@ -226,7 +226,7 @@ class TextEngine:
                 keeps = await self._prepare(request, served.keeps, tokens)
             work = self._work(served, request, tokens, arrived, keeps)
             if request.response_format.kind is not FormatKind.TEXT:
-                work = replace(work, grammar=await self._compile(served, request))
+                work = replace(work, grammar=await self._grammar(served, request.response_format))
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
             answer = Answer(served, request, work, arrived)
@@ -279,8 +279,10 @@ class TextEngine:
             return function(request, *more)
         return await _run_in(self._tokenizers, function, request, *more)
 
-    async def _compile(self, served: Served, request: Request) -> Grammar:
-        return await _run_in(self._compilers, served.grammars.compile, request.response_format)
+    async def _grammar(self, served: Served, form: ResponseFormat) -> Grammar:
+        """What was compiled before does not wait for what others have compiled now."""
+        known = served.grammars.find(form)
+        return await _run_in(self._compilers, served.grammars.compile, form) if known is None else known
 
     def _work(
         self,

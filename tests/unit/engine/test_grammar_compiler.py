@@ -46,7 +46,7 @@ def source(kind: FormatKind, text: str) -> ResponseFormat:
 
 ARITHMETIC = """
 # the style of llama.cpp's examples
-root  ::= (expr "=" ws term ";")+
+root  ::= (expr "=" ws term "\\n")+
 expr  ::= term ([-+*/] term)*
 term  ::= ident | num | "(" ws expr ")" ws
 ident ::= [a-z] [a-z0-9_]* ws
@@ -80,7 +80,7 @@ ws01 ::= ([\\n] [ \\t]*)?
         (ResponseFormat(kind=FormatKind.CHOICE, choices=("red", "red wine")), "red", "red wi"),
         (source(FormatKind.LARK, 'start: "a" X+ "!"\nX: /[0-9]+/ | "b"'), "a12b!", "ab"),
         (source(FormatKind.LARK, 'start: <start> %json {"type": "null"}'), "", "null"),
-        (source(FormatKind.GBNF, ARITHMETIC), "a+12*(b -3)=7;", "a+=7;"),
+        (source(FormatKind.GBNF, ARITHMETIC), "a+12*(b -3)=7\n", "a+=7\n"),
         (source(FormatKind.GBNF, LIST), "- foo\n- bär\n", "- foo"),
         (source(FormatKind.GBNF, ENTITY), '{"name":"a\\"b","age":\n 12}', '{"name":"a","age":1234}'),
         (source(FormatKind.GBNF, 'root ::= "\\u00e9" [\\u0061-c] "\\u0022"'), 'éb"', 'éd"'),
@@ -118,7 +118,7 @@ def test_any_text_can_be_chosen(compiler: GrammarCompiler, texts: list[str]) -> 
         (source(FormatKind.REGEX, "\ud800"), "half of a surrogate pair at character 0"),
         (source(FormatKind.LARK, "start: X"), "unknown name"),
         (source(FormatKind.LARK, 'start: a\na[lazy, max_tokens=3]: "x"'), "option max_tokens of line 2 is"),
-        (source(FormatKind.GBNF, 'root ::= "a" b'), "Rule 'b' not found"),
+        (source(FormatKind.GBNF, 'root ::= "a" b'), "rule 'b' is used and not defined"),
         (source(FormatKind.GBNF, 'start ::= "a"'), "root"),
         (source(FormatKind.GBNF, "root ::= " + '"a" ' * 5000), "20009 characters; at most 16384"),
         (ResponseFormat(kind=FormatKind.CHOICE), "0 texts are given"),
@@ -197,3 +197,11 @@ def test_the_order_of_properties_is_part_of_what_a_schema_says() -> None:
     one, two = {"a": {}, "b": {}}, {"b": {}, "a": {}}
     assert write_source(schema({"properties": one}), {}) != write_source(schema({"properties": two}), {})
     assert json.loads(write_source(schema({"properties": one}), {}))["grammars"]
+
+
+def test_what_was_compiled_before_is_found_without_compiling(compiler: GrammarCompiler) -> None:
+    form = source(FormatKind.REGEX, "a quite particular [0-9]+")
+    assert compiler.find(form) is None
+    grammar = compiler.compile(form)
+    assert compiler.find(ResponseFormat(kind=FormatKind.REGEX, source=form.source)) is grammar
+    assert compiler.find(schema({"enum": [float("nan")]})) is None

@@ -54,7 +54,7 @@ class GrammarCompiler:
     `num_tokens` is the width of the model's head, at least the vocabulary. `is_forcing` False leaves what the grammar
     dictates to be drawn token by token, in any tokenisation: for tests and comparisons.
 
-    Cache: digest of the source -> grammar, least recently used of 64 dropped; dropped too when a matcher fails.
+    Cache: digest of the form -> grammar, least recently used of 64 dropped; dropped too when a matcher fails.
     """
 
     def __init__(self, vocabulary: Vocabulary, num_tokens: int, *, is_forcing: bool = True) -> None:
@@ -63,7 +63,8 @@ class GrammarCompiler:
         self._probe = Probe(num_tokens, vocabulary.special_tokens, min(vocabulary.eos_ids, default=0))
         self._is_forcing = is_forcing
         self._tokenizer: llguidance.LLTokenizer | None = None
-        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        self._lock = threading.Lock()  # never held for long
         self._grammars: OrderedDict[bytes, Grammar] = OrderedDict()
 
     def compile(self, form: ResponseFormat) -> Grammar:
@@ -77,15 +78,14 @@ class GrammarCompiler:
                 "response_format: this model has no token that ends an answer; leave the format out.",
                 param="response_format",
             )
-        source = write_source(form, self._vocabulary.special_tokens)
-        digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
-        if (known := self._find(digest)) is not None:
+        if (known := self.find(form)) is not None:
             return known
+        source = write_source(form, self._vocabulary.special_tokens)
         if form.kind not in _SAFE and (reason := self._probe.try_out(source)) is not None:
             raise _refusal(form, reason)
         grammar = self._build(form, source)
         with self._lock:
-            self._grammars[digest] = grammar
+            self._grammars[_digest(form)] = grammar
             if len(self._grammars) > MAX_GRAMMARS:
                 self._grammars.popitem(last=False)
         return grammar
@@ -94,7 +94,12 @@ class GrammarCompiler:
         """End the other process; closing twice is no error."""
         self._probe.close()
 
-    def _find(self, digest: bytes) -> Grammar | None:
+    def find(self, form: ResponseFormat) -> Grammar | None:
+        """The grammar of a form that was compiled before; waits for nobody who compiles."""
+        try:
+            digest = _digest(form)
+        except (TypeError, ValueError, RecursionError):  # no JSON: `compile` will say so
+            return None
         with self._lock:
             grammar = self._grammars.get(digest)
             if grammar is None:
@@ -106,7 +111,7 @@ class GrammarCompiler:
             return grammar
 
     def _build(self, form: ResponseFormat, source: str) -> Grammar:
-        with self._lock:
+        with self._making:
             if self._tokenizer is None:
                 tokens: Any = _Tokens(self._vocabulary, self._num_tokens, is_forcing=self._is_forcing)
                 self._tokenizer = llguidance.LLTokenizer(tokens, eos_token=sorted(self._vocabulary.eos_ids))
@@ -122,6 +127,12 @@ class GrammarCompiler:
         except EngineFault as error:
             raise _refusal(form, "NoExtension") from error
         return grammar
+
+
+def _digest(form: ResponseFormat) -> bytes:
+    # Not sorted: the order of properties is that of the answer.
+    said = json.dumps([form.kind, form.schema, form.choices, form.source, form.after])
+    return hashlib.sha256(said.encode()).digest()
 
 
 class _Tokens:

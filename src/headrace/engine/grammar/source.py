@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llguidance.gbnf_to_lark import gbnf_to_lark
-
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import FormatKind, ResponseFormat
+from headrace.engine.grammar.gbnf import translate
 
 MAX_SOURCE_BYTES = 131_072  # as many as a large schema has; compiling it takes a second at worst
 MAX_GBNF_CHARS = 16_384  # the translation to Lark is Python
@@ -28,7 +27,6 @@ _OPTION_KEY = "x-guidance"
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
 _MAPS_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _VALUES = frozenset({"const", "enum", "default", "examples"})
-_UNICODE_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _HEAD_OPTIONS = re.compile(r"^\s*[!?]?[A-Za-z_][\w-]*\s*\[([^\]\n]*)\]\s*:", re.MULTILINE)
 _IGNORED_OPTIONS = re.compile(r"\b(max_tokens|temperature|stop)\s*=")
 
@@ -152,17 +150,10 @@ def _choices(choices: tuple[str, ...]) -> str:
 def _from_gbnf(source: str) -> str:
     if len(source) > MAX_GBNF_CHARS:
         raise _invalid(f"gbnf: {len(source)} characters; at most {MAX_GBNF_CHARS} are translated, make it shorter")
-    # The translation takes zeros off the front of such an escape, and Lark wants them.
-    plain = _UNICODE_ESCAPE.sub(lambda found: found[0] if found[1] is None else _character(found[1]), source)
     try:
-        return str(gbnf_to_lark(plain))
-    except Exception as error:  # the translator raises nothing narrower
+        return translate(source)
+    except ValueError as error:
         raise _invalid(f"gbnf: {str(error)[:300]}; correct it there") from error
-
-
-def _character(digits: str) -> str:
-    char = chr(int(digits, 16))
-    return "\\" + char if char in '"\\[]' else char
 
 
 def _check_lark(source: str) -> None:
