@@ -81,7 +81,7 @@ def test_log_probabilities_and_every_rule_of_sampling_are_options(smollm2_path: 
             assert len(told) == 4
             assert all(token.logprob == token.alternatives[0][2] for token in told)
             assert all(token.token_id == token.alternative_ids[0] for token in told)
-            with pytest.raises(InvalidRequest, match="^logprobs: 21 is not in"):
+            with pytest.raises(InvalidRequest, match=r"^logprobs: 21 is not in"):
                 await text(engine, "hi", logprobs=21)
 
     asyncio.run(main())
