@@ -18,7 +18,7 @@ from headrace.core.errors import HeadraceError
 from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from headrace.core.request import Principal
 from headrace.server.config import ServerConfig
-from headrace.server.exchange import BodyBudget, Exchange
+from headrace.server.exchange import JSON, BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
 from headrace.server.hints import read_hints
 from headrace.server.lifecycle import Lifecycle
@@ -123,6 +123,10 @@ async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: b
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
         headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
         await feed.send(exchange.start(200, CONTENT_TYPE, headers))
+    await _send_pieces(feed, data, is_last=is_last)
+
+
+async def _send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
     for start in range(0, len(data), MAX_WRITE_BYTES):
         end = start + MAX_WRITE_BYTES
         is_end = is_last and end >= len(data)
@@ -134,4 +138,6 @@ async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: _Log
         events = await feed.take()
         log.note(events)
         writer.add(events)
-    await exchange.respond(200, writer.encode())
+    body = writer.encode()
+    await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
+    await _send_pieces(feed, body, is_last=True)
