@@ -14,7 +14,7 @@ from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
 from headrace.core.backend import Backend
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from headrace.core.request import Principal
 from headrace.server.config import ServerConfig
@@ -71,10 +71,13 @@ class Answering:
         events = self.backend.run(call.request)
         log = _Log(exchange, self.pace)
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
-            if call.stream:
-                await _stream(exchange, feed, StreamWriter(head), log)
-            else:
-                await _whole(exchange, feed, AnswerWriter(head), log)
+            try:
+                if call.stream:
+                    await _stream(exchange, feed, StreamWriter(head), log)
+                else:
+                    await _whole(exchange, feed, AnswerWriter(head), log)
+            except InvalidRequest as error:
+                raise call.reword(error) from None
 
 
 class _Log:
