@@ -5,8 +5,8 @@ that a model with many streams, where nothing is drafted, pays nothing. Only out
 are remembered.
 
 The longest match wins, the sequence's own text before other outputs. Where several places match alike, each next token
-is the one that most of them have. Outputs of one salt (tenant, model, template) are never matched with another's: that
-would tell one tenant by timing what another was answered.
+is the one that most of them have. Outputs of one salt (tenant, model, adapter, template) are never matched with
+another's: that would tell one tenant by timing what another was answered.
 
 While drafting does not pay, the draft that would have been made is kept and compared with what really came: so the
 acceptance is known without a step that tries it, and a text that begins to repeat itself is noticed. The more streams,
