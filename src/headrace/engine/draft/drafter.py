@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from headrace.engine.draft.history import BORDER, MAX_MATCH, NO_MATCH, History, Match, Outputs
 from headrace.engine.draft.policy import MOST_DRAFTED, Counts, Policy
 from headrace.engine.draft.speculator import Tally
+from headrace.engine.kv.salt import Salt
 from headrace.engine.sequence import Sequence
 
 MAX_SALTS = 64
@@ -57,7 +58,7 @@ class Drafter:
         self.policy = policy or Policy()
         self._rest = 0
         self._sources: dict[Sequence, _Source] = {}
-        self._salts: OrderedDict[bytes, Outputs] = OrderedDict()
+        self._salts: OrderedDict[Salt, Outputs] = OrderedDict()
         self._num_drafts = self._num_drafted = self._num_accepted = 0
 
     def limit(self, num_decoding: int) -> int:
