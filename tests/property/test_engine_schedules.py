@@ -249,8 +249,8 @@ def random_case(draws: random.Random) -> Case:
         tenant=draws.choice(["", "other"]),
         parts=draws.random() < 0.5,
         scores=draws.random() < 0.2,
-        session=draws.choice([None, None, "s", "t"]),
-        keep=draws.choice([0, 0, 40, 100]),
+        session=draws.choice([None, "s", "t"]),
+        keep=draws.choice([0, 40, 100]),
     )
 
 

@@ -49,6 +49,21 @@ class DiskMetrics:
     num_pages: Gauge
     num_bytes: Gauge
 
+    @classmethod
+    def register(cls, registry: CollectorRegistry) -> "DiskMetrics":
+        """Made in a registry."""
+        return cls(
+            Counter(
+                "headrace:disk_cache_pages",
+                "Pages of the disk cache, by what became of them: written, read, evicted, dropped (not written), gone "
+                "(erased by others), damaged, foreign, other_key, other_version or unreadable.",
+                ("event",),
+                registry=registry,
+            ),
+            Gauge("headrace:disk_cache_stored_pages", "Pages in the disk cache.", registry=registry),
+            Gauge("headrace:disk_cache_bytes", "Bytes of the disk cache's files.", registry=registry),
+        )
+
 
 # Per-model metrics: attribute of `ModelMetrics` -> name, what it says, and buckets.
 _GAUGES = {
@@ -105,17 +120,7 @@ class Metrics:
             ("model_name", "finished_reason"),
             registry=self.registry,
         )
-        self.disk = DiskMetrics(
-            Counter(
-                "headrace:disk_cache_pages",
-                "Pages of the disk cache, by what became of them: written, read, evicted, dropped (not written), gone "
-                "(erased by others), damaged, foreign, other_key, other_version or unreadable.",
-                ("event",),
-                registry=self.registry,
-            ),
-            Gauge("headrace:disk_cache_stored_pages", "Pages in the disk cache.", registry=self.registry),
-            Gauge("headrace:disk_cache_bytes", "Bytes of the disk cache's files.", registry=self.registry),
-        )
+        self.disk = DiskMetrics.register(self.registry)
         self.http_requests = Counter(
             "headrace:http_requests", "HTTP responses.", ("route", "method", "status"), registry=self.registry
         )
