@@ -99,7 +99,7 @@ sanitize: $(DONE)/test  ## run the kernel tests under the address and undefined-
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  PYTHONPATH=$(SANITIZED)/site:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
-	  $(BIN)/python -S -m pytest --capture=sys -p no:cacheprovider $(or $(TESTS),tests/unit/kernels)
+	  $(BIN)/python -S -m pytest --capture=sys -p no:cacheprovider $(or $(TESTS),tests/unit/kernels tests/unit/adapters/test_adapted_program.py)
 
 # Upkeep -------------------------------------------------------------------------------------------------------------
 
