@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -73,9 +73,12 @@ class Engine:
         *,
         messages: Iterable[Message | Mapping[str, str]] | None = None,
         raw: bool = False,
+        adapter: str | None = None,
         **options: Any,
     ) -> AsyncGenerator[Event, None]:
         """Answer `prompt` (a user turn; `raw`: text that continues as it stands) or `messages`.
+
+        adapter: one of the folder that `EngineConfig.adapters` names.
 
         messages have a role and a content. options are the fields of `core.request.Sampling` and `Limits`: max_tokens,
         temperature (0, greedy, unless given), top_p, top_k, min_p, seed, num_choices, stop, stop_token_ids, ignore_eos,
@@ -87,6 +90,8 @@ class Engine:
         """
         backend = self.backend
         request = self._request(prompt, messages, raw or not self._chats, options)
+        if adapter is not None:
+            request = replace(request, model=f"{self._name}:{adapter}")
         events = backend.run(request)
         try:
             async for event in events:

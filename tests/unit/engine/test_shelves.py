@@ -18,6 +18,7 @@ from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.events import Event, Finished, Started, TextDelta
 from headrace.core.request import Limits, Principal, Request, Sampling, Task
 from headrace.engine.config import EngineConfig
+from headrace.engine.embedded import Engine
 from headrace.engine.text import Setup, TextEngine
 from headrace.models.load import LoadedModel, load_model
 
@@ -212,6 +213,26 @@ def test_what_is_cancelled_in_any_place_gives_its_adapter_back(model: LoadedMode
             # What was being read for nobody is read to its end; `serving` then sees that nobody holds it.
             await loop.run_in_executor(engine._shelves._reader, lambda: None)
             assert slow.loaded().keys() == {"blue"}
+
+    asyncio.run(main())
+
+
+def test_a_program_that_embeds_the_engine_names_an_adapter(model: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    config = EngineConfig(threads=1, kv_memory_bytes=2**22, kv_type="fp16", adapters=folder)
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+
+    async def main() -> None:
+        async with Engine.open(path, home=tmp_path / "home", config=config) as engine:
+            options = {"raw": True, "max_tokens": 12, "ignore_eos": True}
+            texts = {}
+            for name in (None, "red"):
+                events = [event async for event in engine.generate(PROMPT, adapter=name, **options)]
+                texts[name] = "".join(event.text for event in events if isinstance(event, TextDelta))
+        async with serving(model, folder) as served:
+            assert texts == {
+                None: (await answer(served, ask("tiny")))[1],
+                "red": (await answer(served, ask("tiny:red")))[1],
+            }
 
     asyncio.run(main())
 
