@@ -60,6 +60,20 @@ def test_a_tenant_is_erased_by_name_and_others_stay(home: Path) -> None:
     assert stats()["folders"] == []
 
 
+def test_with_the_last_key_of_a_tenant_go_its_pages(home: Path) -> None:
+    def keys(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["keys", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    for name in ("laptop", "phone"):
+        keys("add", name, "--tenant", "anna")
+    assert {row["tenant"] for row in stats()["folders"]} == {"local", "anna"}
+    assert "erased" not in keys("remove", "laptop")
+    assert "last key of tenant anna: 1 pages" in keys("remove", "phone")
+    assert [row["tenant"] for row in stats()["folders"]] == ["local"]
+
+
 def test_another_directory_is_named_like_for_the_server(home: Path, tmp_path: Path) -> None:
     Rig(tmp_path / "elsewhere").keep(Salt("local"), key(0))
     document = stats("--disk-cache", str(tmp_path / "elsewhere"))
