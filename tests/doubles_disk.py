@@ -15,6 +15,7 @@ from headrace.engine.kv.page_folder import FoundFile, PageFolder
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import PrefixTree, path_to
 from headrace.engine.kv.salt import Salt
+from headrace.observe.metrics import DiskMetrics
 
 PAGE_SHAPE = (2, 1, 40)
 PAGE_BYTES = 80
@@ -75,6 +76,7 @@ class Rig:
     cipher: Cipher | None = None
     layout: PageLayout = LAYOUT
     clock: ManualClock = field(default_factory=ManualClock)
+    metrics: DiskMetrics | None = None
 
     def __post_init__(self) -> None:
         array = np.zeros((16, *PAGE_SHAPE), np.uint8)
@@ -82,7 +84,7 @@ class Rig:
         self.tree = PrefixTree(self.pool)
         self.folder = FaultyFolder(self.root)
         config = DiskConfig(root=self.root, **self.config)
-        self.tier = DiskTier(config, self.clock, cipher=self.cipher, folder=self.folder)
+        self.tier = DiskTier(config, self.clock, cipher=self.cipher, folder=self.folder, metrics=self.metrics)
         self.random = np.random.default_rng(1)
 
     def compute(self, salt: Salt, *keys: bytes) -> Store:

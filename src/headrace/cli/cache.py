@@ -59,17 +59,23 @@ def run_clear(
     """Erase pages, of one tenant or model if named."""
     settings = compose(flags, os.environ, config).settings
     root = disk_root(settings)
+    pages, size = erase_pages(settings, tenant, model)
+    if json:
+        typer.echo(jsonlib.dumps({"root": str(root), "pages": pages, "bytes": size}))
+        return
+    typer.echo(f"Erased {pages} pages, {size / 1e6:.1f} MB, from {root}")
+
+
+def erase_pages(settings: Settings, tenant: str | None = None, model: str | None = None) -> tuple[int, int]:
+    """Erase them where the settings say they are; returns pages and bytes. Raises Unavailable."""
+    root = disk_root(settings)
     try:
-        pages, size = erase(root, tenant, _digest(settings, model))
+        return erase(root, tenant, _digest(settings, model))
     except OSError as error:
         raise Unavailable(
             f"{error.filename or root} cannot be erased ({error.strerror or error}); check the folder's permissions.",
             code="disk_cache_unavailable",
         ) from error
-    if json:
-        typer.echo(jsonlib.dumps({"root": str(root), "pages": pages, "bytes": size}))
-        return
-    typer.echo(f"Erased {pages} pages, {size / 1e6:.1f} MB, from {root}")
 
 
 def _row(one: FolderStats, tenants: Mapping[str, str], models: Mapping[str, str]) -> dict[str, Any]:

@@ -45,9 +45,19 @@ def run_list(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> No
 
 
 def run_remove(name: str, flags: Mapping[str, Any], config: Path | None) -> None:
-    """Take a key back."""
-    remove_key(keys_path(flags, config), name)
+    """Take a key back; with a tenant's last one go its pages on disk."""
+    path = keys_path(flags, config)
+    tenants = {entry.name: entry.tenant for entry in load_keys(path)} if path.exists() else {}
+    remove_key(path, name)
     typer.echo(f"Removed {name}.")
+    tenant = tenants.pop(name)
+    if tenant not in tenants.values():
+        # Imported here because they take a moment, and only this needs them.
+        from headrace.cli.cache import erase_pages
+
+        pages, _ = erase_pages(compose(flags, os.environ, config).settings, tenant)
+        if pages:
+            typer.echo(f"It was the last key of tenant {tenant}: {pages} pages of its prompts were erased from disk.")
 
 
 def keys_path(flags: Mapping[str, Any], config: Path | None) -> Path:

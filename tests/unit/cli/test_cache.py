@@ -8,9 +8,14 @@ import pytest
 from tests.doubles_disk import FILE_BYTES, LAYOUT, Rig, key
 from typer.testing import CliRunner
 
+from headrace.cli.assembly import open_disk
+from headrace.cli.config import compose
 from headrace.cli.main import app
+from headrace.core.errors import InvalidRequest
+from headrace.engine.kv.disk import DAY_S
 from headrace.engine.kv.page_folder import model_folder, tenant_folder
 from headrace.engine.kv.salt import Salt
+from headrace.observe.metrics import Metrics
 
 
 @pytest.fixture
@@ -55,6 +60,20 @@ def test_a_tenant_is_erased_by_name_and_others_stay(home: Path) -> None:
     assert stats()["folders"] == []
 
 
+def test_with_the_last_key_of_a_tenant_go_its_pages(home: Path) -> None:
+    def keys(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["keys", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    for name in ("laptop", "phone"):
+        keys("add", name, "--tenant", "anna")
+    assert {row["tenant"] for row in stats()["folders"]} == {"local", "anna"}
+    assert "erased" not in keys("remove", "laptop")
+    assert "last key of tenant anna: 1 pages" in keys("remove", "phone")
+    assert [row["tenant"] for row in stats()["folders"]] == ["local"]
+
+
 def test_another_directory_is_named_like_for_the_server(home: Path, tmp_path: Path) -> None:
     Rig(tmp_path / "elsewhere").keep(Salt("local"), key(0))
     document = stats("--disk-cache", str(tmp_path / "elsewhere"))
@@ -66,3 +85,38 @@ def test_a_model_that_is_unknown_is_refused_in_a_sentence(home: Path) -> None:
     result = CliRunner().invoke(app, ["cache", "stats", "--model", "nothing-like-it"])
     assert result.exit_code == 1
     assert "No model is called nothing-like-it" in result.stderr
+
+
+def test_the_disk_is_not_used_unless_asked_for_and_then_where_and_how_much_as_asked(tmp_path: Path) -> None:
+    environ = {"HOME": "/h", "HEADRACE_HOME": str(tmp_path)}
+    assert open_disk(compose({}, environ).settings, Metrics()) is None
+    assert open_disk(compose({"disk_cache": "OFF"}, environ).settings, Metrics()) is None
+    flags = {"disk_cache": "on", "disk_cache_bytes": "1GB", "disk_cache_days": 2}
+    tier = open_disk(compose(flags, environ).settings, Metrics())
+    assert tier is not None
+    config = tier.config
+    assert (config.root, config.max_bytes, config.max_age_s) == (tmp_path / "kv", 10**9, 2 * DAY_S)
+    tier = open_disk(compose({"disk_cache": "/var/kv"}, environ).settings, Metrics())
+    assert tier is not None
+    assert tier.config.root == Path("/var/kv")
+
+
+def test_a_key_that_is_none_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    flags = {"disk_cache": "on", "disk_cache_key": tmp_path / "missing"}
+    with pytest.raises(InvalidRequest, match=r"disk_cache_key: .*missing cannot be read"):
+        open_disk(compose(flags, {"HOME": "/h"}).settings, Metrics())
+
+
+def test_what_the_tier_does_is_exported(tmp_path: Path) -> None:
+    metrics = Metrics()
+    rig = Rig(tmp_path, metrics=metrics.disk)
+    rig.keep(Salt("local"), key(0), key(4))
+    rig.read(Salt("local"), key(0), key(4))
+    text = metrics.expose()[0].decode()
+    for line in (
+        'headrace:disk_cache_pages_total{event="written"} 2.0',
+        'headrace:disk_cache_pages_total{event="read"} 2.0',
+        "headrace:disk_cache_stored_pages 2.0",
+        f"headrace:disk_cache_bytes {2.0 * FILE_BYTES}",
+    ):
+        assert line in text

@@ -91,6 +91,18 @@ def test_the_memory_for_expiries_stays_small_however_often_a_session_is_pinned()
     assert len(pins._by_expiry) <= 66
 
 
+def test_names_of_one_tenant_are_bounded_although_they_may_share_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.engine.kv.pins.MAX_NAMES", 8)
+    pool, tree, pins = make(PinQuota(5, 5))
+    for number in range(11):
+        assert pin(pool, tree, pins, ONE, b"a", b"b", name=str(number)) == 2
+    assert len(pins._all()) == 8
+    for number in range(3, 11):
+        pins.unpin("one", str(number))
+    assert pins.used == {}
+    assert tree.num_pinned == 0
+
+
 @pytest.mark.parametrize(
     ("num_pages", "most_pages", "quota"),
     [

@@ -98,7 +98,7 @@ class Store:
 
 
 class DiskTier:
-    """See the file's head. `counts` are pages by what became of them; only the disk thread adds to it."""
+    """See the file's head. `counts` are pages by what became of them."""
 
     def __init__(
         self,
@@ -121,6 +121,7 @@ class DiskTier:
         self._stores: deque[Store] = deque()
         self._queued_bytes = 0
         self._changed = threading.Condition()
+        self._counting = threading.Lock()
         self._is_open = True
         self._is_scanned = False
         self._flush_until = 0.0
@@ -415,7 +416,8 @@ class DiskTier:
 
     def _count(self, what: str, number: int = 1) -> None:
         if number:
-            self.counts[what] += number
+            with self._counting:
+                self.counts[what] += number
             if self._metrics is not None:
                 self._metrics.pages.labels(what).inc(number)
 

@@ -1,9 +1,10 @@
 """Pins: named references on paths of the prefix tree, which keep pages from being evicted for as long as they last.
 
 A pin has an owner (a tenant) and a name, may expire, and replaces the pin of the same owner and name. A page that many
-pins of a tenant hold counts once. Quotas bound what one tenant and all of them together can pin, below the pool and so
-that the largest possible request still fits beside all pins (`quota_for`): pins can make others slower, never stuck.
-Where the quota ends a path is pinned from its beginning as far as it reaches, which is the part that most others share.
+pins of a tenant hold counts once; of too many names the one that was pinned longest ago ends. Quotas bound what one
+tenant and all of them together can pin, below the pool and so that the largest possible request still fits beside all
+pins (`quota_for`): pins can make others slower, never stuck. Where the quota ends a path is pinned from its beginning
+as far as it reaches, which is the part that most others share.
 
 Knows no sequences and no clock; times are seconds on the caller's.
 """
@@ -16,6 +17,7 @@ from headrace.engine.kv.prefix import Node, PrefixTree, path_to, root_of
 
 TOTAL_SHARE = 4  # all pins together: this fraction (1/4) of a pool
 TENANT_SHARE = 8  # those of one tenant
+MAX_NAMES = 1024  # of one tenant: they may all name the same pages, which the quota would count once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Pins:
     def __init__(self, tree: PrefixTree, quota: PinQuota) -> None:
         self._tree = tree
         self._quota = quota
-        self._pins: dict[tuple[str, str], _Pin] = {}
+        self._pins: dict[str, dict[str, _Pin]] = {}  # by tenant and name
         self._by_expiry: list[tuple[float, tuple[str, str]]] = []
         self.used: dict[str, int] = {}
 
@@ -65,7 +67,10 @@ class Pins:
         self._tree.pin(path)
         if used + added:
             self.used[tenant] = used + added
-        self._pins[tenant, name] = _Pin(path, expires)
+        named = self._pins.setdefault(tenant, {})
+        named[name] = _Pin(path, expires)
+        if len(named) > MAX_NAMES:
+            self.unpin(tenant, next(iter(named)))
         if expires < math.inf:
             heapq.heappush(self._by_expiry, (expires, (tenant, name)))
             self._compact()
@@ -73,9 +78,12 @@ class Pins:
 
     def unpin(self, tenant: str, name: str) -> None:
         """End a pin; one that is not there is no error."""
-        pin = self._pins.pop((tenant, name), None)
+        named = self._pins.get(tenant, {})
+        pin = named.pop(name, None)
         if pin is None:
             return
+        if not named:
+            del self._pins[tenant]
         before = self._tree.num_pinned
         self._tree.unpin(pin.path)
         left = self.used[tenant] - (before - self._tree.num_pinned)
@@ -87,20 +95,20 @@ class Pins:
     def expire(self, now: float) -> None:
         """End the pins whose time has passed."""
         while self._by_expiry and self._by_expiry[0][0] <= now:
-            expires, key = heapq.heappop(self._by_expiry)
-            pin = self._pins.get(key)
+            expires, (tenant, name) = heapq.heappop(self._by_expiry)
+            pin = self._pins.get(tenant, {}).get(name)
             if pin is not None and pin.expires == expires:
-                self.unpin(*key)
+                self.unpin(tenant, name)
 
     def clear(self) -> None:
         """End all pins."""
-        for key in list(self._pins):
-            self.unpin(*key)
+        for tenant, name, _ in self._all():
+            self.unpin(tenant, name)
 
     def check(self) -> None:
         """Assert that names, quotas and the tree agree."""
         held: dict[str, set[int]] = {}
-        for (tenant, _), pin in self._pins.items():
+        for tenant, _, pin in self._all():
             assert pin.path and all(node.page >= 0 and node.pins > 0 for node in pin.path), "a pinned page was evicted"
             assert root_of(pin.path[0]).salt.tenant == tenant, "a pin belongs to another tenant"
             held.setdefault(tenant, set()).update(id(node) for node in pin.path)
@@ -109,6 +117,12 @@ class Pins:
         assert sum(counts.values()) == self._tree.num_pinned <= self._quota.total_pages, "pins exceed the pool's quota"
         assert max(counts.values(), default=0) <= self._quota.tenant_pages, "pins exceed a tenant's quota"
 
+    def _all(self) -> list[tuple[str, str, _Pin]]:
+        return [(tenant, name, pin) for tenant, named in self._pins.items() for name, pin in named.items()]
+
     def _compact(self) -> None:
-        if len(self._by_expiry) > 2 * len(self._pins) + 64:
-            self._by_expiry = sorted((pin.expires, key) for key, pin in self._pins.items() if pin.expires < math.inf)
+        pins = sum(map(len, self._pins.values()))
+        if len(self._by_expiry) > 2 * pins + 64:
+            self._by_expiry = sorted(
+                (pin.expires, (tenant, name)) for tenant, name, pin in self._all() if pin.expires < math.inf
+            )
