@@ -32,6 +32,7 @@ from headrace.engine.draft.drafter import Drafter
 from headrace.engine.engine import Engine
 from headrace.engine.item import Failed, Token
 from headrace.engine.kv.gate import choose_kind
+from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
@@ -203,7 +204,7 @@ class Bench:
 
     def works(self, prompts: tuple[str, ...], temperature: float) -> list[Work]:
         """The prompts as work, under a salt of their own."""
-        model, salt = self.model, os.urandom(8)
+        model, salt = self.model, Salt(caller=os.urandom(8).hex())
         assert model.template is not None
         works = []
         for seed, prompt in enumerate(prompts):

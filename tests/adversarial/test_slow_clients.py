@@ -148,6 +148,35 @@ def test_a_client_that_takes_a_long_batch_in_several_minutes_is_slow_and_not_gon
     run(main(), LIMIT_S)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_stops_in_the_middle_of_an_answer_is_let_go(stream: bool) -> None:
+    async def main() -> None:
+        clock, timers = HandClock(), HandTimers()
+        backend = ScriptedBackend(answer(*[WORD] * 100))
+        app = make_app(backend, ServerConfig(write_timeout_s=60), clock=clock, timers=timers)
+        client = SippingClient(app, chat(stream=stream))
+        task = client.start()
+        for num_writes in range(3):  # the status and two pieces
+            await client.waiting.wait()
+            client.waiting.clear()
+            client.sips.release()
+            await client.until(lambda reply, n=num_writes: len(reply.writes) == n and reply.status == 200)
+        await client.waiting.wait()
+        assert not client.reply.is_complete
+        clock.now_s += 59
+        timers.fire()
+        await asyncio.sleep(0)
+        assert not task.done()
+        clock.now_s += 1
+        timers.fire()
+        await task
+        assert not client.reply.is_complete
+        assert not app.lifecycle.running
+        assert backend.num_open == 0
+
+    run(main(), LIMIT_S)
+
+
 def test_a_client_that_reads_slowly_and_goes_leaves_nothing() -> None:
     async def main() -> None:
         endless = Endless()

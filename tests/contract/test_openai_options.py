@@ -9,6 +9,7 @@ import pytest
 from tests.contract.test_openai_client import HELLO, play
 from tests.doubles_http import ScriptedBackend, Step, started
 
+from headrace.core.errors import InvalidRequest
 from headrace.core.events import (
     CacheMiss,
     ChoiceFinished,
@@ -195,3 +196,27 @@ def test_fields_beyond_openais_types_are_there_for_who_looks() -> None:
         assert extras == [None] * (len(extras) - 1) + [explained]
 
     play(ScriptedBackend(missed), main)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_form_that_the_backend_refuses_is_named_as_the_caller_named_it(stream: bool) -> None:
+    error = InvalidRequest("response_format: regex: no such class; change it.", param="response_format")
+    backend = ScriptedBackend(lambda _: [error])
+
+    async def main(client: openai.AsyncOpenAI) -> None:
+        asks: dict[str, Any] = {"model": "tiny", "messages": HELLO, "stream": stream}
+        for extra, name in (
+            ({"guided_regex": "a"}, "guided_regex"),
+            ({"structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
+            ({"response_format": {"type": "json_object"}}, "response_format"),
+            ({}, "response_format"),
+        ):
+            with pytest.raises(openai.BadRequestError) as refused:
+                await client.chat.completions.create(**asks, extra_body=extra)
+            assert refused.value.param == name
+            assert f"{name}: regex: no such class; change it." in refused.value.message
+        error.param = "messages"
+        with pytest.raises(openai.BadRequestError, match="response_format: regex"):
+            await client.chat.completions.create(**asks, extra_body={"guided_regex": "a"})
+
+    play(backend, main)

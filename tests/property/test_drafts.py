@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from headrace.core.request import Sampling
 from headrace.engine.draft.drafter import MAX_OUTPUT_TOKENS, MIN_SHARE, Drafter, continuation
 from headrace.engine.draft.history import BORDER, MAX_MATCH, History
+from headrace.engine.kv.salt import Salt
 from headrace.engine.sequence import Sequence, Work
 
 SECRET = 1000  # some tokens of a salt are no other's; all others are everybody's
@@ -23,7 +24,7 @@ def known(tokens: list[int], salt: int = 0) -> Sequence:
         sampling=Sampling(temperature=0.0),
         seed=0,
         max_tokens=10_000,
-        salt=bytes([salt]),
+        salt=Salt(str(salt)),
     )
     return Sequence(work, 1, 0)
 

@@ -249,6 +249,8 @@ def random_case(draws: random.Random) -> Case:
         tenant=draws.choice(["", "other"]),
         parts=draws.random() < 0.5,
         scores=draws.random() < 0.2,
+        session=draws.choice([None, "s", "t"]),
+        keep=draws.choice([0, 40, 100]),
     )
 
 
@@ -261,7 +263,9 @@ def test_crowded_schedules_with_drafts_and_parting_choices() -> None:
         max_sequences = draws.randint(1, 8)
         budget = max_sequences + draws.randint(1, 40)
         chunk = min(budget, draws.randint(1, 64))
-        config = EngineConfig(max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk)
+        config = EngineConfig(
+            max_batch_tokens=budget, max_sequences=max_sequences, prefill_chunk=chunk, session_ttl_s=20.0
+        )
         guesser = Guesser(draws)
         world = World(config, draws.randint(8, 24), guesser)
         world.live_through(requests)

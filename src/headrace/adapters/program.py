@@ -108,7 +108,7 @@ def packed_bytes(cols: int, parts: Iterable[tuple[int, int]]) -> int:
     parts = list(parts)
     num_blocks = padded(sum(rank for _, rank in parts), TILE_ROWS) // TILE_ROWS
     tiles = num_blocks * (padded(cols) // GROUP) * tile_bytes(8, False)
-    blocks = (padded(rows, BLOCK) * (rank + 2 * (padded(rank) // GROUP)) for rows, rank in parts)
+    blocks = (padded(rows, BLOCK) * (padded(rank, 2) + 2 * (padded(rank) // GROUP)) for rows, rank in parts)
     return sum(padded(size, _ALIGN) for size in (tiles, *blocks))
 
 

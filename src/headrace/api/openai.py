@@ -23,7 +23,7 @@ from headrace.api.openai_fields import (
     CompletionBody,
     SharedBody,
 )
-from headrace.api.openai_format import response_format
+from headrace.api.openai_format import FIELD, response_format
 from headrace.api.openai_input import MAX_TOKEN_ID, cache_hints, messages, prompt, tokens
 from headrace.api.openai_refusal import bounded, refuse_body, refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
@@ -58,6 +58,14 @@ class Call:
     include_usage: bool = False
     echo: bool = False
     prompt_logprobs: int | None = None
+    format_field: str = FIELD
+
+    def reword(self, error: InvalidRequest) -> InvalidRequest:
+        """A backend's refusal in the caller's words: vLLM has other names for the form of an answer."""
+        if error.param != FIELD or self.format_field == FIELD:
+            return error
+        message = self.format_field + error.message.removeprefix(FIELD)
+        return type(error)(message, param=self.format_field, code=error.code)
 
 
 _decode_chat_body = msgspec.json.Decoder(ChatBody).decode
@@ -111,7 +119,6 @@ def _request(body: SharedBody, caller: Caller) -> Request:
         id=caller.request_id,
         model=body.model,
         sampling=_sampling(body),
-        response_format=response_format(body),
         prompt_logprobs=_alternatives("prompt_logprobs", body.prompt_logprobs),
         cache=cache_hints(body, explain=caller.explains_cache),
         principal=_principal(body, caller.principal),
@@ -121,11 +128,13 @@ def _request(body: SharedBody, caller: Caller) -> Request:
 
 
 def _call(body: SharedBody, request: Request, *, echo: bool = False) -> Call:
+    format_field, form = response_format(body)
+    request = replace(request, response_format=form)
     request.check()
     stream = bool(body.stream)
     if stream and body.prompt_logprobs is not None:
         raise InvalidRequest("prompt_logprobs: not available in a stream; leave stream out.", param="prompt_logprobs")
-    return Call(request, stream, _include_usage(body, stream), echo, body.prompt_logprobs)
+    return Call(request, stream, _include_usage(body, stream), echo, body.prompt_logprobs, format_field)
 
 
 def _sampling(body: SharedBody) -> Sampling:

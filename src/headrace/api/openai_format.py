@@ -6,7 +6,7 @@ knowledge; here only its spelling on the wire is checked.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,15 +17,19 @@ from headrace.core.request import FormatKind, ResponseFormat
 
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+FIELD: Final = "response_format"
+"""What backends call it."""
+
 Json = Mapping[str, Any] | str | bool
 
 
-def response_format(body: SharedBody) -> ResponseFormat:
-    """The one constraint of a body. Raises InvalidRequest for a second one, and UnsupportedField."""
+def response_format(body: SharedBody) -> tuple[str, ResponseFormat]:
+    """The one constraint of a body, and the field that it came in. Raises InvalidRequest for a second one, and
+    UnsupportedField."""
     given = list(_constraints(body))
     if len(given) > 1:
         raise InvalidRequest(f"{given[1][0]}: {given[0][0]} is given as well; send one constraint.", param=given[1][0])
-    return given[0][1] if given else ResponseFormat()
+    return given[0] if given else (FIELD, ResponseFormat())
 
 
 def _constraints(body: SharedBody) -> Iterator[tuple[str, ResponseFormat]]:

@@ -91,9 +91,9 @@ class Work:
     session: str | None = None
     parent: str | None = None
     adapter: Any = None
-    grammar: Grammar | None = None
     keeps: tuple[Keep, ...] = ()
     explains: bool = False
+    grammar: Grammar | None = None
     field: str = "messages"
 
 

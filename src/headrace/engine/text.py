@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["Setup", "TextEngine"]
 
 _log = logging.getLogger("headrace.engine")
-_T = TypeVar("_T")
+_Made = TypeVar("_Made")
 
 
 class TextEngine:
@@ -271,7 +271,7 @@ class TextEngine:
     async def _encode(self, served: Served, request: Request) -> NDArray[np.int32]:
         return await self._prepare(request, served.encode)
 
-    async def _prepare(self, request: Request, function: Callable[..., _T], *more: Any) -> _T:
+    async def _prepare(self, request: Request, function: Callable[..., _Made], *more: Any) -> _Made:
         """What a function makes of the request; away from the loop if there is much to do."""
         size = len(request.prompt or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
@@ -344,7 +344,7 @@ def _refuse_unsupported(request: Request) -> None:
         raise InvalidRequest(f"deadline_s: {deadline_s!r} is not above 0; give seconds.", param="deadline_s")
 
 
-async def _run_in(executor: ThreadPoolExecutor, work: Callable[..., _T], *given: Any) -> _T:
+async def _run_in(executor: ThreadPoolExecutor, work: Callable[..., _Made], *given: Any) -> _Made:
     """Wait for something that another thread makes. Raises Unavailable once the executor was shut down."""
     try:
         made = asyncio.get_running_loop().run_in_executor(executor, work, *given)

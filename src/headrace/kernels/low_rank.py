@@ -5,10 +5,11 @@ matrix is made of (a part); its codes have one scale per output and group of 32 
 
 Block (32 outputs), one after the other:
 
-    rank * 32 B                 codes int8: for every rank, of 32 outputs
+    ceil(rank / 2) * 64 B       codes int8: for every two ranks, of 32 outputs, the two side by side
     ceil(rank / 32) * 64 B      fp16 scales: for every group of ranks, of 32 outputs
 
-so that a vector of codes is neighbouring outputs, to be multiplied by one value of A x. The outputs of a block stand
+so that a vector of codes is neighbouring outputs, to be multiplied by two values of A x, which are rounded to 16 bits
+in groups of 32 ranks. The outputs of a block stand
 together in the matrix; `block_step` says how far the next block is (64 where gate and up rows alternate by 32).
 """
 
@@ -24,6 +25,9 @@ BLOCK = 32
 """Outputs of a block."""
 
 MAX_RANK = 256
+
+SMALLEST_MAGNITUDE = np.float32(2.0**-118)
+"""Values of a group below this are zero; 32767 / amax would overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +64,40 @@ class LowRank:
     a: GroupedMatrix
     parts: tuple[LowRankPart, ...]
 
-    def product(self, x: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-        """What is added for activations [n, cols]: [n, width]."""
+    def product(self, x: NDArray[np.float32], width: int, *, exact: bool = False) -> NDArray[np.float32]:
+        """What is added for activations [n, cols]: [n, width]. `exact`: the values between A and B are not rounded."""
         inner = x @ self.a.dequantize().T
         out = np.zeros((len(x), width), dtype=np.float32)
         first = 0
         for part in self.parts:
             of_part = inner[:, first : first + part.rank]
+            if not exact:
+                of_part = round_inner(of_part)
             out[:, part.features] += (of_part @ part.dequantize().T) * np.float32(part.factor)
             first += part.rank
         return out
 
 
+def round_inner(inner: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values of a part [n, rank] as 16 bits hold them, in groups of 32 ranks."""
+    rounded = inner.copy()
+    for first in range(0, inner.shape[1], GROUP):
+        group = inner[:, first : first + GROUP]
+        amax = np.abs(group).max(axis=1, keepdims=True)
+        is_zero = amax < SMALLEST_MAGNITUDE
+        codes = np.rint(group * (np.float32(32767) / np.where(is_zero, np.float32(1), amax)))
+        rounded[:, first : first + GROUP] = codes * np.where(is_zero, np.float32(0), amax / np.float32(32767))
+    return rounded
+
+
 def pack(part: LowRankPart) -> NDArray[np.uint8]:
     """The blocks of a part, 1-D; outputs padded with zeros to whole blocks."""
-    num_rows, rank = padded(len(part.codes), BLOCK), part.rank
-    codes = np.zeros((num_rows, rank), dtype=np.int8)
-    codes[: len(part.codes)] = part.codes
+    num_rows, num_pairs = padded(len(part.codes), BLOCK), -(-part.rank // 2)
+    codes = np.zeros((num_rows, 2 * num_pairs), dtype=np.int8)
+    codes[: len(part.codes), : part.rank] = part.codes
     scale = np.zeros((num_rows, part.scale.shape[1]), dtype=np.float16)
     scale[: len(part.scale)] = part.scale
-    pieces = [
-        np.ascontiguousarray(values.reshape(-1, BLOCK, values.shape[1]).transpose(0, 2, 1)).view(np.uint8)
-        for values in (codes, scale)
-    ]
-    return np.concatenate([piece.reshape(len(piece), -1) for piece in pieces], axis=1).reshape(-1)
+    pairs = codes.reshape(-1, BLOCK, num_pairs, 2).transpose(0, 2, 1, 3)
+    scales = scale.reshape(-1, BLOCK, scale.shape[1]).transpose(0, 2, 1)
+    pieces = [np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8) for values in (pairs, scales)]
+    return np.concatenate(pieces, axis=1).reshape(-1)

@@ -383,7 +383,9 @@ class ReferenceProgram:
                 continue
             own = rows == s
             width = self._plan.matrices[matrix].cols
-            step.buffers[out][own] += adapter[matrix].product(step.buffers[x][own, :width], step.buffers[out].shape[1])
+            step.buffers[out][own] += adapter[matrix].product(
+                step.buffers[x][own, :width], step.buffers[out].shape[1], exact=self._exact
+            )
 
     def _activate(self, step: _Step, op: Op) -> None:
         x, out, activation = op.ints

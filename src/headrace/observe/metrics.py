@@ -49,70 +49,78 @@ class DiskMetrics:
     num_pages: Gauge
     num_bytes: Gauge
 
+    @classmethod
+    def register(cls, registry: CollectorRegistry) -> "DiskMetrics":
+        """Made in a registry."""
+        return cls(
+            Counter(
+                "headrace:disk_cache_pages",
+                "Pages of the disk cache, by what became of them: written, read, evicted, dropped (not written), gone "
+                "(erased by others), damaged, foreign, other_key, other_version or unreadable.",
+                ("event",),
+                registry=registry,
+            ),
+            Gauge("headrace:disk_cache_stored_pages", "Pages in the disk cache.", registry=registry),
+            Gauge("headrace:disk_cache_bytes", "Bytes of the disk cache's files.", registry=registry),
+        )
+
+
+# Per-model metrics: attribute of `ModelMetrics` -> name, what it says, and buckets.
+_GAUGES = {
+    "running": ("vllm:num_requests_running", "Sequences in execution."),
+    "waiting": ("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
+    "kv_usage": ("vllm:kv_cache_usage_perc", "Share of KV pages in use by sequences, 0 to 1."),
+    "pinned": ("headrace:prefix_cache_pinned_pages", "KV pages that sessions keep."),
+}
+_COUNTERS = {
+    "prompt_tokens": ("vllm:prompt_tokens", "Prompt tokens of admitted requests."),
+    "generation_tokens": ("vllm:generation_tokens", "Tokens generated."),
+    "prefix_queries": ("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
+    "prefix_hits": ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
+    "disk_hits": ("headrace:prefix_cache_disk_hits", "Prompt tokens, of those found, that were read from disk for it."),
+    "preemptions": ("vllm:num_preemptions", "Sequences preempted because pages ran out."),
+    "drafts": ("vllm:spec_decode_num_drafts", "Drafts that steps tried."),
+    "draft_tokens": ("vllm:spec_decode_num_draft_tokens", "Tokens in these drafts."),
+    "accepted_tokens": ("vllm:spec_decode_num_accepted_tokens", "Draft tokens that were what the model said."),
+    "native": ("headrace:engine_native_seconds", "Seconds of engine steps that were spent inside the kernels."),
+    "faults": ("headrace:engine_faults", "Steps or rows that failed by a defect of the engine."),
+}
+_HISTOGRAMS = {
+    "time_to_first_token": ("vllm:time_to_first_token_seconds", "From arrival to the first token.", _TTFT_BUCKETS),
+    "time_per_output_token": (
+        "vllm:request_time_per_output_token_seconds",
+        "Mean gap between tokens of a request.",
+        _TOKEN_BUCKETS,
+    ),
+    "request_latency": ("vllm:e2e_request_latency_seconds", "From arrival to the end of the answer.", _REQUEST_BUCKETS),
+    "step": (
+        "headrace:engine_step_seconds",
+        "One engine step, from the end of the last kernel call or the arrival of work.",
+        _STEP_BUCKETS,
+    ),
+}
+
 
 class Metrics:
     """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        self._gauges = {
-            "running": self._gauge("vllm:num_requests_running", "Sequences in execution."),
-            "waiting": self._gauge("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
-            "kv_usage": self._gauge("vllm:kv_cache_usage_perc", "Share of KV pages in use by sequences, 0 to 1."),
-            "pinned": self._gauge("headrace:prefix_cache_pinned_pages", "KV pages that sessions keep."),
+        labels = ("model_name",)
+        self._families: dict[str, Gauge | Counter | Histogram] = {
+            attribute: Gauge(*given, labels, registry=self.registry) for attribute, given in _GAUGES.items()
         }
-        self._counters = {
-            "prompt_tokens": self._counter("vllm:prompt_tokens", "Prompt tokens of admitted requests."),
-            "generation_tokens": self._counter("vllm:generation_tokens", "Tokens generated."),
-            "prefix_queries": self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix tree."),
-            "prefix_hits": self._counter("vllm:prefix_cache_hits", "Prompt tokens found in the prefix tree."),
-            "disk_hits": self._counter(
-                "headrace:prefix_cache_disk_hits", "Prompt tokens, of those found, that were read from disk for it."
-            ),
-            "preemptions": self._counter("vllm:num_preemptions", "Sequences preempted because pages ran out."),
-            "drafts": self._counter("vllm:spec_decode_num_drafts", "Drafts that steps tried."),
-            "draft_tokens": self._counter("vllm:spec_decode_num_draft_tokens", "Tokens in these drafts."),
-            "accepted_tokens": self._counter(
-                "vllm:spec_decode_num_accepted_tokens", "Draft tokens that were what the model said."
-            ),
-            "native": self._counter(
-                "headrace:engine_native_seconds", "Seconds of engine steps that were spent inside the kernels."
-            ),
-            "faults": self._counter("headrace:engine_faults", "Steps or rows that failed by a defect of the engine."),
-        }
-        self._histograms = {
-            "time_to_first_token": self._histogram(
-                "vllm:time_to_first_token_seconds", "From arrival to the first token.", _TTFT_BUCKETS
-            ),
-            "time_per_output_token": self._histogram(
-                "vllm:request_time_per_output_token_seconds", "Mean gap between tokens of a request.", _TOKEN_BUCKETS
-            ),
-            "request_latency": self._histogram(
-                "vllm:e2e_request_latency_seconds", "From arrival to the end of the answer.", _REQUEST_BUCKETS
-            ),
-            "step": self._histogram(
-                "headrace:engine_step_seconds",
-                "One engine step, from the end of the last kernel call or the arrival of work.",
-                _STEP_BUCKETS,
-            ),
-        }
+        for attribute, given in _COUNTERS.items():
+            self._families[attribute] = Counter(*given, labels, registry=self.registry)
+        for attribute, (name, text, buckets) in _HISTOGRAMS.items():
+            self._families[attribute] = Histogram(name, text, labels, registry=self.registry, buckets=buckets)
         self.request_success = Counter(
             "vllm:request_success",
             "Requests that ended, by how: stop, length, tool_calls, abort (closed by the caller) or error.",
             ("model_name", "finished_reason"),
             registry=self.registry,
         )
-        self.disk = DiskMetrics(
-            Counter(
-                "headrace:disk_cache_pages",
-                "Pages of the disk cache, by what became of them: written, read, evicted, dropped (not written), gone "
-                "(erased by others), damaged, foreign, other_key, other_version or unreadable.",
-                ("event",),
-                registry=self.registry,
-            ),
-            Gauge("headrace:disk_cache_stored_pages", "Pages in the disk cache.", registry=self.registry),
-            Gauge("headrace:disk_cache_bytes", "Bytes of the disk cache's files.", registry=self.registry),
-        )
+        self.disk = DiskMetrics.register(self.registry)
         self.http_requests = Counter(
             "headrace:http_requests", "HTTP responses.", ("route", "method", "status"), registry=self.registry
         )
@@ -120,18 +128,8 @@ class Metrics:
 
     def for_model(self, model: str) -> ModelMetrics:
         """Bind the per-model metrics to a model's served name."""
-        families = self._gauges | self._counters | self._histograms
-        return ModelMetrics(**{name: family.labels(model) for name, family in families.items()})  # type: ignore[arg-type]
+        return ModelMetrics(**{name: family.labels(model) for name, family in self._families.items()})  # type: ignore[arg-type]
 
     def expose(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ("model_name",), registry=self.registry)
-
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, ("model_name",), registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, ("model_name",), registry=self.registry, buckets=buckets)

@@ -14,11 +14,11 @@ from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
 from headrace.core.backend import Backend
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from headrace.core.request import Principal
 from headrace.server.config import ServerConfig
-from headrace.server.exchange import BodyBudget, Exchange
+from headrace.server.exchange import JSON, BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
 from headrace.server.hints import read_hints
 from headrace.server.lifecycle import Lifecycle
@@ -71,10 +71,13 @@ class Answering:
         events = self.backend.run(call.request)
         log = _Log(exchange, self.pace)
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
-            if call.stream:
-                await _stream(exchange, feed, StreamWriter(head), log)
-            else:
-                await _whole(exchange, feed, AnswerWriter(head), log)
+            try:
+                if call.stream:
+                    await _stream(exchange, feed, StreamWriter(head), log)
+                else:
+                    await _whole(exchange, feed, AnswerWriter(head), log)
+            except InvalidRequest as error:
+                raise call.reword(error) from None
 
 
 class _Log:
@@ -123,6 +126,10 @@ async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: b
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
         headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
         await feed.send(exchange.start(200, CONTENT_TYPE, headers))
+    await _send_pieces(feed, data, is_last=is_last)
+
+
+async def _send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
     for start in range(0, len(data), MAX_WRITE_BYTES):
         end = start + MAX_WRITE_BYTES
         is_end = is_last and end >= len(data)
@@ -134,4 +141,6 @@ async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: _Log
         events = await feed.take()
         log.note(events)
         writer.add(events)
-    await exchange.respond(200, writer.encode())
+    body = writer.encode()
+    await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
+    await _send_pieces(feed, body, is_last=True)

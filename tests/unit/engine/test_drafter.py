@@ -10,12 +10,13 @@ from headrace.core.request import Sampling
 from headrace.engine.draft.drafter import MAX_SALTS, Drafter, continuation
 from headrace.engine.draft.history import BORDER, History, Match
 from headrace.engine.draft.policy import MOST_DRAFTED
+from headrace.engine.kv.salt import Salt
 from headrace.engine.sequence import Sequence, Work
 
 POEM = list(range(100, 160))
 
 
-def known(tokens: list[int], salt: bytes = b"") -> Sequence:
+def known(tokens: list[int], tenant: str = "") -> Sequence:
     """A sequence with this prompt."""
     work = Work(
         model="toy",
@@ -23,7 +24,7 @@ def known(tokens: list[int], salt: bytes = b"") -> Sequence:
         sampling=Sampling(temperature=0.0),
         seed=0,
         max_tokens=1000,
-        salt=salt,
+        salt=Salt(tenant),
     )
     return Sequence(work, 1, 0)
 
@@ -42,9 +43,9 @@ def ready(drafter: Drafter, streams: int = 1) -> Drafter:
     return drafter
 
 
-def answered(drafter: Drafter, prompt: list[int], answer: list[int], salt: bytes = b"") -> None:
+def answered(drafter: Drafter, prompt: list[int], answer: list[int], tenant: str = "") -> None:
     """A sequence of another time, from its first draft to its end."""
-    sequence = known(prompt, salt)
+    sequence = known(prompt, tenant)
     ready(drafter).propose(sequence, 8)
     drafter.end(say(sequence, answer))
 
@@ -78,11 +79,11 @@ def test_tokens_that_were_generated_are_seen_without_being_told() -> None:
 
 def test_an_output_serves_later_sequences_of_the_same_salt_and_no_other() -> None:
     drafter = Drafter()
-    answered(drafter, [1, 2, 3], POEM, b"tenant")
+    answered(drafter, [1, 2, 3], POEM, "mine")
     prompt = [4, 5, *POEM[:6]]
-    draft = ready(drafter).propose(known(prompt, b"tenant"), 8)
+    draft = ready(drafter).propose(known(prompt, "mine"), 8)
     assert draft and draft == POEM[6 : 6 + len(draft)]
-    assert ready(drafter).propose(known(prompt, b"neighbour"), 8) == []
+    assert ready(drafter).propose(known(prompt, "neighbour"), 8) == []
     drafter.check()
 
 
@@ -174,12 +175,12 @@ def test_what_became_of_drafts_is_told_once() -> None:
 def test_salts_beyond_the_room_are_forgotten_the_longest_unused_first() -> None:
     drafter = Drafter()
     for number in range(MAX_SALTS + 1):
-        answered(drafter, [1], POEM, bytes([number]))
+        answered(drafter, [1], POEM, str(number))
         if number == 1:
-            answered(drafter, [1], [2], bytes([0]))
+            answered(drafter, [1], [2], str(0))
     drafter.check()
     for salt, is_known in ((0, True), (2, True), (1, False)):
-        assert bool(ready(drafter).propose(known(POEM[:8], bytes([salt])), 8)) == is_known
+        assert bool(ready(drafter).propose(known(POEM[:8], str(salt)), 8)) == is_known
 
 
 def test_many_streams_are_not_looked_at() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import headrace
 from headrace.core.errors import InvalidRequest, NotFound, Unavailable
-from headrace.core.events import Finished, TextDelta
+from headrace.core.events import Finished, PromptLogprobs, TextDelta
 from headrace.engine.config import EngineConfig
 
 CONFIG = EngineConfig(threads=2, kv_memory_bytes=64 * 2**20)
@@ -55,5 +55,33 @@ def test_the_default_model_knows_the_capital_of_france(smollm2_path: Path, tmp_p
             assert card.context_length == 8192
         with pytest.raises(Unavailable):
             await text(engine, "hi")
+
+    asyncio.run(main())
+
+
+def test_log_probabilities_and_every_rule_of_sampling_are_options(smollm2_path: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with headrace.Engine.open(smollm2_path, home=tmp_path, config=CONFIG) as engine:
+            events = [
+                event
+                async for event in engine.generate(
+                    "The capital of France is",
+                    raw=True,
+                    max_tokens=4,
+                    logprobs=2,
+                    prompt_logprobs=1,
+                    frequency_penalty=1.0,
+                    logit_bias=((0, -100.0),),
+                )
+            ]
+            prompt = events[1]
+            assert isinstance(prompt, PromptLogprobs)
+            assert prompt.text == "The capital of France is"
+            told = [token for event in events if isinstance(event, TextDelta) for token in event.logprobs]
+            assert len(told) == 4
+            assert all(token.logprob == token.alternatives[0][2] for token in told)
+            assert all(token.token_id == token.alternative_ids[0] for token in told)
+            with pytest.raises(InvalidRequest, match=r"^logprobs: 21 is not in"):
+                await text(engine, "hi", logprobs=21)
 
     asyncio.run(main())

@@ -5,8 +5,8 @@ that a model with many streams, where nothing is drafted, pays nothing. Only out
 are remembered.
 
 The longest match wins, the sequence's own text before other outputs. Where several places match alike, each next token
-is the one that most of them have. Outputs of one salt (tenant, model, template) are never matched with another's: that
-would tell one tenant by timing what another was answered.
+is the one that most of them have. Outputs of one salt (tenant, model, adapter, template) are never matched with
+another's: that would tell one tenant by timing what another was answered.
 
 While drafting does not pay, the draft that would have been made is kept and compared with what really came: so the
 acceptance is known without a step that tries it, and a text that begins to repeat itself is noticed. The more streams,
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from headrace.engine.draft.history import BORDER, MAX_MATCH, NO_MATCH, History, Match, Outputs
 from headrace.engine.draft.policy import MOST_DRAFTED, Counts, Policy
 from headrace.engine.draft.speculator import Tally
+from headrace.engine.kv.salt import Salt
 from headrace.engine.sequence import Sequence
 
 MAX_SALTS = 64
@@ -57,7 +58,7 @@ class Drafter:
         self.policy = policy or Policy()
         self._rest = 0
         self._sources: dict[Sequence, _Source] = {}
-        self._salts: OrderedDict[bytes, Outputs] = OrderedDict()
+        self._salts: OrderedDict[Salt, Outputs] = OrderedDict()
         self._num_drafts = self._num_drafted = self._num_accepted = 0
 
     def limit(self, num_decoding: int) -> int:

@@ -10,8 +10,6 @@
 
 namespace headrace {
 
-inline constexpr int32_t kMostRank = 256;  // of one part
-
 // B of one of the checkpoint tensors that a matrix is made of; its inputs are some of the rows of A.
 struct AdapterPart {
   LowRankView b;

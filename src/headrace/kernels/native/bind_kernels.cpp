@@ -119,7 +119,8 @@ FloatArray low_rank(const AnyArray& u_array, const AnyArray& blocks, int64_t row
   const auto u = view<const float, 2>(u_array, "u");
   const auto bytes = view<const uint8_t, 1>(blocks, "blocks");
   const int64_t rank = u.shape[1];
-  const int64_t block_bytes = kLowRankBlock * (rank + 2 * ((rank + kGroup - 1) / kGroup));
+  if (rank < 1 || rank > kMostRank) throw std::invalid_argument("u: the rank is not in [1, 256]");
+  const int64_t block_bytes = low_rank_block_bytes(static_cast<int32_t>(rank));
   const int32_t num_rows = row_count(rows, "rows");
   const int32_t num_blocks = (num_rows + kLowRankBlock - 1) / kLowRankBlock;
   if (bytes.shape[0] != num_blocks * block_bytes) throw std::invalid_argument("blocks: wrong size");

@@ -226,7 +226,7 @@ class PythonAdapter {
       expect(value >= 0 && value <= kMost, name + std::to_string(value) + " is not in [0, 2^28]");
     }
     const auto values = view<const uint8_t, 1>(blocks, name + "blocks");
-    const int64_t block_bytes = kLowRankBlock * (rank + 2 * ((rank + kGroup - 1) / kGroup));
+    const int64_t block_bytes = low_rank_block_bytes(static_cast<int32_t>(rank));
     const int64_t expected = (rows + kLowRankBlock - 1) / kLowRankBlock * block_bytes;
     expect(values.shape[0] == expected, name + "blocks: " + std::to_string(values.shape[0]) + " bytes given, but " +
                                             std::to_string(rows) + " outputs of rank " + std::to_string(rank) +

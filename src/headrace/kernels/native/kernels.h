@@ -72,7 +72,7 @@ struct GatedTask {
 };
 
 // The second factor of a low-rank product (layout: low_rank.py): outputs in blocks of 32, each block codes int8
-// [rank][32], then fp16 scales [ceil(rank / 32)][32].
+// [ceil(rank / 2)][32][2], then fp16 scales [ceil(rank / 32)][32].
 struct LowRankView {
   const uint8_t* blocks;
   int32_t rows;  // real outputs; the last block may hold padding
@@ -82,9 +82,15 @@ struct LowRankView {
 };
 
 inline constexpr int kLowRankBlock = 32;  // outputs of a block
+inline constexpr int kMostRank = 256;
 
-// out += factor * B u: u [num_tokens][u_stride] holds `rank` floats a token, and block i of the outputs is the features
-// i * block_step and following of a token.
+constexpr int32_t low_rank_block_bytes(int32_t rank) {
+  return kLowRankBlock * ((rank + 1) / 2 * 2 + 2 * ((rank + kGroup - 1) / kGroup));
+}
+
+// out += factor * B u: u [num_tokens][u_stride] holds `rank` floats a token, at most kMostRank, which are rounded to 16
+// bits in groups of 32 (code = round-half-even(u * 32767 / amax)); block i of the outputs is the features i *
+// block_step and following of a token.
 struct LowRankTask {
   LowRankView b;
   const float* u;

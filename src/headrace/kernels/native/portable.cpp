@@ -123,23 +123,44 @@ void activate_row(const float* x, int32_t num_pairs, Activation activation, cons
   }
 }
 
+// A token's values for the second product of an adapter, in 16 bits; see LowRankTask.
+struct Inner {
+  int16_t codes[kMostRank + 1] = {};
+  float scales[kMostRank / kGroup] = {};
+
+  Inner(const float* u, int32_t rank) {
+    for (int32_t first = 0; first < rank; first += kGroup) {
+      const int32_t end = std::min(first + kGroup, rank);
+      float amax = 0.0f;
+      for (int32_t j = first; j < end; ++j) amax = std::max(amax, std::fabs(u[j]));
+      if (amax < kSmallestMagnitude) continue;
+      const float inverse = 32767.0f / amax;
+      for (int32_t j = first; j < end; ++j) {
+        const float code = std::nearbyint(u[j] * inverse);
+        codes[j] = static_cast<int16_t>(std::max(-32767.0f, std::min(32767.0f, code)));
+      }
+      scales[first / kGroup] = amax / 32767.0f;
+    }
+  }
+};
+
 void add_low_rank(const LowRankTask& task) {
   const LowRankView& b = task.b;
-  for (int32_t block = task.block_begin; block < task.block_end; ++block) {
-    const uint8_t* bytes = b.blocks + static_cast<int64_t>(block) * b.block_bytes;
-    const uint8_t* scales = bytes + static_cast<int64_t>(b.rank) * kLowRankBlock;
-    const int32_t count = std::min(kLowRankBlock, b.rows - block * kLowRankBlock);
-    for (int32_t n = 0; n < task.num_tokens; ++n) {
-      const float* u = task.u + n * task.u_stride;
+  for (int32_t n = 0; n < task.num_tokens; ++n) {
+    const Inner inner(task.u + n * task.u_stride, b.rank);
+    for (int32_t block = task.block_begin; block < task.block_end; ++block) {
+      const uint8_t* bytes = b.blocks + static_cast<int64_t>(block) * b.block_bytes;
+      const uint8_t* scales = bytes + static_cast<int64_t>((b.rank + 1) / 2) * 2 * kLowRankBlock;
       float* out = task.out + n * task.stride + block * task.block_step;
+      const int32_t count = std::min(kLowRankBlock, b.rows - block * kLowRankBlock);
       for (int32_t i = 0; i < count; ++i) {
         float total = 0.0f;
         for (int32_t first = 0; first < b.rank; first += kGroup) {
-          float sum = 0.0f;
+          int32_t sum = 0;
           for (int32_t j = first; j < std::min(first + kGroup, b.rank); ++j) {
-            sum += u[j] * static_cast<float>(static_cast<int8_t>(bytes[j * kLowRankBlock + i]));
+            sum += inner.codes[j] * static_cast<int8_t>(bytes[j / 2 * 2 * kLowRankBlock + 2 * i + j % 2]);
           }
-          total += sum * read_half(scales + 2 * (first + i));
+          total += static_cast<float>(sum) * (read_half(scales + 2 * (first + i)) * inner.scales[first / kGroup]);
         }
         out[i] += b.factor * total;
       }

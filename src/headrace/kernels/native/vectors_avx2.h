@@ -22,9 +22,6 @@ struct V256 {
   static F set(float x) { return _mm256_set1_ps(x); }
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-  static F load(const int8_t* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-  }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
   static F clamped(F x) {
@@ -86,6 +83,15 @@ struct V256 {
     total = _mm_add_epi32(total, _mm_unpackhi_epi64(total, total));
     return _mm_cvtsi128_si32(_mm_add_epi32(total, _mm_shuffle_epi32(total, 1)));
   }
+
+  // Low-rank products: pairs of 8-bit codes for 8 outputs, times a pair of 16-bit values.
+  using I = __m256i;
+  static I zero_integers() { return _mm256_setzero_si256(); }
+  static I widen(const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static I add_pairs(I sums, I codes, int32_t pair) {
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(codes, _mm256_set1_epi32(pair)));
+  }
+  static F floats(I sums) { return _mm256_cvtepi32_ps(sums); }
 
   // Attention over int8 pages (layouts: PagesView). Codes are widened to 16 bits and multiplied in pairs, which cannot
   // overflow. Register blocks: rows of scores, rows and features of values.

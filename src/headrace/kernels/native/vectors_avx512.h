@@ -22,9 +22,6 @@ struct V512 {
   static F set(float x) { return _mm512_set1_ps(x); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
-  static F load(const int8_t* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-  }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
   static F clamped(F x) {
@@ -73,6 +70,17 @@ struct V512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtepi32_epi8(b));
     return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
   }
+
+  // Low-rank products: pairs of 8-bit codes for 16 outputs, times a pair of 16-bit values.
+  using I = __m512i;
+  static I zero_integers() { return _mm512_setzero_si512(); }
+  static I widen(const int8_t* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static I add_pairs(I sums, I codes, int32_t pair) {
+    return _mm512_dpwssd_epi32(sums, codes, _mm512_set1_epi32(pair));
+  }
+  static F floats(I sums) { return _mm512_cvtepi32_ps(sums); }
 
   // Attention over int8 pages (layouts: PagesView). Register blocks: rows of scores, rows and features of values.
   static constexpr int kScoreRows = 8;

@@ -22,12 +22,6 @@ struct V128 {
   static F set(float x) { return vdupq_n_f32(x); }
   static F load(const float* p) { return vld1q_f32(p); }
   static F load(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
-  static F load(const int8_t* p) {
-    int32_t quad;
-    __builtin_memcpy(&quad, p, sizeof quad);
-    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(quad)));
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
-  }
   static void store(float* p, F x) { vst1q_f32(p, x); }
   // Larger magnitudes than fp16 has are clamped; as integers, so that NaN is too.
   static F clamped(F x) {
@@ -80,6 +74,18 @@ struct V128 {
     }
     return vaddvq_s32(sum);
   }
+
+  // Low-rank products: pairs of 8-bit codes for 4 outputs, times a pair of 16-bit values.
+  using I = int32x4_t;
+  using Wide = int16x8_t;
+  static I zero_integers() { return vdupq_n_s32(0); }
+  static Wide widen(const int8_t* p) { return vmovl_s8(vld1_s8(p)); }
+  static I add_pairs(I sums, Wide codes, int32_t pair) {
+    const int16x4_t values = vreinterpret_s16_s32(vdup_n_s32(pair));
+    const int32x4_t low = vmull_s16(vget_low_s16(codes), values);
+    return vaddq_s32(sums, vpaddq_s32(low, vmull_s16(vget_high_s16(codes), values)));
+  }
+  static F floats(I sums) { return vcvtq_f32_s32(sums); }
 
   // Attention over int8 pages (layouts: PagesView). Register blocks: rows of scores, rows and features of values.
   static constexpr int kScoreRows = 4;
