@@ -205,3 +205,12 @@ def test_what_was_compiled_before_is_found_without_compiling(compiler: GrammarCo
     grammar = compiler.compile(form)
     assert compiler.find(ResponseFormat(kind=FormatKind.REGEX, source=form.source)) is grammar
     assert compiler.find(schema({"enum": [float("nan")]})) is None
+
+
+def test_a_grammar_that_would_end_the_process_is_refused_and_the_next_one_is_compiled(
+    compiler: GrammarCompiler,
+) -> None:
+    chain = "\n".join(f'x{i}: "(" x{i + 1} ")"' for i in range(5000))
+    with pytest.raises(InvalidRequest, match="refers too deeply"):
+        compiler.compile(source(FormatKind.LARK, f'start: x0\n{chain}\nx5000: "a"'))
+    assert accepts(compiler, source(FormatKind.LARK, 'start: "(" "a" ")"'), "(a)")

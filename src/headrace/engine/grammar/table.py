@@ -48,13 +48,7 @@ class MaskTable:
             return {}
         count = len(owners)
         self._grow(count, owners[0])
-        address, row_bytes = self._address, self._masks.strides[0]
-        for sequence in owners:
-            try:
-                sequence.matcher.mask_at(address)  # type: ignore[union-attr]
-            except EngineFault as error:
-                self._give_up(sequence, (address - self._address) // row_bytes, error)
-            address += row_bytes
+        self._write(owners)
         if count == len(sequences):
             return {"masks": self._masks[:count], "mask_rows": self._ascending[:count]}
         numbers = iter(range(count))
@@ -70,17 +64,17 @@ class MaskTable:
             self._ascending = np.arange(size, dtype=np.int32)
 
     def _write(self, owners: list[Sequence]) -> None:
-        first = 0
+        first, row_bytes = 0, self._masks.strides[0]
         for sequence in owners:
-            assert sequence.matcher is not None
-            out = self._masks[first : first + 1 + len(sequence.draft)]
+            matcher, count = sequence.matcher, 1 + len(sequence.draft)
+            assert matcher is not None
             try:
-                # Behind a guess that the grammar refuses, nothing is ever looked at.
-                sequence.matcher.masks(sequence.draft, out)
+                if count == 1:
+                    matcher.mask_at(self._address + first * row_bytes)
+                else:
+                    # Behind a guess that the grammar refuses, nothing is ever looked at.
+                    matcher.masks(sequence.draft, self._masks[first : first + count])
             except EngineFault as error:
-                self._give_up(sequence, first, error)
-            first += len(out)
-
-    def _give_up(self, sequence: Sequence, first: int, error: EngineFault) -> None:
-        sequence.fault = error
-        self._masks[first : first + 1 + len(sequence.draft)] = 0
+                sequence.fault = error
+                self._masks[first : first + count] = 0
+            first += count
