@@ -16,6 +16,7 @@ from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.engine import Engine
 from headrace.engine.item import Begun, Dropped, Failed, Token
+from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Sequence, Work
@@ -77,7 +78,7 @@ class Crowd:
             seed=family,
             max_tokens=draws.randint(1, 12),
             tenant=draws.choice("ab"),
-            salt=bytes([draws.randrange(2)]),
+            salt=Salt(caller=str(draws.randrange(2))),
             priority=draws.randrange(2),
             prompt_logprobs=draws.choice([None, None, None, 0]),
         )

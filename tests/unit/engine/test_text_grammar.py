@@ -3,13 +3,14 @@
 import asyncio
 import json
 import random
+import threading
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 from tests.doubles import TOY_CACHE, TOY_VOCAB, ToyProgram, ToyTokenizer
-from tests.unit.engine.test_text import IDS, ask, collect, make, run, text_of
+from tests.unit.engine.test_text import BOUND_S, IDS, ask, collect, make, run, text_of
 
 from headrace.core.errors import EngineFault, InvalidRequest, UnsupportedField
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, PromptLogprobs, TextDelta
@@ -166,13 +167,18 @@ def test_constrained_and_free_streams_that_preempt_each_other_answer_as_they_wou
         ask(prompt=f"Say {index} things.", temperature=1.0, seed=index, max_tokens=120, response_format=form)
         for index, form in enumerate(formats)
     ]
-    engine = make(pages=5)
+    program, gate = ToyProgram(), threading.Event()
+    engine = make(program, pages=5)
 
     async def main() -> None:
         # One after the other first, which also compiles the grammars: then all four come at once.
         alone = [text_of(await collect(engine.run(request))) for request in requests]
         assert num_preemptions(engine) == 0
+        program.before_step = lambda: gate.wait(BOUND_S)
         tasks = [asyncio.ensure_future(collect(engine.run(request))) for request in requests]
+        while engine._engine._arrivals < 2 * len(requests):  # noqa: ASYNC110 - nobody is told of arrivals
+            await asyncio.sleep(0)
+        gate.set()
         assert [text_of(await task) for task in tasks] == alone
         assert num_preemptions(engine) > 0
 
