@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm check sanitize bench bench-peers oracle-env install pull fix lock size clean
+.PHONY: help serve test test-arm soak check sanitize bench bench-peers oracle-env install pull fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -28,6 +28,9 @@ test: $(DONE)/native $(DONE)/test pull  ## install what tests need and run them 
 
 test-arm: $(DONE)/serve  ## the kernel tests on an emulated ARM CPU (Debian; needs qemu-user, g++-aarch64-linux-gnu)
 	scripts/test_arm.sh -q $(or $(TESTS),tests/unit/kernels)
+
+soak: $(DONE)/native $(DONE)/test pull  ## half an hour of mixed load at a real server, in which nothing may grow (MINUTES=30)
+	$(BIN)/python -m tests.soak.mixed_load --minutes $(or $(MINUTES),30)
 
 check: $(DONE)/native $(DONE)/test $(DONE)/check  ## format, lint, types, C++ format, documents
 	$(BIN)/ruff format --check
