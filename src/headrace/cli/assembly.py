@@ -76,6 +76,8 @@ def engine_config(settings: Settings) -> EngineConfig:
             max_batch_tokens=settings.max_batch_tokens,
             max_sequences=settings.max_sequences,
             max_waiting=settings.queue,
+            max_gap_s=settings.max_gap,
+            aging_s=settings.aging,
             speculation=settings.speculation,
             adapters=settings.adapters,
             adapter_memory_bytes=settings.adapter_memory,

@@ -48,6 +48,8 @@ class Settings:
     adapters: Path | None
     adapter_memory: int
     queue: int
+    max_gap: float
+    aging: float
     speculation: str
     request_timeout: float
     system: str | None
@@ -241,6 +243,8 @@ _DEFAULTS: dict[str, Any] = {
     "adapters": None,
     "adapter_memory": 2**29,
     "queue": 1024,
+    "max_gap": 0.1,
+    "aging": 30.0,
     "speculation": "auto",
     "request_timeout": 600.0,
     "system": None,
@@ -266,6 +270,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "adapters": _path,
     "adapter_memory": parse_bytes,
     "queue": _integer(0, 1_000_000),
+    "max_gap": _seconds,
+    "aging": _seconds,
     "speculation": _one_of(SPECULATION),
     "request_timeout": _seconds,
     "system": _any_text,

@@ -101,6 +101,12 @@ def serve(
         str | None, typer.Option(help="Memory for adapters, such as 512MiB. [default: 512MiB]")
     ] = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 1024]")] = None,
+    max_gap: Annotated[
+        float | None, typer.Option(help="Seconds between a stream's tokens beside long prompts. [default: 0.1]")
+    ] = None,
+    aging: Annotated[
+        float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")
+    ] = None,
     speculation: Annotated[
         str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
     ] = None,

@@ -74,7 +74,7 @@ class EngineConfig:
         _inside("max_sequences", self.max_sequences, 1, min(MAX_SEQUENCES, self.max_batch_tokens - 1))
         _inside("max_waiting", self.max_waiting, 0, 1_000_000)
         _inside("prefill_chunk", self.prefill_chunk, 1, self.max_batch_tokens)
-        _inside("max_gap_s", self.max_gap_s, 1e-3, 3600.0)
+        _inside("max_gap_s", self.max_gap_s, 1e-3, 86_400.0)
         _inside("aging_s", self.aging_s, 1e-3, 86_400.0)
         _inside("session_ttl_s", self.session_ttl_s, 1e-3, 7 * 86_400.0)
         _inside("switch_interval_s", self.switch_interval_s, 1e-6, 1.0)

@@ -39,6 +39,7 @@ from headrace.engine.kv.gate import Decision, choose_kind, kernel_variant
 from headrace.engine.kv.page_file import PageLayout
 from headrace.engine.lane import EngineModel, ModelSnapshot
 from headrace.engine.mailbox import Mailbox
+from headrace.engine.queue import Rank
 from headrace.engine.retention import DiskLink
 from headrace.engine.sequence import Keep, Work
 from headrace.engine.served import Served, Setup
@@ -60,8 +61,9 @@ class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
-    say how models are served, by name; `disk` keeps pages between runs and starts and closes with the engine. At a
-    model's first start the gate of 8-bit keys and values takes a moment.
+    say how models are served, by name; `disk` keeps pages between runs and starts and closes with the engine; `rank`
+    puts some of a tenant's waiting work first (`queue.py`). At a model's first start the gate of 8-bit keys and values
+    takes a moment.
 
     Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, a
     model cannot have the configured `kv_type`, or the folder of adapters is not there.
@@ -78,6 +80,7 @@ class TextEngine:
         seeds: Callable[[], int] = lambda: secrets.randbits(64),
         setups: Mapping[str, Setup] | None = None,
         disk: DiskTier | None = None,
+        rank: Rank | None = None,
     ) -> None:
         try:
             self.config = resolve(config or EngineConfig(), detect_hardware())
@@ -95,7 +98,7 @@ class TextEngine:
         self._shelves = self._open_shelves()
         self.kv_decisions = {name: self._decide(served.model) for name, served in self._served.items()}
         self._disk = disk
-        self._engine = self._build()
+        self._engine = self._build(rank)
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
         self._compilers = ThreadPoolExecutor(1, "headrace-grammar")
 
@@ -112,7 +115,7 @@ class TextEngine:
             raise InvalidRequest(f"adapters: {folder} is no folder; make it or name another.", param="adapters")
         return Shelves(self._served, folder, self.config.adapter_memory_bytes)
 
-    def _build(self) -> Engine:
+    def _build(self, rank: Rank | None) -> Engine:
         programs = {} if self._shelves is None else self._shelves.programs
         models = [
             EngineModel(
@@ -128,7 +131,7 @@ class TextEngine:
             for served in self._served.values()
         ]
         try:
-            return Engine(self.config, models, self._threads, self._clock)
+            return Engine(self.config, models, self._threads, self._clock, rank=rank)
         except ValueError as error:  # a budget that no page of this model fits into
             raise InvalidRequest(str(error), param="kv_memory_bytes") from error
 
