@@ -14,6 +14,7 @@ from headrace.core.request import Sampling
 from headrace.engine.batch import Batch
 from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.kv.salt import Salt
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.sequence import Sequence, State, Work
@@ -64,7 +65,7 @@ class Crowd:
                 tenant=tenant.name,
                 share=tenant.share,
                 priority=tenant.priority,
-                salt=tenant.name.encode(),
+                salt=Salt(tenant=tenant.name),
             )
             sequence = Sequence(work, self.num_arrivals, 0, arrived=self.now)
             tenant.live.append(sequence)
