@@ -81,10 +81,14 @@ pull: $(DONE)/native
 bench-peers: $(PEERS)/llama.cpp/.done pull  ## install the engine we measure beside, and MODEL in its formats, in .peers/
 	$(BIN)/python -m bench.peers.requantize $(MODEL)
 
+# Its code for AMX, built where the CPU has it, ends every step with a segmentation fault on the virtual machines we have.
+NO_AMX := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+
 # About five minutes on two cores. The stamp is the last thing written, so an interrupted build is taken up again.
 $(PEERS)/llama.cpp/.done:
 	$(PYTHON) -m venv $(PEERS)/llama.cpp
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PEERS)/llama.cpp/bin/python -m pip install --quiet --no-binary llama-cpp-python \
+	CMAKE_ARGS="'-DCMAKE_C_FLAGS=$(NO_AMX)' '-DCMAKE_CXX_FLAGS=$(NO_AMX)'" \
+	  CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PEERS)/llama.cpp/bin/python -m pip install --quiet --no-binary llama-cpp-python \
 	  llama-cpp-python==0.3.36 numpy
 	@touch $@
 

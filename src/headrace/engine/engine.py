@@ -337,6 +337,8 @@ class Engine:
                 ticket.lane.scheduler.remove(sequence)
             elif sequence.choice == choice:
                 was_live = sequence.state is not State.FINISHED
+                # One choice is ended because a stop string has: its answer is complete.
+                ticket.lane.scheduler.retention.finish(sequence)
                 ticket.lane.scheduler.remove(sequence)
                 self._post(ticket.mailbox, Dropped(choice, was_live))
         ticket.lane.publish()

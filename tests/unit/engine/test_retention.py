@@ -8,6 +8,7 @@ import errno
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +430,21 @@ def test_a_sessions_pages_stay_until_it_is_released_or_its_time_has_passed() -> 
             bench.clock.now += 101.0
             await crowd()
             assert await cached("b" * 100) == 0
+
+    run(main)
+
+
+def test_an_answer_that_a_stop_string_ends_is_kept_like_any_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        stop = cold()[5]
+        limits = Limits(max_tokens=300, ignore_eos=True, stop=(stop,))
+        async with started(Bench(tmp_path, pages=80)) as bench:
+            request = replace(ask(session="s"), limits=limits)
+            assert (await collect(bench.engine.run(request)))[1] == cold().partition(stop)[0]
+            await collect(bench.engine.run(ask("x")))
+            assert bench.scheduler.retention.pins.used["local"] >= PAGES
+        async with started(Bench(tmp_path)) as bench:
+            assert (await collect(bench.engine.run(ask())))[2].disk_tokens == PAGES * 32
 
     run(main)
 
