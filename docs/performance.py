@@ -55,7 +55,7 @@ def documents(results: Path = RESULTS) -> list[tuple[str, Document]]:
     newest: dict[tuple[str, ...], tuple[str, Document]] = {}
     for path in sorted(results.glob("*/*.json")):
         document: Document = json.loads(path.read_text("utf-8"))
-        if "date" not in document or (document["name"] == "engine" and "profile" not in document):
+        if "date" not in document or not _has_section(document):
             continue
         config = document["config"]
         subject = str(config.get("model", "kernels"))
@@ -71,6 +71,31 @@ def documents(results: Path = RESULTS) -> list[tuple[str, Document]]:
     ]
 
 
+def _has_section(document: Document) -> bool:
+    """Whether a document gets a section of its own; rows of the others are shown together."""
+    if document["name"] == "kernels":
+        return any(not row["measure"].startswith(_MANY) for row in document["rows"])
+    return document["name"] == "engine" and "profile" in document
+
+
+def rows_for_many(results: Path = RESULTS) -> list[tuple[Document, Document]]:
+    """The newest row of every measure of an engine for many, with the document that it is from."""
+    newest: dict[tuple[str, str], tuple[Document, Document]] = {}
+    for path in sorted(results.glob("*/*.json")):
+        document: Document = json.loads(path.read_text("utf-8"))
+        for row in document["rows"]:
+            key = (document["machine"], row["measure"])
+            if row["measure"].startswith(_MANY) and (key not in newest or document["date"] > newest[key][1]["date"]):
+                newest[key] = (row, document)
+    order = {prefix: place for place, prefix in enumerate(_MANY)}
+    return [
+        newest[key]
+        for key in sorted(newest, key=lambda k: (k[0], next(order[p] for p in _MANY if k[1].startswith(p)), k[1]))
+    ]
+
+
+_MANY = ("ttft-", "branches-", "gap-", "sampler-", "grammar-", "lora-", "edit-", "extract-", "chat-")
+
 _FIRST = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -85,6 +110,8 @@ def generated(results: Path = RESULTS) -> dict[Path, str]:
             files[DRAWINGS / f"{slug}-time.svg"] = time_shares(document["profile"])
         else:
             sections.append("\n".join(_kernel_section(document)))
+    if many := rows_for_many(results):
+        sections.insert(1, "\n".join(_many_section(many)))
     files[DOCS / "performance.md"] = "\n\n".join(section.rstrip() for section in [*sections, _ELSEWHERE]) + "\n"
     return files
 
@@ -114,6 +141,28 @@ def _engine_section(slug: str, document: Document) -> Iterator[str]:
     yield f"\n### Where the time goes\n\n![Roofline](performance/{slug}-roofline.svg)\n"
     yield f"![Shares of a step's time](performance/{slug}-time.svg)\n"
     yield from _remaining(profile)
+
+
+def _many_section(rows: list[tuple[Document, Document]]) -> Iterator[str]:
+    yield "## For many at once\n"
+    yield (
+        "What each measure is says the file that makes it, `python -m bench.NAME`. Medians; ratio above 1: ours is "
+        "better, for times too; where the other side is ourselves without something, a ratio below 1 is what that costs. "
+        "Speculation alters no token, so its quality is that of the engine above.\n"
+    )
+    for machine in dict.fromkeys(document["machine"] for _, document in rows):
+        yield f"{machine}:\n"
+        yield "| measure | unit | ours | beside | ratio | spread | n | what stands beside | made by | commit |"
+        yield "|---|---|--:|--:|--:|--:|--:|---|---|---|"
+        for row, document in rows:
+            if document["machine"] != machine:
+                continue
+            ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
+            yield (
+                f"| `{row['measure']}` | {row['unit']} | {_number(row['ours'])} | {_number(row['peer'])} | {ratio} | "
+                f"{row['spread']:.0%} | {row['n']} | {row['peer_name'] or ''} | `{document['name']}` | "
+                f"{document['commit']} |"
+            )
 
 
 def _quality(document: Document) -> Iterator[str]:

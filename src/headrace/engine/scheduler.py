@@ -226,7 +226,7 @@ class Scheduler:
         # The token behind the draft is drawn as well.
         left = sequence.work.max_tokens - (sequence.num_tokens - sequence.num_prompt) - 1
         limit = min(limit, room, left)
-        if limit <= 0 or sequence.siblings or sequence.work.sampling.has_penalties:
+        if limit <= 0 or sequence.work.sampling.has_penalties:
             return needed
         sequence.draft = self._speculator.propose(sequence, limit)
         if sequence.matcher is not None:

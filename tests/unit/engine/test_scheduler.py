@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.doubles import TOY_CACHE, ToyProgram
+from tests.doubles import TOY_CACHE, ToyProgram, toy_answer
 
 from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
@@ -342,3 +342,19 @@ def test_the_last_quarter_of_the_queue_is_for_tenants_that_have_nothing_in_it() 
     bench.add(replace(work(5), tenant="other"))
     assert not bench.scheduler.has_room(1, "flood")
     assert bench.scheduler.has_room(2, "third")
+
+
+@pytest.mark.parametrize("giant_first", [True, False])
+def test_one_giant_and_many_small_all_end_in_a_pool_that_holds_the_giant_alone(giant_first: bool) -> None:
+    bench = Bench(num_pages=32, max_sequences=8)
+    giant = work(32 * 32 - 40, max_tokens=40, first=3)
+    small = [work(20 + at, max_tokens=30, first=at) for at in range(20)]
+    sequences = [bench.add(item) for item in ([giant, *small] if giant_first else [*small, giant])]
+    answers: dict[int, list[int]] = {}
+    while bench.scheduler.running or bench.scheduler.waiting:
+        for result in bench.step()[1]:
+            answers.setdefault(result.sequence.order[1], []).append(result.token)
+    for sequence in sequences:
+        item = sequence.work
+        assert answers[sequence.order[1]] == toy_answer(item.tokens.tolist(), item.max_tokens, item.sampling)
+    assert bench.scheduler.num_available == bench.pool.num_pages

@@ -29,8 +29,10 @@ AdaptStage::AdaptStage(const Plan& plan, const Kernels& kernels, const Storage& 
 }
 
 void AdaptStage::prepare(const Batch& batch, const TokenPlaces& places) {
-  token_runs_.clear();
-  selected_runs_.clear();
+  for (Runs* runs : {&token_runs_, &selected_runs_}) {
+    runs->adapted.clear();
+    runs->all.clear();
+  }
   if (!has_ops_ || batch.adapters == nullptr) return;
   for (int32_t row = 0; row < batch.num_tokens; ++row) {
     add_row(token_runs_, batch.adapters[places.sequence[static_cast<size_t>(row)]], row);
@@ -39,21 +41,25 @@ void AdaptStage::prepare(const Batch& batch, const TokenPlaces& places) {
     add_row(selected_runs_, batch.adapters[places.sequence[static_cast<size_t>(batch.selected[row])]], row);
   }
   inner_stride_ = 0;
-  for (const Run& run : token_runs_) inner_stride_ = std::max<int64_t>(inner_stride_, run.adapter->most_ranks());
+  for (const Run& run : token_runs_.adapted)
+    inner_stride_ = std::max<int64_t>(inner_stride_, run.adapter->most_ranks());
   const int64_t rows = std::max(batch.num_tokens, batch.num_selected);
   inner_.resize(std::max(inner_.size(), static_cast<size_t>(rows * inner_stride_)));
 }
 
-void AdaptStage::add_row(std::vector<Run>& runs, const Adapter* adapter, int32_t row) {
-  if (adapter == nullptr) return;
-  if (!runs.empty()) {
-    Run& last = runs.back();
-    if (last.adapter == adapter && last.first + last.count == row && last.count < kMostRunRows) {
-      ++last.count;
-      return;
+void AdaptStage::add_row(Runs& runs, const Adapter* adapter, int32_t row) {
+  const auto add_to = [&](std::vector<Run>& list) {
+    if (!list.empty()) {
+      Run& last = list.back();
+      if (last.adapter == adapter && last.first + last.count == row && last.count < kMostRunRows) {
+        ++last.count;
+        return;
+      }
     }
-  }
-  runs.push_back({adapter, row, 1});
+    list.push_back({adapter, row, 1});
+  };
+  add_to(runs.all);
+  if (adapter != nullptr) add_to(runs.adapted);
 }
 
 struct AdaptStage::Tasks {
@@ -61,6 +67,7 @@ struct AdaptStage::Tasks {
   const Op& op;
   const std::vector<Run>& runs;
   int32_t num_shares;  // of every run
+  Sequel sequel{};
 
   // Share `task % num_shares` of run `task / num_shares`: some rows of A ...
   static void shrink(const void* self, int32_t task, int) {
@@ -108,12 +115,34 @@ struct AdaptStage::Tasks {
     expand(self, task, thread);
   }
 
+  // The same, and what follows, which rows without an adapter have as well.
+  static void both_and_sequel(const void* self, int32_t task, int thread) {
+    const auto& tasks = *static_cast<const Tasks*>(self);
+    const Run& run = tasks.runs[static_cast<size_t>(task)];
+    if (run.adapter != nullptr) both(self, task, thread);
+    for (int32_t i = 0; i < run.count; ++i) tasks.sequel.run_row(tasks.sequel.context, run.first + i, thread);
+  }
+
   float* inner(const Run& run) const { return stage.inner_.data() + run.first * stage.inner_stride_; }
 };
 
+const AdaptStage::Runs& AdaptStage::runs_of(const Op& op) const {
+  return plan_.buffers[op.x].rows == Rows::kTokens ? token_runs_ : selected_runs_;
+}
+
+bool AdaptStage::takes_sequel(const Threads::Step& step, const Op& op) const {
+  const auto num_runs = static_cast<int32_t>(runs_of(op).adapted.size());
+  return num_runs > 0 && num_runs >= step.count() * kRunsPerThread;
+}
+
+void AdaptStage::run_with(Threads::Step& step, const Op& op, const Sequel& sequel) {
+  const std::vector<Run>& runs = runs_of(op).all;
+  const Tasks tasks{*this, op, runs, 1, sequel};
+  step.run(static_cast<int32_t>(runs.size()), &Tasks::both_and_sequel, &tasks);
+}
+
 void AdaptStage::run(Threads::Step& step, const Op& op) {
-  const bool has_tokens = plan_.buffers[op.x].rows == Rows::kTokens;
-  const std::vector<Run>& runs = has_tokens ? token_runs_ : selected_runs_;
+  const std::vector<Run>& runs = runs_of(op).adapted;
   if (runs.empty()) return;
   const auto num_runs = static_cast<int32_t>(runs.size());
   const int32_t wanted = step.count() == 1 ? 1 : step.count() * kRunsPerThread;

@@ -58,6 +58,12 @@ struct Program::RowRun {
       for (size_t i = 0; i < run.num_ops; ++i) run_row(run.ops[i], run.context, row, scratch);
     }
   }
+
+  static void run_one(const void* self, int32_t row, int thread) {
+    const auto& run = *static_cast<const RowRun*>(self);
+    auto* scratch = reinterpret_cast<float*>(run.scratch[static_cast<size_t>(thread)].get());
+    for (size_t i = 0; i < run.num_ops; ++i) run_row(run.ops[i], run.context, row, scratch);
+  }
 };
 
 struct Program::LinearRun {
@@ -147,11 +153,15 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   const bool is_fused = head_.has_value() && results.logits == nullptr;
   if (!is_fused) lend_logits(batch, results.logits);
   StageClock clock(stage_seconds_);
-  for (const Stage& stage : stages_) {
-    if (is_fused && &stage == &stages_.back()) {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    if (is_fused && i + 1 == stages_.size()) {
       run_head(step, batch, results);
+    } else if (adapts_with_rows(step, i)) {
+      run_adapted_rows(step, stages_[i], stages_[i + 1], batch);
+      clock.lap();
+      ++i;
     } else {
-      run_stage(step, stage, batch);
+      run_stage(step, stages_[i], batch);
     }
     clock.lap();
   }
@@ -206,6 +216,25 @@ void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& ba
   if (op.kind == OpKind::kGated) return run_gated(step, op, batch);
   if (op.kind == OpKind::kAdapt) return adapt_.run(step, op);
   attention_.run(step, op, batch, scratch_);
+}
+
+// Whether a stage is an adapters' one that may do the row-wise stage behind it in its own tasks.
+bool Program::adapts_with_rows(const Threads::Step& step, size_t index) const {
+  const Stage& stage = stages_[index];
+  if (stage.is_rowwise || plan_.ops[stage.begin].kind != OpKind::kAdapt || index + 1 == stages_.size()) return false;
+  const Stage& next = stages_[index + 1];
+  const Op& op = plan_.ops[stage.begin];
+  return next.is_rowwise && next.rows == plan_.buffers[op.x].rows && adapt_.takes_sequel(step, op);
+}
+
+void Program::run_adapted_rows(Threads::Step& step, const Stage& stage, const Stage& rows, const Batch& batch) {
+  const RowRun run{.ops = plan_.ops.data() + rows.begin,
+                   .num_ops = rows.end - rows.begin,
+                   .context = {plan_, kernels_, storage_, batch, places_},
+                   .num_rows = num_rows(rows.rows, batch),
+                   .rows_per_task = 1,
+                   .scratch = scratch_};
+  adapt_.run_with(step, plan_.ops[stage.begin], {&run, &RowRun::run_one});
 }
 
 void Program::run_rows(Threads::Step& step, const Stage& stage, const Batch& batch) {

@@ -65,6 +65,8 @@ class Program {
   void lend_logits(const Batch& batch, float* logits);
   void run_head(Threads::Step& step, const Batch& batch, const StepResults& results);
   void run_stage(Threads::Step& step, const Stage& stage, const Batch& batch);
+  bool adapts_with_rows(const Threads::Step& step, size_t index) const;
+  void run_adapted_rows(Threads::Step& step, const Stage& stage, const Stage& rows, const Batch& batch);
   void run_rows(Threads::Step& step, const Stage& stage, const Batch& batch);
   void run_linear(Threads::Step& step, const Op& op, const Batch& batch);
   void run_gated(Threads::Step& step, const Op& op, const Batch& batch);
