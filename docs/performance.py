@@ -147,8 +147,8 @@ def _many_section(rows: list[tuple[Document, Document]]) -> Iterator[str]:
     yield "## For many at once\n"
     yield (
         "What each measure is says the file that makes it, `python -m bench.NAME`. Medians; ratio above 1: ours is "
-        "better, for times too; where the other side is ourselves without something, a ratio below 1 is what that costs. "
-        "Speculation alters no token, so its quality is that of the engine above.\n"
+        "better, for times too; where the other side is ourselves without something, a ratio below 1 is what that "
+        "costs. Speculation alters no token, so its quality is that of the engine above.\n"
     )
     for machine in dict.fromkeys(document["machine"] for _, document in rows):
         yield f"{machine}:\n"

@@ -26,7 +26,7 @@ from operator import attrgetter
 from headrace.core.events import FinishReason
 from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
-from headrace.engine.continuation import take_token
+from headrace.engine.continuation import append_token, take_token
 from headrace.engine.cost import StepCost
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.fairness import FairShare
@@ -39,6 +39,9 @@ from headrace.kernels.plan import PAGE_TOKENS
 
 MIN_CHUNK = 16
 """Prompt tokens in a step at least, however long its decodes take: prompts end, too."""
+
+MEASURED_DECODES = 8
+"""Of so many steps that only decode, one teaches what a step costs."""
 
 _order = attrgetter("order")
 
@@ -67,6 +70,7 @@ class Scheduler:
         self._slots = list(range(config.max_sequences - 1, -1, -1))
         self._claimed: set[tuple[Node, bytes]] = set()
         self._forked: list[Sequence] = []
+        self._num_measured = 0
 
     @property
     def num_available(self) -> int:
@@ -145,15 +149,23 @@ class Scheduler:
             sequence.num_computed += count
             token, reason = 0, None
             if sequence.num_computed == sequence.num_tokens:
-                results += (taken := take_token(sequence, drawn.tokens[row], drawn.detail(row)))
-                _, token, reason, _ = taken[-1]
+                token = drawn.tokens[row]
+                if sequence.matcher is None and token >= 0:  # the common case, and every line here is waited for
+                    results.append(last := append_token(sequence, token, drawn.detail(row)))
+                else:
+                    results += (taken := take_token(sequence, token, drawn.detail(row)))
+                    last = taken[-1]
+                token, reason = last.token, last.reason
                 row += 1
             self._settle(sequence, token, reason)
         return results
 
     def measure(self, batch: Batch, seconds: float) -> None:
         """Learn from how long a step took."""
-        self.cost.observe(batch.load, seconds)
+        # Steps that only decode are many and all alike; each line here is waited for.
+        self._num_measured += 1
+        if batch.num_prompt_tokens or self._num_measured % MEASURED_DECODES == 0:
+            self.cost.observe(batch.load, seconds)
         if self._speculator is not None and not batch.num_prompt_tokens:
             self._speculator.observe_step(batch.num_decodes, batch.num_tokens - batch.num_decodes, seconds)
 
