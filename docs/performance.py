@@ -83,7 +83,7 @@ def rows_for_many(results: Path = RESULTS) -> list[tuple[Document, Document]]:
     newest: dict[tuple[str, str], tuple[Document, Document]] = {}
     for path in sorted(results.glob("*/*.json")):
         document: Document = json.loads(path.read_text("utf-8"))
-        for row in document["rows"]:
+        for row in document.get("rows", []):
             key = (document["machine"], row["measure"])
             if row["measure"].startswith(_MANY) and (key not in newest or document["date"] > newest[key][1]["date"]):
                 newest[key] = (row, document)

@@ -98,3 +98,23 @@ def test_a_page_without_results_still_says_what_bounds_a_step(performance: Modul
     files = performance.generated(tmp_path)
     assert set(files) == {DOCS / "performance.md"}
     assert "two ceilings" in files[DOCS / "performance.md"]
+
+
+def test_rows_of_an_engine_for_many_stand_together_the_newest_of_each(performance: ModuleType, results: Path) -> None:
+    row = {
+        "measure": "gap-16k",
+        "unit": "ms",
+        "peer": 100.0,
+        "peer_name": "the bound",
+        "ratio": 0.9,
+        "spread": 0,
+        "n": 2,
+    }
+    made = {"name": "gaps", "machine": "a machine", "config": {"model": "m"}}
+    for day, ours in ((1, 111.0), (2, 222.0)):
+        one = made | {"commit": f"c{day}", "date": f"2026-11-0{day}T00:00:00+00:00", "rows": [row | {"ours": ours}]}
+        (results / "some-machine" / f"gaps-{9 - day}.json").write_text(json.dumps(one))
+    shown = performance.rows_for_many(results)
+    assert [(row["measure"], row["ours"], source["commit"]) for row, source in shown] == [("gap-16k", 222.0, "c2")]
+    page = performance.generated(results)[DOCS / "performance.md"]
+    assert page.count("`gap-16k`") == 1 and "| 222 |" in page
