@@ -7,7 +7,7 @@ among the first few and until the oldest has waited for `aging_s`. Time and serv
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from operator import attrgetter
 
 from headrace.engine.fairness import FairShare
@@ -17,9 +17,16 @@ MAX_RANKED = 64
 """Sequences of one tenant that a rank chooses among."""
 
 _order = attrgetter("order")
-_NOBODY: frozenset[Sequence] = frozenset()
 
 Rank = Callable[[Work], float]
+
+
+@dataclass(slots=True)
+class _Offered:
+    """Who of one list was offered, and how many of these lead it: a long queue is walked once, not once for each."""
+
+    members: set[Sequence]
+    num_leading: int = 0
 
 
 class WaitingQueue:
@@ -62,20 +69,21 @@ class WaitingQueue:
 
     def candidates(self, now: float) -> Iterator[Sequence]:
         """Everybody once, best first, by the service that tenants have had when asked; the last one may be removed."""
-        passed: dict[tuple[int, str], set[Sequence]] = {}
+        offered: dict[tuple[int, str], _Offered] = {}
         while True:
-            best: tuple[tuple[float, float, int, int], tuple[int, str], Sequence] | None = None
+            best: tuple[tuple[float, float, int, int], _Offered, Sequence] | None = None
             for key, members in self._lists.items():
-                head = self._head(members, passed.get(key, _NOBODY), now)
+                before = offered.setdefault(key, _Offered(set()))
+                head = self._head(members, before, now)
                 if head is None:
                     continue
                 standing = self._standing(head, now)
                 if best is None or standing < best[0]:
-                    best = standing, key, head
+                    best = standing, before, head
             if best is None:
                 return
-            _, key, head = best
-            passed.setdefault(key, set()).add(head)
+            _, before, head = best
+            before.members.add(head)
             yield head
 
     def _standing(self, sequence: Sequence, now: float) -> tuple[float, float, int, int]:
@@ -83,11 +91,20 @@ class WaitingQueue:
         aged = work.priority + max(0.0, now - sequence.arrived) // self._aging_s
         return (-aged, self._shares.service(work.tenant), *sequence.order[1:])
 
-    def _head(self, members: list[Sequence], passed: AbstractSet[Sequence], now: float) -> Sequence | None:
-        if self._rank is None or now - members[0].arrived >= self._aging_s:
-            return next((one for one in members if one not in passed), None)
-        rest = [one for one in members[: MAX_RANKED + len(passed)] if one not in passed]
-        return min(rest, key=lambda one: (self._rank(one.work), one.order), default=None)  # type: ignore[misc]
+    def _head(self, members: list[Sequence], offered: _Offered, now: float) -> Sequence | None:
+        while offered.num_leading < len(members) and members[offered.num_leading] in offered.members:
+            offered.num_leading += 1
+        first = offered.num_leading
+        if first == len(members):
+            return None
+        rank = self._rank
+        if rank is None:
+            return members[first]
+        if now - members[0].arrived >= self._aging_s:
+            return next((one for one in members[first:] if one not in offered.members), None)
+        few = members[first : first + MAX_RANKED + len(offered.members)]
+        rest = [one for one in few if one not in offered.members]
+        return min(rest, key=lambda one: (rank(one.work), one.order), default=None)
 
 
 def _key(sequence: Sequence) -> tuple[int, str]:

@@ -95,7 +95,7 @@ class Retention:
     def restore(self, salt: Salt, keys: Many[bytes], start: int, pages: Many[memoryview], now: float) -> int:
         """Cache pages that were read, behind the first `start` of `keys`; returns how many are there.
 
-        None if what is before them was evicted meanwhile, fewer than were read if there is no room.
+        0 if what is before them was evicted meanwhile, fewer than were read if there is no room.
         """
         node, found = self._tree.match(salt, keys[:start], now)
         count = 0
