@@ -126,7 +126,7 @@ def _difference(
         np.arange(count, dtype=np.int32),
     )
     logits = np.empty((count, ours.model.plan.vocab_size), np.float32)
-    program.step(ours.threads, new_pool(cache, len(arrays[3][0]), ours.kv), *arrays, logits=logits, adapters=[adapter])
+    program.step(ours.threads, new_pool(cache, len(arrays[3][0]), ours.kv), *arrays, output=logits, adapters=[adapter])
     exact = _merged(path, ours.model, factors).step(new_pool(cache, len(arrays[3][0]), exact=True), *arrays)
     return logits - exact, float(exact.std())
 

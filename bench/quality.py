@@ -55,7 +55,7 @@ def nll_of(model: LoadedModel, threads: native.Threads, kv: KvKind, windows: lis
                 np.array([start], np.int32),
                 table,
                 np.arange(len(piece), dtype=np.int32),
-                logits=logits,
+                output=logits,
             )
             values += _of_rows(logits, window[start + 1 : start + 1 + len(piece)])
     return values

@@ -242,7 +242,7 @@ def batch_logits(program, model, prompts, adapters) -> list[np.ndarray]:
             np.full(len(prompts), first, dtype=np.int32),
             tables,
             np.arange(num_rows, dtype=np.int32),
-            logits=logits,
+            output=logits,
             adapters=adapters,
         )
         for i, rows in enumerate(found):

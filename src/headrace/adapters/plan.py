@@ -50,7 +50,7 @@ def adapted(plan: Plan) -> Plan:
         if op.kind is OpKind.LINEAR:
             x, matrix, _, out, _ = op.ints
             ops.append(op)
-            if out != plan.logits:
+            if out != plan.output:
                 ops.append(Op(OpKind.ADAPT, (x, matrix, out), ()))
         elif op.kind is OpKind.GATED:
             x, matrix, out, activation = op.ints
@@ -78,7 +78,7 @@ def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
     roles = tensor_roles()
     found: dict[tuple[int, str], Target] = {}
     for place, op in enumerate(plan.ops):
-        if op.kind is OpKind.LINEAR and op.ints[3] != plan.logits:
+        if op.kind is OpKind.LINEAR and op.ints[3] != plan.output:
             spec, out = plan.matrices[op.ints[1]], op.ints[3]
             placed = _stacked(plan, place, spec, out)
         elif op.kind is OpKind.GATED:

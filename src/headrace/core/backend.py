@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headrace.core.events import Event
-from headrace.core.request import Request
+from headrace.core.request import Request, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What `GET /v1/models` says of one model. `created` is Unix time in seconds.
 
-    An adapter's `parent` is the model that it is laid over; its digest is known (not empty) while it is in memory.
+    An adapter's `parent` is the model that it is laid over. A digest is known (not empty) of what has been in memory. `tasks` are what it can be asked for.
     """
 
     id: str
@@ -26,6 +26,7 @@ class ModelCard:
     aliases: tuple[str, ...] = ()
     parent: str | None = None
     is_loaded: bool = True
+    tasks: frozenset[Task] = frozenset({Task.GENERATE, Task.COUNT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 Legal order for one request (`api` holds the same table per protocol):
 
     Started  PromptLogprobs?  (TextDelta | ReasoningDelta | ToolCallDelta)*  ChoiceFinished  ...  Finished
+    Started  (Embedding | Score)*  Finished
 
 `Started` comes first and once, `PromptLogprobs` next if it was asked for. Deltas of different choices interleave; after
-its `ChoiceFinished` a choice is silent; `Finished` is last and follows the `ChoiceFinished` of every choice. Instead of
-`Finished` a stream may end by raising one `HeadraceError`, or by the consumer closing it. `Raw` carries same-dialect
-bytes untouched.
+its `ChoiceFinished` a choice is silent; `Finished` is last and follows the `ChoiceFinished` of every choice. Requests
+that embed or score (the second line) get one result for each input, as they come; their `Started` counts the tokens of
+all inputs. Instead of `Finished` a stream may end by raising one `HeadraceError`, or by the consumer closing it. `Raw`
+carries same-dialect bytes untouched.
 """
 
 from collections.abc import Mapping
@@ -140,6 +142,31 @@ class ChoiceFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vector of one input, float32 in little-endian order."""
+
+    index: int
+    vector: bytes
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well one input's two texts go together.
+
+    From a model that judges pairs: its score, a probability unless the model says otherwise. From one that generates:
+    the natural log-probability of `pair` as a continuation of `text`, with that of each of its tokens, and whether
+    greedy decoding would have written it.
+    """
+
+    index: int
+    value: float
+    num_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    is_greedy: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """All choices ended and everything the request held is free again."""
 
@@ -154,4 +181,15 @@ class Raw:
     data: bytes
 
 
-Event = Started | PromptLogprobs | TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished | Finished | Raw
+Event = (
+    Started
+    | PromptLogprobs
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | ChoiceFinished
+    | Embedding
+    | Score
+    | Finished
+    | Raw
+)

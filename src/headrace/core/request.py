@@ -19,6 +19,7 @@ MAX_STOP_TOKENS = 1024
 MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_BREAKPOINTS = 4
+MAX_INPUTS = 2048
 MAX_TTL_S = 7 * 86_400.0
 
 
@@ -232,6 +233,18 @@ class ResponseFormat:
     after: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One text (or its token ids) of a request that embeds or scores.
+
+    `pair` is what is scored beside it: a second text for a model that judges pairs, a continuation for one that
+    generates.
+    """
+
+    text: str | tuple[int, ...]
+    pair: str | tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """On whose behalf a request runs; `tenant` is the isolation boundary of every cache and budget.
@@ -251,8 +264,10 @@ class Principal:
 class Request:
     """One piece of work for a backend.
 
-    Exactly one of `messages`, `prompt` and `tokens` is given: a conversation for the chat template, raw text, or ids of
-    the model's own vocabulary. `logprobs` is None (off) or the number of alternatives per position, `prompt_logprobs`
+    Exactly one of `messages`, `prompt`, `tokens` and `inputs` is given: a conversation for the chat template, raw text,
+    ids of the model's own vocabulary, or, to embed or score, many texts. An embedding is cut to its first `dimensions`
+    and normalised again (None: all); with `truncates` inputs that are too long for the model are cut instead of
+    refused. `logprobs` is None (off) or the number of alternatives per position, `prompt_logprobs`
     the same of the input's own tokens. `session` and `parent` name the conversation and the request that this one
     belongs to.
     """
@@ -263,6 +278,9 @@ class Request:
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     tokens: tuple[int, ...] | None = None
+    inputs: tuple[Input, ...] | None = None
+    dimensions: int | None = None
+    truncates: bool = False
     tools: tuple[Tool, ...] = ()
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
@@ -276,20 +294,40 @@ class Request:
 
     def check(self) -> None:
         """Raise InvalidRequest for what no backend could accept."""
-        given = [name for name in ("messages", "prompt", "tokens") if getattr(self, name) is not None]
+        given = [name for name in ("messages", "prompt", "tokens", "inputs") if getattr(self, name) is not None]
         if len(given) != 1:
             raise InvalidRequest(
-                f"exactly one of messages, prompt and tokens is needed; given: {', '.join(given) or 'none'}.",
+                f"exactly one of messages, prompt, tokens and inputs is needed; given: {', '.join(given) or 'none'}.",
                 param="messages",
             )
         if not getattr(self, given[0]):
             raise InvalidRequest(f"{given[0]}: must not be empty; give at least one entry.", param=given[0])
+        self._check_inputs()
         self.sampling.check()
         self.limits.check()
         self.cache.check(len(self.messages or ()))
         for name in ("logprobs", "prompt_logprobs"):
             if (count := getattr(self, name)) is not None:
                 _number(name, count, 0, MAX_TOP_LOGPROBS)
+
+    def _check_inputs(self) -> None:
+        inputs, is_scored = self.inputs or (), self.task is Task.SCORE
+        if (is_scored or self.task is Task.EMBED) != bool(inputs):
+            raise InvalidRequest(
+                f"inputs: {len(inputs)} given, which does not suit a request to {self.task}.", param="inputs"
+            )
+        if len(inputs) > MAX_INPUTS:
+            raise InvalidRequest(
+                f"inputs: {len(inputs)} given; at most {MAX_INPUTS} are allowed, send several requests.", param="inputs"
+            )
+        for index, one in enumerate(inputs):
+            if not one.text and not one.pair:
+                raise InvalidRequest(f"inputs[{index}]: is empty; give at least one character.", param="inputs")
+            if (one.pair is not None) != is_scored:
+                why = "needs a second text to be scored" if is_scored else "has a second text, which only scoring takes"
+                raise InvalidRequest(f"inputs[{index}]: {why}.", param="inputs")
+        if self.dimensions is not None:
+            _number("dimensions", self.dimensions, 1, 2**31 - 1)
 
 
 def _number(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:

@@ -223,7 +223,7 @@ def _kind(plan: Plan, op: Op, before: OpKind | None) -> str:
         return "attention"
     if op.kind is OpKind.GATED:
         return "gate and up"
-    if op.operands()["out"] == plan.logits:
+    if op.operands()["out"] == plan.output:
         return HEAD
     return {OpKind.ATTENTION: "attention output", OpKind.GATED: "down"}.get(before, "query, key, value")  # type: ignore[arg-type]
 

@@ -74,7 +74,7 @@ class Program:
         cache: tuple[int, int, int],
         vocab_size: int,
         max_positions: int,
-        logits: int,
+        output: int,
     ) -> None: ...
     def step(
         self,
@@ -85,7 +85,7 @@ class Program:
         contexts: NDArray[np.int32],  # [S], tokens already in each sequence's pages = position of its first new token
         page_tables: NDArray[np.int32],  # [S, P]
         selected: NDArray[np.int32],  # [R], indices into `tokens`
-        logits: NDArray[np.float32] | None = None,  # [R, vocab]: filled when given
+        output: NDArray[np.float32] | None = None,  # [R, width of the output buffer]: filled when given
         sampling: dict[str, NDArray[Any]] | None = None,
         adapters: Sequence[Adapter | None] | None = None,
     ) -> _Sampled | None:
@@ -108,7 +108,7 @@ class Program:
         natural log-probabilities f32 [R] under the unchanged logits, NaN for rows that asked for nothing of the kind;
         the tokens of the num_top largest unchanged logits i32 [R, T] and their log-probabilities f32 [R, T], T being
         the largest num_top, -1 and NaN where there are none; or None if `sampling` is None. Order of the cuts:
-        `sampler.h`; noise: `noise.h`. Without `logits` no row of logits is written: they are sampled by tiles as they
+        `sampler.h`; noise: `noise.h`. Without `output` no row of logits is written: they are sampled by tiles as they
         are computed.
 
         Raises:

@@ -33,7 +33,7 @@ class NumpyProgram:
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
         *,
-        logits: NDArray[np.float32] | None = None,
+        output: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
         adapters: Sequence[Mapping[int, LowRank] | None] | None = None,
     ) -> Sampled | None:
@@ -41,8 +41,8 @@ class NumpyProgram:
         # What is not a number shows in the tokens, as it does natively, and needs no warning on the way.
         with np.errstate(invalid="ignore"):
             rows = self._program.step(pool, tokens, starts, contexts, page_tables, selected, adapters)
-        if logits is not None:
-            logits[:] = rows
+        if output is not None:
+            output[:] = rows
         return None if sampling is None else _sampled(rows, sampling)
 
 

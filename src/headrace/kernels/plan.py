@@ -196,7 +196,8 @@ class CacheShape:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A recorded forward pass; `logits` is the F32 buffer [R, vocab] that the sampler reads."""
+    """A recorded forward pass; `output` is the F32 buffer [R, width] that a step gives: logits, which the sampler
+    reads, or hidden states."""
 
     buffers: tuple[Buffer, ...]
     matrices: tuple[MatrixSpec, ...]
@@ -205,7 +206,7 @@ class Plan:
     cache: CacheShape
     vocab_size: int
     max_positions: int
-    logits: int
+    output: int
 
 
 def padded(size: int, multiple: int = GROUP) -> int:
@@ -335,7 +336,7 @@ class Recorder:
         self._record(OpKind.SELECT, x.index, out.index)
         return out
 
-    def finish(self, logits: Buffer) -> Plan:
+    def finish(self, output: Buffer) -> Plan:
         """Freeze what was recorded."""
         return Plan(
             buffers=tuple(self.buffers),
@@ -345,5 +346,5 @@ class Recorder:
             cache=self.cache,
             vocab_size=self.vocab_size,
             max_positions=self.max_positions,
-            logits=logits.index,
+            output=output.index,
         )

@@ -274,7 +274,7 @@ class ReferenceProgram:
         selected: NDArray[np.int32],
         adapters: Sequence[Mapping[int, LowRank] | None] | None = None,
     ) -> F32:
-        """Run the plan on one ragged batch and return the logits [R, vocab].
+        """Run the plan on one ragged batch and return the output [R, width].
 
         adapters: of each sequence, by index of the plan's matrices.
         """
@@ -287,7 +287,7 @@ class ReferenceProgram:
         step = _Step(pool, tokens, starts, contexts, page_tables, selected, positions, buffers, adapters)
         for op in self._plan.ops:
             _HANDLERS[op.kind](self, step, op)
-        return step.buffers[self._plan.logits]
+        return step.buffers[self._plan.output]
 
     def _write(self, step: _Step, index: int, values: F32) -> None:
         # Q8 buffers hold what their codes stand for.

@@ -215,7 +215,7 @@ def bind(plan: Plan, matrices: Sequence[PackedMatrix], vectors: Sequence[NDArray
         cache=(plan.cache.num_layers, plan.cache.num_kv_heads, plan.cache.head_dim),
         vocab_size=plan.vocab_size,
         max_positions=plan.max_positions,
-        logits=plan.logits,
+        output=plan.output,
     )
 
 

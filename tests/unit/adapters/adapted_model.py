@@ -35,7 +35,7 @@ def build() -> AdaptedModel:
         shape,
         plan.vocab_size,
         plan.max_positions,
-        plan.logits,
+        plan.output,
     )
     return AdaptedModel(model, plan, program)
 

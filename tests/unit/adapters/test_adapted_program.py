@@ -36,7 +36,7 @@ def run(
     adapters: list[native.Adapter | None] | None = None,
 ) -> NDArray[np.float32]:
     logits = np.empty((len(work), VOCAB), dtype=np.float32)
-    program.step(threads, **cache.arguments(work), logits=logits, adapters=adapters)
+    program.step(threads, **cache.arguments(work), output=logits, adapters=adapters)
     return logits
 
 

@@ -312,8 +312,8 @@ def test_without_max_tokens_a_small_pool_is_the_limit() -> None:
         ({"logprobs": 21}, InvalidRequest, "logprobs"),
         ({"logit_bias": ((99, 1.0),)}, InvalidRequest, "logit_bias"),
         ({"logit_bias": ((5, 1.0), (5, 2.0))}, InvalidRequest, "logit_bias"),
-        ({"task": Task.EMBED}, UnsupportedField, "task"),
-        ({"task": Task.SCORE}, UnsupportedField, "task"),
+        ({"task": Task.EMBED}, InvalidRequest, "inputs"),
+        ({"task": Task.SCORE}, InvalidRequest, "inputs"),
         ({"messages": (Message(Role.TOOL, (TextPart("x"),)),)}, UnsupportedField, "messages"),
         (
             {"messages": (Message(Role.ASSISTANT, tool_calls=(ToolCall("1", "f", "{}"),)),)},

@@ -48,7 +48,7 @@ class Model:
             contexts=np.zeros(1, dtype=np.int32),
             page_tables=np.arange(-(-count // 32), dtype=np.int32)[None],
             selected=np.arange(count, dtype=np.int32),
-            logits=logits,
+            output=logits,
             sampling=sampling,
         )
         return sampled, np.empty((0, 0), np.float32) if logits is None else logits
@@ -73,7 +73,7 @@ def build(vocab: int, *, peaks: float, has_bias: bool = True, ends_with_the_prod
     matrices: list[GroupedMatrix] = [tiny_plan.random_matrix(rng, vocab, WIDTH, bits) for bits in (8, 8)]
     buffers, ops = tiny_plan.operands(plan)
     program = native.Program(
-        buffers, ops, tiny_plan.bind(matrices), [bias], (1, 1, 8), vocab, plan.max_positions, plan.logits
+        buffers, ops, tiny_plan.bind(matrices), [bias], (1, 1, 8), vocab, plan.max_positions, plan.output
     )
     return Model(program, vocab)
 

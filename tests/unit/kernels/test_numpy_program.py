@@ -41,7 +41,7 @@ def test_a_step_draws_what_the_native_sampler_draws_from_its_logits(model: Model
     logits = np.empty((4, VOCAB), np.float32)
     asked = np.array([True, False, True, False])
     parameters = sampling(4, temperature=np.array([0, 0, 1, 0.7], np.float32), logprobs=asked)
-    tokens, logprobs, *_ = program.step(None, **arguments, logits=logits, sampling=parameters)
+    tokens, logprobs, *_ = program.step(None, **arguments, output=logits, sampling=parameters)
     threads = native.Threads(1)
     expected, expected_logprobs, *_ = native.sample(threads, logits, parameters)
     threads.close()

@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> KvKind:
 
 def run(model: Model, threads: native.Threads, cache: Cache, work: list[tuple[Sequence, int]]) -> NDArray[np.float32]:
     logits = np.empty((len(work), VOCAB), dtype=np.float32)
-    assert model.program.step(threads, **cache.arguments(work), logits=logits) is None
+    assert model.program.step(threads, **cache.arguments(work), output=logits) is None
     return logits
 
 
@@ -176,10 +176,10 @@ def test_selected_rows_come_in_the_order_they_were_asked_for(model: Model, threa
     (sequence,) = sequences(50)
     arguments = Cache().arguments([(sequence, 50)])
     every = np.empty((50, VOCAB), dtype=np.float32)
-    model.program.step(threads, **arguments | {"selected": np.arange(50, dtype=np.int32)}, logits=every)
+    model.program.step(threads, **arguments | {"selected": np.arange(50, dtype=np.int32)}, output=every)
     chosen = np.array([49, 3, 3, 20], dtype=np.int32)
     logits = np.empty((4, VOCAB), dtype=np.float32)
-    model.program.step(threads, **arguments | {"selected": chosen}, logits=logits)
+    model.program.step(threads, **arguments | {"selected": chosen}, output=logits)
     assert np.array_equal(logits, every[chosen])
 
 
@@ -187,7 +187,7 @@ def test_a_step_without_selected_rows_only_fills_the_cache(model: Model, threads
     (sequence,), (same,) = sequences(40), sequences(40)
     silent, loud = Cache(), Cache()
     arguments = silent.arguments([(sequence, 40)])
-    nothing = {"selected": np.array([], dtype=np.int32), "logits": np.empty((0, VOCAB), dtype=np.float32)}
+    nothing = {"selected": np.array([], dtype=np.int32), "output": np.empty((0, VOCAB), dtype=np.float32)}
     model.program.step(threads, **arguments | nothing)
     run(model, threads, loud, [(same, 40)])
     assert silent.pool.any()
@@ -225,7 +225,7 @@ def test_a_step_samples_from_the_logits_it_computed(model: Model, threads: nativ
     batch = sequences(9, 20, 3)
     arguments = Cache().arguments([(s, len(s.tokens)) for s in batch])
     logits = np.empty((3, VOCAB), dtype=np.float32)
-    sampled = model.program.step(threads, **arguments, logits=logits, sampling=greedy(3))
+    sampled = model.program.step(threads, **arguments, output=logits, sampling=greedy(3))
     assert sampled is not None
     assert np.array_equal(sampled[0], logits.argmax(axis=1))
     noisy = greedy(3) | {"temperature": np.ones(3, dtype=np.float32), "seed": np.arange(3, dtype=np.uint64)}
@@ -238,7 +238,7 @@ def test_a_token_may_be_selected_twice_and_out_of_order(model: Model, threads: n
     arguments = Cache().arguments([(s, len(s.tokens)) for s in sequences(9, 20, 3)])
     once = np.arange(32, dtype=np.int32)
     logits = np.empty((32, VOCAB), dtype=np.float32)
-    model.program.step(threads, **arguments | {"selected": once}, logits=logits)
+    model.program.step(threads, **arguments | {"selected": once}, output=logits)
     rows = np.array([31, 4, 4, 30, 0, 4], dtype=np.int32)
     sampling = greedy(6) | {"targets": np.array([7, -1, 3, 100, -1, -1], np.int32)}
     tokens, logprobs, *_ = model.program.step(threads, **arguments | {"selected": rows}, sampling=sampling)  # type: ignore[misc]
@@ -275,8 +275,8 @@ BAD_STEPS: list[tuple[str, Any, str]] = [
     ("pool", np.zeros((4, 2, 2, 2, 1024), dtype=np.uint8), "pool: has 5 dimensions, not 4"),
     ("pool", np.zeros((4, 2, 2, 2048), dtype=np.uint8), r"pool: must be \[pages, 2, 2, 2304\] in uint8"),
     ("pool", np.zeros((4, 2, 2, 2304), dtype=np.uint16), "pool: has 4 dimensions, not 5"),
-    ("logits", np.zeros((2, VOCAB), dtype=np.float32), r"logits: must be \[1, 101\]"),
-    ("logits", np.zeros((1, VOCAB - 1), dtype=np.float32), r"logits: must be \[1, 101\]"),
+    ("output", np.zeros((2, VOCAB), dtype=np.float32), r"output: must be \[1, 101\]"),
+    ("output", np.zeros((1, VOCAB - 1), dtype=np.float32), r"output: must be \[1, 101\]"),
     ("sampling", {}, "sampling: temperature is missing"),
     ("sampling", greedy(1) | {"heat": np.zeros(1)}, "sampling: unknown key 'heat'"),
     ("sampling", greedy(2), "sampling: temperature: has 2 entries, not 1"),
@@ -324,7 +324,7 @@ def bind(model: Model, **changes: Any) -> native.Program:
         "cache": (plan.cache.num_layers, plan.cache.num_kv_heads, plan.cache.head_dim),
         "vocab_size": plan.vocab_size,
         "max_positions": plan.max_positions,
-        "logits": plan.logits,
+        "output": plan.output,
     }
     return native.Program(**arguments | changes)
 
@@ -379,8 +379,8 @@ def test_an_op_that_does_not_fit_is_refused_by_index_kind_and_operand(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("logits", 0, "logits: buffer 0"),
-        ("logits", 50, "logits: 50"),
+        ("output", 0, "output: buffer 0"),
+        ("output", 50, "output: 50"),
         ("cache", (2, 2, 5000), "cache: head_dim"),
         ("cache", (0, 2, 32), "cache: num_layers"),
         ("vocab_size", 0, "vocab_size: 0"),
@@ -417,6 +417,6 @@ def test_weights_live_as_long_as_the_program_that_reads_them(threads: native.Thr
     for program in (bind(model), tiny_plan.build(seed=3).program):
         (sequence,) = sequences(20)
         rows = np.empty((1, VOCAB), dtype=np.float32)
-        program.step(threads, **Cache().arguments([(sequence, 20)]), logits=rows)
+        program.step(threads, **Cache().arguments([(sequence, 20)]), output=rows)
         logits.append(rows)
     assert np.array_equal(*logits)

@@ -25,7 +25,7 @@ def decode(model: Model, threads: native.Threads, steps: int) -> NDArray[np.floa
     cache, batch = Cache(), sequences(60, 60, 60)
     logits = np.empty((steps, 3, VOCAB), dtype=np.float32)
     for step in range(steps):
-        model.program.step(threads, **cache.arguments([(s, 1) for s in batch]), logits=logits[step])
+        model.program.step(threads, **cache.arguments([(s, 1) for s in batch]), output=logits[step])
     return logits
 
 

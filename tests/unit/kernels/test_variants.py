@@ -47,7 +47,7 @@ for kind in KvKind:
     distances = []
     for counts in ((64, 3, 2, 4), (6, 1, 31, 1)):
         logits = np.empty((4, tiny_plan.VOCAB), dtype=np.float32)
-        model.program.step(threads, **ours.arguments([(a, n) for (a, _), n in zip(pairs, counts)]), logits=logits)
+        model.program.step(threads, **ours.arguments([(a, n) for (a, _), n in zip(pairs, counts)]), output=logits)
         expected = reference.step(**theirs.arguments([(b, n) for (_, b), n in zip(pairs, counts)]))
         distances.append(np.abs(logits - expected))
     answer[kind.name] = float(np.max(distances)), float(np.mean(distances))

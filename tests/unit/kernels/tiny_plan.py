@@ -158,7 +158,7 @@ def build(seed: int = 0, head_dim: int = HEAD_DIM) -> Model:
     buffers, ops = operands(plan)
     shape = (plan.cache.num_layers, plan.cache.num_kv_heads, plan.cache.head_dim)
     program = native.Program(
-        buffers, ops, bind(matrices), vectors, shape, plan.vocab_size, plan.max_positions, plan.logits
+        buffers, ops, bind(matrices), vectors, shape, plan.vocab_size, plan.max_positions, plan.output
     )
     return Model(plan, matrices, vectors, program)
 

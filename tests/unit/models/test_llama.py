@@ -35,7 +35,7 @@ def test_a_layer_is_two_fused_products_and_two_that_add_to_the_stream():
     assert (qkv.rows, qkv.parts) == (80, ("blk.1.attn_q.weight", "blk.1.attn_k.weight", "blk.1.attn_v.weight"))
     assert (gate_up.rows, gate_up.layout) == (128, "interleave")
     assert [op["accumulate"] for op in operands(plan, OpKind.LINEAR)] == [0, 1, 1] * 2 + [0]
-    assert plan.buffers[plan.logits].width == plan.vocab_size == 70
+    assert plan.buffers[plan.output].width == plan.vocab_size == 70
 
 
 def test_heads_that_are_not_whole_groups_are_quantised_after_attention():

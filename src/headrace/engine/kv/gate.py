@@ -149,7 +149,7 @@ def token_nll(
             np.array([start], np.int32),
             table,
             np.arange(len(piece), dtype=np.int32),
-            logits=rows,
+            output=rows,
         )
         following = tokens[start + 1 : start + 1 + len(piece)]
         for place, (row, token) in enumerate(zip(rows, following, strict=False), start):

@@ -38,18 +38,18 @@ class PythonProgram {
   PythonProgram(const std::vector<RawBufferTuple>& buffers, const std::vector<RawOpTuple>& ops,
                 const std::vector<const Matrix*>& matrices, const std::vector<AnyArray>& vectors,
                 const std::tuple<int64_t, int64_t, int64_t>& cache, int64_t vocab_size, int64_t max_positions,
-                int64_t logits)
+                int64_t output)
       : keep_vectors_(vectors),
         program_(
             decode(buffers, ops, matrices, vectors,
-                   {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache), vocab_size, max_positions, logits}),
+                   {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache), vocab_size, max_positions, output}),
             current_kernels()) {
     for (const Matrix* matrix : matrices) keep_tiles_.push_back(matrix->keep);
   }
 
   std::optional<SampledArrays> step(Threads& threads, const AnyMutableArray& pool, const AnyArray& tokens,
                                     const AnyArray& starts, const AnyArray& contexts, const AnyArray& page_tables,
-                                    const AnyArray& selected, const std::optional<AnyMutableArray>& logits,
+                                    const AnyArray& selected, const std::optional<AnyMutableArray>& output,
                                     const std::optional<nb::dict>& sampling,
                                     const std::optional<nb::sequence>& adapters) {
     Batch batch = batch_of(pool, tokens, starts, contexts, page_tables, selected);
@@ -60,11 +60,12 @@ class PythonProgram {
     }
     const int64_t num_rows = batch.num_selected;
     StepResults results;
-    if (logits.has_value()) {
-      const auto out = view<float, 2>(*logits, "logits");
-      expect(out.shape[0] == num_rows && out.shape[1] == program_.plan().vocab_size,
-             "logits: must be [" + std::to_string(num_rows) + ", " + std::to_string(program_.plan().vocab_size) + "]");
-      results.logits = out.data;
+    if (output.has_value()) {
+      const auto out = view<float, 2>(*output, "output");
+      const int32_t width = program_.plan().buffers[program_.plan().output].width;
+      expect(out.shape[0] == num_rows && out.shape[1] == width,
+             "output: must be [" + std::to_string(num_rows) + ", " + std::to_string(width) + "]");
+      results.output = out.data;
     }
     std::optional<SamplingArrays> parameters;
     std::optional<SampledRoom> room;
@@ -302,9 +303,9 @@ void bind_program(nb::module_& module) {
                     const std::vector<const Matrix*>&, const std::vector<AnyArray>&,
                     const std::tuple<int64_t, int64_t, int64_t>&, int64_t, int64_t, int64_t>(),
            nb::arg("buffers"), nb::arg("ops"), nb::arg("matrices"), nb::arg("vectors"), nb::arg("cache"),
-           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("logits"))
+           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("output"))
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
-           nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("logits") = nb::none(),
+           nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("output") = nb::none(),
            nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none())
       .def("limit_survivors", &PythonProgram::limit_survivors, nb::arg("most"))
       .def_prop_ro("num_second_scans", &PythonProgram::num_second_scans)

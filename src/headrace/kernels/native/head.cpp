@@ -19,9 +19,9 @@ constexpr double kProductsPerNs = 150.0;
 bool Head::ends(const Plan& plan) {
   if (plan.ops.empty()) return false;
   const Op& last = plan.ops.back();
-  if (last.kind != OpKind::kLinear || last.out != plan.logits || last.accumulate != 0) return false;
+  if (last.kind != OpKind::kLinear || last.out != plan.output || last.accumulate != 0) return false;
   return std::none_of(plan.ops.begin(), plan.ops.end() - 1,
-                      [&](const Op& op) { return op.x == plan.logits || op.out == plan.logits; });
+                      [&](const Op& op) { return op.x == plan.output || op.out == plan.output; });
 }
 
 Head::Head(const Plan& plan, const Kernels& kernels)

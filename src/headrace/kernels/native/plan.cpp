@@ -350,15 +350,14 @@ Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& 
                       .head_dim = in_range(facts.head_dim, 1, kMostHeadDim, "cache: head_dim")},
             .vocab_size = in_range(facts.vocab_size, 1, kMaxWidth, "vocab_size"),
             .max_positions = in_range(facts.max_positions, 1, kMaxCount, "max_positions"),
-            .logits = 0};
+            .output = 0};
   for (size_t i = 0; i < buffers.size(); ++i) plan.buffers.push_back(decode_buffer(buffers[i], i));
   for (size_t i = 0; i < ops.size(); ++i) plan.ops.push_back(decode_op(ops[i], i));
   for (size_t i = 0; i < ops.size(); ++i) OpCheck(plan, i).run();
-  plan.logits = in_range(facts.logits, 0, static_cast<int64_t>(buffers.size()) - 1, "logits");
-  const Buffer& logits = plan.buffers[plan.logits];
-  if (logits.kind != BufferKind::kF32 || logits.rows != Rows::kSelected || logits.width != plan.vocab_size) {
-    refuse("logits: buffer " + std::to_string(plan.logits) +
-           " must be F32, one row per selected token, vocab_size wide");
+  plan.output = in_range(facts.output, 0, static_cast<int64_t>(buffers.size()) - 1, "output");
+  const Buffer& output = plan.buffers[plan.output];
+  if (output.kind != BufferKind::kF32 || output.rows != Rows::kSelected) {
+    refuse("output: buffer " + std::to_string(plan.output) + " must be F32, one row per selected token");
   }
   return plan;
 }

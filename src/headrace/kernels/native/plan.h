@@ -82,13 +82,13 @@ struct Plan {
   CacheShape cache;
   int32_t vocab_size;
   int32_t max_positions;
-  int32_t logits;
+  int32_t output;
 };
 
 // What belongs to a plan besides its lists.
 struct PlanFacts {
   int64_t num_layers, num_kv_heads, head_dim;
-  int64_t vocab_size, max_positions, logits;
+  int64_t vocab_size, max_positions, output;
 };
 
 // Throws std::invalid_argument naming the op and the operand that does not fit.

@@ -137,6 +137,9 @@ Output Program::output(int32_t buffer, int64_t row) const { return storage_.outp
 
 void Program::step(Threads& threads, const Batch& batch, const StepResults& results) {
   check_batch(batch, plan_);
+  if (results.sampling != nullptr && plan_.buffers[plan_.output].width != plan_.vocab_size) {
+    throw std::invalid_argument("sampling: this program gives no logits");
+  }
   if (results.sampling != nullptr) check_sampling(*results.sampling, batch.num_selected, plan_.vocab_size);
   struct Busy {
     explicit Busy(std::atomic<bool>& flag) : flag(flag) {
@@ -150,8 +153,8 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   const Busy busy(is_busy_);
   Threads::Step step(threads);
   prepare(step.count(), batch);
-  const bool is_fused = head_.has_value() && results.logits == nullptr;
-  if (!is_fused) lend_logits(batch, results.logits);
+  const bool is_fused = head_.has_value() && results.output == nullptr;
+  if (!is_fused) lend_output(batch, results.output);
   StageClock clock(stage_seconds_);
   for (size_t i = 0; i < stages_.size(); ++i) {
     if (is_fused && i + 1 == stages_.size()) {
@@ -167,7 +170,7 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   }
   if (batch.num_selected == 0) return;
   if (results.sampling != nullptr && !is_fused) {
-    const StoredLogits logits(storage_.f32(plan_.logits, 0), plan_.vocab_size);
+    const StoredLogits logits(storage_.f32(plan_.output, 0), plan_.vocab_size);
     sampler_.run(step, logits, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
   }
   clock.lap();
@@ -180,12 +183,13 @@ void Program::run_head(Threads::Step& step, const Batch& batch, const StepResult
   sampler_.run(step, *head_, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
 }
 
-void Program::lend_logits(const Batch& batch, float* logits) {
-  if (logits == nullptr) {
-    logits_.resize(std::max(logits_.size(), static_cast<size_t>(batch.num_selected) * plan_.vocab_size));
-    logits = logits_.data();
+void Program::lend_output(const Batch& batch, float* output) {
+  if (output == nullptr) {
+    const size_t width = static_cast<size_t>(plan_.buffers[plan_.output].width);
+    output_.resize(std::max(output_.size(), static_cast<size_t>(batch.num_selected) * width));
+    output = output_.data();
   }
-  storage_.lend_logits(logits);
+  storage_.lend_output(output);
 }
 
 void Program::profile(bool is_on) { stage_seconds_.assign(is_on ? stages_.size() + 1 : 0, 0.0); }

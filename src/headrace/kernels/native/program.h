@@ -23,7 +23,7 @@ namespace headrace {
 
 // What a step gives back besides the cache; each part may be absent.
 struct StepResults {
-  float* logits = nullptr;  // [R][vocab_size]
+  float* output = nullptr;  // [R][width of the output buffer]
   const Sampling* sampling = nullptr;
   Sampled sampled{};
 };
@@ -62,7 +62,7 @@ class Program {
   struct GatedRun;
 
   void prepare(int num_threads, const Batch& batch);
-  void lend_logits(const Batch& batch, float* logits);
+  void lend_output(const Batch& batch, float* output);
   void run_head(Threads::Step& step, const Batch& batch, const StepResults& results);
   void run_stage(Threads::Step& step, const Stage& stage, const Batch& batch);
   bool adapts_with_rows(const Threads::Step& step, size_t index) const;
@@ -81,7 +81,7 @@ class Program {
   AdaptStage adapt_;
   Sampler sampler_;
   std::optional<Head> head_;   // where the plan ends with the product of its logits
-  std::vector<float> logits_;  // only of plans that do not
+  std::vector<float> output_;  // only of plans that do not
   TokenPlaces places_;
   std::vector<AlignedBytes> scratch_;  // per thread, for rows and for attention
   size_t scratch_floats_;

@@ -17,9 +17,9 @@ AlignedBytes::AlignedBytes(size_t size) : memory_(static_cast<uint8_t*>(::operat
   std::memset(memory_.get(), 0, size);
 }
 
-Storage::Storage(const Plan& plan) : logits_(plan.logits) {
+Storage::Storage(const Plan& plan) : output_(plan.output) {
   for (const Buffer& buffer : plan.buffers) {
-    const bool is_lent = slots_.size() == static_cast<size_t>(logits_);
+    const bool is_lent = slots_.size() == static_cast<size_t>(output_);
     slots_.push_back({.kind = buffer.kind, .rows = buffer.rows, .width = buffer.width, .is_lent = is_lent});
   }
 }

@@ -1,5 +1,5 @@
 // The activation buffers of one program: 64-byte aligned, grown to the most rows a step has asked for, never shrunk.
-// The logits are not among them: whoever wants them written lends the memory. Knows shapes only.
+// The output is not among them: whoever wants them written lends the memory. Knows shapes only.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,8 @@ class Storage {
   // Makes room for so many rows; contents are lost when it grows. Throws std::bad_alloc and stays as it was.
   void reserve(int32_t num_tokens, int32_t num_selected);
 
-  // Where the rows of the logits lie until other memory is lent.
-  void lend_logits(float* memory) { slots_[logits_].f32 = memory; }
+  // Where the rows of the output lie until other memory is lent.
+  void lend_output(float* memory) { slots_[output_].f32 = memory; }
 
   float* f32(int32_t buffer, int64_t row) const {
     const Slot& slot = slots_[buffer];
@@ -68,7 +68,7 @@ class Storage {
   void grow(Rows rows, int64_t num_rows, AlignedBytes& memory);
 
   std::vector<Slot> slots_;
-  int32_t logits_;
+  int32_t output_;
   AlignedBytes token_memory_, selected_memory_;
   int64_t token_capacity_ = 0, selected_capacity_ = 0;
 };
