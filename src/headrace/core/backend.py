@@ -15,7 +15,8 @@ from headrace.core.request import Request, Task
 class ModelCard:
     """What `GET /v1/models` says of one model. `created` is Unix time in seconds.
 
-    An adapter's `parent` is the model that it is laid over. A digest is known (not empty) of what has been in memory. `tasks` are what it can be asked for.
+    An adapter's `parent` is the model that it is laid over. A digest is known (not empty) of what has been in memory.
+    `tasks` are what it can be asked for.
     """
 
     id: str
