@@ -23,7 +23,7 @@ class Residence:
     """A served model and what it holds.
 
     `state`: absent, waiting (for memory), loading, ready or leaving. `bytes_held`: weights and pages together, 0 while
-    absent. `idle_s`: since its last request ended, None while one runs or nothing has. `unloads_in_s`: when it leaves if
+    absent. `idle_s`: since its last request ended, None while one runs or none has. `unloads_in_s`: when it leaves if
     nobody asks for it, None if it stays.
     """
 
