@@ -84,7 +84,7 @@ class ToyProgram:
         contexts: NDArray[np.int32],
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
-        logits: NDArray[np.float32] | None = None,
+        output: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
         adapters: list[Any] | None = None,
     ) -> Results | None:

@@ -153,4 +153,4 @@ def test_ten_thousand_cancels_leave_every_page_where_it_was() -> None:
     lane = engine._lanes["toy"]
     lane.scheduler.tree.evict(lane.pool.num_pages)
     assert len(lane.pool.free) == lane.pool.num_pages
-    assert len(lane.scheduler._slots) == config.max_sequences
+    assert len(lane.scheduler.free_slots) == config.max_sequences

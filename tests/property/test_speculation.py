@@ -126,7 +126,7 @@ class ChainProgram:
         contexts: NDArray[np.int32],
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
-        logits: NDArray[np.float32] | None = None,
+        output: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
     ) -> Any:
         return None if sampling is None else native.sample(threads, self.logits[tokens[selected]], sampling)

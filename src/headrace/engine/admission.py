@@ -9,10 +9,12 @@ def check_fits(work: Work, context_length: int, num_pages: int) -> None:
     """Refuse what could never run, however long it waited. Raises ContextTooLong."""
     prompt = len(work.tokens)
     total = prompt + work.max_tokens
-    if prompt + 1 > context_length:
+    longest = context_length - min(1, work.max_tokens)
+    if prompt > longest:
+        what = "prompt" if work.max_tokens else "input"
         raise ContextTooLong(
-            f"The prompt has {prompt} tokens and the model's context {context_length}; "
-            f"shorten the prompt to {context_length - 1} tokens at most.",
+            f"The {what} has {prompt} tokens and the model's context {context_length}; "
+            f"shorten it to {longest} tokens at most.",
             param=work.field,
         )
     if total > context_length:

@@ -27,7 +27,8 @@ class Batch:
 
     `is_ragged`: somebody lacked more than one token. `is_single`: nobody has more than the one row of its last token.
     `is_plain`: neither does a row need more than its slot's sampling values, and `asks_rows`: some need more than a
-    mask. `scored`: details of prompt tokens, filled by `complete`.
+    mask. `is_awaited`: streams of other models wait for this step. `scored`: details of prompt tokens, filled by
+    `complete`.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
@@ -37,6 +38,7 @@ class Batch:
     is_single: bool = True
     is_plain: bool = True
     asks_rows: bool = False
+    is_awaited: bool = False
     num_preempted: int = 0
     num_decodes: int = 0
     num_prompt_tokens: int = 0

@@ -19,17 +19,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.clock import Clock
 from headrace.core.errors import DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
 from headrace.engine import sequence as sequences
 from headrace.engine.admission import check_fits
 from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig, pages_for
-from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
+from headrace.engine.item import Begun, Dropped, Embedded, Failed, Item, PromptScored, Token
 from headrace.engine.kv.prefix import chain_hash
 from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
+from headrace.engine.pooled import Pooled
 from headrace.engine.queue import Rank
 from headrace.engine.rows import adjustments_for
 from headrace.engine.sequence import State, Work
@@ -142,9 +146,10 @@ class Engine:
             warm += PAGE_TOKENS
         return warm
 
-    def submit(self, work: Work, mailbox: Mailbox) -> Ticket:
-        """Queue work, one sequence per choice; its items arrive in the mailbox.
+    def submit(self, work: Work, mailbox: Mailbox, index: int = 0, *, is_more: bool = False) -> Ticket:
+        """Queue work, one sequence per choice, counted from `index`; its items arrive in the mailbox.
 
+        `is_more`: part of a request of many inputs whose first one was accepted, so that no full queue refuses it.
         Raises ContextTooLong for what can never fit, Unavailable when draining.
         """
         lane = self._lanes[work.model]
@@ -156,13 +161,13 @@ class Engine:
             ticket = Ticket(lane, mailbox, [])
             now = self._clock.monotonic_s()
             ticket.sequences = [
-                sequences.Sequence(work, self._arrivals, choice, ticket, arrived=now)
+                sequences.Sequence(work, self._arrivals, index + choice, ticket, arrived=now)
                 for choice in range(work.sampling.num_drawn)
             ]
             for sequence in ticket.sequences:
                 sequence.adjustments = adjustments_for(work.sampling)
             self._idle.clear()
-            self._inbox.append(lambda: self._accept(ticket, work))
+            self._inbox.append(lambda: self._accept(ticket, work, is_more=is_more))
         self._wake.set()
         return ticket
 
@@ -223,7 +228,8 @@ class Engine:
             busy = [lane for lane in self._lanes.values() if lane.has_work()]
             for lane in busy:
                 # Streams of one model wait for the steps of all.
-                self._step(lane, self.config.max_gap_s / len(busy))
+                is_awaited = any(other.has_streams() for other in busy if other is not lane)
+                self._step(lane, self.config.max_gap_s / len(busy), is_awaited=is_awaited)
             if not busy:
                 self._rest()
 
@@ -251,30 +257,32 @@ class Engine:
         nearest = min(ends, default=math.inf)
         return None if nearest == math.inf else min(max(0.0, nearest - self._last_end), threading.TIMEOUT_MAX)
 
-    def _step(self, lane: Lane, gap_s: float) -> None:
+    def _step(self, lane: Lane, gap_s: float, *, is_awaited: bool) -> None:
         if self._last_end >= lane.next_deadline:
             self._expire(lane, self._last_end)
-        batch = lane.scheduler.schedule(self._last_end, gap_s)
+        batch = lane.scheduler.schedule(self._last_end, gap_s, is_awaited=is_awaited)
         if batch.sequences:
             for sequence in batch.admitted:
                 self._begin(sequence)
             try:
-                sampled = lane.scheduler.complete(batch, self._compute(lane, batch))
+                computed = self._compute(lane, batch)
+                if isinstance(computed, Drawn):
+                    self._hand_out(lane, batch, lane.scheduler.complete(batch, computed))
+                else:
+                    self._hand_out_pooled(lane, lane.scheduler.complete_pooled(batch, computed))
             except Exception as error:  # the engine's step is one of three places that may catch everything
                 self._fail_batch(lane, batch, error)
-            else:
-                self._hand_out(lane, batch, sampled)
         lane.publish()
         if batch.num_preempted and (metrics := lane.model.metrics) is not None:
             metrics.preemptions.inc(batch.num_preempted)
 
-    def _compute(self, lane: Lane, batch: Batch) -> Drawn:
+    def _compute(self, lane: Lane, batch: Batch) -> Drawn | NDArray[np.float32]:
         """The native call: with all the waking up that is due just before it, and the time taken just after."""
-        arrays = lane.runner.prepare(batch)
+        execute = lane.prepare(batch)
         self._hand_over()
         start = self._clock.monotonic_s()
         try:
-            return lane.runner.execute(arrays)
+            return execute()
         finally:
             end = self._clock.monotonic_s()
             native_s, busy_s = end - start, end - self._last_end
@@ -290,13 +298,11 @@ class Engine:
         for sequence, details in batch.scored:
             ticket: Any = sequence.owner
             if ticket.sequences:
-                self._post(ticket.mailbox, PromptScored(details))
+                self._post(ticket.mailbox, PromptScored(details, sequence.choice))
         for outcome in sampled:
             ticket = outcome.sequence.owner
             if outcome.token < 0:
-                self._count_fault(lane)
-                fault = outcome.sequence.fault
-                self._fail(ticket, fault or EngineFault("The model computed no number for this request; try it again."))
+                self._fail_row(lane, outcome.sequence)
                 continue
             # A sibling's fault in this very step may have ended the request already.
             if ticket.sequences:
@@ -305,9 +311,22 @@ class Engine:
                 )
         lane.num_generated += len(sampled)
 
-    def _accept(self, ticket: Ticket, work: Work) -> None:
+    def _hand_out_pooled(self, lane: Lane, pooled: list[Pooled]) -> None:
+        for sequence, vector in pooled:
+            if vector is None:
+                self._fail_row(lane, sequence)
+            else:
+                ticket: Any = sequence.owner
+                self._post(ticket.mailbox, Embedded(sequence.choice, vector, sequence.num_reused))
+
+    def _fail_row(self, lane: Lane, sequence: "sequences.Sequence") -> None:
+        self._count_fault(lane)
+        fault = sequence.fault or EngineFault("The model computed no number for this request; try it again.")
+        self._fail(sequence.owner, fault)
+
+    def _accept(self, ticket: Ticket, work: Work, *, is_more: bool) -> None:
         lane = ticket.lane
-        if not lane.scheduler.has_room(len(ticket.sequences), work.tenant):
+        if not is_more and not lane.scheduler.has_room(len(ticket.sequences), work.tenant):
             waiting = lane.scheduler.num_waiting
             self._end(ticket, Overloaded(f"{waiting} sequences are waiting already; try again.", retry_after_s=1.0))
             return
@@ -363,7 +382,7 @@ class Engine:
             ticket: Any = sequence.owner
             self._fail(ticket, fault)
 
-    def _fail(self, ticket: Ticket, error: HeadraceError) -> None:
+    def _fail(self, ticket: Any, error: HeadraceError) -> None:
         """End all choices of a request with an error, once."""
         for sequence in ticket.sequences:
             ticket.lane.scheduler.remove(sequence)

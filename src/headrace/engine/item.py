@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.errors import HeadraceError
 from headrace.core.events import FinishReason, MissReason
 from headrace.engine.batch import Detail
@@ -34,6 +37,15 @@ class PromptScored(NamedTuple):
     """More of the prompt's tokens were scored: details of those behind the ones told before; the first has none."""
 
     details: list[Detail]
+    choice: int = 0
+
+
+class Embedded(NamedTuple):
+    """A sequence that is pooled has ended: its vector [width], and how many of its tokens were reused."""
+
+    choice: int
+    vector: NDArray[np.float32]
+    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +63,4 @@ class Failed:
     error: HeadraceError
 
 
-Item = Begun | PromptScored | Token | Dropped | Failed
+Item = Begun | PromptScored | Embedded | Token | Dropped | Failed

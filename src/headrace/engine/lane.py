@@ -4,13 +4,20 @@ The engine's thread owns a lane; other threads read `snapshot`, a value. Knows n
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.engine.batch import Batch, Drawn
 from headrace.engine.config import EngineConfig
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.loading import Loading, Post
+from headrace.engine.pooled import PooledRunner
 from headrace.engine.queue import Rank
 from headrace.engine.retention import DiskLink
 from headrace.engine.runner import Runner, StepProgram
@@ -21,7 +28,11 @@ from headrace.observe.metrics import ModelMetrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineModel:
-    """A model as the engine sees it."""
+    """A model as the engine sees it.
+
+    `pooled_width`: its work is pooled, and its program's output is so wide; `is_whole`: sequences are computed whole,
+    and their pages are scratch.
+    """
 
     name: str
     program: StepProgram
@@ -31,6 +42,8 @@ class EngineModel:
     metrics: ModelMetrics | None = None
     speculator: Speculator | None = None
     disk: DiskLink | None = None
+    pooled_width: int | None = None
+    is_whole: bool = False
 
 
 class ModelSnapshot(NamedTuple):
@@ -58,11 +71,15 @@ class Lane:
     ) -> None:
         self.model = model
         self.pool = PagePool.allocate(model.cache, num_pages, model.kv_kind)
-        self.scheduler = Scheduler(config, self.pool, speculator=model.speculator, rank=rank)
+        self.scheduler = Scheduler(config, self.pool, speculator=model.speculator, rank=rank, is_whole=model.is_whole)
         self.scheduler.retention.limit_pins(-(-min(model.context_length, num_pages * PAGE_TOKENS) // PAGE_TOKENS) + 1)
         self.scheduler.retention.disk = model.disk
         self.loading = Loading(self.scheduler, post)
-        self.runner = Runner(config, model.program, threads, self.pool)
+        self.runner: Runner | PooledRunner
+        if model.pooled_width is None:
+            self.runner = Runner(config, model.program, threads, self.pool)
+        else:
+            self.runner = PooledRunner(config, model.program, threads, self.pool, model.pooled_width)
         self.capacity = min(model.context_length, num_pages * PAGE_TOKENS)
         self.next_deadline = math.inf
         self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
@@ -74,6 +91,16 @@ class Lane:
         """Whether a step could do anything: somebody runs, or waits for something else than the disk."""
         scheduler = self.scheduler
         return bool(scheduler.running) or any(not one.is_loading for one in scheduler.waiting)
+
+    def prepare(self, batch: Batch) -> Callable[[], Drawn | NDArray[np.float32]]:
+        """Write down what a step needs; what is returned computes it."""
+        if isinstance(self.runner, PooledRunner):
+            return partial(self.runner.execute, self.runner.prepare(batch))
+        return partial(self.runner.execute, self.runner.prepare(batch))
+
+    def has_streams(self) -> bool:
+        """Whether somebody waits for the next of several tokens."""
+        return any(one.num_computed >= one.num_prompt for one in self.scheduler.running)
 
     def publish(self) -> None:
         """Show the state if it has changed, and tell the metrics."""

@@ -17,6 +17,7 @@ from headrace.engine.batch import Batch, Detail, Drawn, Row, rows_of
 from headrace.engine.config import EngineConfig
 from headrace.engine.grammar.table import MaskTable
 from headrace.engine.kv.pool import PagePool
+from headrace.engine.page_tables import PageTables
 from headrace.engine.rows import row_arrays
 from headrace.engine.sampler import SamplingTable
 from headrace.engine.sequence import Sequence
@@ -59,7 +60,7 @@ class Arrays(NamedTuple):
 
 
 class Runner:
-    """Executes batches of one model. The page table's width follows the longest sequence met so far."""
+    """Executes batches of one model."""
 
     def __init__(self, config: EngineConfig, program: StepProgram, threads: Any, pool: PagePool) -> None:
         self._program = program
@@ -67,7 +68,7 @@ class Runner:
         self._pool = pool
         self._sampling = SamplingTable(config.max_sequences)
         self._masks = MaskTable()
-        self._table = np.zeros((config.max_sequences, 16), np.int32)
+        self._tables = PageTables(config.max_sequences)
         self._tokens = np.zeros(config.max_batch_tokens, np.int32)
         self._starts = np.arange(config.max_sequences + 1, dtype=np.int32)
         # Of the last batch, if it only decoded: its sequences, the arrays made for them, and what writes those that
@@ -85,13 +86,11 @@ class Runner:
         """Write down what the step needs; changes nothing that a second call would not write again."""
         for sequence in batch.admitted:
             self._sampling.set(sequence.slot, sequence.work.sampling, sequence.work.seed, sequence.choice)
-        stale = [sequence for sequence in batch.sequences if sequence.num_tabled < len(sequence.pages)]
-        for sequence in stale:
-            self._write_table(sequence)
+        has_new_pages = self._tables.update(batch.sequences)
         if batch.is_ragged or not batch.is_single:
             self._members = []
             return self._fill_ragged(batch)
-        arrays = self._fill_decodes(batch, has_new_pages=bool(stale))
+        arrays = self._fill_decodes(batch, has_new_pages=has_new_pages)
         if batch.is_plain or arrays.sampling is None:
             return arrays
         optional = self._masks.fill_single(batch.sequences)
@@ -127,13 +126,13 @@ class Runner:
                 tokens=tokens,
                 starts=self._starts[: count + 1],
                 contexts=contexts,
-                page_tables=self._tables(sequences),
+                page_tables=self._tables.of(sequences),
                 selected=self._starts[:count],
                 sampling=self._sampling.gather(slots, positions.view(np.uint32)),
                 adapters=_adapters(sequences),
             )
         elif has_new_pages:
-            self._decodes = arrays = arrays._replace(page_tables=self._tables(sequences))
+            self._decodes = arrays = arrays._replace(page_tables=self._tables.of(sequences))
         self._write(
             self._changing,
             0,
@@ -163,7 +162,7 @@ class Runner:
                 selected.append(start + row.place)
             start = end
         sampling = self._sample_rows(rows, is_plain=batch.is_plain) if rows else None
-        tables, adapters = self._tables(sequences), _adapters(sequences)
+        tables, adapters = self._tables.of(sequences), _adapters(sequences)
         return Arrays(tokens, starts, contexts, tables, np.array(selected, np.int32), sampling, adapters)
 
     def _sample_rows(self, rows: list[tuple[Sequence, Row]], *, is_plain: bool) -> dict[str, NDArray[Any]]:
@@ -175,20 +174,6 @@ class Runner:
             sampling["choice"] = np.array([row.choice for _, row in rows], np.uint32)
             sampling |= row_arrays(rows) | self._masks.fill(rows)
         return sampling
-
-    def _tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
-        """Their page tables, each as wide as the longest needs."""
-        width = max(len(sequence.pages) for sequence in sequences)
-        return self._table[[sequence.slot for sequence in sequences], :width]
-
-    def _write_table(self, sequence: Sequence) -> None:
-        size = len(sequence.pages)
-        if size > self._table.shape[1]:
-            grown = np.zeros((self._table.shape[0], max(size, 2 * self._table.shape[1])), np.int32)
-            grown[:, : self._table.shape[1]] = self._table
-            self._table = grown
-        self._table[sequence.slot, sequence.num_tabled : size] = sequence.pages[sequence.num_tabled :]
-        sequence.num_tabled = size
 
 
 def _adapters(sequences: list[Sequence]) -> list[Any] | None:

@@ -23,7 +23,11 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence as Many
 from operator import attrgetter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.events import FinishReason
+from headrace.engine.audit import check_scheduler
 from headrace.engine.batch import Batch, Drawn, Sampled, num_scored_rows
 from headrace.engine.config import EngineConfig
 from headrace.engine.continuation import append_token, take_token
@@ -32,6 +36,7 @@ from headrace.engine.draft.speculator import Speculator
 from headrace.engine.fairness import FairShare
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import Node, PrefixTree
+from headrace.engine.pooled import Pooled, add_rows, pooled_places, vector_of
 from headrace.engine.queue import Rank, WaitingQueue
 from headrace.engine.retention import Retention
 from headrace.engine.sequence import Change, Sequence, State
@@ -47,7 +52,11 @@ _order = attrgetter("order")
 
 
 class Scheduler:
-    """The sequences of one model, its pages and its prefix tree."""
+    """The sequences of one model, its pages and its prefix tree.
+
+    `is_whole`: a sequence takes part with all its tokens or not at all, and its pages keep nothing that another could
+    use. One longer than a step's budget has a step to itself.
+    """
 
     def __init__(
         self,
@@ -56,8 +65,10 @@ class Scheduler:
         *,
         speculator: Speculator | None = None,
         rank: Rank | None = None,
+        is_whole: bool = False,
     ) -> None:
         self._config = config
+        self._is_whole = is_whole
         self.pool = pool
         self.tree = PrefixTree(pool)
         self.retention = Retention(config, pool, self.tree)
@@ -67,7 +78,7 @@ class Scheduler:
         self.waiting = WaitingQueue(self.shares, config.aging_s, rank)
         self.num_held = 0
         self._speculator = speculator
-        self._slots = list(range(config.max_sequences - 1, -1, -1))
+        self.free_slots = list(range(config.max_sequences - 1, -1, -1))
         self._claimed: set[tuple[Node, bytes]] = set()
         self._forked: list[Sequence] = []
         self._num_measured = 0
@@ -119,10 +130,10 @@ class Scheduler:
             self._promote(sequence)
         self._end(sequence)
 
-    def schedule(self, now: float = 0.0, gap_s: float | None = None) -> Batch:
-        """Decide the next step. Empty only when there is nothing to do. `gap_s`: what this model's streams may wait for
-        their next token (None: as configured)."""
-        batch = Batch()
+    def schedule(self, now: float = 0.0, gap_s: float | None = None, *, is_awaited: bool = False) -> Batch:
+        """Decide the next step. Empty only when there is nothing to do. `gap_s`: what streams may wait for their next
+        token (None: as configured); `is_awaited`: streams of other models wait for this step."""
+        batch = Batch(is_awaited=is_awaited)
         self.retention.move_to(now)
         self._claimed.clear()
         if self._forked:
@@ -160,6 +171,22 @@ class Scheduler:
             self._settle(sequence, token, reason)
         return results
 
+    def complete_pooled(self, batch: Batch, rows: NDArray[np.float32]) -> list[Pooled]:
+        """The same for sequences that are pooled; `rows` are those that `pooled_places` names, in order."""
+        results: list[Pooled] = []
+        row = 0
+        for sequence, count in zip(batch.sequences, batch.counts, strict=True):
+            num_rows = len(pooled_places(sequence, count))
+            add_rows(sequence, rows[row : row + num_rows])
+            row += num_rows
+            sequence.num_computed += count
+            if sequence.num_computed < sequence.num_tokens:
+                self._settle(sequence, 0, None)
+                continue
+            results.append(Pooled(sequence, vector_of(sequence)))
+            self._settle(sequence, -1 if results[-1].vector is None else 0, FinishReason.STOP)
+        return results
+
     def measure(self, batch: Batch, seconds: float) -> None:
         """Learn from how long a step took."""
         # Steps that only decode are many and all alike; each line here is waited for.
@@ -178,33 +205,7 @@ class Scheduler:
 
     def check(self) -> None:
         """Assert that sequences, tree and pool agree on every page."""
-        self.pool.check()
-        self.tree.check()
-        if self._speculator is not None:
-            self._speculator.check()
-        self.retention.check()
-        held = [0] * self.pool.num_pages
-        tenants: dict[str, int] = {}
-        num_held = 0
-        for sequence in [*self.running, *self.waiting]:
-            for one in (sequence, *sequence.siblings):
-                tenants[one.work.tenant] = tenants.get(one.work.tenant, 0) + 1
-            for sibling in sequence.siblings:
-                assert sibling.state is State.HELD and not sibling.pages, "a later choice went its own way too early"
-            num_held += len(sequence.siblings)
-        for sequence in self.running:
-            assert sequence.state is State.RUNNING, "a sequence that does not run is among the running"
-            for page in sequence.pages:
-                held[page] += 1
-        for sequence in self.waiting:
-            assert sequence.state is State.WAITING and not sequence.pages, "a waiting sequence holds pages"
-        assert num_held == self.num_held, "the number of later choices is wrong"
-        self.shares.check(tenants)
-        lost = sum(self.pool.refs) - sum(held) - self.tree.num_nodes - self.tree.num_pinned
-        assert lost == 0, f"{lost} page references are lost"
-        slots = {sequence.slot for sequence in self.running}
-        assert len(slots) == len(self.running), "two sequences share a slot"
-        assert slots.isdisjoint(self._slots) and len(slots) + len(self._slots) == self._config.max_sequences
+        check_scheduler(self, self._config.max_sequences, self._speculator)
 
     # -- deciding a step ---------------------------------------------------------------------------------------------
 
@@ -265,7 +266,7 @@ class Scheduler:
     def _chunk(self, batch: Batch, sequence: Sequence, gap_s: float) -> int:
         """How many prompt tokens of a sequence this step has room for."""
         spare = self._config.max_batch_tokens - batch.load.num_tokens
-        if not batch.num_decodes:
+        if not batch.num_decodes and not batch.is_awaited:
             return spare
         room = self.cost.room(batch.load, sequence.num_computed, gap_s)
         if room is None:
@@ -292,7 +293,7 @@ class Scheduler:
     def _admit(self, batch: Batch, now: float, gap_s: float) -> None:
         promised = sum(max(0, _all_pages(sequence) - len(sequence.pages)) for sequence in self.running)
         for sequence in self.waiting.candidates(now):
-            if not self._slots:
+            if not self.free_slots:
                 break
             if sequence.is_loading:
                 continue
@@ -305,7 +306,10 @@ class Scheduler:
                 continue
             # Beyond the prompt, leave a page for each running sequence: admitting only to preempt helps nobody.
             wanted = _all_pages(sequence) - len(pages)
-            count = min(sequence.num_tokens - sequence.num_computed, self._chunk(batch, sequence, gap_s))
+            lacking = sequence.num_tokens - sequence.num_computed
+            count = min(lacking, self._chunk(batch, sequence, gap_s))
+            if self._is_whole and count < lacking:
+                count = 0 if batch.sequences else lacking
             if count <= 0 or (self.running and wanted + promised + len(self.running) > self.num_available):
                 self._release(sequence)
                 break
@@ -320,7 +324,7 @@ class Scheduler:
 
     def _start(self, sequence: Sequence) -> None:
         sequence.change(Change.ADMIT)
-        sequence.slot = self._slots.pop()
+        sequence.slot = self.free_slots.pop()
         sequence.num_tabled = 0
         if sequence.num_tokens == sequence.num_prompt:
             sequence.num_reused = sequence.num_computed
@@ -390,7 +394,7 @@ class Scheduler:
     def _settle(self, sequence: Sequence, token: int, reason: FinishReason | None) -> None:
         """After its tokens were taken in: share full pages, and end what has ended."""
         # A row that failed leaves doubtful pages, which must not be shared.
-        if token >= 0 and sequence.num_computed // PAGE_TOKENS > sequence.num_cached:
+        if token >= 0 and sequence.num_computed // PAGE_TOKENS > sequence.num_cached and not self._is_whole:
             self._cache_pages(sequence)
         if token < 0:
             self.discard(sequence)
@@ -414,7 +418,7 @@ class Scheduler:
     def _fork(self, leader: Sequence, sibling: Sequence) -> bool:
         """Let a sibling run beside its leader on the same full pages and a copy of the last one; false: no room."""
         partial = leader.num_computed % PAGE_TOKENS > 0
-        if not self._slots or leader.node is None or self.num_available < partial + len(self.running) + 1:
+        if not self.free_slots or leader.node is None or self.num_available < partial + len(self.running) + 1:
             return False
         self.tree.share(leader.node)
         sibling.node, sibling.num_cached = leader.node, leader.num_cached
@@ -468,7 +472,7 @@ class Scheduler:
         if sequence.node is not None:
             self.tree.release(sequence.node)
         if sequence.slot >= 0:
-            self._slots.append(sequence.slot)
+            self.free_slots.append(sequence.slot)
         sequence.node, sequence.pages, sequence.slot = None, [], -1
         sequence.num_cached = sequence.num_computed = sequence.num_kept = 0
         sequence.draft = []

@@ -10,7 +10,7 @@ part where the prompt ends (`Scheduler`).
 import math
 from array import array
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,14 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
 }
 
 
+class Pooling(StrEnum):
+    """Whose hidden states become a sequence's vector."""
+
+    MEAN = "mean"  # of all tokens
+    FIRST = "first"
+    LAST = "last"
+
+
 class Keep(NamedTuple):
     """Keep the pages of a prompt's first `num_tokens` tokens for `ttl_s` after their last use."""
 
@@ -69,10 +77,11 @@ class Work:
 
     A larger `priority` goes first; tenants of one priority get service in proportion to `share`. `salt` bounds what may
     be shared through the prefix tree. `logprobs`: log-probabilities of answer tokens, with so many alternatives, and
-    `prompt_logprobs` those of the prompt's; a prompt whose tokens are scored is computed whole. `session` and `parent`
-    name the conversation and the request this one belongs to. `keeps` are cache breakpoints; with `explains` the first
-    item says why reuse ended. `adapter` is what the model's program takes for these rows. An answer keeps to `grammar`,
-    whose ending tokens must be among `stop_ids`. `field` is where the tokens came from, for errors.
+    `prompt_logprobs` those of the prompt's from `score_from` on; what is scored is computed and not reused. `session`
+    and `parent` name the conversation and the request this one belongs to. `keeps` are cache breakpoints; with
+    `explains` the first item says why reuse ended. `adapter` is what the model's program takes for these rows. An
+    answer keeps to `grammar`, whose ending tokens must be among `stop_ids`. `field` is where the tokens came from, for
+    errors. With `pooling` nothing is drawn (`pooled.py`), and `segments` may tell the tokens of two texts apart.
     """
 
     model: str
@@ -95,18 +104,21 @@ class Work:
     explains: bool = False
     grammar: Grammar | None = None
     field: str = "messages"
+    score_from: int = 1
+    pooling: Pooling | None = None
+    segments: NDArray[np.int32] | None = None
 
 
 class Sequence:
     """The engine's mutable record of one choice; only the engine's thread touches it.
 
     `pages[:num_cached]` are the pages up to `node` in the prefix tree, the rest are its own. `num_reused` counts prompt
-    tokens it never had to compute, `num_scored` those whose log-probabilities are known. `order` sorts by priority,
-    arrival and choice; `arrived` is when it came, on the engine's clock. `draft` are guesses at its next tokens,
-    computed behind the last one in one step. While `is_loading` it waits for the disk, which gave it `disk_pages` of
-    its prompt in `num_loads` turns; `num_kept` pages have their breakpoints' time. `adjustments` change its logits
-    (`rows.py`). `matcher` is the state of its grammar, and `fault` why it failed, if it was that. `owner` is the
-    engine's.
+    tokens it never had to compute, `num_scored` those whose log-probabilities are known (or not wanted). `pooled` is
+    the sum of the hidden states of `num_pooled` tokens. `order` sorts by priority, arrival and choice; `arrived` is
+    when it came, on the engine's clock. `draft` are guesses at its next tokens, computed behind the last one in one
+    step. While `is_loading` it waits for the disk, which gave it `disk_pages` of its prompt in `num_loads` turns;
+    `num_kept` pages have their breakpoints' time. `adjustments` change its logits (`rows.py`). `matcher` is the state
+    of its grammar, and `fault` why it failed, if it was that. `owner` is the engine's.
     """
 
     __slots__ = (
@@ -124,6 +136,7 @@ class Sequence:
         "num_computed",
         "num_kept",
         "num_loads",
+        "num_pooled",
         "num_prompt",
         "num_reused",
         "num_scored",
@@ -132,6 +145,7 @@ class Sequence:
         "order",
         "owner",
         "pages",
+        "pooled",
         "siblings",
         "slot",
         "state",
@@ -152,7 +166,9 @@ class Sequence:
         self.last_token = int(work.tokens[-1])
         self.num_computed = 0
         self.num_reused = 0
-        self.num_scored = 0
+        self.num_scored = work.score_from - 1
+        self.num_pooled = 0
+        self.pooled: NDArray[np.float64] | None = None
         self.num_cached = 0
         self.num_tabled = 0
         self.pages: list[int] = []
@@ -206,9 +222,13 @@ class Sequence:
         return self.tokens[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS].tobytes()
 
     def reusable_keys(self) -> list[bytes]:
-        """Keys of the pages that could come from the tree: at least one token is left to compute, and all to score."""
+        """Keys of the pages that could come from the tree: at least one token is left to compute, and all that tell of
+        another or add to the vector."""
+        most = self.num_tokens - 1
         if self.num_to_score > 0:
-            return []
-        data = self.tokens[: (self.num_tokens - 1) // PAGE_TOKENS * PAGE_TOKENS].tobytes()
+            most = min(most, self.num_scored)
+        if self.work.pooling is not None and self.work.pooling is not Pooling.LAST:
+            most = min(most, self.num_pooled)
+        data = self.tokens[: most // PAGE_TOKENS * PAGE_TOKENS].tobytes()
         size = PAGE_TOKENS * self.tokens.itemsize
         return [data[start : start + size] for start in range(0, len(data), size)]

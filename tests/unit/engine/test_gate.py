@@ -38,17 +38,17 @@ class Program:
         contexts: NDArray[np.int32],
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
-        logits: NDArray[np.float32] | None = None,
+        output: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
     ) -> None:
-        assert logits is not None and logits.shape == (len(tokens), VOCAB)
+        assert output is not None and output.shape == (len(tokens), VOCAB)
         assert page_tables.shape[1] <= pool.shape[0]
-        logits[:] = 0
+        output[:] = 0
         start = int(contexts[0])
         assert tokens.tolist() == self.text[start : start + len(tokens)]
         for row in range(len(tokens)):
             if start + row + 1 < len(self.text):
-                logits[row, self.text[start + row + 1]] = 3.0 - (self.penalty if pool.dtype == np.uint8 else 0.0)
+                output[row, self.text[start + row + 1]] = 3.0 - (self.penalty if pool.dtype == np.uint8 else 0.0)
         self.num_tokens += len(tokens)
 
 

@@ -159,9 +159,9 @@ def test_a_page_computed_twice_is_kept_once_and_the_table_follows() -> None:
         bench.step()
     assert first.pages[0] == second.pages[0]
     assert first.pages[1] != second.pages[1]
-    table = bench.runner._table
+    table = bench.runner._tables
     bench.step()
-    assert table[first.slot, 0] == table[second.slot, 0] == first.pages[0]
+    assert table.row(first.slot)[0] == table.row(second.slot)[0] == first.pages[0]
     bench.scheduler.check()
 
 
