@@ -179,6 +179,59 @@ class EchoProgram(ToyProgram):
         return (sum(seen[-2:]) * 3 + 2) % 5
 
 
+class VectorToy:
+    """Stands for a program whose output is hidden states: a row tells which tokens it saw through the page table.
+
+    With `is_whole` each token sees its whole sequence, and else what comes before it.
+    """
+
+    width = 4
+
+    def __init__(self, *, is_whole: bool = False, poison: int | None = None) -> None:
+        self.is_whole = is_whole
+        self.poison = poison
+        self.steps: list[list[int]] = []  # tokens of each sequence of each step
+
+    def step(  # noqa: PLR0917 - the native signature
+        self,
+        threads: Any,
+        pool: NDArray[np.uint16],
+        tokens: NDArray[np.int32],
+        starts: NDArray[np.int32],
+        contexts: NDArray[np.int32],
+        page_tables: NDArray[np.int32],
+        selected: NDArray[np.int32],
+        output: NDArray[np.float32] | None = None,
+        sampling: dict[str, NDArray[Any]] | None = None,
+        adapters: list[Any] | None = None,
+        segments: NDArray[np.int32] | None = None,
+    ) -> None:
+        assert sampling is None and adapters is None and output is not None
+        assert output.shape == (len(selected), self.width)
+        self.steps.append(np.diff(starts).tolist())
+        flat = pool.reshape(pool.shape[0], 2, -1)
+        lengths = (contexts + np.diff(starts)).tolist()
+        for row, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
+            for offset in range(end - start):
+                position = int(contexts[row]) + offset
+                flat[page_tables[row][position // PAGE_TOKENS], 0, position % PAGE_TOKENS] = tokens[start + offset]
+        for index, place in enumerate(selected.tolist()):
+            row = int(np.searchsorted(starts, place, side="right")) - 1
+            position = int(contexts[row]) + place - int(starts[row])
+            seen = [
+                int(flat[page_tables[row][at // PAGE_TOKENS], 0, at % PAGE_TOKENS])
+                for at in range(lengths[row] if self.is_whole else position + 1)
+            ]
+            output[index] = self.hidden(seen, position, 0 if segments is None else int(segments[place]))
+            if seen[-1] == self.poison:
+                output[index] = np.nan
+
+    @staticmethod
+    def hidden(seen: list[int], position: int, segment: int = 0) -> list[float]:
+        """The state of the token at a position that sees these tokens."""
+        return [sum((at + 1) * token for at, token in enumerate(seen)) % 1009, seen[position], position, segment]
+
+
 class ManualClock:
     """Time that moves when a test says so."""
 

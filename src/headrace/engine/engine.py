@@ -317,7 +317,7 @@ class Engine:
                 self._fail_row(lane, sequence)
             else:
                 ticket: Any = sequence.owner
-                self._post(ticket.mailbox, Embedded(sequence.choice, vector, sequence.num_reused))
+                self._post(ticket.mailbox, Embedded(sequence.choice, vector))
 
     def _fail_row(self, lane: Lane, sequence: "sequences.Sequence") -> None:
         self._count_fault(lane)

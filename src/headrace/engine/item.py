@@ -41,11 +41,10 @@ class PromptScored(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """A sequence that is pooled has ended: its vector [width], and how many of its tokens were reused."""
+    """A sequence that is pooled has ended: its vector [width]."""
 
     choice: int
     vector: NDArray[np.float32]
-    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,11 +52,8 @@ _order = attrgetter("order")
 
 
 class Scheduler:
-    """The sequences of one model, its pages and its prefix tree.
-
-    `is_whole`: a sequence takes part with all its tokens or not at all, and its pages keep nothing that another could
-    use. One longer than a step's budget has a step to itself.
-    """
+    """The sequences of one model, its pages and its prefix tree. `is_whole`: a sequence takes part with all its tokens
+    or not at all (one longer than a step's budget has a step to itself), and its pages are of no use to others."""
 
     def __init__(
         self,
@@ -297,11 +294,12 @@ class Scheduler:
                 break
             if sequence.is_loading:
                 continue
-            node, pages = self.tree.match(sequence.work.salt, sequence.reusable_keys(), now)
+            keys = sequence.reusable_keys()
+            node, pages = self.tree.match(sequence.work.salt, keys, now)
             sequence.node, sequence.pages, sequence.num_cached = node, pages, len(pages)
             sequence.num_computed = len(pages) * PAGE_TOKENS
-            # Only a page that it could take over whole is worth waiting for: one token is always left to compute.
-            if (len(pages) + 1) * PAGE_TOKENS < sequence.num_tokens and _claim(sequence) in self._claimed:
+            # Only a page that it could take over is worth waiting for.
+            if len(pages) < len(keys) and _claim(sequence) in self._claimed:
                 self._release(sequence)
                 continue
             # Beyond the prompt, leave a page for each running sequence: admitting only to preempt helps nobody.
