@@ -33,7 +33,7 @@ class LayerEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterFile:
-    """Layers by (layer, role in the words of `models.llama.ROLES`).
+    """Layers by (layer, role in the words of `models.family.ROLES`).
 
     `style`: how rows of q and k are ordered, where the model's family has two orders. `architecture`: the base model's,
     where the file says so. `read` gives a tensor in float32 and refuses NaN; `digest` gives `sha256:...`.

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from headrace.kernels.low_rank import BLOCK
 from headrace.kernels.plan import GROUP, Buffer, BufferKind, MatrixSpec, Op, OpKind, Plan, RopeStyle
-from headrace.models.llama import ROLES
+from headrace.models.family import ROLES
 
 TARGET_ROLES = ("q", "k", "v", "o", "gate", "up", "down")
-"""Linear layers that an adapter may change, in the words of `models.llama.ROLES`."""
+"""Linear layers that an adapter may change, in the words of `models.family.ROLES`."""
 
 
 @dataclass(frozen=True, slots=True)

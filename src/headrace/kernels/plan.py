@@ -269,9 +269,12 @@ class Recorder:
         self._record(OpKind.QUANTIZE, x.index, out.index)
         return out
 
-    def head_norm(self, x: Buffer, weight: VectorSpec, offset: int, num_heads: int, eps: float) -> Buffer:
-        """RMS norm of each head in place (QK-norm)."""
-        self._record(OpKind.HEAD_NORM, x.index, weight.index, offset, num_heads, self.cache.head_dim, floats=(eps,))
+    def head_norm(
+        self, x: Buffer, weight: VectorSpec, offset: int, num_heads: int, eps: float, head_dim: int | None = None
+    ) -> Buffer:
+        """RMS norm of each head in place (QK-norm); `head_dim` where it is not the cache's: all heads as one."""
+        width = head_dim or self.cache.head_dim
+        self._record(OpKind.HEAD_NORM, x.index, weight.index, offset, num_heads, width, floats=(eps,))
         return x
 
     def rope(

@@ -11,6 +11,7 @@ from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
 from headrace.models import gemma3, llama, qwen2, qwen3
 from headrace.models.checkpoint import Checkpoint
+from headrace.models.decoder import computed_vectors
 
 C = TypeVar("C")
 """An architecture's own config."""
@@ -26,11 +27,11 @@ class Architecture(Generic[C]):
     computed_vectors: Callable[[C], dict[str, NDArray[np.float32]]]
 
 
-LLAMA = Architecture("llama", llama.read_config, llama.record, llama.computed_vectors)
-MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, llama.computed_vectors)
-QWEN2 = Architecture("qwen2", qwen2.read_config, qwen2.record, qwen2.computed_vectors)
-QWEN3 = Architecture("qwen3", qwen3.read_config, qwen3.record, qwen3.computed_vectors)
-GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, gemma3.computed_vectors)
+LLAMA = Architecture("llama", llama.read_config, llama.record, computed_vectors)
+MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, computed_vectors)
+QWEN2 = Architecture("qwen2", qwen2.read_config, llama.record, computed_vectors)
+QWEN3 = Architecture("qwen3", qwen3.read_config, llama.record, computed_vectors)
+GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, computed_vectors)
 
 GGUF: Mapping[str, Architecture[Any]] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma3": GEMMA3}
 """By `general.architecture`. Mistral's GGUF files call themselves llama."""

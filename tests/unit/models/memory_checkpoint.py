@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headrace.core.errors import ModelFileError
-from headrace.models import gemma3, llama
+from headrace.models import family, gemma3
 
 GGUF = {
     "general.architecture": "llama",
@@ -74,7 +74,7 @@ class MemoryCheckpoint:
 
 
 def _shapes(format_name, architecture):
-    names = (gemma3 if architecture == "gemma3" else llama).ROLES[format_name]
+    names = (gemma3.NAMES if architecture == "gemma3" else family.ROLES)[format_name]
     shapes = {names["embed"]: (70, 48), names["final_norm"]: (48,), names["head"]: (70, 48)}
     for layer in range(2):
         shapes |= {names[role].format(layer): shape for role, shape in (_LAYER | _EXTRA[architecture]).items()}

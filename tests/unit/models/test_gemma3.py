@@ -71,7 +71,7 @@ def test_every_sixth_layer_is_global_where_nothing_is_said():
     for name, shape in list(checkpoint.shapes.items()):
         if ".layers.1." in name:
             checkpoint.shapes |= {name.replace(".1.", f".{layer}."): shape for layer in range(2, 7)}
-    assert gemma3.read_config(checkpoint).is_local == (True,) * 5 + (False, True)
+    assert gemma3.read_config(checkpoint).windows == (9,) * 5 + (0, 9)
 
 
 def test_the_only_size_that_scales_queries_otherwise_is_told_by_its_layers():
@@ -98,8 +98,8 @@ def test_the_only_size_that_scales_queries_otherwise_is_told_by_its_layers():
 )
 def test_positions_are_stretched_in_global_layers_only(stated):
     config = gemma3.read_config(from_folder(**stated))
-    assert config.global_rope == rope.Rope(theta=5e5, rotary_dim=16, scaling=rope.Scaling.LINEAR, factor=8.0)
-    assert config.local_rope == rope.Rope(theta=2e4, rotary_dim=16)
+    assert config.ropes[gemma3.GLOBAL] == rope.Rope(theta=5e5, rotary_dim=16, scaling=rope.Scaling.LINEAR, factor=8.0)
+    assert config.ropes[gemma3.LOCAL] == rope.Rope(theta=2e4, rotary_dim=16)
 
 
 @pytest.mark.parametrize(

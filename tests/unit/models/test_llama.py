@@ -9,6 +9,7 @@ from tests.unit.models.memory_checkpoint import folder_checkpoint, gguf_checkpoi
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Activation, AttentionMode, OpKind, RopeStyle
 from headrace.models import llama
+from headrace.models.decoder import computed_vectors
 
 
 def operands(plan, kind):
@@ -91,7 +92,7 @@ def test_the_activation_is_read():
 
 def test_the_rope_table_covers_every_position():
     config = llama.read_config(gguf_checkpoint(), 40)
-    vectors = llama.computed_vectors(config)
+    vectors = computed_vectors(config)
     spec = next(spec for spec in llama.record(config).vectors if spec.name == "rope")
     assert spec.parts == ()
     assert vectors["rope"].shape == spec.shape == (40, 16)
@@ -101,8 +102,8 @@ def test_divisors_of_the_file_reach_the_table():
     checkpoint = gguf_checkpoint()
     checkpoint.shapes["rope_freqs.weight"] = (8,)
     checkpoint.vectors["rope_freqs.weight"] = np.full(8, 2.0, dtype=np.float32)
-    halved = llama.computed_vectors(llama.read_config(checkpoint, None))["rope"]
-    plain = llama.computed_vectors(llama.read_config(gguf_checkpoint(), None))["rope"]
+    halved = computed_vectors(llama.read_config(checkpoint, None))["rope"]
+    plain = computed_vectors(llama.read_config(gguf_checkpoint(), None))["rope"]
     np.testing.assert_allclose(halved[2], plain[1], rtol=1e-6)
 
 

@@ -16,7 +16,7 @@ from headrace.kernels import native, reference
 from headrace.kernels.grouped import unpack
 from headrace.kernels.plan import MatrixSpec, VectorSpec
 from headrace.models import gguf as gguf_reader
-from headrace.models import llama
+from headrace.models.family import ROLES
 from headrace.models.gguf import GgufFile
 from headrace.models.load import (
     bind,
@@ -271,12 +271,12 @@ def test_the_shipped_model_keeps_its_codes_exactly(smollm2_path: Path) -> None:
 
 def write_checkpoint_folder(folder: Path, source: GgufFile, **tokenizer_config: object) -> Path:
     """The tiny model once more, as a safetensors folder in float32."""
-    names = {role: name for role, name in llama.ROLES["gguf"].items() if "bias" not in role}
+    names = {role: name for role, name in ROLES["gguf"].items() if "bias" not in role}
     tensors = {}
     for role, name in names.items():
         for layer in range(2 if "{}" in name else 1):
             if (stored := name.format(layer)) in source:
-                tensors[llama.ROLES["safetensors"][role].format(layer)] = source.vector(stored)
+                tensors[ROLES["safetensors"][role].format(layer)] = source.vector(stored)
     save_file(tensors, folder / "model.safetensors")
     config = {
         "model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 260,

@@ -5,14 +5,14 @@ from tests.unit.models.memory_checkpoint import folder_checkpoint, gguf_checkpoi
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import OpKind, RopeStyle
-from headrace.models import qwen2
+from headrace.models import llama, qwen2
 
 
 @pytest.mark.parametrize("checkpoint", [gguf_checkpoint("qwen2"), folder_checkpoint("qwen2")])
 def test_q_k_and_v_have_biases_and_heads_rotate_by_halves(checkpoint):
     config = qwen2.read_config(checkpoint, None)
     assert config.rope_style is RopeStyle.HALVES
-    linears = [op.operands()["bias"] >= 0 for op in qwen2.record(config).ops if op.kind is OpKind.LINEAR]
+    linears = [op.operands()["bias"] >= 0 for op in llama.record(config).ops if op.kind is OpKind.LINEAR]
     assert linears == [True, False, False] * 2 + [False]
 
 

@@ -5,17 +5,17 @@ from tests.unit.models.memory_checkpoint import folder_checkpoint, gguf_checkpoi
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import OpKind, RopeStyle
-from headrace.models import qwen3
+from headrace.models import llama, qwen3
 
 
 @pytest.mark.parametrize("checkpoint", [gguf_checkpoint("qwen3"), folder_checkpoint("qwen3")])
 def test_query_and_key_heads_are_normed_before_they_rotate(checkpoint):
     config = qwen3.read_config(checkpoint, None)
     assert config.rope_style is RopeStyle.HALVES
-    kinds = [op.kind for op in qwen3.record(config).ops]
+    kinds = [op.kind for op in llama.record(config).ops]
     first = kinds.index(OpKind.HEAD_NORM)
     assert kinds[first : first + 4] == [OpKind.HEAD_NORM, OpKind.HEAD_NORM, OpKind.ROPE, OpKind.ROPE]
-    norms = [op.operands() for op in qwen3.record(config).ops if op.kind is OpKind.HEAD_NORM][:2]
+    norms = [op.operands() for op in llama.record(config).ops if op.kind is OpKind.HEAD_NORM][:2]
     assert [(op["offset"], op["num_heads"]) for op in norms] == [(0, 3), (48, 1)]
 
 
