@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,13 +28,14 @@ from headrace.core.errors import DeadlineExceeded, EngineFault, HeadraceError, O
 from headrace.engine import sequence as sequences
 from headrace.engine.admission import check_fits
 from headrace.engine.batch import Batch, Drawn, Sampled
-from headrace.engine.config import EngineConfig, pages_for
+from headrace.engine.config import EngineConfig
 from headrace.engine.item import Begun, Dropped, Embedded, Failed, Item, PromptScored, Token
 from headrace.engine.kv.prefix import chain_hash
 from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
 from headrace.engine.pooled import Pooled
+from headrace.engine.provision import Footing, provide
 from headrace.engine.queue import Rank
 from headrace.engine.rows import adjustments_for
 from headrace.engine.sequence import State, Work
@@ -68,7 +70,8 @@ class Ticket:
 
 class Engine:
     """See the file's head. `threads` is what programs take as their first argument (`native.Threads`); `rank` puts
-    some work of a tenant before other work of it (`queue.py`)."""
+    some work of a tenant before other work of it (`queue.py`); `num_sharing` is how many models there will be at most,
+    who share the memory for keys and values (None: those given)."""
 
     def __init__(
         self,
@@ -78,26 +81,17 @@ class Engine:
         clock: Clock,
         *,
         rank: Rank | None = None,
+        num_sharing: int | None = None,
     ) -> None:
-        if config.kv_memory_bytes is None:
-            raise ValueError("kv_memory_bytes: None; call engine.config.resolve before.")
-        share = config.kv_memory_bytes // max(1, len(models))
         self.config = config
         self._clock = clock
         self._threads = threads
+        self._rank = rank
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._lanes = {
-            model.name: Lane(
-                model,
-                config,
-                pages_for(share, model.cache.page_bytes(model.kv_kind), config.max_sequences, model.context_length),
-                threads,
-                self._post_call,
-                rank,
-            )
-            for model in models
-        }
+        # Never written to, only replaced: whoever reads it, on whatever thread, sees all of a change or nothing of it.
+        self._lanes = {model.name: self._make_lane(model, num_sharing or len(models)) for model in models}
+        self._leaving: list[tuple[Lane, Future[None]]] = []
         self._idle = threading.Event()
         self._idle.set()
         self._lock = threading.Lock()
@@ -119,6 +113,31 @@ class Engine:
             self._old_switch_interval = sys.getswitchinterval()
             sys.setswitchinterval(self.config.switch_interval_s)
         self._thread.start()
+
+    def add_model(self, model: EngineModel, num_sharing: int) -> None:
+        """Serve one more model from the next step on. Its pages are reserved here, in the calling thread.
+
+        Raises ValueError if there is one of this name or no page fits, Unavailable when draining.
+        """
+        lane = self._make_lane(model, num_sharing)
+        with self._lock:
+            self._check_accepting()
+            if model.name in self._lanes:
+                raise ValueError(f"model: {model.name} is there already; remove it first.")
+            self._lanes = {**self._lanes, model.name: lane}
+
+    def remove_model(self, name: str) -> "Future[None]":
+        """Let go of a model between two steps, once nothing runs or waits in it: done when the engine holds none of it.
+
+        Whoever calls this submits nothing more to it. Raises Unavailable when draining.
+        """
+        done: Future[None] = Future()
+        with self._lock:
+            self._check_accepting()
+            lane = self._lanes[name]
+            self._inbox.append(lambda: self._leaving.append((lane, done)))
+        self._wake.set()
+        return done
 
     def capacity(self, model: str) -> int:
         """The most tokens, prompt and answer together, that one choice can have."""
@@ -155,8 +174,7 @@ class Engine:
         lane = self._lanes[work.model]
         check_fits(work, lane.model.context_length, lane.pool.num_pages)
         with self._lock:
-            if not self._accepting:
-                raise Unavailable("The engine is stopping; send the request to another server or try again later.")
+            self._check_accepting()
             self._arrivals += 1
             ticket = Ticket(lane, mailbox, [])
             now = self._clock.monotonic_s()
@@ -205,6 +223,15 @@ class Engine:
         for lane in self._lanes.values():
             lane.scheduler.check()
 
+    def _check_accepting(self) -> None:
+        if not self._accepting:
+            raise Unavailable("The engine is stopping; send the request to another server or try again later.")
+
+    def _make_lane(self, model: EngineModel, num_sharing: int) -> Lane:
+        footing = Footing(model.cache, model.kv_kind, model.context_length, is_whole=model.is_whole)
+        pages = provide(self.config, num_sharing, footing)
+        return Lane(model, self.config, pages.num_pages, self._threads, self._post_call, self._rank)
+
     # -- the engine's thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -225,13 +252,32 @@ class Engine:
                 self._inbox.popleft()()
             if self._stopping:
                 return
-            busy = [lane for lane in self._lanes.values() if lane.has_work()]
-            for lane in busy:
-                # Streams of one model wait for the steps of all.
-                is_awaited = any(other.has_streams() for other in busy if other is not lane)
-                self._step(lane, self.config.max_gap_s / len(busy), is_awaited=is_awaited)
-            if not busy:
+            if self._leaving:
+                self._part()
+            if not self._step_all():
                 self._rest()
+
+    def _part(self) -> None:
+        """Let go of the models that are to leave and have nothing to do any more."""
+        staying = []
+        for lane, done in self._leaving:
+            if not lane.can_leave():
+                staying.append((lane, done))
+                continue
+            with self._lock:
+                self._lanes = {name: one for name, one in self._lanes.items() if one is not lane}
+            lane.close()
+            done.set_result(None)
+        self._leaving = staying
+
+    def _step_all(self) -> bool:
+        """One step of every model that has work; whether any had."""
+        busy = [lane for lane in self._lanes.values() if lane.has_work()]
+        for lane in busy:
+            # Streams of one model wait for the steps of all.
+            is_awaited = any(other.has_streams() for other in busy if other is not lane)
+            self._step(lane, self.config.max_gap_s / len(busy), is_awaited=is_awaited)
+        return bool(busy)
 
     def _rest(self) -> None:
         for lane in self._lanes.values():
@@ -416,6 +462,9 @@ class Engine:
         except Exception:
             _log.exception("What the stopped engine's requests held cannot be freed.")
         finally:
+            for _, done in self._leaving:
+                if not done.done():
+                    done.set_result(None)
             self._idle.set()
 
     def _post_call(self, call: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ The engine's thread owns a lane; other threads read `snapshot`, a value. Knows n
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,6 +56,16 @@ class ModelSnapshot(NamedTuple):
     waiting: int
 
 
+class _Gone:
+    """In place of a program that was let go of."""
+
+    def step(self, *_: Any, **__: Any) -> None:
+        raise AssertionError("a step of a model that has left")
+
+
+_GONE = _Gone()
+
+
 class Lane:
     """What one model owns inside the engine. `post` runs something on its thread between two steps; `rank` is a
     program-aware order of what waits (`queue.py`)."""
@@ -101,6 +111,24 @@ class Lane:
     def has_streams(self) -> bool:
         """Whether somebody waits for the next of several tokens."""
         return any(one.num_computed >= one.num_prompt for one in self.scheduler.running)
+
+    def can_leave(self) -> bool:
+        """Whether nothing runs, waits, or is still to come from the disk."""
+        return not self.scheduler.running and not self.scheduler.waiting and self.loading.is_idle()
+
+    def close(self) -> None:
+        """Let go of the pages and the program, whoever still holds the lane; only when it `can_leave`."""
+        assert self.can_leave()
+        self.record()
+        if (metrics := self.model.metrics) is not None:
+            for gauge in (metrics.running, metrics.waiting, metrics.kv_usage, metrics.pinned):
+                gauge.set(0)
+        self.snapshot = ModelSnapshot(0, 0, 0, 0, 0)
+        # Tickets and sequences of finished requests hold each other until the collector comes by, and with them the
+        # lane; what is large must not wait for that. The disk's queue has its own hold on pages that it still writes.
+        self.pool.array = self.pool.array[:0].copy()
+        self.model = replace(self.model, program=_GONE)
+        del self.runner
 
     def publish(self) -> None:
         """Show the state if it has changed, and tell the metrics."""

@@ -29,6 +29,10 @@ class Loading:
         self._post = post
         self._waiting: dict[bytes, list[Sequence]] = {}  # by the first page that is lacking
 
+    def is_idle(self) -> bool:
+        """Whether no load is under way that would still hand something over."""
+        return not self._waiting
+
     def begin(self, sequence: Sequence) -> None:
         """Before or while it waits to be scheduled: let it wait for the disk if that is worth it."""
         retention = self._scheduler.retention
