@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.core.request import Sampling
+from headrace.core.request import Sampling, Task
 from headrace.engine.runner import Results
-from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
+from headrace.kernels.plan import PAGE_TOKENS, Buffer, BufferKind, CacheShape, KvKind, Rows
 
 TOY_CACHE = CacheShape(num_layers=1, num_kv_heads=1, head_dim=8)
 TOY_PAGE_BYTES = TOY_CACHE.page_bytes(KvKind.HALF)
@@ -106,7 +106,7 @@ class ToyProgram:
             raise RuntimeError("the toy fails as asked")
         if sampling is None:
             return None
-        drawn = []
+        drawn, best = [], []
         for index, place in enumerate(selected):
             row = int(np.searchsorted(starts, place, side="right")) - 1
             length = int(contexts[row] + place - starts[row] + 1)
@@ -118,11 +118,14 @@ class ToyProgram:
             mask = sampling["masks"][mask_row] if mask_row >= 0 else None
             seed, choice = int(sampling["seed"][index]), int(sampling["choice"][index])
             token = self.next_token(seen, values, seed, choice, mask)
+            best.append(self.next_token(seen, GREEDY, seed, choice))
             if "targets" in sampling and sampling["targets"][index] >= 0:
                 token = int(sampling["targets"][index])
             drawn.append(-1 if seen[-1] == self.poison else token)
         width = int(sampling["num_top"].max(initial=0)) if "num_top" in sampling else 0
         top = np.full((len(drawn), width), -1, np.int32), np.full((len(drawn), width), np.nan, np.float32)
+        if width:
+            top[0][:, 0], top[1][:, 0] = best, 0.0
         places = zip(drawn, sampling["position"].tolist(), strict=True)
         logprobs = np.array([toy_logprob(token, position) for token, position in places], np.float32)
         return np.array(drawn, np.int32), logprobs, *top
@@ -265,6 +268,10 @@ class ToyTokenizer:
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         return [94 if char == "\n" and special else max(0, ord(char) - 32) for char in text]
 
+    def encode_input(self, text: str, pair: str | None = None, most: int | None = None) -> tuple[list[int], list[int]]:
+        first, second = self.encode(text), [] if pair is None else [94, *self.encode(pair)]
+        return (first + second)[:most], ([0] * len(first) + [1] * len(second))[:most]
+
     def encode_inside(self, text: str) -> list[int]:
         return [self.byte_table.index(bytes([byte])) for byte in text.encode() if bytes([byte]) in self.byte_table]
 
@@ -289,6 +296,9 @@ class ToyPlan:
 
     cache: CacheShape = TOY_CACHE
     vocab_size: int = TOY_VOCAB + 2
+    is_whole: bool = False
+    buffers: tuple[Buffer, ...] = ()
+    output: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +313,17 @@ class ToyModel:
     template: ToyTemplate | None = field(default_factory=ToyTemplate)
     context_length: int = 512
     created: int = 1
+    tasks: frozenset[Task] = frozenset({Task.GENERATE, Task.SCORE, Task.COUNT})
+    pooling: Any = None
+    vectors: "VectorToy | None" = None
+
+    def pooled(self) -> tuple[ToyPlan, "VectorToy"]:
+        assert self.vectors is not None
+        output = Buffer(0, "output", BufferKind.F32, VectorToy.width, Rows.SELECTED)
+        return ToyPlan(is_whole=self.vectors.is_whole, buffers=(output,)), self.vectors
+
+    def score(self, output: NDArray[np.float32]) -> float:
+        return float(output[0]) / 1009
 
 
 def toy_text(tokens: list[int]) -> str:

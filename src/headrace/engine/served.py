@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from headrace.core.backend import ModelCard
 from headrace.core.errors import InvalidRequest
 from headrace.core.events import TokenLogprob
-from headrace.core.request import Message, Request, Role, TextPart
+from headrace.core.request import Input, Message, Request, Role, Task, TextPart
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.kv.salt import Salt
-from headrace.engine.sequence import Keep
+from headrace.engine.runner import StepProgram
+from headrace.engine.sequence import Keep, Pooling
+from headrace.kernels.plan import Plan
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -36,6 +38,15 @@ class Setup:
     system: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An input in token ids [n]; `segments` [n] tell two texts apart; tokens from `score_from` on are scored."""
+
+    tokens: NDArray[np.int32]
+    segments: NDArray[np.int32] | None = None
+    score_from: int = 1
+
+
 class Served:
     """A loaded model with what is made of it once; `name` is what it is called in answers."""
 
@@ -48,7 +59,15 @@ class Served:
         # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
         byte_table = model.tokenizer.byte_table
         self.byte_table = [*byte_table, *[b""] * (model.plan.vocab_size - len(byte_table))]
-        self.grammars = GrammarCompiler(model.tokenizer, model.plan.vocab_size)
+        self.generates = Task.GENERATE in model.tasks
+        self._grammars = GrammarCompiler(model.tokenizer, model.plan.vocab_size) if self.generates else None
+        self.pooled_plan: Plan | None = None
+        self.pooled_program: StepProgram | None = None
+        self.pooled_metrics = self.metrics
+        if Task.EMBED in model.tasks or self.judges:
+            self.pooled_plan, self.pooled_program = model.pooled()
+        if self.generates:
+            self.pooled_metrics = metrics.for_model(f"{model.name}/pooled")
         self.digests = {"model": model.digest}
         if model.template is not None:
             self.digests["template"] = model.template.digest
@@ -61,7 +80,19 @@ class Served:
             context_length=model.context_length,
             digest=model.digest,
             aliases=setup.aliases,
+            tasks=model.tasks,
         )
+
+    @property
+    def grammars(self) -> GrammarCompiler:
+        """Of a model that generates."""
+        assert self._grammars is not None
+        return self._grammars
+
+    def close(self) -> None:
+        """Stop what runs on its behalf."""
+        if self._grammars is not None:
+            self._grammars.close()
 
     def adapted(self, adapter: "LoadedAdapter") -> "Served":
         """The same model with an adapter over it."""
@@ -149,6 +180,80 @@ class Served:
         count = min(len(ids), len(tokens))
         differing = np.flatnonzero(np.array(ids[:count], np.int32) != tokens[:count])
         return int(differing[0]) if differing.size else count
+
+    @property
+    def input_limit(self) -> int:
+        """The most tokens of one input."""
+        pooling = self.model.pooling
+        most = None if pooling is None else pooling.max_tokens
+        return self.model.context_length if most is None else min(most, self.model.context_length)
+
+    @property
+    def judges(self) -> bool:
+        """Whether it scores pairs by a head of its own, and not by how likely it would write one after the other."""
+        return Task.SCORE in self.model.tasks and not self.generates
+
+    @property
+    def vector_width(self) -> int:
+        """Features of its output where work is pooled."""
+        plan = self.pooled_plan
+        assert plan is not None
+        return plan.buffers[plan.output].width
+
+    def encode_input(self, one: Input, index: int, task: Task, *, truncates: bool) -> Encoded:
+        """Token ids of one input; with `truncates` no more than `input_limit`. Raises InvalidRequest."""
+        if task is Task.SCORE and not self.judges:
+            return self._continuation(one, index, truncates=truncates)
+        most = self.input_limit if truncates else None
+        if isinstance(one.text, str) and not isinstance(one.pair, tuple):
+            ids, segments = self.model.tokenizer.encode_input(one.text, one.pair, most)
+            return Encoded(np.array(ids, np.int32), np.array(segments, np.int32) if any(segments) else None)
+        if one.pair is not None:
+            raise InvalidRequest(f"inputs[{index}]: {self.name} takes two texts, not token ids.", param="input")
+        assert isinstance(one.text, tuple)
+        return Encoded(self._given(one.text)[:most])
+
+    def _continuation(self, one: Input, index: int, *, truncates: bool) -> Encoded:
+        """`pair` behind `text`, cut on the left. What both share with `text` alone is not scored: where a token reaches
+        over the seam, it is the pair's."""
+        assert one.pair is not None
+        if isinstance(one.text, str) and isinstance(one.pair, str):
+            tokenizer = self.model.tokenizer
+            context = np.array(tokenizer.encode(one.text, special=True, bos=True), np.int32)
+            tokens = np.array(tokenizer.encode(one.text + one.pair, special=True, bos=True), np.int32)
+            count = min(len(context), len(tokens))
+            differing = np.flatnonzero(context[:count] != tokens[:count])
+            start = int(differing[0]) if differing.size else count
+        elif isinstance(one.text, tuple) and isinstance(one.pair, tuple):
+            tokens, start = self._given(one.text + one.pair), len(one.text)
+        else:
+            raise InvalidRequest(f"inputs[{index}]: give both parts as text or both as token ids.", param="input")
+        if start == 0 or start == len(tokens):
+            what = "text" if start == 0 else "pair"
+            raise InvalidRequest(
+                f"inputs[{index}]: its {what} has no tokens; give at least one character.", param="input"
+            )
+        surplus = min(max(0, len(tokens) - (self.input_limit - 1)), start - 1) if truncates else 0
+        return Encoded(tokens[surplus:], None, start - surplus)
+
+    def pooling_of(self, task: Task) -> Pooling:
+        """Whose hidden states count."""
+        if task is Task.SCORE:
+            return Pooling.FIRST
+        assert self.model.pooling is not None
+        return self.model.pooling.kind
+
+    def vector_bytes(self, vector: NDArray[np.float32], dimensions: int | None) -> bytes:
+        """A pooled vector as it is told: cut, and of length one if the model's are."""
+        assert self.model.pooling is not None
+        cut = vector[:dimensions].astype(np.float64)
+        if self.model.pooling.normalizes:
+            cut /= max(float(np.linalg.norm(cut)), 1e-12)
+        return cut.astype("<f4").tobytes()
+
+    def judgement(self, vector: NDArray[np.float32]) -> float:
+        """The score of a pair from the output of the model's head [labels]."""
+        return self.model.score(vector)
 
     def _conversation(self, messages: tuple[Message, ...], count: int | None = None) -> tuple[Message, ...]:
         """The first `count` messages, behind our own system turn if none of all brings one."""

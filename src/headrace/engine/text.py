@@ -16,7 +16,9 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -34,10 +36,12 @@ from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, reso
 from headrace.engine.draft.drafter import Drafter
 from headrace.engine.engine import Engine, Ticket
 from headrace.engine.grammar.matcher import Grammar
+from headrace.engine.inputs import Inputs, encode_inputs
 from headrace.engine.kv.disk import DiskTier
 from headrace.engine.kv.gate import Decision, choose_kind, kernel_variant
 from headrace.engine.kv.page_file import PageLayout
-from headrace.engine.lane import EngineModel, ModelSnapshot
+from headrace.engine.lane import ModelSnapshot
+from headrace.engine.lanes import generating_lane, pooling_lane
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.queue import Rank
 from headrace.engine.retention import DiskLink
@@ -96,7 +100,9 @@ class TextEngine:
         } | self._served
         self._threads = _make_threads(self.config) if threads is None else threads
         self._shelves = self._open_shelves()
-        self.kv_decisions = {name: self._decide(served.model) for name, served in self._served.items()}
+        self.kv_decisions = {
+            name: self._decide(served.model) for name, served in self._served.items() if served.generates
+        }
         self._disk = disk
         self._engine = self._build(rank)
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
@@ -118,20 +124,20 @@ class TextEngine:
     def _build(self, rank: Rank | None) -> Engine:
         programs = {} if self._shelves is None else self._shelves.programs
         models = [
-            EngineModel(
-                name=served.model.name,
-                program=programs.get(served.model.name, served.model.program),
-                cache=served.model.plan.cache,
-                context_length=served.model.context_length,
-                kv_kind=self.kv_decisions[served.model.name].kind,
-                metrics=served.metrics,
+            generating_lane(
+                served,
+                program=programs.get(name, served.model.program),
+                kv_kind=self.kv_decisions[name].kind,
                 speculator=Drafter() if self.config.speculation == "auto" else None,
                 disk=self._link(served.model),
             )
-            for served in self._served.values()
+            for name, served in self._served.items()
+            if served.generates
         ]
+        num_sharing = len(models)
+        models += [pooling_lane(served) for served in self._served.values() if served.pooled_plan is not None]
         try:
-            return Engine(self.config, models, self._threads, self._clock, rank=rank)
+            return Engine(self.config, models, self._threads, self._clock, rank=rank, num_sharing=num_sharing)
         except ValueError as error:  # a budget that no page of this model fits into
             raise InvalidRequest(str(error), param="kv_memory_bytes") from error
 
@@ -166,7 +172,7 @@ class TextEngine:
         for executor in (self._tokenizers, self._compilers):
             executor.shutdown(wait=False, cancel_futures=True)
         for served in self._served.values():
-            await loop.run_in_executor(None, served.grammars.close)
+            await loop.run_in_executor(None, served.close)
         if self._shelves is not None:
             self._shelves.close()
         if hasattr(self._threads, "close"):
@@ -208,8 +214,31 @@ class TextEngine:
         """Let go of the pages that were kept for a tenant's session."""
         self._engine.release(session, tenant)
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+    def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request; see `core.backend.Backend.run`."""
+        return self._generate(request) if request.inputs is None else self._take_inputs(request)
+
+    async def _take_inputs(self, request: Request) -> AsyncGenerator[Event, None]:
+        arrived = self._clock.monotonic_s()
+        request.check()
+        served, lease = await self._open(request)
+        outcome = "abort"
+        try:
+            _refuse_unsupported(request, served)
+            encoded = await self._prepare(request, partial(encode_inputs, served))
+            async with aclosing(Inputs(self._engine, served, request, encoded, arrived).events()) as events:
+                async for event in events:
+                    yield event
+            outcome = FinishReason.STOP.value
+        except HeadraceError:
+            outcome = "error"
+            raise
+        finally:
+            if lease is not None:
+                lease.release()
+            self.metrics.request_success.labels(served.model.name, outcome).inc()
+
+    async def _generate(self, request: Request) -> AsyncGenerator[Event, None]:
         arrived = self._clock.monotonic_s()
         request.check()
         served, lease = await self._open(request)
@@ -217,7 +246,7 @@ class TextEngine:
         ticket: Ticket | None = None
         outcome = "abort"
         try:
-            _refuse_unsupported(request)
+            _refuse_unsupported(request, served)
             tokens = await self._encode(served, request)
             if request.task is Task.COUNT:
                 outcome = FinishReason.STOP.value
@@ -278,6 +307,7 @@ class TextEngine:
         """What a function makes of the request; away from the loop if there is much to do."""
         size = len(request.prompt or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
+        size += sum(len(one.text) + len(one.pair or "") for one in request.inputs or ())
         if size <= self.config.inline_prompt_chars:
             return function(request, *more)
         return await _run_in(self._tokenizers, function, request, *more)
@@ -331,11 +361,18 @@ class TextEngine:
         )
 
 
-def _refuse_unsupported(request: Request) -> None:
-    """Refuse by name what the protocol knows and this backend does not do yet. Raises UnsupportedField."""
+def _refuse_unsupported(request: Request, served: Served) -> None:
+    """Refuse by name what the model cannot be asked for, and what the protocol knows and this backend does not do yet.
+
+    Raises InvalidRequest.
+    """
+    if request.task not in served.card.tasks:
+        able = ", ".join(sorted(served.card.tasks - {Task.COUNT}))
+        raise InvalidRequest(f"model: {served.name} cannot {request.task}; it can {able}.", param="model")
+    if request.task is Task.EMBED and served.adapter is not None:
+        raise InvalidRequest(f"model: adapters do not embed; ask for {served.model.name}.", param="model")
     tool_talk = any(message.role is Role.TOOL or message.tool_calls for message in request.messages or ())
     refusals = (
-        ("task", request.task not in (Task.GENERATE, Task.COUNT), f"{request.task} is not supported"),
         ("tools", bool(request.tools), "tools are not supported"),
         ("messages", tool_talk, "tool calls and tool results are not supported"),
     )
