@@ -35,7 +35,7 @@ from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
 from headrace.engine.pooled import Pooled
-from headrace.engine.provision import Footing, provide
+from headrace.engine.provision import provide
 from headrace.engine.queue import Rank
 from headrace.engine.rows import adjustments_for
 from headrace.engine.sequence import State, Work
@@ -228,8 +228,7 @@ class Engine:
             raise Unavailable("The engine is stopping; send the request to another server or try again later.")
 
     def _make_lane(self, model: EngineModel, num_sharing: int) -> Lane:
-        footing = Footing(model.cache, model.kv_kind, model.context_length, is_whole=model.is_whole)
-        pages = provide(self.config, num_sharing, footing)
+        pages = provide(self.config, num_sharing, model.footing)
         return Lane(model, self.config, pages.num_pages, self._threads, self._post_call, self._rank)
 
     # -- the engine's thread ----------------------------------------------------------------------------------------

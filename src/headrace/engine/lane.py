@@ -18,6 +18,7 @@ from headrace.engine.draft.speculator import Speculator
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.loading import Loading, Post
 from headrace.engine.pooled import PooledRunner
+from headrace.engine.provision import Footing
 from headrace.engine.queue import Rank
 from headrace.engine.retention import DiskLink
 from headrace.engine.runner import Runner, StepProgram
@@ -31,7 +32,7 @@ class EngineModel:
     """A model as the engine sees it.
 
     `pooled_width`: its work is pooled, and its program's output is so wide; `is_whole`: sequences are computed whole,
-    and their pages are scratch.
+    and their pages are scratch. `part` of the model's memory for keys and values is this lane's.
     """
 
     name: str
@@ -44,6 +45,13 @@ class EngineModel:
     disk: DiskLink | None = None
     pooled_width: int | None = None
     is_whole: bool = False
+    part: float = 1.0
+
+    @property
+    def footing(self) -> Footing:
+        """What the size of its pool follows from."""
+        is_pooled = self.pooled_width is not None
+        return Footing(self.cache, self.kv_kind, self.context_length, is_pooled=is_pooled, part=self.part)
 
 
 class ModelSnapshot(NamedTuple):

@@ -12,6 +12,10 @@ from headrace.engine.served import Served
 from headrace.kernels.plan import KvKind
 
 
+POOLED_PART = 1 / 8
+"""Of the memory for keys and values of a model that generates: what inputs that it embeds may take."""
+
+
 def pooled_lane(model: str) -> str:
     """The name of the lane in which a model's work is pooled."""
     return f"{model}/pooled"
@@ -50,4 +54,5 @@ def pooling_lane(served: Served) -> EngineModel:
         metrics=served.pooled_metrics,
         pooled_width=served.vector_width,
         is_whole=served.pooled_plan.is_whole,
+        part=POOLED_PART if served.generates else 1.0,
     )

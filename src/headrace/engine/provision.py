@@ -12,12 +12,17 @@ from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 
 @dataclass(frozen=True, slots=True)
 class Footing:
-    """What the size of a model's pool follows from. `is_whole`: its pages are scratch for the sequences of one step."""
+    """What the size of a lane's pool follows from.
+
+    `is_pooled`: it needs no more than the longest input, or a step's sequences, take. `part`: the part of its model's
+    memory that it may have.
+    """
 
     cache: CacheShape
     kv_kind: KvKind
     context_length: int
-    is_whole: bool = False
+    is_pooled: bool = False
+    part: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,11 @@ def provide(config: EngineConfig, num_sharing: int, footing: Footing) -> Provisi
     """
     if config.kv_memory_bytes is None:
         raise ValueError("kv_memory_bytes: None; call engine.config.resolve before.")
-    share = config.kv_memory_bytes // max(1, num_sharing)
+    share = int(config.kv_memory_bytes // max(1, num_sharing) * footing.part)
     page_bytes = footing.cache.page_bytes(footing.kv_kind)
     num_pages = pages_for(share, page_bytes, config.max_sequences, footing.context_length)
-    if footing.is_whole:
-        # The tokens of one step, and the rest of the last page of each of its sequences.
+    if footing.is_pooled:
+        # And the rest of the last page of each sequence.
         step_tokens = max(config.max_batch_tokens, footing.context_length)
         num_pages = min(num_pages, -(-step_tokens // PAGE_TOKENS) + config.max_sequences)
     return Provision(num_pages, num_pages * page_bytes)

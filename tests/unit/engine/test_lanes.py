@@ -191,6 +191,6 @@ def test_the_bytes_of_a_provision_are_those_of_the_pool() -> None:
 
 
 def test_pages_of_sequences_that_are_computed_whole_are_those_of_one_step() -> None:
-    whole = Footing(TOY_CACHE, model("x").kv_kind, 96, is_whole=True)
+    whole = Footing(TOY_CACHE, model("x").kv_kind, 96, is_pooled=True)
     assert provide(CONFIG, 1, whole).num_pages == 3 + CONFIG.max_sequences
     assert provide(replace(CONFIG, kv_memory_bytes=2 * TOY_PAGE_BYTES), 1, whole).num_pages == 2
