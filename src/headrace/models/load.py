@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
+from headrace.core.request import Task
 from headrace.kernels import native
 from headrace.kernels.choice import REFERENCE, kernels_in_use
 from headrace.kernels.grouped import GroupedMatrix, interleave, stack, unpack
@@ -37,6 +38,7 @@ from headrace.models.packed import (
     packed_matrix,
     read_pack,
 )
+from headrace.models.pooling import Pooling, ScoreActivation, read_activation, read_pooling
 from headrace.models.registry import Architecture, C, architecture_for
 from headrace.models.safetensors import SafetensorsFolder, read_json
 from headrace.models.template import MAX_SOURCE_CHARS, ChatTemplate
@@ -46,12 +48,20 @@ _TOKENIZER = "tokenizer"
 _Build = Callable[[], Iterator[Item]]
 
 
+GENERATES = frozenset({Task.GENERATE, Task.COUNT, Task.EMBED, Task.SCORE})
+"""What a model that gives logits can be asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat.
 
     `matrix_bytes`: packed tiles of every matrix, in the plan's order; `weights_bytes` is their sum.
     `bind` makes a program of another plan over the same packed matrices and vectors.
+    `tasks` are what the model can be asked for. `pooling` makes a vector of hidden states: of the plan's output where
+    `plan.is_whole`, else of the output of `hidden.without_head(plan)`; None: the model embeds nothing.
+    `labels` name the output's features of a model that judges pairs, read at an input's first token; `activation` makes
+    scores of them.
     `cache_dir` keeps what is derived from the model once (None: nothing is kept).
     """
 
@@ -68,6 +78,10 @@ class LoadedModel:
     matrix_bytes: tuple[int, ...]
     created: int
     is_from_cache: bool
+    tasks: frozenset[Task] = GENERATES
+    pooling: Pooling | None = None
+    labels: tuple[str, ...] = ()
+    activation: ScoreActivation = ScoreActivation.SIGMOID
     cache_dir: Path | None = None
 
 
@@ -99,7 +113,10 @@ def load_model(
         binder = bind_reference if kernels == REFERENCE else bind
         rebind = partial(binder, matrices=pack.matrices, vectors=vectors)
         program = rebind(plan)
-        template = _template(checkpoint, path, tokenizer)
+        template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
+        labels = architecture.labels(config)
+        tasks = GENERATES if not plan.is_whole else frozenset({Task.COUNT, Task.SCORE if labels else Task.EMBED})
+        pooling = None if labels else read_pooling(checkpoint, _folder_of(path), is_whole=plan.is_whole)
     return LoadedModel(
         name=path.stem if name is None else name,
         digest=digest,
@@ -114,6 +131,10 @@ def load_model(
         matrix_bytes=tuple(matrix.tiles.nbytes for matrix in pack.matrices),
         created=int(path.stat().st_mtime),
         is_from_cache=pack.is_cached,
+        tasks=tasks,
+        pooling=pooling,
+        labels=labels,
+        activation=read_activation(checkpoint, len(labels)) if labels else ScoreActivation.SIGMOID,
         cache_dir=cache_dir,
     )
 
@@ -275,7 +296,11 @@ def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, p
 def _read_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
     if checkpoint.format == "gguf":
         return Tokenizer.from_gguf(checkpoint.metadata)
-    return Tokenizer.from_files(path if path.is_dir() else path.parent)
+    return Tokenizer.from_files(_folder_of(path))
+
+
+def _folder_of(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
 
 
 def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -285,7 +310,7 @@ def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatT
         eos_id = checkpoint.metadata.get("tokenizer.ggml.eos_token_id")
         eos = "" if eos_id is None else tokenizer.token_text(eos_id)
     else:
-        source, eos = _template_of_folder(path if path.is_dir() else path.parent)
+        source, eos = _template_of_folder(_folder_of(path))
     if source is None:
         return None
     if not isinstance(source, str):
