@@ -252,9 +252,9 @@ def attention_batch(
     """`attention` of several sequences, in tasks of as many neighbours as fit. For tests and benchmarks."""
 
 def quantize(
-    x: NDArray[np.float32], variant: str = ""
+    x: NDArray[np.float32], variant: str = "", rotates: bool = False
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Codes [n, padded], scales and sums [n, padded / 32]. For tests."""
+    """Codes [n, padded], scales and sums [n, padded / 32], of x or of x rotated as ROTATE does. For tests."""
 
 def narrow(x: NDArray[np.float32], variant: str = "") -> NDArray[np.uint16]:
     """x[n] as fp16 bits, rounded half to even; what fp16 cannot hold becomes +-65504. For tests."""

@@ -94,6 +94,7 @@ class OpKind(IntEnum):
     POINTWISE = 15  # out = act(x); out may be F32 or Q8
     POSITION = 16  # out += table[offset + position of the token]
     SEGMENT = 17  # out += table[segment of the token]
+    ROTATE = 18  # out(Q8) = x(F32), every group of 32 times the orthonormal Walsh-Hadamard matrix
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -116,6 +117,7 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.POINTWISE: (("x", "out", "activation"), ()),
     OpKind.POSITION: (("table", "offset", "out"), ()),
     OpKind.SEGMENT: (("table", "out"), ()),
+    OpKind.ROTATE: (("x", "out"), ()),
 }
 
 
@@ -135,7 +137,8 @@ class MatrixSpec:
     """A weight matrix [rows, cols] as kernels want it, and the checkpoint tensors it is made of.
 
     layout `concat` stacks the parts' rows; `interleave` takes two parts of equal rows and alternates 32 rows of each
-    (gate, up), padding both to a multiple of 32.
+    (gate, up), padding both to a multiple of 32. `rotates`: every group of 32 columns is multiplied by the orthonormal
+    Walsh-Hadamard matrix before it is quantised (only whole groups can be); such a matrix takes what ROTATE gives.
     """
 
     index: int
@@ -144,6 +147,7 @@ class MatrixSpec:
     cols: int
     parts: tuple[str, ...]
     layout: str = "concat"
+    rotates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +258,11 @@ class Recorder:
         self.buffers.append(Buffer(len(self.buffers), name, kind, width, rows))
         return self.buffers[-1]
 
-    def matrix(self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat") -> MatrixSpec:
+    def matrix(
+        self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat", rotates: bool = False
+    ) -> MatrixSpec:
         """Declare a matrix made of checkpoint tensors; the same name again returns the same matrix (tied heads)."""
-        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout)
+        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout, rotates)
         return self.matrices.setdefault(name, spec)
 
     def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None, offset: float = 0.0) -> VectorSpec:
@@ -288,6 +294,16 @@ class Recorder:
     def pointwise(self, x: Buffer, out: Buffer, activation: Activation) -> Buffer:
         """out = activation(x), quantised if `out` is Q8; `out` may be `x`."""
         self._record(OpKind.POINTWISE, x.index, out.index, activation)
+        return out
+
+    def rotate(self, x: Buffer, out: Buffer) -> Buffer:
+        """out(Q8) = x, which is whole groups wide, for matrices that rotate.
+
+        A rotation of both leaves their products as they were. Where a few features of some tokens are far larger than
+        the rest, as in post-norm encoders, it spreads them over their group, whose one scale then serves all of it
+        (QuaRot, arXiv 2404.00456).
+        """
+        self._record(OpKind.ROTATE, x.index, out.index)
         return out
 
     def position(self, table: VectorSpec, out: Buffer, offset: int = 0) -> Buffer:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.kernels.grouped import GroupedMatrix
+from headrace.kernels.grouped import GroupedMatrix, rotate_groups
 from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import (
     GROUP,
@@ -344,6 +344,10 @@ class ReferenceProgram:
         x, out, activation = op.ints
         self._write(step, out, activate(Activation(activation), step.buffers[x]))
 
+    def _rotate(self, step: _Step, op: Op) -> None:
+        x, out = op.ints
+        self._write(step, out, rotate_groups(step.buffers[x]))
+
     def _position(self, step: _Step, op: Op) -> None:
         table, offset, out = op.ints
         self._write(step, out, step.buffers[out] + self._vectors[table][offset + step.positions])
@@ -460,4 +464,5 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.POINTWISE: ReferenceProgram._pointwise,
     OpKind.POSITION: ReferenceProgram._position,
     OpKind.SEGMENT: ReferenceProgram._segment,
+    OpKind.ROTATE: ReferenceProgram._rotate,
 }

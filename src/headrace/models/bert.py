@@ -6,7 +6,8 @@
     embedding models give h; classifiers tanh(h[first] Wpool) Wlabels
 
 (Devlin et al., arXiv 1810.04805.) Every token sees every other one, so sequences are computed whole. A layer's keys and
-values are used up within the layer: all layers take turns in the pages of one (`Plan.is_whole`).
+values are used up within the layer: all layers take turns in the pages of one (`Plan.is_whole`). A few features of some
+tokens are tens of times larger than the rest, so that what enters products is rotated (`Recorder.rotate`).
 Knows names and metadata of both file formats; knows no bytes, no kernels, no requests, nor how hidden states become one
 vector (`pooling`). What a file asks for and this file does not do is refused by field and value.
 """
@@ -182,13 +183,21 @@ def _normalise(plan: Recorder, config: Config, role: str, layer: int, hidden: Bu
 
 def _quantised(plan: Recorder, hidden: Buffer) -> Buffer:
     name = "codes" if hidden.rows is Rows.TOKENS else "last codes"
-    return plan.quantize(hidden, plan.buffer(name, hidden.width, BufferKind.Q8, hidden.rows))
+    return _coded(plan, hidden, plan.buffer(name, hidden.width, BufferKind.Q8, hidden.rows))
+
+
+def _coded(plan: Recorder, x: Buffer, codes: Buffer) -> Buffer:
+    return plan.rotate(x, codes) if _rotates(x.width) else plan.quantize(x, codes)
+
+
+def _rotates(width: int) -> bool:
+    return width % GROUP == 0
 
 
 def _attention(plan: Recorder, config: Config, layer: int, hidden: Buffer) -> None:
     weights, biases = zip(*(config.names.pair(role, layer) for role in "qkv"), strict=True)
     width = 3 * config.hidden
-    matrix = plan.matrix(f"layer {layer} qkv", width, config.hidden, *weights)
+    matrix = plan.matrix(f"layer {layer} qkv", width, config.hidden, *weights, rotates=_rotates(config.hidden))
     bias = plan.vector(f"layer {layer} qkv bias", width, parts=biases)
     qkv = plan.linear(_quantised(plan, hidden), matrix, plan.buffer("qkv", width), bias)
     plan.store_kv(qkv, 0, config.hidden, 2 * config.hidden)
@@ -199,7 +208,7 @@ def _attention(plan: Recorder, config: Config, layer: int, hidden: Buffer) -> No
     plan.attention(qkv, direct, 0, config.num_heads, config.head_dim**-0.5, mode=AttentionMode.BIDIRECTIONAL)
     if direct is not mixed:
         plan.quantize(direct, mixed)
-    _product(plan, config.names.pair("o", layer), (mixed, config.hidden), hidden, accumulate=True)
+    _product(plan, config.names.pair("o", layer), (mixed, config.hidden), hidden, accumulate=True, rotates=False)
 
 
 def _feed_forward(plan: Recorder, config: Config, layer: int, hidden: Buffer) -> None:
@@ -207,7 +216,7 @@ def _feed_forward(plan: Recorder, config: Config, layer: int, hidden: Buffer) ->
     inner = plan.buffer(f"{last}inner", config.feed_forward, rows=hidden.rows)
     _product(plan, config.names.pair("up", layer), (_quantised(plan, hidden), config.hidden), inner)
     codes = plan.buffer(f"{last}inner codes", config.feed_forward, BufferKind.Q8, hidden.rows)
-    plan.pointwise(inner, codes, config.activation)
+    _coded(plan, plan.pointwise(inner, inner, config.activation), codes)
     _product(plan, config.names.pair("down", layer), (codes, config.feed_forward), hidden, accumulate=True)
 
 
@@ -215,17 +224,23 @@ def _labels(plan: Recorder, config: Config, hidden: Buffer) -> Buffer:
     pooled = plan.buffer("pooled", config.hidden, rows=Rows.SELECTED)
     _product(plan, config.names.pair("pooler"), (_quantised(plan, hidden), config.hidden), pooled)
     codes = plan.buffer("pooled codes", config.hidden, BufferKind.Q8, Rows.SELECTED)
-    plan.pointwise(pooled, codes, Activation.TANH)
+    _coded(plan, plan.pointwise(pooled, pooled, Activation.TANH), codes)
     labels = plan.buffer("labels", len(config.labels), rows=Rows.SELECTED)
     return _product(plan, config.names.pair("labels"), (codes, config.hidden), labels)
 
 
 def _product(
-    plan: Recorder, names: tuple[str, str], x: tuple[Buffer, int], out: Buffer, *, accumulate: bool = False
+    plan: Recorder,
+    names: tuple[str, str],
+    x: tuple[Buffer, int],
+    out: Buffer,
+    *,
+    accumulate: bool = False,
+    rotates: bool = True,
 ) -> Buffer:
     codes, cols = x  # the buffer is padded to whole groups
-    matrix, bias = plan.matrix(names[0], out.width, cols), plan.vector(names[1], out.width)
-    return plan.linear(codes, matrix, out, bias, accumulate=accumulate)
+    matrix = plan.matrix(names[0], out.width, cols, rotates=rotates and _rotates(cols))
+    return plan.linear(codes, matrix, out, plan.vector(names[1], out.width), accumulate=accumulate)
 
 
 def computed_vectors(config: Config) -> dict[str, NDArray[np.float32]]:

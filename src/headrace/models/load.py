@@ -40,6 +40,7 @@ from headrace.models.packed import (
 )
 from headrace.models.pooling import Pooling, ScoreActivation, read_activation, read_pooling
 from headrace.models.registry import Architecture, C, architecture_for
+from headrace.models.regroup import regroup
 from headrace.models.safetensors import SafetensorsFolder, read_json
 from headrace.models.template import MAX_SOURCE_CHARS, ChatTemplate
 from headrace.models.tokenizer import Tokenizer
@@ -178,7 +179,9 @@ def fingerprint(plan: Plan) -> str:
     """What packed weights depend on besides the source: matrices and vectors, by name, shape and parts."""
     content = {
         "tile": [TILE_ROWS, GROUP],
-        "matrices": [[m.name, m.rows, m.cols, m.parts, m.layout] for m in plan.matrices],
+        "matrices": [
+            [m.name, m.rows, m.cols, m.parts, m.layout, *(["rotates"] if m.rotates else [])] for m in plan.matrices
+        ],
         "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -200,10 +203,20 @@ def read_matrix(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
             f"tensors {', '.join(spec.parts)} have shapes {shapes}, but {spec.name!r} needs {spec.rows} rows "
             f"({spec.layout}); the file's metadata and tensors disagree: download it again."
         )
+    if spec.rotates:
+        return _rotated(spec, checkpoint)
     parts = [checkpoint.grouped(part) for part in spec.parts]
     if is_pair:
         return interleave(*parts)
     return parts[0] if len(parts) == 1 else stack(parts)
+
+
+def _rotated(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
+    values = np.concatenate([checkpoint.vector(part) for part in spec.parts])
+    try:
+        return regroup(lambda first, last: values[first:last], spec.rows, spec.cols, rotates=True)
+    except ValueError as error:
+        raise ModelFileError(f"tensors {', '.join(spec.parts)}: {error}; download the file again.") from error
 
 
 def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]:

@@ -170,7 +170,7 @@ FloatArray low_rank(const AnyArray& u_array, const AnyArray& blocks, int64_t row
 }
 
 std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(const AnyArray& x_array,
-                                                                            const std::string& variant) {
+                                                                            const std::string& variant, bool rotates) {
   const auto x = view<const float, 2>(x_array, "x");
   const auto num_rows = static_cast<size_t>(row_count(x.shape[0], "x"));
   const auto width = static_cast<size_t>((x.shape[1] + kGroup - 1) / kGroup * kGroup);
@@ -180,7 +180,8 @@ std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(cons
   std::unique_ptr<float[]> scales(new float[num_rows * groups]());
   std::unique_ptr<float[]> sums(new float[num_rows * groups]());
   for (size_t row = 0; row < num_rows; ++row) {
-    kernels.quantize(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]),
+    const auto quantize_one = rotates ? kernels.quantize_rotated : kernels.quantize;
+    quantize_one(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]),
                      {codes.get() + row * width, scales.get() + row * groups, sums.get() + row * groups,
                       static_cast<int32_t>(width)});
   }
@@ -240,7 +241,7 @@ void bind_kernels(nb::module_& module) {
   module.def("pointwise", &pointwise, nb::arg("x"), nb::arg("activation"), nb::arg("variant") = "");
   module.def("low_rank", &low_rank, nb::arg("u"), nb::arg("blocks"), nb::arg("rows"), nb::arg("factor") = 1.0,
              nb::arg("variant") = "");
-  module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
+  module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "", nb::arg("rotates") = false);
   module.def("multiply_rate", &ceiling, nb::arg("threads"), nb::arg("variant") = "");
   module.def("quantize_heads", &quantize_heads, nb::arg("x"), nb::arg("variant") = "");
   module.def("narrow", &narrow, nb::arg("x"), nb::arg("variant") = "");

@@ -182,6 +182,9 @@ struct Kernels {
   // code = round-half-even(x * 127 / amax), scale = amax / 127 (all zero if amax is 0), sum = scale * sum(codes);
   // columns from `width` up to out.width are written as zero. One row.
   void (*quantize)(const float* x, int32_t width, const Q8View& out);
+  // The same of x rotated, width being whole groups: every group of 32 times the orthonormal Walsh-Hadamard matrix
+  // (Sylvester's order; added up neighbours first).
+  void (*quantize_rotated)(const float* x, int32_t width, const Q8View& out);
   // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.
   void (*rms_norm)(const float* x, const float* weight, int32_t width, float eps, float* y);
   // y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias; y may be x.

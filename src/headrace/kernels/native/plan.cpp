@@ -75,6 +75,7 @@ const std::vector<Signature>& signatures() {
       {"POINTWISE", {{"x", &Op::x}, {"out", &Op::out}, {"activation", &Op::activation}}, {}},
       {"POSITION", {{"table", &Op::vector}, {"offset", &Op::offset}, {"out", &Op::out}}, {}},
       {"SEGMENT", {{"table", &Op::vector}, {"out", &Op::out}}, {}},
+      {"ROTATE", {{"x", &Op::x}, {"out", &Op::out}}, {}},
   };
   return table;
 }
@@ -118,6 +119,8 @@ class OpCheck {
         return adapt();
       case OpKind::kActivate:
         return activate();
+      case OpKind::kRotate:
+        return rotate();
       case OpKind::kLayerNorm:
         return layer_norm();
       case OpKind::kPointwise:
@@ -217,6 +220,11 @@ class OpCheck {
     const Buffer& out = buffer(op_.out, BufferKind::kQ8, "out");
     same_rows(x, out);
     holds(out, x.width);
+  }
+
+  void rotate() const {
+    quantize();
+    require(plan_.buffers[op_.x].width % kGroup == 0, "x", "must have its features in groups of 32");
   }
 
   void head_norm() const {

@@ -31,6 +31,7 @@ enum class OpKind : int32_t {
   kPointwise = 15,
   kPosition = 16,
   kSegment = 17,
+  kRotate = 18,
 };
 
 // What plan.py hands over.

@@ -208,6 +208,23 @@ void quantize(const float* x, int32_t width, const Q8View& out) {
   }
 }
 
+void quantize_rotated(const float* x, int32_t width, const Q8View& out) {
+  for (int32_t begin = 0; begin < width; begin += kGroup) {
+    float values[kGroup];
+    std::copy_n(x + begin, kGroup, values);
+    for (int half = 1; half < kGroup; half *= 2) {
+      for (int i = 0; i < kGroup; ++i) {
+        if ((i & half) != 0) continue;
+        const float sum = values[i] + values[i + half];
+        values[i + half] = values[i] - values[i + half];
+        values[i] = sum;
+      }
+    }
+    for (float& value : values) value *= kRotationNorm;
+    quantize_group(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
+  }
+}
+
 void rms_norm(const float* x, const float* weight, int32_t width, float eps, float* y) {
   double squares = 0.0;
   for (int32_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
@@ -258,6 +275,7 @@ constexpr Kernels kPortable{.name = "portable",
                             .attention = plain_attention,
                             .merge_attention = plain_merge_attention,
                             .quantize = quantize,
+                            .quantize_rotated = quantize_rotated,
                             .rms_norm = rms_norm,
                             .layer_norm = layer_norm,
                             .pointwise = pointwise,

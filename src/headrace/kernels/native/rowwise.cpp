@@ -233,6 +233,9 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
     case OpKind::kQuantize:
       return context.kernels.quantize(context.storage.f32(op.x, row), context.plan.buffers[op.x].width,
                                       context.storage.q8(op.out, row));
+    case OpKind::kRotate:
+      return context.kernels.quantize_rotated(context.storage.f32(op.x, row), context.plan.buffers[op.x].width,
+                                              context.storage.q8(op.out, row));
     case OpKind::kHeadNorm:
       return head_norm(op, context, row);
     case OpKind::kRope:

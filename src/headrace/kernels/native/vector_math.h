@@ -172,6 +172,44 @@ void quantize_row(const float* x, int32_t width, const Q8View& out) {
   }
 }
 
+// Sums of what lies kHalf lanes apart, and differences in the upper ones' places: x + partner, partner - x.
+template <class V, int kHalf>
+inline typename V::F sums_and_differences(typename V::F x) {
+  alignas(64) float signs[V::kLanes];
+  for (int i = 0; i < V::kLanes; ++i) signs[i] = (i & kHalf) == 0 ? 1.0f : -1.0f;
+  return V::fma(x, V::load(signs), V::template exchange<kHalf>(x));
+}
+
+// See Kernels::quantize_rotated.
+template <class V>
+inline void rotate_group(const float* x, float* y) {
+  constexpr int kVectors = kGroup / V::kLanes;
+  typename V::F v[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = sums_and_differences<V, 2>(sums_and_differences<V, 1>(V::load(x + i * V::kLanes)));
+    if constexpr (V::kLanes > 4) v[i] = sums_and_differences<V, 4>(v[i]);
+    if constexpr (V::kLanes > 8) v[i] = sums_and_differences<V, 8>(v[i]);
+  }
+  for (int half = 1; half < kVectors; half *= 2) {
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & half) != 0) continue;
+      const typename V::F sum = V::add(v[i], v[i + half]);
+      v[i + half] = V::sub(v[i], v[i + half]);
+      v[i] = sum;
+    }
+  }
+  for (int i = 0; i < kVectors; ++i) V::store(y + i * V::kLanes, V::mul(v[i], V::set(kRotationNorm)));
+}
+
+template <class V>
+void quantize_rotated_row(const float* x, int32_t width, const Q8View& out) {
+  for (int32_t begin = 0; begin < width; begin += kGroup) {
+    alignas(64) float values[kGroup];
+    rotate_group<V>(x + begin, values);
+    quantize_group<V>(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
+  }
+}
+
 template <class V>
 void rms_norm_row(const float* x, const float* weight, int32_t width, float eps, float* y) {
   typename V::F squares[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
