@@ -74,7 +74,9 @@ def _wide_buffer(buffers: list[Buffer], width: int, out: Buffer) -> Buffer:
 
 
 def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
-    """The linear layers of a recorded plan that adapters may change, by layer and role."""
+    """The linear layers of a recorded plan that adapters may change, by layer and role; none of an encoder's."""
+    if plan.is_whole:  # an encoder's products read rotated activations, which no adapter is made for
+        return {}
     roles = tensor_roles()
     found: dict[tuple[int, str], Target] = {}
     for place, op in enumerate(plan.ops):

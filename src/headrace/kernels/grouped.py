@@ -62,6 +62,19 @@ class GroupedMatrix:
         return GroupedMatrix(len(rows), self.cols, self.bits, codes, scale, minimum)
 
 
+def rotate_groups(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Every group of 32 columns of [rows, whole groups] times the orthonormal Walsh-Hadamard matrix.
+
+    In Sylvester's order, added up neighbours first, as kernels do: the same bits on every machine.
+    """
+    half, rotated = 1, values
+    while half < GROUP:
+        low, high = np.moveaxis(rotated.reshape(len(values), -1, 2, half), 2, 0)
+        rotated = np.stack([low + high, low - high], axis=2)
+        half *= 2
+    return (rotated * np.float32(GROUP**-0.5)).reshape(values.shape)
+
+
 def tile_bytes(bits: int, has_minimum: bool) -> int:
     """Bytes of one packed tile."""
     return TILE_ROWS * GROUP * bits // 8 + TILE_ROWS * 2 * (2 if has_minimum else 1)

@@ -88,10 +88,12 @@ class Program:
         output: NDArray[np.float32] | None = None,  # [R, width of the output buffer]: filled when given
         sampling: dict[str, NDArray[Any]] | None = None,
         adapters: Sequence[Adapter | None] | None = None,
+        segments: NDArray[np.int32] | None = None,  # [N]
     ) -> _Sampled | None:
         """Run the plan on one ragged batch, holding no GIL, and sample one token per selected row.
 
-        adapters: of each sequence, made for this program; None, there or as a whole: none.
+        adapters: of each sequence, made for this program; None, there or as a whole: none. segments: of each token, a
+        row of the plan's table of segments (only 0 without one); None: all 0.
 
         `selected` may repeat a token and need not ascend. sampling (arrays of length R unless said otherwise):
           temperature f32 (0 = greedy), top_k i32 (0 = off), top_p f32 (1 = off), min_p f32 (0 = off), seed u64,
@@ -205,6 +207,14 @@ def gated(x: NDArray[np.float32], matrix: Matrix, activation: int, variant: str 
 def activate(x: NDArray[np.float32], activation: int, variant: str = "") -> NDArray[np.float32]:
     """The end of `gated` alone: [N, rows] of gates and ups to [N, rows / 2]. For tests."""
 
+def layer_norm(
+    x: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], eps: float, variant: str = ""
+) -> NDArray[np.float32]:
+    """The layer norm of every row of x[N, D]. For tests."""
+
+def pointwise(x: NDArray[np.float32], activation: int, variant: str = "") -> NDArray[np.float32]:
+    """A plain activation of every feature of x[N, D]. For tests and benchmarks."""
+
 def low_rank(
     u: NDArray[np.float32], blocks: NDArray[np.uint8], rows: int, factor: float = 1.0, variant: str = ""
 ) -> NDArray[np.float32]:
@@ -242,9 +252,9 @@ def attention_batch(
     """`attention` of several sequences, in tasks of as many neighbours as fit. For tests and benchmarks."""
 
 def quantize(
-    x: NDArray[np.float32], variant: str = ""
+    x: NDArray[np.float32], variant: str = "", rotates: bool = False
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Codes [n, padded], scales and sums [n, padded / 32]. For tests."""
+    """Codes [n, padded], scales and sums [n, padded / 32], of x or of x rotated as ROTATE does. For tests."""
 
 def narrow(x: NDArray[np.float32], variant: str = "") -> NDArray[np.uint16]:
     """x[n] as fp16 bits, rounded half to even; what fp16 cannot hold becomes +-65504. For tests."""

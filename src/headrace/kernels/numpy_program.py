@@ -36,11 +36,14 @@ class NumpyProgram:
         output: NDArray[np.float32] | None = None,
         sampling: dict[str, NDArray[Any]] | None = None,
         adapters: Sequence[Mapping[int, LowRank] | None] | None = None,
+        segments: NDArray[np.int32] | None = None,
     ) -> Sampled | None:
         """Run the plan on one ragged batch; see `native.pyi`. Arrays are not checked before they are used."""
         # What is not a number shows in the tokens, as it does natively, and needs no warning on the way.
         with np.errstate(invalid="ignore"):
-            rows = self._program.step(pool, tokens, starts, contexts, page_tables, selected, adapters)
+            rows = self._program.step(
+                pool, tokens, starts, contexts, page_tables, selected, adapters, segments=segments
+            )
         if output is not None:
             output[:] = rows
         return None if sampling is None else _sampled(rows, sampling)

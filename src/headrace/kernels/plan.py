@@ -49,10 +49,13 @@ class Rows(IntEnum):
 
 
 class Activation(IntEnum):
-    """Non-linearity of a gated feed-forward layer."""
+    """Non-linearities. GATED and ACTIVATE take the first two only."""
 
     SILU = 0
-    GELU_TANH = 1
+    GELU_TANH = 1  # GELU's approximation by tanh
+    GELU = 2  # x * Phi(x)
+    TANH = 3
+    RELU = 4
 
 
 class RopeStyle(IntEnum):
@@ -87,6 +90,11 @@ class OpKind(IntEnum):
     HADAMARD = 11  # in place, per head of head_dim features from `offset`: times the orthonormal Walsh-Hadamard matrix
     ADAPT = 12  # out += B (A x) where the sequence of the row has an adapter of this matrix (`adapters.plan`)
     ACTIVATE = 13  # out = act(gate) * up, x being a product with a matrix of gate and up rows; out may be F32 or Q8
+    LAYER_NORM = 14  # out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias; out may be F32 or Q8
+    POINTWISE = 15  # out = act(x); out may be F32 or Q8
+    POSITION = 16  # out += table[offset + position of the token]
+    SEGMENT = 17  # out += table[segment of the token]
+    ROTATE = 18  # out(Q8) = x(F32), every group of 32 times the orthonormal Walsh-Hadamard matrix
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -105,6 +113,11 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.HADAMARD: (("x", "offset", "num_heads", "head_dim"), ()),
     OpKind.ADAPT: (("x", "matrix", "out"), ()),
     OpKind.ACTIVATE: (("x", "out", "activation"), ()),
+    OpKind.LAYER_NORM: (("x", "weight", "bias", "out"), ("eps",)),
+    OpKind.POINTWISE: (("x", "out", "activation"), ()),
+    OpKind.POSITION: (("table", "offset", "out"), ()),
+    OpKind.SEGMENT: (("table", "out"), ()),
+    OpKind.ROTATE: (("x", "out"), ()),
 }
 
 
@@ -124,7 +137,8 @@ class MatrixSpec:
     """A weight matrix [rows, cols] as kernels want it, and the checkpoint tensors it is made of.
 
     layout `concat` stacks the parts' rows; `interleave` takes two parts of equal rows and alternates 32 rows of each
-    (gate, up), padding both to a multiple of 32.
+    (gate, up), padding both to a multiple of 32. `rotates`: every group of 32 columns is multiplied by the orthonormal
+    Walsh-Hadamard matrix before it is quantised (only whole groups can be); such a matrix takes what ROTATE gives.
     """
 
     index: int
@@ -133,6 +147,7 @@ class MatrixSpec:
     cols: int
     parts: tuple[str, ...]
     layout: str = "concat"
+    rotates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +212,11 @@ class CacheShape:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A recorded forward pass; `output` is the F32 buffer [R, width] that a step gives: logits, which the sampler
-    reads, or hidden states."""
+    reads, hidden states or scores.
+
+    `is_whole`: tokens see those that follow, so that a sequence is computed whole in one step, from context 0, and
+    nothing is kept: its pages, of `cache` as ever, are scratch that the next step may give to others.
+    """
 
     buffers: tuple[Buffer, ...]
     matrices: tuple[MatrixSpec, ...]
@@ -207,6 +226,7 @@ class Plan:
     vocab_size: int
     max_positions: int
     output: int
+    is_whole: bool = False
 
 
 def padded(size: int, multiple: int = GROUP) -> int:
@@ -238,9 +258,11 @@ class Recorder:
         self.buffers.append(Buffer(len(self.buffers), name, kind, width, rows))
         return self.buffers[-1]
 
-    def matrix(self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat") -> MatrixSpec:
+    def matrix(
+        self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat", rotates: bool = False
+    ) -> MatrixSpec:
         """Declare a matrix made of checkpoint tensors; the same name again returns the same matrix (tied heads)."""
-        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout)
+        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout, rotates)
         return self.matrices.setdefault(name, spec)
 
     def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None, offset: float = 0.0) -> VectorSpec:
@@ -262,6 +284,36 @@ class Recorder:
     def rms_norm(self, x: Buffer, weight: VectorSpec, out: Buffer, eps: float) -> Buffer:
         """out = rms_norm(x) * weight, quantised if `out` is Q8."""
         self._record(OpKind.RMS_NORM, x.index, weight.index, out.index, floats=(eps,))
+        return out
+
+    def layer_norm(self, x: Buffer, weight: VectorSpec, bias: VectorSpec, out: Buffer, eps: float) -> Buffer:
+        """out = layer_norm(x) * weight + bias, quantised if `out` is Q8; `out` may be `x`."""
+        self._record(OpKind.LAYER_NORM, x.index, weight.index, bias.index, out.index, floats=(eps,))
+        return out
+
+    def pointwise(self, x: Buffer, out: Buffer, activation: Activation) -> Buffer:
+        """out = activation(x), quantised if `out` is Q8; `out` may be `x`."""
+        self._record(OpKind.POINTWISE, x.index, out.index, activation)
+        return out
+
+    def rotate(self, x: Buffer, out: Buffer) -> Buffer:
+        """out(Q8) = x, which is whole groups wide, for matrices that rotate.
+
+        A rotation of both leaves their products as they were. Where a few features of some tokens are far larger than
+        the rest, as in post-norm encoders, it spreads them over their group, whose one scale then serves all of it
+        (QuaRot, arXiv 2404.00456).
+        """
+        self._record(OpKind.ROTATE, x.index, out.index)
+        return out
+
+    def position(self, table: VectorSpec, out: Buffer, offset: int = 0) -> Buffer:
+        """out[N, D] += table[offset + position]; `table` is [at least offset + max_positions, D]."""
+        self._record(OpKind.POSITION, table.index, offset, out.index)
+        return out
+
+    def segment(self, table: VectorSpec, out: Buffer) -> Buffer:
+        """out[N, D] += table[segment]; `table` is [segments, D]."""
+        self._record(OpKind.SEGMENT, table.index, out.index)
         return out
 
     def quantize(self, x: Buffer, out: Buffer) -> Buffer:
@@ -339,7 +391,7 @@ class Recorder:
         self._record(OpKind.SELECT, x.index, out.index)
         return out
 
-    def finish(self, output: Buffer) -> Plan:
+    def finish(self, output: Buffer, *, is_whole: bool = False) -> Plan:
         """Freeze what was recorded."""
         return Plan(
             buffers=tuple(self.buffers),
@@ -350,4 +402,5 @@ class Recorder:
             vocab_size=self.vocab_size,
             max_positions=self.max_positions,
             output=output.index,
+            is_whole=is_whole,
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.kernels.grouped import GroupedMatrix
+from headrace.kernels.grouped import GroupedMatrix, rotate_groups
 from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import (
     GROUP,
@@ -90,12 +90,29 @@ def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     return (x / np.sqrt(mean + eps) * weight).astype(np.float32, copy=False)
 
 
+def layer_norm(x: F32, weight: F32, bias: F32, eps: float) -> F32:
+    """(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias over the last axis."""
+    centred = x - np.mean(x, axis=-1, keepdims=True, dtype=np.float32)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True, dtype=np.float32)
+    return (centred / np.sqrt(variance + eps) * weight + bias).astype(np.float32, copy=False)
+
+
 def activate(activation: Activation, x: F32) -> F32:
-    """The non-linearity of a gated layer."""
+    """A non-linearity, feature by feature."""
     if activation is Activation.SILU:
-        return (x / (np.exp(-x) + 1.0)).astype(np.float32, copy=False)
-    inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
-    return (x * 0.5 * (np.tanh(inner) + 1.0)).astype(np.float32, copy=False)
+        y = x / (np.exp(-x) + 1.0)
+    elif activation is Activation.GELU_TANH:
+        y = x * 0.5 * (np.tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1.0)
+    elif activation is Activation.GELU:
+        y = x * 0.5 * _erfc(x * -math.sqrt(0.5))
+    elif activation is Activation.TANH:
+        y = np.tanh(x)
+    else:
+        y = np.maximum(x, 0.0)
+    return y.astype(np.float32, copy=False)
+
+
+_erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
 def gated(product: F32, activation: Activation) -> F32:
@@ -243,6 +260,7 @@ class _Step:
     positions: NDArray[np.int64]
     buffers: list[F32]
     adapters: Sequence[Mapping[int, LowRank] | None] | None
+    segments: NDArray[np.int32]
 
 
 class ReferenceProgram:
@@ -264,7 +282,7 @@ class ReferenceProgram:
         self._vectors = list(vectors)
         self._exact = exact
 
-    def step(
+    def step(  # noqa: PLR0913 - the native signature
         self,
         pool: NDArray[Any],
         tokens: NDArray[np.int32],
@@ -273,10 +291,12 @@ class ReferenceProgram:
         page_tables: NDArray[np.int32],
         selected: NDArray[np.int32],
         adapters: Sequence[Mapping[int, LowRank] | None] | None = None,
+        *,
+        segments: NDArray[np.int32] | None = None,
     ) -> F32:
         """Run the plan on one ragged batch and return the output [R, width].
 
-        adapters: of each sequence, by index of the plan's matrices.
+        adapters: of each sequence, by index of the plan's matrices. segments: of each token; None: all 0.
         """
         lengths = np.diff(starts)
         positions = np.concatenate(
@@ -284,7 +304,9 @@ class ReferenceProgram:
         )
         rows = {Rows.TOKENS: len(tokens), Rows.SELECTED: len(selected)}
         buffers = [np.zeros((rows[b.rows], b.width), dtype=np.float32) for b in self._plan.buffers]
-        step = _Step(pool, tokens, starts, contexts, page_tables, selected, positions, buffers, adapters)
+        if segments is None:
+            segments = np.zeros(len(tokens), dtype=np.int32)
+        step = _Step(pool, tokens, starts, contexts, page_tables, selected, positions, buffers, adapters, segments)
         for op in self._plan.ops:
             _HANDLERS[op.kind](self, step, op)
         return step.buffers[self._plan.output]
@@ -312,6 +334,27 @@ class ReferenceProgram:
     def _rms_norm(self, step: _Step, op: Op) -> None:
         x, weight, out = op.ints
         self._write(step, out, rms_norm(step.buffers[x], self._vectors[weight], op.floats[0]))
+
+    def _layer_norm(self, step: _Step, op: Op) -> None:
+        x, weight, bias, out = op.ints
+        values = layer_norm(step.buffers[x], self._vectors[weight], self._vectors[bias], op.floats[0])
+        self._write(step, out, values)
+
+    def _pointwise(self, step: _Step, op: Op) -> None:
+        x, out, activation = op.ints
+        self._write(step, out, activate(Activation(activation), step.buffers[x]))
+
+    def _rotate(self, step: _Step, op: Op) -> None:
+        x, out = op.ints
+        self._write(step, out, rotate_groups(step.buffers[x]))
+
+    def _position(self, step: _Step, op: Op) -> None:
+        table, offset, out = op.ints
+        self._write(step, out, step.buffers[out] + self._vectors[table][offset + step.positions])
+
+    def _segment(self, step: _Step, op: Op) -> None:
+        table, out = op.ints
+        self._write(step, out, step.buffers[out] + self._vectors[table][step.segments])
 
     def _quantize(self, step: _Step, op: Op) -> None:
         x, out = op.ints
@@ -417,4 +460,9 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.HADAMARD: ReferenceProgram._hadamard,
     OpKind.ADAPT: ReferenceProgram._adapt,
     OpKind.ACTIVATE: ReferenceProgram._activate,
+    OpKind.LAYER_NORM: ReferenceProgram._layer_norm,
+    OpKind.POINTWISE: ReferenceProgram._pointwise,
+    OpKind.POSITION: ReferenceProgram._position,
+    OpKind.SEGMENT: ReferenceProgram._segment,
+    OpKind.ROTATE: ReferenceProgram._rotate,
 }

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
+from headrace.core.request import Task
 from headrace.kernels import native
 from headrace.kernels.choice import REFERENCE, kernels_in_use
 from headrace.kernels.grouped import GroupedMatrix, interleave, stack, unpack
@@ -37,7 +38,9 @@ from headrace.models.packed import (
     packed_matrix,
     read_pack,
 )
+from headrace.models.pooling import Pooling, ScoreActivation, read_activation, read_pooling
 from headrace.models.registry import Architecture, C, architecture_for
+from headrace.models.regroup import regroup
 from headrace.models.safetensors import SafetensorsFolder, read_json
 from headrace.models.template import MAX_SOURCE_CHARS, ChatTemplate
 from headrace.models.tokenizer import Tokenizer
@@ -46,12 +49,20 @@ _TOKENIZER = "tokenizer"
 _Build = Callable[[], Iterator[Item]]
 
 
+GENERATES = frozenset({Task.GENERATE, Task.COUNT, Task.EMBED, Task.SCORE})
+"""What a model that gives logits can be asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """Everything the engine needs of a model. `created` is Unix time in seconds; `template` None: no chat.
 
     `matrix_bytes`: packed tiles of every matrix, in the plan's order; `weights_bytes` is their sum.
     `bind` makes a program of another plan over the same packed matrices and vectors.
+    `tasks` are what the model can be asked for. `pooling` makes a vector of hidden states: of the plan's output where
+    `plan.is_whole`, else of the output of `hidden.without_head(plan)`; None: the model embeds nothing.
+    `labels` name the output's features of a model that judges pairs, read at an input's first token; `activation` makes
+    scores of them.
     `cache_dir` keeps what is derived from the model once (None: nothing is kept).
     """
 
@@ -68,6 +79,10 @@ class LoadedModel:
     matrix_bytes: tuple[int, ...]
     created: int
     is_from_cache: bool
+    tasks: frozenset[Task] = GENERATES
+    pooling: Pooling | None = None
+    labels: tuple[str, ...] = ()
+    activation: ScoreActivation = ScoreActivation.SIGMOID
     cache_dir: Path | None = None
 
 
@@ -99,7 +114,10 @@ def load_model(
         binder = bind_reference if kernels == REFERENCE else bind
         rebind = partial(binder, matrices=pack.matrices, vectors=vectors)
         program = rebind(plan)
-        template = _template(checkpoint, path, tokenizer)
+        template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
+        labels = architecture.labels(config)
+        tasks = GENERATES if not plan.is_whole else frozenset({Task.COUNT, Task.SCORE if labels else Task.EMBED})
+        pooling = None if labels else read_pooling(checkpoint, _folder_of(path), is_whole=plan.is_whole)
     return LoadedModel(
         name=path.stem if name is None else name,
         digest=digest,
@@ -114,6 +132,10 @@ def load_model(
         matrix_bytes=tuple(matrix.tiles.nbytes for matrix in pack.matrices),
         created=int(path.stat().st_mtime),
         is_from_cache=pack.is_cached,
+        tasks=tasks,
+        pooling=pooling,
+        labels=labels,
+        activation=read_activation(checkpoint, len(labels)) if labels else ScoreActivation.SIGMOID,
         cache_dir=cache_dir,
     )
 
@@ -157,7 +179,9 @@ def fingerprint(plan: Plan) -> str:
     """What packed weights depend on besides the source: matrices and vectors, by name, shape and parts."""
     content = {
         "tile": [TILE_ROWS, GROUP],
-        "matrices": [[m.name, m.rows, m.cols, m.parts, m.layout] for m in plan.matrices],
+        "matrices": [
+            [m.name, m.rows, m.cols, m.parts, m.layout, *(["rotates"] if m.rotates else [])] for m in plan.matrices
+        ],
         "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -179,10 +203,20 @@ def read_matrix(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
             f"tensors {', '.join(spec.parts)} have shapes {shapes}, but {spec.name!r} needs {spec.rows} rows "
             f"({spec.layout}); the file's metadata and tensors disagree: download it again."
         )
+    if spec.rotates:
+        return _rotated(spec, checkpoint)
     parts = [checkpoint.grouped(part) for part in spec.parts]
     if is_pair:
         return interleave(*parts)
     return parts[0] if len(parts) == 1 else stack(parts)
+
+
+def _rotated(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
+    values = np.concatenate([checkpoint.vector(part) for part in spec.parts])
+    try:
+        return regroup(lambda first, last: values[first:last], spec.rows, spec.cols, rotates=True)
+    except ValueError as error:
+        raise ModelFileError(f"tensors {', '.join(spec.parts)}: {error}; download the file again.") from error
 
 
 def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -275,7 +309,11 @@ def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, p
 def _read_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
     if checkpoint.format == "gguf":
         return Tokenizer.from_gguf(checkpoint.metadata)
-    return Tokenizer.from_files(path if path.is_dir() else path.parent)
+    return Tokenizer.from_files(_folder_of(path))
+
+
+def _folder_of(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
 
 
 def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -285,7 +323,7 @@ def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatT
         eos_id = checkpoint.metadata.get("tokenizer.ggml.eos_token_id")
         eos = "" if eos_id is None else tokenizer.token_text(eos_id)
     else:
-        source, eos = _template_of_folder(path if path.is_dir() else path.parent)
+        source, eos = _template_of_folder(_folder_of(path))
     if source is None:
         return None
     if not isinstance(source, str):

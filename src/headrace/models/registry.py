@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
-from headrace.models import gemma3, llama, qwen2, qwen3
+from headrace.models import bert, gemma3, llama, qwen2, qwen3
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.decoder import computed_vectors
 
@@ -19,12 +19,16 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Architecture(Generic[C]):
-    """What a model file's forward pass needs: read the config, record the plan, compute what no tensor holds."""
+    """What a model file's forward pass needs: read the config, record the plan, compute what no tensor holds.
+
+    `labels`: the names of what a classifier's output says, in order; empty where the output is of another kind.
+    """
 
     name: str
     read_config: Callable[[Checkpoint, int | None], C]
     record: Callable[[C], Plan]
     computed_vectors: Callable[[C], dict[str, NDArray[np.float32]]]
+    labels: Callable[[C], tuple[str, ...]] = lambda config: ()  # of a model that classifies
 
 
 LLAMA = Architecture("llama", llama.read_config, llama.record, computed_vectors)
@@ -32,8 +36,15 @@ MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, compu
 QWEN2 = Architecture("qwen2", qwen2.read_config, llama.record, computed_vectors)
 QWEN3 = Architecture("qwen3", qwen3.read_config, llama.record, computed_vectors)
 GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, computed_vectors)
+BERT = Architecture("bert", bert.read_config, bert.record, bert.computed_vectors, bert.labels)
 
-GGUF: Mapping[str, Architecture[Any]] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma3": GEMMA3}
+GGUF: Mapping[str, Architecture[Any]] = {
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gemma3": GEMMA3,
+    "bert": BERT,
+}
 """By `general.architecture`. Mistral's GGUF files call themselves llama."""
 
 CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
@@ -43,7 +54,11 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QWEN2),
     "qwen3": ("Qwen3ForCausalLM", QWEN3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
+    "bert": ("BertModel", BERT),
 }
+
+MORE_CLASSES: Mapping[str, tuple[str, ...]] = {"bert": bert.CLASSES}
+"""Further classes that `architectures` may name, by model_type; the architecture reads what they differ in."""
 
 
 def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
@@ -55,11 +70,14 @@ def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
     if checkpoint.format == "gguf":
         key = "general.architecture"
         return GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
-    class_name, architecture = CONFIG[_known("model_type", checkpoint.metadata.get("model_type"), CONFIG)]
+    model_type = _known("model_type", checkpoint.metadata.get("model_type"), CONFIG)
+    class_name, architecture = CONFIG[model_type]
+    classes = MORE_CLASSES.get(model_type, (class_name,))
     stated = checkpoint.metadata.get("architectures") or [class_name]
-    if stated != [class_name]:
+    if stated not in [[name] for name in classes]:
         raise ModelFileError(
-            f"architectures = {stated!r}: only {class_name} is known for this model_type.", param="architectures"
+            f"architectures = {stated!r}: only {', '.join(classes)} is known for this model_type.",
+            param="architectures",
         )
     return architecture
 

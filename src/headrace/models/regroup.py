@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.kernels.grouped import GroupedMatrix
+from headrace.kernels.grouped import GroupedMatrix, rotate_groups
 from headrace.kernels.plan import GROUP, padded
 
 CHUNK_VALUES = 1 << 20
@@ -53,10 +53,12 @@ def rows_per_chunk(cols: int) -> int:
     return max(1, CHUNK_VALUES // max(cols, 1))
 
 
-def regroup(read: Callable[[int, int], NDArray[np.float32]], rows: int, cols: int) -> GroupedMatrix:
+def regroup(
+    read: Callable[[int, int], NDArray[np.float32]], rows: int, cols: int, *, rotates: bool = False
+) -> GroupedMatrix:
     """An 8-bit matrix from float rows; `read(first, last)` gives rows first..last-1 as float32 [n, cols].
 
-    Columns beyond `cols` up to a whole group hold codes of zero.
+    Columns beyond `cols` up to a whole group hold codes of zero. `rotates`: as `MatrixSpec` has it.
     """
     width = padded(cols)
     codes = np.zeros((rows, width), dtype=np.int8)
@@ -67,5 +69,7 @@ def regroup(read: Callable[[int, int], NDArray[np.float32]], rows: int, cols: in
         values = read(first, last)
         if width != cols:
             values = np.pad(values, ((0, 0), (0, width - cols)))
+        if rotates:
+            values = rotate_groups(values)
         codes[first:last], scale[first:last] = quantize_rows(values)
     return GroupedMatrix(rows, cols, 8, codes, scale, None)

@@ -32,6 +32,10 @@ SIDE_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 )
 """Small files beside the weights that decide what the model says; they are part of its digest."""
 
@@ -116,7 +120,8 @@ class SafetensorsFolder:
         beside = [self.folder / name for name in {*SIDE_FILES, self._config}]
         try:
             for file in sorted({*self.files, *(file for file in beside if file.is_file())}):
-                total.update(f"{file.name} {self._hasher(file)}\n".encode("utf-8", "surrogateescape"))
+                name = file.relative_to(self.folder).as_posix()
+                total.update(f"{name} {self._hasher(file)}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise ModelFileError(f"{self.folder}: cannot be read ({error}); check the disk and permissions.") from error
         return f"sha256:{total.hexdigest()}"
@@ -174,20 +179,35 @@ def _find(path: Path) -> tuple[Path, tuple[Path, ...]]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bounded size. Raises ModelFileError."""
+    return _object(_content(path), path, "the file")
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """A JSON list from a file of bounded size. Raises ModelFileError."""
+    value = _value(_content(path), path, "the file")
+    if not isinstance(value, list):
+        raise ModelFileError(f"{path}: the file is not a JSON list; {_BROKEN}.")
+    return value
+
+
+def _content(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ModelFileError(f"{path}: larger than {MAX_JSON_BYTES} bytes; this is not the file it should be.")
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error}); a checkpoint needs this file.") from error
-    return _object(content, path, "the file")
+
+
+def _value(content: bytes, path: Path, what: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: {what} is not valid JSON ({error}); {_BROKEN}.") from error
 
 
 def _object(content: bytes, path: Path, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: {what} is not valid JSON ({error}); {_BROKEN}.") from error
+    value = _value(content, path, what)
     if not isinstance(value, dict):
         raise ModelFileError(f"{path}: {what} is not a JSON object; {_BROKEN}.")
     return value

@@ -16,6 +16,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from headrace.core.errors import InvalidRequest, ModelFileError
+from headrace.models.input_template import FIRST, fill, lengths_within, room_of
 from headrace.models.pretokenizers import find_pre_tokenization
 from headrace.models.sentencepiece import SPACE, ScoredMerges
 from headrace.models.vocabulary import (
@@ -136,6 +137,28 @@ class Tokenizer:
         for piece in self._always.split(text):
             ids.extend([piece] if isinstance(piece, int) else self._encode_plain(piece, is_start=False))
         return ids
+
+    def encode_input(
+        self, text: str, pair: str | None = None, *, max_tokens: int | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Token ids and segments of a whole input, one text or two, with the tokens that the model wants around them.
+
+        Nothing in the texts becomes a control token. With `max_tokens` longer inputs are cut at the end of their text;
+        of two texts the longer one gives way first.
+
+        Raises InvalidRequest for text that is too long or no valid Unicode, and for a pair where the model takes none.
+        """
+        slots = self._vocabulary.single or [(FIRST, 0)]
+        if pair is not None:
+            slots = self._vocabulary.pair
+            if not slots:
+                raise InvalidRequest("pair: this model reads one text at a time; leave the second out.", param="pair")
+        first = self.encode(text)
+        second = None if pair is None else self.encode(pair)
+        if max_tokens is not None:
+            lengths = lengths_within(room_of(slots, max_tokens), len(first), len(second or ()))
+            first, second = first[: lengths[0]], second and second[: lengths[1]]
+        return fill(slots, first, second)
 
     def split(self, text: str) -> Iterator[str | int]:
         """Cut `text` at every special token in it: pieces of ordinary text, and ids."""

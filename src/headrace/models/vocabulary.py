@@ -1,8 +1,8 @@
 """What a model's files say about its vocabulary, as one value that can be written to bytes and read back quickly.
 
-Three sources: GGUF metadata (`gpt2`: byte-level BPE, `llama`: scored SentencePiece BPE) and a folder with
-`tokenizer.json` (BPE only). The rule kept here: a control token is never reachable from plain text, so control tokens
-leave every table that text is looked up in. Does not encode anything; `tokenizer.py` does.
+Three sources: GGUF metadata (`gpt2`: byte-level BPE, `llama`: scored SentencePiece BPE, `bert`: WordPiece) and a folder
+with `tokenizer.json` (BPE and WordPiece). The rule kept here: a control token is never reachable from plain text, so
+control tokens leave every table that text is looked up in. Does not encode anything; `tokenizer.py` does.
 """
 
 import json
@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 
 from headrace.core.errors import ModelFileError
+from headrace.models.input_template import FIRST, Slots, read_post_processor
 from headrace.models.pretokenizers import PRE_TOKENIZATIONS
+from headrace.models.wordpiece import definition_of, pair_template, texts_of
 
-_FORMAT = 2  # of the written form; raised when a field changes its meaning
+_FORMAT = 3  # of the written form; raised when a field changes its meaning
 _MAX_TOKENS = 4_000_000  # far above any published vocabulary; keeps absurd files from filling memory
 # Names under which model families end a turn or a text, whatever the metadata says.
 END_NAMES = frozenset(
@@ -51,6 +53,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens by id with their types, and what the algorithm needs. `definition` is a bare tokenizer.json.
 
     `scores` holds one little-endian float32 a token: hundreds of thousands of Python numbers would cost tens of MB.
+    `single` and `pair` are what a whole input of one text or of two looks like (`input_template`); empty: unknown.
     """
 
     format: int = _FORMAT
@@ -66,6 +69,8 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     eos_ids: list[int] = []
     add_bos: bool = False
     add_space_prefix: bool = False
+    single: Slots = []
+    pair: Slots = []
 
     def serialize(self) -> bytes:
         """Bytes from which `deserialize` makes an equal value."""
@@ -109,20 +114,24 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
     """Read `tokenizer.ggml.*`. Raises ModelFileError naming the key and its value."""
     model = metadata.get("tokenizer.ggml.model")
-    if model not in ("gpt2", "llama"):
+    if model not in ("gpt2", "llama", "bert"):
         raise ModelFileError(
-            f"tokenizer.ggml.model: {model!r} is not supported; models with 'gpt2' (byte-level BPE) or 'llama'"
-            " (SentencePiece BPE) tokenizers are."
+            f"tokenizer.ggml.model: {model!r} is not supported; models with 'gpt2' (byte-level BPE), 'llama'"
+            " (SentencePiece BPE) or 'bert' (WordPiece) tokenizers are."
         )
     tokens = [str(token) for token in _sequence(metadata, "tokenizer.ggml.tokens", required=True)]
     if not 0 < len(tokens) <= _MAX_TOKENS:
         raise ModelFileError(f"tokenizer.ggml.tokens: {len(tokens)} tokens; 1 to {_MAX_TOKENS} are possible.")
     types = _types(metadata, tokens)
+    if model == "bert":
+        return _wordpiece_from_gguf(metadata, tokens, types)
     special = {name: _token_id(metadata, name, len(tokens)) for name in ("bos", "eos", "eot", "eom")}
     ends = {special[name] for name in ("eos", "eot", "eom")} | {i for i, t in enumerate(tokens) if t in END_NAMES}
     scored = model == "llama"
     merges = [] if scored else _sequence(metadata, "tokenizer.ggml.merges", required=True)
     scores = np.asarray(_sequence(metadata, "tokenizer.ggml.scores", required=scored), dtype="<f4")
+    add_bos = _flag(metadata, "add_bos_token", default=scored)
+    adds_eos = _flag(metadata, "add_eos_token", default=False)
     if scored and len(scores) != len(tokens):
         raise ModelFileError(f"tokenizer.ggml.scores: {len(scores)} scores for {len(tokens)} tokens.")
     return Vocabulary(
@@ -135,9 +144,46 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
         byte_level=not scored,
         bos_id=special["bos"],
         eos_ids=sorted(i for i in ends if i is not None),
-        add_bos=_flag(metadata, "add_bos_token", default=scored),
+        add_bos=add_bos,
         add_space_prefix=_flag(metadata, "add_space_prefix", default=scored),
+        single=_ends_of(special["bos"] if add_bos else None, special["eos"] if adds_eos else None),
     )
+
+
+def _wordpiece_from_gguf(metadata: Mapping[str, Any], tokens: list[str], types: bytes) -> Vocabulary:
+    # The keys' names are GGUF's, its spelling of the separator included.
+    names = {"cls": "[CLS]", "seperator": "[SEP]", "unknown": "[UNK]"}
+    ids = {name: _token_id(metadata, name, len(tokens)) for name in names}
+    for name, text in names.items():
+        if ids[name] is None and text in tokens:
+            ids[name] = tokens.index(text)
+        if ids[name] is None:
+            raise ModelFileError(f"tokenizer.ggml.{name}_token_id: missing, and no token is called {text}.")
+    texts, kinds = texts_of(tokens), bytearray(types)
+    start, end, unknown = (int(ids[name] or 0) for name in names)
+    for i, text in enumerate(tokens):
+        if i in (start, end) or text in ("[CLS]", "[SEP]", "[PAD]", "[MASK]"):
+            kinds[i] = TokenType.CONTROL
+    kinds[unknown] = TokenType.UNKNOWN
+    hidden = {i for i, kind in enumerate(kinds) if kind == TokenType.CONTROL}
+    single, pair = pair_template(start, end)
+    return Vocabulary(
+        algorithm=Algorithm.LIBRARY,
+        tokens=texts,
+        types=bytes(kinds),
+        definition=definition_of(texts, unknown, hidden),
+        byte_level=False,
+        bos_id=start,
+        add_bos=True,
+        single=single,
+        pair=pair,
+    )
+
+
+def _ends_of(start: int | None, end: int | None) -> Slots:
+    """The template of a model that knows only what comes first and last."""
+    slots = [(start, 0), (FIRST, 0), (end, 0)]
+    return [(token, segment) for token, segment in slots if token is not None]
 
 
 def vocabulary_from_files(folder: Path) -> Vocabulary:
@@ -146,9 +192,11 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
     config = _json(folder / "tokenizer_config.json")
     generation = _json(folder / "generation_config.json")
     model = library.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict):
-        kind = model.get("type") if isinstance(model, dict) else None
-        raise ModelFileError(f"{folder / 'tokenizer.json'}: model type {kind!r} is not supported; BPE is.")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or kind not in ("BPE", "WordPiece") or not isinstance(model.get("vocab"), dict):
+        raise ModelFileError(
+            f"{folder / 'tokenizer.json'}: model type {kind!r} is not supported; BPE and WordPiece are."
+        )
     texts: dict[int, str] = {i: text for text, i in model["vocab"].items()}
     added = [token for token in library.get("added_tokens") or [] if isinstance(token, dict)]
     texts.update({token["id"]: token["content"] for token in added})
@@ -164,7 +212,13 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
     for i in ends:
         types[i] = TokenType.CONTROL
     bos_id = ids.get(_token_text(config.get("bos_token")))
-    starts_with_bos = _template_starts_with(library.get("post_processor"))
+    single, pair = read_post_processor(library.get("post_processor"), ids)
+    starts_with_bos = single[0][0] if single and single[0][0] != FIRST else None
+    add_bos = bool(config.get("add_bos_token", starts_with_bos is not None))
+    if starts_with_bos is not None:
+        bos_id = starts_with_bos
+    if config.get("add_eos_token") is True and single[-1:] in ([], [(FIRST, 0)]):
+        single = _ends_of(bos_id if add_bos else None, ids.get(_token_text(config.get("eos_token"))))
     _make_bare(library, {texts[i] for i in range(num_tokens) if types[i] == TokenType.CONTROL})
     return Vocabulary(
         algorithm=Algorithm.LIBRARY,
@@ -172,10 +226,12 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
         types=bytes(types),
         definition=json.dumps(library, ensure_ascii=False),
         byte_level="ByteLevel" in json.dumps([library.get("pre_tokenizer"), library.get("decoder")]),
-        bos_id=ids.get(starts_with_bos, bos_id),
+        bos_id=bos_id,
         eos_ids=sorted(ends),
-        add_bos=bool(config.get("add_bos_token", starts_with_bos in ids)),
+        add_bos=add_bos,
         add_space_prefix=_prepends_space(library),
+        single=single or _ends_of(bos_id if add_bos else None, None),
+        pair=pair,
     )
 
 
@@ -192,18 +248,8 @@ def _make_bare(library: dict[str, Any], control: set[str]) -> None:
         left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
         if left in vocab and right in vocab and left + right in vocab:
             kept.append([left, right])
-    model["merges"] = kept
-
-
-def _template_starts_with(post_processor: Any) -> str:
-    """Text of the special token that the post-processor puts first; empty when there is none."""
-    if not isinstance(post_processor, dict):
-        return ""
-    if post_processor.get("type") == "Sequence":
-        found = (_template_starts_with(part) for part in post_processor.get("processors", []))
-        return next((text for text in found if text), "")
-    first = (post_processor.get("single") or [{}])[0]
-    return str(first["SpecialToken"]["id"]) if "SpecialToken" in first else ""
+    if model.get("type") != "WordPiece":
+        model["merges"] = kept
 
 
 def _prepends_space(library: Mapping[str, Any]) -> bool:

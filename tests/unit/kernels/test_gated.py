@@ -10,6 +10,8 @@ from headrace.kernels import native
 from headrace.kernels.grouped import interleave
 from headrace.kernels.plan import Activation, padded
 
+GATED = (Activation.SILU, Activation.GELU_TANH)
+
 # What the activation and the last multiplication add, relative to the output.
 GATED_LIMIT = 1e-6
 STEEPEST = 1.13  # largest slope of either activation: an error of the gate arrives at most this much larger
@@ -22,7 +24,7 @@ def activate(activation: Activation, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("activation", GATED)
 @pytest.mark.parametrize(("rows", "cols"), [(1, 32), (31, 33), (32, 64), (33, 576), (100, 96)])
 def test_gated_products_equal_numpys_within_the_limit(
     variant: str, activation: Activation, rows: int, cols: int
@@ -45,7 +47,7 @@ def test_gated_products_equal_numpys_within_the_limit(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("activation", GATED)
 def test_far_tails_of_the_activation_stay_finite(variant: str, activation: Activation) -> None:
     rng = np.random.default_rng(1)
     gate, up = (random_matrix(rng, 32, 32, 8, has_minimum=False, scale=100.0) for _ in range(2))

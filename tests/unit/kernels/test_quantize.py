@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from headrace.kernels import native
+from headrace.kernels.grouped import rotate_groups
+from headrace.kernels.reference import hadamard
 
 VARIANTS = native.variants()
 
@@ -62,3 +64,30 @@ def test_the_smallest_group_that_is_kept_keeps_its_values(variant: str) -> None:
     assert (codes == 127).all()
     assert np.allclose(codes[0] * scales[0, 0].astype(np.float64), 2.0**-118, rtol=1e-6, atol=0)
     assert np.isclose(float(sums[0, 0]), 32 * 2.0**-118, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("cols", [32, 64, 576])
+def test_rotated_codes_are_those_of_the_rotated_values(variant: str, cols: int) -> None:
+    rng = np.random.default_rng(cols)
+    x = (rng.standard_normal((9, cols)) * np.exp(rng.uniform(-20, 20, (9, 1)))).astype(np.float32)
+    for got, wanted in zip(native.quantize(x, variant, rotates=True), expected(rotate_groups(x)), strict=True):
+        assert np.array_equal(got, wanted)
+
+
+def test_a_rotation_is_the_orthonormal_walsh_hadamard_matrix_of_each_group() -> None:
+    x = np.random.default_rng(3).standard_normal((5, 96)).astype(np.float32)
+    wanted = (x.reshape(5, 3, 32) @ hadamard(32)).reshape(5, 96)
+    assert np.allclose(rotate_groups(x), wanted, atol=1e-6)
+    assert np.allclose(rotate_groups(rotate_groups(x)), x, atol=1e-6)
+
+
+def test_one_large_value_costs_its_neighbours_less_when_it_is_rotated() -> None:
+    x = np.random.default_rng(4).standard_normal((50, 32)).astype(np.float32)
+    x[:, 7] = 60.0
+    errors = []
+    for rotates in (False, True):
+        codes, scales, _ = native.quantize(x, rotates=rotates)
+        values = (codes * scales).astype(np.float32)
+        errors.append(np.square((rotate_groups(values) if rotates else values) - x)[:, :7].mean())
+    assert errors[1] < errors[0] / 10

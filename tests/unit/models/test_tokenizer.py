@@ -228,7 +228,7 @@ def test_bytes_that_a_vocabulary_lacks_separate_their_neighbours() -> None:
     ("metadata", "named"),
     [
         ({}, "tokenizer.ggml.model: None"),
-        (gguf(model="bert"), "tokenizer.ggml.model: 'bert'"),
+        (gguf(model="t5"), "tokenizer.ggml.model: 't5'"),
         (gguf(pre="no-such-thing"), "tokenizer.ggml.pre: 'no-such-thing'"),
         (gguf(tokens=None), "tokenizer.ggml.tokens: missing"),
         (gguf(tokens=[]), "tokenizer.ggml.tokens: 0 tokens"),
@@ -338,7 +338,7 @@ def test_a_tokenizer_survives_being_written_and_read(source: str, folder: Path) 
 def test_damaged_bytes_are_refused() -> None:
     data = Tokenizer.from_gguf(gguf()).serialize()
 
-    for damaged in (b"", b"junk", data[:-1], data.replace(b"format\x02", b"format\x7f")):
+    for damaged in (b"", b"junk", data[:-1], data.replace(b"format\x03", b"format\x7f")):
         with pytest.raises(ModelFileError, match="cached tokenizer"):
             Tokenizer.deserialize(damaged)
 

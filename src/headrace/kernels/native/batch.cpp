@@ -55,6 +55,7 @@ void check_batch(const Batch& batch, const Plan& plan) {
     in_range(batch.page_table(s), num_pages, batch.num_pages, "page_tables");
   }
   in_range(batch.selected, batch.num_selected, batch.num_tokens, "selected");
+  if (batch.segments != nullptr) in_range(batch.segments, batch.num_tokens, plan.num_segments, "segments");
 }
 
 void TokenPlaces::fill(const Batch& batch) {

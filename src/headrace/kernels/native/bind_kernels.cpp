@@ -114,6 +114,36 @@ FloatArray activate(const AnyArray& x_array, int activation, const std::string& 
   return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(width)});
 }
 
+FloatArray layer_norm(const AnyArray& x_array, const AnyArray& weight_array, const AnyArray& bias_array, double eps,
+                      const std::string& variant) {
+  const auto x = view<const float, 2>(x_array, "x");
+  const auto weight = view<const float, 1>(weight_array, "weight");
+  const auto bias = view<const float, 1>(bias_array, "bias");
+  if (weight.shape[0] != x.shape[1] || bias.shape[0] != x.shape[1]) {
+    throw std::invalid_argument("weight, bias: must be as wide as x, " + std::to_string(x.shape[1]));
+  }
+  const Kernels& kernels = named_kernels(variant);
+  const int32_t width = row_count(x.shape[1], "x");
+  std::unique_ptr<float[]> out(new float[x.shape[0] * x.shape[1]]());
+  for (int64_t row = 0; row < x.shape[0]; ++row) {
+    kernels.layer_norm(x.data + row * width, weight.data, bias.data, width, static_cast<float>(eps),
+                       out.get() + row * width);
+  }
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(x.shape[1])});
+}
+
+FloatArray pointwise(const AnyArray& x_array, int activation, const std::string& variant) {
+  const auto x = view<const float, 2>(x_array, "x");
+  if (activation < 0 || activation >= kNumActivations) throw std::invalid_argument("activation: is not known");
+  const Kernels& kernels = named_kernels(variant);
+  const int32_t width = row_count(x.shape[1], "x");
+  std::unique_ptr<float[]> out(new float[x.shape[0] * x.shape[1]]());
+  for (int64_t row = 0; row < x.shape[0]; ++row) {
+    kernels.pointwise(x.data + row * width, width, static_cast<Activation>(activation), out.get() + row * width);
+  }
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(x.shape[1])});
+}
+
 FloatArray low_rank(const AnyArray& u_array, const AnyArray& blocks, int64_t rows, double factor,
                     const std::string& variant) {
   const auto u = view<const float, 2>(u_array, "u");
@@ -140,7 +170,7 @@ FloatArray low_rank(const AnyArray& u_array, const AnyArray& blocks, int64_t row
 }
 
 std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(const AnyArray& x_array,
-                                                                            const std::string& variant) {
+                                                                            const std::string& variant, bool rotates) {
   const auto x = view<const float, 2>(x_array, "x");
   const auto num_rows = static_cast<size_t>(row_count(x.shape[0], "x"));
   const auto width = static_cast<size_t>((x.shape[1] + kGroup - 1) / kGroup * kGroup);
@@ -150,7 +180,8 @@ std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(cons
   std::unique_ptr<float[]> scales(new float[num_rows * groups]());
   std::unique_ptr<float[]> sums(new float[num_rows * groups]());
   for (size_t row = 0; row < num_rows; ++row) {
-    kernels.quantize(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]),
+    const auto quantize_one = rotates ? kernels.quantize_rotated : kernels.quantize;
+    quantize_one(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]),
                      {codes.get() + row * width, scales.get() + row * groups, sums.get() + row * groups,
                       static_cast<int32_t>(width)});
   }
@@ -205,9 +236,12 @@ void bind_kernels(nb::module_& module) {
   module.def("linear", &linear, nb::arg("x"), nb::arg("matrix"), nb::arg("variant") = "");
   module.def("gated", &gated, nb::arg("x"), nb::arg("matrix"), nb::arg("activation"), nb::arg("variant") = "");
   module.def("activate", &activate, nb::arg("x"), nb::arg("activation"), nb::arg("variant") = "");
+  module.def("layer_norm", &layer_norm, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"),
+             nb::arg("variant") = "");
+  module.def("pointwise", &pointwise, nb::arg("x"), nb::arg("activation"), nb::arg("variant") = "");
   module.def("low_rank", &low_rank, nb::arg("u"), nb::arg("blocks"), nb::arg("rows"), nb::arg("factor") = 1.0,
              nb::arg("variant") = "");
-  module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "");
+  module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "", nb::arg("rotates") = false);
   module.def("multiply_rate", &ceiling, nb::arg("threads"), nb::arg("variant") = "");
   module.def("quantize_heads", &quantize_heads, nb::arg("x"), nb::arg("variant") = "");
   module.def("narrow", &narrow, nb::arg("x"), nb::arg("variant") = "");

@@ -51,8 +51,15 @@ class PythonProgram {
                                     const AnyArray& starts, const AnyArray& contexts, const AnyArray& page_tables,
                                     const AnyArray& selected, const std::optional<AnyMutableArray>& output,
                                     const std::optional<nb::dict>& sampling,
-                                    const std::optional<nb::sequence>& adapters) {
+                                    const std::optional<nb::sequence>& adapters,
+                                    const std::optional<AnyArray>& segments) {
     Batch batch = batch_of(pool, tokens, starts, contexts, page_tables, selected);
+    if (segments.has_value()) {
+      const auto segment_view = view<const int32_t, 1>(*segments, "segments");
+      expect(segment_view.shape[0] == batch.num_tokens,
+             "segments: must have one entry per token, " + std::to_string(batch.num_tokens));
+      batch.segments = segment_view.data;
+    }
     StepAdapters held;
     if (adapters.has_value()) {
       held = adapters_of(*adapters, batch.num_sequences);
@@ -306,7 +313,7 @@ void bind_program(nb::module_& module) {
            nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("output"))
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
            nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("output") = nb::none(),
-           nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none())
+           nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none(), nb::arg("segments") = nb::none())
       .def("limit_survivors", &PythonProgram::limit_survivors, nb::arg("most"))
       .def_prop_ro("num_second_scans", &PythonProgram::num_second_scans)
       .def("profile", &PythonProgram::profile, nb::arg("is_on"))

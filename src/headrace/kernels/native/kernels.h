@@ -49,7 +49,9 @@ struct Output {
   Q8View q8;
 };
 
-enum class Activation : int32_t { kSilu = 0, kGeluTanh = 1 };
+// kGelu is the exact one, x * Phi(x). Gated products take the first two only.
+enum class Activation : int32_t { kSilu = 0, kGeluTanh = 1, kGelu = 2, kTanh = 3, kRelu = 4 };
+inline constexpr int32_t kNumActivations = 5;
 
 struct LinearTask {
   MatrixView matrix;
@@ -180,8 +182,15 @@ struct Kernels {
   // code = round-half-even(x * 127 / amax), scale = amax / 127 (all zero if amax is 0), sum = scale * sum(codes);
   // columns from `width` up to out.width are written as zero. One row.
   void (*quantize)(const float* x, int32_t width, const Q8View& out);
+  // The same of x rotated, width being whole groups: every group of 32 times the orthonormal Walsh-Hadamard matrix
+  // (Sylvester's order; added up neighbours first).
+  void (*quantize_rotated)(const float* x, int32_t width, const Q8View& out);
   // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.
   void (*rms_norm)(const float* x, const float* weight, int32_t width, float eps, float* y);
+  // y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias; y may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, int32_t width, float eps, float* y);
+  // y[i] = activation(x[i]); y may be x.
+  void (*pointwise)(const float* x, int32_t count, Activation activation, float* y);
   // halves[i] = float_to_half(x[i]), bit for bit.
   void (*narrow)(const float* x, int32_t count, uint16_t* halves);
   // The ceiling of this variant's products: integer multiply-adds as its 4-bit product makes them, on data that never

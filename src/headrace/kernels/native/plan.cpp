@@ -2,6 +2,7 @@
 // range.
 #include "plan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -68,6 +69,13 @@ const std::vector<Signature>& signatures() {
        {}},
       {"ADAPT", {{"x", &Op::x}, {"matrix", &Op::matrix}, {"out", &Op::out}}, {}},
       {"ACTIVATE", {{"x", &Op::x}, {"out", &Op::out}, {"activation", &Op::activation}}, {}},
+      {"LAYER_NORM",
+       {{"x", &Op::x}, {"weight", &Op::vector}, {"bias", &Op::bias}, {"out", &Op::out}},
+       {{"eps", &Op::eps}}},
+      {"POINTWISE", {{"x", &Op::x}, {"out", &Op::out}, {"activation", &Op::activation}}, {}},
+      {"POSITION", {{"table", &Op::vector}, {"offset", &Op::offset}, {"out", &Op::out}}, {}},
+      {"SEGMENT", {{"table", &Op::vector}, {"out", &Op::out}}, {}},
+      {"ROTATE", {{"x", &Op::x}, {"out", &Op::out}}, {}},
   };
   return table;
 }
@@ -111,6 +119,16 @@ class OpCheck {
         return adapt();
       case OpKind::kActivate:
         return activate();
+      case OpKind::kRotate:
+        return rotate();
+      case OpKind::kLayerNorm:
+        return layer_norm();
+      case OpKind::kPointwise:
+        return pointwise();
+      case OpKind::kPosition:
+        return position();
+      case OpKind::kSegment:
+        return segment();
     }
   }
 
@@ -139,11 +157,27 @@ class OpCheck {
     return plan_.matrices[op_.matrix];
   }
 
-  void vector_of(int64_t size, const char* operand) const {
-    require(op_.vector >= 0 && static_cast<size_t>(op_.vector) < plan_.vectors.size(), operand,
-            "names vector " + std::to_string(op_.vector) + ", which does not exist");
-    require(plan_.vectors[op_.vector].size == size, operand,
-            "has " + std::to_string(plan_.vectors[op_.vector].size) + " values, not " + std::to_string(size));
+  int64_t size_of(int32_t vector, const char* operand) const {
+    require(vector >= 0 && static_cast<size_t>(vector) < plan_.vectors.size(), operand,
+            "names vector " + std::to_string(vector) + ", which does not exist");
+    return plan_.vectors[vector].size;
+  }
+
+  void vector_of(int32_t vector, int64_t size, const char* operand) const {
+    const int64_t found = size_of(vector, operand);
+    require(found == size, operand, "has " + std::to_string(found) + " values, not " + std::to_string(size));
+  }
+
+  void vector_of(int64_t size, const char* operand) const { vector_of(op_.vector, size, operand); }
+
+  // The rows of a table that are added to the rows of `out`.
+  int64_t table_rows(const char* operand) const {
+    const Buffer& out = buffer(op_.out, BufferKind::kF32, "out");
+    require(out.rows == Rows::kTokens, "out", "must have one row per token");
+    const int64_t size = size_of(op_.vector, operand);
+    require(size >= out.width && size % out.width == 0, operand,
+            "has " + std::to_string(size) + " values, which are no rows of " + std::to_string(out.width));
+    return size / out.width;
   }
 
   void same_rows(const Buffer& x, const Buffer& out) const {
@@ -186,6 +220,11 @@ class OpCheck {
     const Buffer& out = buffer(op_.out, BufferKind::kQ8, "out");
     same_rows(x, out);
     holds(out, x.width);
+  }
+
+  void rotate() const {
+    quantize();
+    require(plan_.buffers[op_.x].width % kGroup == 0, "x", "must have its features in groups of 32");
   }
 
   void head_norm() const {
@@ -256,6 +295,29 @@ class OpCheck {
     holds(out, x.width / 2);
     require(op_.activation == 0 || op_.activation == 1, "activation", "must be 0 or 1");
   }
+
+  void layer_norm() const {
+    rms_norm();
+    vector_of(op_.bias, plan_.buffers[op_.x].width, "bias");
+  }
+
+  void pointwise() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
+    const Buffer& out = buffer(op_.out, "out");
+    same_rows(x, out);
+    holds(out, x.width);
+    require(op_.activation >= 0 && op_.activation < kNumActivations, "activation",
+            "must be below " + std::to_string(kNumActivations));
+  }
+
+  void position() const {
+    require(op_.offset >= 0, "offset", "must not be negative");
+    const int64_t needed = static_cast<int64_t>(plan_.max_positions) + op_.offset;
+    const int64_t rows = table_rows("table");
+    require(rows >= needed, "table", "has " + std::to_string(rows) + " rows, not " + std::to_string(needed));
+  }
+
+  void segment() const { table_rows("table"); }
 
   void attention() const {
     const CacheShape& cache = plan_.cache;
@@ -335,6 +397,18 @@ int32_t in_range(int64_t value, int64_t low, int64_t high, const char* name) {
   return static_cast<int32_t>(value);
 }
 
+// Rows of the shortest table of segments; 1 where there is none, so that every token is of segment 0.
+int32_t segments_of(const Plan& plan) {
+  int64_t fewest = kMaxCount;
+  bool has_table = false;
+  for (const Op& op : plan.ops) {
+    if (op.kind != OpKind::kSegment) continue;
+    has_table = true;
+    fewest = std::min(fewest, plan.vectors[op.vector].size / plan.buffers[op.out].width);
+  }
+  return has_table ? static_cast<int32_t>(fewest) : 1;
+}
+
 }  // namespace
 
 Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& ops, std::vector<WeightMatrix> matrices,
@@ -350,10 +424,12 @@ Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& 
                       .head_dim = in_range(facts.head_dim, 1, kMostHeadDim, "cache: head_dim")},
             .vocab_size = in_range(facts.vocab_size, 1, kMaxWidth, "vocab_size"),
             .max_positions = in_range(facts.max_positions, 1, kMaxCount, "max_positions"),
-            .output = 0};
+            .output = 0,
+            .num_segments = 1};
   for (size_t i = 0; i < buffers.size(); ++i) plan.buffers.push_back(decode_buffer(buffers[i], i));
   for (size_t i = 0; i < ops.size(); ++i) plan.ops.push_back(decode_op(ops[i], i));
   for (size_t i = 0; i < ops.size(); ++i) OpCheck(plan, i).run();
+  plan.num_segments = segments_of(plan);
   plan.output = in_range(facts.output, 0, static_cast<int64_t>(buffers.size()) - 1, "output");
   const Buffer& output = plan.buffers[plan.output];
   if (output.kind != BufferKind::kF32 || output.rows != Rows::kSelected) {

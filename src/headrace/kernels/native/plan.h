@@ -27,6 +27,11 @@ enum class OpKind : int32_t {
   kHadamard = 11,
   kAdapt = 12,
   kActivate = 13,
+  kLayerNorm = 14,
+  kPointwise = 15,
+  kPosition = 16,
+  kSegment = 17,
+  kRotate = 18,
 };
 
 // What plan.py hands over.
@@ -61,6 +66,7 @@ struct Op {
   int32_t x = -1, out = -1;  // buffers
   int32_t matrix = -1;
   int32_t vector = -1;  // weight, table or bias
+  int32_t bias = -1;    // the second vector of a norm
   int32_t layer = 0;
   int32_t offset = 0, num_heads = 0, head_dim = 0;
   int32_t rotary_dim = 0, style = 0;
@@ -83,6 +89,7 @@ struct Plan {
   int32_t vocab_size;
   int32_t max_positions;
   int32_t output;
+  int32_t num_segments;  // segments that tokens may be of
 };
 
 // What belongs to a plan besides its lists.

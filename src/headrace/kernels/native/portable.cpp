@@ -110,9 +110,21 @@ void quantize_group(const float* x, int8_t* codes, float* scale, float* sum) {
 }
 
 float activate(Activation activation, float x) {
-  if (activation == Activation::kSilu) return x / (1.0f + std::exp(-x));
   constexpr float kSqrt2OverPi = 0.7978845608028654f;
-  return 0.5f * x * (1.0f + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+  constexpr float kSqrtHalf = 0.7071067811865476f;
+  switch (activation) {
+    case Activation::kSilu:
+      return x / (1.0f + std::exp(-x));
+    case Activation::kGeluTanh:
+      return 0.5f * x * (1.0f + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+    case Activation::kGelu:
+      return 0.5f * x * std::erfc(-kSqrtHalf * x);
+    case Activation::kTanh:
+      return std::tanh(x);
+    case Activation::kRelu:
+      break;
+  }
+  return x < 0.0f ? 0.0f : x;  // NaN stays
 }
 
 void activate_row(const float* x, int32_t num_pairs, Activation activation, const Output& out) {
@@ -196,11 +208,42 @@ void quantize(const float* x, int32_t width, const Q8View& out) {
   }
 }
 
+void quantize_rotated(const float* x, int32_t width, const Q8View& out) {
+  for (int32_t begin = 0; begin < width; begin += kGroup) {
+    float values[kGroup];
+    std::copy_n(x + begin, kGroup, values);
+    for (int half = 1; half < kGroup; half *= 2) {
+      for (int i = 0; i < kGroup; ++i) {
+        if ((i & half) != 0) continue;
+        const float sum = values[i] + values[i + half];
+        values[i + half] = values[i] - values[i + half];
+        values[i] = sum;
+      }
+    }
+    for (float& value : values) value *= kRotationNorm;
+    quantize_group(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
+  }
+}
+
 void rms_norm(const float* x, const float* weight, int32_t width, float eps, float* y) {
   double squares = 0.0;
   for (int32_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
   const float inverse = 1.0f / std::sqrt(static_cast<float>(squares / width) + eps);
   for (int32_t i = 0; i < width; ++i) y[i] = x[i] * inverse * weight[i];
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, int32_t width, float eps, float* y) {
+  double total = 0.0;
+  for (int32_t i = 0; i < width; ++i) total += x[i];
+  const auto mean = static_cast<float>(total / width);
+  double squares = 0.0;
+  for (int32_t i = 0; i < width; ++i) squares += static_cast<double>(x[i] - mean) * (x[i] - mean);
+  const float inverse = 1.0f / std::sqrt(static_cast<float>(squares / width) + eps);
+  for (int32_t i = 0; i < width; ++i) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
+void pointwise(const float* x, int32_t count, Activation activation, float* y) {
+  for (int32_t i = 0; i < count; ++i) y[i] = activate(activation, x[i]);
 }
 
 void narrow(const float* x, int32_t count, uint16_t* halves) {
@@ -232,7 +275,10 @@ constexpr Kernels kPortable{.name = "portable",
                             .attention = plain_attention,
                             .merge_attention = plain_merge_attention,
                             .quantize = quantize,
+                            .quantize_rotated = quantize_rotated,
                             .rms_norm = rms_norm,
+                            .layer_norm = layer_norm,
+                            .pointwise = pointwise,
                             .narrow = narrow,
                             .multiply = multiply,
                             .quantize_head = plain_quantize_head,

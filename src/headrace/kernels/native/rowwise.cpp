@@ -52,6 +52,34 @@ void rms_norm(const Op& op, const RowContext& context, int32_t row, float* scrat
   context.kernels.quantize(scratch, width, context.storage.q8(op.out, row));
 }
 
+void layer_norm(const Op& op, const RowContext& context, int32_t row, float* scratch) {
+  const float* x = context.storage.f32(op.x, row);
+  const float* weight = context.plan.vectors[op.vector].data;
+  const float* bias = context.plan.vectors[op.bias].data;
+  const int32_t width = context.plan.buffers[op.x].width;
+  const bool is_plain = context.plan.buffers[op.out].kind == BufferKind::kF32;
+  float* y = is_plain ? context.storage.f32(op.out, row) : scratch;
+  context.kernels.layer_norm(x, weight, bias, width, op.eps, y);
+  if (!is_plain) context.kernels.quantize(y, width, context.storage.q8(op.out, row));
+}
+
+void pointwise(const Op& op, const RowContext& context, int32_t row, float* scratch) {
+  const float* x = context.storage.f32(op.x, row);
+  const int32_t width = context.plan.buffers[op.x].width;
+  const bool is_plain = context.plan.buffers[op.out].kind == BufferKind::kF32;
+  float* y = is_plain ? context.storage.f32(op.out, row) : scratch;
+  context.kernels.pointwise(x, width, static_cast<Activation>(op.activation), y);
+  if (!is_plain) context.kernels.quantize(y, width, context.storage.q8(op.out, row));
+}
+
+// out += the table's row.
+void add_row(const Op& op, const RowContext& context, int32_t row, int64_t table_row) {
+  const int32_t width = context.plan.buffers[op.out].width;
+  const float* values = context.plan.vectors[op.vector].data + table_row * width;
+  float* out = context.storage.f32(op.out, row);
+  for (int32_t i = 0; i < width; ++i) out[i] += values[i];
+}
+
 void head_norm(const Op& op, const RowContext& context, int32_t row) {
   const float* weight = context.plan.vectors[op.vector].data;
   float* head = context.storage.f32(op.x, row) + op.offset;
@@ -205,6 +233,9 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
     case OpKind::kQuantize:
       return context.kernels.quantize(context.storage.f32(op.x, row), context.plan.buffers[op.x].width,
                                       context.storage.q8(op.out, row));
+    case OpKind::kRotate:
+      return context.kernels.quantize_rotated(context.storage.f32(op.x, row), context.plan.buffers[op.x].width,
+                                              context.storage.q8(op.out, row));
     case OpKind::kHeadNorm:
       return head_norm(op, context, row);
     case OpKind::kRope:
@@ -220,6 +251,14 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
     case OpKind::kActivate:
       return context.kernels.activate(context.storage.f32(op.x, row), context.plan.buffers[op.x].width / (2 * kGroup),
                                       static_cast<Activation>(op.activation), context.storage.output(op.out, row));
+    case OpKind::kLayerNorm:
+      return layer_norm(op, context, row, scratch);
+    case OpKind::kPointwise:
+      return pointwise(op, context, row, scratch);
+    case OpKind::kPosition:
+      return add_row(op, context, row, int64_t{context.places.position[row]} + op.offset);
+    case OpKind::kSegment:
+      return add_row(op, context, row, context.batch.segments == nullptr ? 0 : context.batch.segments[row]);
     case OpKind::kAdapt:
     case OpKind::kLinear:
     case OpKind::kGated:

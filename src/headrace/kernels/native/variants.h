@@ -35,6 +35,9 @@ inline constexpr float kWeightOne = 32767.0f;
 #define HEADRACE_UNROLL(count)
 #endif
 
+// Makes the Walsh-Hadamard matrix of a group orthonormal: 1 / sqrt(32).
+inline constexpr float kRotationNorm = 0.17677669529663687f;
+
 // What fp16 numbers are clamped to.
 inline constexpr float kLargestHalf = 65504.0f;
 

@@ -76,9 +76,27 @@ inline typename V::F hyperbolic_tangent(typename V::F x) {
   return V::sub(V::set(1.0f), V::div(V::set(2.0f), V::add(e, V::set(1.0f))));
 }
 
+// gelu(x) = x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, with an absolute error below 4e-7 (and below 3e-7 of x):
+// erfc(z) = (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), is off by 1.5e-7 at most (Abramowitz and Stegun 7.1.26).
+template <class V>
+inline typename V::F gelu(typename V::F x) {
+  const typename V::F magnitude = V::abs(x);
+  const typename V::F t = V::div(V::set(1.0f), V::fma(magnitude, V::set(0.3275911f * 0.70710678f), V::set(1.0f)));
+  typename V::F y = V::set(0.5f * 1.061405429f);
+  y = V::fma(y, t, V::set(0.5f * -1.453152027f));
+  y = V::fma(y, t, V::set(0.5f * 1.421413741f));
+  y = V::fma(y, t, V::set(0.5f * -0.284496736f));
+  y = V::fma(y, t, V::set(0.5f * 0.254829592f));
+  y = V::mul(V::mul(y, t), exponential<V>(V::mul(V::mul(x, x), V::set(-0.5f))));
+  return V::minus_product(magnitude, y, V::max(V::zero(), x));
+}
+
 // silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
 template <class V, Activation kActivation>
 inline typename V::F activate(typename V::F x) {
+  if constexpr (kActivation == Activation::kGelu) return gelu<V>(x);
+  if constexpr (kActivation == Activation::kTanh) return hyperbolic_tangent<V>(x);
+  if constexpr (kActivation == Activation::kRelu) return V::max(V::zero(), x);
   typename V::F exponent = V::sub(V::zero(), x);
   if constexpr (kActivation == Activation::kGeluTanh) {
     const typename V::F inner = V::fma(V::mul(V::mul(x, x), x), V::set(0.044715f), x);
@@ -154,6 +172,44 @@ void quantize_row(const float* x, int32_t width, const Q8View& out) {
   }
 }
 
+// Sums of what lies kHalf lanes apart, and differences in the upper ones' places: x + partner, partner - x.
+template <class V, int kHalf>
+inline typename V::F sums_and_differences(typename V::F x) {
+  alignas(64) float signs[V::kLanes];
+  for (int i = 0; i < V::kLanes; ++i) signs[i] = (i & kHalf) == 0 ? 1.0f : -1.0f;
+  return V::fma(x, V::load(signs), V::template exchange<kHalf>(x));
+}
+
+// See Kernels::quantize_rotated.
+template <class V>
+inline void rotate_group(const float* x, float* y) {
+  constexpr int kVectors = kGroup / V::kLanes;
+  typename V::F v[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = sums_and_differences<V, 2>(sums_and_differences<V, 1>(V::load(x + i * V::kLanes)));
+    if constexpr (V::kLanes > 4) v[i] = sums_and_differences<V, 4>(v[i]);
+    if constexpr (V::kLanes > 8) v[i] = sums_and_differences<V, 8>(v[i]);
+  }
+  for (int half = 1; half < kVectors; half *= 2) {
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & half) != 0) continue;
+      const typename V::F sum = V::add(v[i], v[i + half]);
+      v[i + half] = V::sub(v[i], v[i + half]);
+      v[i] = sum;
+    }
+  }
+  for (int i = 0; i < kVectors; ++i) V::store(y + i * V::kLanes, V::mul(v[i], V::set(kRotationNorm)));
+}
+
+template <class V>
+void quantize_rotated_row(const float* x, int32_t width, const Q8View& out) {
+  for (int32_t begin = 0; begin < width; begin += kGroup) {
+    alignas(64) float values[kGroup];
+    rotate_group<V>(x + begin, values);
+    quantize_group<V>(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
+  }
+}
+
 template <class V>
 void rms_norm_row(const float* x, const float* weight, int32_t width, float eps, float* y) {
   typename V::F squares[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
@@ -172,6 +228,76 @@ void rms_norm_row(const float* x, const float* weight, int32_t width, float eps,
     V::store(y + i, V::mul(V::mul(V::load(x + i), factor), V::load(weight + i)));
   }
   for (; i < width; ++i) y[i] = x[i] * inverse * weight[i];
+}
+
+template <class V>
+inline float sum_of(const float* x, int32_t width) {
+  typename V::F sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  int32_t i = 0;
+  for (; i + 4 * V::kLanes <= width; i += 4 * V::kLanes) {
+    for (int j = 0; j < 4; ++j) sums[j] = V::add(sums[j], V::load(x + i + j * V::kLanes));
+  }
+  float total = V::total(V::add(V::add(sums[0], sums[1]), V::add(sums[2], sums[3])));
+  for (; i < width; ++i) total += x[i];
+  return total;
+}
+
+template <class V>
+inline float squares_about(const float* x, int32_t width, float mean) {
+  typename V::F squares[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  const typename V::F middle = V::set(mean);
+  int32_t i = 0;
+  for (; i + 4 * V::kLanes <= width; i += 4 * V::kLanes) {
+    for (int j = 0; j < 4; ++j) {
+      const typename V::F value = V::sub(V::load(x + i + j * V::kLanes), middle);
+      squares[j] = V::fma(value, value, squares[j]);
+    }
+  }
+  float total = V::total(V::add(V::add(squares[0], squares[1]), V::add(squares[2], squares[3])));
+  for (; i < width; ++i) total += (x[i] - mean) * (x[i] - mean);
+  return total;
+}
+
+template <class V>
+void layer_norm_row(const float* x, const float* weight, const float* bias, int32_t width, float eps, float* y) {
+  const float mean = sum_of<V>(x, width) / static_cast<float>(width);
+  const float variance = squares_about<V>(x, width, mean) / static_cast<float>(width);
+  const float inverse = 1.0f / __builtin_sqrtf(variance + eps);
+  const typename V::F middle = V::set(mean);
+  const typename V::F factor = V::set(inverse);
+  int32_t i = 0;
+  for (; i + V::kLanes <= width; i += V::kLanes) {
+    const typename V::F scaled = V::mul(V::sub(V::load(x + i), middle), factor);
+    V::store(y + i, V::fma(scaled, V::load(weight + i), V::load(bias + i)));
+  }
+  for (; i < width; ++i) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
+template <class V, Activation kActivation>
+inline void pointwise_all(const float* x, int32_t count, float* y) {
+  int32_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) V::store(y + i, activate<V, kActivation>(V::load(x + i)));
+  if (i == count) return;
+  float tail[V::kLanes] = {};
+  for (int32_t j = i; j < count; ++j) tail[j - i] = x[j];
+  V::store(tail, activate<V, kActivation>(V::load(tail)));
+  for (int32_t j = i; j < count; ++j) y[j] = tail[j - i];
+}
+
+template <class V>
+void pointwise_row(const float* x, int32_t count, Activation activation, float* y) {
+  switch (activation) {
+    case Activation::kSilu:
+      return pointwise_all<V, Activation::kSilu>(x, count, y);
+    case Activation::kGeluTanh:
+      return pointwise_all<V, Activation::kGeluTanh>(x, count, y);
+    case Activation::kGelu:
+      return pointwise_all<V, Activation::kGelu>(x, count, y);
+    case Activation::kTanh:
+      return pointwise_all<V, Activation::kTanh>(x, count, y);
+    case Activation::kRelu:
+      return pointwise_all<V, Activation::kRelu>(x, count, y);
+  }
 }
 
 template <class V>

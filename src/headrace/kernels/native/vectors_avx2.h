@@ -50,6 +50,12 @@ struct V256 {
     return mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
   }
   static F zero_where_less(F value, F x, F limit) { return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), value); }
+  // Every lane gets what lies kHalf lanes apart.
+  template <int kHalf>
+  static F exchange(F a) {
+    if constexpr (kHalf == 4) return _mm256_permute2f128_ps(a, a, 1);
+    return _mm256_permute_ps(a, kHalf == 1 ? 0xb1 : 0x4e);
+  }
   static float first(F a) { return _mm256_cvtss_f32(a); }
   static float largest(F a) {
     __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

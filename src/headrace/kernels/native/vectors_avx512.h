@@ -49,6 +49,12 @@ struct V512 {
   static F zero_where_less(F value, F x, F limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
   }
+  // Every lane gets what lies kHalf lanes apart.
+  template <int kHalf>
+  static F exchange(F a) {
+    if constexpr (kHalf >= 4) return _mm512_shuffle_f32x4(a, a, kHalf == 4 ? 0xb1 : 0x4e);
+    return _mm512_permute_ps(a, kHalf == 1 ? 0xb1 : 0x4e);
+  }
   static float first(F a) { return _mm512_cvtss_f32(a); }
   static float largest(F a) { return _mm512_reduce_max_ps(a); }
   static float total(F a) { return _mm512_reduce_add_ps(a); }

@@ -51,6 +51,12 @@ struct V128 {
   static F zero_where_less(F value, F x, F limit) {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), vcltq_f32(x, limit)));
   }
+  // Every lane gets what lies kHalf lanes apart.
+  template <int kHalf>
+  static F exchange(F a) {
+    if constexpr (kHalf == 1) return vrev64q_f32(a);
+    return vextq_f32(a, a, 2);
+  }
   static float first(F a) { return vgetq_lane_f32(a, 0); }
   static float largest(F a) { return vmaxnmvq_f32(a); }
   static float total(F a) { return vaddvq_f32(a); }
