@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headrace.core.request import Sampling, Task
 from headrace.engine.runner import Results
 from headrace.kernels.plan import PAGE_TOKENS, Buffer, BufferKind, CacheShape, KvKind, Rows
+from headrace.models.pooling import ScoreActivation
 
 TOY_CACHE = CacheShape(num_layers=1, num_kv_heads=1, head_dim=8)
 TOY_PAGE_BYTES = TOY_CACHE.page_bytes(KvKind.HALF)
@@ -268,9 +269,11 @@ class ToyTokenizer:
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         return [94 if char == "\n" and special else max(0, ord(char) - 32) for char in text]
 
-    def encode_input(self, text: str, pair: str | None = None, most: int | None = None) -> tuple[list[int], list[int]]:
+    def encode_input(
+        self, text: str, pair: str | None = None, *, max_tokens: int | None = None
+    ) -> tuple[list[int], list[int]]:
         first, second = self.encode(text), [] if pair is None else [94, *self.encode(pair)]
-        return (first + second)[:most], ([0] * len(first) + [1] * len(second))[:most]
+        return (first + second)[:max_tokens], ([0] * len(first) + [1] * len(second))[:max_tokens]
 
     def encode_inside(self, text: str) -> list[int]:
         return [self.byte_table.index(bytes([byte])) for byte in text.encode() if bytes([byte]) in self.byte_table]
@@ -316,14 +319,13 @@ class ToyModel:
     tasks: frozenset[Task] = frozenset({Task.GENERATE, Task.SCORE, Task.COUNT})
     pooling: Any = None
     vectors: "VectorToy | None" = None
+    labels: tuple[str, ...] = ()
+    activation: ScoreActivation = ScoreActivation.IDENTITY
 
     def pooled(self) -> tuple[ToyPlan, "VectorToy"]:
         assert self.vectors is not None
         output = Buffer(0, "output", BufferKind.F32, VectorToy.width, Rows.SELECTED)
         return ToyPlan(is_whole=self.vectors.is_whole, buffers=(output,)), self.vectors
-
-    def score(self, output: NDArray[np.float32]) -> float:
-        return float(output[0]) / 1009
 
 
 def toy_text(tokens: list[int]) -> str:

@@ -13,8 +13,9 @@ from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.pooled import PooledRunner
 from headrace.engine.scheduler import Scheduler
-from headrace.engine.sequence import Pooling, Sequence, State, Work
+from headrace.engine.sequence import Sequence, State, Work
 from headrace.kernels.plan import PAGE_TOKENS
+from headrace.models.pooling import PoolingKind
 
 MAX_STEPS = 500
 
@@ -27,7 +28,7 @@ class Case:
     shared: int
     own: int
     seed: int
-    pooling: Pooling
+    pooling: PoolingKind
     pair: bool
     cancel_at: int | None
     sequence: Sequence | None = None
@@ -61,9 +62,9 @@ class Case:
             [VectorToy.hidden(tokens if is_whole else tokens[: at + 1], at, segments[at]) for at in range(len(tokens))],
             np.float32,
         )
-        if self.pooling is Pooling.MEAN:
+        if self.pooling is PoolingKind.MEAN:
             return states.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return states[0 if self.pooling is Pooling.FIRST else -1]
+        return states[0 if self.pooling is PoolingKind.FIRST else -1]
 
 
 cases = st.builds(
@@ -72,7 +73,7 @@ cases = st.builds(
     shared=st.integers(0, 100),
     own=st.integers(1, 60),
     seed=st.integers(0, 3),
-    pooling=st.sampled_from(Pooling),
+    pooling=st.sampled_from(PoolingKind),
     pair=st.booleans(),
     cancel_at=st.none() | st.integers(0, 8),
 )
@@ -119,21 +120,21 @@ def test_every_input_gets_the_vector_that_it_would_get_alone(drawn, num_pages, b
 
 
 def test_a_shared_beginning_is_computed_once_where_only_the_last_token_counts() -> None:
-    def inputs(pooling: Pooling) -> list[Case]:
+    def inputs(pooling: PoolingKind) -> list[Case]:
         return [Case(3 * seed, 96, 10, seed, pooling, pair=False, cancel_at=None) for seed in range(3)]
 
-    assert sum(sum(step) for step in run(inputs(Pooling.LAST), 32, 128, is_whole=False).steps) == 106 + 2 * 10
-    for pooling in (Pooling.MEAN, Pooling.FIRST):
+    assert sum(sum(step) for step in run(inputs(PoolingKind.LAST), 32, 128, is_whole=False).steps) == 106 + 2 * 10
+    for pooling in (PoolingKind.MEAN, PoolingKind.FIRST):
         assert sum(sum(step) for step in run(inputs(pooling), 32, 128, is_whole=False).steps) == 3 * 106
 
 
 def test_whole_inputs_keep_no_page_that_another_could_find() -> None:
-    drawn = [Case(2 * seed, 96, 10, 0, Pooling.LAST, pair=False, cancel_at=None) for seed in range(2)]
+    drawn = [Case(2 * seed, 96, 10, 0, PoolingKind.LAST, pair=False, cancel_at=None) for seed in range(2)]
     program = run(drawn, 32, 128, is_whole=True)
     assert program.steps == [[106], [106]]
     assert drawn[0].vector is not None and PAGE_TOKENS < 106
 
 
 def test_inputs_that_cannot_share_do_not_wait_for_each_other() -> None:
-    drawn = [Case(0, 64, 10, seed, Pooling.MEAN, pair=False, cancel_at=None) for seed in range(3)]
+    drawn = [Case(0, 64, 10, seed, PoolingKind.MEAN, pair=False, cancel_at=None) for seed in range(3)]
     assert run(drawn, 32, 256, is_whole=False).steps == [[74, 74, 74]]

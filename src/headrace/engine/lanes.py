@@ -11,7 +11,6 @@ from headrace.engine.runner import StepProgram
 from headrace.engine.served import Served
 from headrace.kernels.plan import KvKind
 
-
 POOLED_PART = 1 / 8
 """Of the memory for keys and values of a model that generates: what inputs that it embeds may take."""
 

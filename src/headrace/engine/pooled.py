@@ -14,7 +14,8 @@ from headrace.engine.config import EngineConfig
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.page_tables import PageTables
 from headrace.engine.runner import StepProgram
-from headrace.engine.sequence import Pooling, Sequence
+from headrace.engine.sequence import Sequence
+from headrace.models.pooling import PoolingKind
 
 
 class Pooled(NamedTuple):
@@ -27,9 +28,9 @@ class Pooled(NamedTuple):
 def pooled_places(sequence: Sequence, count: int) -> range:
     """Of the next `count` tokens of a sequence, counted from the first of them, those whose hidden states count."""
     computed = sequence.num_computed
-    if sequence.work.pooling is Pooling.MEAN:
+    if sequence.work.pooling is PoolingKind.MEAN:
         return range(sequence.num_pooled - computed, count)
-    wanted = 0 if sequence.work.pooling is Pooling.FIRST else sequence.num_tokens - 1
+    wanted = 0 if sequence.work.pooling is PoolingKind.FIRST else sequence.num_tokens - 1
     return range(wanted - computed, wanted - computed + 1) if computed <= wanted < computed + count else range(0)
 
 

@@ -10,7 +10,7 @@ part where the prompt ends (`Scheduler`).
 import math
 from array import array
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from headrace.engine.grammar.matcher import Grammar, Matcher
 from headrace.engine.kv.prefix import Node
 from headrace.engine.kv.salt import NO_SALT, Salt
 from headrace.kernels.plan import PAGE_TOKENS
+from headrace.models.pooling import PoolingKind
 
 
 class State(IntEnum):
@@ -54,14 +55,6 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.HELD, Change.PART): State.WAITING,
     (State.HELD, Change.END): State.FINISHED,
 }
-
-
-class Pooling(StrEnum):
-    """Whose hidden states become a sequence's vector."""
-
-    MEAN = "mean"  # of all tokens
-    FIRST = "first"
-    LAST = "last"
 
 
 class Keep(NamedTuple):
@@ -105,7 +98,7 @@ class Work:
     grammar: Grammar | None = None
     field: str = "messages"
     score_from: int = 1
-    pooling: Pooling | None = None
+    pooling: PoolingKind | None = None
     segments: NDArray[np.int32] | None = None
 
 
@@ -227,7 +220,7 @@ class Sequence:
         most = self.num_tokens - 1
         if self.num_to_score > 0:
             most = min(most, self.num_scored)
-        if self.work.pooling is not None and self.work.pooling is not Pooling.LAST:
+        if self.work.pooling is not None and self.work.pooling is not PoolingKind.LAST:
             most = min(most, self.num_pooled)
         data = self.tokens[: most // PAGE_TOKENS * PAGE_TOKENS].tobytes()
         size = PAGE_TOKENS * self.tokens.itemsize

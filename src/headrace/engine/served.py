@@ -21,8 +21,9 @@ from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.kv.salt import Salt
 from headrace.engine.runner import StepProgram
-from headrace.engine.sequence import Keep, Pooling
+from headrace.engine.sequence import Keep
 from headrace.kernels.plan import Plan
+from headrace.models.pooling import PoolingKind
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Served:
         self.pooled_metrics = self.metrics
         if Task.EMBED in model.tasks or self.judges:
             self.pooled_plan, self.pooled_program = model.pooled()
+        self._prefix = "" if model.pooling is None else model.pooling.prefix
         if self.generates:
             self.pooled_metrics = metrics.for_model(f"{model.name}/pooled")
         self.digests = {"model": model.digest}
@@ -206,7 +208,7 @@ class Served:
             return self._continuation(one, index, truncates=truncates)
         most = self.input_limit if truncates else None
         if isinstance(one.text, str) and not isinstance(one.pair, tuple):
-            ids, segments = self.model.tokenizer.encode_input(one.text, one.pair, most)
+            ids, segments = self.model.tokenizer.encode_input(self._prefix + one.text, one.pair, max_tokens=most)
             return Encoded(np.array(ids, np.int32), np.array(segments, np.int32) if any(segments) else None)
         if one.pair is not None:
             raise InvalidRequest(f"inputs[{index}]: {self.name} takes two texts, not token ids.", param="input")
@@ -236,24 +238,21 @@ class Served:
         surplus = min(max(0, len(tokens) - (self.input_limit - 1)), start - 1) if truncates else 0
         return Encoded(tokens[surplus:], None, start - surplus)
 
-    def pooling_of(self, task: Task) -> Pooling:
+    def pooling_of(self, task: Task) -> PoolingKind:
         """Whose hidden states count."""
         if task is Task.SCORE:
-            return Pooling.FIRST
+            return PoolingKind.FIRST
         assert self.model.pooling is not None
         return self.model.pooling.kind
 
     def vector_bytes(self, vector: NDArray[np.float32], dimensions: int | None) -> bytes:
         """A pooled vector as it is told: cut, and of length one if the model's are."""
         assert self.model.pooling is not None
-        cut = vector[:dimensions].astype(np.float64)
-        if self.model.pooling.normalizes:
-            cut /= max(float(np.linalg.norm(cut)), 1e-12)
-        return cut.astype("<f4").tobytes()
+        return self.model.pooling.finish(vector, dimensions).astype("<f4").tobytes()
 
     def judgement(self, vector: NDArray[np.float32]) -> float:
-        """The score of a pair from the output of the model's head [labels]."""
-        return self.model.score(vector)
+        """The score of a pair from the output [1] of the model's head."""
+        return self.model.activation.apply(float(vector[0]))
 
     def _conversation(self, messages: tuple[Message, ...], count: int | None = None) -> tuple[Message, ...]:
         """The first `count` messages, behind our own system turn if none of all brings one."""

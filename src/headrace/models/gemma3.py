@@ -60,7 +60,7 @@ def read_config(checkpoint: Checkpoint, max_context: int | None = None) -> Confi
     config = read(checkpoint, max_context, FAMILY)
     fields, is_gguf = fields_of(checkpoint), checkpoint.format == "gguf"
     if is_gguf:
-        scaled = config.hidden // config.num_heads if config.num_layers == _LAYERS_OF_27B else config.head_dim
+        scaled: float = config.hidden // config.num_heads if config.num_layers == _LAYERS_OF_27B else config.head_dim
         windows = _gguf_windows(fields, config.num_layers)
     else:
         scaled = fields.number("query_pre_attn_scalar", 256.0)

@@ -25,6 +25,7 @@ from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.digest import DigestMemory, Hasher, sha256_of
 from headrace.models.gguf import GgufFile
+from headrace.models.hidden import without_head
 from headrace.models.packed import (
     Extra,
     Item,
@@ -84,6 +85,13 @@ class LoadedModel:
     labels: tuple[str, ...] = ()
     activation: ScoreActivation = ScoreActivation.SIGMOID
     cache_dir: Path | None = None
+
+    def pooled(self) -> tuple[Plan, native.Program | NumpyProgram]:
+        """The plan whose output is pooled or judged, and a program of it; makes one where the plan has a head."""
+        if self.plan.is_whole:
+            return self.plan, self.program
+        plan = without_head(self.plan)
+        return plan, self.bind(plan)
 
 
 def load_model(

@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,12 @@ from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, 
 from headrace.core.events import Embedding, Event, Finished, Score, Started
 from headrace.core.request import Input, Limits, Request, Task
 from headrace.engine.config import EngineConfig
-from headrace.engine.sequence import Pooling
 from headrace.engine.text import TextEngine
+from headrace.models.pooling import Pooling, PoolingKind
 
 BOUND_S = 5.0
+MEAN = Pooling(kind=PoolingKind.MEAN)
 TEXTS = ["mill", "a wheel that turns", "x", "water over the dam " * 5]
-
-
-@dataclass(frozen=True)
-class Pools:
-    kind: Pooling = Pooling.MEAN
-    normalizes: bool = True
-    max_tokens: int | None = None
 
 
 def make(model: ToyModel, **options: Any) -> TextEngine:
@@ -44,11 +37,11 @@ def make(model: ToyModel, **options: Any) -> TextEngine:
     return TextEngine([model], config, clock=ManualClock(), threads=object(), seeds=lambda: 5)
 
 
-def encoder(pooling: Pools | None = None, **options: Any) -> TextEngine:
+def encoder(pooling: Pooling | None = None, **options: Any) -> TextEngine:
     """A model that embeds whole texts and does nothing else."""
     tasks = frozenset({Task.EMBED, Task.COUNT})
     program = options.pop("program", None) or VectorToy(is_whole=True)
-    model = ToyModel(program=ToyProgram(), tasks=tasks, pooling=pooling or Pools(), vectors=program, template=None)
+    model = ToyModel(program=ToyProgram(), tasks=tasks, pooling=pooling or MEAN, vectors=program, template=None)
     return make(model, **options)
 
 
@@ -135,12 +128,12 @@ def test_a_cut_vector_has_length_one_again() -> None:
 
 
 def test_vectors_that_are_not_normalised_are_told_as_they_are() -> None:
-    found = vectors(answers(encoder(Pools(Pooling.FIRST, normalizes=False)), embed("mill")))[0]
+    found = vectors(answers(encoder(Pooling(kind=PoolingKind.FIRST, normalizes=False)), embed("mill")))[0]
     np.testing.assert_array_equal(found, VectorToy.hidden(ToyTokenizer().encode("mill"), 0))
 
 
 def test_inputs_that_are_too_long_are_cut_where_that_is_asked_for() -> None:
-    pooling = Pools(max_tokens=10)
+    pooling = Pooling(kind=PoolingKind.MEAN, max_tokens=10)
     found = vectors(answers(encoder(pooling), embed("0123456789 and more", truncates=True)))[0]
     np.testing.assert_allclose(found, expected("0123456789"), rtol=1e-6)
     with pytest.raises(ContextTooLong, match=r"inputs\[1\]: 11 tokens, the model takes 10"):
@@ -149,7 +142,7 @@ def test_inputs_that_are_too_long_are_cut_where_that_is_asked_for() -> None:
 
 def test_a_model_that_generates_embeds_in_a_lane_of_its_own() -> None:
     tasks = frozenset({Task.GENERATE, Task.EMBED, Task.COUNT})
-    model = ToyModel(program=ToyProgram(), tasks=tasks, pooling=Pools(), vectors=VectorToy())
+    model = ToyModel(program=ToyProgram(), tasks=tasks, pooling=MEAN, vectors=VectorToy())
     events = answers(make(model), embed(*TEXTS))
     for index, text in enumerate(TEXTS):
         np.testing.assert_allclose(vectors(events)[index], expected(text, is_whole=False), rtol=1e-6)
@@ -160,7 +153,7 @@ def test_a_judge_reads_both_texts_at_once() -> None:
     scores = {event.index: event for event in events if isinstance(event, Score)}
     for index, second in enumerate(("wheel", "dam")):
         tokens, _ = ToyTokenizer().encode_input("mill", second)
-        assert scores[index].value == VectorToy.hidden(tokens, 0)[0] / 1009
+        assert scores[index].value == VectorToy.hidden(tokens, 0)[0]
         assert scores[index].num_tokens == len(tokens)
         assert scores[index].is_greedy is None
 
@@ -246,7 +239,7 @@ def test_a_time_limit_ends_a_request_of_many_inputs() -> None:
     clock = ManualClock()
     program = VectorToy(is_whole=True)
     tasks = frozenset({Task.EMBED, Task.COUNT})
-    model: Any = ToyModel(program=ToyProgram(), tasks=tasks, pooling=Pools(), vectors=program, template=None)
+    model: Any = ToyModel(program=ToyProgram(), tasks=tasks, pooling=MEAN, vectors=program, template=None)
     engine = TextEngine([model], EngineConfig(max_sequences=2, threads=1), clock=clock, threads=object())
 
     async def main() -> None:

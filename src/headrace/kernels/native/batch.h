@@ -25,7 +25,7 @@ struct Batch {
   int64_t table_width;
   const int32_t* selected;
   int32_t num_selected;
-  const int32_t* segments = nullptr;             // [num_tokens]; null: all of segment 0
+  const int32_t* segments = nullptr;         // [num_tokens]; null: all of segment 0
   const Adapter* const* adapters = nullptr;  // [num_sequences], null for sequences without one; null: nobody has one
 
   const int32_t* page_table(int32_t sequence) const { return page_tables + sequence * table_width; }

@@ -182,8 +182,8 @@ std::tuple<nb::ndarray<nb::numpy, int8_t>, FloatArray, FloatArray> quantize(cons
   for (size_t row = 0; row < num_rows; ++row) {
     const auto quantize_one = rotates ? kernels.quantize_rotated : kernels.quantize;
     quantize_one(x.data + row * x.shape[1], static_cast<int32_t>(x.shape[1]),
-                     {codes.get() + row * width, scales.get() + row * groups, sums.get() + row * groups,
-                      static_cast<int32_t>(width)});
+                 {codes.get() + row * width, scales.get() + row * groups, sums.get() + row * groups,
+                  static_cast<int32_t>(width)});
   }
   return {to_numpy<int8_t, 2>(std::move(codes), {num_rows, width}),
           to_numpy<float, 2>(std::move(scales), {num_rows, groups}),

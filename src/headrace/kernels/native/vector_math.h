@@ -77,7 +77,8 @@ inline typename V::F hyperbolic_tangent(typename V::F x) {
 }
 
 // gelu(x) = x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, with an absolute error below 4e-7 (and below 3e-7 of x):
-// erfc(z) = (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), is off by 1.5e-7 at most (Abramowitz and Stegun 7.1.26).
+// erfc(z) = (a1 t + ... + a5 t^5) exp(-z^2), t = 1 / (1 + p z), is off by 1.5e-7 at most (Abramowitz and
+// Stegun 7.1.26).
 template <class V>
 inline typename V::F gelu(typename V::F x) {
   const typename V::F magnitude = V::abs(x);
