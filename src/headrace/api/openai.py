@@ -21,6 +21,7 @@ from headrace.api.openai_fields import (
     INERT_STREAM_OPTIONS,
     ChatBody,
     CompletionBody,
+    RoutedBody,
     SharedBody,
 )
 from headrace.api.openai_format import FIELD, response_format
@@ -113,15 +114,13 @@ def decode_completion(data: bytes, caller: Caller) -> Call:
 
 def _request(body: SharedBody, caller: Caller) -> Request:
     """What both routes say alike."""
-    if not body.model:
-        raise InvalidRequest("model: must not be empty; GET /v1/models lists the names.", param="model")
     return Request(
         id=caller.request_id,
-        model=body.model,
+        model=model_name(body),
         sampling=_sampling(body),
         prompt_logprobs=_alternatives("prompt_logprobs", body.prompt_logprobs),
         cache=cache_hints(body, explain=caller.explains_cache),
-        principal=_principal(body, caller.principal),
+        principal=principal_of(body, caller.principal),
         session=caller.session,
         parent=caller.parent,
     )
@@ -181,7 +180,14 @@ def _limits(body: SharedBody, caller: Caller, max_tokens: int | None) -> Limits:
     )
 
 
-def _principal(body: SharedBody, principal: Principal) -> Principal:
+def model_name(body: RoutedBody) -> str:
+    """The model that is asked. Raises InvalidRequest for an empty name."""
+    if not body.model:
+        raise InvalidRequest("model: must not be empty; GET /v1/models lists the names.", param="model")
+    return body.model
+
+
+def principal_of(body: RoutedBody, principal: Principal) -> Principal:
     """Who asks, no more urgent than the key allows. As in vLLM, the smaller `priority` goes first."""
     if body.user is not None:
         principal = replace(principal, user=body.user)

@@ -130,10 +130,18 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     json_object: bool | None = None
 
 
-class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What both routes take."""
+class RoutedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What every route takes that runs a model; `input_fields.py` has the others."""
 
     model: str
+    user: str | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+
+
+class SharedBody(RoutedBody, forbid_unknown_fields=True, kw_only=True):
+    """What both routes take."""
+
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -152,7 +160,6 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
-    user: str | None = None
     prompt_logprobs: int | None = None
     response_format: Format | None = None
     guided_json: dict[str, Any] | str | bool | None = None
@@ -160,8 +167,6 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
     include_stop_str_in_output: Any = None
     length_penalty: Any = None
     min_tokens: Any = None

@@ -6,7 +6,7 @@ kept begins with everything up to the part, so nothing that was asked to be kept
 
 from typing import Any, Final
 
-from headrace.api.openai_fields import INERT_MESSAGE, ChatBody, Part, SharedBody
+from headrace.api.openai_fields import INERT_MESSAGE, ChatBody, Part, RoutedBody
 from headrace.api.openai_fields import Message as WireMessage
 from headrace.api.openai_refusal import refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
@@ -55,7 +55,7 @@ def tokens(given: list[Any], path: str) -> tuple[int, ...]:
     return tuple(given)
 
 
-def cache_hints(body: SharedBody, *, explain: bool) -> CacheHints:
+def cache_hints(body: RoutedBody, *, explain: bool) -> CacheHints:
     """What a body says about reuse."""
     salt = body.cache_salt
     if salt is not None and not 1 <= len(salt) <= MAX_SALT_CHARS:

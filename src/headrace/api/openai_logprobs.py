@@ -54,10 +54,10 @@ class ChatRenderer:
 
     def _entry(self, token: TokenLogprob) -> ChatLogprob:
         top = [
-            TopLogprob(text, _finite(logprob), list(data))
+            TopLogprob(text, finite(logprob), list(data))
             for text, data, logprob in token.alternatives[: self._num_alternatives]
         ]
-        return ChatLogprob(token.token, _finite(token.logprob), list(token.token_bytes), top)
+        return ChatLogprob(token.token, finite(token.logprob), list(token.token_bytes), top)
 
 
 class CompletionRenderer:
@@ -83,13 +83,13 @@ class CompletionRenderer:
                 logprobs.append(None)
                 top.append(None)
                 continue
-            logprobs.append(_finite(token.logprob))
+            logprobs.append(finite(token.logprob))
             likely = {
-                _name(text, data): _finite(logprob)
+                _name(text, data): finite(logprob)
                 for text, data, logprob in token.alternatives[: self._num_alternatives]
             }
             # OpenAI: "up to logprobs + 1 elements", as the token that was taken is always among them.
-            top.append(likely | {name: _finite(token.logprob)})
+            top.append(likely | {name: finite(token.logprob)})
         return {"text_offset": offsets, "token_logprobs": logprobs, "tokens": names, "top_logprobs": top}
 
 
@@ -120,11 +120,11 @@ def _ranked(token: TokenLogprob, num_alternatives: int) -> dict[str, Any]:
     own = key(token.token, token.token_id)
     ids = token.alternative_ids or (None,) * len(token.alternatives)
     ranked = {
-        key(text, token_id): {"logprob": _finite(logprob), "rank": rank, "decoded_token": text}
+        key(text, token_id): {"logprob": finite(logprob), "rank": rank, "decoded_token": text}
         for rank, ((text, _, logprob), token_id) in enumerate(zip(token.alternatives, ids, strict=True), 1)
     }
     # The rank is known only of tokens among the likeliest.
-    mine = ranked.get(own, {"logprob": _finite(token.logprob), "rank": None, "decoded_token": token.token})
+    mine = ranked.get(own, {"logprob": finite(token.logprob), "rank": None, "decoded_token": token.token})
     return {own: mine} | dict(list(ranked.items())[:num_alternatives])
 
 
@@ -136,5 +136,6 @@ def _name(token: str, token_bytes: bytes) -> str:
     return token
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """A log-probability as JSON can say it."""
     return logprob if math.isfinite(logprob) else UNLIKELY

@@ -10,7 +10,17 @@ from typing import Any
 import msgspec
 
 from headrace.core.backend import ModelCard
-from headrace.core.errors import NotFound
+from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.request import Request, Task
+
+# What a model does that has a task.
+_SAID = {
+    Task.GENERATE: "generates text",
+    Task.EMBED: "embeds",
+    Task.SCORE: "scores pairs of texts",
+    Task.COUNT: "counts tokens",
+}
+_MAX_NAMED = 8
 
 
 def encode_models(cards: Iterable[ModelCard]) -> bytes:
@@ -20,10 +30,35 @@ def encode_models(cards: Iterable[ModelCard]) -> bytes:
 
 def encode_model(cards: Iterable[ModelCard], name: str) -> bytes:
     """One model by id or alias. Raises NotFound."""
-    for card in cards:
-        if name == card.id or name in card.aliases:
-            return msgspec.json.encode(encode_card(card))
+    card = _find(cards, name)
+    if card is not None:
+        return msgspec.json.encode(encode_card(card))
     raise NotFound(f"model: {name[:200]!r} is not served here; GET /v1/models lists the names.", param="model")
+
+
+def check_task(cards: Iterable[ModelCard], request: Request) -> None:
+    """Raise InvalidRequest for a model that does not do what is asked; one that is not among the cards is let pass."""
+    cards = tuple(cards)
+    card = _find(cards, request.model)
+    if card is None or request.task in card.tasks:
+        return
+    does = (
+        " and ".join(_SAID[task] for task in _SAID if task in card.tasks and task is not Task.COUNT)
+        or "answers nothing"
+    )
+    wanted = _SAID[request.task]
+    others = [other.id for other in cards if request.task in other.tasks and other.parent is None]
+    named = ", ".join(others[:_MAX_NAMED]) + (", ..." if len(others) > _MAX_NAMED else "")
+    remedy = f"what {wanted} here: {named}" if others else f"no model here {wanted}"
+    raise InvalidRequest(
+        f"model: {request.model[:200]!r} {does}, and is asked for what {wanted}; {remedy}.",
+        param="model",
+        code="unsupported_task",
+    )
+
+
+def _find(cards: Iterable[ModelCard], name: str) -> ModelCard | None:
+    return next((card for card in cards if name == card.id or name in card.aliases), None)
 
 
 def encode_card(card: ModelCard) -> dict[str, Any]:

@@ -6,11 +6,12 @@ for: meaning is `openai.py`'s and its neighbours'.
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
 
-from headrace.api.openai_fields import FIELDS_AT, SharedBody
+from headrace.api.openai_fields import FIELDS_AT, RoutedBody
 from headrace.core.errors import InvalidRequest, UnsupportedField
 
 # Numbers beyond 64 bits name nothing here; refused before anything formats thousands of digits.
@@ -19,6 +20,7 @@ _MAX_SHOWN_CHARS: Final = 80
 
 _SENTENCE = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>(?:key in )?\$[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
+_RANGE = re.compile(r"Expected `int` (?P<bound>[<>]= -?\d+)")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
@@ -33,10 +35,16 @@ _KINDS = {
 }
 
 
-def refuse_body(error: Exception, data: bytes, body: type[SharedBody]) -> NoReturn:
-    """Raise the InvalidRequest that says what msgspec found wrong with the body of a route."""
+Fields = Mapping[str, tuple[str, ...]]
+
+
+def refuse_body(error: Exception, data: bytes, body: type[RoutedBody], fields_at: Fields = FIELDS_AT) -> NoReturn:
+    """Raise the InvalidRequest that says what msgspec found wrong with the body of a route.
+
+    `fields_at`: whose fields a path names, for suggestions, as in `FIELDS_AT`.
+    """
     if isinstance(error, msgspec.ValidationError):
-        raise _field_error(str(error), data, body) from None
+        raise _field_error(str(error), data, {**fields_at, "": body.__struct_fields__}) from None
     if isinstance(error, UnicodeDecodeError):
         raise InvalidRequest("the body is not valid UTF-8; send JSON in UTF-8.", code="invalid_json") from None
     if isinstance(error, RecursionError):
@@ -44,13 +52,13 @@ def refuse_body(error: Exception, data: bytes, body: type[SharedBody]) -> NoRetu
     raise InvalidRequest(f"the body is not valid JSON: {error}.", code="invalid_json") from None
 
 
-def _field_error(sentence: str, data: bytes, body: type[SharedBody]) -> InvalidRequest:
+def _field_error(sentence: str, data: bytes, fields_at: Fields) -> InvalidRequest:
     match = _SENTENCE.fullmatch(sentence)
     what, path = (match["what"], match["path"] or "") if match else (sentence, "")
     path = path.removeprefix("key in ").removeprefix("$").removeprefix(".")
     prefix = f"{path}." if path else ""
     if unknown := _UNKNOWN.fullmatch(what):
-        return _unknown_field(unknown["name"], prefix, body)
+        return _unknown_field(unknown["name"], prefix, fields_at)
     if missing := _MISSING.fullmatch(what):
         name = prefix + missing["name"]
         return InvalidRequest(f"{name}: is missing; it is required.", param=name, code="missing_required_parameter")
@@ -59,11 +67,14 @@ def _field_error(sentence: str, data: bytes, body: type[SharedBody]) -> InvalidR
         wanted = " or ".join(_KINDS.get(kind, kind) for kind in expected["wanted"].split(" | "))
         got = _value_at(data, path) or _KINDS.get(expected["got"], expected["got"])
         return InvalidRequest(f"{where}: {got} given, but {wanted} is needed.", param=path or None, code="invalid_type")
+    if out := _RANGE.fullmatch(what):
+        got = _value_at(data, path) or "a number"
+        return InvalidRequest(f"{where}: {got} given, but an integer {out['bound']} is needed.", param=path or None)
     return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}; correct it.", param=path or None)
 
 
-def _unknown_field(name: str, prefix: str, body: type[SharedBody]) -> InvalidRequest:
-    known = FIELDS_AT.get(re.sub(r"\d+", "", prefix.removesuffix(".")), body.__struct_fields__)
+def _unknown_field(name: str, prefix: str, fields_at: Fields) -> InvalidRequest:
+    known = fields_at.get(re.sub(r"\d+", "", prefix.removesuffix(".")), fields_at[""])
     near = difflib.get_close_matches(name[:_MAX_SHOWN_CHARS], known, n=1)
     remedy = f"did you mean {near[0]}?" if near else "leave it out."
     shown = prefix + (name if len(name) <= _MAX_SHOWN_CHARS else name[:_MAX_SHOWN_CHARS] + "…")

@@ -7,16 +7,17 @@ begins with a comment, and errors then travel inside it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from headrace.api.errors import encode_error
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
+from headrace.api.openai_models import check_task
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
-from headrace.core.request import Principal
+from headrace.core.request import Principal, Request
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import JSON, BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
@@ -27,6 +28,9 @@ from headrace.server.lifecycle import Lifecycle
 MAX_WRITE_BYTES: Final = 64 * 1024
 
 
+Decoded = TypeVar("Decoded")
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """A generation route: how its body is read and how its answer is written."""
@@ -35,8 +39,11 @@ class Protocol:
     decode: Callable[[bytes, Caller], Call]
 
 
-CHAT_COMPLETIONS = Protocol(CHAT, decode_chat)
-COMPLETIONS = Protocol(COMPLETION, decode_completion)
+# Path -> how it is answered.
+GENERATION_ROUTES: Final = {
+    "/v1/chat/completions": Protocol(CHAT, decode_chat),
+    "/v1/completions": Protocol(COMPLETION, decode_completion),
+}
 
 
 @dataclass(slots=True)
@@ -52,24 +59,11 @@ class Answering:
 
     async def answer(self, protocol: Protocol, exchange: Exchange, principal: Principal) -> None:
         """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
-        self.lifecycle.check_accepting()
-        hints = read_hints(exchange.headers)
-        body = await exchange.read_body(self.config, self.bodies)
-        answer_id = protocol.dialect.id_prefix + self.new_id()
-        caller = Caller(
-            request_id=answer_id,
-            principal=principal,
-            deadline_s=hints.deadline_s(self.config.request_timeout_s),
-            session=hints.session,
-            parent=hints.parent,
-            explains_cache=hints.explains_cache,
-        )
-        call = protocol.decode(body, caller)
-        del body  # not for as long as the answer takes
-        exchange.record.model = call.request.model[:200]
+        call = await self.read(exchange, principal, protocol.dialect.id_prefix, protocol.decode)
+        self.admit(exchange, call.request)
         head = answer_head(protocol.dialect, call, int(self.pace.clock.unix_s()))
         events = self.backend.run(call.request)
-        log = _Log(exchange, self.pace)
+        log = Log(exchange, self.pace)
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
             try:
                 if call.stream:
@@ -79,8 +73,32 @@ class Answering:
             except InvalidRequest as error:
                 raise call.reword(error) from None
 
+    async def read(
+        self, exchange: Exchange, principal: Principal, id_prefix: str, decode: Callable[[bytes, Caller], Decoded]
+    ) -> Decoded:
+        """The body of a request, decoded. Raises HeadraceError and ClientGone."""
+        self.lifecycle.check_accepting()
+        hints = read_hints(exchange.headers)
+        # The bytes are not held for as long as the answer takes.
+        return decode(
+            await exchange.read_body(self.config, self.bodies),
+            Caller(
+                request_id=id_prefix + self.new_id(),
+                principal=principal,
+                deadline_s=hints.deadline_s(self.config.request_timeout_s),
+                session=hints.session,
+                parent=hints.parent,
+                explains_cache=hints.explains_cache,
+            ),
+        )
 
-class _Log:
+    def admit(self, exchange: Exchange, request: Request) -> None:
+        """Note whom the request asks. Raises InvalidRequest for a model that does not do such things."""
+        exchange.record.model = request.model[:200]
+        check_task(self.backend.models(), request)
+
+
+class Log:
     """Counts an answer's tokens into its record as they pass."""
 
     def __init__(self, exchange: Exchange, pace: Pace) -> None:
@@ -88,6 +106,7 @@ class _Log:
         self._pace = pace
 
     def note(self, events: list[Event]) -> None:
+        """What has just come."""
         record = self._exchange.record
         for event in events:
             kind = type(event)
@@ -106,7 +125,7 @@ class _Log:
                 record.ttft_s = self._pace.clock.monotonic_s() - self._exchange.started_s
 
 
-async def _stream(exchange: Exchange, feed: Feed, writer: StreamWriter, log: _Log) -> None:
+async def _stream(exchange: Exchange, feed: Feed, writer: StreamWriter, log: Log) -> None:
     try:
         while not writer.is_done:
             events = await feed.take()
@@ -126,21 +145,22 @@ async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: b
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
         headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
         await feed.send(exchange.start(200, CONTENT_TYPE, headers))
-    await _send_pieces(feed, data, is_last=is_last)
+    await send_pieces(feed, data, is_last=is_last)
 
 
-async def _send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
+async def send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
+    """Send a part of a response's body, no more at once than a slow client takes in its time. Raises ClientGone."""
     for start in range(0, len(data), MAX_WRITE_BYTES):
         end = start + MAX_WRITE_BYTES
         is_end = is_last and end >= len(data)
         await feed.send({"type": "http.response.body", "body": data[start:end], "more_body": not is_end})
 
 
-async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: _Log) -> None:
+async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: Log) -> None:
     while not writer.is_done:
         events = await feed.take()
         log.note(events)
         writer.add(events)
     body = writer.encode()
     await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
-    await _send_pieces(feed, body, is_last=True)
+    await send_pieces(feed, body, is_last=True)

@@ -7,6 +7,7 @@ and no engine: it is given a backend.
 """
 
 import asyncio
+import functools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -28,13 +29,15 @@ from headrace.core.errors import (
     Overloaded,
     Unavailable,
 )
+from headrace.core.request import Principal
 from headrace.core.service import Adapters
 from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
-from headrace.server.answers import CHAT_COMPLETIONS, COMPLETIONS, Answering, Protocol
+from headrace.server.answers import GENERATION_ROUTES, Answering
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
+from headrace.server.inputs import INPUTS_ROUTES, answer_inputs
 from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 
@@ -44,6 +47,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _logger = logging.getLogger("headrace.server")
 
 Handler = Callable[[Exchange, Identity], Awaitable[None]]
+Answer = Callable[[Exchange, Principal], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,10 @@ class App:
             bodies=BodyBudget(config.max_buffered_bytes),
             new_id=surroundings.new_id,
         )
-        self._routes = {
-            "/v1/chat/completions": self._generation("/v1/chat/completions", CHAT_COMPLETIONS),
-            "/v1/completions": self._generation("/v1/completions", COMPLETIONS),
+        partial = functools.partial
+        works = {name: _work(name, partial(self._answering.answer, given)) for name, given in GENERATION_ROUTES.items()}
+        works |= {name: _work(name, partial(answer_inputs, self._answering, it)) for name, it in INPUTS_ROUTES.items()}
+        self._routes = works | {
             "/v1/models": Route("/v1/models", "GET", "generate", self._models),
             "/health": Route("/health", "GET", None, self._health, is_open=True),
             "/ready": Route("/ready", "GET", None, self._ready, is_open=True),
@@ -222,12 +227,6 @@ class App:
             raise MethodNotAllowed(f"{method[:20]} is not possible on {route.name}; use {route.method}.")
         return route
 
-    def _generation(self, name: str, protocol: Protocol) -> Route:
-        async def answer(exchange: Exchange, identity: Identity) -> None:
-            await self._answering.answer(protocol, exchange, identity.principal)
-
-        return Route(name, "POST", "generate", answer)
-
     def _adapter_route(self, name: str, adapters: Adapters) -> Route:
         async def change(exchange: Exchange, _: Identity) -> None:
             self.lifecycle.check_accepting()
@@ -288,6 +287,15 @@ def build_app(
 ) -> App:
     """The application around a backend. It answers 503 until its lifespan starts (or `lifecycle.mark_ready`)."""
     return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), adapters)
+
+
+def _work(name: str, answer: Answer) -> Route:
+    """A route that runs a model."""
+
+    async def handle(exchange: Exchange, identity: Identity) -> None:
+        await answer(exchange, identity.principal)
+
+    return Route(name, "POST", "generate", handle)
 
 
 async def _drop(exchange: Exchange) -> None:

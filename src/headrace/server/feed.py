@@ -111,6 +111,11 @@ class Feed:
             if not task.cancelled() and (error := task.exception()) is not None:
                 _logger.error("an answer's stream could not be closed", exc_info=error)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has closed its connection."""
+        return self._is_gone
+
     async def take(self) -> list[Event]:
         """Every event at hand, waiting for the first; empty after a silence. Raises ClientGone or HeadraceError."""
         while True:

@@ -82,7 +82,7 @@ def test_the_request_that_reaches_the_backend_carries_tenant_deadline_and_the_an
         ("GET", "/v1/models/", 404, "not_found"),
         ("GET", CHAT, 405, "method_not_allowed"),
         ("POST", "/health", 405, "method_not_allowed"),
-        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("POST", "/v1/audio/speech", 404, "not_found"),
     ],
 )
 def test_what_is_no_route_is_refused_in_openais_shape(method: str, path: str, status: int, code: str) -> None:

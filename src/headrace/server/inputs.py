@@ -1,0 +1,74 @@
+"""The routes over many texts: one request to embed or score, from body to last byte, always whole.
+
+Knows their codecs and the backend's contract, as `answers.py` does of the generation routes. What is printed is printed
+and sent piece by piece, and between two pieces the loop gets to others: the numbers of two thousand vectors are eight
+megabytes of text.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.api.inputs import InputsCall, ResultTable, reword
+from headrace.api.openai import Caller
+from headrace.api.openai_embeddings import decode_embeddings
+from headrace.api.rerank import decode_rerank, decode_score
+from headrace.core.errors import InvalidRequest
+from headrace.core.request import Principal
+from headrace.server.answers import Answering, Log, send_pieces
+from headrace.server.exchange import JSON, Exchange
+from headrace.server.feed import ClientGone, Feed
+
+
+@dataclass(frozen=True, slots=True)
+class InputsRoute:
+    """One of these routes: how ids of its answers begin, and how its body is read."""
+
+    id_prefix: str
+    decode: Callable[[bytes, Caller], InputsCall]
+
+
+_SCORE = InputsRoute("score-", decode_score)
+_RERANK = InputsRoute("rerank-", decode_rerank)
+
+# Path -> how it is answered. vLLM serves reranking under the paths of Jina's and Cohere's clients.
+INPUTS_ROUTES: Final = {
+    "/v1/embeddings": InputsRoute("embd-", decode_embeddings),
+    "/v1/score": _SCORE,
+    "/score": _SCORE,
+    "/v1/rerank": _RERANK,
+    "/v2/rerank": _RERANK,
+    "/rerank": _RERANK,
+}
+
+
+async def answer_inputs(answering: Answering, route: InputsRoute, exchange: Exchange, principal: Principal) -> None:
+    """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
+    call = await answering.read(exchange, principal, route.id_prefix, route.decode)
+    answering.admit(exchange, call.request)
+    events = answering.backend.run(call.request)
+    table, log = ResultTable(call.request), Log(exchange, answering.pace)
+    async with Feed(events, exchange.receive, exchange.send, answering.lifecycle, answering.pace) as feed:
+        try:
+            while not table.is_done:
+                taken = await feed.take()
+                log.note(taken)
+                table.add(taken)
+        except InvalidRequest as error:
+            raise reword(error, call.field) from None
+        await _send(exchange, feed, call.encode(table, int(answering.pace.clock.unix_s())))
+
+
+async def _send(exchange: Exchange, feed: Feed, pieces: Iterator[bytes]) -> None:
+    piece, following = next(pieces), next(pieces, None)
+    # Of a longer answer nobody knows the length before its last piece is printed.
+    length = [(b"content-length", str(len(piece)).encode())] if following is None else []
+    await feed.send(exchange.start(200, JSON, length))
+    while following is not None:
+        await send_pieces(feed, piece, is_last=False)
+        await asyncio.sleep(0)
+        if feed.is_gone:
+            raise ClientGone
+        piece, following = following, next(pieces, None)
+    await send_pieces(feed, piece, is_last=True)
