@@ -1,6 +1,6 @@
-"""Fuzz the codec of OpenAI's generation routes.
+"""Fuzz the codecs of the routes that run a model.
 
-No matter what bytes come in, decoding gives a `Call` whose request could be run, or raises a HeadraceError that can be
+No matter what bytes come in, decoding gives a call whose request could be run, or raises a HeadraceError that can be
 sent. Never anything else, and never a message larger than a page.
 
     python -m fuzz.openai_codec [ROUNDS] [SEED]
@@ -12,10 +12,14 @@ import sys
 
 from headrace.api.errors import encode_error
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
+from headrace.api.openai_embeddings import EmbeddingCall, decode_embeddings
+from headrace.api.rerank import RerankCall, ScoreCall, decode_rerank, decode_score
 from headrace.core.errors import HeadraceError
 from headrace.core.request import Principal
 
 CALLER = Caller(request_id="fuzz", principal=Principal())
+
+DECODERS = (decode_chat, decode_completion, decode_embeddings, decode_score, decode_rerank)
 
 SEEDS = [
     b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true}}',
@@ -32,6 +36,11 @@ SEEDS = [
     b'"repetition_penalty":1.5,"frequency_penalty":-2,"presence_penalty":2,"cache_salt":"s"}',
     b'{"model":"m","prompt":"Hi","structured_outputs":{"choice":["a","b"],"json":null,"grammar":null}}',
     b'{"model":"m","prompt":[[1,2,3]],"frequency_penalty":0,"presence_penalty":0.0,"ignore_eos":true,"stop":"x"}',
+    b'{"model":"m","input":["a","\\u00e9"],"encoding_format":"base64","dimensions":3,"truncate_prompt_tokens":-1}',
+    b'{"model":"m","input":[[1,2],[3]],"user":"u","add_special_tokens":true,"priority":1,"cache_salt":"s"}',
+    b'{"model":"m","input":[1,2,3],"encoding_format":"float","normalize":true,"endianness":"little"}',
+    b'{"model":"m","text_1":["a","b"],"text_2":["c","d"],"logprobs":true,"padding":"do_not_pad"}',
+    b'{"model":"m","query":"q","documents":["a",{"text":"b"}],"top_n":1,"return_documents":false,"rank_fields":null}',
 ]
 SPLICES = [
     b"null",
@@ -51,8 +60,8 @@ SPLICES = [
 
 
 def check_input(data: bytes) -> None:
-    """Hold one input to the invariant on both routes."""
-    for decode in (decode_chat, decode_completion):
+    """Hold one input to the invariant on every route."""
+    for decode in DECODERS:
         try:
             call = decode(data, CALLER)
         except HeadraceError as error:
@@ -61,10 +70,12 @@ def check_input(data: bytes) -> None:
             assert len(body) < 16_000
             assert json.loads(body)["error"]["message"]
         else:
-            assert isinstance(call, Call)
+            assert isinstance(call, Call | EmbeddingCall | ScoreCall | RerankCall)
             call.request.check()
             for message in call.request.messages or ():
                 message.text.encode()  # what the template gets is text
+            for one in call.request.inputs or ():
+                assert one.text or one.pair
 
 
 def mutate(data: bytes, random_: random.Random) -> bytes:

@@ -20,6 +20,7 @@ from tests.doubles_http import (
     run,
     started,
 )
+from tests.doubles_inputs import InputsBackend
 from tests.loopback import exchange, listening, socket_option
 
 from headrace.core.events import TextDelta
@@ -82,6 +83,47 @@ def test_bad_bodies_are_refused_with_the_field_named(body: bytes, code: str, par
     assert (reply.error()["code"], reply.error()["param"]) == (code, param)
     assert reply.error()["type"] == "invalid_request_error"
     assert len(reply.body) < 3000
+
+
+INPUTS_ROUTES = {
+    "/v1/embeddings": b'{"model":"mini","input":"a b"}',
+    "/v1/score": b'{"model":"judge","text_1":"a","text_2":"b"}',
+    "/v1/rerank": b'{"model":"judge","query":"a","documents":["b"]}',
+}
+
+
+@pytest.mark.parametrize("path", INPUTS_ROUTES)
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_json"),
+        (b"\xff\xfe", 400, "invalid_json"),
+        (b"null", 400, "invalid_type"),
+        (b"{}", 400, "missing_required_parameter"),
+        (b"[" * 100_000, 400, "invalid_type"),
+        (b'{"model":"mini","input":' + b"[" * 500_000, 400, None),
+        (b'{"model":"mini","input":"\\ud800","query":"\\ud800"}', 400, None),
+        (b'{"model":"mini","input":[' + b"[1]," * 300_000 + b"[1]]}", 400, None),
+        (b'{"model":"mini","user":{},"text_1":[' + b'"a",' * 300_000 + b'"b"],"text_2":"c"}', 400, None),
+        (b'{"model":"mini","input":["a",' + b"1," * 300_000 + b"2]}", 400, None),
+        (b'{"model":"mini","input":"' + b"a" * 11 * MIB + b'"}', 413, "payload_too_large"),
+    ],
+)
+def test_bad_bodies_of_many_texts_are_refused_and_reach_no_backend(
+    path: str, body: bytes, status: int, code: str | None
+) -> None:
+    async def main() -> None:
+        backend = InputsBackend()
+        app = make_app(backend)
+        reply = await Client(app, "POST", path, body).run()
+        assert reply.status == status
+        assert reply.error()["type"] == "invalid_request_error"
+        assert code is None or reply.error()["code"] == code
+        assert len(reply.body) < 3000
+        assert backend.requests == []
+        assert (await Client(app, "POST", path, INPUTS_ROUTES[path]).run()).status == 200
+
+    run(main())
 
 
 def test_a_body_nested_beyond_all_reason_is_refused() -> None:

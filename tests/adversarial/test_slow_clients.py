@@ -111,8 +111,8 @@ def test_a_client_that_reads_byte_by_byte_holds_up_nobody_and_nothing_grows_behi
 class SippingClient(Client):
     """Takes one write at a time, when the test lets it."""
 
-    def __init__(self, app: App, body: bytes) -> None:
-        super().__init__(app, "POST", CHAT, body)
+    def __init__(self, app: App, body: bytes, path: str = CHAT) -> None:
+        super().__init__(app, "POST", path, body)
         self.waiting = asyncio.Event()
         self.sips = asyncio.Semaphore(0)
 

@@ -7,6 +7,7 @@ from fuzz.openai_codec import SEEDS, check_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect, StreamWriter
 from headrace.api.openai_fields import CacheOptions, ChatBody, CompletionBody, Format, JsonSchema, StructuredOutputs
 from headrace.core.events import (
@@ -64,6 +65,25 @@ def test_any_value_in_any_field_is_a_request_or_a_refusal(
 def test_any_value_inside_an_object_is_a_request_or_a_refusal(name: str, fields: dict[str, object]) -> None:
     for required in ({"messages": [{"role": "user", "content": "x"}]}, {"prompt": "x"}):
         check_input(json.dumps({"model": "m", name: fields} | required).encode("utf-8", "surrogatepass"))
+
+
+INPUTS = [
+    (EmbeddingBody, {"input": "x"}),
+    (ScoreBody, {"text_1": "x", "text_2": ["y", "z"]}),
+    (RerankBody, {"query": "x", "documents": ["y", {"text": "z"}]}),
+]
+
+
+@given(st.sampled_from(INPUTS), st.data())
+@settings(max_examples=300)
+def test_any_value_in_any_field_beside_many_texts_is_a_request_or_a_refusal(
+    route: tuple[Any, dict[str, object]], data: st.DataObject
+) -> None:
+    body, required = route
+    names = st.sampled_from(sorted(body.__struct_fields__))
+    ids = st.lists(st.integers(-3, 2**32) | st.lists(st.integers(-3, 2**32), max_size=3), max_size=4)
+    fields = data.draw(st.dictionaries(names, VALUES | ids, max_size=4))
+    check_input(json.dumps({"model": "m"} | required | fields).encode("utf-8", "surrogatepass"))
 
 
 PIECES = st.tuples(st.integers(0, 2), st.text(max_size=8), st.lists(st.binary(max_size=3), max_size=3))

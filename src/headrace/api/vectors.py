@@ -30,8 +30,6 @@ _MAX_DECIMALS: Final = 21
 
 def _grid(exponent: int) -> float:
     """Points a unit on the coarser grid of numbers with this (biased) exponent; NaN where arithmetic does not reach."""
-    if not 0 < exponent < 255:
-        return math.nan
     decimals = math.floor((150 - exponent) * math.log10(2))
     return 10.0**decimals if 0 <= decimals <= _MAX_DECIMALS else math.nan
 
@@ -70,8 +68,6 @@ def _settle(value: float, found: float, back: float) -> float:
     """What was found if it reads back, else the shortest decimal by trial: zeros, the very small, the very large."""
     if back == value:
         return found
-    if value == 0.0:
-        return value  # with its sign
     for num_digits in range(1, 9):
         shown = float(f"{value:.{num_digits}g}")
         if array("f", [shown])[0] == value:
