@@ -94,8 +94,11 @@ def test_a_model_that_does_not_embed_is_refused_before_anything_runs() -> None:
             await client.embeddings.create(model="tiny", input="x")
         assert (bad.value.code, bad.value.param) == ("unsupported_task", "model")
         assert "'tiny' generates text and scores pairs of texts" in bad.value.message
-        assert "what embeds here: mini" in bad.value.message
-        with pytest.raises(openai.BadRequestError, match=r"'mini' embeds, .* what generates text here: tiny"):
+        assert "cannot embed texts; models here that embed texts: mini." in bad.value.message
+        with pytest.raises(
+            openai.BadRequestError,
+            match=r"'mini' embeds texts and cannot generate text; models here that generate text: tiny\.",
+        ):
             await client.chat.completions.create(model="mini", messages=[{"role": "user", "content": "Hi"}])
         assert backend.requests == []
         with pytest.raises(openai.NotFoundError) as missing:

@@ -13,12 +13,12 @@ from headrace.core.backend import ModelCard
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.request import Request, Task
 
-# What a model does that has a task.
+# A task, of one model and of several.
 _SAID = {
-    Task.GENERATE: "generates text",
-    Task.EMBED: "embeds",
-    Task.SCORE: "scores pairs of texts",
-    Task.COUNT: "counts tokens",
+    Task.GENERATE: ("generates text", "generate text"),
+    Task.EMBED: ("embeds texts", "embed texts"),
+    Task.SCORE: ("scores pairs of texts", "score pairs of texts"),
+    Task.COUNT: ("counts tokens", "count tokens"),
 }
 _MAX_NAMED = 8
 
@@ -42,16 +42,13 @@ def check_task(cards: Iterable[ModelCard], request: Request) -> None:
     card = _find(cards, request.model)
     if card is None or request.task in card.tasks:
         return
-    does = (
-        " and ".join(_SAID[task] for task in _SAID if task in card.tasks and task is not Task.COUNT)
-        or "answers nothing"
-    )
-    wanted = _SAID[request.task]
+    wanted = _SAID[request.task][1]
+    does = " and ".join(said for task, (said, _) in _SAID.items() if task in card.tasks and task is not Task.COUNT)
     others = [other.id for other in cards if request.task in other.tasks and other.parent is None]
     named = ", ".join(others[:_MAX_NAMED]) + (", ..." if len(others) > _MAX_NAMED else "")
-    remedy = f"what {wanted} here: {named}" if others else f"no model here {wanted}"
+    remedy = f"models here that {wanted}: {named}" if others else f"no model here can {wanted}"
     raise InvalidRequest(
-        f"model: {request.model[:200]!r} {does}, and is asked for what {wanted}; {remedy}.",
+        f"model: {request.model[:200]!r} {does} and cannot {wanted}; {remedy}.",
         param="model",
         code="unsupported_task",
     )

@@ -5,17 +5,31 @@ from pathlib import Path
 
 import pytest
 
-from headrace.api import openai_fields as table
+from headrace.api import input_fields, openai_fields
+from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
-from headrace.server import hints
+from headrace.server import answers, hints, inputs
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "http.md").read_text("utf-8")
-INERT = {*table.INERT_CHAT, *table.INERT_COMPLETION}
+INERT = {*openai_fields.INERT_CHAT, *openai_fields.INERT_COMPLETION}
+INERT_INPUTS = {*input_fields.INERT_EMBEDDING, *input_fields.INERT_RERANK}
 
 
 @pytest.mark.parametrize("name", sorted({*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__} - INERT))
 def test_every_field_that_does_something_is_described(name: str) -> None:
     assert re.search(rf"`{name}[`.]", PAGE)
+
+
+@pytest.mark.parametrize("body", [EmbeddingBody, RerankBody, ScoreBody])
+def test_every_field_beside_many_texts_that_does_something_is_described(body: type) -> None:
+    section = PAGE.split("## Fields of embeddings", 1)[1].split("\n## ", 1)[0]
+    names = set(body.__struct_fields__) - INERT_INPUTS
+    assert [name for name in sorted(names) if f"`{name}`" not in section] == []
+
+
+@pytest.mark.parametrize("route", [*answers.GENERATION_ROUTES, *inputs.INPUTS_ROUTES])
+def test_every_route_that_runs_a_model_is_listed(route: str) -> None:
+    assert re.search(rf"^\|.*`{route}`.*\| POST \| generate \|", PAGE, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Scores and reranking in the shapes that clients of vLLM, Jina and Cohere read; who may, who left, what is counted."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -99,7 +100,7 @@ def test_a_model_that_generates_scores_continuations_and_tells_their_tokens_if_a
 @pytest.mark.parametrize(
     ("path", "body", "code", "param", "says"),
     [
-        ("/v1/rerank", RERANK | {"model": "mini"}, "unsupported_task", "model", "pairs of texts here: judge, tiny"),
+        ("/v1/rerank", RERANK | {"model": "mini"}, "unsupported_task", "model", "score pairs of texts: judge, tiny."),
         ("/v1/rerank", RERANK | {"model": "nobody"}, "model_not_found", "model", "nobody"),
         ("/v1/rerank", RERANK | {"query": ""}, "invalid_value", "query", "is empty"),
         ("/v1/rerank", RERANK | {"documents": []}, "invalid_value", "documents", "is empty"),
@@ -200,6 +201,19 @@ def test_an_answer_that_is_short_says_its_length_and_a_long_one_comes_in_pieces(
     assert "content-length" not in long.headers
     assert all(len(piece) < 40_000 for piece in long.writes)
     assert [entry["index"] for entry in long.json()["data"]] == list(range(2048))
+
+
+def test_others_get_their_turn_between_the_pieces_of_a_long_answer() -> None:
+    async def main() -> None:
+        client = Client(make_app(InputsBackend()), "POST", EMBEDDINGS, json.dumps(MANY).encode())
+        task = client.start()
+        seen = set()
+        while not task.done():
+            seen.add(len(client.reply.writes))
+            await asyncio.sleep(0)
+        assert seen >= set(range(len(client.reply.writes)))
+
+    run(main())
 
 
 def test_keys_need_the_scope_to_generate() -> None:
