@@ -50,9 +50,9 @@ class InputsBody(RoutedBody, forbid_unknown_fields=True, kw_only=True):
 
 
 class EmbeddingBody(InputsBody, forbid_unknown_fields=True, kw_only=True):
-    """`POST /v1/embeddings`."""
+    """`POST /v1/embeddings`. How `input` is spelt decides how it is read: `INPUT_KINDS`."""
 
-    input: str | list[TokenId | str | list[TokenId]]
+    input: msgspec.Raw
     encoding_format: str | None = None
     dimensions: int | None = None
     add_special_tokens: Any = None
@@ -61,6 +61,13 @@ class EmbeddingBody(InputsBody, forbid_unknown_fields=True, kw_only=True):
     endianness: Any = None
     messages: Any = None
     normalize: Any = None
+
+
+# How an input begins -> what it can be; what begins otherwise is none, and is told what would be one.
+INPUT_KINDS: dict[bytes, Any] = {b'"': str, b'["': list[str], b"[[": list[list[TokenId]]} | {
+    b"[" + bytes([first]): list[TokenId] for first in b"-0123456789"
+}
+ANY_INPUT: Any = str | list[str | int | list[int]]
 
 
 class ScoreBody(InputsBody, forbid_unknown_fields=True, kw_only=True):

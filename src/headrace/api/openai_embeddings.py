@@ -6,22 +6,24 @@ in pieces, because the numbers of two thousand inputs take a while to print.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from headrace.api.input_fields import INERT_EMBEDDING, EmbeddingBody
-from headrace.api.inputs import Asked, ResultTable, input_request, read_body
+from headrace.api.input_fields import ANY_INPUT, INERT_EMBEDDING, INPUT_KINDS, EmbeddingBody
+from headrace.api.inputs import Asked, ResultTable, check_count, input_request, read_body
 from headrace.api.openai import Caller
-from headrace.api.openai_refusal import bounded, refuse_inert, show
+from headrace.api.openai_refusal import bounded, refuse_field, refuse_inert, show
 from headrace.api.vectors import encode_base64, encode_floats
-from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.core.errors import UnsupportedField
 from headrace.core.request import Input, Request, Task
 
 # Bytes of one piece of an answer: about a millisecond of printing.
 PIECE_BYTES: Final = 32 * 1024
 
 _decoder = msgspec.json.Decoder(EmbeddingBody)
+_decoders = {start: msgspec.json.Decoder(kind) for start, kind in INPUT_KINDS.items()}
+_any_decoder = msgspec.json.Decoder(ANY_INPUT)
 _encode_json = msgspec.json.Encoder().encode
 _ENCODERS = {"float": encode_floats, "base64": encode_base64}
 
@@ -61,22 +63,22 @@ def decode_embeddings(data: bytes, caller: Caller) -> EmbeddingCall:
             param="encoding_format",
         )
     dimensions = bounded("dimensions", body.dimensions)
-    asked = Asked(task=Task.EMBED, field="input", inputs=_inputs(body.input), dimensions=dimensions)
+    asked = Asked(task=Task.EMBED, field="input", inputs=_inputs(bytes(body.input), data), dimensions=dimensions)
     return EmbeddingCall(input_request(body, caller, asked), encoding)
 
 
-def _inputs(given: str | list[Any]) -> tuple[Input, ...]:
+def _inputs(raw: bytes, data: bytes) -> tuple[Input, ...]:
+    """What is to be embedded. Looks at how it begins, so that nothing large is made of what will be refused."""
+    start = raw[:1] + raw[1:].lstrip()[:1] if raw[:1] == b"[" else raw[:1]
+    if start == b"[[":
+        check_count("input", raw.count(b"[") - 1)
+    try:
+        given = _decoders.get(start, _any_decoder).decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        refuse_field(error, data, "input")
     if isinstance(given, str):
         return (Input(given),)
-    kinds = set(map(type, given))
-    if kinds == {int}:
-        return (Input(tuple(given)),)
-    if len(kinds) > 1:
-        first = next(index for index, one in enumerate(given) if type(one) is not type(given[0]))
-        raise InvalidRequest(
-            f"input[{first}]: {show(given[first])} is of another kind than input[0]; send texts, lists of token ids, "
-            "or the ids of one input, but not a mixture.",
-            param="input",
-            code="invalid_type",
-        )
+    if start not in (b'["', b"[["):
+        return (Input(tuple(given)),) if given else ()
+    check_count("input", len(given))
     return tuple(Input(one if isinstance(one, str) else tuple(one)) for one in given)

@@ -17,6 +17,8 @@ from headrace.core.errors import InvalidRequest, UnsupportedField
 # Numbers beyond 64 bits name nothing here; refused before anything formats thousands of digits.
 _MAX_INT: Final = 2**64
 _MAX_SHOWN_CHARS: Final = 80
+# A larger body is not read twice to show what is wrong with it: others wait meanwhile.
+_MAX_READ_AGAIN: Final = 1024 * 1024
 
 _SENTENCE = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>(?:key in )?\$[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
@@ -45,6 +47,18 @@ def refuse_body(error: Exception, data: bytes, body: type[RoutedBody], fields_at
     """
     if isinstance(error, msgspec.ValidationError):
         raise _field_error(str(error), data, {**fields_at, "": body.__struct_fields__}) from None
+    _refuse_json(error)
+
+
+def refuse_field(error: Exception, data: bytes, field: str) -> NoReturn:
+    """Raise the InvalidRequest that says what msgspec found wrong with one field, which was read by itself."""
+    if isinstance(error, msgspec.ValidationError):
+        sentence, at, path = str(error).partition(" - at `$")
+        raise _field_error(f"{sentence} - at `$.{field}{path if at else '`'}", data, {"": ()}) from None
+    _refuse_json(error)
+
+
+def _refuse_json(error: Exception) -> NoReturn:
     if isinstance(error, UnicodeDecodeError):
         raise InvalidRequest("the body is not valid UTF-8; send JSON in UTF-8.", code="invalid_json") from None
     if isinstance(error, RecursionError):
@@ -83,6 +97,8 @@ def _unknown_field(name: str, prefix: str, fields_at: Fields) -> InvalidRequest:
 
 def _value_at(data: bytes, path: str) -> str | None:
     """The offending value as JSON, found by reading the body again without types; None where that fails too."""
+    if len(data) > _MAX_READ_AGAIN:
+        return None
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):

@@ -88,6 +88,7 @@ def decode_rerank(data: bytes, caller: Caller) -> RerankCall:
     top_n = bounded("top_n", body.top_n)
     if top_n is not None and top_n < 0:
         raise InvalidRequest(f"top_n: {top_n} is below 0; say how many are wanted, or 0 for all.", param="top_n")
+    check_count("documents", len(body.documents))
     documents = tuple(one if isinstance(one, str) else one.text for one in body.documents)
     inputs = tuple(Input(body.query, document) for document in documents)
     request = input_request(body, caller, Asked(task=Task.SCORE, field="documents", inputs=inputs))

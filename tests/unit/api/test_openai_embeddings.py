@@ -58,8 +58,10 @@ def test_what_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
         ({"input": [None]}, "invalid_type", "input[0]", "input[0]: null given"),
         ({"input": [[1, "a"]]}, "invalid_type", "input[0][1]", 'input[0][1]: "a" given, but an integer is needed.'),
         ({"input": [[["a"]]]}, "invalid_type", "input[0][0]", 'input[0][0]: ["a"] given'),
-        ({"input": ["a", 1]}, "invalid_type", "input", "input[1]: 1 is of another kind than input[0]"),
-        ({"input": [1, 2, [3]]}, "invalid_type", "input", "input[2]: [3] is of another kind than input[0]"),
+        ({"input": ["a", 1]}, "invalid_type", "input[1]", "input[1]: 1 given, but a string is needed."),
+        ({"input": [1, 2, [3]]}, "invalid_type", "input[2]", "input[2]: [3] given, but an integer is needed."),
+        ({"input": [[3], "a"]}, "invalid_type", "input[1]", 'input[1]: "a" given, but a list is needed.'),
+        ({"input": [[1]] * 2049}, "invalid_value", "input", "input: 2049 given; at most 2048 are allowed"),
         ({"input": [1, -2]}, "invalid_value", "input[1]", "input[1]: -2 given, but an integer >= 0 is needed."),
         ({"input": [[2**31]]}, "invalid_value", "input[0][0]", "2147483648 given, but an integer <= 2147483647"),
         ({"input": [10**30]}, "invalid_value", "input[0]", "input[0]: a number of more than 64 bits given"),
@@ -87,6 +89,27 @@ def test_refusals_name_field_value_and_remedy(fields: dict[str, Any], code: str,
     with pytest.raises(InvalidRequest, match=re.escape(says)) as caught:
         decode(**fields)
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("spelt", "inputs"),
+    [
+        (' \n"a"', (Input("a"),)),
+        ('[\r\n\t "a" , "[[" ]', (Input("a"), Input("[["))),
+        ("[ \n 0 ,1]", (Input((0, 1)),)),
+        ("[ [0, 1 ],\n[ 2 ] ]", (Input((0, 1)), Input((2,)))),
+        ('["[' + "[" * 3000 + '"]', (Input("[" * 3001),)),
+    ],
+)
+def test_space_and_brackets_in_texts_change_nothing(spelt: str, inputs: tuple[Input, ...]) -> None:
+    call = decode_embeddings(f'{{"model": "m", "input": {spelt}}}'.encode(), CALLER)
+    assert call.request.inputs == inputs
+
+
+def test_of_a_large_body_the_place_and_the_kind_are_told() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(input=["a" * 2**20, 7])
+    assert caught.value.message == "input[1]: an integer given, but a string is needed."
 
 
 def test_a_list_of_many_thousand_ids_is_one_input() -> None:
