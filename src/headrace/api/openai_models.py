@@ -1,7 +1,7 @@
 """OpenAI's model routes: cards become `GET /v1/models` and `GET /v1/models/{id}`.
 
-Beside OpenAI's four fields each model says its context length and its digest, which OpenAI's clients ignore. Adapters
-are models with a parent, as vLLM lists them; `loaded` says whether one is in memory.
+Beside OpenAI's four fields each model says its context length, its digest and its tasks, which OpenAI's clients ignore.
+Adapters are models with a parent, as vLLM lists them; `loaded` says whether one is in memory.
 """
 
 from collections.abc import Iterable
@@ -70,4 +70,5 @@ def encode_card(card: ModelCard) -> dict[str, Any]:
         "parent": card.parent,
         "loaded": card.is_loaded,
         "aliases": card.aliases,
+        "tasks": sorted(card.tasks),
     }

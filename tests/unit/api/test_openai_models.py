@@ -1,12 +1,13 @@
 """A model that does not do what is asked is refused by name, with what does it."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
 from tests.doubles_inputs import CARDS
 
-from headrace.api.openai_models import check_task
+from headrace.api.openai_models import check_task, encode_model, encode_models
 from headrace.core.backend import ModelCard
 from headrace.core.errors import InvalidRequest
 from headrace.core.request import Input, Request, Task
@@ -40,3 +41,13 @@ def test_what_the_model_does_and_what_nobody_knows_are_let_pass() -> None:
     check_task(CARDS, replace(EMBED, model="mini-alias"))
     check_task(CARDS, replace(EMBED, model="nobody"))
     check_task(CARDS, Request(id="r", model="tiny", prompt="a"))
+
+
+def test_what_a_model_does_is_listed() -> None:
+    listed = json.loads(encode_models(CARDS))["data"]
+    assert [entry["tasks"] for entry in listed] == [
+        ["count", "embed"],
+        ["count", "score"],
+        ["count", "generate", "score"],
+    ]
+    assert json.loads(encode_model(CARDS, "mini-alias")) == listed[0]
