@@ -72,6 +72,7 @@ class InputsBackend:
         self.num_open = 0
         self.num_closed = 0
         self._pause = pause
+        self.param = "inputs"  # what it calls them in refusals
 
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
@@ -101,12 +102,11 @@ class InputsBackend:
         started = Started(request.id, card.id, sum(counts))
         return [started, *batches[:first], *middle, *batches[first:], Finished(Usage(sum(counts), 0))]
 
-    @staticmethod
-    def _count(request: Request, index: int) -> int:
+    def _count(self, request: Request, index: int) -> int:
         one = (request.inputs or ())[index]
         num_tokens = count(one.text) + count(one.pair)
         if num_tokens > CONTEXT and not request.truncates:
-            raise ContextTooLong(f"inputs[{index}]: {num_tokens} tokens; at most {CONTEXT} fit.", param="inputs")
+            raise ContextTooLong(f"inputs[{index}]: {num_tokens} tokens; at most {CONTEXT} fit.", param=self.param)
         return min(num_tokens, CONTEXT)
 
     @staticmethod

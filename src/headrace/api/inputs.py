@@ -4,6 +4,7 @@ Codecs of single routes (`openai_embeddings.py`, `rerank.py`) make an `InputsCal
 request, fills a `ResultTable` with the events and sends what `encode` makes of it. Knows no sockets and no model.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -24,7 +25,8 @@ _FIELDS_AT = FIELDS_AT | {"documents[]": Document.__struct_fields__}
 Body = TypeVar("Body", bound=InputsBody)
 
 # How `Request.check` and backends call what a body calls otherwise.
-_INPUTS = "inputs"
+_INPUTS = ("inputs", "input")
+_SPOKEN = re.compile(r"^inputs?\b")
 
 
 class InputsCall(Protocol):
@@ -140,12 +142,10 @@ def input_request(body: InputsBody, caller: Caller, asked: Asked) -> Request:
 
 def reword(error: InvalidRequest, field: str) -> InvalidRequest:
     """A refusal that speaks of `inputs`, in the words of a body that calls them otherwise."""
-    if error.param is None or error.param.partition("[")[0] != _INPUTS:
+    if error.param not in _INPUTS:
         return error
-    message, param = error.message, field + error.param.removeprefix(_INPUTS)
-    if message.startswith(_INPUTS):
-        message = field + message.removeprefix(_INPUTS)
-    return type(error)(message, param=param, code=error.code)
+    message = _SPOKEN.sub(field, error.message, count=1)
+    return type(error)(message, param=field, code=error.code)
 
 
 def check_count(field: str, count: int) -> None:

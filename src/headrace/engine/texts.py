@@ -20,7 +20,7 @@ from headrace.core.request import MAX_INPUTS, Input, Request, Task
 Text = str | Sequence[int]
 Result = TypeVar("Result", Embedding, Score)
 
-_PLACE = re.compile(r"inputs\[(\d+)\]")
+_PLACE = re.compile(r"^inputs\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class _Place:
     first: int
 
     def reword(self, error: InvalidRequest) -> InvalidRequest:
-        if error.param != "inputs":
+        if error.param not in ("inputs", "input"):
             return error
-        message = _PLACE.sub(lambda match: f"{self.name}[{self.first + int(match[1])}]", error.message, count=1)
+        message = _PLACE.sub(lambda match: f"{self.name}[{self.first + int(match[1])}]", error.message)
         return type(error)(message, param=self.name, code=error.code)
 
 

@@ -134,6 +134,14 @@ def test_refusals_name_the_field_in_the_words_of_the_body(
     assert reply.status == (404 if code == "model_not_found" else 400)
 
 
+@pytest.mark.parametrize("param", ["input", "inputs"])
+def test_whatever_a_backend_calls_them_refusals_speak_of_documents(param: str) -> None:
+    backend = InputsBackend()
+    backend.param = param
+    error = post(RERANKING, RERANK | {"documents": ["a", "b " * 99]}, backend).error()
+    assert (error["param"], error["message"]) == ("documents", "documents[1]: 102 tokens; at most 32 fit.")
+
+
 def test_a_client_that_leaves_cancels_the_work() -> None:
     async def main() -> None:
         for path, body in ((EMBEDDINGS, EMBED), (RERANKING, RERANK)):
