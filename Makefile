@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak check sanitize bench bench-peers oracle-env install pull fix lock size clean
+.PHONY: help serve test test-arm soak check sanitize bench bench-peers oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -23,7 +23,7 @@ help:  ## this list
 serve: $(DONE)/native pull  ## build, pull the default model and serve it on 127.0.0.1:8000
 	$(BIN)/headrace serve $(MODEL)
 
-test: $(DONE)/native $(DONE)/test pull  ## install what tests need and run them all
+test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and run them all
 	$(BIN)/python -m pytest $(TESTS)
 
 test-arm: $(DONE)/serve  ## the kernel tests on an emulated ARM CPU (Debian; needs qemu-user, g++-aarch64-linux-gnu)
@@ -78,6 +78,9 @@ $(DONE)/native: $(DONE)/serve $(NATIVE)
 pull: $(DONE)/native
 	$(BIN)/headrace pull $(MODEL)
 
+pull-tested: pull
+	$(BIN)/headrace pull all-minilm-l6-v2
+
 bench-peers: $(PEERS)/llama.cpp/.done pull  ## install the engine we measure beside, and MODEL in its formats, in .peers/
 	$(BIN)/python -m bench.peers.requantize $(MODEL)
 
@@ -94,7 +97,7 @@ $(PEERS)/llama.cpp/.done:
 
 oracle-env:  ## install the reference implementation (torch, transformers) in .peers/oracle, to record test vectors
 	$(PYTHON) -m venv $(PEERS)/oracle
-	$(PEERS)/oracle/bin/python -m pip install --quiet torch transformers gguf tokenizers
+	$(PEERS)/oracle/bin/python -m pip install --quiet torch transformers sentence-transformers gguf tokenizers
 
 # A copy of the package beside the editable one, which stays as it is: `-S` keeps Python from processing the environment's
 # .pth files, and so from finding the editable one. The sanitizers' runtime has to be loaded before Python's own libraries,

