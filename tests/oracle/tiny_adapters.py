@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from safetensors.numpy import save_file
 from tests.oracle import tiny_models
-from tests.oracle.tiny_files import permuted, tensor_name
+from tests.oracle.tiny_files import gguf_architecture, permuted, tensor_name
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -112,7 +112,7 @@ def write_peft(adapter: TinyAdapter, folder: Path) -> Path:
 
 def write_gguf_lora(adapter: TinyAdapter, path: Path) -> Path:
     config = tiny_models.CONFIGS[adapter.name]
-    architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
+    architecture = gguf_architecture(config)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
