@@ -116,8 +116,8 @@ _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
 def softcap(x: F32, cap: float) -> F32:
-    """cap * tanh(x / cap)."""
-    return np.asarray(np.tanh(x / np.float32(cap)) * np.float32(cap), dtype=np.float32)
+    """cap * tanh(x / cap); NaN where x is infinite or NaN, so that a broken row still shows."""
+    return np.asarray(np.tanh(x / np.float32(cap)) * np.float32(cap) + (x - x), dtype=np.float32)
 
 
 def gated(product: F32, activation: Activation) -> F32:

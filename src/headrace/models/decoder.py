@@ -264,12 +264,11 @@ def norm_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def attention_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Shapes by role of what attention reads in a layer."""
-    shapes: dict[str, tuple[int, ...]] = {"o": (config.hidden, config.q_width)}
+    widths = {"q": config.q_width, "k": config.kv_width, "v": config.kv_width}
     if "qkv" in config.names:
-        shapes["qkv"] = (config.q_width + 2 * config.kv_width, config.hidden)
-    else:
-        shapes |= {"q": (config.q_width, config.hidden)}
-        shapes |= dict.fromkeys(("k", "v"), (config.kv_width, config.hidden))
+        widths = {"qkv": config.q_width + 2 * config.kv_width}
+    shapes: dict[str, tuple[int, ...]] = {role: (width, config.hidden) for role, width in widths.items()}
+    shapes["o"] = (config.hidden, config.q_width)
     if config.has_qkv_bias:
         shapes |= {"q_bias": (config.q_width,), "k_bias": (config.kv_width,), "v_bias": (config.kv_width,)}
     if config.has_output_bias:
