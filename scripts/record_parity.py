@@ -1,11 +1,11 @@
-"""Records tests/oracle/vectors/tiny_models.npz and rope.npz: what transformers computes for tiny random models.
+"""Records tests/oracle/vectors/tiny_models/ and rope.npz: what transformers computes for tiny random models.
 
 Needs torch and transformers (`make oracle-env`); tests read only the files.
 
-    python scripts/record_parity.py
+    python scripts/record_parity.py [NAME ...]
 
-tiny_models.npz holds float32 logits at a few positions for every model of tests/oracle/tiny_models.py; rope.npz the
-inverse frequencies and the attention factor for rope settings that real models use.
+tiny_models/NAME.npz holds float32 logits at a few positions for a model of tests/oracle/tiny_models.py (all models, if
+none is named); rope.npz the inverse frequencies and the attention factor for rope settings that real models use.
 """
 
 import json
@@ -37,12 +37,13 @@ ROPES = {
 }
 
 
-def record_models():
-    """Logits of every tiny model."""
-    recorded = {}
-    for name, settings in tiny_models.CONFIGS.items():
+def record_models(names):
+    """Logits of tiny models."""
+    (VECTORS / "tiny_models").mkdir(exist_ok=True)
+    for name in names:
+        settings = tiny_models.CONFIGS[name]
         torch.manual_seed(0)
-        config = AutoConfig.for_model(**settings, attn_implementation="eager")
+        config = AutoConfig.for_model(**settings, pad_token_id=None, attn_implementation="eager")
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         values = tiny_models.weights(name)
         missing, unexpected = model.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()}, strict=False)
@@ -50,9 +51,8 @@ def record_models():
         model.tie_weights()
         ids = torch.from_numpy(tiny_models.tokens(settings).astype(np.int64))[None]
         logits = model(ids).logits[0].numpy()
-        recorded[name] = logits[list(tiny_models.POSITIONS)]
+        np.savez_compressed(VECTORS / "tiny_models" / f"{name}.npz", logits=logits[list(tiny_models.POSITIONS)])
         print(f"{name}: {sum(v.size for v in values.values())} values, logits deviate by {logits.std():.3f}")
-    np.savez_compressed(VECTORS / "tiny_models.npz", **recorded)
 
 
 def record_ropes():
@@ -67,5 +67,5 @@ def record_ropes():
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    record_models()
+    record_models(sys.argv[1:] or tiny_models.CONFIGS)
     record_ropes()

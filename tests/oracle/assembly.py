@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.kernels.grouped import GroupedMatrix, interleave, stack
+from headrace.kernels.grouped import GroupedMatrix
 from headrace.kernels.plan import PAGE_TOKENS, Plan
 from headrace.kernels.reference import ReferenceProgram, new_pool
 from headrace.models.checkpoint import Checkpoint
-from headrace.models.load import read_matrix
+from headrace.models.load import read_matrix, read_vector
 from headrace.models.registry import architecture_for
 
 
@@ -26,18 +26,8 @@ def assemble(checkpoint: Checkpoint, max_context: int | None = None) -> Assemble
     config = architecture.read_config(checkpoint, max_context)
     plan = architecture.record(config)
     computed = architecture.computed_vectors(config)
-    matrices = []
-    for spec in plan.matrices:
-        if spec.rotates:
-            matrices.append(read_matrix(spec, checkpoint))
-            continue
-        parts = [checkpoint.grouped(name) for name in spec.parts]
-        matrices.append(interleave(*parts) if spec.layout == "interleave" else stack(parts))
-    vectors = []
-    for vector in plan.vectors:
-        pieces = [checkpoint.vector(name).reshape(-1) for name in vector.parts]
-        stored = np.concatenate(pieces).reshape(vector.shape) + np.float32(vector.offset) if pieces else None
-        vectors.append(computed[vector.name] if stored is None else stored)
+    matrices = [read_matrix(spec, checkpoint) for spec in plan.matrices]
+    vectors = [read_vector(spec, checkpoint) if spec.parts else computed[spec.name] for spec in plan.vectors]
     return Assembled(plan, matrices, vectors)
 
 

@@ -46,7 +46,7 @@ def native_logits(model, tokens, pieces, *, last_only=False):
 
 @pytest.mark.parametrize("name", tiny_models.CONFIGS)
 def test_the_native_program_is_as_close_to_transformers_as_its_reference(name, tmp_path):
-    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)))
+    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)), tiny_models.CONTEXTS.get(name))
     tokens = tiny_models.tokens(tiny_models.CONFIGS[name])
     exact = recorded(name)
     for logits in (
@@ -60,7 +60,7 @@ def test_the_native_program_is_as_close_to_transformers_as_its_reference(name, t
 
 @pytest.mark.parametrize("name", tiny_models.CONFIGS)
 def test_a_prompt_in_chunks_or_token_by_token_gives_the_same_bits_as_in_one_piece(name, tmp_path):
-    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)))
+    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)), tiny_models.CONTEXTS.get(name))
     tokens = tiny_models.tokens(tiny_models.CONFIGS[name])
     whole, *others = (native_logits(model, tokens, pieces) for pieces in SCHEDULES.values())
     for other in others:
@@ -69,7 +69,7 @@ def test_a_prompt_in_chunks_or_token_by_token_gives_the_same_bits_as_in_one_piec
 
 @pytest.mark.parametrize("name", ["llama", "qwen3-odd-heads"])
 def test_rows_that_need_no_logits_change_nothing_for_the_one_that_does(name, tmp_path):
-    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)))
+    model = assemble(SafetensorsFolder(write_folder(name, tmp_path)), tiny_models.CONTEXTS.get(name))
     tokens = tiny_models.tokens(tiny_models.CONFIGS[name])
     whole = native_logits(model, tokens, (NUM_TOKENS,))
     alone = native_logits(model, tokens, SCHEDULES["chunks"], last_only=True)

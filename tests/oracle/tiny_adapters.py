@@ -13,9 +13,11 @@ import gguf
 import numpy as np
 from safetensors.numpy import save_file
 from tests.oracle import tiny_models
-from tests.oracle.tiny_files import permuted, tensor_name
+from tests.oracle.tiny_files import gguf_architecture, permuted, tensor_name
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+FUSED = ("qkv_proj", "gate_up_proj")
+"""What some families have in place of five of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class TinyAdapter:
         return self.alpha / (rank**0.5 if self.by_root else rank)
 
 
-def make(name, seed, rank=4, modules=LINEAR, *, ranks=(), by_root=False, is_exact=True) -> TinyAdapter:
+def make(name, seed, rank=4, modules=(*LINEAR, *FUSED), *, ranks=(), by_root=False, is_exact=True) -> TinyAdapter:
     """An adapter of a tiny model that moves logits by about their deviation; `ranks` gives some modules other ranks.
 
     Exact ones are 7-bit integers times powers of two, as the model's weights are: 8-bit factors hold them exactly.
@@ -112,7 +114,7 @@ def write_peft(adapter: TinyAdapter, folder: Path) -> Path:
 
 def write_gguf_lora(adapter: TinyAdapter, path: Path) -> Path:
     config = tiny_models.CONFIGS[adapter.name]
-    architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
+    architecture = gguf_architecture(config)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")

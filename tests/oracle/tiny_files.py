@@ -1,6 +1,7 @@
 """Writes the tiny models as files: safetensors folders as transformers does, and GGUF files as llama.cpp does."""
 
 import json
+import math
 from pathlib import Path
 
 import gguf
@@ -22,12 +23,16 @@ GGUF_ROLES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
 }
 GEMMA_ROLES = GGUF_ROLES | {
     "post_attention_layernorm": "post_attention_norm",
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
+GEMMAS = ("gemma2", "gemma3")
+PERMUTED = ("llama", "granite", "smollm3")
 GGUF_ENDS = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -41,9 +46,14 @@ def write_folder(name: str, folder: Path) -> Path:
     return folder
 
 
+def gguf_architecture(config: dict[str, object]) -> str:
+    """What GGUF files call a model of this config."""
+    return {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
+
+
 def write_gguf(name: str, path: Path) -> Path:
     config = tiny_models.CONFIGS[name]
-    architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
+    architecture = gguf_architecture(config)
     writer = gguf.GGUFWriter(path, architecture)
     head_dim = tiny_models.head_dim(config)
     writer.add_context_length(config["max_position_embeddings"])
@@ -55,8 +65,9 @@ def write_gguf(name: str, path: Path) -> Path:
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if "sliding_window" in config and config["model_type"] == "mistral":
-        writer.add_sliding_window(config["sliding_window"])
+    if "sliding_window" in config and config["model_type"] in ("mistral", "phi3", "gemma2"):
+        writer.add_sliding_window(config["sliding_window"] or 0)
+    _add_scales(writer, config)
     if architecture == "gemma3":
         writer.add_sliding_window(config["sliding_window"])
         if "layer_types" in config:
@@ -65,8 +76,10 @@ def write_gguf(name: str, path: Path) -> Path:
         writer.add_float32("gemma3.rope.freq_base_swa", config["rope_parameters"]["sliding_attention"]["rope_theta"])
     else:
         _add_rope(writer, config["rope_parameters"], head_dim)
+    if config["rope_parameters"].get("rope_type") == "longrope":
+        _add_long_rope(writer, config["rope_parameters"], config["max_position_embeddings"])
     for tensor, values in tiny_models.weights(name).items():
-        is_less_one = architecture == "gemma3" and tensor.endswith("norm.weight")
+        is_less_one = architecture in GEMMAS and tensor.endswith("norm.weight")
         stored = values + np.float32(1.0) if is_less_one else permuted(tensor, values, config, architecture)
         writer.add_tensor(tensor_name(tensor, architecture), stored)
     writer.write_header_to_file()
@@ -76,8 +89,27 @@ def write_gguf(name: str, path: Path) -> Path:
     return path
 
 
+def _add_scales(writer: gguf.GGUFWriter, config: dict[str, object]) -> None:
+    if config["model_type"] == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    if config["model_type"] == "granite":
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+
+
+def _add_long_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], trained: int) -> None:
+    original = parameters["original_max_position_embeddings"]
+    writer.add_rope_scaling_orig_ctx_len(original)
+    writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(trained / original) / math.log(original)))
+    for kind in ("short", "long"):
+        writer.add_tensor(f"rope_factors_{kind}.weight", np.array(parameters[f"{kind}_factor"], dtype=np.float32))
+
+
 def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: int) -> None:
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(int(head_dim * parameters.get("partial_rotary_factor", 1.0)))
     writer.add_rope_freq_base(parameters["rope_theta"])
     kind = parameters["rope_type"]
     if kind == "llama3":  # GGUF has no such type: the converter writes what the frequencies are divided by
@@ -93,7 +125,7 @@ def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: 
         )
         divisors = rope.frequencies(plain) / rope.frequencies(scaled)
         writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
-    elif kind != "default":
+    elif kind not in ("default", "longrope"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
         writer.add_rope_scaling_factor(parameters["factor"])
         if "original_max_position_embeddings" in parameters:
@@ -105,7 +137,7 @@ def tensor_name(tensor: str, architecture: str) -> str:
         return GGUF_ENDS[tensor]
     layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)
     role, kind = role_and_kind.rsplit(".", 1)
-    roles = GEMMA_ROLES if architecture == "gemma3" else GGUF_ROLES
+    roles = GEMMA_ROLES if architecture in GEMMAS else GGUF_ROLES
     return f"blk.{layer}.{roles[role]}.{kind}"
 
 
@@ -113,7 +145,7 @@ def permuted(tensor: str, values: np.ndarray, config: dict[str, object], archite
     # Llama files in GGUF hold rotated features side by side; Qwen's keep them half a head apart.
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
     role = tensor.split(".")[-2]
-    if architecture != "llama" or role not in heads:
+    if architecture not in PERMUTED or role not in heads:
         return values
     halves = values.reshape(config[heads[role]], 2, tiny_models.head_dim(config) // 2, -1)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))

@@ -37,6 +37,19 @@ _LLAMA3 = {
 }
 
 
+def _long_rope(original, **changes):
+    # Divisors as models have them: near one for fast pairs, larger for slow ones.
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3],
+        "long_factor": [1.05, 1.3, 2.0, 4.0, 7.0, 9.5],
+        "original_max_position_embeddings": original,
+        "partial_rotary_factor": 0.75,
+        **changes,
+    }
+
+
 def _gemma_rope(scaling):
     # Bases are far apart, so that a layer that rotates by the wrong table shows.
     return {
@@ -82,7 +95,35 @@ CONFIGS = {
     | {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 40, "sliding_window": 33}
     | {"layer_types": ["sliding_attention", "full_attention"] * 2, "tie_word_embeddings": True}
     | {"rope_parameters": _gemma_rope({"rope_type": "linear", "factor": 8.0})},
+    "gemma2": _BASE
+    | {"model_type": "gemma2", "num_hidden_layers": 3, "head_dim": 32, "num_key_value_heads": 1}
+    | {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 32, "sliding_window": 9}
+    # Low, so that a cap that is missing or in the wrong place shows.
+    | {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0, "tie_word_embeddings": True},
+    "phi3": _BASE
+    | {"model_type": "phi3", "num_key_value_heads": 4, "sliding_window": 9, "original_max_position_embeddings": 128},
+    "phi3-long": _BASE
+    | {"model_type": "phi3", "sliding_window": None, "rope_parameters": _long_rope(32), "tie_word_embeddings": True}
+    | {"original_max_position_embeddings": 32},
+    "phi3-short": _BASE
+    | {"model_type": "phi3", "sliding_window": None, "rope_parameters": _long_rope(100)}
+    | {"original_max_position_embeddings": 100},
+    "granite": _BASE
+    | {"model_type": "granite", "embedding_multiplier": 6.0, "residual_multiplier": 0.22, "logits_scaling": 4.0}
+    # A large epsilon shows whether it was folded as it should be.
+    | {"attention_multiplier": 0.4, "rms_norm_eps": 0.05, "tie_word_embeddings": True},
+    "smollm3": _BASE | {"model_type": "smollm3", "num_hidden_layers": 4, "tie_word_embeddings": True},
+    "smollm3-windows": _BASE
+    | {"model_type": "smollm3", "no_rope_layers": [0, 1], "use_sliding_window": True, "sliding_window": 9}
+    | {"layer_types": ["sliding_attention", "full_attention"]},
 }
+
+
+CONTEXTS = {"phi3-short": 100}
+"""Contexts that tests ask for, where they decide something; by model."""
+
+GEMMAS = ("gemma2", "gemma3_text")
+"""Whose norms multiply by one plus a weight."""
 
 
 def tokens(config):
@@ -114,12 +155,17 @@ def shapes(config):
         "mlp.up_proj.weight": (inner, hidden),
         "mlp.down_proj.weight": (hidden, inner),
     }
+    if config["model_type"] == "phi3":
+        for role in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"):
+            del layer[f"{role}.weight"]
+        layer |= {"self_attn.qkv_proj.weight": (q_width + 2 * kv_width, hidden)}
+        layer |= {"mlp.gate_up_proj.weight": (2 * inner, hidden)}
     if config["model_type"] == "qwen2" or config.get("attention_bias"):
         layer |= {"self_attn.q_proj.bias": (q_width,)}
         layer |= {"self_attn.k_proj.bias": (kv_width,), "self_attn.v_proj.bias": (kv_width,)}
     if config.get("attention_bias"):
         layer |= {"self_attn.o_proj.bias": (hidden,)}
-    if config["model_type"] == "gemma3_text":
+    if config["model_type"] in GEMMAS:
         layer |= {"pre_feedforward_layernorm.weight": (hidden,), "post_feedforward_layernorm.weight": (hidden,)}
     if config["model_type"] in ("qwen3", "gemma3_text"):
         layer |= {"self_attn.q_norm.weight": (head_dim(config),), "self_attn.k_norm.weight": (head_dim(config),)}
@@ -138,7 +184,7 @@ def weights(name):
         random = np.random.RandomState(zlib.crc32(f"{name} {tensor}".encode()))
         noise = random.randint(-127, 128, size=shape).astype(np.float32)
         if len(shape) == 1:
-            is_small = tensor.endswith("bias") or CONFIGS[name]["model_type"] == "gemma3_text"  # which adds the one
+            is_small = tensor.endswith("bias") or CONFIGS[name]["model_type"] in GEMMAS  # which adds the one
             result[tensor] = noise / np.float32(1024) + np.float32(0.0 if is_small else 1.0)
         else:
             # Rows of one matrix get two different scales; uniform codes have a deviation of 73 of 127.

@@ -15,7 +15,10 @@ from headrace.models.fields import Fields
 from headrace.models.gguf import GgufFile
 
 _TENSOR = re.compile(r"(?P<tensor>.+)\.lora_(?P<side>[ab])")
-_PERMUTED = {"llama"}
+_FUSED = {"phi3"}
+"""Architectures whose files keep several linear layers in one tensor."""
+
+_PERMUTED = {"llama", "granite", "smollm3"}
 """Architectures whose q and k rows llama.cpp keeps in another order than transformers."""
 
 
@@ -33,7 +36,7 @@ def open_gguf_lora(path: Path) -> AdapterFile:
         raise fields.fault("general.architecture", "the base model's architecture is needed.")
     alpha = fields.number("adapter.lora.alpha", low=-1.0)
     layers = {}
-    for place, (a, b) in paired(_tensors(checkpoint)).items():
+    for place, (a, b) in paired(_tensors(checkpoint, architecture)).items():
         shapes = checkpoint.shape(a), checkpoint.shape(b)
         # llama.cpp takes an alpha of zero for none.
         layers[place] = layer_entry(a, b, shapes, alpha / shapes[0][0] if alpha else 1.0)
@@ -47,8 +50,8 @@ def open_gguf_lora(path: Path) -> AdapterFile:
     )
 
 
-def _tensors(checkpoint: GgufFile) -> dict[tuple[int, str, str], str]:
-    roles = tensor_roles()
+def _tensors(checkpoint: GgufFile, architecture: str) -> dict[tuple[int, str, str], str]:
+    roles = tensor_roles(is_fused=architecture in _FUSED)
     found = {}
     for name in checkpoint.tensors:
         match = _TENSOR.fullmatch(name)

@@ -65,7 +65,10 @@ def load_adapter(
         by_matrix = _by_matrix(placed)
         reserve(
             sum(
-                packed_bytes(members[0][0].cols, ((target.rows, entry.rank) for target, entry in members))
+                packed_bytes(
+                    members[0][0].cols,
+                    ((piece.rows, entry.rank) for target, entry in members for piece in target.pieces),
+                )
                 for members in by_matrix.values()
             )
         )
@@ -95,10 +98,12 @@ def read_factors(file: AdapterFile, placed: list[tuple[Target, LayerEntry]]) -> 
     for matrix, members in _by_matrix(placed).items():
         parts = []
         for target, entry in members:
-            b = file.read(entry.b)
+            a, b = file.read(entry.a), file.read(entry.b)
             if target.heads is not None and target.heads.style is not file.style:
                 b = reordered(b, target.heads)
-            parts.append((target, Factors(file.read(entry.a), b, entry.scale)))
+            pieces = target.pieces
+            for piece, own in zip(pieces, np.split(b, len(pieces)), strict=True):
+                parts.append((piece, Factors(a, own, entry.scale)))
         try:
             found[matrix] = quantize_factors(parts)
         except ValueError as error:
@@ -140,7 +145,7 @@ def place_layers(
         target = targets.get((layer, role))
         if target is None:
             raise ModelFileError(
-                f"tensor {entry.a!r} belongs to layer {layer}, which the model does not have; "
+                f"tensor {entry.a!r} changes {role!r} of layer {layer}, which the model does not have; "
                 "take an adapter that was trained on this model."
             )
         if (entry.a_shape[1], entry.b_shape[0]) != (target.cols, target.rows):

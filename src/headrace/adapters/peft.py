@@ -39,7 +39,7 @@ _ONLY: Mapping[str, tuple[Any, ...]] = {
 }
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _PLAIN = re.compile(r"[\w.]+")
-_CHANGEABLE = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj"
+_CHANGEABLE = "q_proj, k_proj, v_proj (or qkv_proj), o_proj, gate_proj, up_proj (or gate_up_proj) and down_proj"
 
 
 def open_peft(folder: Path) -> AdapterFile:
@@ -86,11 +86,12 @@ def _module(name: str) -> str:
 
 def _tensors(checkpoint: SafetensorsFolder) -> dict[tuple[int, str, str], str]:
     """Names by layer, role and side; every tensor must be a factor of a linear layer that can be changed."""
-    roles = tensor_roles()
+    roles, fused = tensor_roles(), tensor_roles(is_fused=True)
     found = {}
     for name in checkpoint.names:
         match = _TENSOR.fullmatch(name)
-        place = None if match is None else roles(f"{match['module']}.weight")
+        tensor = "" if match is None else f"{match['module']}.weight"
+        place = roles(tensor) or fused(tensor)
         if match is None or place is None:
             raise ModelFileError(f"tensor {name!r} is not supported; adapters may change {_CHANGEABLE} of layers.")
         found[*place, match["side"].lower()] = name

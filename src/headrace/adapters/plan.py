@@ -5,7 +5,8 @@ is followed by an ADAPT op, and a gated product becomes product, ADAPT and activ
 comes before the non-linearity. For rows without an adapter both plans compute the same bits.
 
 Also finds the `Target` of each checkpoint tensor that an adapter may change: the matrix that holds it and the outputs
-that are its. Knows roles (q, k, v, o, gate, up, down) and layers; no file format and no values.
+that are its. Knows roles (q, k, v, o, gate, up, down, and the fused qkv and gate_up of some families) and layers; no
+file format and no values.
 """
 
 import itertools
@@ -15,10 +16,13 @@ from dataclasses import dataclass, replace
 
 from headrace.kernels.low_rank import BLOCK
 from headrace.kernels.plan import GROUP, Buffer, BufferKind, MatrixSpec, Op, OpKind, Plan, RopeStyle
-from headrace.models.family import ROLES
+from headrace.models.family import FUSED, ROLES
 
 TARGET_ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 """Linear layers that an adapter may change, in the words of `models.family.ROLES`."""
+
+FUSED_ROLES = ("qkv", "o", "gate_up", "down")
+"""The same of families that keep several in one tensor (Phi-3), in the words of `models.family.FUSED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,10 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A linear layer within a plan's matrix: its own size, its first output there, and how its blocks of 32 follow."""
+    """A linear layer within a plan's matrix: its own size, its first output there, and how its blocks of 32 follow.
+
+    `halves`: where its upper and its lower half went, if they are not together.
+    """
 
     matrix: int
     rows: int
@@ -40,6 +47,12 @@ class Target:
     offset: int
     block_step: int = BLOCK
     heads: Heads | None = None
+    halves: "tuple[Target, Target] | None" = None
+
+    @property
+    def pieces(self) -> "tuple[Target, ...]":
+        """What follows each other in the matrix: itself, or its halves."""
+        return self.halves or (self,)
 
 
 def adapted(plan: Plan) -> Plan:
@@ -77,7 +90,7 @@ def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
     """The linear layers of a recorded plan that adapters may change, by layer and role; none of an encoder's."""
     if plan.is_whole:  # an encoder's products read rotated activations, which no adapter is made for
         return {}
-    roles = tensor_roles()
+    roles = tensor_roles(is_fused=any(spec.layout == "halves" for spec in plan.matrices))
     found: dict[tuple[int, str], Target] = {}
     for place, op in enumerate(plan.ops):
         if op.kind is OpKind.LINEAR and op.ints[3] != plan.output:
@@ -86,7 +99,10 @@ def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
         elif op.kind is OpKind.GATED:
             spec = plan.matrices[op.ints[1]]
             rows = _width_read(plan, place, op.ints[2])
-            placed = [Target(spec.index, rows, spec.cols, GROUP * part, 2 * GROUP) for part in range(len(spec.parts))]
+            gate, up = (Target(spec.index, rows, spec.cols, GROUP * part, 2 * GROUP) for part in range(2))
+            placed = [gate, up]
+            if spec.layout == "halves":
+                placed = [Target(spec.index, 2 * rows, spec.cols, 0, halves=(gate, up))]
         else:
             continue
         for part, target in zip(spec.parts, placed, strict=True):
@@ -96,11 +112,15 @@ def targets(plan: Plan) -> Mapping[tuple[int, str], Target]:
     return found
 
 
-def tensor_roles() -> Callable[[str], tuple[int, str] | None]:
-    """A function from a tensor's name, in either format's words, to its layer and role; None: not for adapters."""
+def tensor_roles(*, is_fused: bool = False) -> Callable[[str], tuple[int, str] | None]:
+    """A function from a tensor's name, in either format's words, to its layer and role; None: not for adapters.
+
+    `is_fused`: in the words of families that keep several layers in one tensor; GGUF files call one of them `ffn_up`.
+    """
     patterns = []
-    for names in ROLES.values():
-        for role in TARGET_ROLES:
+    for form, split in ROLES.items():
+        names = {**split, **FUSED[form]}
+        for role in FUSED_ROLES if is_fused else TARGET_ROLES:
             before, after = names[role].split("{}")
             patterns.append((role, re.compile(f"{re.escape(before)}(0|[1-9][0-9]{{0,3}}){re.escape(after)}")))
 
@@ -124,7 +144,8 @@ def _stacked(plan: Plan, place: int, spec: MatrixSpec, out: int) -> list[Target]
     _, _, k_offset, v_offset = stored.ints
     borders = (0, k_offset, v_offset, spec.rows)
     heads = {}
-    for op in following[: following.index(stored)]:
+    # A layer that does not rotate has its rows in the order of those that do.
+    for op in (*plan.ops, *following[: following.index(stored)]):
         if op.kind is OpKind.ROPE and op.ints[0] == out:
             _, _, offset, _, head_dim, rotary_dim, style = op.ints
             heads[offset] = Heads(RopeStyle(style), head_dim, rotary_dim)

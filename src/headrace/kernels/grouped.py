@@ -111,6 +111,14 @@ def interleave(gate: GroupedMatrix, up: GroupedMatrix) -> GroupedMatrix:
     return both.take(order)
 
 
+def interleave_halves(both: GroupedMatrix) -> GroupedMatrix:
+    """The same of a matrix whose upper half are gates and whose lower half are ups."""
+    if both.rows % 2:
+        raise ValueError(f"{both.rows} rows have no halves")
+    rows = np.arange(both.rows)
+    return interleave(both.take(rows[: both.rows // 2]), both.take(rows[both.rows // 2 :]))
+
+
 def pack(matrix: GroupedMatrix) -> NDArray[np.uint8]:
     """The tiled bytes of a matrix, 1-D; rows padded with zeros to whole tiles."""
     num_rows, groups = padded(matrix.rows, TILE_ROWS), matrix.scale.shape[1]

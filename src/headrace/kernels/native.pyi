@@ -215,6 +215,9 @@ def layer_norm(
 def pointwise(x: NDArray[np.float32], activation: int, variant: str = "") -> NDArray[np.float32]:
     """A plain activation of every feature of x[N, D]. For tests and benchmarks."""
 
+def softcap(x: NDArray[np.float32], cap: float, variant: str = "") -> NDArray[np.float32]:
+    """cap * tanh(x / cap) of x [N, width]; NaN where x is infinite or NaN. For tests."""
+
 def low_rank(
     u: NDArray[np.float32], blocks: NDArray[np.uint8], rows: int, factor: float = 1.0, variant: str = ""
 ) -> NDArray[np.float32]:

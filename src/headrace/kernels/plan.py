@@ -95,6 +95,7 @@ class OpKind(IntEnum):
     POSITION = 16  # out += table[offset + position of the token]
     SEGMENT = 17  # out += table[segment of the token]
     ROTATE = 18  # out(Q8) = x(F32), every group of 32 times the orthonormal Walsh-Hadamard matrix
+    SOFTCAP = 19  # in place: x = cap * tanh(x / cap)
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -118,6 +119,7 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.POSITION: (("table", "offset", "out"), ()),
     OpKind.SEGMENT: (("table", "out"), ()),
     OpKind.ROTATE: (("x", "out"), ()),
+    OpKind.SOFTCAP: (("x",), ("cap",)),
 }
 
 
@@ -137,8 +139,9 @@ class MatrixSpec:
     """A weight matrix [rows, cols] as kernels want it, and the checkpoint tensors it is made of.
 
     layout `concat` stacks the parts' rows; `interleave` takes two parts of equal rows and alternates 32 rows of each
-    (gate, up), padding both to a multiple of 32. `rotates`: every group of 32 columns is multiplied by the orthonormal
-    Walsh-Hadamard matrix before it is quantised (only whole groups can be); such a matrix takes what ROTATE gives.
+    (gate, up), padding both to a multiple of 32; `halves` does so with the two halves of one part. `rotates`: every
+    group of 32 columns is multiplied by the orthonormal Walsh-Hadamard matrix before it is quantised (only whole groups
+    can be); such a matrix takes what ROTATE gives.
     """
 
     index: int
@@ -154,7 +157,8 @@ class MatrixSpec:
 class VectorSpec:
     """Float32 values: `parts` are checkpoint tensors to concatenate, or empty when the model file computes them.
 
-    `offset` is added to what the tensors hold: some formats store the weights of norms less one.
+    `offset` is added to what the tensors hold, because some formats store the weights of norms less one; then all is
+    multiplied by `scale`.
     """
 
     index: int
@@ -162,6 +166,7 @@ class VectorSpec:
     shape: tuple[int, ...]
     parts: tuple[str, ...] = ()
     offset: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +270,11 @@ class Recorder:
         spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout, rotates)
         return self.matrices.setdefault(name, spec)
 
-    def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None, offset: float = 0.0) -> VectorSpec:
+    def vector(
+        self, name: str, *shape: int, parts: tuple[str, ...] | None = None, offset: float = 0.0, scale: float = 1.0
+    ) -> VectorSpec:
         """Declare float32 values; `parts=()` says that the model file computes them."""
-        spec = VectorSpec(len(self.vectors), name, shape, (name,) if parts is None else parts, offset)
+        spec = VectorSpec(len(self.vectors), name, shape, (name,) if parts is None else parts, offset, scale)
         return self.vectors.setdefault(name, spec)
 
     def _record(self, kind: OpKind, *ints: int, floats: tuple[float, ...] = ()) -> None:
@@ -380,6 +387,11 @@ class Recorder:
         """Attend with the queries at the start of `x`'s rows; `window` counts keys including the query's own."""
         self._record(OpKind.ATTENTION, x.index, out.index, layer, 0, num_heads, mode, window, floats=(scale, softcap))
         return out
+
+    def softcap(self, x: Buffer, cap: float) -> Buffer:
+        """X = cap * tanh(x / cap) in place: values stay within (-cap, cap) (Gemma 2)."""
+        self._record(OpKind.SOFTCAP, x.index, floats=(cap,))
+        return x
 
     def add(self, x: Buffer, out: Buffer) -> Buffer:
         """Out += x."""

@@ -115,6 +115,11 @@ def activate(activation: Activation, x: F32) -> F32:
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
+def softcap(x: F32, cap: float) -> F32:
+    """cap * tanh(x / cap); NaN where x is infinite or NaN, so that a broken row still shows."""
+    return np.asarray(np.tanh(x / np.float32(cap)) * np.float32(cap) + (x - x), dtype=np.float32)
+
+
 def gated(product: F32, activation: Activation) -> F32:
     """activation(gate) * up, from the product with an interleaved matrix: 32 gate features, 32 up features, ..."""
     pairs = product.reshape(len(product), -1, 2, GROUP)
@@ -393,8 +398,7 @@ class ReferenceProgram:
 
     def _attention(self, step: _Step, op: Op) -> None:
         x, out, layer, q_offset, num_heads, mode, window = op.ints
-        scale, softcap = op.floats
-        sight = Sight(scale, AttentionMode(mode), window, softcap)
+        sight = Sight(op.floats[0], AttentionMode(mode), window, op.floats[1])
         q = _heads(step.buffers[x], q_offset, num_heads, self._plan.cache.head_dim)
         if step.pool.dtype == np.uint8:  # queries meet 8-bit keys as 8-bit codes
             codes, scales = quantize_heads(q)
@@ -435,6 +439,10 @@ class ReferenceProgram:
         values = gated(step.buffers[x], Activation(activation))
         self._write(step, out, values[:, : self._plan.buffers[out].width])
 
+    def _softcap(self, step: _Step, op: Op) -> None:
+        (x,) = op.ints
+        self._write(step, x, softcap(step.buffers[x], op.floats[0]))
+
     def _select(self, step: _Step, op: Op) -> None:
         x, out = op.ints
         self._write(step, out, step.buffers[x][step.selected])
@@ -465,4 +473,5 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.POSITION: ReferenceProgram._position,
     OpKind.SEGMENT: ReferenceProgram._segment,
     OpKind.ROTATE: ReferenceProgram._rotate,
+    OpKind.SOFTCAP: ReferenceProgram._softcap,
 }

@@ -33,6 +33,9 @@ from headrace.models import rope
 ROPE = "rope"
 """The table of positions where all layers rotate by one."""
 
+ROPE_SHORT, ROPE_LONG = "short rope", "long rope"
+"""Two tables of which one is taken: within the context of the first training, and beyond it."""
+
 
 class HeadNorm(Enum):
     """Whether queries and keys are normed before they rotate, and over which features."""
@@ -48,7 +51,7 @@ class Config:
 
     `names`: tensors by role, `{}` for the layer. `windows`: per layer, the keys a query may see (0: all before it).
     `ropes`: tables by name; `rotations`: which of them each layer rotates by ("": none). `norm_offset` is added to the
-    weights of all norms.
+    weights of all norms, `final_scale` multiplies those of the last. Caps of 0 are none.
     """
 
     names: Mapping[str, str]
@@ -73,6 +76,9 @@ class Config:
     head_norm: HeadNorm = HeadNorm.NONE
     norm_offset: float = 0.0
     embedding_scale: float = 1.0
+    final_scale: float = 1.0
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
 
     @property
     def q_width(self) -> int:
@@ -90,7 +96,10 @@ class Config:
 
 
 class Decoder:
-    """One recording: every method adds a block to `plan` and returns the buffer that holds its result."""
+    """One recording: every method adds a block to `plan` and returns the buffer that holds its result.
+
+    Where `config.names` has the roles `qkv` or `gate_up`, one tensor holds what others keep in several.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -111,7 +120,9 @@ class Decoder:
     def norm(self, x: Buffer, role: str, layer: int = 0, kind: BufferKind = BufferKind.Q8) -> Buffer:
         """norm(x), quantised for the products that read it, or in float32."""
         out = self.like(x, "normed" if kind is BufferKind.Q8 else "normed branch", kind=kind)
-        return self.plan.rms_norm(x, self._weight(role, layer, self.config.hidden), out, self.config.norm_eps)
+        scale = self.config.final_scale if role == "final_norm" else 1.0
+        weight = self._weight(role, layer, self.config.hidden, scale)
+        return self.plan.rms_norm(x, weight, out, self.config.norm_eps)
 
     def quantize(self, x: Buffer) -> Buffer:
         """The stream itself, quantised for the products that read it."""
@@ -133,6 +144,7 @@ class Decoder:
             config.query_scale,
             mode=AttentionMode.WINDOW if window else AttentionMode.CAUSAL,
             window=window,
+            softcap=config.score_cap,
         )
         if direct is not mixed:
             plan.quantize(direct, mixed)
@@ -144,7 +156,7 @@ class Decoder:
         config, plan = self.config, self.plan
         k_offset, v_offset = config.q_width, config.q_width + config.kv_width
         width = config.q_width + 2 * config.kv_width
-        parts = [config.name(role, layer) for role in ("q", "k", "v")]
+        parts = [config.name(role, layer) for role in (("qkv",) if "qkv" in config.names else ("q", "k", "v"))]
         matrix = plan.matrix(f"layer {layer} qkv", width, config.hidden, *parts)
         bias = None
         if config.has_qkv_bias:
@@ -170,9 +182,10 @@ class Decoder:
     def feed_forward(self, layer: int, x: Buffer, onto: Buffer | None = None) -> Buffer:
         """(act(x Wgate) * x Wup) Wdown, added to `onto` or in a buffer of its own."""
         config, plan = self.config, self.plan
-        rows = 2 * padded(config.feed_forward)
-        parts = [config.name(role, layer) for role in ("gate", "up")]
-        both = plan.matrix(f"layer {layer} gate up", rows, config.hidden, *parts, layout="interleave")
+        is_fused = "gate_up" in config.names
+        parts = [config.name(role, layer) for role in (("gate_up",) if is_fused else ("gate", "up"))]
+        rows, layout = 2 * padded(config.feed_forward), "halves" if is_fused else "interleave"
+        both = plan.matrix(f"layer {layer} gate up", rows, config.hidden, *parts, layout=layout)
         inner = self.like(x, "inner", config.feed_forward, BufferKind.Q8)
         plan.gated(x, both, inner, config.activation)
         return self.product(inner, plan.matrix(config.name("down", layer), config.hidden, config.feed_forward), onto)
@@ -198,20 +211,21 @@ class Decoder:
         return self.plan.select(hidden, self.plan.buffer("last hidden", self.config.hidden, rows=Rows.SELECTED))
 
     def head(self, x: Buffer) -> Plan:
-        """Logits = x Whead; the plan is complete."""
+        """Logits = x Whead, capped where the family caps them; the plan is complete."""
         config, plan = self.config, self.plan
         matrix = self._embedding
         if not config.is_tied:
             matrix = plan.matrix(config.name("head"), config.vocab_size, config.hidden)
-        return plan.finish(plan.linear(x, matrix, plan.buffer("logits", config.vocab_size, rows=Rows.SELECTED)))
+        logits = plan.linear(x, matrix, plan.buffer("logits", config.vocab_size, rows=Rows.SELECTED))
+        return plan.finish(plan.softcap(logits, config.logit_cap) if config.logit_cap else logits)
 
     def like(self, rows_of: Buffer, name: str, width: int | None = None, kind: BufferKind = BufferKind.F32) -> Buffer:
         """A buffer with the rows of another; as wide as the stream where nothing is said."""
         prefix = "" if rows_of.rows is Rows.TOKENS else "last "
         return self.plan.buffer(prefix + name, width or self.config.hidden, kind, rows_of.rows)
 
-    def _weight(self, role: str, layer: int, width: int) -> VectorSpec:
-        return self.plan.vector(self.config.name(role, layer), width, offset=self.config.norm_offset)
+    def _weight(self, role: str, layer: int, width: int, scale: float = 1.0) -> VectorSpec:
+        return self.plan.vector(self.config.name(role, layer), width, offset=self.config.norm_offset, scale=scale)
 
     def _table(self, name: str) -> VectorSpec:
         return self.plan.vector(name, self.config.max_positions, self.config.ropes[name].rotary_dim, parts=())
@@ -222,11 +236,10 @@ FeedForward = Callable[[Decoder, int, Buffer], None]
 
 
 def computed_vectors(config: Config) -> dict[str, NDArray[np.float32]]:
-    """The values of the plan's vectors that no tensor of the file holds."""
+    """The values of vectors that no tensor of the file holds: those of the plan, and of one for other positions."""
     return {
-        name: rope.table(each, config.max_positions)
+        name: rope.table(each, min(config.max_positions, each.num_positions or config.max_positions))
         for name, each in config.ropes.items()
-        if len(config.ropes) == 1 or name in config.rotations
     }
 
 
@@ -236,15 +249,11 @@ def computed_vectors(config: Config) -> dict[str, NDArray[np.float32]]:
 def layer_shapes(config: Config, layer: int) -> dict[str, tuple[int, ...]]:
     """Shapes by role of what the blocks above read in a layer, and of the norms that the config names."""
     del layer  # all are alike here; a family's own function may tell them apart
-    return (
-        norm_shapes(config)
-        | attention_shapes(config)
-        | {
-            "gate": (config.feed_forward, config.hidden),
-            "up": (config.feed_forward, config.hidden),
-            "down": (config.hidden, config.feed_forward),
-        }
-    )
+    gate_up = dict.fromkeys(("gate", "up"), (config.feed_forward, config.hidden))
+    if "gate_up" in config.names:
+        gate_up = {"gate_up": (2 * config.feed_forward, config.hidden)}
+    down = {"down": (config.hidden, config.feed_forward)}
+    return {**norm_shapes(config), **attention_shapes(config), **gate_up, **down}
 
 
 def norm_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -255,12 +264,11 @@ def norm_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def attention_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Shapes by role of what attention reads in a layer."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "q": (config.q_width, config.hidden),
-        "k": (config.kv_width, config.hidden),
-        "v": (config.kv_width, config.hidden),
-        "o": (config.hidden, config.q_width),
-    }
+    widths = {"q": config.q_width, "k": config.kv_width, "v": config.kv_width}
+    if "qkv" in config.names:
+        widths = {"qkv": config.q_width + 2 * config.kv_width}
+    shapes: dict[str, tuple[int, ...]] = {role: (width, config.hidden) for role, width in widths.items()}
+    shapes["o"] = (config.hidden, config.q_width)
     if config.has_qkv_bias:
         shapes |= {"q_bias": (config.q_width,), "k_bias": (config.kv_width,), "v_bias": (config.kv_width,)}
     if config.has_output_bias:

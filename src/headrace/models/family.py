@@ -13,7 +13,7 @@ from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Activation, RopeStyle
 from headrace.models import rope
 from headrace.models.checkpoint import Checkpoint
-from headrace.models.decoder import ROPE, Config, HeadNorm, layer_shapes, outer_shapes
+from headrace.models.decoder import ROPE, ROPE_LONG, ROPE_SHORT, Config, HeadNorm, layer_shapes, outer_shapes
 from headrace.models.fields import Fields
 
 MAX_LAYERS = 1024
@@ -62,6 +62,17 @@ ROLES: Mapping[str, Mapping[str, str]] = {
         "down": "model.layers.{}.mlp.down_proj.weight",
     },
 }
+
+FUSED: Mapping[str, Mapping[str, str]] = {
+    # in place of q, k, v and of gate, up: one tensor each
+    "gguf": {"qkv": "blk.{}.attn_qkv.weight", "gate_up": "blk.{}.ffn_up.weight"},
+    "safetensors": {
+        "qkv": "model.layers.{}.self_attn.qkv_proj.weight",
+        "gate_up": "model.layers.{}.mlp.gate_up_proj.weight",
+    },
+}
+
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
 NORMED_BRANCHES: Mapping[str, Mapping[str, str]] = {
     # what families add that norm a branch before it joins the stream
@@ -210,11 +221,24 @@ def no_gguf_window(fields: Fields, num_layers: int) -> tuple[int, ...]:
 
 
 def one_rope(checkpoint: Checkpoint, fields: Fields, head_dim: int) -> dict[str, rope.Rope]:
-    """All layers rotate alike."""
-    if checkpoint.format != "gguf":
+    """All layers rotate alike; by one of two tables where the file brings LongRoPE's factors."""
+    is_gguf = checkpoint.format == "gguf"
+    if is_gguf and LONG_FACTORS in checkpoint:
+        short, long = checkpoint.vector(SHORT_FACTORS), checkpoint.vector(LONG_FACTORS)
+        pair: rope.LongRope | None = rope.read_long_gguf(fields, head_dim, short, long)
+    else:
+        pair = None if is_gguf else rope.read_long_config(fields, head_dim)
+    if pair is not None:
+        return {ROPE_SHORT: pair.short, ROPE_LONG: pair.long}
+    if not is_gguf:
         return {ROPE: rope.read_config(fields, head_dim)}
     divisors = checkpoint.vector("rope_freqs.weight") if "rope_freqs.weight" in checkpoint else None
     return {ROPE: rope.read_gguf(fields, head_dim, divisors)}
+
+
+def _rotation(ropes: Mapping[str, rope.Rope], max_positions: int) -> str:
+    """The table that layers rotate by where the family says nothing else: the first that reaches far enough."""
+    return next(name for name, each in ropes.items() if not each.num_positions or max_positions <= each.num_positions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +306,7 @@ def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Con
         norm_eps=fields.number("attention.layer_norm_rms_epsilon") if is_gguf else fields.number("rms_norm_eps", 1e-6),
         query_scale=head_dim**-0.5,
         ropes=ropes,
-        rotations=(next(iter(ropes)),) * num_layers,
+        rotations=(_rotation(ropes, max_positions),) * num_layers,
         rope_style=family.gguf_style if is_gguf else RopeStyle.HALVES,
         windows=tuple(window if window < max_positions else 0 for window in windows),
         activation=ACTIVATIONS[family.activation] if is_gguf else _activation(fields, family),

@@ -59,12 +59,10 @@ def read_config(checkpoint: Checkpoint, max_context: int | None = None) -> Confi
     """
     config = read(checkpoint, max_context, FAMILY)
     fields, is_gguf = fields_of(checkpoint), checkpoint.format == "gguf"
+    windows = (_gguf_windows if is_gguf else _windows)(fields, config.num_layers)
+    scaled = fields.number("query_pre_attn_scalar", 256.0)
     if is_gguf:
-        scaled: float = config.hidden // config.num_heads if config.num_layers == _LAYERS_OF_27B else config.head_dim
-        windows = _gguf_windows(fields, config.num_layers)
-    else:
-        scaled = fields.number("query_pre_attn_scalar", 256.0)
-        windows = _windows(fields, config.num_layers)
+        scaled = config.hidden // config.num_heads if config.num_layers == _LAYERS_OF_27B else config.head_dim
     own = replace(
         config,
         embedding_scale=math.sqrt(config.hidden),

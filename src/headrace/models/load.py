@@ -19,7 +19,7 @@ from headrace.core.errors import ModelFileError
 from headrace.core.request import Task
 from headrace.kernels import native
 from headrace.kernels.choice import REFERENCE, kernels_in_use
-from headrace.kernels.grouped import GroupedMatrix, interleave, stack, unpack
+from headrace.kernels.grouped import GroupedMatrix, interleave, interleave_halves, stack, unpack
 from headrace.kernels.numpy_program import NumpyProgram
 from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec, padded
 from headrace.models.checkpoint import Checkpoint
@@ -190,9 +190,14 @@ def fingerprint(plan: Plan) -> str:
         "matrices": [
             [m.name, m.rows, m.cols, m.parts, m.layout, *(["rotates"] if m.rotates else [])] for m in plan.matrices
         ],
-        "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors],
+        "vectors": [_vector_content(v) for v in plan.vectors],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _vector_content(spec: VectorSpec) -> list[object]:
+    # A scale only where there is one, so that packs of plans without any stay valid.
+    return [spec.name, spec.shape, spec.parts, spec.offset, *([] if spec.scale == 1.0 else [spec.scale])]
 
 
 def read_matrix(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
@@ -204,9 +209,7 @@ def read_matrix(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
                 f"tensor {part!r} has shape {shape}, but {spec.name!r} needs rows of {spec.cols} values; "
                 "the file's metadata and tensors disagree: download it again."
             )
-    is_pair = spec.layout == "interleave"
-    rows = sum(padded(shape[0]) if is_pair else shape[0] for shape in shapes)
-    if rows != spec.rows or (is_pair and (len(shapes) != 2 or shapes[0] != shapes[1])):
+    if spec.rows != _rows_made(spec.layout, [shape[0] for shape in shapes]):
         raise ModelFileError(
             f"tensors {', '.join(spec.parts)} have shapes {shapes}, but {spec.name!r} needs {spec.rows} rows "
             f"({spec.layout}); the file's metadata and tensors disagree: download it again."
@@ -214,8 +217,10 @@ def read_matrix(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
     if spec.rotates:
         return _rotated(spec, checkpoint)
     parts = [checkpoint.grouped(part) for part in spec.parts]
-    if is_pair:
+    if spec.layout == "interleave":
         return interleave(*parts)
+    if spec.layout == "halves":
+        return interleave_halves(*parts)
     return parts[0] if len(parts) == 1 else stack(parts)
 
 
@@ -227,6 +232,15 @@ def _rotated(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:
         raise ModelFileError(f"tensors {', '.join(spec.parts)}: {error}; download the file again.") from error
 
 
+def _rows_made(layout: str, rows: list[int]) -> int | None:
+    """Rows of a matrix made of parts with so many; None where they do not fit each other."""
+    if layout == "interleave":
+        return 2 * padded(rows[0]) if len(rows) == 2 and rows[0] == rows[1] else None
+    if layout == "halves":
+        return 2 * padded(rows[0] // 2) if len(rows) == 1 and rows[0] % 2 == 0 else None
+    return sum(rows)
+
+
 def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]:
     """A plan's stored vector out of its checkpoint tensors."""
     shapes = [checkpoint.shape(part) for part in spec.parts]
@@ -236,7 +250,8 @@ def read_vector(spec: VectorSpec, checkpoint: Checkpoint) -> NDArray[np.float32]
             "the file's metadata and tensors disagree: download it again."
         )
     values = np.concatenate([checkpoint.vector(part).reshape(-1) for part in spec.parts]).reshape(spec.shape)
-    return values + np.float32(spec.offset) if spec.offset else values
+    values = values + np.float32(spec.offset) if spec.offset else values
+    return values * np.float32(spec.scale) if spec.scale != 1.0 else values
 
 
 def bind_reference(

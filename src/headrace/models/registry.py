@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
-from headrace.models import bert, gemma3, llama, qwen2, qwen3
+from headrace.models import bert, gemma2, gemma3, granite, llama, phi3, qwen2, qwen3, smollm3
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.decoder import computed_vectors
 
@@ -35,15 +35,16 @@ LLAMA = Architecture("llama", llama.read_config, llama.record, computed_vectors)
 MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, computed_vectors)
 QWEN2 = Architecture("qwen2", qwen2.read_config, llama.record, computed_vectors)
 QWEN3 = Architecture("qwen3", qwen3.read_config, llama.record, computed_vectors)
+GEMMA2 = Architecture("gemma2", gemma2.read_config, gemma3.record, computed_vectors)
 GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, computed_vectors)
 BERT = Architecture("bert", bert.read_config, bert.record, bert.computed_vectors, bert.labels)
 
+PHI3 = Architecture("phi3", phi3.read_config, llama.record, computed_vectors)
+GRANITE = Architecture("granite", granite.read_config, llama.record, computed_vectors)
+SMOLLM3 = Architecture("smollm3", smollm3.read_config, llama.record, computed_vectors)
+
 GGUF: Mapping[str, Architecture[Any]] = {
-    "llama": LLAMA,
-    "qwen2": QWEN2,
-    "qwen3": QWEN3,
-    "gemma3": GEMMA3,
-    "bert": BERT,
+    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, SMOLLM3, BERT)
 }
 """By `general.architecture`. Mistral's GGUF files call themselves llama."""
 
@@ -53,6 +54,10 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "mistral": ("MistralForCausalLM", MISTRAL),
     "qwen2": ("Qwen2ForCausalLM", QWEN2),
     "qwen3": ("Qwen3ForCausalLM", QWEN3),
+    "gemma2": ("Gemma2ForCausalLM", GEMMA2),
+    "phi3": ("Phi3ForCausalLM", PHI3),
+    "granite": ("GraniteForCausalLM", GRANITE),
+    "smollm3": ("SmolLM3ForCausalLM", SMOLLM3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertModel", BERT),
 }

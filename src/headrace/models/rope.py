@@ -3,6 +3,11 @@
 Four scalings are known (`Scaling`); each is a function of the plain inverse frequencies, so that the table is
 computed once at load and kernels know nothing of scaling. GGUF files carry llama3 scaling as a tensor of divisors.
 Formulas: linear (Chen et al. 2023), yarn (Peng et al. 2023), llama3 (Llama 3.1 model card's `apply_scaling`).
+
+LongRoPE (Ding et al. 2024, arXiv 2402.13753) states two lists of divisors, for contexts up to the original one and for
+longer ones. Keys that are kept have been rotated already, so that one of the lists has to hold for all of a program's
+life: the short one where the program is made for no more positions than the original context, as llama.cpp and vLLM
+decide it. transformers decides at every step anew.
 """
 
 import math
@@ -33,7 +38,8 @@ class Scaling(StrEnum):
 class Rope:
     """Everything the table depends on. `divisors` (GGUF's `rope_freqs`) divide the frequencies one by one.
 
-    `amplitude` multiplies cosines and sines (yarn's attention factor). The rest belongs to one scaling each.
+    `amplitude` multiplies cosines and sines (yarn's attention factor). `num_positions`: it is never asked for more
+    (0: no limit). The rest belongs to one scaling each.
     """
 
     theta: float
@@ -48,6 +54,7 @@ class Rope:
     truncate: bool = True
     amplitude: float = 1.0
     divisors: tuple[float, ...] = ()
+    num_positions: int = 0
 
 
 def table(rope: Rope, num_positions: int) -> NDArray[np.float32]:
@@ -179,6 +186,65 @@ def read_config(fields: Fields, head_dim: int) -> Rope:
         truncate=parameters.flag("truncate", True),
         amplitude=_config_amplitude(parameters, scaled.factor),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LongRope:
+    """LongRoPE's pair: `short` reaches as far as the original context, `long` further."""
+
+    short: Rope
+    long: Rope
+
+
+def read_long_gguf(fields: Fields, head_dim: int, short: NDArray[np.float32], long: NDArray[np.float32]) -> LongRope:
+    """LongRoPE of a GGUF file, out of the tensors `rope_factors_short.weight` and `rope_factors_long.weight`."""
+    fields.refuse("rope.scaling.type", "none", "longrope")
+    fields.refuse("rope.scaling.factor", 0.0, 1.0)
+    unscaled = Fields({**fields.values, f"{fields.prefix}rope.scaling.type": None}, fields.prefix)
+    plain = read_gguf(unscaled, head_dim, None)
+    original = fields.integer("rope.scaling.original_context_length", fields.integer("context_length"))
+    scaled = replace(plain, amplitude=fields.number("rope.scaling.attn_factor", 1.0))
+    for name, factors in (("short", short), ("long", long)):
+        if factors.shape != (plain.rotary_dim // 2,) or not (factors > 0).all():
+            raise ModelFileError(
+                f"rope_factors_{name}.weight: {plain.rotary_dim // 2} positive values are needed, "
+                f"the tensor has shape {factors.shape}."
+            )
+    return _long_rope(scaled, original, short.tolist(), long.tolist())
+
+
+def read_long_config(fields: Fields, head_dim: int) -> LongRope | None:
+    """LongRoPE of a `config.json`; None where it asks for another rope."""
+    stated = _stated_parameters(fields)
+    kind = stated.get("rope_type") or stated.get("type")
+    # Files of early Phi-3 say su, and yarn beside factors that yarn does not have.
+    if kind not in ("longrope", "su") and not (kind == "yarn" and "long_factor" in stated):
+        return None
+    parameters = Fields(stated)
+    for key in ("short_mscale", "long_mscale"):
+        parameters.refuse(key)
+    trained = fields.integer("max_position_embeddings")
+    original = fields.integer(
+        "original_max_position_embeddings", parameters.integer("original_max_position_embeddings", trained)
+    )
+    factor = parameters.number("factor", trained / original)
+    amplitude = math.sqrt(1.0 + math.log(factor) / math.log(original)) if factor > 1.0 else 1.0
+    plain = read_config(Fields({**fields.values, "rope_parameters": {**stated, "rope_type": "default"}}), head_dim)
+    scaled = replace(plain, amplitude=parameters.number("attention_factor", amplitude))
+    short, long = (_divisors(parameters, key, plain.rotary_dim // 2) for key in ("short_factor", "long_factor"))
+    return _long_rope(scaled, original, short, long)
+
+
+def _divisors(parameters: Fields, key: str, count: int) -> list[float]:
+    values = parameters.get(key)
+    if not isinstance(values, list) or len(values) != count:
+        raise parameters.fault(key, f"a list of {count} numbers is needed.")
+    each = Fields({f"{key}[{i}]": value for i, value in enumerate(values)})
+    return [each.number(name) for name in each.values]
+
+
+def _long_rope(plain: Rope, original: int, short: list[float], long: list[float]) -> LongRope:
+    return LongRope(replace(plain, divisors=tuple(short), num_positions=original), replace(plain, divisors=tuple(long)))
 
 
 def _config_amplitude(parameters: Fields, factor: float) -> float:

@@ -6,7 +6,7 @@ whose tables hold no control token at all. Knows nothing of chat templates or of
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,25 @@ from headrace.models.vocabulary import (
 
 MAX_TEXT_CHARS = 2_000_000  # a few seconds of work at worst; no context that Headrace serves holds as much
 _MARK = "\x02"
+# What Unicode calls white space, as the library strips it; Python's own idea of it holds four characters more.
+_WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _MISSING_BYTE = "\ufdd0missing"  # stands for bytes that a vocabulary lacks, so that their neighbours do not merge
 
 
-class SpecialTokens:
-    """Finds whole tokens in text: leftmost first, longest at one place."""
+_WHITES = frozenset(_WHITE)
 
-    def __init__(self, ids: Mapping[str, int]) -> None:
+
+class SpecialTokens:
+    """Finds whole tokens in text: leftmost first, longest at one place.
+
+    `strips_before` and `strips_after` name those that take the white space next to them away (Phi-3's roles do so).
+    """
+
+    def __init__(
+        self, ids: Mapping[str, int], strips_before: Collection[int] = (), strips_after: Collection[int] = ()
+    ) -> None:
         self.ids = dict(ids)
+        self._strips_before, self._strips_after = frozenset(strips_before), frozenset(strips_after)
         lengths: dict[str, set[int]] = {}
         for text in ids:
             lengths.setdefault(text[:3], set()).add(len(text))
@@ -54,10 +65,14 @@ class SpecialTokens:
         for match in self._start.finditer(text) if self._start else ():
             start = match.start()
             if start >= done and (found := self._at(text, start)):
-                if start > done:
-                    yield text[done:start]
-                yield self.ids[found]
+                token = self.ids[found]
+                before = text[done:start].rstrip(_WHITE) if token in self._strips_before else text[done:start]
+                if before:
+                    yield before
+                yield token
                 done = start + len(found)
+                while token in self._strips_after and text[done : done + 1] in _WHITES:
+                    done += 1
         if done < len(text):
             yield text[done:]
 
@@ -81,9 +96,10 @@ class Tokenizer:
         self.special_tokens: Mapping[str, int] = vocabulary.of_type(TokenType.CONTROL)
         self.strips_leading_space = vocabulary.add_space_prefix
         user_defined = vocabulary.of_type(TokenType.USER_DEFINED)
-        self._always = SpecialTokens(user_defined)
+        strips = vocabulary.strips_before, vocabulary.strips_after
+        self._always = SpecialTokens(user_defined, *strips)
         unknown = vocabulary.of_type(TokenType.UNKNOWN)
-        self._all = SpecialTokens({**user_defined, **unknown, **self.special_tokens})
+        self._all = SpecialTokens({**user_defined, **unknown, **self.special_tokens}, *strips)
         self._bytes = _token_bytes(vocabulary)
         self._library: tokenizers.Tokenizer | None = None
         self._merges: ScoredMerges | None = None

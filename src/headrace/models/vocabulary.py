@@ -54,6 +54,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
     `scores` holds one little-endian float32 a token: hundreds of thousands of Python numbers would cost tens of MB.
     `single` and `pair` are what a whole input of one text or of two looks like (`input_template`); empty: unknown.
+    `strips_before` and `strips_after`: special tokens that take away the white space next to them.
     """
 
     format: int = _FORMAT
@@ -71,6 +72,8 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     add_space_prefix: bool = False
     single: Slots = []
     pair: Slots = []
+    strips_before: list[int] = []
+    strips_after: list[int] = []
 
     def serialize(self) -> bytes:
         """Bytes from which `deserialize` makes an equal value."""
@@ -147,6 +150,7 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
         add_bos=add_bos,
         add_space_prefix=_flag(metadata, "add_space_prefix", default=scored),
         single=_ends_of(special["bos"] if add_bos else None, special["eos"] if adds_eos else None),
+        strips_after=_stripping(tokens, types) if scored and metadata.get("general.architecture") == "phi3" else [],
     )
 
 
@@ -184,6 +188,13 @@ def _ends_of(start: int | None, end: int | None) -> Slots:
     """The template of a model that knows only what comes first and last."""
     slots = [(start, 0), (FIRST, 0), (end, 0)]
     return [(token, segment) for token, segment in slots if token is not None]
+
+
+def _stripping(tokens: list[str], types: bytes) -> list[int]:
+    """Special tokens of Phi-3 that take away the white space behind them, which GGUF files have no key for."""
+    plain = {"<unk>", "<s>", "<|endoftext|>"}
+    kinds = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    return [i for i, text in enumerate(tokens) if types[i] in kinds and text not in plain]
 
 
 def vocabulary_from_files(folder: Path) -> Vocabulary:
@@ -232,6 +243,8 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
         add_space_prefix=_prepends_space(library),
         single=single or _ends_of(bos_id if add_bos else None, None),
         pair=pair,
+        strips_before=[token["id"] for token in added if token.get("lstrip")],
+        strips_after=[token["id"] for token in added if token.get("rstrip")],
     )
 
 

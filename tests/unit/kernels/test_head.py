@@ -54,8 +54,10 @@ class Model:
         return sampled, np.empty((0, 0), np.float32) if logits is None else logits
 
 
-def build(vocab: int, *, peaks: float, has_bias: bool = True, ends_with_the_product: bool = True) -> Model:
-    """A model of this vocabulary; its bias lifts some tokens by about `peaks`."""
+def build(
+    vocab: int, *, peaks: float, has_bias: bool = True, ends_with_the_product: bool = True, cap: float = 0.0
+) -> Model:
+    """A model of this vocabulary; its bias lifts some tokens by about `peaks`, and a cap may take that back."""
     rng = np.random.default_rng(vocab)
     recorder = Recorder(CacheShape(1, 1, 8), vocab, 512)
     x = recorder.buffer("x", WIDTH)
@@ -68,6 +70,8 @@ def build(vocab: int, *, peaks: float, has_bias: bool = True, ends_with_the_prod
     recorder.linear(codes, recorder.matrix("head", vocab, WIDTH), logits, recorder.vector("bias", vocab))
     if not ends_with_the_product:
         recorder.add(logits, logits)
+    if cap:
+        recorder.softcap(logits, cap)
     plan = recorder.finish(logits)
     bias = np.where(rng.random(vocab) < 0.02, rng.exponential(peaks, vocab), 0.0).astype(np.float32) * has_bias
     matrices: list[GroupedMatrix] = [tiny_plan.random_matrix(rng, vocab, WIDTH, bits) for bits in (8, 8)]
@@ -78,26 +82,27 @@ def build(vocab: int, *, peaks: float, has_bias: bool = True, ends_with_the_prod
     return Model(program, vocab)
 
 
-MODELS = {vocab: build(vocab, peaks=6.0) for vocab in (3, 64, 255, 1000, 5003)}
+MODELS = {(vocab, cap): build(vocab, peaks=6.0, cap=cap) for vocab in (3, 64, 255, 1000, 5003) for cap in (0.0, 4.0)}
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    vocab=st.sampled_from(sorted(MODELS)),
+    kind=st.sampled_from(sorted(MODELS)),
     count=st.sampled_from([1, 2, 5, 31, 32, 33, 70]),
     most_survivors=st.sampled_from([0, 0, 1, 300]),
     seed=st.integers(0, 2**32),
 )
 def test_tokens_are_those_of_the_logits_that_a_step_would_have_written(
-    threads: native.Threads, vocab: int, count: int, most_survivors: int, seed: int
+    threads: native.Threads, kind: tuple[int, float], count: int, most_survivors: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    model = MODELS[vocab]
+    model, (vocab, cap) = MODELS[kind], kind
     tokens = rng.integers(0, vocab, count).astype(np.int32)
     sampling = random_sampling(rng, count, vocab)
     model.program.limit_survivors(most_survivors)
     (fused, _), (plain, logits) = (model.step(threads, tokens, sampling, wants_logits=w) for w in (False, True))
     assert fused is not None and plain is not None
+    assert not cap or np.abs(logits).max() <= cap
     alone = native.sample(threads, logits, sampling)
     for other in (plain, alone):
         for part, whole in zip(fused, other, strict=True):
@@ -159,15 +164,35 @@ def test_a_plan_that_ends_otherwise_samples_the_logits_it_ends_with(threads: nat
     assert np.array_equal(doubled, 2 * logits)
 
 
+def test_a_cap_is_part_of_the_head_and_of_the_logits_alike(threads: native.Threads) -> None:
+    capped, plain = build(300, peaks=5.0, cap=3.0), build(300, peaks=5.0)
+    tokens = np.arange(12, dtype=np.int32)
+    _, logits = plain.step(threads, tokens, None, wants_logits=True)
+    _, written = capped.step(threads, tokens, None, wants_logits=True)
+    assert np.array_equal(written, native.softcap(logits, 3.0))
+
+
+def test_a_plan_whose_cap_follows_something_else_is_not_fused(threads: native.Threads) -> None:
+    model = build(300, peaks=2.0, ends_with_the_product=False, cap=3.0)
+    rng = np.random.default_rng(6)
+    tokens, sampling = np.arange(12, dtype=np.int32), random_cuts(rng, 12)
+    sampled, logits = model.step(threads, tokens, sampling, wants_logits=True)
+    fused, _ = model.step(threads, tokens, sampling, wants_logits=False)
+    assert sampled is not None and fused is not None
+    assert np.array_equal(sampled[0], fused[0])
+    assert np.array_equal(sampled[0], native.sample(threads, logits, sampling)[0])
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell")
 @pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer's own memory is resident too")
-def test_no_row_of_logits_is_kept_unless_somebody_asks(threads: native.Threads) -> None:
+@pytest.mark.parametrize("cap", [0.0, 4.0])
+def test_no_row_of_logits_is_kept_unless_somebody_asks(threads: native.Threads, cap: float) -> None:
     vocab, rows = 100_000, 128
-    model = build(vocab, peaks=8.0)
+    model = build(vocab, peaks=8.0, cap=cap)
     rng = np.random.default_rng(4)
     sampling = random_cuts(rng, rows) | {"logprobs": np.zeros(rows, bool), "top_p": np.ones(rows, np.float32)}
     tokens = rng.integers(0, vocab, rows).astype(np.int32)

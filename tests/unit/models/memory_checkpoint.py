@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headrace.core.errors import ModelFileError
-from headrace.models import family, gemma3
+from headrace.models import family, gemma3, phi3
+from headrace.models.registry import CONFIG as KNOWN
 
 GGUF = {
     "general.architecture": "llama",
@@ -43,13 +44,15 @@ _LAYER = {
 }
 _QKV_BIAS = {"q_bias": (48,), "k_bias": (16,), "v_bias": (16,)}
 _HEAD_NORMS = {"q_norm": (16,), "k_norm": (16,)}
+_NORMED_BRANCHES = {"post_attention_norm": (48,), "post_ffn_norm": (48,)}
 _EXTRA = {
-    "llama": {},
-    "mistral": {},
     "qwen2": _QKV_BIAS,
     "qwen3": _HEAD_NORMS,
-    "gemma3": _HEAD_NORMS | {"post_attention_norm": (48,), "post_ffn_norm": (48,)},
+    "gemma2": _NORMED_BRANCHES,
+    "gemma3": _HEAD_NORMS | _NORMED_BRANCHES,
+    "phi3": {"qkv": (80, 48), "gate_up": (100, 48)},
 }
+_NAMES = {"gemma2": gemma3.NAMES, "gemma3": gemma3.NAMES, "phi3": phi3.NAMES}
 
 
 @dataclass
@@ -74,10 +77,11 @@ class MemoryCheckpoint:
 
 
 def _shapes(format_name, architecture):
-    names = (gemma3.NAMES if architecture == "gemma3" else family.ROLES)[format_name]
+    names = _NAMES.get(architecture, family.ROLES)[format_name]
     shapes = {names["embed"]: (70, 48), names["final_norm"]: (48,), names["head"]: (70, 48)}
+    roles = {role: shape for role, shape in (_LAYER | _EXTRA.get(architecture, {})).items() if role in names}
     for layer in range(2):
-        shapes |= {names[role].format(layer): shape for role, shape in (_LAYER | _EXTRA[architecture]).items()}
+        shapes |= {names[role].format(layer): shape for role, shape in roles.items()}
     return shapes
 
 
@@ -91,8 +95,8 @@ def gguf_checkpoint(architecture="llama", **changes):
 
 def folder_checkpoint(architecture="llama", **changes):
     """`changes` are keys of config.json; a value of ... removes the key."""
-    name = f"{architecture.capitalize()}ForCausalLM"
     model_type = {"gemma3": "gemma3_text"}.get(architecture, architecture)
+    name = KNOWN[model_type][0]
     metadata = CONFIG | {"model_type": model_type, "architectures": [name], "head_dim": 16} | changes
     metadata = {key: value for key, value in metadata.items() if value is not ...}
     return MemoryCheckpoint("safetensors", metadata, _shapes("safetensors", architecture))

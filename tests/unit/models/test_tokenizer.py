@@ -260,6 +260,34 @@ def test_a_folders_tokens_equal_the_librarys(folder: Path, text: str) -> None:
     assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["<|user|>\n Hi <|end|>\n<|tool|> x", "a \n<|user|>", "<|end|>  \u2003\x1f y", "<|tool|> \n<|tool|> <|end|>"],
+)
+def test_tokens_that_take_white_space_away_do_so_as_in_the_library(folder: Path, text: str) -> None:
+    library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.add_special_tokens([tokenizers.AddedToken(f"<|{name}|>", rstrip=True) for name in ("user", "end")])
+    library.add_tokens([tokenizers.AddedToken("<|tool|>", lstrip=True, rstrip=True, normalized=False)])
+    library.save(str(folder / "tokenizer.json"))
+    ours = Tokenizer.from_files(folder)
+
+    assert ours.encode(text, special=True) == library.encode(text, add_special_tokens=False).ids
+    assert Tokenizer.deserialize(ours.serialize()).encode(text, special=True) == ours.encode(text, special=True)
+    library.encode_special_tokens = True
+    assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
+
+
+def test_white_space_behind_the_roles_of_phi3_is_dropped_as_its_own_tokenizer_does() -> None:
+    metadata = scored(tokens=[*scored()["tokenizer.ggml.tokens"][:-2], "<|user|>", "<|end|>"])
+    metadata["tokenizer.ggml.token_type"][-2:] = [3, 3]
+    text = "<s> a<|user|>\n ab<|end|> \n"
+    kept = Tokenizer.from_gguf(metadata)
+    dropped = Tokenizer.from_gguf(metadata | {"general.architecture": "phi3"})
+
+    assert list(dropped.split(text)) == [1, " a", 265, "ab", 266]
+    assert list(kept.split(text)) == [1, " a", 265, "\n ab", 266, " \n"]
+
+
 def test_a_folder_says_how_texts_begin_and_end(folder: Path) -> None:
     tokenizer = Tokenizer.from_files(folder)
 

@@ -2,6 +2,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -144,6 +145,16 @@ FloatArray pointwise(const AnyArray& x_array, int activation, const std::string&
   return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(x.shape[1])});
 }
 
+FloatArray softcap(const AnyArray& x_array, float cap, const std::string& variant) {
+  const auto x = view<const float, 2>(x_array, "x");
+  if (!(cap > 0.0f)) throw std::invalid_argument("cap: must be above 0");
+  const Kernels& kernels = named_kernels(variant);
+  std::unique_ptr<float[]> out(new float[x.shape[0] * x.shape[1]]);
+  std::copy_n(x.data, x.shape[0] * x.shape[1], out.get());
+  for (int64_t row = 0; row < x.shape[0]; ++row) kernels.softcap(out.get() + row * x.shape[1], x.shape[1], cap);
+  return to_numpy<float, 2>(std::move(out), {static_cast<size_t>(x.shape[0]), static_cast<size_t>(x.shape[1])});
+}
+
 FloatArray low_rank(const AnyArray& u_array, const AnyArray& blocks, int64_t rows, double factor,
                     const std::string& variant) {
   const auto u = view<const float, 2>(u_array, "u");
@@ -239,6 +250,7 @@ void bind_kernels(nb::module_& module) {
   module.def("layer_norm", &layer_norm, nb::arg("x"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"),
              nb::arg("variant") = "");
   module.def("pointwise", &pointwise, nb::arg("x"), nb::arg("activation"), nb::arg("variant") = "");
+  module.def("softcap", &softcap, nb::arg("x"), nb::arg("cap"), nb::arg("variant") = "");
   module.def("low_rank", &low_rank, nb::arg("u"), nb::arg("blocks"), nb::arg("rows"), nb::arg("factor") = 1.0,
              nb::arg("variant") = "");
   module.def("quantize", &quantize, nb::arg("x"), nb::arg("variant") = "", nb::arg("rotates") = false);

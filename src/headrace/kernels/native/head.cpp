@@ -14,20 +14,27 @@ constexpr size_t kScratchFloats = size_t{kRowsPerTile} * (kQuadTokens + kGap);
 constexpr double kBytesPerNs = 16.0;
 constexpr double kProductsPerNs = 150.0;
 
+const Op& product_of(const Plan& plan) { return *(plan.ops.end() - Head::num_ops(plan)); }
+
 }  // namespace
 
-bool Head::ends(const Plan& plan) {
-  if (plan.ops.empty()) return false;
-  const Op& last = plan.ops.back();
-  if (last.kind != OpKind::kLinear || last.out != plan.output || last.accumulate != 0) return false;
-  return std::none_of(plan.ops.begin(), plan.ops.end() - 1,
-                      [&](const Op& op) { return op.x == plan.output || op.out == plan.output; });
+size_t Head::num_ops(const Plan& plan) {
+  const bool is_capped =
+      !plan.ops.empty() && plan.ops.back().kind == OpKind::kSoftcap && plan.ops.back().x == plan.output;
+  const size_t count = is_capped ? 2 : 1;
+  if (plan.ops.size() < count) return 0;
+  const Op& product = *(plan.ops.end() - count);
+  if (product.kind != OpKind::kLinear || product.out != plan.output || product.accumulate != 0) return 0;
+  const bool is_touched = std::any_of(plan.ops.begin(), plan.ops.end() - count,
+                                      [&](const Op& op) { return op.x == plan.output || op.out == plan.output; });
+  return is_touched ? 0 : count;
 }
 
 Head::Head(const Plan& plan, const Kernels& kernels)
     : kernels_(kernels),
-      matrix_(plan.matrices[plan.ops.back().matrix].view),
-      bias_(plan.ops.back().vector < 0 ? nullptr : plan.vectors[plan.ops.back().vector].data) {}
+      matrix_(plan.matrices[product_of(plan).matrix].view),
+      bias_(product_of(plan).vector < 0 ? nullptr : plan.vectors[product_of(plan).vector].data),
+      cap_(num_ops(plan) == 2 ? plan.ops.back().softcap : 0.0f) {}
 
 void Head::begin(int num_threads, const Q8View& rows) {
   while (scratch_.size() < static_cast<size_t>(num_threads)) scratch_.emplace_back(kScratchFloats * sizeof(float));
@@ -54,6 +61,10 @@ LogitTile Head::tile(int32_t first_row, int32_t num_rows, int32_t quad_begin, in
                    .out = logits,
                    .stride = stride,
                    .accumulate = false});
+  if (cap_ != 0.0f) {
+    const int64_t width = std::min(num_blocks * kTileRows, part.rows);
+    for (int32_t row = 0; row < num_rows; ++row) kernels_.softcap(logits + row * stride, width, cap_);
+  }
   return {logits, stride};
 }
 

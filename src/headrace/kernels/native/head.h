@@ -1,5 +1,6 @@
-// The last product of a plan, logits of the selected rows, computed by tiles into a thread's own scratch and looked at
-// there: no row of logits is ever written. Knows the product's operands; not what its logits are for.
+// The last product of a plan, logits of the selected rows, and the cap that some models put on them: computed by tiles
+// into a thread's own scratch and looked at there, so that no row of logits is ever written. Knows the product's
+// operands; not what its logits are for.
 #pragma once
 
 #include <vector>
@@ -12,8 +13,9 @@ namespace headrace {
 
 class Head final : public LogitSource {
  public:
-  // Whether a plan ends with a product into its logits that nothing else touches, so that a Head can take its place.
-  static bool ends(const Plan& plan);
+  // How many of a plan's last ops a Head can take the place of: a product into logits that nothing else touches (1),
+  // or one and a cap of its logits (2); else 0.
+  static size_t num_ops(const Plan& plan);
 
   // The plan must end so, and outlive this.
   Head(const Plan& plan, const Kernels& kernels);
@@ -28,6 +30,7 @@ class Head final : public LogitSource {
   const Kernels& kernels_;
   const MatrixView matrix_;
   const float* const bias_;  // null = none
+  const float cap_;          // 0 = none
   Q8View rows_{};
   std::vector<AlignedBytes> scratch_;  // per thread
 };

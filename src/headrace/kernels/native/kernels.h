@@ -203,6 +203,8 @@ struct Kernels {
   void (*add_low_rank)(const LowRankTask&);
   // The end of gated() alone, with its bits: x holds `num_pairs` times 32 gate and 32 up features. One row.
   void (*activate)(const float* x, int32_t num_pairs, Activation activation, const Output& out);
+  // In place: x = cap * tanh(x / cap); NaN where x is infinite or NaN, so that a broken row still shows.
+  void (*softcap)(float* x, int64_t count, float cap);
 };
 
 // Scratch that one thread needs for attention() and merge_attention() with up to `max_rows` query rows (tokens of all

@@ -101,7 +101,8 @@ constexpr Kernels kNeon{.name = "neon",
                         .multiply = multiply,
                         .quantize_head = quantize_head_row<V128>,
                         .add_low_rank = add_low_rank_range<V128>,
-                        .activate = activate_row<V128>};
+                        .activate = activate_row<V128>,
+                        .softcap = softcap_row<V128>};
 
 }  // namespace
 

@@ -76,6 +76,7 @@ const std::vector<Signature>& signatures() {
       {"POSITION", {{"table", &Op::vector}, {"offset", &Op::offset}, {"out", &Op::out}}, {}},
       {"SEGMENT", {{"table", &Op::vector}, {"out", &Op::out}}, {}},
       {"ROTATE", {{"x", &Op::x}, {"out", &Op::out}}, {}},
+      {"SOFTCAP", {{"x", &Op::x}}, {{"cap", &Op::softcap}}},
   };
   return table;
 }
@@ -129,6 +130,8 @@ class OpCheck {
         return position();
       case OpKind::kSegment:
         return segment();
+      case OpKind::kSoftcap:
+        return softcap();
     }
   }
 
@@ -318,6 +321,11 @@ class OpCheck {
   }
 
   void segment() const { table_rows("table"); }
+
+  void softcap() const {
+    buffer(op_.x, BufferKind::kF32, "x");
+    require(op_.softcap > 0.0f, "cap", "must be above 0");
+  }
 
   void attention() const {
     const CacheShape& cache = plan_.cache;

@@ -32,6 +32,7 @@ enum class OpKind : int32_t {
   kPosition = 16,
   kSegment = 17,
   kRotate = 18,
+  kSoftcap = 19,
 };
 
 // What plan.py hands over.

@@ -250,6 +250,10 @@ void narrow(const float* x, int32_t count, uint16_t* halves) {
   for (int32_t i = 0; i < count; ++i) halves[i] = float_to_half(x[i]);
 }
 
+void softcap(float* x, int64_t count, float cap) {
+  for (int64_t i = 0; i < count; ++i) x[i] = cap * std::tanh(x[i] / cap) + (x[i] - x[i]);
+}
+
 int64_t multiply(int64_t rounds, int32_t* sink) {
   int8_t codes[kTileRows][kGroup];
   int8_t x[kGroup];
@@ -283,7 +287,8 @@ constexpr Kernels kPortable{.name = "portable",
                             .multiply = multiply,
                             .quantize_head = plain_quantize_head,
                             .add_low_rank = add_low_rank,
-                            .activate = activate_row};
+                            .activate = activate_row,
+                            .softcap = softcap};
 
 }  // namespace
 

@@ -116,7 +116,7 @@ Program::Program(Plan plan, const Kernels& kernels)
       attention_(plan_, attention_kernels(kernels_, plan_.cache.head_dim), storage_),
       adapt_(plan_, kernels_, storage_),
       scratch_floats_(std::max(rowwise_scratch_floats(plan_), attention_.scratch_floats())) {
-  if (Head::ends(plan_)) head_.emplace(plan_, kernels_);
+  if (Head::num_ops(plan_) > 0) head_.emplace(plan_, kernels_);
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
     const Op& op = plan_.ops[i];
     const Rows rows = rows_of(plan_, op);
@@ -154,11 +154,12 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   Threads::Step step(threads);
   prepare(step.count(), batch);
   const bool is_fused = head_.has_value() && results.output == nullptr;
+  const size_t head_begin = is_fused ? plan_.ops.size() - Head::num_ops(plan_) : plan_.ops.size();
   if (!is_fused) lend_output(batch, results.output);
   StageClock clock(stage_seconds_);
   for (size_t i = 0; i < stages_.size(); ++i) {
-    if (is_fused && i + 1 == stages_.size()) {
-      run_head(step, batch, results);
+    if (stages_[i].begin >= head_begin) {
+      if (stages_[i].begin == head_begin) run_head(step, batch, results);
     } else if (adapts_with_rows(step, i)) {
       run_adapted_rows(step, stages_[i], stages_[i + 1], batch);
       clock.lap();
@@ -176,10 +177,10 @@ void Program::step(Threads& threads, const Batch& batch, const StepResults& resu
   clock.lap();
 }
 
-// The last product and the sampler in one: the logits are sampled where they are computed.
+// The head and the sampler in one: the logits are sampled where they are computed.
 void Program::run_head(Threads::Step& step, const Batch& batch, const StepResults& results) {
   if (results.sampling == nullptr || batch.num_selected == 0) return;
-  head_->begin(step.count(), storage_.q8(plan_.ops.back().x, 0));
+  head_->begin(step.count(), storage_.q8(plan_.ops[plan_.ops.size() - Head::num_ops(plan_)].x, 0));
   sampler_.run(step, *head_, batch.num_selected, plan_.vocab_size, *results.sampling, results.sampled);
 }
 

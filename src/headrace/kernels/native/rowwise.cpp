@@ -259,6 +259,8 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
       return add_row(op, context, row, int64_t{context.places.position[row]} + op.offset);
     case OpKind::kSegment:
       return add_row(op, context, row, context.batch.segments == nullptr ? 0 : context.batch.segments[row]);
+    case OpKind::kSoftcap:
+      return context.kernels.softcap(context.storage.f32(op.x, row), context.plan.buffers[op.x].width, op.softcap);
     case OpKind::kAdapt:
     case OpKind::kLinear:
     case OpKind::kGated:

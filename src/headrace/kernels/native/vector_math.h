@@ -92,6 +92,23 @@ inline typename V::F gelu(typename V::F x) {
   return V::minus_product(magnitude, y, V::max(V::zero(), x));
 }
 
+// See Kernels::softcap.
+template <class V>
+void softcap_row(float* x, int64_t count, float cap) {
+  const typename V::F most = V::set(cap);
+  const auto capped = [&](typename V::F value) {
+    // The exponential would take what is no number for a very small one.
+    return V::add(V::mul(most, hyperbolic_tangent<V>(V::div(value, most))), V::sub(value, value));
+  };
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) V::store(x + i, capped(V::load(x + i)));
+  if (i == count) return;
+  alignas(64) float tail[V::kLanes] = {};
+  __builtin_memcpy(tail, x + i, static_cast<size_t>(count - i) * sizeof(float));
+  V::store(tail, capped(V::load(tail)));
+  __builtin_memcpy(x + i, tail, static_cast<size_t>(count - i) * sizeof(float));
+}
+
 // silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
 template <class V, Activation kActivation>
 inline typename V::F activate(typename V::F x) {
