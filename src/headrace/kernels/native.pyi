@@ -62,7 +62,8 @@ class Program:
     """A plan bound to weights. ValueError names the op and operand that does not fit.
 
     buffers: (kind, width, rows) per buffer; ops: (kind, ints, floats) as in `plan.SIGNATURES`;
-    vectors: float32 arrays in the order of `Plan.vectors`; cache: (num_layers, num_kv_heads, head_dim).
+    vectors: float32 arrays in the order of `Plan.vectors`; cache: (num_layers, num_kv_heads, head_dim);
+    variant: kernels to run on, those chosen at import where none are named.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Program:
         vocab_size: int,
         max_positions: int,
         output: int,
+        variant: str = "",
     ) -> None: ...
     def step(
         self,

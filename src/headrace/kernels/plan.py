@@ -87,6 +87,9 @@ class OpKind(IntEnum):
     HADAMARD = 11  # in place, per head of head_dim features from `offset`: times the orthonormal Walsh-Hadamard matrix
     ADAPT = 12  # out += B (A x) where the sequence of the row has an adapter of this matrix (`adapters.plan`)
     ACTIVATE = 13  # out = act(gate) * up, x being a product with a matrix of gate and up rows; out may be F32 or Q8
+    ROUTE = 14  # out = the k experts with the largest softmax(x @ weight^T), then their probabilities, in float32
+    EXPERTS = 15  # out (+)= sum over a row's experts of probability * down(act(gate x) * up x)
+    ADD_GATED = 16  # out += sigmoid(x . weight) * y
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -105,6 +108,9 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.HADAMARD: (("x", "offset", "num_heads", "head_dim"), ()),
     OpKind.ADAPT: (("x", "matrix", "out"), ()),
     OpKind.ACTIVATE: (("x", "out", "activation"), ()),
+    OpKind.ROUTE: (("x", "weight", "out", "renormalise"), ()),
+    OpKind.EXPERTS: (("x", "route", "matrix", "down", "out", "num_experts", "accumulate", "activation"), ()),
+    OpKind.ADD_GATED: (("x", "weight", "y", "out"), ()),
 }
 
 
@@ -125,6 +131,10 @@ class MatrixSpec:
 
     layout `concat` stacks the parts' rows; `interleave` takes two parts of equal rows and alternates 32 rows of each
     (gate, up), padding both to a multiple of 32.
+
+    num_experts 0: an ordinary matrix. Otherwise `rows` are those of so many experts below each other, each laid out as
+    said and padded to whole tiles; parts are tensors [experts, rows, cols] that hold all of them, or one tensor
+    [rows, cols] for each expert after the other (for `interleave`: gate and up of the first, of the second, ...).
     """
 
     index: int
@@ -133,6 +143,7 @@ class MatrixSpec:
     cols: int
     parts: tuple[str, ...]
     layout: str = "concat"
+    num_experts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +249,11 @@ class Recorder:
         self.buffers.append(Buffer(len(self.buffers), name, kind, width, rows))
         return self.buffers[-1]
 
-    def matrix(self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat") -> MatrixSpec:
+    def matrix(
+        self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat", num_experts: int = 0
+    ) -> MatrixSpec:
         """Declare a matrix made of checkpoint tensors; the same name again returns the same matrix (tied heads)."""
-        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout)
+        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout, num_experts)
         return self.matrices.setdefault(name, spec)
 
     def vector(self, name: str, *shape: int, parts: tuple[str, ...] | None = None, offset: float = 0.0) -> VectorSpec:
@@ -311,6 +324,42 @@ class Recorder:
     def gated(self, x: Buffer, matrix: MatrixSpec, out: Buffer, activation: Activation) -> Buffer:
         """out = activation(gate) * up."""
         self._record(OpKind.GATED, x.index, matrix.index, out.index, activation)
+        return out
+
+    def route(self, x: Buffer, weight: VectorSpec, out: Buffer, *, renormalise: bool) -> Buffer:
+        """out[n] = numbers of the k experts of row n, most probable first, then their probabilities.
+
+        x: float32 [n, D]; weight [experts, D]; k is half of out's width. Probabilities are a softmax over all experts;
+        `renormalise` divides them by their sum, which is a softmax over the chosen ones (Mixtral, arXiv 2401.04088).
+        In float32 throughout: a router is small, and an expert chosen wrongly costs more than its bytes.
+        """
+        self._record(OpKind.ROUTE, x.index, weight.index, out.index, renormalise)
+        return out
+
+    def experts(
+        self,
+        x: Buffer,
+        route: Buffer,
+        matrices: tuple[MatrixSpec, MatrixSpec],
+        out: Buffer,
+        activation: Activation,
+        *,
+        accumulate: bool = False,
+    ) -> Buffer:
+        """out = sum of probability * (activation(gate) * up) @ down^T over a row's experts, or added to out.
+
+        matrices: gates and ups of all experts below each other, then all downs; see `MatrixSpec.num_experts`.
+        """
+        both, down = matrices
+        if both.num_experts != down.num_experts:
+            raise ValueError(f"{both.name!r} holds {both.num_experts} experts and {down.name!r} {down.num_experts}")
+        ints = (x.index, route.index, both.index, down.index, out.index, both.num_experts, accumulate, activation)
+        self._record(OpKind.EXPERTS, *ints)
+        return out
+
+    def add_gated(self, x: Buffer, weight: VectorSpec, y: Buffer, out: Buffer) -> Buffer:
+        """Out += sigmoid(x . weight) * y, a row at a time."""
+        self._record(OpKind.ADD_GATED, x.index, weight.index, y.index, out.index)
         return out
 
     def attention(  # noqa: PLR0913 - keyword-only beyond five, and each is an operand

@@ -31,6 +31,7 @@ from headrace.kernels.plan import (
     Rows,
     padded,
 )
+from headrace.kernels.reference_experts import add_gated, mix, route
 
 F32 = NDArray[np.float32]
 
@@ -392,6 +393,31 @@ class ReferenceProgram:
         values = gated(step.buffers[x], Activation(activation))
         self._write(step, out, values[:, : self._plan.buffers[out].width])
 
+    def _route(self, step: _Step, op: Op) -> None:
+        x, weight, out, renormalise = op.ints
+        weights = self._vectors[weight].reshape(-1, step.buffers[x].shape[1])
+        count = self._plan.buffers[out].width // 2
+        self._write(step, out, route(step.buffers[x], weights, count, renormalise=bool(renormalise)))
+
+    def _experts(self, step: _Step, op: Op) -> None:
+        x, routes, matrix, down, out, num_experts, accumulate, activation = op.ints
+        both, downs = (self._weights[m].reshape(num_experts, -1, self._weights[m].shape[1]) for m in (matrix, down))
+        width = self._plan.buffers[out].width
+
+        def forward(expert: int, rows: F32) -> F32:
+            inner = gated(rows[:, : both.shape[2]] @ both[expert].T, Activation(activation))
+            if not self._exact:
+                codes, scales, _ = quantize(inner)
+                inner = dequantize(codes, scales)
+            return inner[:, : downs.shape[2]] @ downs[expert, :width].T
+
+        values = mix(step.buffers[x], step.buffers[routes], forward, width)
+        self._write(step, out, step.buffers[out] + values if accumulate else values)
+
+    def _add_gated(self, step: _Step, op: Op) -> None:
+        x, weight, y, out = op.ints
+        self._write(step, out, add_gated(step.buffers[x], self._vectors[weight], step.buffers[y], step.buffers[out]))
+
     def _select(self, step: _Step, op: Op) -> None:
         x, out = op.ints
         self._write(step, out, step.buffers[x][step.selected])
@@ -417,4 +443,7 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.HADAMARD: ReferenceProgram._hadamard,
     OpKind.ADAPT: ReferenceProgram._adapt,
     OpKind.ACTIVATE: ReferenceProgram._activate,
+    OpKind.ROUTE: ReferenceProgram._route,
+    OpKind.EXPERTS: ReferenceProgram._experts,
+    OpKind.ADD_GATED: ReferenceProgram._add_gated,
 }

@@ -38,12 +38,12 @@ class PythonProgram {
   PythonProgram(const std::vector<RawBufferTuple>& buffers, const std::vector<RawOpTuple>& ops,
                 const std::vector<const Matrix*>& matrices, const std::vector<AnyArray>& vectors,
                 const std::tuple<int64_t, int64_t, int64_t>& cache, int64_t vocab_size, int64_t max_positions,
-                int64_t output)
+                int64_t output, const std::string& variant)
       : keep_vectors_(vectors),
         program_(
             decode(buffers, ops, matrices, vectors,
                    {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache), vocab_size, max_positions, output}),
-            current_kernels()) {
+            named_kernels(variant)) {
     for (const Matrix* matrix : matrices) keep_tiles_.push_back(matrix->keep);
   }
 
@@ -301,9 +301,9 @@ void bind_program(nb::module_& module) {
   nb::class_<PythonProgram>(module, "Program")
       .def(nb::init<const std::vector<RawBufferTuple>&, const std::vector<RawOpTuple>&,
                     const std::vector<const Matrix*>&, const std::vector<AnyArray>&,
-                    const std::tuple<int64_t, int64_t, int64_t>&, int64_t, int64_t, int64_t>(),
+                    const std::tuple<int64_t, int64_t, int64_t>&, int64_t, int64_t, int64_t, const std::string&>(),
            nb::arg("buffers"), nb::arg("ops"), nb::arg("matrices"), nb::arg("vectors"), nb::arg("cache"),
-           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("output"))
+           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("output"), nb::arg("variant") = "")
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
            nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("output") = nb::none(),
            nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none())

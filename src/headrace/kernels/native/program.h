@@ -13,6 +13,7 @@
 #include "adapt_stage.h"
 #include "attention_stage.h"
 #include "batch.h"
+#include "expert_stage.h"
 #include "head.h"
 #include "plan.h"
 #include "sampler.h"
@@ -79,6 +80,7 @@ class Program {
   Storage storage_;
   AttentionStage attention_;
   AdaptStage adapt_;
+  ExpertStage experts_;
   Sampler sampler_;
   std::optional<Head> head_;   // where the plan ends with the product of its logits
   std::vector<float> output_;  // only of plans that do not
