@@ -33,10 +33,11 @@ def mix(x: F32, routes: F32, forward: Callable[[int, F32], F32], width: int) -> 
     for expert in np.unique(chosen):
         rows, slots = np.nonzero(chosen == expert)
         given[rows, slots] = forward(int(expert), x[rows])
-    return np.einsum("nj,njw->nw", routes[:, count:], given)
+    mixed: F32 = np.einsum("nj,njw->nw", routes[:, count:], given)
+    return mixed
 
 
 def add_gated(x: F32, weight: F32, y: F32, out: F32) -> F32:
     """Out + sigmoid(x . weight) * y, row by row."""
-    gate = 1.0 / (1.0 + np.exp(-(x @ weight.reshape(-1))))
-    return out + gate[:, None].astype(np.float32) * y
+    gate: F32 = (1.0 / (1.0 + np.exp(-(x @ weight.reshape(-1))))).astype(np.float32)
+    return out + gate[:, None] * y
