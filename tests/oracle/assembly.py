@@ -8,6 +8,7 @@ from headrace.kernels.grouped import GroupedMatrix, interleave, stack
 from headrace.kernels.plan import PAGE_TOKENS, Plan
 from headrace.kernels.reference import ReferenceProgram, new_pool
 from headrace.models.checkpoint import Checkpoint
+from headrace.models.expert_weights import stacked_experts
 from headrace.models.registry import architecture_for
 
 
@@ -27,6 +28,9 @@ def assemble(checkpoint: Checkpoint, max_context: int | None = None) -> Assemble
     computed = architecture.computed_vectors(config)
     matrices = []
     for spec in plan.matrices:
+        if spec.num_experts:
+            matrices.append(stacked_experts(spec, checkpoint))
+            continue
         parts = [checkpoint.grouped(name) for name in spec.parts]
         matrices.append(interleave(*parts) if spec.layout == "interleave" else stack(parts))
     vectors = []

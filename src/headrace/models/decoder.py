@@ -236,11 +236,15 @@ def computed_vectors(config: Config) -> dict[str, NDArray[np.float32]]:
 def layer_shapes(config: Config, layer: int) -> dict[str, tuple[int, ...]]:
     """Shapes by role of what the blocks above read in a layer, and of the norms that the config names."""
     del layer  # all are alike here; a family's own function may tell them apart
-    return norm_shapes(config) | attention_shapes(config) | {
-        "gate": (config.feed_forward, config.hidden),
-        "up": (config.feed_forward, config.hidden),
-        "down": (config.hidden, config.feed_forward),
-    }
+    return (
+        norm_shapes(config)
+        | attention_shapes(config)
+        | {
+            "gate": (config.feed_forward, config.hidden),
+            "up": (config.feed_forward, config.hidden),
+            "down": (config.hidden, config.feed_forward),
+        }
+    )
 
 
 def norm_shapes(config: Config) -> dict[str, tuple[int, ...]]:

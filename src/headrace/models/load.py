@@ -23,6 +23,7 @@ from headrace.kernels.numpy_program import NumpyProgram
 from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec, padded
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.digest import DigestMemory, Hasher, sha256_of
+from headrace.models.expert_weights import packed_experts
 from headrace.models.gguf import GgufFile
 from headrace.models.packed import (
     Extra,
@@ -157,7 +158,10 @@ def fingerprint(plan: Plan) -> str:
     """What packed weights depend on besides the source: matrices and vectors, by name, shape and parts."""
     content = {
         "tile": [TILE_ROWS, GROUP],
-        "matrices": [[m.name, m.rows, m.cols, m.parts, m.layout] for m in plan.matrices],
+        "matrices": [
+            [m.name, m.rows, m.cols, m.parts, m.layout, *([m.num_experts] if m.num_experts else [])]
+            for m in plan.matrices
+        ],
         "vectors": [[v.name, v.shape, v.parts, v.offset] for v in plan.vectors],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -267,7 +271,10 @@ def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, p
         for name, values in architecture.computed_vectors(config).items():
             yield PackedVector(name, values)
         for matrix in plan.matrices:
-            yield packed_matrix(matrix.name, read_matrix(matrix, checkpoint))
+            if matrix.num_experts:
+                yield packed_experts(matrix, checkpoint)
+            else:
+                yield packed_matrix(matrix.name, read_matrix(matrix, checkpoint))
 
     return build
 

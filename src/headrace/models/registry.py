@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
-from headrace.models import gemma3, llama, qwen2, qwen3
+from headrace.models import gemma3, llama, mixtral, moe, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.decoder import computed_vectors
 
@@ -31,10 +31,22 @@ LLAMA = Architecture("llama", llama.read_config, llama.record, computed_vectors)
 MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, computed_vectors)
 QWEN2 = Architecture("qwen2", qwen2.read_config, llama.record, computed_vectors)
 QWEN3 = Architecture("qwen3", qwen3.read_config, llama.record, computed_vectors)
+MIXTRAL = Architecture("mixtral", mixtral.read_config, moe.record, computed_vectors)
+QWEN2_MOE = Architecture("qwen2_moe", qwen2_moe.read_config, moe.record, computed_vectors)
+QWEN3_MOE = Architecture("qwen3_moe", qwen3_moe.read_config, moe.record, computed_vectors)
+OLMOE = Architecture("olmoe", olmoe.read_config, moe.record, computed_vectors)
 GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, computed_vectors)
 
-GGUF: Mapping[str, Architecture[Any]] = {"llama": LLAMA, "qwen2": QWEN2, "qwen3": QWEN3, "gemma3": GEMMA3}
-"""By `general.architecture`. Mistral's GGUF files call themselves llama."""
+GGUF: Mapping[str, Architecture[Any]] = {
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gemma3": GEMMA3,
+    "qwen2moe": QWEN2_MOE,
+    "qwen3moe": QWEN3_MOE,
+    "olmoe": OLMOE,
+}
+"""By `general.architecture`. GGUF files of Mistral and Mixtral call themselves llama; Mixtral's have experts."""
 
 CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     # model_type: (class that `architectures` must name, if it names any; architecture)
@@ -43,6 +55,10 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", QWEN2),
     "qwen3": ("Qwen3ForCausalLM", QWEN3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
+    "mixtral": ("MixtralForCausalLM", MIXTRAL),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", QWEN2_MOE),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", QWEN3_MOE),
+    "olmoe": ("OlmoeForCausalLM", OLMOE),
 }
 
 
@@ -54,7 +70,9 @@ def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
     """
     if checkpoint.format == "gguf":
         key = "general.architecture"
-        return GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
+        architecture: Architecture[Any] = GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
+        has_experts = checkpoint.metadata.get("llama.expert_count", 0) != 0
+        return MIXTRAL if architecture is LLAMA and has_experts else architecture
     class_name, architecture = CONFIG[_known("model_type", checkpoint.metadata.get("model_type"), CONFIG)]
     stated = checkpoint.metadata.get("architectures") or [class_name]
     if stated != [class_name]:
