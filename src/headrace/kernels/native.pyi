@@ -118,6 +118,10 @@ class Program:
             RuntimeError: the program or the threads run a step already, or the threads are closed.
         """
     @property
+    def num_experts_touched(self) -> int:
+        """Experts whose weights the last step read, summed over the layers."""
+
+    @property
     def num_second_scans(self) -> int:
         """How many rows the sampler had to scan twice so far, because their cuts reached below what it had kept."""
 

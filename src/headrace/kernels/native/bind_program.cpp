@@ -94,6 +94,8 @@ class PythonProgram {
 
   int64_t num_second_scans() { return program_.sampler().num_second_scans(); }
 
+  int64_t num_experts_touched() const { return program_.num_experts_touched(); }
+
   void profile(bool is_on) { program_.profile(is_on); }
 
   std::vector<std::tuple<size_t, size_t, double>> stage_times() const {
@@ -309,6 +311,7 @@ void bind_program(nb::module_& module) {
            nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none())
       .def("limit_survivors", &PythonProgram::limit_survivors, nb::arg("most"))
       .def_prop_ro("num_second_scans", &PythonProgram::num_second_scans)
+      .def_prop_ro("num_experts_touched", &PythonProgram::num_experts_touched)
       .def("profile", &PythonProgram::profile, nb::arg("is_on"))
       .def("stage_times", &PythonProgram::stage_times);
   nb::class_<PythonAdapter>(module, "Adapter")

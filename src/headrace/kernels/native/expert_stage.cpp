@@ -64,6 +64,7 @@ ExpertStage::ExpertStage(const Plan& plan, const Kernels& kernels, const Storage
 }
 
 void ExpertStage::prepare(const Batch& batch) {
+  num_touched_ = 0;
   const int64_t num_choices = std::max(batch.num_tokens * most_choices_[0], batch.num_selected * most_choices_[1]);
   if (num_choices <= capacity_) return;
   if (num_choices > kMostChoices) {
@@ -254,6 +255,7 @@ void ExpertStage::run(Threads::Step& step, const Op& op, int32_t num_rows) {
   const Tasks tasks{*this, op, num_rows, choices_of(plan_, op)};
   lay_out(op);
   sort(op, num_rows);
+  num_touched_ += static_cast<int64_t>(runs_.size());
   cut(op, step.count());
   if (has_shared_) step.run(ceil_div(int64_t{num_rows} * tasks.num_choices, kGatherPlaces), &Tasks::gather, &tasks);
   step.run(runs_.back().first_up + runs_.back().up.num_tasks(), &Tasks::up, &tasks);

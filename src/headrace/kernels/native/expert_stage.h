@@ -27,6 +27,9 @@ class ExpertStage {
   // Runs an EXPERTS op on so many rows, at least one.
   void run(Threads::Step& step, const Op& op, int32_t num_rows);
 
+  // Experts whose weights were read since `prepare`, counted once for every op that read them.
+  int64_t num_touched() const { return num_touched_; }
+
  private:
   // The choices of one expert: places [first, first + count) of all choices sorted by expert, rows in order within.
   struct Run {
@@ -53,6 +56,7 @@ class ExpertStage {
   std::vector<int32_t> places_;  // of every choice, row after row
   std::vector<int32_t> next_;    // of every expert, while sorting
   std::vector<Run> runs_;
+  int64_t num_touched_ = 0;
   bool has_shared_ = false;  // whether an expert has more than one row
 };
 

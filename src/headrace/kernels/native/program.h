@@ -41,6 +41,9 @@ class Program {
 
   Sampler& sampler() { return sampler_; }
 
+  // Experts whose weights the last step read, summed over its layers.
+  int64_t num_experts_touched() const { return experts_.num_touched(); }
+
   // Time spent per stage since profiling was switched on; the last entry, without ops, is the sampler, where it does
   // not run within the last stage.
   struct StageTime {
