@@ -246,6 +246,27 @@ def test_a_logit_that_is_no_number_is_chosen_last_and_chooses_nobody_twice(
     assert np.isnan(got[:, 3:]).all() == (good == 0)
 
 
+def test_many_rows_take_several_passes_and_get_the_bits_of_few(threads: native.Threads) -> None:
+    sizes = Sizes(64, 8, width=64, inner=32, bits=8, renormalise=False)
+    program, tokens = Layer.random(sizes).native(), tokens_of(700)
+    whole = run(program, threads, tokens, sizes.width)
+    for first in range(0, 700, 90):
+        assert np.array_equal(run(program, threads, tokens[first : first + 90], sizes.width), whole[first : first + 90])
+
+
+def test_the_program_counts_the_experts_that_a_step_read(threads: native.Threads) -> None:
+    sizes = Sizes(13, 3)
+    program = Layer.random(sizes).native()
+    assert program.num_experts_touched == 0
+    counts = []
+    for count in (1, 2, 60):
+        run(program, threads, tokens_of(count), sizes.width)
+        counts.append(program.num_experts_touched)
+    assert counts[0] == 2 * 3  # by two ops
+    assert 2 * 3 <= counts[1] <= 2 * 6
+    assert counts[2] == 2 * 13
+
+
 def test_one_expert_may_take_all_rows(threads: native.Threads) -> None:
     sizes = Sizes(9, 1)
     layer = Layer.random(sizes)

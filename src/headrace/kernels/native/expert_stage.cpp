@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
-#include <string>
 
 namespace headrace {
 namespace {
@@ -12,7 +10,8 @@ namespace {
 constexpr int32_t kGatherPlaces = 32;
 constexpr int32_t kCombineRows = 8;
 constexpr int32_t kCombineFeatures = 64;  // sums in registers
-constexpr int64_t kMostChoices = int64_t{1} << 26;
+// Of one pass. Enough for an expert among 128 to have 32 rows, so that unpacking its weights pays.
+constexpr int64_t kPassChoices = 4096;
 constexpr int64_t kLine = 64;
 
 int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
@@ -66,13 +65,9 @@ ExpertStage::ExpertStage(const Plan& plan, const Kernels& kernels, const Storage
 void ExpertStage::prepare(const Batch& batch) {
   num_touched_ = 0;
   const int64_t num_choices = std::max(batch.num_tokens * most_choices_[0], batch.num_selected * most_choices_[1]);
-  if (num_choices <= capacity_) return;
-  if (num_choices > kMostChoices) {
-    throw std::invalid_argument("tokens: " + std::to_string(batch.num_tokens) + " choose more than " +
-                                std::to_string(kMostChoices) + " experts in one step; give fewer at once");
-  }
+  if (std::min(num_choices, kPassChoices) <= capacity_) return;
   // Half as much again, so that slowly growing batches do not allocate every step.
-  const int64_t capacity = std::min(std::max(num_choices, capacity_ + capacity_ / 2), kMostChoices);
+  const int64_t capacity = std::min(std::max(num_choices, capacity_ + capacity_ / 2), kPassChoices);
   int64_t most_bytes = 0;
   for (const Op& op : plan_.ops) {
     if (op.kind != OpKind::kExperts) continue;
@@ -106,12 +101,12 @@ void ExpertStage::lay_out(const Op& op) {
 }
 
 // Counts each expert's rows, then gives every choice its place.
-void ExpertStage::sort(const Op& op, int32_t num_rows) {
+void ExpertStage::sort(const Op& op, int32_t first_row, int32_t num_rows) {
   const int32_t num_choices = choices_of(plan_, op);
   next_.assign(static_cast<size_t>(op.num_experts), 0);
   int32_t* place = places_.data();
   for (int32_t row = 0; row < num_rows; ++row) {
-    const float* numbers = storage_.f32(op.other, row);
+    const float* numbers = storage_.f32(op.other, first_row + row);
     for (int32_t j = 0; j < num_choices; ++j) {
       const int32_t expert = expert_of(numbers[j], op.num_experts);
       *place++ = expert;
@@ -134,7 +129,7 @@ void ExpertStage::sort(const Op& op, int32_t num_rows) {
   for (int32_t row = 0; row < num_rows; ++row) {
     for (int32_t j = 0; j < num_choices; ++j, ++place) {
       *place = next_[static_cast<size_t>(*place)]++;
-      rows_[static_cast<size_t>(*place)] = row;
+      rows_[static_cast<size_t>(*place)] = first_row + row;
     }
   }
 }
@@ -149,16 +144,19 @@ void ExpertStage::cut(const Op& op, int num_threads) {
     up_ns += product_ns(up, run.count);
     down_ns += product_ns(down, run.count);
   }
-  const double up_task_ns = task_ns(up_ns, num_threads);
-  const double down_task_ns = task_ns(down_ns, num_threads);
-  int32_t num_ups = 0, num_downs = 0;
-  for (Run& run : runs_) {
-    run.up = cut_product_by(up, kBlocksPerPair, run.count, up_task_ns);
-    run.down = cut_product_by(down, 1, run.count, down_task_ns);
-    run.first_up = num_ups;
-    run.first_down = num_downs;
-    num_ups += run.up.num_tasks();
-    num_downs += run.down.num_tasks();
+  double up_task_ns = task_ns(up_ns, num_threads), down_task_ns = task_ns(down_ns, num_threads);
+  for (;; up_task_ns *= 2, down_task_ns *= 2) {
+    int64_t num_ups = 0, num_downs = 0;
+    for (Run& run : runs_) {
+      run.up = cut_product_by(up, kBlocksPerPair, run.count, up_task_ns);
+      run.down = cut_product_by(down, 1, run.count, down_task_ns);
+      run.first_up = static_cast<int32_t>(num_ups);
+      run.first_down = static_cast<int32_t>(num_downs);
+      num_ups += run.up.num_tasks();
+      num_downs += run.down.num_tasks();
+    }
+    // What a task cannot be numbered by, it must be larger by.
+    if (std::max(num_ups, num_downs) <= kMaxTasks) return;
   }
 }
 
@@ -176,7 +174,7 @@ void ExpertStage::gather(int32_t begin, int32_t end, const Op& op) {
 struct ExpertStage::Tasks {
   ExpertStage& stage;
   const Op& op;
-  int32_t num_rows, num_choices;
+  int32_t first_row, num_rows, num_choices;
 
   static void gather(const void* self, int32_t task, int) {
     const auto& tasks = *static_cast<const Tasks*>(self);
@@ -236,9 +234,9 @@ struct ExpertStage::Tasks {
 
   void combine(int32_t row) const {
     const int32_t width = stage.plan_.buffers[op.out].width;
-    const float* weights = stage.storage_.f32(op.other, row) + num_choices;
+    const float* weights = stage.storage_.f32(op.other, first_row + row) + num_choices;
     const int32_t* places = stage.places_.data() + static_cast<int64_t>(row) * num_choices;
-    float* out = stage.storage_.f32(op.out, row);
+    float* out = stage.storage_.f32(op.out, first_row + row);
     for (int32_t begin = 0; begin < width; begin += kCombineFeatures) {
       const int32_t count = std::min(kCombineFeatures, width - begin);
       float sums[kCombineFeatures] = {};
@@ -252,14 +250,22 @@ struct ExpertStage::Tasks {
 };
 
 void ExpertStage::run(Threads::Step& step, const Op& op, int32_t num_rows) {
-  const Tasks tasks{*this, op, num_rows, choices_of(plan_, op)};
   lay_out(op);
-  sort(op, num_rows);
+  const auto rows_of_pass = static_cast<int32_t>(capacity_ / choices_of(plan_, op));
+  for (int32_t first = 0; first < num_rows; first += rows_of_pass) {
+    run_pass(step, op, first, std::min(rows_of_pass, num_rows - first));
+  }
+}
+
+void ExpertStage::run_pass(Threads::Step& step, const Op& op, int32_t first_row, int32_t num_rows) {
+  const Tasks tasks{*this, op, first_row, num_rows, choices_of(plan_, op)};
+  sort(op, first_row, num_rows);
   num_touched_ += static_cast<int64_t>(runs_.size());
   cut(op, step.count());
+  const Run& last = runs_.back();
   if (has_shared_) step.run(ceil_div(int64_t{num_rows} * tasks.num_choices, kGatherPlaces), &Tasks::gather, &tasks);
-  step.run(runs_.back().first_up + runs_.back().up.num_tasks(), &Tasks::up, &tasks);
-  step.run(runs_.back().first_down + runs_.back().down.num_tasks(), &Tasks::down, &tasks);
+  step.run(last.first_up + last.up.num_tasks(), &Tasks::up, &tasks);
+  step.run(last.first_down + last.down.num_tasks(), &Tasks::down, &tasks);
   step.run(ceil_div(num_rows, kCombineRows), &Tasks::combine, &tasks);
 }
 

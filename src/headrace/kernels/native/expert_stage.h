@@ -3,7 +3,8 @@
 // rows and the numbers a router wrote; not how it came to them.
 //
 // A row's result does not depend on which rows share its experts: no product's float order depends on its range, and
-// what the experts gave is added in the order of the row's own choices.
+// what the experts gave is added in the order of the row's own choices. So many rows are done in several passes, which
+// bounds the memory: what a pass holds grows with the choices of its rows.
 #pragma once
 
 #include <vector>
@@ -21,13 +22,13 @@ class ExpertStage {
   // All must outlive this.
   ExpertStage(const Plan& plan, const Kernels& kernels, const Storage& storage);
 
-  // Makes room for a step. Throws std::bad_alloc, and std::invalid_argument for a step that is far too large.
+  // Makes room for a step. Throws std::bad_alloc.
   void prepare(const Batch& batch);
 
   // Runs an EXPERTS op on so many rows, at least one.
   void run(Threads::Step& step, const Op& op, int32_t num_rows);
 
-  // Experts whose weights were read since `prepare`, counted once for every op that read them.
+  // Experts whose weights were read since `prepare`, counted once for every pass of an op that read them.
   int64_t num_touched() const { return num_touched_; }
 
  private:
@@ -39,7 +40,8 @@ class ExpertStage {
   };
   struct Tasks;
 
-  void sort(const Op& op, int32_t num_rows);
+  void run_pass(Threads::Step& step, const Op& op, int32_t first_row, int32_t num_rows);
+  void sort(const Op& op, int32_t first_row, int32_t num_rows);
   void cut(const Op& op, int num_threads);
   void lay_out(const Op& op);
   void gather(int32_t begin, int32_t end, const Op& op);
