@@ -18,7 +18,8 @@ from headrace.adapters.factors import Factors, quantize_factors
 from headrace.adapters.plan import Target
 from headrace.adapters.program import AdaptableProgram, BoundAdapter
 from headrace.kernels.plan import PAGE_TOKENS, Plan
-from headrace.kernels.reference import ReferenceProgram, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import new_pool
 from headrace.models.load import LoadedModel, open_checkpoint, read_matrix, read_vector
 from headrace.models.registry import architecture_for
 

@@ -16,6 +16,8 @@
     nll-peer                      the same; peer: llama.cpp on the same file, token by token
     rss                           megabytes of a serving process beside its packed weights and keys and values
     start-s                       seconds of `headrace generate` for one token, process start and exit included
+    moe-decode-1, -8, -32         milliseconds of a step of a mixture of experts; peer: a dense model with the same
+                                  active parameters; both are random (`experts.py`)
 
 Ours is measured through the engine's thread and its mailboxes, the peer through its low-level batch API; both greedy,
 on the same random tokens. Of the peer's settings (`peers/llama.py`) a first short run of every one finds the best two,
@@ -35,7 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import adapters
+from bench import adapters, experts
 from bench.adapters import measure_adapters
 from bench.grammar import measure_grammar
 from bench.ours import Ours
@@ -62,6 +64,7 @@ PREFIX, TAIL, SHARED_NEW, SCREENED_NEW = 1024, 16, 32, 8
 HTTP = {"http-1-share": 1, "http-32-share": 32}
 LORA, GRAMMAR = "lora-8", "grammar-8"
 MEASURES = (*PREFILLS, *DECODES, SHARED, "overhead-32", *HTTP, LORA, GRAMMAR, "nll", "rss", "start-s")
+MOE = tuple(experts.STREAMS)
 FINALISTS = 2
 PROFILED = (
     StepShape("prefill-512", 1, 512, 0),
@@ -228,15 +231,14 @@ def wants(only: str) -> Callable[[str], bool]:
     """A measure's whole name asks for it alone, a part of names for all that have it. SystemExit for what none has."""
     parts = [part for part in only.split(",") if part]
     for part in parts:
-        if not any(part in measure for measure in MEASURES):
-            raise SystemExit(f"--only: {part!r} is part of no measure; there are {', '.join(MEASURES)}")
-    return lambda measure: not parts or any(part == measure if part in MEASURES else part in measure for part in parts)
+        if not any(part in measure for measure in (*MEASURES, *MOE)):
+            raise SystemExit(f"--only: {part!r} is part of no measure; there are {', '.join((*MEASURES, *MOE))}")
+    whole = {*MEASURES, *MOE}
+    return lambda measure: not parts or any(part == measure if part in whole else part in measure for part in parts)
 
 
-def main() -> None:
-    """Measure and publish."""
-    options = arguments()
-    wanted = wants(options.only)
+def measure_model(options: argparse.Namespace, wanted: Callable[[str], bool]) -> tuple[list[Row], dict[str, Any]]:
+    """The rows of the named model, and what belongs to the document's config."""
     path = resolve_model(options.model, default_home(os.environ))
     model = load_model(path, cache_dir=default_home(os.environ) / "packed")
     threads = native.Threads(options.threads)
@@ -246,18 +248,32 @@ def main() -> None:
         ours = Ours(model, options.threads, decision.kind)
         stack.callback(ours.close)
         peers: list[LlamaCpp] = []
-        facts: dict[str, str] = {}
+        facts: dict[str, Any] = {}
         if options.peer:
             peers, facts = stack.enter_context(running(path, options.threads, MOST_STREAMS))
         rows = measure(Bench(ours, peers, options.repeats), options.model, path, wanted)
-        more = {} if options.no_profile else {"profile": profile(ours)}
-    config = {
-        "model": path.name,
-        "threads": options.threads,
-        "kernels": native.variant(),
-        "kv": f"ours {decision.kv_type} ({decision.reason}), the peer's as its setting says",
-    }
-    publish("engine", config | facts, rows, options.json, more)
+        if not options.no_profile:
+            facts["profile"] = profile(ours)
+    kv = f"ours {decision.kv_type} ({decision.reason}), the peer's as its setting says"
+    return rows, {"model": path.name, "kv": kv, **facts}
+
+
+def main() -> None:
+    """Measure and publish."""
+    options = arguments()
+    wanted = wants(options.only)
+    rows: list[Row] = []
+    config: dict[str, Any] = {"threads": options.threads, "kernels": native.variant()}
+    more: dict[str, Any] = {}
+    if any(wanted(measure) for measure in MEASURES):
+        rows, facts = measure_model(options, wanted)
+        if "profile" in facts:
+            more["profile"] = facts.pop("profile")
+        config |= facts
+    if any(wanted(measure) for measure in MOE):
+        of_experts, more["experts"] = experts.measure_experts(options.threads, wanted)
+        rows += of_experts
+    publish("engine", config, rows, options.json, more)
 
 
 if __name__ == "__main__":

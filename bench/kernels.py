@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from bench.report import Row, publish
 from bench.sampling import NUM_THREADS, sampler_row
 from headrace.engine.roofline import Ceilings
-from headrace.kernels import native, reference
+from headrace.kernels import native, reference, reference_pages
 from headrace.kernels.grouped import GroupedMatrix, pack
 from headrace.kernels.plan import PAGE_TOKENS, Activation, CacheShape, KvKind
 
@@ -180,11 +180,11 @@ class Bench:
             num_keys = context + PAGE_TOKENS
             num_pages = -(-num_keys // PAGE_TOKENS)
             table = np.arange(num_pages, dtype=np.int32)
-            pool = reference.new_pool(cache, num_pages, kind)
+            pool = reference_pages.new_pool(cache, num_pages, kind)
             stored = (self.floats(num_keys, *(shapes.kv_heads, shapes.head_dim)) for _ in range(2))
-            reference.store_kv(pool, 0, table, 0, tuple(stored))  # type: ignore[arg-type]
+            reference_pages.store_kv(pool, 0, table, 0, tuple(stored))  # type: ignore[arg-type]
             pools = cycle([pool.copy() for _ in range(-(-UNCACHED_BYTES // pool.nbytes))])
-            keys, values = reference.load_kv(pool, 0, table, num_keys)
+            keys, values = reference_pages.load_kv(pool, 0, table, num_keys)
             for num_tokens in (1, PAGE_TOKENS):
                 q = self.floats(num_tokens, shapes.heads * shapes.head_dim)
 

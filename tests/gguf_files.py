@@ -71,6 +71,7 @@ class TinyLlama:
     vocab: int = 260
     context: int = 128
     seed: int = 0
+    experts: int = 0  # in the place of every dense layer; two of them are used
 
 
 def write_tiny_llama(path: Path, shape: TinyLlama = TinyLlama(), *, drop: str = "", **metadata: object) -> Path:
@@ -84,6 +85,9 @@ def write_tiny_llama(path: Path, shape: TinyLlama = TinyLlama(), *, drop: str = 
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(2)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     tokens = [*byte_alphabet(), "<|end|>"]
@@ -122,8 +126,13 @@ def tiny_tensors(shape: TinyLlama) -> dict[str, tuple[int, ...]]:
             f"blk.{layer}.attn_v.weight": (kv, shape.hidden),
             f"blk.{layer}.attn_output.weight": (shape.hidden, shape.hidden),
             f"blk.{layer}.ffn_norm.weight": (shape.hidden,),
-            f"blk.{layer}.ffn_gate.weight": (shape.feed_forward, shape.hidden),
-            f"blk.{layer}.ffn_up.weight": (shape.feed_forward, shape.hidden),
-            f"blk.{layer}.ffn_down.weight": (shape.hidden, shape.feed_forward),
         }
+        stack, end = ((shape.experts,), "_exps") if shape.experts else ((), "")
+        found |= {
+            f"blk.{layer}.ffn_gate{end}.weight": (*stack, shape.feed_forward, shape.hidden),
+            f"blk.{layer}.ffn_up{end}.weight": (*stack, shape.feed_forward, shape.hidden),
+            f"blk.{layer}.ffn_down{end}.weight": (*stack, shape.hidden, shape.feed_forward),
+        }
+        if shape.experts:
+            found[f"blk.{layer}.ffn_gate_inp.weight"] = (shape.experts, shape.hidden)
     return found | {"output_norm.weight": (shape.hidden,)}

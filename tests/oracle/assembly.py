@@ -6,8 +6,10 @@ import numpy as np
 
 from headrace.kernels.grouped import GroupedMatrix
 from headrace.kernels.plan import PAGE_TOKENS, Plan
-from headrace.kernels.reference import ReferenceProgram, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import new_pool
 from headrace.models.checkpoint import Checkpoint
+from headrace.models.expert_weights import stacked_experts
 from headrace.models.load import read_matrix, read_vector
 from headrace.models.registry import architecture_for
 
@@ -26,7 +28,10 @@ def assemble(checkpoint: Checkpoint, max_context: int | None = None) -> Assemble
     config = architecture.read_config(checkpoint, max_context)
     plan = architecture.record(config)
     computed = architecture.computed_vectors(config)
-    matrices = [read_matrix(spec, checkpoint) for spec in plan.matrices]
+    matrices = [
+        stacked_experts(spec, checkpoint) if spec.num_experts else read_matrix(spec, checkpoint)
+        for spec in plan.matrices
+    ]
     vectors = [read_vector(spec, checkpoint) if spec.parts else computed[spec.name] for spec in plan.vectors]
     return Assembled(plan, matrices, vectors)
 

@@ -23,7 +23,8 @@ from headrace.adapters.plan import adapted, targets
 from headrace.adapters.program import AdaptableProgram
 from headrace.kernels import native
 from headrace.kernels.plan import GROUP, PAGE_TOKENS, KvKind, padded
-from headrace.kernels.reference import ReferenceProgram, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import new_pool
 from headrace.models.gguf import GgufFile
 from headrace.models.load import bind
 from headrace.models.packed import packed_matrix

@@ -15,7 +15,8 @@ from tests.oracle.assembly import Assembled, assemble
 from headrace.kernels import native
 from headrace.kernels.grouped import rotate_groups
 from headrace.kernels.plan import PAGE_TOKENS, KvKind
-from headrace.kernels.reference import ReferenceProgram, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import new_pool
 from headrace.models.gguf import GgufFile
 from headrace.models.load import bind
 from headrace.models.packed import packed_matrix

@@ -22,7 +22,7 @@ from headrace.core.errors import ModelFileError
 from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import RopeStyle
 
-_SAME = {"mistral": "llama"}
+_SAME = {"mistral": "llama", "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 """Architectures that GGUF files call by another name."""
 
 
@@ -143,6 +143,11 @@ def place_layers(
         )
     for (layer, role), entry in file.layers.items():
         target = targets.get((layer, role))
+        if target is None and any(known == layer for known, _ in targets):
+            raise ModelFileError(
+                f"tensor {entry.a!r} changes {role} of layer {layer}, which has experts in its place; adapters cannot "
+                "change experts: take one that changes attention alone."
+            )
         if target is None:
             raise ModelFileError(
                 f"tensor {entry.a!r} changes {role!r} of layer {layer}, which the model does not have; "

@@ -6,7 +6,7 @@ operations (a multiply-add is two). Activations stay in caches and are not count
 the benchmarks do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from headrace.models.load import LoadedModel
 ROWS, HEAD, SAMPLER = "norms, positions, stores", "head", "sampler"
 _SECONDS_FOR_A_PROMPT = 1.0
 _WARM_TOKENS = 16
+_HEAVY = {OpKind.LINEAR, OpKind.GATED, OpKind.ATTENTION, OpKind.EXPERTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class Rig:
         plan = self.model.plan
         before: OpKind | None = None  # the last operation that was a stage of its own
         for begin, end, seconds in times:
-            heavy = [op for op in plan.ops[begin:end] if op.kind in {OpKind.LINEAR, OpKind.GATED, OpKind.ATTENTION}]
+            heavy = [op for op in plan.ops[begin:end] if op.kind in _HEAVY]
             if not heavy:
                 yield Stage(ROWS if begin < end else SAMPLER, seconds, 0.0, 0.0)
             for op in heavy:
@@ -186,7 +187,7 @@ class Rig:
                 before = op.kind
 
     def _work(self, shape: StepShape, op: Op) -> tuple[float, float]:
-        """Bytes and operations of a product or an attention."""
+        """Bytes and operations of a product, of experts or of an attention."""
         operands = op.operands()
         if op.kind is OpKind.ATTENTION:
             return _attention_work(self.model.plan, self.kv, shape, operands)
@@ -194,6 +195,8 @@ class Rig:
         spec = self.model.plan.matrices[index]
         is_selected = self.model.plan.buffers[int(operands["x"])].rows is Rows.SELECTED
         rows = shape.sequences * (1 if is_selected else shape.new_tokens)
+        if op.kind is OpKind.EXPERTS:
+            return _experts_work(self.model.plan, self.model.matrix_bytes, rows, operands)
         return float(self.model.matrix_bytes[index]), 2.0 * rows * spec.rows * spec.cols
 
 
@@ -218,14 +221,27 @@ def _shares(work: StepProfile | Stage, ceilings: Ceilings) -> dict[str, float]:
 
 
 def _kind(plan: Plan, op: Op, before: OpKind | None) -> str:
-    """What a product or an attention is called, by its place in the layer."""
+    """What a product, experts or an attention are called, by their place in the layer."""
     if op.kind is OpKind.ATTENTION:
         return "attention"
     if op.kind is OpKind.GATED:
         return "gate and up"
+    if op.kind is OpKind.EXPERTS:
+        return "experts"
     if op.operands()["out"] == plan.output:
         return HEAD
     return {OpKind.ATTENTION: "attention output", OpKind.GATED: "down"}.get(before, "query, key, value")  # type: ignore[arg-type]
+
+
+def _experts_work(
+    plan: Plan, matrix_bytes: Sequence[int], rows: int, operands: dict[str, int | float]
+) -> tuple[float, float]:
+    """Bytes of as many distinct experts as so many rows are expected to choose if they choose evenly."""
+    count, used = int(operands["num_experts"]), plan.buffers[int(operands["route"])].width // 2
+    matrices = [int(operands[name]) for name in ("matrix", "down")]
+    weights = sum(plan.matrices[index].rows * plan.matrices[index].cols for index in matrices)
+    touched = 1.0 - (1.0 - used / count) ** rows
+    return touched * sum(matrix_bytes[index] for index in matrices), 2.0 * rows * used * weights / count
 
 
 def _attention_work(plan: Plan, kv: KvKind, shape: StepShape, operands: dict[str, int | float]) -> tuple[float, float]:

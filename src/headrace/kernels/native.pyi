@@ -62,7 +62,8 @@ class Program:
     """A plan bound to weights. ValueError names the op and operand that does not fit.
 
     buffers: (kind, width, rows) per buffer; ops: (kind, ints, floats) as in `plan.SIGNATURES`;
-    vectors: float32 arrays in the order of `Plan.vectors`; cache: (num_layers, num_kv_heads, head_dim).
+    vectors: float32 arrays in the order of `Plan.vectors`; cache: (num_layers, num_kv_heads, head_dim);
+    variant: kernels to run on, those chosen at import where none are named.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Program:
         vocab_size: int,
         max_positions: int,
         output: int,
+        variant: str = "",
     ) -> None: ...
     def step(
         self,
@@ -117,6 +119,10 @@ class Program:
             ValueError: an array does not fit the plan or another array; names it, nothing has been written.
             RuntimeError: the program or the threads run a step already, or the threads are closed.
         """
+    @property
+    def num_experts_touched(self) -> int:
+        """Experts whose weights the last step read, summed over the layers."""
+
     @property
     def num_second_scans(self) -> int:
         """How many rows the sampler had to scan twice so far, because their cuts reached below what it had kept."""

@@ -96,6 +96,9 @@ class OpKind(IntEnum):
     SEGMENT = 17  # out += table[segment of the token]
     ROTATE = 18  # out(Q8) = x(F32), every group of 32 times the orthonormal Walsh-Hadamard matrix
     SOFTCAP = 19  # in place: x = cap * tanh(x / cap)
+    ROUTE = 20  # out = the k experts with the largest softmax(x @ weight^T), then their probabilities, in float32
+    EXPERTS = 21  # out (+)= sum over a row's experts of probability * down(act(gate x) * up x)
+    ADD_GATED = 22  # out += sigmoid(x . weight) * y
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -120,6 +123,9 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.SEGMENT: (("table", "out"), ()),
     OpKind.ROTATE: (("x", "out"), ()),
     OpKind.SOFTCAP: (("x",), ("cap",)),
+    OpKind.ROUTE: (("x", "weight", "out", "renormalise"), ()),
+    OpKind.EXPERTS: (("x", "route", "matrix", "down", "out", "num_experts", "accumulate", "activation"), ()),
+    OpKind.ADD_GATED: (("x", "weight", "y", "out"), ()),
 }
 
 
@@ -142,6 +148,10 @@ class MatrixSpec:
     (gate, up), padding both to a multiple of 32; `halves` does so with the two halves of one part. `rotates`: every
     group of 32 columns is multiplied by the orthonormal Walsh-Hadamard matrix before it is quantised (only whole groups
     can be); such a matrix takes what ROTATE gives.
+
+    num_experts 0: an ordinary matrix. Otherwise `rows` are those of so many experts below each other, each laid out as
+    said and padded to whole tiles; parts are tensors [experts, rows, cols] that hold all of them, or one tensor
+    [rows, cols] for each expert after the other (for `interleave`: gate and up of the first, of the second, ...).
     """
 
     index: int
@@ -151,6 +161,7 @@ class MatrixSpec:
     parts: tuple[str, ...]
     layout: str = "concat"
     rotates: bool = False
+    num_experts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +275,17 @@ class Recorder:
         return self.buffers[-1]
 
     def matrix(
-        self, name: str, rows: int, cols: int, *parts: str, layout: str = "concat", rotates: bool = False
+        self,
+        name: str,
+        rows: int,
+        cols: int,
+        *parts: str,
+        layout: str = "concat",
+        rotates: bool = False,
+        num_experts: int = 0,
     ) -> MatrixSpec:
         """Declare a matrix made of checkpoint tensors; the same name again returns the same matrix (tied heads)."""
-        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout, rotates)
+        spec = MatrixSpec(len(self.matrices), name, rows, cols, parts or (name,), layout, rotates, num_experts)
         return self.matrices.setdefault(name, spec)
 
     def vector(
@@ -370,6 +388,42 @@ class Recorder:
     def gated(self, x: Buffer, matrix: MatrixSpec, out: Buffer, activation: Activation) -> Buffer:
         """out = activation(gate) * up."""
         self._record(OpKind.GATED, x.index, matrix.index, out.index, activation)
+        return out
+
+    def route(self, x: Buffer, weight: VectorSpec, out: Buffer, *, renormalise: bool) -> Buffer:
+        """out[n] = numbers of the k experts of row n, most probable first, then their probabilities.
+
+        x: float32 [n, D]; weight [experts, D]; k is half of out's width. Probabilities are a softmax over all experts;
+        `renormalise` divides them by their sum, which is a softmax over the chosen ones (Mixtral, arXiv 2401.04088).
+        In float32 throughout: a router is small, and an expert chosen wrongly costs more than its bytes.
+        """
+        self._record(OpKind.ROUTE, x.index, weight.index, out.index, renormalise)
+        return out
+
+    def experts(
+        self,
+        x: Buffer,
+        route: Buffer,
+        matrices: tuple[MatrixSpec, MatrixSpec],
+        out: Buffer,
+        activation: Activation,
+        *,
+        accumulate: bool = False,
+    ) -> Buffer:
+        """out = sum of probability * (activation(gate) * up) @ down^T over a row's experts, or added to out.
+
+        matrices: gates and ups of all experts below each other, then all downs; see `MatrixSpec.num_experts`.
+        """
+        both, down = matrices
+        if both.num_experts != down.num_experts:
+            raise ValueError(f"{both.name!r} holds {both.num_experts} experts and {down.name!r} {down.num_experts}")
+        ints = (x.index, route.index, both.index, down.index, out.index, both.num_experts, accumulate, activation)
+        self._record(OpKind.EXPERTS, *ints)
+        return out
+
+    def add_gated(self, x: Buffer, weight: VectorSpec, y: Buffer, out: Buffer) -> Buffer:
+        """Out += sigmoid(x . weight) * y, a row at a time."""
+        self._record(OpKind.ADD_GATED, x.index, weight.index, y.index, out.index)
         return out
 
     def attention(  # noqa: PLR0913 - keyword-only beyond five, and each is an operand

@@ -37,8 +37,11 @@ class Checkpoint(Protocol):
         """The tensor in float32, in its own shape."""
         ...
 
-    def grouped(self, name: str) -> GroupedMatrix:
-        """A 2-D tensor in groups: exact codes where the type allows it, else requantised to 8 bits."""
+    def grouped(self, name: str, index: int | None = None) -> GroupedMatrix:
+        """A 2-D tensor in groups: exact codes where the type allows it, else requantised to 8 bits.
+
+        With an index, that matrix of a 3-D tensor; no other one is read.
+        """
         ...
 
     def digest(self) -> str:

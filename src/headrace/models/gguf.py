@@ -242,13 +242,20 @@ class GgufFile:
             raise self._bad(name, "holds NaN or infinity")
         return values
 
-    def grouped(self, name: str) -> GroupedMatrix:
-        """A 2-D tensor in groups: exact codes where the type allows it, else requantised to 8 bits."""
+    def grouped(self, name: str, index: int | None = None) -> GroupedMatrix:
+        """A 2-D tensor in groups: exact codes where the type allows it, else requantised to 8 bits.
+
+        With an index, that matrix of a 3-D tensor; no other one is read.
+        """
         info = self._info(name)
-        if len(info.shape) != 2:
-            raise self._bad(name, f"has shape {info.shape}, but a matrix is needed")
+        if len(info.shape) != (2 if index is None else 3):
+            needed = "a matrix" if index is None else "a matrix for each expert"
+            raise self._bad(name, f"has shape {info.shape}, but {needed} is needed")
+        rows = self._rows(name)
+        if index is not None:
+            rows = rows[index * info.shape[1] : (index + 1) * info.shape[1]]
         try:
-            return to_grouped(self._rows(name), TYPES[info.type_code], info.shape[1])
+            return to_grouped(rows, TYPES[info.type_code], info.shape[-1])
         except ValueError as error:
             raise self._bad(name, str(error)) from error
 

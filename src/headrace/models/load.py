@@ -24,6 +24,7 @@ from headrace.kernels.numpy_program import NumpyProgram
 from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec, padded
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.digest import DigestMemory, Hasher, sha256_of
+from headrace.models.expert_weights import packed_experts
 from headrace.models.gguf import GgufFile
 from headrace.models.hidden import without_head
 from headrace.models.packed import (
@@ -188,7 +189,12 @@ def fingerprint(plan: Plan) -> str:
     content = {
         "tile": [TILE_ROWS, GROUP],
         "matrices": [
-            [m.name, m.rows, m.cols, m.parts, m.layout, *(["rotates"] if m.rotates else [])] for m in plan.matrices
+            [
+                *(m.name, m.rows, m.cols, m.parts, m.layout),
+                *(["rotates"] if m.rotates else []),
+                *([m.num_experts] if m.num_experts else []),
+            ]
+            for m in plan.matrices
         ],
         "vectors": [_vector_content(v) for v in plan.vectors],
     }
@@ -324,7 +330,10 @@ def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, p
         for name, values in architecture.computed_vectors(config).items():
             yield PackedVector(name, values)
         for matrix in plan.matrices:
-            yield packed_matrix(matrix.name, read_matrix(matrix, checkpoint))
+            if matrix.num_experts:
+                yield packed_experts(matrix, checkpoint)
+            else:
+                yield packed_matrix(matrix.name, read_matrix(matrix, checkpoint))
 
     return build
 

@@ -9,7 +9,22 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
-from headrace.models import bert, gemma2, gemma3, granite, llama, phi3, qwen2, qwen3, smollm3
+from headrace.models import (
+    bert,
+    gemma2,
+    gemma3,
+    granite,
+    llama,
+    mixtral,
+    moe,
+    olmoe,
+    phi3,
+    qwen2,
+    qwen2_moe,
+    qwen3,
+    qwen3_moe,
+    smollm3,
+)
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.decoder import computed_vectors
 
@@ -36,6 +51,10 @@ MISTRAL = Architecture("mistral", llama.read_mistral_config, llama.record, compu
 QWEN2 = Architecture("qwen2", qwen2.read_config, llama.record, computed_vectors)
 QWEN3 = Architecture("qwen3", qwen3.read_config, llama.record, computed_vectors)
 GEMMA2 = Architecture("gemma2", gemma2.read_config, gemma3.record, computed_vectors)
+MIXTRAL = Architecture("mixtral", mixtral.read_config, moe.record, computed_vectors)
+QWEN2_MOE = Architecture("qwen2_moe", qwen2_moe.read_config, moe.record, computed_vectors)
+QWEN3_MOE = Architecture("qwen3_moe", qwen3_moe.read_config, moe.record, computed_vectors)
+OLMOE = Architecture("olmoe", olmoe.read_config, moe.record, computed_vectors)
 GEMMA3 = Architecture("gemma3", gemma3.read_config, gemma3.record, computed_vectors)
 BERT = Architecture("bert", bert.read_config, bert.record, bert.computed_vectors, bert.labels)
 
@@ -44,9 +63,9 @@ GRANITE = Architecture("granite", granite.read_config, llama.record, computed_ve
 SMOLLM3 = Architecture("smollm3", smollm3.read_config, llama.record, computed_vectors)
 
 GGUF: Mapping[str, Architecture[Any]] = {
-    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, SMOLLM3, BERT)
-}
-"""By `general.architecture`. Mistral's GGUF files call themselves llama."""
+    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, SMOLLM3, BERT, OLMOE)
+} | {"qwen2moe": QWEN2_MOE, "qwen3moe": QWEN3_MOE}
+"""By `general.architecture`. GGUF files of Mistral and Mixtral call themselves llama; Mixtral's have experts."""
 
 CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     # model_type: (class that `architectures` must name, if it names any; architecture)
@@ -60,6 +79,10 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "smollm3": ("SmolLM3ForCausalLM", SMOLLM3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertModel", BERT),
+    "mixtral": ("MixtralForCausalLM", MIXTRAL),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", QWEN2_MOE),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", QWEN3_MOE),
+    "olmoe": ("OlmoeForCausalLM", OLMOE),
 }
 
 MORE_CLASSES: Mapping[str, tuple[str, ...]] = {"bert": bert.CLASSES}
@@ -74,7 +97,9 @@ def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
     """
     if checkpoint.format == "gguf":
         key = "general.architecture"
-        return GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
+        architecture: Architecture[Any] = GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
+        has_experts = checkpoint.metadata.get("llama.expert_count", 0) != 0
+        return MIXTRAL if architecture is LLAMA and has_experts else architecture
     model_type = _known("model_type", checkpoint.metadata.get("model_type"), CONFIG)
     class_name, architecture = CONFIG[model_type]
     classes = MORE_CLASSES.get(model_type, (class_name,))

@@ -103,14 +103,17 @@ class SafetensorsFolder:
             raise self._bad(name, "holds NaN or infinity")
         return values
 
-    def grouped(self, name: str) -> GroupedMatrix:
-        """A 2-D tensor quantised to 8 bits."""
+    def grouped(self, name: str, index: int | None = None) -> GroupedMatrix:
+        """A 2-D tensor quantised to 8 bits; with an index, that matrix of a 3-D tensor."""
         tensor = self._tensor(name)
-        if len(tensor.shape) != 2:
-            raise self._bad(name, f"has shape {tensor.shape}, but a matrix is needed")
+        if len(tensor.shape) != (2 if index is None else 3):
+            needed = "a matrix" if index is None else "a matrix for each expert"
+            raise self._bad(name, f"has shape {tensor.shape}, but {needed} is needed")
         rows = self._rows(name)
+        if index is not None:
+            rows = rows[index * tensor.shape[1] : (index + 1) * tensor.shape[1]]
         try:
-            return regroup(lambda first, last: as_float32(rows[first:last], tensor.kind), *tensor.shape)
+            return regroup(lambda first, last: as_float32(rows[first:last], tensor.kind), *tensor.shape[-2:])
         except ValueError as error:
             raise self._bad(name, str(error)) from error
 

@@ -1,6 +1,7 @@
 """What a step is said to read and compute, against sums made by hand from the model's shape."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,17 @@ def test_shares_are_fractions_of_the_ceilings(rig: Rig) -> None:
 def test_a_model_is_profiled_within_its_context(rig: Rig) -> None:
     names = [profile.shape.name for profile in rig.profile_model(0.0)]
     assert names == [f"prefill-{SHAPE.context}"]  # a decode behind 128 tokens does not fit
+
+
+def test_experts_are_read_as_far_as_rows_are_expected_to_choose_them(tmp_path: Path) -> None:
+    threads = native.Threads(2)
+    path = write_tiny_llama(tmp_path / "experts.gguf", replace(SHAPE, experts=6))
+    rig = Rig(load_model(path), threads, KvKind.HALF, SystemClock())
+    pairs = zip(rig.model.plan.matrices, rig.model.matrix_bytes, strict=True)
+    of_experts = sum(size for spec, size in pairs if spec.num_experts)
+    for sequences, share in ((1, 2 / 6), (3, 1 - (4 / 6) ** 3)):
+        num_bytes, operations = stage(rig.profile(StepShape("x", sequences, 1, 10), 0.0), "experts")
+        assert num_bytes == pytest.approx(share * of_experts)
+        # Two experts of three products each for every row.
+        assert operations == 2 * SHAPE.layers * sequences * 2 * 3 * SHAPE.feed_forward * SHAPE.hidden
+    threads.close()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.kernels import native, reference
+from headrace.kernels import native, reference, reference_pages
 from headrace.kernels.plan import PAGE_TOKENS, AttentionMode, CacheShape, KvKind
 
 VARIANTS = native.variants()
@@ -21,7 +21,7 @@ LIMITS = {KvKind.HALF: HALF_LIMIT, KvKind.INT8: INT8_LIMIT}
 
 def garbage_pool(shape: CacheShape, kind: KvKind, num_pages: int) -> NDArray[np.uint8 | np.uint16]:
     """Finite numbers, as pages always hold, and loud if a masked slot is ever used."""
-    pool = reference.new_pool(shape, num_pages, kind)
+    pool = reference_pages.new_pool(shape, num_pages, kind)
     if kind is KvKind.HALF:
         pool[:] = np.float16(60000).view(np.uint16)
     else:
@@ -48,7 +48,7 @@ class Case:
 
     def store(self, keys: NDArray[np.float32], values: NDArray[np.float32]) -> None:
         """Replace all keys and values [tokens, kv_heads, head_dim]."""
-        reference.store_kv(self.pool, 0, self.page_table, 0, (keys, values))
+        reference_pages.store_kv(self.pool, 0, self.page_table, 0, (keys, values))
 
     def run(
         self,
@@ -80,11 +80,11 @@ class Case:
         positions, keys = np.arange(begin, num_tokens)[:, None], np.arange(num_tokens)[None]
         visible = {0: keys <= positions, 1: (keys <= positions) & (keys > positions - window), 2: keys >= 0}[mode]
         repeat = self.heads // self.kv_heads
-        stored = reference.load_kv(self.pool, 0, self.page_table, num_tokens)
+        stored = reference_pages.load_kv(self.pool, 0, self.page_table, num_tokens)
         k, v = (np.repeat(x.astype(np.float64), repeat, axis=1) for x in stored)
         q = self.q[begin:].reshape(-1, self.heads, self.head_dim).astype(np.float64)
         if self.kind is KvKind.INT8:
-            codes, scales = reference.quantize_heads(q.astype(np.float32))
+            codes, scales = reference_pages.quantize_heads(q.astype(np.float32))
             q = codes * scales[..., None].astype(np.float64)
         scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0) * self.scale
         if softcap:
@@ -261,7 +261,7 @@ class Family:
         self.pool = garbage_pool(CacheShape(1, kv_heads, 64), kind, 20 * count)
         for table, length in zip(self.pages, lengths, strict=True):
             keys, values = rng.standard_normal((2, length, kv_heads, 64)).astype(np.float32)
-            reference.store_kv(self.pool, 0, table, 0, (keys, values))
+            reference_pages.store_kv(self.pool, 0, table, 0, (keys, values))
         for i, num_shared in enumerate(shared_pages):
             self.pages[i, :num_shared] = self.pages[0, :num_shared]
         new = rng.integers(1, 5, count)
@@ -322,8 +322,8 @@ def test_members_of_a_task_get_the_bits_they_get_alone(
 def test_what_lies_behind_the_last_key_has_no_influence(variant: str, kind: KvKind) -> None:
     case = Case(45, 2, 1, kind=kind)
     before = case.run(0, 45, variant)
-    clean = reference.new_pool(CacheShape(1, 1, 64), len(case.pool), kind)
-    reference.store_kv(clean, 0, case.page_table, 0, reference.load_kv(case.pool, 0, case.page_table, 45))
+    clean = reference_pages.new_pool(CacheShape(1, 1, 64), len(case.pool), kind)
+    reference_pages.store_kv(clean, 0, case.page_table, 0, reference_pages.load_kv(case.pool, 0, case.page_table, 45))
     assert not np.array_equal(clean, case.pool)
     if kind is KvKind.INT8:  # a code may come back as another one: keep all but what nobody may look at
         clean = case.pool.copy()
@@ -344,7 +344,7 @@ def test_heads_are_quantised_as_the_reference_does(variant: str) -> None:
         x[6] *= np.float32(2.0**-117)
         x[7] = np.arange(head_dim) + 0.5  # ties
         codes, scales = native.quantize_heads(x, variant)
-        expected_codes, expected_scales = reference.quantize_heads(x)
+        expected_codes, expected_scales = reference_pages.quantize_heads(x)
         assert np.array_equal(codes, expected_codes)
         assert np.array_equal(scales, expected_scales)
 

@@ -23,7 +23,8 @@ from headrace.kernels.plan import (
     Recorder,
     Rows,
 )
-from headrace.kernels.reference import ReferenceProgram, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import new_pool
 
 VOCAB, WIDTH, INNER, SEGMENTS, POSITIONS, OFFSET = 61, 64, 160, 3, 100, 2
 HEADS, HEAD_DIM, LAYERS = 2, 32, 2

@@ -11,7 +11,8 @@ from tests.unit.kernels.tiny_plan import VOCAB, Cache, Model, Sequence, sequence
 
 from headrace.kernels import native
 from headrace.kernels.plan import KvKind, OpKind
-from headrace.kernels.reference import ReferenceProgram, load_kv, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import load_kv, new_pool
 
 # Activations are quantised again and again, so that one code rounded the other way moves logits of size 1 this far, at
 # most and on average. With 8-bit pages queries and probabilities are rounded too, which the reference does not do.

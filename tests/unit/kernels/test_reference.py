@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headrace.kernels import reference
+from headrace.kernels import reference, reference_pages
 from headrace.kernels.grouped import GroupedMatrix, interleave
 from headrace.kernels.plan import Activation, AttentionMode, BufferKind, CacheShape, Recorder, RopeStyle, Rows
 from headrace.kernels.reference import ReferenceProgram, Sight
@@ -89,22 +89,22 @@ def test_attention_is_the_softmax_weighted_mean_of_values(softcap):
 
 
 def test_keys_and_values_come_back_from_their_pages_as_fp16():
-    pool = reference.new_pool(CACHE, 4)
+    pool = reference_pages.new_pool(CACHE, 4)
     table = np.array([2, 0, 3], dtype=np.int32)
     keys, values = normal(70, 2, 16), normal(70, 2, 16, seed=1)
     keys[3, 0, 0] = 1e6
-    reference.store_kv(pool, 0, table, 0, (keys[:40], values[:40]))
-    reference.store_kv(pool, 0, table, 40, (keys[40:], values[40:]))
-    stored_keys, stored_values = reference.load_kv(pool, 0, table, 70)
+    reference_pages.store_kv(pool, 0, table, 0, (keys[:40], values[:40]))
+    reference_pages.store_kv(pool, 0, table, 40, (keys[40:], values[40:]))
+    stored_keys, stored_values = reference_pages.load_kv(pool, 0, table, 70)
     np.testing.assert_array_equal(stored_keys, keys.clip(-65504, 65504).astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(stored_values, values.astype(np.float16).astype(np.float32))
     assert not pool[1].any()
 
 
 def test_keys_lie_feature_major_and_values_token_major():
-    pool = reference.new_pool(CACHE, 1)
+    pool = reference_pages.new_pool(CACHE, 1)
     keys, values = normal(2, 2, 16), normal(2, 2, 16, seed=1)
-    reference.store_kv(pool, 0, np.array([0], dtype=np.int32), 0, (keys, values))
+    reference_pages.store_kv(pool, 0, np.array([0], dtype=np.int32), 0, (keys, values))
     halves = pool.view(np.float16)
     assert halves[0, 0, 1, 0].reshape(16, 32)[5, 1] == np.float16(keys[1, 1, 5])
     assert halves[0, 0, 1, 1].reshape(32, 16)[1, 5] == np.float16(values[1, 1, 5])
@@ -162,7 +162,7 @@ def run(program, pool, batch, tables, selected):
 def test_the_interpreter_computes_every_op_of_a_plan():
     program, (table, qkv_matrix, o_matrix), (norm, bias, head_norm, rope) = small_program(exact=True)
     ids = [3, 39, 7]
-    logits = run(program, reference.new_pool(CACHE, 1, exact=True), [(0, ids)], [[0]], [2, 0])
+    logits = run(program, reference_pages.new_pool(CACHE, 1, exact=True), [(0, ids)], [[0]], [2, 0])
 
     hidden = 2.0 * table.dequantize()[ids].astype(np.float64)
     normed = hidden / np.sqrt((hidden**2).mean(axis=1, keepdims=True) + 1e-5) * norm
@@ -187,10 +187,10 @@ def test_the_interpreter_computes_every_op_of_a_plan():
 def test_sequences_of_a_batch_do_not_touch_each_other(exact, bound):
     program, _, _ = small_program(exact=exact)
     first, second = [1, 2, 3, 4, 5], [9, 8, 7]
-    pool = reference.new_pool(CACHE, 4, exact=exact)
+    pool = reference_pages.new_pool(CACHE, 4, exact=exact)
     run(program, pool, [(0, first[:2])], [[2]], [])
     together = run(program, pool, [(2, first[2:]), (0, second)], [[2], [1]], [2, 5])
-    fresh = reference.new_pool(CACHE, 1, exact=exact)
+    fresh = reference_pages.new_pool(CACHE, 1, exact=exact)
     alone = [run(program, fresh, [(0, ids)], [[0]], [len(ids) - 1])[0] for ids in (first, second)]
     np.testing.assert_allclose(together, alone, rtol=0, atol=bound)
 
@@ -199,7 +199,7 @@ def test_quantised_activations_stay_close_to_exact_ones():
     results = []
     for exact in (True, False):
         program, _, _ = small_program(exact=exact)
-        pool = reference.new_pool(CACHE, 1, exact=exact)
+        pool = reference_pages.new_pool(CACHE, 1, exact=exact)
         results.append(run(program, pool, [(0, [3, 39, 7])], [[0]], [0, 1, 2]))
     difference = np.abs(results[0] - results[1]).max()
     assert 0 < difference < 0.03 * np.abs(results[0]).max()

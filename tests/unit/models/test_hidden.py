@@ -8,7 +8,8 @@ from tests.oracle.tiny_files import write_folder
 
 from headrace.kernels import native
 from headrace.kernels.plan import KvKind, OpKind
-from headrace.kernels.reference import ReferenceProgram, new_pool
+from headrace.kernels.reference import ReferenceProgram
+from headrace.kernels.reference_pages import new_pool
 from headrace.models.hidden import without_head
 from headrace.models.load import bind
 from headrace.models.packed import packed_matrix

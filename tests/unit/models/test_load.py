@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tests.gguf_files import TinyLlama, byte_alphabet, write_small_file, write_tiny_llama
 
 from headrace.core.errors import ModelFileError
-from headrace.kernels import native, reference
+from headrace.kernels import native, reference, reference_pages
 from headrace.kernels.grouped import unpack
 from headrace.kernels.plan import MatrixSpec, VectorSpec
 from headrace.models import gguf as gguf_reader
@@ -108,7 +108,7 @@ def test_the_bound_program_computes_what_the_reference_computes(tiny: Path) -> N
     program = bind(model.plan, [packed_matrix("", matrix) for matrix in matrices], vectors)
     slow = reference.ReferenceProgram(model.plan, matrices, vectors)
     wanted = slow.step(
-        reference.new_pool(model.plan.cache, 1),
+        reference_pages.new_pool(model.plan.cache, 1),
         np.arange(5, dtype=np.int32),
         np.array([0, 5], dtype=np.int32),
         np.zeros(1, dtype=np.int32),

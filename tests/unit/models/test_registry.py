@@ -19,6 +19,11 @@ def test_a_folder_names_its_model_type(name):
     assert architecture.record(architecture.read_config(folder_checkpoint(name), None)).vocab_size == 70
 
 
+def test_a_llama_file_with_experts_is_mixtral():
+    assert architecture_for(gguf_checkpoint(expert_count=8)).name == "mixtral"
+    assert architecture_for(gguf_checkpoint(expert_count=0)).name == "llama"
+
+
 def test_a_folder_need_not_name_its_class():
     assert architecture_for(folder_checkpoint("qwen2", architectures=...)).name == "qwen2"
 
@@ -28,8 +33,8 @@ def test_unknown_architectures_are_refused_with_the_known_ones():
     checkpoint.metadata["general.architecture"] = "mamba"
     with pytest.raises(ModelFileError, match=r"general\.architecture = 'mamba' .* llama, qwen2, qwen3"):
         architecture_for(checkpoint)
-    with pytest.raises(ModelFileError, match=r"model_type = 'qwen3_moe' .* llama, mistral, qwen2, qwen3"):
-        architecture_for(folder_checkpoint(model_type="qwen3_moe"))
+    with pytest.raises(ModelFileError, match=r"model_type = 'deepseek_v3' .* llama, mistral, qwen2, qwen3"):
+        architecture_for(folder_checkpoint(model_type="deepseek_v3"))
     with pytest.raises(ModelFileError, match="model_type = None"):
         architecture_for(folder_checkpoint(model_type=...))
 

@@ -218,7 +218,8 @@ constexpr Kernels kAvx2{.name = "avx2",
                         .quantize_head = quantize_head_row<V256>,
                         .add_low_rank = add_low_rank_range<V256>,
                         .activate = activate_row<V256>,
-                        .softcap = softcap_row<V256>};
+                        .softcap = softcap_row<V256>,
+                        .dot_rows = dot_rows<V256>};
 
 }  // namespace
 

@@ -121,7 +121,8 @@ constexpr Kernels kAvx512{.name = "avx512",
                           .quantize_head = quantize_head_row<V512>,
                           .add_low_rank = add_low_rank_range<V512>,
                           .activate = activate_row<V512>,
-                          .softcap = softcap_row<V512>};
+                          .softcap = softcap_row<V512>,
+                          .dot_rows = dot_rows<V512>};
 
 }  // namespace
 

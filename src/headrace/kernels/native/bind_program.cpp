@@ -38,12 +38,12 @@ class PythonProgram {
   PythonProgram(const std::vector<RawBufferTuple>& buffers, const std::vector<RawOpTuple>& ops,
                 const std::vector<const Matrix*>& matrices, const std::vector<AnyArray>& vectors,
                 const std::tuple<int64_t, int64_t, int64_t>& cache, int64_t vocab_size, int64_t max_positions,
-                int64_t output)
+                int64_t output, const std::string& variant)
       : keep_vectors_(vectors),
         program_(
             decode(buffers, ops, matrices, vectors,
                    {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache), vocab_size, max_positions, output}),
-            current_kernels()) {
+            named_kernels(variant)) {
     for (const Matrix* matrix : matrices) keep_tiles_.push_back(matrix->keep);
   }
 
@@ -100,6 +100,8 @@ class PythonProgram {
   }
 
   int64_t num_second_scans() { return program_.sampler().num_second_scans(); }
+
+  int64_t num_experts_touched() const { return program_.num_experts_touched(); }
 
   void profile(bool is_on) { program_.profile(is_on); }
 
@@ -308,14 +310,15 @@ void bind_program(nb::module_& module) {
   nb::class_<PythonProgram>(module, "Program")
       .def(nb::init<const std::vector<RawBufferTuple>&, const std::vector<RawOpTuple>&,
                     const std::vector<const Matrix*>&, const std::vector<AnyArray>&,
-                    const std::tuple<int64_t, int64_t, int64_t>&, int64_t, int64_t, int64_t>(),
+                    const std::tuple<int64_t, int64_t, int64_t>&, int64_t, int64_t, int64_t, const std::string&>(),
            nb::arg("buffers"), nb::arg("ops"), nb::arg("matrices"), nb::arg("vectors"), nb::arg("cache"),
-           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("output"))
+           nb::arg("vocab_size"), nb::arg("max_positions"), nb::arg("output"), nb::arg("variant") = "")
       .def("step", &PythonProgram::step, nb::arg("threads"), nb::arg("pool"), nb::arg("tokens"), nb::arg("starts"),
            nb::arg("contexts"), nb::arg("page_tables"), nb::arg("selected"), nb::arg("output") = nb::none(),
            nb::arg("sampling") = nb::none(), nb::arg("adapters") = nb::none(), nb::arg("segments") = nb::none())
       .def("limit_survivors", &PythonProgram::limit_survivors, nb::arg("most"))
       .def_prop_ro("num_second_scans", &PythonProgram::num_second_scans)
+      .def_prop_ro("num_experts_touched", &PythonProgram::num_experts_touched)
       .def("profile", &PythonProgram::profile, nb::arg("is_on"))
       .def("stage_times", &PythonProgram::stage_times);
   nb::class_<PythonAdapter>(module, "Adapter")

@@ -20,6 +20,7 @@ inline constexpr int kGroup = 32;       // columns per quantisation group
 inline constexpr int kTileRows = 16;    // rows per weight tile
 inline constexpr int kPageTokens = 32;  // tokens per KV page
 inline constexpr int kMostHeadDim = 4096;
+inline constexpr int kMostExperts = 4096;
 inline constexpr int kSpanTokens = 512;  // attention partials cover key positions [512 i, 512 (i+1)), merged in order
 
 // A packed matrix (layout: grouped.py). Tile t of row block b starts at tiles + (b * groups + t) * tile_bytes.
@@ -205,6 +206,8 @@ struct Kernels {
   void (*activate)(const float* x, int32_t num_pairs, Activation activation, const Output& out);
   // In place: x = cap * tanh(x / cap); NaN where x is infinite or NaN, so that a broken row still shows.
   void (*softcap)(float* x, int64_t count, float cap);
+  // out[r] = x . row r of `rows` [num_rows][width], in float32.
+  void (*dot_rows)(const float* x, const float* rows, int32_t width, int32_t num_rows, float* out);
 };
 
 // Scratch that one thread needs for attention() and merge_attention() with up to `max_rows` query rows (tokens of all

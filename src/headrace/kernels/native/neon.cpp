@@ -102,7 +102,8 @@ constexpr Kernels kNeon{.name = "neon",
                         .quantize_head = quantize_head_row<V128>,
                         .add_low_rank = add_low_rank_range<V128>,
                         .activate = activate_row<V128>,
-                        .softcap = softcap_row<V128>};
+                        .softcap = softcap_row<V128>,
+                        .dot_rows = dot_rows<V128>};
 
 }  // namespace
 

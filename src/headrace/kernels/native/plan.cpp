@@ -77,6 +77,18 @@ const std::vector<Signature>& signatures() {
       {"SEGMENT", {{"table", &Op::vector}, {"out", &Op::out}}, {}},
       {"ROTATE", {{"x", &Op::x}, {"out", &Op::out}}, {}},
       {"SOFTCAP", {{"x", &Op::x}}, {{"cap", &Op::softcap}}},
+      {"ROUTE", {{"x", &Op::x}, {"weight", &Op::vector}, {"out", &Op::out}, {"renormalise", &Op::renormalise}}, {}},
+      {"EXPERTS",
+       {{"x", &Op::x},
+        {"route", &Op::other},
+        {"matrix", &Op::matrix},
+        {"down", &Op::down},
+        {"out", &Op::out},
+        {"num_experts", &Op::num_experts},
+        {"accumulate", &Op::accumulate},
+        {"activation", &Op::activation}},
+       {}},
+      {"ADD_GATED", {{"x", &Op::x}, {"weight", &Op::vector}, {"y", &Op::other}, {"out", &Op::out}}, {}},
   };
   return table;
 }
@@ -132,6 +144,12 @@ class OpCheck {
         return segment();
       case OpKind::kSoftcap:
         return softcap();
+      case OpKind::kRoute:
+        return route();
+      case OpKind::kExperts:
+        return experts();
+      case OpKind::kAddGated:
+        return add_gated();
     }
   }
 
@@ -154,10 +172,12 @@ class OpCheck {
     return found;
   }
 
-  const WeightMatrix& matrix() const {
-    require(op_.matrix >= 0 && static_cast<size_t>(op_.matrix) < plan_.matrices.size(), "matrix",
-            "names matrix " + std::to_string(op_.matrix) + ", which does not exist");
-    return plan_.matrices[op_.matrix];
+  const WeightMatrix& matrix() const { return matrix(op_.matrix, "matrix"); }
+
+  const WeightMatrix& matrix(int32_t index, const char* operand) const {
+    require(index >= 0 && static_cast<size_t>(index) < plan_.matrices.size(), operand,
+            "names matrix " + std::to_string(index) + ", which does not exist");
+    return plan_.matrices[index];
   }
 
   int64_t size_of(int32_t vector, const char* operand) const {
@@ -327,6 +347,56 @@ class OpCheck {
     require(op_.softcap > 0.0f, "cap", "must be above 0");
   }
 
+  void route() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
+    const Buffer& out = buffer(op_.out, BufferKind::kF32, "out");
+    same_rows(x, out);
+    require(op_.x != op_.out, "out", "must be another buffer than x");
+    require(op_.vector >= 0 && static_cast<size_t>(op_.vector) < plan_.vectors.size(), "weight",
+            "names vector " + std::to_string(op_.vector) + ", which does not exist");
+    const int64_t size = plan_.vectors[op_.vector].size;
+    require(size % x.width == 0 && size / x.width <= kMostExperts, "weight",
+            "must hold one row as wide as x for each of at most " + std::to_string(kMostExperts) + " experts");
+    require(out.width % 2 == 0 && out.width / 2 <= size / x.width, "out",
+            "must be twice as wide as experts are chosen, and no more are chosen than there are");
+    require(op_.renormalise == 0 || op_.renormalise == 1, "renormalise", "must be 0 or 1");
+  }
+
+  void experts() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kQ8, "x");
+    const Buffer& routes = buffer(op_.other, BufferKind::kF32, "route");
+    const Buffer& out = buffer(op_.out, BufferKind::kF32, "out");
+    same_rows(x, out);
+    require(routes.rows == x.rows, "route", "has rows of another kind than x");
+    require(op_.other != op_.out, "out", "must be another buffer than route");
+    require(op_.num_experts >= 1 && op_.num_experts <= kMostExperts, "num_experts",
+            "must be in [1, " + std::to_string(kMostExperts) + "]");
+    require(routes.width % 2 == 0 && routes.width / 2 <= op_.num_experts, "route",
+            "must be twice as wide as experts are chosen, and no more are chosen than there are");
+    const int64_t count = op_.num_experts;
+    require(x.width == padded_width(matrix().cols), "x", "is not as wide as the matrix");
+    require(matrix().view.rows % (2 * kGroup * count) == 0, "matrix",
+            "must have each expert's rows in pairs of 32, as many for each");
+    const WeightMatrix& down = matrix(op_.down, "down");
+    require(padded_width(down.cols) == matrix().view.rows / count / 2, "down",
+            "is not as wide as the matrix has pairs");
+    require(down.view.rows % (kTileRows * count) == 0 && down.view.rows / count - out.width >= 0 &&
+                down.view.rows / count - out.width < kTileRows,
+            "down", "must have as many rows for each expert as out is wide, padded to whole tiles of 16");
+    require(op_.accumulate == 0 || op_.accumulate == 1, "accumulate", "must be 0 or 1");
+    require(op_.activation == 0 || op_.activation == 1, "activation", "must be 0 or 1");
+  }
+
+  void add_gated() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
+    const Buffer& y = buffer(op_.other, BufferKind::kF32, "y");
+    const Buffer& out = buffer(op_.out, BufferKind::kF32, "out");
+    same_rows(x, out);
+    require(y.rows == out.rows, "y", "has rows of another kind than out");
+    require(y.width == out.width, "out", "is not as wide as y");
+    vector_of(x.width, "weight");
+  }
+
   void attention() const {
     const CacheShape& cache = plan_.cache;
     const Buffer& x = buffer(op_.x, BufferKind::kF32, "x");
@@ -447,7 +517,8 @@ Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& 
 }
 
 bool is_rowwise(OpKind kind) {
-  return kind != OpKind::kLinear && kind != OpKind::kGated && kind != OpKind::kAttention && kind != OpKind::kAdapt;
+  return kind != OpKind::kLinear && kind != OpKind::kGated && kind != OpKind::kAttention && kind != OpKind::kAdapt &&
+         kind != OpKind::kExperts;
 }
 
 Rows rows_of(const Plan& plan, const Op& op) { return plan.buffers[op.out != -1 ? op.out : op.x].rows; }

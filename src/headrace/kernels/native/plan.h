@@ -33,6 +33,9 @@ enum class OpKind : int32_t {
   kSegment = 17,
   kRotate = 18,
   kSoftcap = 19,
+  kRoute = 20,
+  kExperts = 21,
+  kAddGated = 22,
 };
 
 // What plan.py hands over.
@@ -65,7 +68,9 @@ struct WeightVector {
 struct Op {
   OpKind kind = OpKind::kEmbed;
   int32_t x = -1, out = -1;  // buffers
+  int32_t other = -1;        // another buffer: the routes of EXPERTS, what ADD_GATED adds
   int32_t matrix = -1;
+  int32_t down = -1;    // the second matrix of EXPERTS
   int32_t vector = -1;  // weight, table or bias
   int32_t bias = -1;    // the second vector of a norm
   int32_t layer = 0;
@@ -74,6 +79,7 @@ struct Op {
   int32_t k_offset = 0, v_offset = 0;
   int32_t accumulate = 0, activation = 0;
   int32_t mode = 0, window = 0;
+  int32_t num_experts = 0, renormalise = 0;
   float scale = 0.0f, eps = 0.0f, softcap = 0.0f;
 };
 

@@ -246,6 +246,22 @@ void pointwise(const float* x, int32_t count, Activation activation, float* y) {
   for (int32_t i = 0; i < count; ++i) y[i] = activate(activation, x[i]);
 }
 
+// Sixteen sums a row, so that a compiler may keep them in vectors.
+void dot_rows(const float* x, const float* rows, int32_t width, int32_t num_rows, float* out) {
+  constexpr int32_t kSums = 16;
+  for (int32_t row = 0; row < num_rows; ++row, rows += width) {
+    float sums[kSums] = {};
+    int32_t i = 0;
+    for (; i + kSums <= width; i += kSums) {
+      for (int32_t j = 0; j < kSums; ++j) sums[j] += x[i + j] * rows[i + j];
+    }
+    float total = 0.0f;
+    for (const float sum : sums) total += sum;
+    for (; i < width; ++i) total += x[i] * rows[i];
+    out[row] = total;
+  }
+}
+
 void narrow(const float* x, int32_t count, uint16_t* halves) {
   for (int32_t i = 0; i < count; ++i) halves[i] = float_to_half(x[i]);
 }
@@ -288,7 +304,8 @@ constexpr Kernels kPortable{.name = "portable",
                             .quantize_head = plain_quantize_head,
                             .add_low_rank = add_low_rank,
                             .activate = activate_row,
-                            .softcap = softcap};
+                            .softcap = softcap,
+                            .dot_rows = dot_rows};
 
 }  // namespace
 

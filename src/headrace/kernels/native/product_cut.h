@@ -1,4 +1,4 @@
-// How a product of weights and activations is cut into tasks. Knows sizes and a rough price of work; no plan, no
+// How products of weights and activations are cut into tasks. Knows sizes and a rough price of work; no plan, no
 // threads. A cut never shows in the results, because no kernel's float order depends on its range.
 #pragma once
 
@@ -27,7 +27,15 @@ struct ProductCut {
   }
 };
 
-// blocks_per_unit: row blocks that stay together, 1 for a plain product and 4 for a gated one.
+inline constexpr int32_t kBlocksPerPair = 2 * kGroup / kTileRows;
+
+// blocks_per_unit: row blocks that stay together, 1 for a plain product and kBlocksPerPair for a gated one.
 ProductCut cut_product(const MatrixView& matrix, int32_t blocks_per_unit, int32_t num_tokens, int num_threads);
+
+// For several products that are one stage: the nanoseconds of one thread that a product is worth, those that a task of
+// so much work should take, and the cut of one product into such tasks.
+double product_ns(const MatrixView& matrix, int32_t num_tokens);
+double task_ns(double total_ns, int num_threads);
+ProductCut cut_product_by(const MatrixView& matrix, int32_t blocks_per_unit, int32_t num_tokens, double task_ns);
 
 }  // namespace headrace

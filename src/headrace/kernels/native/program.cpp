@@ -115,6 +115,7 @@ Program::Program(Plan plan, const Kernels& kernels)
       storage_(plan_),
       attention_(plan_, attention_kernels(kernels_, plan_.cache.head_dim), storage_),
       adapt_(plan_, kernels_, storage_),
+      experts_(plan_, kernels_, storage_),
       scratch_floats_(std::max(rowwise_scratch_floats(plan_), attention_.scratch_floats())) {
   if (Head::num_ops(plan_) > 0) head_.emplace(plan_, kernels_);
   for (size_t i = 0; i < plan_.ops.size(); ++i) {
@@ -211,6 +212,7 @@ void Program::prepare(int num_threads, const Batch& batch) {
   places_.fill(batch);
   attention_.prepare(batch, num_threads);
   adapt_.prepare(batch, places_);
+  experts_.prepare(batch);
 }
 
 void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& batch) {
@@ -220,6 +222,7 @@ void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& ba
   if (op.kind == OpKind::kLinear) return run_linear(step, op, batch);
   if (op.kind == OpKind::kGated) return run_gated(step, op, batch);
   if (op.kind == OpKind::kAdapt) return adapt_.run(step, op);
+  if (op.kind == OpKind::kExperts) return experts_.run(step, op, num_rows(stage.rows, batch));
   attention_.run(step, op, batch, scratch_);
 }
 
@@ -263,7 +266,6 @@ void Program::run_linear(Threads::Step& step, const Op& op, const Batch& batch) 
 
 void Program::run_gated(Threads::Step& step, const Op& op, const Batch& batch) {
   const MatrixView& matrix = plan_.matrices[op.matrix].view;
-  constexpr int32_t kBlocksPerPair = 2 * kGroup / kTileRows;
   const int32_t rows = num_rows(plan_.buffers[op.x].rows, batch);
   const GatedRun run{*this, op, kernels_, matrix, cut_product(matrix, kBlocksPerPair, rows, step.count())};
   step.run(run.cut.num_tasks(), &GatedRun::run, &run);

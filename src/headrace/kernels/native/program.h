@@ -13,6 +13,7 @@
 #include "adapt_stage.h"
 #include "attention_stage.h"
 #include "batch.h"
+#include "expert_stage.h"
 #include "head.h"
 #include "plan.h"
 #include "sampler.h"
@@ -39,6 +40,9 @@ class Program {
   void step(Threads& threads, const Batch& batch, const StepResults& results);
 
   Sampler& sampler() { return sampler_; }
+
+  // Experts whose weights the last step read, summed over its layers.
+  int64_t num_experts_touched() const { return experts_.num_touched(); }
 
   // Time spent per stage since profiling was switched on; the last entry, without ops, is the sampler, where it does
   // not run within the last stage.
@@ -79,6 +83,7 @@ class Program {
   Storage storage_;
   AttentionStage attention_;
   AdaptStage adapt_;
+  ExpertStage experts_;
   Sampler sampler_;
   std::optional<Head> head_;   // where the plan ends with the product of its logits
   std::vector<float> output_;  // only of plans that do not

@@ -216,6 +216,53 @@ void add(const Op& op, const RowContext& context, int32_t row) {
   for (int32_t i = 0; i < width; ++i) out[i] += x[i];
 }
 
+void add_gated(const Op& op, const RowContext& context, int32_t row) {
+  const int32_t x_width = context.plan.buffers[op.x].width;
+  float logit;
+  context.kernels.dot_rows(context.storage.f32(op.x, row), context.plan.vectors[op.vector].data, x_width, 1, &logit);
+  const float gate = 1.0f / (1.0f + std::exp(-logit));
+  const float* y = context.storage.f32(op.other, row);
+  float* out = context.storage.f32(op.out, row);
+  const int32_t width = context.plan.buffers[op.out].width;
+  for (int32_t i = 0; i < width; ++i) out[i] += gate * y[i];
+}
+
+// The `count` experts with the largest logits, largest first; of equal ones the first comes first. What is not a number
+// counts as smallest, so that whatever the logits are, the numbers are of different experts.
+void choose_experts(const float* logits, int32_t num_experts, int32_t count, float* chosen) {
+  const auto key = [&](int32_t expert) { return std::isnan(logits[expert]) ? -INFINITY : logits[expert]; };
+  for (int32_t expert = 0; expert < num_experts; ++expert) {
+    const float logit = key(expert);
+    int32_t place = std::min(expert, count);
+    while (place > 0 && logit > key(static_cast<int32_t>(chosen[place - 1]))) --place;
+    if (place == count) continue;
+    for (int32_t i = std::min(expert, count - 1); i > place; --i) chosen[i] = chosen[i - 1];
+    chosen[place] = static_cast<float>(expert);
+  }
+}
+
+void route(const Op& op, const RowContext& context, int32_t row, float* logits) {
+  const int32_t width = context.plan.buffers[op.x].width;
+  const WeightVector& weight = context.plan.vectors[op.vector];
+  const auto num_experts = static_cast<int32_t>(weight.size / width);
+  const int32_t count = context.plan.buffers[op.out].width / 2;
+  context.kernels.dot_rows(context.storage.f32(op.x, row), weight.data, width, num_experts, logits);
+  float* const chosen = context.storage.f32(op.out, row);
+  float* const weights = chosen + count;
+  choose_experts(logits, num_experts, count, chosen);
+  const float largest = logits[static_cast<int32_t>(chosen[0])];
+  float total = 0.0f;
+  for (int32_t j = 0; j < count; ++j) {
+    weights[j] = std::exp(logits[static_cast<int32_t>(chosen[j])] - largest);
+    total += weights[j];
+  }
+  if (op.renormalise == 0) {
+    total = 0.0f;
+    for (int32_t expert = 0; expert < num_experts; ++expert) total += std::exp(logits[expert] - largest);
+  }
+  for (int32_t j = 0; j < count; ++j) weights[j] /= total;
+}
+
 void select(const Op& op, const RowContext& context, int32_t row) {
   const float* x = context.storage.f32(op.x, context.batch.selected[row]);
   std::copy_n(x, context.plan.buffers[op.x].width, context.storage.f32(op.out, row));
@@ -261,6 +308,11 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
       return add_row(op, context, row, context.batch.segments == nullptr ? 0 : context.batch.segments[row]);
     case OpKind::kSoftcap:
       return context.kernels.softcap(context.storage.f32(op.x, row), context.plan.buffers[op.x].width, op.softcap);
+    case OpKind::kRoute:
+      return route(op, context, row, scratch);
+    case OpKind::kAddGated:
+      return add_gated(op, context, row);
+    case OpKind::kExperts:
     case OpKind::kAdapt:
     case OpKind::kLinear:
     case OpKind::kGated:
@@ -272,7 +324,8 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
 size_t rowwise_scratch_floats(const Plan& plan) {
   int32_t widest = 0;
   for (const Buffer& buffer : plan.buffers) widest = std::max(widest, buffer.width);
-  return static_cast<size_t>(widest);
+  const bool routes = std::ranges::any_of(plan.ops, [](const Op& op) { return op.kind == OpKind::kRoute; });
+  return static_cast<size_t>(routes ? std::max(widest, kMostExperts) : widest);
 }
 
 }  // namespace headrace

@@ -248,6 +248,39 @@ void rms_norm_row(const float* x, const float* weight, int32_t width, float eps,
   for (; i < width; ++i) y[i] = x[i] * inverse * weight[i];
 }
 
+// Some rows side by side, so that x is read once for them; each row's order of sums is its own.
+template <class V, int kRows>
+inline void dot_some_rows(const float* x, const float* rows, int64_t width, float* out) {
+  constexpr int kSums = 2;
+  typename V::F sums[kRows][kSums];
+  for (int i = 0; i < kRows * kSums; ++i) (&sums[0][0])[i] = V::zero();
+  int64_t i = 0;
+  for (; i + kSums * V::kLanes <= width; i += kSums * V::kLanes) {
+    for (int j = 0; j < kSums; ++j) {
+      const typename V::F value = V::load(x + i + j * V::kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        sums[r][j] = V::fma(value, V::load(rows + r * width + i + j * V::kLanes), sums[r][j]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    float total = V::total(V::add(sums[r][0], sums[r][1]));
+    for (int64_t t = i; t < width; ++t) total += x[t] * rows[r * width + t];
+    out[r] = total;
+  }
+}
+
+// See Kernels::dot_rows.
+template <class V>
+void dot_rows(const float* x, const float* rows, int32_t width, int32_t num_rows, float* out) {
+  constexpr int kAtOnce = 4;
+  int32_t row = 0;
+  for (; row + kAtOnce <= num_rows; row += kAtOnce) {
+    dot_some_rows<V, kAtOnce>(x, rows + static_cast<int64_t>(row) * width, width, out + row);
+  }
+  for (; row < num_rows; ++row) dot_some_rows<V, 1>(x, rows + static_cast<int64_t>(row) * width, width, out + row);
+}
+
 template <class V>
 inline float sum_of(const float* x, int32_t width) {
   typename V::F sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
