@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.kernels import native, reference, reference_pages
+from headrace.kernels import native, reference_pages
 from headrace.kernels.plan import PAGE_TOKENS, AttentionMode, CacheShape, KvKind
 
 VARIANTS = native.variants()
@@ -327,7 +327,7 @@ def test_what_lies_behind_the_last_key_has_no_influence(variant: str, kind: KvKi
     assert not np.array_equal(clean, case.pool)
     if kind is KvKind.INT8:  # a code may come back as another one: keep all but what nobody may look at
         clean = case.pool.copy()
-        keys, values, key_scales, value_scales = reference._planes(clean[case.page_table[-1], 0])
+        keys, values, key_scales, value_scales = reference_pages._planes(clean[case.page_table[-1], 0])
         keys[..., 13:, :], key_scales[..., 13:], value_scales[..., 13:] = 0, 0, 0
         values[:, 4:] = 0
         values[:, 3, :, 1:] = 0
