@@ -301,6 +301,7 @@ class ToyPlan:
     vocab_size: int = TOY_VOCAB + 2
     is_whole: bool = False
     buffers: tuple[Buffer, ...] = ()
+    vectors: tuple[Any, ...] = ()
     output: int = 0
 
 
@@ -316,6 +317,7 @@ class ToyModel:
     template: ToyTemplate | None = field(default_factory=ToyTemplate)
     context_length: int = 512
     created: int = 1
+    weights_bytes: int = 1000
     tasks: frozenset[Task] = frozenset({Task.GENERATE, Task.SCORE, Task.COUNT})
     pooling: Any = None
     vectors: "VectorToy | None" = None

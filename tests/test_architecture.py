@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, str] = {}
 # Files that may catch everything and go on, because one failure there must not become everybody's.
 MAY_CATCH_ALL = {
     "engine/engine.py": "a step that fails ends its batch, not the engine",
+    "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",
     "server/feed.py": "the boundary of a streamed answer",

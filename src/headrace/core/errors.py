@@ -8,6 +8,7 @@
     |-- Forbidden             403  a valid key without the scope
     |-- NotFound              404  no such route, model or object
     |-- MethodNotAllowed      405  the route exists and wants another method
+    |-- Conflict              409  what was asked for cannot be while something else goes on
     |-- PayloadTooLarge       413
     |-- RateLimited           429  retryable, after `retry_after_s`
     |-- DeadlineExceeded      408  the request's own time limit passed; retryable
@@ -84,6 +85,14 @@ class MethodNotAllowed(HeadraceError):
 
     code = "method_not_allowed"
     status = 405
+
+
+class Conflict(HeadraceError):
+    """What was asked for is not possible while something else goes on."""
+
+    code = "conflict"
+    status = 409
+    retryable = True
 
 
 class PayloadTooLarge(HeadraceError):

@@ -42,8 +42,11 @@ class Residents(Protocol):
         """Hold a model in memory, if it is not there. Raises NotFound, ModelFileError, Overloaded, Unavailable."""
         ...
 
-    async def unload_model(self, name: str) -> Residence:
-        """Take it out of memory, after its running requests have ended. Raises NotFound."""
+    async def unload_model(self, name: str, *, waits: bool = True) -> Residence:
+        """Take it out of memory, after its running requests have ended.
+
+        Raises NotFound, InvalidRequest if it could not be loaded again, and without `waits` Conflict if it is in use.
+        """
         ...
 
     def residences(self) -> tuple[Residence, ...]:

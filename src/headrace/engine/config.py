@@ -25,7 +25,8 @@ class EngineConfig:
 
     threads: compute threads (None: physical cores). pin_threads: CPUs they are bound to, on Linux: "none"; "cores", one
     each; or a list such as "0,2-5", the engine's own thread first. kv_memory_bytes: for the page pools of all models
-    together (None: a quarter of memory; committed only as it is used). kv_type: how they are stored, fp16, int8 or auto
+    together (None: a quarter of memory; committed only as it is used). memory_bytes: for weights and pages of the models
+    that come and go (None: no bound). kv_type: how they are stored, fp16, int8 or auto
     (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one step. max_sequences:
     sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
     refused as Overloaded.
@@ -44,6 +45,7 @@ class EngineConfig:
     threads: int | None = None
     pin_threads: str = "none"
     kv_memory_bytes: int | None = None
+    memory_bytes: int | None = None
     kv_type: str = "auto"
     max_batch_tokens: int = 512
     max_sequences: int = 64
@@ -69,6 +71,7 @@ class EngineConfig:
         if self.pin_threads not in {"none", "cores"}:
             _parse_cpus(self.pin_threads)
         _inside("kv_memory_bytes", self.kv_memory_bytes, 1, MAX_KV_BYTES)
+        _inside("memory_bytes", self.memory_bytes, 1, MAX_KV_BYTES)
         _inside("max_batch_tokens", self.max_batch_tokens, 2, MAX_BATCH_TOKENS)
         # Each decoding sequence needs one token of every step, and one must be left for a prompt.
         _inside("max_sequences", self.max_sequences, 1, min(MAX_SEQUENCES, self.max_batch_tokens - 1))

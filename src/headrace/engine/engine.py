@@ -91,7 +91,7 @@ class Engine:
         self._wake = threading.Event()
         # Never written to, only replaced: whoever reads it, on whatever thread, sees all of a change or nothing of it.
         self._lanes = {model.name: self._make_lane(model, num_sharing or len(models)) for model in models}
-        self._leaving: list[tuple[Lane, Future[None]]] = []
+        self._leaving: list[tuple[Lane, Future[list[object]]]] = []
         self._idle = threading.Event()
         self._idle.set()
         self._lock = threading.Lock()
@@ -126,17 +126,20 @@ class Engine:
                 raise ValueError(f"model: {model.name} is there already; remove it first.")
             self._lanes = {**self._lanes, model.name: lane}
 
-    def remove_model(self, name: str) -> "Future[None]":
-        """Let go of a model between two steps, once nothing runs or waits in it: done when the engine holds none of it.
+    def remove_model(self, name: str) -> "Future[list[object]]":
+        """Let go of a model between two steps, once nothing runs or waits in it; what was large of it is to be cleared.
 
         Whoever calls this submits nothing more to it. Raises Unavailable when draining.
         """
-        done: Future[None] = Future()
+        done: Future[list[object]] = Future()
         with self._lock:
             self._check_accepting()
             lane = self._lanes[name]
             self._inbox.append(lambda: self._leaving.append((lane, done)))
         self._wake.set()
+        if self._thread.ident is None:  # nobody else would
+            self._inbox.pop()()
+            self._part()
         return done
 
     def capacity(self, model: str) -> int:
@@ -265,8 +268,7 @@ class Engine:
                 continue
             with self._lock:
                 self._lanes = {name: one for name, one in self._lanes.items() if one is not lane}
-            lane.close()
-            done.set_result(None)
+            done.set_result(lane.close())
         self._leaving = staying
 
     def _step_all(self) -> bool:
@@ -463,7 +465,7 @@ class Engine:
         finally:
             for _, done in self._leaving:
                 if not done.done():
-                    done.set_result(None)
+                    done.set_result([])
             self._idle.set()
 
     def _post_call(self, call: Callable[[], None]) -> None:

@@ -124,8 +124,11 @@ class Lane:
         """Whether nothing runs, waits, or is still to come from the disk."""
         return not self.scheduler.running and not self.scheduler.waiting and self.loading.is_idle()
 
-    def close(self) -> None:
-        """Let go of the pages and the program, whoever still holds the lane; only when it `can_leave`."""
+    def close(self) -> list[object]:
+        """Let go of the pages and the program, whoever still holds the lane; only when it `can_leave`.
+
+        They are what is returned: giving back memory takes time, which whoever drops them last spends.
+        """
         assert self.can_leave()
         self.record()
         if (metrics := self.model.metrics) is not None:
@@ -134,9 +137,11 @@ class Lane:
         self.snapshot = ModelSnapshot(0, 0, 0, 0, 0)
         # Tickets and sequences of finished requests hold each other until the collector comes by, and with them the
         # lane; what is large must not wait for that. The disk's queue has its own hold on pages that it still writes.
+        large: list[object] = [self.pool.array, self.model, self.runner]
         self.pool.array = self.pool.array[:0].copy()
         self.model = replace(self.model, program=_GONE)
         del self.runner
+        return large
 
     def publish(self) -> None:
         """Show the state if it has changed, and tell the metrics."""

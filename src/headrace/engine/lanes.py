@@ -4,12 +4,19 @@ Both run over the same weights; each has pages of its own, because what one comp
 to it. Makes values for `engine.py`; knows no requests.
 """
 
+from typing import TYPE_CHECKING
+
+from headrace.core.request import Task
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.lane import EngineModel
+from headrace.engine.provision import Footing
 from headrace.engine.retention import DiskLink
 from headrace.engine.runner import StepProgram
 from headrace.engine.served import Served
 from headrace.kernels.plan import KvKind
+
+if TYPE_CHECKING:
+    from headrace.models.load import LoadedModel
 
 POOLED_PART = 1 / 8
 """Of the memory for keys and values of a model that generates: what inputs that it embeds may take."""
@@ -18,6 +25,17 @@ POOLED_PART = 1 / 8
 def pooled_lane(model: str) -> str:
     """The name of the lane in which a model's work is pooled."""
     return f"{model}/pooled"
+
+
+def footings(model: "LoadedModel", kv_kind: KvKind) -> tuple[Footing, ...]:
+    """What the sizes of the pools of a model's lanes follow from."""
+    generates = Task.GENERATE in model.tasks
+    cache, length = model.plan.cache, model.context_length
+    found = [Footing(cache, kv_kind, length)] if generates else []
+    if Task.EMBED in model.tasks or not generates:
+        part = POOLED_PART if generates else 1.0
+        found.append(Footing(cache, KvKind.HALF, length, is_pooled=True, part=part))
+    return tuple(found)
 
 
 def generating_lane(

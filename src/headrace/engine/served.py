@@ -6,7 +6,7 @@ Turns a request's input into token ids. Knows no engine, no schedule and no prot
 import copy
 import hashlib
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.kv.salt import Salt
+from headrace.engine.provision import Footing
 from headrace.engine.runner import StepProgram
 from headrace.engine.sequence import Keep
 from headrace.kernels.plan import Plan
@@ -48,6 +49,20 @@ class Encoded:
     score_from: int = 1
 
 
+def card_of(model: "LoadedModel", setup: Setup) -> ModelCard:
+    """What is told of a model while it is not in memory."""
+    return ModelCard(
+        id=model.name,
+        created=model.created,
+        owned_by="headrace",
+        context_length=model.context_length,
+        digest=model.digest,
+        aliases=setup.aliases,
+        tasks=model.tasks,
+        is_loaded=False,
+    )
+
+
 class Served:
     """A loaded model with what is made of it once; `name` is what it is called in answers."""
 
@@ -70,20 +85,14 @@ class Served:
         self._prefix = "" if model.pooling is None else model.pooling.prefix
         if self.generates:
             self.pooled_metrics = metrics.for_model(f"{model.name}/pooled")
+        self.lanes: tuple[str, ...] = ()  # in the engine, by name; and what the sizes of their pools follow from
+        self.footings: tuple[Footing, ...] = ()
         self.digests = {"model": model.digest}
         if model.template is not None:
             self.digests["template"] = model.template.digest
         if setup.system:
             self.digests["system"] = "sha256:" + hashlib.sha256(setup.system.encode()).hexdigest()
-        self.card = ModelCard(
-            id=model.name,
-            created=model.created,
-            owned_by="headrace",
-            context_length=model.context_length,
-            digest=model.digest,
-            aliases=setup.aliases,
-            tasks=model.tasks,
-        )
+        self.card = replace(card_of(model, setup), is_loaded=True)
 
     @property
     def grammars(self) -> GrammarCompiler:

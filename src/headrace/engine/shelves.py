@@ -1,17 +1,18 @@
 """Adapters of served models, for the event loop: `model:adapter` names, loading beside the loop, cards.
 
-Holds one shelf (`adapters/shelf.py`) per model. Files are read in a thread of their own, one after the other. Whoever
+Holds one shelf (`adapters/shelf.py`) for each model in memory. Files are read in a thread of their own, one after the other. Whoever
 opens an adapter holds a lease on it until the request has ended. Knows no engine and no protocol.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.core.backend import ModelCard
-from headrace.core.errors import NotFound, Unavailable
+from headrace.core.errors import InvalidRequest, NotFound, Unavailable
+from headrace.engine.guests import Hold
 from headrace.engine.runner import StepProgram
 from headrace.engine.served import Served
 
@@ -20,17 +21,33 @@ if TYPE_CHECKING:
     from headrace.adapters.shelf import Lease, Shelf
     from headrace.models.load import LoadedModel
 
+Holder = Callable[[str], Awaitable[Hold]]
+
 
 class Shelves:
-    """The adapters of several models; implements `core.service.Adapters`."""
+    """The adapters of several models; implements `core.service.Adapters`. `names` lead from names and aliases to models;
+    `hold` has a model in memory until it is released."""
 
-    def __init__(self, served: Mapping[str, Served], folder: Path, memory_bytes: int) -> None:
-        self._served = served
+    def __init__(self, names: Mapping[str, str], folder: Path, memory_bytes: int, hold: Holder) -> None:
+        self._names = names
+        self._folder = folder
+        self._memory_bytes = memory_bytes
+        self._hold = hold
         self._shelves: dict[str, Shelf] = {}
-        self.programs: dict[str, StepProgram] = {}
-        for name, each in served.items():
-            self.programs[name], self._shelves[name] = _shelf(each.model, folder, memory_bytes)
+        self._cards: dict[str, ModelCard] = {}
         self._reader = ThreadPoolExecutor(1, "headrace-adapters")
+
+    def add(self, served: Served) -> StepProgram:
+        """A shelf for a model that came, and its program with room for adapters."""
+        name = served.model.name
+        program, self._shelves[name] = _shelf(served.model, self._folder, self._memory_bytes)
+        self._cards[name] = served.card
+        return program
+
+    def remove(self, name: str) -> None:
+        """A model goes and its adapters with it; one that has no shelf is no error."""
+        self._shelves.pop(name, None)
+        self._cards.pop(name, None)
 
     def close(self) -> None:
         """Stop reading."""
@@ -42,38 +59,48 @@ class Shelves:
         return served.adapted(lease.adapter), lease
 
     def cards(self, model: str) -> list[ModelCard]:
-        """One per adapter that the folder offers for a model; digests are known of those in memory."""
-        shelf, base = self._shelves[model], self._served[model].card
+        """One per adapter that the folder offers for a model in memory; digests are known of those in memory."""
+        shelf, base = self._shelves.get(model), self._cards.get(model)
+        if shelf is None or base is None:
+            return []
         loaded = shelf.loaded()
         return [_card(base, name, loaded.get(name)) for name in sorted({*shelf.offered(), *loaded})]
 
     async def load_adapter(self, name: str) -> ModelCard:
-        """See `core.service.Adapters`."""
+        """See `core.service.Adapters`; the model is loaded first, if it is not there."""
         model, adapter = self._split(name)
-        lease = await self._lease(model, adapter)
-        lease.release()
-        return _card(self._served[model].card, adapter, lease.adapter)
+        hold = await self._hold(model)
+        try:
+            lease = await self._lease(model, adapter)
+            lease.release()
+            return _card(self._cards[model], adapter, lease.adapter)
+        finally:
+            hold.release()
 
     async def unload_adapter(self, name: str) -> None:
         """See `core.service.Adapters`."""
         model, adapter = self._split(name)
-        self._shelves[model].unload(adapter)
+        shelf = self._shelves.get(model)
+        if shelf is None:
+            raise NotFound(f"lora_name: {name[:200]!r} is not loaded, nor is its model.", param="lora_name")
+        shelf.unload(adapter)
 
     def _split(self, name: str) -> tuple[str, str]:
         model, colon, adapter = name.rpartition(":")
-        if not colon and len(self._served) == 1:
-            (model,) = self._served
-        for known, served in self._served.items():
-            if model == known or model in served.card.aliases:
-                return known, adapter
-        names = ", ".join(sorted(self._served))
+        served = sorted(set(self._names.values()))
+        if not colon and len(served) == 1:
+            (model,) = served
+        if model in self._names:
+            return self._names[model], adapter
         raise NotFound(
-            f"lora_name: {name[:200]!r} names no served model; write model:adapter, models are: {names}.",
+            f"lora_name: {name[:200]!r} names no served model; write model:adapter, models are: {', '.join(served)}.",
             param="lora_name",
         )
 
     async def _lease(self, model: str, name: str) -> "Lease":
-        shelf = self._shelves[model]
+        shelf = self._shelves.get(model)
+        if shelf is None:
+            raise InvalidRequest(f"model: {model} does not generate, and takes no adapters.", param="model")
         if (lease := shelf.take(name)) is not None:
             return lease
         try:

@@ -10,8 +10,6 @@ tokens, because its caller writes the template itself; text inside `messages` ne
 """
 
 import asyncio
-import hashlib
-import logging
 import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -26,38 +24,35 @@ from numpy.typing import NDArray
 
 from headrace.core.backend import ModelCard, Probe
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, NotFound, Unavailable, UnsupportedField
+from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, Unavailable, UnsupportedField
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
 from headrace.core.request import FormatKind, Request, ResponseFormat, Role, Task
-from headrace.core.service import Adapters
+from headrace.core.service import Adapters, Residence, Residents
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
-from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware, resolve
-from headrace.engine.draft.drafter import Drafter
+from headrace.engine.config import EngineConfig, detect_hardware, resolve
 from headrace.engine.engine import Engine, Ticket
 from headrace.engine.grammar.matcher import Grammar
+from headrace.engine.guests import Guests, Hold
 from headrace.engine.inputs import Inputs, encode_inputs
 from headrace.engine.kv.disk import DiskTier
-from headrace.engine.kv.gate import Decision, choose_kind, kernel_variant
-from headrace.engine.kv.page_file import PageLayout
+from headrace.engine.kv.gate import Decision
 from headrace.engine.lane import ModelSnapshot
-from headrace.engine.lanes import generating_lane, pooling_lane
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.queue import Rank
-from headrace.engine.retention import DiskLink
+from headrace.engine.residency import Need, Residency
+from headrace.engine.roster import Roster
 from headrace.engine.sequence import Keep, Work
-from headrace.engine.served import Served, Setup
+from headrace.engine.served import Served, Setup, card_of
 from headrace.engine.shelves import Shelves
-from headrace.kernels.plan import PAGE_TOKENS
+from headrace.engine.source import Source
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from headrace.adapters.shelf import Lease
     from headrace.models.load import LoadedModel
 
-__all__ = ["Setup", "TextEngine"]
+__all__ = ["Setup", "Source", "TextEngine"]
 
-_log = logging.getLogger("headrace.engine")
 _Made = TypeVar("_Made")
 
 
@@ -65,7 +60,8 @@ class TextEngine:
     """A `Backend` over one engine thread. `start` it before the first request and `close` it at the end.
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
-    say how models are served, by name; `disk` keeps pages between runs and starts and closes with the engine; `rank`
+    say how models are served, by name; `sources` are models that come and go: those of `models` that have one are in
+    memory at the start, and `config.memory_bytes` bounds what they hold together; `disk` keeps pages between runs and starts and closes with the engine; `rank`
     puts some of a tenant's waiting work first (`queue.py`). At a model's first start the gate of 8-bit keys and values
     takes a moment.
 
@@ -83,6 +79,7 @@ class TextEngine:
         threads: Any = None,
         seeds: Callable[[], int] = lambda: secrets.randbits(64),
         setups: Mapping[str, Setup] | None = None,
+        sources: Sequence[Source] = (),
         disk: DiskTier | None = None,
         rank: Rank | None = None,
     ) -> None:
@@ -93,25 +90,30 @@ class TextEngine:
         self.metrics = metrics or Metrics()
         self._clock = clock or SystemClock()
         self._seeds = seeds
-        setups = setups or {}
-        self._served = {model.name: Served(model, self.metrics, setups.get(model.name, Setup())) for model in models}
-        self._names = {
-            alias: served for served in self._served.values() for alias in served.card.aliases
-        } | self._served
         self._threads = _make_threads(self.config) if threads is None else threads
-        self._shelves = self._open_shelves()
-        self.kv_decisions = {
-            name: self._decide(served.model) for name, served in self._served.items() if served.generates
-        }
         self._disk = disk
-        self._engine = self._build(rank)
+        setups = setups or {}
+        self._sources = {source.name: source for source in sources}
+        fixed = [one for one in models if one.name not in self._sources]
+        tasks = [*(one.tasks for one in fixed), *(one.card.tasks for one in self._sources.values())]
+        num_sharing = sum(Task.GENERATE in able for able in tasks)
+        self._engine = Engine(self.config, [], self._threads, self._clock, rank=rank)
+        cards = [card_of(one, setups.get(one.name, Setup())) for one in fixed] + [one.card for one in sources]
+        self._roster = Roster(self._engine, cards, num_sharing, metrics=self.metrics, disk=disk)
+        self._shelves = self._roster.shelves = self._open_shelves()
+        needs = {}
+        for model in models:
+            source = self._sources.get(model.name)
+            setup = setups.get(model.name, Setup()) if source is None else source.setup
+            needs[model.name] = self._roster.open(model, setup, self._threads)
+        self._guests = self._invite(needs, num_sharing)
         self._tokenizers = ThreadPoolExecutor(self.config.tokenizer_threads, "headrace-tokenizer")
         self._compilers = ThreadPoolExecutor(1, "headrace-grammar")
 
-    def _decide(self, model: "LoadedModel") -> Decision:
-        decision = choose_kind(model, KV_TYPES[self.config.kv_type], self._threads)
-        _log.info("%s: keys and values in %s: %s", model.name, decision.kv_type, decision.reason)
-        return decision
+    @property
+    def kv_decisions(self) -> Mapping[str, Decision]:
+        """How keys and values are stored, of every model that was in memory and generates."""
+        return self._roster.kv_decisions
 
     def _open_shelves(self) -> Shelves | None:
         folder = self.config.adapters
@@ -119,60 +121,52 @@ class TextEngine:
             return None
         if not folder.is_dir():
             raise InvalidRequest(f"adapters: {folder} is no folder; make it or name another.", param="adapters")
-        return Shelves(self._served, folder, self.config.adapter_memory_bytes)
+        return Shelves(self._roster.names, folder, self.config.adapter_memory_bytes, self._hold)
 
-    def _build(self, rank: Rank | None) -> Engine:
-        programs = {} if self._shelves is None else self._shelves.programs
-        models = [
-            generating_lane(
-                served,
-                program=programs.get(name, served.model.program),
-                kv_kind=self.kv_decisions[name].kind,
-                speculator=Drafter() if self.config.speculation == "auto" else None,
-                disk=self._link(served.model),
-            )
-            for name, served in self._served.items()
-            if served.generates
-        ]
-        num_sharing = len(models)
-        models += [pooling_lane(served) for served in self._served.values() if served.pooled_plan is not None]
+    def _invite(self, needs: Mapping[str, Need], num_sharing: int) -> Guests | None:
+        """What lets those models come and go that have a source; `needs` are of those that are there."""
+        if not self._sources:
+            return None
+        residency = Residency(self.config.memory_bytes)
         try:
-            return Engine(self.config, models, self._threads, self._clock, rank=rank, num_sharing=num_sharing)
+            for name, source in self._sources.items():
+                need = needs.get(name) or source.need(self.config, num_sharing)
+                residency.add(name, need, ttl_s=source.ttl_s, is_ready=name in needs)
         except ValueError as error:  # a budget that no page of this model fits into
             raise InvalidRequest(str(error), param="kv_memory_bytes") from error
+        return Guests(residency, self._clock, self.config.max_waiting, self._load, self._roster.close)
 
-    def _link(self, model: "LoadedModel") -> DiskLink | None:
-        if self._disk is None:
-            return None
-        kind = self.kv_decisions[model.name].kind
-        layout = PageLayout(
-            model=model.digest,
-            plan=hashlib.sha256(repr(model.plan).encode()).hexdigest(),
-            kv_type=f"{kind.name} {kind.dtype}",
-            variant=kernel_variant(),
-            shape=model.plan.cache.pool_shape(kind, 1)[1:],
-            page_tokens=PAGE_TOKENS,
-            page_bytes=model.plan.cache.page_bytes(kind),
-        )
-        return DiskLink(self._disk, layout)
+    def _load(self, name: str) -> Need:
+        """On the loader thread: bring a model into service; its own one kernel thread measures what there is to."""
+        source = self._sources[name]
+        model = source.load()
+        own = _make_threads(EngineConfig(threads=1)) if hasattr(self._threads, "close") else self._threads
+        try:
+            return self._roster.open(model, source.setup, own)
+        finally:
+            if own is not self._threads:
+                own.close()
 
     def start(self) -> None:
-        """Start the engine's thread, and the disk's if there is one."""
+        """Start the engine's thread, and those of the disk and of the models that come and go, if there are such."""
         if self._disk is not None:
             self._disk.start()
         self._engine.start()
+        if self._guests is not None:
+            self._guests.start()
 
     async def close(self, drain_s: float = 0.0) -> bool:
         """Refuse new requests, give the running ones `drain_s` seconds, fail the rest; whether all ended in time."""
         loop = asyncio.get_running_loop()
+        if self._guests is not None:
+            await loop.run_in_executor(None, self._guests.stop)
         drained = await loop.run_in_executor(None, self._engine.drain, drain_s)
         await loop.run_in_executor(None, self._engine.close)
         if self._disk is not None:
             await loop.run_in_executor(None, self._disk.close)
         for executor in (self._tokenizers, self._compilers):
             executor.shutdown(wait=False, cancel_futures=True)
-        for served in self._served.values():
-            await loop.run_in_executor(None, served.close)
+        await loop.run_in_executor(None, self._roster.close_all)
         if self._shelves is not None:
             self._shelves.close()
         if hasattr(self._threads, "close"):
@@ -180,11 +174,33 @@ class TextEngine:
         return drained
 
     def models(self) -> tuple[ModelCard, ...]:
-        """The served models, each followed by the adapters that there are for it."""
-        cards = []
-        for name, served in self._served.items():
-            cards += [served.card, *([] if self._shelves is None else self._shelves.cards(name))]
-        return tuple(cards)
+        """The served models, in memory or not, each followed by the adapters that there are for it."""
+        return self._roster.cards()
+
+    @property
+    def residents(self) -> Residents | None:
+        """Loading and unloading of models, if some come and go."""
+        return None if self._guests is None else self
+
+    async def load_model(self, name: str) -> Residence:
+        """See `core.service.Residents`."""
+        guests, found = self._guest(name)
+        return await guests.load_model(found)
+
+    async def unload_model(self, name: str, *, waits: bool = True) -> Residence:
+        """See `core.service.Residents`."""
+        guests, found = self._guest(name)
+        return await guests.unload_model(found, waits=waits)
+
+    def residences(self) -> tuple[Residence, ...]:
+        """See `core.service.Residents`."""
+        return () if self._guests is None else self._guests.residences(self._sources)
+
+    def _guest(self, name: str) -> tuple[Guests, str]:
+        found, _ = self._roster.find(name)
+        if self._guests is None or found not in self._sources:
+            raise InvalidRequest(f"model: {found} stays in memory; it is not served as a guest.", param="model")
+        return self._guests, found
 
     @property
     def adapters(self) -> Adapters | None:
@@ -196,10 +212,17 @@ class TextEngine:
         return self._engine.snapshot(model)
 
     async def probe(self, request: Request) -> Probe:
-        """Prompt tokens, warm tokens and whether it fits, from published values only."""
-        served, lease = await self._open(request)
-        if lease is not None:  # only its digest is needed
-            lease.release()
+        """Prompt tokens, warm tokens and whether it fits, from published values only.
+
+        Raises Unavailable if the model is not in memory.
+        """
+        served, hold = await self._open(request, loads=False)
+        try:
+            return await self._probe(served, request)
+        finally:
+            hold.release()
+
+    async def _probe(self, served: Served, request: Request) -> Probe:
         tokens = await self._encode(served, request)
         work = self._work(served, request, tokens, 0.0)
         name = served.model.name
@@ -221,7 +244,7 @@ class TextEngine:
     async def _take_inputs(self, request: Request) -> AsyncGenerator[Event, None]:
         arrived = self._clock.monotonic_s()
         request.check()
-        served, lease = await self._open(request)
+        served, hold = await self._open(request)
         outcome = "abort"
         try:
             _refuse_unsupported(request, served)
@@ -234,14 +257,13 @@ class TextEngine:
             outcome = "error"
             raise
         finally:
-            if lease is not None:
-                lease.release()
+            hold.release()
             self.metrics.request_success.labels(served.model.name, outcome).inc()
 
     async def _generate(self, request: Request) -> AsyncGenerator[Event, None]:
         arrived = self._clock.monotonic_s()
         request.check()
-        served, lease = await self._open(request)
+        served, hold = await self._open(request)
         answer: Answer | None = None
         ticket: Ticket | None = None
         outcome = "abort"
@@ -280,25 +302,31 @@ class TextEngine:
         finally:
             if ticket is not None and (answer is None or answer.open_choices):
                 self._engine.cancel(ticket)
-            if lease is not None:
-                lease.release()
+            hold.release()
             self.metrics.request_success.labels(served.model.name, outcome).inc()
 
-    def _find(self, request: Request) -> Served:
-        served = self._names.get(request.model)
-        if served is None:
-            names = ", ".join(sorted(self._served))
-            raise NotFound(
-                f"Model {request.model} is not served here; served: {names}.", param="model", code="model_not_found"
-            )
-        return served
+    async def _open(self, request: Request, *, loads: bool = True) -> tuple[Served, Hold]:
+        """What a request names, a model or `model:adapter`, in memory until the hold is released."""
+        name, adapter = self._roster.find(request.model)
+        hold = await self._hold(name, request.limits.deadline_s, loads=loads)
+        try:
+            served = self._roster.served(name)
+            if adapter is not None:
+                assert self._shelves is not None
+                served, lease = await self._shelves.open(served, adapter)
+                hold.add(lease.release)
+        except BaseException:
+            hold.release()
+            raise
+        return served, hold
 
-    async def _open(self, request: Request) -> "tuple[Served, Lease | None]":
-        """What a request names: a model, or `model:adapter` with a lease that its holder releases."""
-        model, _, adapter = request.model.rpartition(":")
-        if self._shelves is None or request.model in self._names or model not in self._names:
-            return self._find(request), None
-        return await self._shelves.open(self._names[model], adapter)
+    async def _hold(self, name: str, limit_s: float | None = None, *, loads: bool = True) -> Hold:
+        if self._guests is None or name not in self._sources:
+            return Hold()
+        if not loads:
+            return self._guests.hold_now(name)
+        _check_deadline(limit_s)
+        return await self._guests.hold(name, limit_s)
 
     async def _encode(self, served: Served, request: Request) -> NDArray[np.int32]:
         return await self._prepare(request, served.encode)
@@ -379,7 +407,10 @@ def _refuse_unsupported(request: Request, served: Served) -> None:
     for name, refused, why in refusals:
         if refused:
             raise UnsupportedField(f"{name}: {why} by this model's engine yet; leave the field out.", param=name)
-    deadline_s = request.limits.deadline_s
+    _check_deadline(request.limits.deadline_s)
+
+
+def _check_deadline(deadline_s: float | None) -> None:
     if deadline_s is not None and not 0 < deadline_s < math.inf:
         raise InvalidRequest(f"deadline_s: {deadline_s!r} is not above 0; give seconds.", param="deadline_s")
 

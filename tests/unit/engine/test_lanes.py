@@ -125,7 +125,8 @@ def test_pages_and_program_of_a_model_that_left_are_freed_without_the_collector(
         gc.disable()
         try:
             del program
-            await asyncio.wait_for(asyncio.wrap_future(engine.remove_model("late")), BOUND_S)
+            large = await asyncio.wait_for(asyncio.wrap_future(engine.remove_model("late")), BOUND_S)
+            large.clear()
             assert [one() for one in held] == [None, None]
         finally:
             gc.enable()

@@ -226,7 +226,7 @@ def test_tokens_that_arrive_together_become_one_delta_and_end_at_the_stop() -> N
     answer = greedy(30)
     stop = toy_text(answer)[10:13]
     request = ask(stop=(stop,), max_tokens=30)
-    served = engine._find(request)
+    served = engine._roster.served("toy")
     told = Answer(served, request, engine._work(served, request, served.encode(request), 0.0), 0.0)
     events = told.accept([Begun(0), *(Token(0, token, None) for token in answer)], ManualClock())
     assert [type(event) for event in events] == [Started, TextDelta, ChoiceFinished]
@@ -429,7 +429,7 @@ def test_no_tenant_can_be_named_so_that_its_salt_is_anothers() -> None:
     middle = "sha256:toysha256:toy-template"
     forged = ask(principal=Principal(tenant=f"a{middle}b"))
     victim = ask(principal=Principal(tenant="a"), cache=CacheHints(salt=f"b{middle}"))
-    served = engine._find(forged)
+    served = engine._roster.served("toy")
     assert served.salt(forged) != served.salt(victim)
 
 
