@@ -40,8 +40,8 @@ def model(smollm2_path: Path, home: Path) -> LoadedModel:
 
 
 @contextlib.asynccontextmanager
-async def connected(model: LoadedModel) -> AsyncIterator[openai.AsyncOpenAI]:
-    engine = TextEngine([model], CONFIG)
+async def connected(*models: LoadedModel) -> AsyncIterator[openai.AsyncOpenAI]:
+    engine = TextEngine(models, CONFIG)
     engine.start()
     try:
         async with listening(build_app(engine, ServerConfig(port=0), metrics=engine.metrics)) as (_, port):
@@ -76,6 +76,51 @@ def test_scores_are_the_log_probabilities_that_an_echo_tells(model: LoadedModel)
             assert [entry["is_greedy"] for entry in answer["data"]][:2] == [greedy.choices[0].text == " Paris", False]
             ranked = await post(client, "/rerank", query=SKY, documents=[" a banana", " Paris"], top_n=1)
             assert [result["document"]["text"] for result in ranked["results"]] == [" Paris"]
+
+    run(main(), LIMIT_S)
+
+
+def test_texts_that_make_one_token_together_are_scored_one_after_the_other(model: LoadedModel) -> None:
+    first, second, both = (model.tokenizer.encode(text) for text in ("a", "b", "ab"))
+    assert len(first) == len(second) == len(both) == 1
+
+    async def main() -> None:
+        async with connected(model) as client:
+            (entry,) = (await post(client, "/score", text_1="a", text_2="b", logprobs=True))["data"]
+            (token,) = entry["logprobs"]
+            assert token["token"] == "b"
+            told = await client.completions.create(
+                model=MODEL, prompt=[*first, *second], echo=True, logprobs=0, max_tokens=1
+            )
+            logprobs = told.choices[0].logprobs
+            assert logprobs is not None and logprobs.token_logprobs is not None
+            assert entry["score"] == pytest.approx(logprobs.token_logprobs[1], abs=0.05)
+
+    run(main(), LIMIT_S)
+
+
+def test_an_encoder_and_a_model_that_generates_are_served_side_by_side(
+    model: LoadedModel, minilm_path: Path, home: Path
+) -> None:
+    encoder = load_model(minilm_path, name="all-minilm-l6-v2", cache_dir=home / "packed")
+    question: Any = [{"role": "user", "content": "What is the capital of France?"}]
+
+    async def main() -> None:
+        async with connected(model, encoder) as client:
+            vectors, chat = await asyncio.gather(
+                client.embeddings.create(model=encoder.name, input=TEXTS),
+                client.chat.completions.create(model=MODEL, messages=question, max_tokens=4),
+            )
+            rows = np.array([entry.embedding for entry in vectors.data])
+            assert rows.shape == (4, 384)
+            assert rows[0] @ rows[1] > 0.5
+            assert rows[0] @ rows[2] < 0.2
+            assert chat.usage is not None and chat.usage.completion_tokens > 0
+            with pytest.raises(
+                openai.BadRequestError, match=f"embeds texts and cannot generate text; .*: {MODEL}"
+            ) as bad:
+                await client.chat.completions.create(model=encoder.name, messages=question)
+            assert (bad.value.code, bad.value.param) == ("unsupported_task", "model")
 
     run(main(), LIMIT_S)
 

@@ -226,6 +226,10 @@ class Served:
             count = min(len(context), len(tokens))
             differing = np.flatnonzero(context[:count] != tokens[:count])
             start = int(differing[0]) if differing.size else count
+            if start == 0 and len(context) and one.pair:
+                # One token made of both ("a" and "b" in "ab"): nothing would be left to score it after.
+                tokens = np.concatenate([context, np.array(tokenizer.encode(one.pair, special=True), np.int32)])
+                start = len(context)
         elif isinstance(one.text, tuple) and isinstance(one.pair, tuple):
             tokens = self._given(one.text + one.pair, f"inputs[{index}]", "input")
             start = len(one.text)
