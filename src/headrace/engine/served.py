@@ -222,7 +222,7 @@ class Served:
         if one.pair is not None:
             raise InvalidRequest(f"inputs[{index}]: {self.name} takes two texts, not token ids.", param="input")
         assert isinstance(one.text, tuple)
-        return Encoded(self._given(one.text)[:most])
+        return Encoded(self._given(one.text, f"inputs[{index}]", "input")[:most])
 
     def _continuation(self, one: Input, index: int, *, truncates: bool) -> Encoded:
         """`pair` behind `text`, cut on the left. What both share with `text` alone is not scored: where a token reaches
@@ -235,8 +235,13 @@ class Served:
             count = min(len(context), len(tokens))
             differing = np.flatnonzero(context[:count] != tokens[:count])
             start = int(differing[0]) if differing.size else count
+            if start == 0 and len(context) and one.pair:
+                # One token made of both ("a" and "b" in "ab"): nothing would be left to score it after.
+                tokens = np.concatenate([context, np.array(tokenizer.encode(one.pair, special=True), np.int32)])
+                start = len(context)
         elif isinstance(one.text, tuple) and isinstance(one.pair, tuple):
-            tokens, start = self._given(one.text + one.pair), len(one.text)
+            tokens = self._given(one.text + one.pair, f"inputs[{index}]", "input")
+            start = len(one.text)
         else:
             raise InvalidRequest(f"inputs[{index}]: give both parts as text or both as token ids.", param="input")
         if start == 0 or start == len(tokens):
@@ -268,11 +273,11 @@ class Served:
         has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in messages)
         return (*(() if has_system else self._opening), *messages[:count])
 
-    def _given(self, tokens: tuple[int, ...]) -> NDArray[np.int32]:
+    def _given(self, tokens: tuple[int, ...], path: str = "prompt", param: str = "prompt") -> NDArray[np.int32]:
         size = self.model.plan.vocab_size
         for position, token in enumerate(tokens):
             if not 0 <= token < size:
                 raise InvalidRequest(
-                    f"prompt[{position}]: {token} is not in [0, {size - 1}], the model's vocabulary.", param="prompt"
+                    f"{path}[{position}]: {token} is not in [0, {size - 1}], the model's vocabulary.", param=param
                 )
         return np.array(tokens, np.int32)

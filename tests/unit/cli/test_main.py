@@ -76,6 +76,7 @@ def test_the_version_is_printed() -> None:
         (("embed", "-"), "texts: standard input holds none; give at least one line"),
         (("embed", "hi", "--dimensions", "0"), "dimensions: 0 is not in [1, "),
         (("embed", "hi", "--npy", "nowhere/x.npy"), "nowhere; make it first"),
+        (("embed", "hi"), "run `headrace pull all-minilm-l6-v2` first"),
         (("embed", "hi", "--model", "smollm2"), "run `headrace pull smollm2-135m-instruct` first"),
         (("keys", "add", "a", "--share", "0"), "share: 0.0 (the new key) is not in (0, 1000]"),
         (("keys", "add", "a", "--priority", "5000"), "priority: 5000 (the new key) is not in [-1000, 1000]"),

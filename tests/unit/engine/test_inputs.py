@@ -197,7 +197,7 @@ def test_continuations_of_one_context_compute_it_once() -> None:
         (encoder, lambda: embed("a", dimensions=5), InvalidRequest, "dimensions"),
         (encoder, lambda: embed("a", dimensions=0), InvalidRequest, "dimensions"),
         (encoder, lambda: embed("a", ""), InvalidRequest, "inputs"),
-        (encoder, lambda: embed((1, 99)), InvalidRequest, "prompt"),
+        (encoder, lambda: embed((1, 99)), InvalidRequest, "input"),
         (encoder, lambda: embed("x" * 513), ContextTooLong, "input"),
         (encoder, lambda: embed(*["x"] * 2049), InvalidRequest, "inputs"),
         (lambda: make(ToyModel(program=ToyProgram())), lambda: score(("", "b")), InvalidRequest, "input"),
