@@ -65,6 +65,8 @@ def write_gguf(name: str, path: Path) -> Path:
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if not config.get("is_causal", True):
+        writer.add_causal_attention(False)
     if "sliding_window" in config and config["model_type"] in ("mistral", "phi3", "gemma2"):
         writer.add_sliding_window(config["sliding_window"] or 0)
     _add_scales(writer, config)
@@ -133,6 +135,8 @@ def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: 
 
 
 def tensor_name(tensor: str, architecture: str) -> str:
+    if not tensor.startswith(("model.", "lm_head.")):
+        tensor = f"model.{tensor}"
     if tensor in GGUF_ENDS:
         return GGUF_ENDS[tensor]
     layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)

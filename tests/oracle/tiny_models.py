@@ -113,6 +113,8 @@ CONFIGS = {
     # A large epsilon shows whether it was folded as it should be.
     | {"attention_multiplier": 0.4, "rms_norm_eps": 0.05, "tie_word_embeddings": True},
     "smollm3": _BASE | {"model_type": "smollm3", "num_hidden_layers": 4, "tie_word_embeddings": True},
+    "qwen3-bare": _BASE | {"model_type": "qwen3", "head_dim": 32, "architectures": ["Qwen3Model"]},
+    "qwen2-both-ways": _BASE | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "is_causal": False},
     "smollm3-windows": _BASE
     | {"model_type": "smollm3", "no_rope_layers": [0, 1], "use_sliding_window": True, "sliding_window": 9}
     | {"layer_types": ["sliding_attention", "full_attention"]},
@@ -121,6 +123,9 @@ CONFIGS = {
 
 CONTEXTS = {"phi3-short": 100}
 """Contexts that tests ask for, where they decide something; by model."""
+
+HIDDEN = ("qwen3-bare", "qwen2-both-ways")
+"""Models whose vectors are hidden states [positions, hidden size]: made to be embedded with."""
 
 GEMMAS = ("gemma2", "gemma3_text")
 """Whose norms multiply by one plus a weight."""
@@ -174,6 +179,8 @@ def shapes(config):
         result["lm_head.weight"] = (vocab, hidden)
     for i in range(config["num_hidden_layers"]):
         result |= {f"model.layers.{i}.{role}": shape for role, shape in layer.items()}
+    if config.get("architectures", [""])[0].endswith("Model"):  # saved without its head, and without the prefix
+        return {name.removeprefix("model."): shape for name, shape in result.items() if name != "lm_head.weight"}
     return result
 
 

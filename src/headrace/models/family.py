@@ -100,6 +100,8 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         "blk.{}.post_ffw_norm.weight",
         "blk.{}.attn_sinks.weight",
         "blk.{}.attn_norm.bias",
+        "cls.weight",
+        "cls.output.weight",
         "output_norm.bias",
         "output.bias",
     ),
@@ -116,6 +118,7 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         "model.layers.{}.self_attn.sinks",
         "model.norm.bias",
         "lm_head.bias",
+        "score.weight",
     ),
 }
 
@@ -123,7 +126,6 @@ HARMLESS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     # fields that change the result, and the values that say nothing; a family reads those that `Family.reads` names
     "gguf": {
         "expert_count": (0,),
-        "attention.causal": (True,),
         "attention.scale": (0.0,),
         "logit_scale": (0.0,),
         "residual_scale": (0.0,),
@@ -162,6 +164,8 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "max_positions": "max_position_embeddings",
     },
 }
+
+_PREFIX = "model."
 
 ACTIVATIONS = {"silu": Activation.SILU, "swish": Activation.SILU, "gelu_pytorch_tanh": Activation.GELU_TANH}
 
@@ -270,13 +274,26 @@ def fields_of(checkpoint: Checkpoint) -> Fields:
     return Fields(checkpoint.metadata)
 
 
+def is_headless(checkpoint: Checkpoint) -> bool:
+    """Whether the file names a model that ends with its last norm, such as Qwen3Model: made to be embedded with."""
+    stated = checkpoint.metadata.get("architectures") if checkpoint.format == "safetensors" else None
+    return isinstance(stated, list) and bool(stated) and not str(stated[0]).endswith("ForCausalLM")
+
+
+def _names(checkpoint: Checkpoint, family: Family) -> Mapping[str, str]:
+    """Tensors by role; what was saved without its head has no `model.` in front of them."""
+    names = family.roles[checkpoint.format]
+    bare = {role: name.removeprefix(_PREFIX) for role, name in names.items()}
+    return bare if names["embed"] not in checkpoint and bare["embed"] in checkpoint else names
+
+
 def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Config:
     """What all families read, in either format. Positions are limited to `max_context` where that is less than trained.
 
     Raises:
         ModelFileError: a field is missing, absurd, or asks for what this family does not do.
     """
-    fields, keys, names = fields_of(checkpoint), _KEYS[checkpoint.format], family.roles[checkpoint.format]
+    fields, keys, names = fields_of(checkpoint), _KEYS[checkpoint.format], _names(checkpoint, family)
     for key, values in HARMLESS[checkpoint.format].items():
         if key not in family.reads:
             fields.refuse(key, *values)
@@ -292,6 +309,9 @@ def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Con
     windows = (family.gguf_windows if is_gguf else family.windows)(fields, num_layers)
     has_qkv_bias, has_output_bias = _biases(checkpoint, fields, family)
     ropes = family.ropes(checkpoint, fields, head_dim)
+    is_causal = fields.flag("attention.causal" if is_gguf else "is_causal", default=True)
+    if not is_causal and any(windows):
+        raise fields.fault("attention.causal" if is_gguf else "is_causal", "not supported for layers with a window.")
     return Config(
         names=names,
         num_layers=num_layers,
@@ -310,6 +330,8 @@ def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Con
         rope_style=family.gguf_style if is_gguf else RopeStyle.HALVES,
         windows=tuple(window if window < max_positions else 0 for window in windows),
         activation=ACTIVATIONS[family.activation] if is_gguf else _activation(fields, family),
+        is_causal=is_causal,
+        has_head=is_causal and not is_headless(checkpoint),
         is_tied=names["head"] not in checkpoint if is_gguf else fields.flag("tie_word_embeddings", family.is_tied),
         has_qkv_bias=has_qkv_bias,
         has_output_bias=has_output_bias,
@@ -369,7 +391,8 @@ def checked(checkpoint: Checkpoint, config: C, shapes_of: LayerShapes[C] = layer
         if checkpoint.shape(name) != shape:
             raise ModelFileError(f"{name}: shape {checkpoint.shape(name)}, but the metadata asks for {shape}.")
     unread = [name for role, name in config.names.items() if role != "head"]
-    for pattern in (*unread, *FOREIGN[checkpoint.format]):
+    foreign = FOREIGN[checkpoint.format]
+    for pattern in (*unread, *foreign, *(each.removeprefix(_PREFIX) for each in foreign)):
         for layer in range(config.num_layers):
             name = pattern.format(layer)
             if name not in shapes and name in checkpoint:

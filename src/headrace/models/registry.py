@@ -62,8 +62,14 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "bert": ("BertModel", BERT),
 }
 
-MORE_CLASSES: Mapping[str, tuple[str, ...]] = {"bert": bert.CLASSES}
-"""Further classes that `architectures` may name, by model_type; the architecture reads what they differ in."""
+MORE_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "bert": bert.CLASSES,
+    "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextModel"),
+}
+"""Further classes that `architectures` may name, by model_type; the architecture reads what they differ in.
+
+Where nothing stands here: those of a decoder with its head and without, such as Qwen3ForCausalLM and Qwen3Model.
+"""
 
 
 def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
@@ -77,7 +83,7 @@ def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
         return GGUF[_known(key, checkpoint.metadata.get(key), GGUF)]
     model_type = _known("model_type", checkpoint.metadata.get("model_type"), CONFIG)
     class_name, architecture = CONFIG[model_type]
-    classes = MORE_CLASSES.get(model_type, (class_name,))
+    classes = MORE_CLASSES.get(model_type, (class_name, class_name.replace("ForCausalLM", "Model")))
     stated = checkpoint.metadata.get("architectures") or [class_name]
     if stated not in [[name] for name in classes]:
         raise ModelFileError(
