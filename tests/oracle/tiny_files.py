@@ -32,6 +32,7 @@ GEMMA_ROLES = GGUF_ROLES | {
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 GEMMAS = ("gemma2", "gemma3")
+NORMED_BRANCHES = (*GEMMAS, "olmo2")
 PERMUTED = ("llama", "granite", "smollm3")
 GGUF_ENDS = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -141,7 +142,7 @@ def tensor_name(tensor: str, architecture: str) -> str:
         return GGUF_ENDS[tensor]
     layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)
     role, kind = role_and_kind.rsplit(".", 1)
-    roles = GEMMA_ROLES if architecture in GEMMAS else GGUF_ROLES
+    roles = GEMMA_ROLES if architecture in NORMED_BRANCHES else GGUF_ROLES
     return f"blk.{layer}.{roles[role]}.{kind}"
 
 

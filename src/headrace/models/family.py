@@ -87,17 +87,14 @@ NORMED_BRANCHES: Mapping[str, Mapping[str, str]] = {
 }
 
 FOREIGN: Mapping[str, tuple[str, ...]] = {
-    # tensors that change the result, have no role above, and that a family reads only where it gives them one
+    # further tensors that change the result; a family reads those that it gives a role, the others are refused
     "gguf": (
         "blk.{}.ffn_gate.bias",
         "blk.{}.ffn_up.bias",
         "blk.{}.ffn_down.bias",
         "blk.{}.ffn_gate_inp.weight",
-        "blk.{}.attn_qkv.weight",
         "blk.{}.attn_qkv.bias",
         "blk.{}.attn_post_norm.weight",
-        "blk.{}.post_attention_norm.weight",
-        "blk.{}.post_ffw_norm.weight",
         "blk.{}.attn_sinks.weight",
         "blk.{}.attn_norm.bias",
         "cls.weight",
@@ -111,10 +108,7 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         "model.layers.{}.mlp.down_proj.bias",
         "model.layers.{}.mlp.gate.weight",
         "model.layers.{}.block_sparse_moe.gate.weight",
-        "model.layers.{}.self_attn.qkv_proj.weight",
-        "model.layers.{}.mlp.gate_up_proj.weight",
         "model.layers.{}.pre_feedforward_layernorm.weight",
-        "model.layers.{}.post_feedforward_layernorm.weight",
         "model.layers.{}.self_attn.sinks",
         "model.norm.bias",
         "lm_head.bias",
@@ -390,9 +384,10 @@ def checked(checkpoint: Checkpoint, config: C, shapes_of: LayerShapes[C] = layer
     for name, shape in shapes.items():
         if checkpoint.shape(name) != shape:
             raise ModelFileError(f"{name}: shape {checkpoint.shape(name)}, but the metadata asks for {shape}.")
-    unread = [name for role, name in config.names.items() if role != "head"]
-    foreign = FOREIGN[checkpoint.format]
-    for pattern in (*unread, *foreign, *(each.removeprefix(_PREFIX) for each in foreign)):
+    form = checkpoint.format
+    roles = [*config.names.items(), *ROLES[form].items(), *FUSED[form].items(), *NORMED_BRANCHES[form].items()]
+    known = [*(name for role, name in roles if role != "head"), *FOREIGN[form]]
+    for pattern in dict.fromkeys((*known, *(name.removeprefix(_PREFIX) for name in known))):
         for layer in range(config.num_layers):
             name = pattern.format(layer)
             if name not in shapes and name in checkpoint:

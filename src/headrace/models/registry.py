@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.plan import Plan
-from headrace.models import bert, gemma2, gemma3, granite, llama, phi3, qwen2, qwen3, smollm3
+from headrace.models import bert, gemma2, gemma3, granite, llama, olmo2, phi3, qwen2, qwen3, smollm3
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.decoder import computed_vectors
 
@@ -41,10 +41,11 @@ BERT = Architecture("bert", bert.read_config, bert.record, bert.computed_vectors
 
 PHI3 = Architecture("phi3", phi3.read_config, llama.record, computed_vectors)
 GRANITE = Architecture("granite", granite.read_config, llama.record, computed_vectors)
+OLMO2 = Architecture("olmo2", olmo2.read_config, olmo2.record, computed_vectors)
 SMOLLM3 = Architecture("smollm3", smollm3.read_config, llama.record, computed_vectors)
 
 GGUF: Mapping[str, Architecture[Any]] = {
-    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, SMOLLM3, BERT)
+    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, OLMO2, SMOLLM3, BERT)
 }
 """By `general.architecture`. Mistral's GGUF files call themselves llama."""
 
@@ -57,6 +58,7 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "gemma2": ("Gemma2ForCausalLM", GEMMA2),
     "phi3": ("Phi3ForCausalLM", PHI3),
     "granite": ("GraniteForCausalLM", GRANITE),
+    "olmo2": ("Olmo2ForCausalLM", OLMO2),
     "smollm3": ("SmolLM3ForCausalLM", SMOLLM3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertModel", BERT),
