@@ -4,8 +4,9 @@ Needs torch and transformers (`make oracle-env`); tests read only the files.
 
     python scripts/record_parity.py [NAME ...]
 
-tiny_models/NAME.npz holds float32 logits at a few positions for a model of tests/oracle/tiny_models.py (all models, if
-none is named); rope.npz the inverse frequencies and the attention factor for rope settings that real models use.
+tiny_models/NAME.npz holds float32 logits (or hidden states) at a few positions for a model of
+tests/oracle/tiny_models.py, for all of them if none is named; rope.npz the inverse frequencies and the attention factor
+for rope settings that real models use.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,13 +45,16 @@ def record_models(names):
         settings = tiny_models.CONFIGS[name]
         torch.manual_seed(0)
         config = AutoConfig.for_model(**settings, pad_token_id=None, attn_implementation="eager")
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        is_hidden = name in tiny_models.HIDDEN
+        model = (AutoModel if is_hidden else AutoModelForCausalLM).from_config(config, dtype=torch.float32).eval()
         values = tiny_models.weights(name)
+        if is_hidden:
+            values = {k.removeprefix("model."): v for k, v in values.items() if k != "lm_head.weight"}
         missing, unexpected = model.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()}, strict=False)
         assert set(missing) <= {"lm_head.weight"} and not unexpected
         model.tie_weights()
         ids = torch.from_numpy(tiny_models.tokens(settings).astype(np.int64))[None]
-        logits = model(ids).logits[0].numpy()
+        logits = (model(ids).last_hidden_state if is_hidden else model(ids).logits)[0].numpy()
         np.savez_compressed(VECTORS / "tiny_models" / f"{name}.npz", logits=logits[list(tiny_models.POSITIONS)])
         print(f"{name}: {sum(v.size for v in values.values())} values, logits deviate by {logits.std():.3f}")
 

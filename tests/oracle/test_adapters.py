@@ -35,7 +35,7 @@ EXACT_BOUND = 1e-4
 ROOT_MEAN_SQUARE_BOUND = 0.04
 WORST_BOUND = 0.35
 MODELS = ("llama", "llama-tied-linear", "llama-biases", "mistral-window", "qwen2-yarn", "qwen3-odd-heads", "gemma3")
-MODELS += ("phi3", "phi3-long", "gemma2", "granite", "smollm3")
+MODELS += ("phi3", "phi3-long", "gemma2", "granite", "olmo2", "smollm3")
 ATTENTION, FEED_FORWARD = tiny_adapters.LINEAR[:4], tiny_adapters.LINEAR[4:]
 KINDS = {
     "every layer": {},

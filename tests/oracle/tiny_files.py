@@ -32,6 +32,7 @@ GEMMA_ROLES = GGUF_ROLES | {
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 GEMMAS = ("gemma2", "gemma3")
+NORMED_BRANCHES = (*GEMMAS, "olmo2")
 PERMUTED = ("llama", "granite", "smollm3")
 GGUF_ENDS = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -65,6 +66,8 @@ def write_gguf(name: str, path: Path) -> Path:
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if not config.get("is_causal", True):
+        writer.add_causal_attention(False)
     if "sliding_window" in config and config["model_type"] in ("mistral", "phi3", "gemma2"):
         writer.add_sliding_window(config["sliding_window"] or 0)
     _add_scales(writer, config)
@@ -133,11 +136,13 @@ def _add_rope(writer: gguf.GGUFWriter, parameters: dict[str, object], head_dim: 
 
 
 def tensor_name(tensor: str, architecture: str) -> str:
+    if not tensor.startswith(("model.", "lm_head.")):
+        tensor = f"model.{tensor}"
     if tensor in GGUF_ENDS:
         return GGUF_ENDS[tensor]
     layer, role_and_kind = tensor.removeprefix("model.layers.").split(".", 1)
     role, kind = role_and_kind.rsplit(".", 1)
-    roles = GEMMA_ROLES if architecture in GEMMAS else GGUF_ROLES
+    roles = GEMMA_ROLES if architecture in NORMED_BRANCHES else GGUF_ROLES
     return f"blk.{layer}.{roles[role]}.{kind}"
 
 

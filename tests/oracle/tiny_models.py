@@ -112,7 +112,18 @@ CONFIGS = {
     | {"model_type": "granite", "embedding_multiplier": 6.0, "residual_multiplier": 0.22, "logits_scaling": 4.0}
     # A large epsilon shows whether it was folded as it should be.
     | {"attention_multiplier": 0.4, "rms_norm_eps": 0.05, "tie_word_embeddings": True},
+    "olmo2": _BASE | {"model_type": "olmo2"},
+    "olmo2-wide": _BASE
+    | {
+        "model_type": "olmo2",
+        "hidden_size": 80,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 5,
+        "attention_bias": True,
+    },
     "smollm3": _BASE | {"model_type": "smollm3", "num_hidden_layers": 4, "tie_word_embeddings": True},
+    "qwen3-bare": _BASE | {"model_type": "qwen3", "head_dim": 32, "architectures": ["Qwen3Model"]},
+    "qwen2-both-ways": _BASE | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "is_causal": False},
     "smollm3-windows": _BASE
     | {"model_type": "smollm3", "no_rope_layers": [0, 1], "use_sliding_window": True, "sliding_window": 9}
     | {"layer_types": ["sliding_attention", "full_attention"]},
@@ -121,6 +132,9 @@ CONFIGS = {
 
 CONTEXTS = {"phi3-short": 100}
 """Contexts that tests ask for, where they decide something; by model."""
+
+HIDDEN = ("qwen3-bare", "qwen2-both-ways")
+"""Models whose vectors are hidden states [positions, hidden size]: made to be embedded with."""
 
 GEMMAS = ("gemma2", "gemma3_text")
 """Whose norms multiply by one plus a weight."""
@@ -165,6 +179,10 @@ def shapes(config):
         layer |= {"self_attn.k_proj.bias": (kv_width,), "self_attn.v_proj.bias": (kv_width,)}
     if config.get("attention_bias"):
         layer |= {"self_attn.o_proj.bias": (hidden,)}
+    if config["model_type"] == "olmo2":
+        del layer["input_layernorm.weight"]
+        layer |= {"post_feedforward_layernorm.weight": (hidden,)}
+        layer |= {"self_attn.q_norm.weight": (q_width,), "self_attn.k_norm.weight": (kv_width,)}
     if config["model_type"] in GEMMAS:
         layer |= {"pre_feedforward_layernorm.weight": (hidden,), "post_feedforward_layernorm.weight": (hidden,)}
     if config["model_type"] in ("qwen3", "gemma3_text"):
@@ -174,6 +192,8 @@ def shapes(config):
         result["lm_head.weight"] = (vocab, hidden)
     for i in range(config["num_hidden_layers"]):
         result |= {f"model.layers.{i}.{role}": shape for role, shape in layer.items()}
+    if config.get("architectures", [""])[0].endswith("Model"):  # saved without its head, and without the prefix
+        return {name.removeprefix("model."): shape for name, shape in result.items() if name != "lm_head.weight"}
     return result
 
 

@@ -120,9 +120,10 @@ def tensor_roles(*, is_fused: bool = False) -> Callable[[str], tuple[int, str] |
     patterns = []
     for form, split in ROLES.items():
         names = {**split, **FUSED[form]}
+        prefix = r"(?:model\.)?" if form == "safetensors" else ""  # missing where a model was saved without its head
         for role in FUSED_ROLES if is_fused else TARGET_ROLES:
-            before, after = names[role].split("{}")
-            patterns.append((role, re.compile(f"{re.escape(before)}(0|[1-9][0-9]{{0,3}}){re.escape(after)}")))
+            before, after = names[role].removeprefix("model.").split("{}")
+            patterns.append((role, re.compile(f"{prefix}{re.escape(before)}(0|[1-9][0-9]{{0,3}}){re.escape(after)}")))
 
     def find(name: str) -> tuple[int, str] | None:
         for role, pattern in patterns:

@@ -51,7 +51,8 @@ class Config:
 
     `names`: tensors by role, `{}` for the layer. `windows`: per layer, the keys a query may see (0: all before it).
     `ropes`: tables by name; `rotations`: which of them each layer rotates by ("": none). `norm_offset` is added to the
-    weights of all norms, `final_scale` multiplies those of the last. Caps of 0 are none.
+    weights of all norms, `final_scale` multiplies those of the last. Caps of 0 are none. Without `is_causal` every
+    token sees all others, and there is no head.
     """
 
     names: Mapping[str, str]
@@ -70,6 +71,8 @@ class Config:
     rope_style: RopeStyle
     windows: tuple[int, ...]
     activation: Activation = Activation.SILU
+    is_causal: bool = True
+    has_head: bool = True
     is_tied: bool = False
     has_qkv_bias: bool = False
     has_output_bias: bool = False
@@ -136,13 +139,14 @@ class Decoder:
         # Kernels quantise in place of writing float32 only where a head is made of whole groups.
         direct = mixed if config.head_dim % GROUP == 0 else plan.buffer("mixed f32", config.q_width)
         window = config.windows[layer]
+        causal = AttentionMode.WINDOW if window else AttentionMode.CAUSAL
         plan.attention(
             qkv,
             direct,
             layer,
             config.num_heads,
             config.query_scale,
-            mode=AttentionMode.WINDOW if window else AttentionMode.CAUSAL,
+            mode=causal if config.is_causal else AttentionMode.BIDIRECTIONAL,
             window=window,
             softcap=config.score_cap,
         )
@@ -210,10 +214,12 @@ class Decoder:
             return hidden
         return self.plan.select(hidden, self.plan.buffer("last hidden", self.config.hidden, rows=Rows.SELECTED))
 
-    def head(self, x: Buffer) -> Plan:
-        """Logits = x Whead, capped where the family caps them; the plan is complete."""
+    def head(self, hidden: Buffer) -> Plan:
+        """Logits = norm(h) Whead, capped where the family caps them, or norm(h) alone; the plan is complete."""
         config, plan = self.config, self.plan
-        matrix = self._embedding
+        if not config.has_head:
+            return plan.finish(self.norm(hidden, "final_norm", kind=BufferKind.F32), is_whole=not config.is_causal)
+        x, matrix = self.norm(hidden, "final_norm"), self._embedding
         if not config.is_tied:
             matrix = plan.matrix(config.name("head"), config.vocab_size, config.hidden)
         logits = plan.linear(x, matrix, plan.buffer("logits", config.vocab_size, rows=Rows.SELECTED))
@@ -286,6 +292,6 @@ def outer_shapes(config: Config) -> dict[str, tuple[int, ...]]:
         "embed": (config.vocab_size, config.hidden),
         "final_norm": (config.hidden,),
     }
-    if not config.is_tied:
+    if config.has_head and not config.is_tied:
         shapes["head"] = (config.vocab_size, config.hidden)
     return shapes

@@ -87,7 +87,7 @@ NORMED_BRANCHES: Mapping[str, Mapping[str, str]] = {
 }
 
 FOREIGN: Mapping[str, tuple[str, ...]] = {
-    # tensors that change the result, have no role above, and that a family reads only where it gives them one
+    # further tensors that change the result; a family reads those that it gives a role, the others are refused
     "gguf": (
         "blk.{}.ffn_gate.bias",
         "blk.{}.ffn_up.bias",
@@ -97,13 +97,12 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         "blk.{}.ffn_gate_inp_shexp.weight",
         "blk.{}.ffn_gate_exps.bias",
         "blk.{}.exp_probs_b.bias",
-        "blk.{}.attn_qkv.weight",
         "blk.{}.attn_qkv.bias",
         "blk.{}.attn_post_norm.weight",
-        "blk.{}.post_attention_norm.weight",
-        "blk.{}.post_ffw_norm.weight",
         "blk.{}.attn_sinks.weight",
         "blk.{}.attn_norm.bias",
+        "cls.weight",
+        "cls.output.weight",
         "output_norm.bias",
         "output.bias",
     ),
@@ -116,13 +115,11 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         "model.layers.{}.mlp.shared_expert.gate_proj.weight",
         "model.layers.{}.mlp.shared_expert_gate.weight",
         "model.layers.{}.block_sparse_moe.gate.weight",
-        "model.layers.{}.self_attn.qkv_proj.weight",
-        "model.layers.{}.mlp.gate_up_proj.weight",
         "model.layers.{}.pre_feedforward_layernorm.weight",
-        "model.layers.{}.post_feedforward_layernorm.weight",
         "model.layers.{}.self_attn.sinks",
         "model.norm.bias",
         "lm_head.bias",
+        "score.weight",
     ),
 }
 
@@ -130,7 +127,6 @@ HARMLESS: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     # fields that change the result, and the values that say nothing; a family reads those that `Family.reads` names
     "gguf": {
         "expert_count": (0,),
-        "attention.causal": (True,),
         "attention.scale": (0.0,),
         "logit_scale": (0.0,),
         "residual_scale": (0.0,),
@@ -169,6 +165,8 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "max_positions": "max_position_embeddings",
     },
 }
+
+_PREFIX = "model."
 
 ACTIVATIONS = {"silu": Activation.SILU, "swish": Activation.SILU, "gelu_pytorch_tanh": Activation.GELU_TANH}
 
@@ -277,13 +275,26 @@ def fields_of(checkpoint: Checkpoint) -> Fields:
     return Fields(checkpoint.metadata)
 
 
+def is_headless(checkpoint: Checkpoint) -> bool:
+    """Whether the file names a model that ends with its last norm, such as Qwen3Model: made to be embedded with."""
+    stated = checkpoint.metadata.get("architectures") if checkpoint.format == "safetensors" else None
+    return isinstance(stated, list) and bool(stated) and not str(stated[0]).endswith("ForCausalLM")
+
+
+def _names(checkpoint: Checkpoint, family: Family) -> Mapping[str, str]:
+    """Tensors by role; what was saved without its head has no `model.` in front of them."""
+    names = family.roles[checkpoint.format]
+    bare = {role: name.removeprefix(_PREFIX) for role, name in names.items()}
+    return bare if names["embed"] not in checkpoint and bare["embed"] in checkpoint else names
+
+
 def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Config:
     """What all families read, in either format. Positions are limited to `max_context` where that is less than trained.
 
     Raises:
         ModelFileError: a field is missing, absurd, or asks for what this family does not do.
     """
-    fields, keys, names = fields_of(checkpoint), _KEYS[checkpoint.format], family.roles[checkpoint.format]
+    fields, keys, names = fields_of(checkpoint), _KEYS[checkpoint.format], _names(checkpoint, family)
     for key, values in HARMLESS[checkpoint.format].items():
         if key not in family.reads:
             fields.refuse(key, *values)
@@ -299,6 +310,9 @@ def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Con
     windows = (family.gguf_windows if is_gguf else family.windows)(fields, num_layers)
     has_qkv_bias, has_output_bias = _biases(checkpoint, fields, family)
     ropes = family.ropes(checkpoint, fields, head_dim)
+    is_causal = fields.flag("attention.causal" if is_gguf else "is_causal", default=True)
+    if not is_causal and any(windows):
+        raise fields.fault("attention.causal" if is_gguf else "is_causal", "not supported for layers with a window.")
     return Config(
         names=names,
         num_layers=num_layers,
@@ -317,6 +331,8 @@ def read(checkpoint: Checkpoint, max_context: int | None, family: Family) -> Con
         rope_style=family.gguf_style if is_gguf else RopeStyle.HALVES,
         windows=tuple(window if window < max_positions else 0 for window in windows),
         activation=ACTIVATIONS[family.activation] if is_gguf else _activation(fields, family),
+        is_causal=is_causal,
+        has_head=is_causal and not is_headless(checkpoint),
         is_tied=names["head"] not in checkpoint if is_gguf else fields.flag("tie_word_embeddings", family.is_tied),
         has_qkv_bias=has_qkv_bias,
         has_output_bias=has_output_bias,
@@ -375,8 +391,10 @@ def checked(checkpoint: Checkpoint, config: C, shapes_of: LayerShapes[C] = layer
     for name, shape in shapes.items():
         if checkpoint.shape(name) != shape:
             raise ModelFileError(f"{name}: shape {checkpoint.shape(name)}, but the metadata asks for {shape}.")
-    unread = [name for role, name in config.names.items() if role != "head"]
-    for pattern in (*unread, *FOREIGN[checkpoint.format]):
+    form = checkpoint.format
+    roles = [*config.names.items(), *ROLES[form].items(), *FUSED[form].items(), *NORMED_BRANCHES[form].items()]
+    known = [*(name for role, name in roles if role != "head"), *FOREIGN[form]]
+    for pattern in dict.fromkeys((*known, *(name.removeprefix(_PREFIX) for name in known))):
         for layer in range(config.num_layers):
             name = pattern.format(layer)
             if name not in shapes and name in checkpoint:

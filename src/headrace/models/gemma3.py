@@ -48,7 +48,7 @@ def record(config: Config) -> Plan:
         hidden = decoder.select(layer, hidden)
         inner = decoder.feed_forward(layer, decoder.norm(hidden, "ffn_norm", layer))
         decoder.add_normed(inner, "post_ffn_norm", layer, onto=hidden)
-    return decoder.head(decoder.norm(hidden, "final_norm"))
+    return decoder.head(hidden)
 
 
 def read_config(checkpoint: Checkpoint, max_context: int | None = None) -> Config:

@@ -10,6 +10,11 @@ from headrace.kernels.plan import SIGNATURES, Buffer, BufferKind, Op, OpKind, Pl
 _NORMS = (OpKind.RMS_NORM, OpKind.LAYER_NORM)
 
 
+def has_head(plan: Plan) -> bool:
+    """Whether the output is what a head gives (logits, or a classifier's labels) and not hidden states."""
+    return plan.ops[-1].kind in (OpKind.LINEAR, OpKind.SOFTCAP)
+
+
 def without_head(plan: Plan) -> Plan:
     """The same forward pass up to its last norm, which is the output in float32: [R, hidden].
 

@@ -31,7 +31,7 @@ def record(config: Config, feed_forward: FeedForward = feed_forward) -> Plan:
         decoder.attend(layer, decoder.norm(hidden, "attention_norm", layer), onto=hidden)
         hidden = decoder.select(layer, hidden)
         feed_forward(decoder, layer, hidden)
-    return decoder.head(decoder.norm(hidden, "final_norm"))
+    return decoder.head(hidden)
 
 
 def read_config(checkpoint: Checkpoint, max_context: int | None = None) -> Config:

@@ -26,7 +26,7 @@ from headrace.models.checkpoint import Checkpoint
 from headrace.models.digest import DigestMemory, Hasher, sha256_of
 from headrace.models.expert_weights import packed_experts
 from headrace.models.gguf import GgufFile
-from headrace.models.hidden import without_head
+from headrace.models.hidden import has_head, without_head
 from headrace.models.packed import (
     Extra,
     Item,
@@ -62,7 +62,7 @@ class LoadedModel:
     `matrix_bytes`: packed tiles of every matrix, in the plan's order; `weights_bytes` is their sum.
     `bind` makes a program of another plan over the same packed matrices and vectors.
     `tasks` are what the model can be asked for. `pooling` makes a vector of hidden states: of the plan's output where
-    `plan.is_whole`, else of the output of `hidden.without_head(plan)`; None: the model embeds nothing.
+    `plan` has no head, else of the output of `hidden.without_head(plan)`; None: the model embeds nothing.
     `labels` name the output's features of a model that judges pairs, read at an input's first token; `activation` makes
     scores of them.
     `cache_dir` keeps what is derived from the model once (None: nothing is kept).
@@ -89,7 +89,7 @@ class LoadedModel:
 
     def pooled(self) -> tuple[Plan, native.Program | NumpyProgram]:
         """The plan whose output is pooled or judged, and a program of it; makes one where the plan has a head."""
-        if self.plan.is_whole:
+        if self.plan.is_whole or not has_head(self.plan):
             return self.plan, self.program
         plan = without_head(self.plan)
         return plan, self.bind(plan)
@@ -125,7 +125,8 @@ def load_model(
         program = rebind(plan)
         template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
         labels = architecture.labels(config)
-        tasks = GENERATES if not plan.is_whole else frozenset({Task.COUNT, Task.SCORE if labels else Task.EMBED})
+        generates = has_head(plan) and not plan.is_whole
+        tasks = GENERATES if generates else frozenset({Task.COUNT, Task.SCORE if labels else Task.EMBED})
         pooling = None if labels else read_pooling(checkpoint, _folder_of(path), is_whole=plan.is_whole)
     return LoadedModel(
         name=path.stem if name is None else name,

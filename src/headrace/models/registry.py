@@ -17,6 +17,7 @@ from headrace.models import (
     llama,
     mixtral,
     moe,
+    olmo2,
     olmoe,
     phi3,
     qwen2,
@@ -60,10 +61,11 @@ BERT = Architecture("bert", bert.read_config, bert.record, bert.computed_vectors
 
 PHI3 = Architecture("phi3", phi3.read_config, llama.record, computed_vectors)
 GRANITE = Architecture("granite", granite.read_config, llama.record, computed_vectors)
+OLMO2 = Architecture("olmo2", olmo2.read_config, olmo2.record, computed_vectors)
 SMOLLM3 = Architecture("smollm3", smollm3.read_config, llama.record, computed_vectors)
 
 GGUF: Mapping[str, Architecture[Any]] = {
-    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, SMOLLM3, BERT, OLMOE)
+    each.name: each for each in (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, GRANITE, OLMO2, SMOLLM3, BERT, OLMOE)
 } | {"qwen2moe": QWEN2_MOE, "qwen3moe": QWEN3_MOE}
 """By `general.architecture`. GGUF files of Mistral and Mixtral call themselves llama; Mixtral's have experts."""
 
@@ -76,6 +78,7 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "gemma2": ("Gemma2ForCausalLM", GEMMA2),
     "phi3": ("Phi3ForCausalLM", PHI3),
     "granite": ("GraniteForCausalLM", GRANITE),
+    "olmo2": ("Olmo2ForCausalLM", OLMO2),
     "smollm3": ("SmolLM3ForCausalLM", SMOLLM3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertModel", BERT),
@@ -85,8 +88,14 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "olmoe": ("OlmoeForCausalLM", OLMOE),
 }
 
-MORE_CLASSES: Mapping[str, tuple[str, ...]] = {"bert": bert.CLASSES}
-"""Further classes that `architectures` may name, by model_type; the architecture reads what they differ in."""
+MORE_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "bert": bert.CLASSES,
+    "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextModel"),
+}
+"""Further classes that `architectures` may name, by model_type; the architecture reads what they differ in.
+
+Where nothing stands here: those of a decoder with its head and without, such as Qwen3ForCausalLM and Qwen3Model.
+"""
 
 
 def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
@@ -102,7 +111,7 @@ def architecture_for(checkpoint: Checkpoint) -> Architecture[Any]:
         return MIXTRAL if architecture is LLAMA and has_experts else architecture
     model_type = _known("model_type", checkpoint.metadata.get("model_type"), CONFIG)
     class_name, architecture = CONFIG[model_type]
-    classes = MORE_CLASSES.get(model_type, (class_name,))
+    classes = MORE_CLASSES.get(model_type, (class_name, class_name.replace("ForCausalLM", "Model")))
     stated = checkpoint.metadata.get("architectures") or [class_name]
     if stated not in [[name] for name in classes]:
         raise ModelFileError(

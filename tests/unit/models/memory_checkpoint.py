@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headrace.core.errors import ModelFileError
-from headrace.models import family, gemma3, phi3
+from headrace.models import family, gemma3, olmo2, phi3
 from headrace.models.registry import CONFIG as KNOWN
 
 GGUF = {
@@ -50,9 +50,10 @@ _EXTRA = {
     "qwen3": _HEAD_NORMS,
     "gemma2": _NORMED_BRANCHES,
     "gemma3": _HEAD_NORMS | _NORMED_BRANCHES,
+    "olmo2": _NORMED_BRANCHES | {"q_norm": (48,), "k_norm": (16,)},
     "phi3": {"qkv": (80, 48), "gate_up": (100, 48)},
 }
-_NAMES = {"gemma2": gemma3.NAMES, "gemma3": gemma3.NAMES, "phi3": phi3.NAMES}
+_NAMES = {"gemma2": gemma3.NAMES, "gemma3": gemma3.NAMES, "olmo2": olmo2.NAMES, "phi3": phi3.NAMES}
 
 
 @dataclass

@@ -16,7 +16,7 @@ from headrace.models.packed import packed_matrix
 from headrace.models.safetensors import SafetensorsFolder
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-tied-linear", "qwen3-wide-heads", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "llama-tied-linear", "qwen3-wide-heads", "gemma3", "phi3"])
 def test_the_head_times_the_hidden_states_gives_the_logits(name, tmp_path):
     model = assemble(SafetensorsFolder(write_folder(name, tmp_path)))
     hidden_plan = without_head(model.plan)

@@ -136,7 +136,6 @@ def test_what_a_config_asks_for_and_we_do_not_do_is_refused(changes, message):
         ({"expert_count": 8}, r"llama\.expert_count = 8"),
         ({"attention__head_count_kv": [1, 2]}, r"llama\.attention\.head_count_kv = \[1, 2\]"),
         ({"attention__value_length": 8}, r"llama\.attention\.value_length = 8"),
-        ({"attention__causal": False}, r"llama\.attention\.causal = False"),
         ({"attention__scale": 0.1}, r"llama\.attention\.scale = 0\.1"),
         ({"block_count": 3}, r"blk\.2\.attn_norm\.weight"),
     ],

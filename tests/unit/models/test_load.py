@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from tests.gguf_files import TinyLlama, byte_alphabet, write_small_file, write_tiny_llama
 
 from headrace.core.errors import ModelFileError
+from headrace.core.request import Task
 from headrace.kernels import native, reference, reference_pages
 from headrace.kernels.grouped import unpack
 from headrace.kernels.plan import MatrixSpec, VectorSpec
@@ -307,6 +308,39 @@ def test_a_safetensors_folder_is_loaded_cold_and_warm(folder: Path, tmp_path: Pa
     assert warm.tokenizer.encode("hi") == cold.tokenizer.encode("hi") != []
     results = [logits_of(model.program, 260, (2, 1, 32)) for model in (cold, warm)]
     assert np.array_equal(*results)
+
+
+def changed(folder: Path, **changes: object) -> Path:
+    """The folder with other values in its config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def test_one_pack_serves_a_context_that_takes_the_other_of_two_ropes(folder: Path, tmp_path: Path) -> None:
+    stretch = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [8.0] * 16}
+    changed(folder, rope_scaling=stretch, original_max_position_embeddings=64)
+    long = load_model(folder, cache_dir=tmp_path / "cache")
+    short = load_model(folder, cache_dir=tmp_path / "cache", max_context=64)
+    assert (long.is_from_cache, short.is_from_cache) == (False, True)
+    results = [
+        logits_of(model.program, 260, (2, 1, 32))
+        for model in (long, short, load_model(folder), load_model(folder, max_context=64))
+    ]
+    assert np.array_equal(results[0], results[2]) and np.array_equal(results[1], results[3])
+    assert not np.array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("changes", [{"architectures": ["LlamaModel"]}, {"is_causal": False}])
+def test_a_decoder_that_is_made_to_be_embedded_with_is_offered_for_nothing_else(
+    folder: Path, changes: dict[str, object]
+) -> None:
+    model = load_model(changed(folder, **changes))
+    assert model.tasks == {Task.COUNT, Task.EMBED}
+    assert model.plan.buffers[model.plan.output].width == 64
+    assert model.pooled() == (model.plan, model.program)
+    assert model.plan.is_whole is (changes.get("is_causal") is False)
+    assert load_model(changed(folder, architectures=["LlamaForCausalLM"], is_causal=True)).tasks > model.tasks
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])

@@ -7,12 +7,14 @@ from headrace.core.errors import ModelFileError
 from headrace.models.registry import architecture_for
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2", "phi3", "granite", "smollm3"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma2", "phi3", "granite", "olmo2", "smollm3"])
 def test_a_gguf_file_names_its_architecture(name):
     assert architecture_for(gguf_checkpoint(name)).name == name
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "granite", "smollm3"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "granite", "olmo2", "smollm3"]
+)
 def test_a_folder_names_its_model_type(name):
     architecture = architecture_for(folder_checkpoint(name))
     assert architecture.name == name
