@@ -1,4 +1,4 @@
-"""A model that can be loaded again: how, and what is known of it while it is not there. Values; loads nothing itself."""
+"""A model that can be loaded again: how, and what is known of it while it is not there. Values; it loads nothing."""
 
 import math
 from collections.abc import Callable
@@ -64,5 +64,3 @@ class Source:
 def held_bytes(model: "LoadedModel") -> int:
     """Weights and tables of a model, in memory or mapped."""
     return model.weights_bytes + sum(4 * math.prod(vector.shape) for vector in model.plan.vectors)
-
-
