@@ -4,21 +4,26 @@ Knows every constructor and decides nothing: defaults are `config.py`'s, "auto" 
 """
 
 import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headrace.cli.config import Settings
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
-from headrace.engine.config import EngineConfig
+from headrace.engine.config import KV_TYPES, EngineConfig
 from headrace.engine.kv.cipher import open_cipher
 from headrace.engine.kv.disk import DAY_S, DiskConfig, DiskTier
-from headrace.engine.text import Setup, TextEngine
+from headrace.engine.kv.gate import choose_kind
+from headrace.engine.text import Setup, Source, TextEngine
+from headrace.kernels import native
 from headrace.models.catalog import ALIASES, canonical_name, system_turn
 from headrace.models.load import LoadedModel, load_model
 from headrace.models.store import Layout, installed_names, open_home, resolve
+from headrace.models.tokenizer import Tokenizer
 from headrace.observe.metrics import Metrics
 
 
@@ -31,21 +36,57 @@ class Assembled:
     metrics: Metrics
 
 
-def assemble(settings: Settings) -> Assembled:
-    """Load the model that the settings name and put an engine around it. Raises HeadraceError."""
+def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
+    """Load the model that the settings name and put an engine around it. Raises HeadraceError.
+
+    `with_guests`: models come and go. Each is loaded here once, so that a broken one is refused now, and that what is
+    done once for a model, packing its weights and measuring what 8-bit keys and values cost it, is done.
+    """
     config = engine_config(settings)
-    path = resolve(settings.model, settings.home)
+    wanted = served_paths(settings) if with_guests else {served_name(settings): resolve(settings.model, settings.home)}
     metrics = Metrics()
     disk = open_disk(settings, metrics)
-    layout = open_home(settings.home)
-    name = served_name(settings)
-    loaded = load_model(path, name=name, cache_dir=layout.packed, max_context=settings.context)
-    setup = Setup(
-        aliases=tuple(alias for alias, target in ALIASES.items() if target == name),
+    cache_dir = open_home(settings.home).packed
+    tokenizers: dict[str, Tokenizer] = {}
+    first: LoadedModel | None = None
+    sources: list[Source] = []
+    for name, path in wanted.items():
+        load = partial(
+            load_model, path, name=name, cache_dir=cache_dir, max_context=settings.context, tokenizers=tokenizers
+        )
+        loaded = load()
+        ttl_s = math.inf if first is None else settings.model_ttl
+        sources.append(Source.of(loaded, setup_of(loaded, settings), partial(load, touches=True), ttl_s=ttl_s))
+        if first is None:
+            first = loaded
+        elif sources[-1].generates:
+            _measure(loaded, settings)
+    assert first is not None
+    engine = TextEngine(
+        [first],
+        config,
+        metrics=metrics,
+        setups={source.name: source.setup for source in sources},
+        sources=sources if with_guests else (),
+        disk=disk,
+    )
+    return Assembled(first, engine, metrics)
+
+
+def setup_of(loaded: LoadedModel, settings: Settings) -> Setup:
+    """How a model is served: under its aliases, too, and with the system turn that goes with it."""
+    return Setup(
+        aliases=tuple(alias for alias, target in ALIASES.items() if target == loaded.name),
         system=system_turn(loaded.digest) if settings.system is None else settings.system,
     )
-    engine = TextEngine([loaded], config, metrics=metrics, setups={name: setup}, disk=disk)
-    return Assembled(loaded, engine, metrics)
+
+
+def _measure(loaded: LoadedModel, settings: Settings) -> None:
+    threads = native.Threads(settings.threads or 1)
+    try:
+        choose_kind(loaded, KV_TYPES[settings.kv_type], threads)
+    finally:
+        threads.close()
 
 
 def open_disk(settings: Settings, metrics: Metrics) -> DiskTier | None:
@@ -72,6 +113,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             threads=settings.threads,
             pin_threads=settings.pin_threads,
             kv_memory_bytes=settings.kv_memory,
+            memory_bytes=settings.memory,
             kv_type=settings.kv_type,
             max_batch_tokens=settings.max_batch_tokens,
             max_sequences=settings.max_sequences,
@@ -88,11 +130,29 @@ def engine_config(settings: Settings) -> EngineConfig:
 
 
 def served_name(settings: Settings) -> str:
-    """What the model is called in requests: the name it is installed under, or that of its file or folder."""
-    name = canonical_name(settings.model)
+    """What the first model is called in requests."""
+    return _served_name(settings.model, settings)
+
+
+def served_paths(settings: Settings) -> dict[str, Path]:
+    """All models by the names that they are served under, and where they are. Raises NotFound, or InvalidRequest if two
+    have one name."""
+    found: dict[str, Path] = {}
+    for wanted in (settings.model, *settings.guests):
+        path = resolve(wanted, settings.home)
+        name = _served_name(wanted, settings)
+        if name in found:
+            raise InvalidRequest(f"guests: {wanted} is served under the name {name} already; name each model once.")
+        found[name] = path
+    return found
+
+
+def _served_name(wanted: str, settings: Settings) -> str:
+    """The name it is installed under, or that of its file or folder."""
+    name = canonical_name(wanted)
     if name in installed_names(Layout(settings.home).home):
         return name
-    path = resolve(settings.model, settings.home)
+    path = resolve(wanted, settings.home)
     return path.stem if path.is_file() else path.name
 
 

@@ -22,6 +22,7 @@ CONFIG_FILE = "headrace.toml"
 PREFIX = "HEADRACE_"
 # Variables of the same prefix that are read elsewhere and are no settings of the server.
 OTHER_VARIABLES = {"HEADRACE_CONFIG", "HEADRACE_KERNELS", "HEADRACE_TEST_MODEL", "HEADRACE_SANITIZE"}
+OTHER_VARIABLES |= {"HEADRACE_API_KEY"}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -32,10 +33,13 @@ class Settings:
     """Everything `headrace serve` needs to know. None stands for "auto"."""
 
     model: str
+    guests: tuple[str, ...]
     host: str
     port: int
     threads: int | None
     pin_threads: str
+    memory: int | None
+    model_ttl: float
     kv_memory: int | None
     kv_type: str
     disk_cache: str
@@ -73,7 +77,10 @@ class Resolved:
             if value is None:
                 lines.append(f"# {field.name} is not set")
                 continue
-            shown = value if isinstance(value, int | float) else _toml_string(str(value))
+            if isinstance(value, tuple):
+                shown: Any = "[" + ", ".join(map(_toml_string, value)) + "]"
+            else:
+                shown = value if isinstance(value, int | float) else _toml_string(str(value))
             lines.append(f"{field.name} = {shown}  # {self.origins[field.name]}")
         return "\n".join(lines) + "\n"
 
@@ -183,6 +190,14 @@ def _text(value: Any) -> str:
     return value
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    """A list of texts, or one text with commas."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError("is not a list of names")
+    return tuple(names)
+
+
 def _any_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("is not a text")  # noqa: TRY004 - settings errors are ValueErrors
@@ -226,10 +241,13 @@ def _toml_string(text: str) -> str:
 
 _DEFAULTS: dict[str, Any] = {
     "model": DEFAULT_MODEL,
+    "guests": (),
     "host": "127.0.0.1",
     "port": 8000,
     "threads": None,
     "pin_threads": "none",
+    "memory": None,
+    "model_ttl": 600.0,
     "kv_memory": None,
     "kv_type": "auto",
     # Prompts in effect: who serves decides whether they are written down.
@@ -254,10 +272,13 @@ _DEFAULTS: dict[str, Any] = {
 
 PARSERS: dict[str, Callable[[Any], Any]] = {
     "model": _text,
+    "guests": _names,
     "host": _text,
     "port": _integer(0, 65_535),
     "threads": _integer(1, 1024),
     "pin_threads": _cpus,
+    "memory": parse_bytes,
+    "model_ttl": _seconds,
     "kv_memory": parse_bytes,
     "kv_type": _one_of(KV_TYPES),
     "disk_cache": _switch_or_path,

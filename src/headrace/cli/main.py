@@ -37,15 +37,36 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="Issue and take back API keys.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
+models_app = typer.Typer(
+    help="List models; see and change which of them a running server has in memory.", rich_markup_mode=None
+)
+app.add_typer(models_app, name="models")
 cache_app = typer.Typer(
     help="Show and erase what the prefix cache keeps on disk.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(cache_app, name="cache")
 
 ModelArgument = Annotated[str | None, typer.Argument(help="Name, alias or path. [default: smollm2-135m-instruct]")]
+ModelsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Names, aliases or paths. The first is loaded at once, the others when they are asked for. "
+        "[default: smollm2-135m-instruct]"
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="What loaded models may hold, weights, keys and values, such as 6GiB. [default: no bound]"),
+]
+ModelTtl = Annotated[
+    float | None, typer.Option(help="Seconds after which an unused model leaves; the first stays. [default: 600]")
+]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Name, alias or path of the model.")]
 Home = Annotated[Path | None, typer.Option(help="State directory: models, database, keys.")]
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings. [default: ./headrace.toml if it is there]")]
+Url = Annotated[str | None, typer.Option(help="Address of the server. [default: the one that the settings name]")]
+Key = Annotated[str | None, typer.Option(help="Key of scope admin. [default: HEADRACE_API_KEY]")]
+ServedName = Annotated[str, typer.Argument(help="Name of a model that the server serves.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: one per core]")]
 KvMemory = Annotated[str | None, typer.Option(help="Memory for keys and values, such as 2GiB. [default: auto]")]
@@ -75,7 +96,7 @@ System = Annotated[str | None, typer.Option(help="Instructions that come before 
 
 @app.command()
 def serve(
-    model: ModelArgument = None,
+    models: ModelsArgument = None,
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
@@ -83,6 +104,8 @@ def serve(
     pin_threads: Annotated[
         str | None, typer.Option(help="CPUs to bind them to: none, cores, or a list such as 0,2-5. [default: none]")
     ] = None,
+    memory: Memory = None,
+    model_ttl: ModelTtl = None,
     kv_memory: KvMemory = None,
     kv_type: KvType = None,
     disk_cache: DiskCache = None,
@@ -123,8 +146,10 @@ def serve(
     config: Config = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
 ) -> None:
-    """Serve a model over HTTP, in OpenAI's dialect."""
-    flags = {name: value for name, value in locals().items() if name not in {"config", "print_config"}}
+    """Serve models over HTTP, in OpenAI's dialect."""
+    flags = {name: value for name, value in locals().items() if name not in {"config", "print_config", "models"}}
+    if models:
+        flags |= {"model": models[0], "guests": models[1:]}
     from headrace.cli.serve import run_serve
 
     run_serve(flags, config, print_config=print_config)
@@ -246,12 +271,48 @@ def pull(
     run_pull(name, save_as, sha256, {"home": home}, config, json=json)
 
 
-@app.command()
-def models(*, home: Home = None, config: Config = None, json: Json = False) -> None:
-    """List the models that are installed, and those that can be pulled by name."""
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, *, home: Home = None, config: Config = None, json: Json = False) -> None:
+    """List the models that are installed, and those that can be pulled by name; or ask a running server."""
+    if context.invoked_subcommand is not None:
+        return
     from headrace.cli.pull import run_models
 
     run_models({"home": home}, config, json=json)
+
+
+@models_app.command("ps")
+def models_ps(*, url: Url = None, key: Key = None, config: Config = None, json: Json = False) -> None:
+    """Show which models a running server has in memory, and what they hold."""
+    from headrace.cli.residents import Server, run_ps
+
+    run_ps(Server(url, key, config), json=json)
+
+
+@models_app.command("load")
+def models_load(
+    name: ServedName, *, url: Url = None, key: Key = None, config: Config = None, json: Json = False
+) -> None:
+    """Have a running server load a model that it serves, before somebody asks for it."""
+    from headrace.cli.residents import Server, run_load
+
+    run_load(Server(url, key, config), name, json=json)
+
+
+@models_app.command("unload")
+def models_unload(
+    name: ServedName,
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait for the requests that use it, or refuse.")] = True,
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Have a running server unload a model; requests that use it end as they would."""
+    from headrace.cli.residents import Server, run_unload
+
+    run_unload(Server(url, key, config), name, waits=wait, json=json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`headrace serve`: one model behind one HTTP server, from reading the settings to the last answer.
+"""`headrace serve`: models behind one HTTP server, from reading the settings to the last answer.
 
 The order is: settings, keys, port, model, engine, server. What can be refused is refused before anything slow happens,
 and the port is taken before the model is loaded, so that two servers cannot both load and then collide.
@@ -16,7 +16,7 @@ import typer
 
 from headrace.cli.config import Settings, compose
 from headrace.cli.keys import load_keys
-from headrace.models.store import Layout, resolve
+from headrace.models.store import Layout
 
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
@@ -33,7 +33,7 @@ def _serve(settings: Settings) -> None:
     import uvloop
 
     from headrace import __version__
-    from headrace.cli.assembly import assemble, engine_config
+    from headrace.cli.assembly import assemble, engine_config, served_paths
     from headrace.observe.logs import configure_logs
     from headrace.server.app import Surroundings, build_app
     from headrace.server.config import ServerConfig, check_bind
@@ -45,15 +45,16 @@ def _serve(settings: Settings) -> None:
     keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
     server_config = ServerConfig(host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout)
     check_bind(server_config, has_keys=keys is not None)
-    resolve(settings.model, settings.home)
+    served_paths(settings)
     configure_logs(settings.log_level)
     with listen(server_config) as listener:
-        assembled = assemble(settings)
+        assembled = assemble(settings, with_guests=True)
         app = build_app(
             assembled.engine,
             server_config,
             keys=keys,
             adapters=assembled.engine.adapters,
+            residents=assembled.engine.residents,
             metrics=assembled.metrics,
             surroundings=Surroundings(version=__version__),
         )

@@ -38,6 +38,11 @@ class Residence:
 class Residents(Protocol):
     """Served models, of which some are in memory."""
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """What they may hold together, None without a bound."""
+        ...
+
     async def load_model(self, name: str) -> Residence:
         """Hold a model in memory, if it is not there. Raises NotFound, ModelFileError, Overloaded, Unavailable."""
         ...

@@ -25,8 +25,8 @@ class EngineConfig:
 
     threads: compute threads (None: physical cores). pin_threads: CPUs they are bound to, on Linux: "none"; "cores", one
     each; or a list such as "0,2-5", the engine's own thread first. kv_memory_bytes: for the page pools of all models
-    together (None: a quarter of memory; committed only as it is used). memory_bytes: for weights and pages of the models
-    that come and go (None: no bound). kv_type: how they are stored, fp16, int8 or auto
+    together (None: a quarter of memory; committed only as it is used). memory_bytes: for weights and pages of the
+    models that come and go (None: no bound). kv_type: how they are stored, fp16, int8 or auto
     (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one step. max_sequences:
     sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
     refused as Overloaded.

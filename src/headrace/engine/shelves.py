@@ -1,7 +1,7 @@
 """Adapters of served models, for the event loop: `model:adapter` names, loading beside the loop, cards.
 
-Holds one shelf (`adapters/shelf.py`) for each model in memory. Files are read in a thread of their own, one after the other. Whoever
-opens an adapter holds a lease on it until the request has ended. Knows no engine and no protocol.
+Holds one shelf (`adapters/shelf.py`) for each model in memory. Files are read in a thread of their own, one after the
+other. Whoever opens an adapter holds a lease on it until the request has ended. Knows no engine and no protocol.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ Holder = Callable[[str], Awaitable[Hold]]
 
 
 class Shelves:
-    """The adapters of several models; implements `core.service.Adapters`. `names` lead from names and aliases to models;
-    `hold` has a model in memory until it is released."""
+    """The adapters of several models; implements `core.service.Adapters`. `names` lead from names and aliases to
+    models; `hold` has a model in memory until it is released."""
 
     def __init__(self, names: Mapping[str, str], folder: Path, memory_bytes: int, hold: Holder) -> None:
         self._names = names

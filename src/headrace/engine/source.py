@@ -1,4 +1,4 @@
-"""A model that can be loaded again: how, and what is known of it while it is not there. Values; loads nothing itself."""
+"""A model that can be loaded again: how, and what is known of it while it is not there. Values; it loads nothing."""
 
 import math
 from collections.abc import Callable

@@ -61,9 +61,9 @@ class TextEngine:
 
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
     say how models are served, by name; `sources` are models that come and go: those of `models` that have one are in
-    memory at the start, and `config.memory_bytes` bounds what they hold together; `disk` keeps pages between runs and starts and closes with the engine; `rank`
-    puts some of a tenant's waiting work first (`queue.py`). At a model's first start the gate of 8-bit keys and values
-    takes a moment.
+    memory at the start, and `config.memory_bytes` bounds what they hold together; `disk` keeps pages between runs and
+    starts and closes with the engine; `rank` puts some of a tenant's waiting work first (`queue.py`). At a model's
+    first start the gate of 8-bit keys and values takes a moment.
 
     Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, a
     model cannot have the configured `kv_type`, or the folder of adapters is not there.
@@ -181,6 +181,11 @@ class TextEngine:
     def residents(self) -> Residents | None:
         """Loading and unloading of models, if some come and go."""
         return None if self._guests is None else self
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """See `core.service.Residents`."""
+        return self.config.memory_bytes
 
     async def load_model(self, name: str) -> Residence:
         """See `core.service.Residents`."""

@@ -96,16 +96,24 @@ class LoadedModel:
 
 
 def load_model(
-    path: Path, *, name: str | None = None, cache_dir: Path | None = None, max_context: int | None = None
+    path: Path,
+    *,
+    name: str | None = None,
+    cache_dir: Path | None = None,
+    max_context: int | None = None,
+    tokenizers: dict[str, Tokenizer] | None = None,
+    touches: bool = False,
 ) -> LoadedModel:
     """Load a GGUF file or a safetensors folder; packed weights are kept in `cache_dir` (None: in memory only).
 
+    `tokenizers` keeps them by digest for models that are loaded again: making one holds the interpreter for a tenth of
+    a second. `touches`: wait here until the weights are in memory, and not in the first steps.
     Raises:
         ModelFileError: the model is missing, corrupt, absurd or of a kind that is not supported; the message says which
             file, field and value, and what to do.
         InvalidRequest: HEADRACE_KERNELS names no kernels that can run here.
     """
-    kernels = kernels_in_use()
+    binder = bind_reference if kernels_in_use() == REFERENCE else bind
     hasher: Hasher = sha256_of if cache_dir is None else DigestMemory(cache_dir)
     checkpoint = open_checkpoint(path, hasher)
     with _errors_name(path):
@@ -115,12 +123,12 @@ def load_model(
         # A pack on disk serves every context, so its tables hold all positions that were trained.
         stored = config if cache_dir is None or max_context is None else architecture.read_config(checkpoint, None)
         build = _builder(architecture, stored, checkpoint, path)
-        digest = checkpoint.digest()
-        key = PackKey(digest, fingerprint(architecture.record(stored)))
-        pack, tokenizer = _weights_and_tokenizer(cache_dir, key, build)
+        key = PackKey(checkpoint.digest(), fingerprint(architecture.record(stored)))
+        pack, tokenizer = _weights_and_tokenizer(cache_dir, key, build, {} if tokenizers is None else tokenizers)
         _check_vocabulary(tokenizer, plan)
+        if touches:
+            pack.touch()
         vectors = [pack.vectors[spec.name][: spec.shape[0]] for spec in plan.vectors]
-        binder = bind_reference if kernels == REFERENCE else bind
         rebind = partial(binder, matrices=pack.matrices, vectors=vectors)
         program = rebind(plan)
         template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
@@ -130,7 +138,7 @@ def load_model(
         pooling = None if labels else read_pooling(checkpoint, _folder_of(path), is_whole=plan.is_whole)
     return LoadedModel(
         name=path.stem if name is None else name,
-        digest=digest,
+        digest=key.digest,
         architecture=architecture.name,
         plan=plan,
         program=program,
@@ -305,17 +313,23 @@ def _check_vocabulary(tokenizer: Tokenizer, plan: Plan) -> None:
         )
 
 
-def _weights_and_tokenizer(cache_dir: Path | None, key: PackKey, build: _Build) -> tuple[Pack, Tokenizer]:
+def _weights_and_tokenizer(
+    cache_dir: Path | None, key: PackKey, build: _Build, known: dict[str, Tokenizer]
+) -> tuple[Pack, Tokenizer]:
     pack = open_or_build(cache_dir, key, build)
+    if key.digest in known:
+        return pack, known[key.digest]
     try:
-        return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
+        tokenizer = Tokenizer.deserialize(pack.extras[_TOKENIZER])
     except (KeyError, ModelFileError):
         if cache_dir is None:
             raise
-    # Another version wrote the tokenizer in another form: the pack is stale although its weights are not.
-    discard(cache_dir, key)
-    pack = open_or_build(cache_dir, key, build)
-    return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
+        # Another version wrote the tokenizer in another form: the pack is stale although its weights are not.
+        discard(cache_dir, key)
+        pack = open_or_build(cache_dir, key, build)
+        tokenizer = Tokenizer.deserialize(pack.extras[_TOKENIZER])
+    known[key.digest] = tokenizer
+    return pack, tokenizer
 
 
 def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, path: Path) -> _Build:

@@ -46,6 +46,7 @@ _ALIGN = 64
 _MAX_INDEX_BYTES = 1 << 28
 _CHUNK_ROWS = 1 << 12  # a multiple of TILE_ROWS; keeps temporaries of `pack` small
 _EAGER_BYTES = 1 << 20  # vectors up to this size are checked when a pack is opened; larger ones are tables
+_TOUCHED_PAGES = 1 << 12  # at once
 _PARTIAL = ".partial"
 
 _log = logging.getLogger(__name__)
@@ -116,6 +117,15 @@ class Pack:
             name: values.reshape(-1).view(np.uint8) for name, values in self.vectors.items()
         }
         return [name for name, crc in self.checksums.items() if zlib.crc32(blobs[name].data) != crc]
+
+    def touch(self) -> None:
+        """Look at every page of memory once, so that it is there and mapped; other threads go on meanwhile."""
+        blobs = [matrix.tiles for matrix in self.matrices]
+        blobs += [values.reshape(-1).view(np.uint8) for values in self.vectors.values()]
+        for blob in blobs:
+            every_page = blob[:: mmap.PAGESIZE]
+            for start in range(0, len(every_page), _TOUCHED_PAGES):
+                every_page[start : start + _TOUCHED_PAGES].max()
 
 
 class PackError(Exception):

@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.api.lora import decode_lora_name, encode_loaded, encode_unloaded
 from headrace.api.openai_models import encode_model, encode_models
+from headrace.api.residents import decode_change, encode_changed, encode_residences
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
@@ -30,7 +31,7 @@ from headrace.core.errors import (
     Unavailable,
 )
 from headrace.core.request import Principal
-from headrace.core.service import Adapters
+from headrace.core.service import Adapters, Residents
 from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
 from headrace.server.answers import GENERATION_ROUTES, Answering
@@ -82,6 +83,7 @@ class App:
         metrics: Metrics,
         surroundings: Surroundings,
         adapters: Adapters | None,
+        residents: Residents | None,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -111,6 +113,10 @@ class App:
         if adapters is not None:
             for name in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
                 self._routes[name] = self._adapter_route(name, adapters)
+        if residents is not None:
+            self._routes["/models"] = Route("/models", "GET", "admin", partial(_list_residents, residents))
+            for name in ("/models/load", "/models/unload"):
+                self._routes[name] = self._resident_route(name, residents)
         self._model_route = Route("/v1/models/{id}", "GET", "generate", self._model)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -240,6 +246,20 @@ class App:
 
         return Route(name, "POST", "admin", change)
 
+    def _resident_route(self, name: str, residents: Residents) -> Route:
+        async def change(exchange: Exchange, _: Identity) -> None:
+            self.lifecycle.check_accepting()
+            is_load = name == "/models/load"
+            body = await exchange.read_body(self.config, self._answering.bodies)
+            asked = decode_change(body, may_wait=not is_load)
+            if is_load:
+                residence = await residents.load_model(asked.model)
+            else:
+                residence = await residents.unload_model(asked.model, waits=asked.waits)
+            await exchange.respond(200, encode_changed(residence))
+
+        return Route(name, "POST", "admin", change)
+
     async def _models(self, exchange: Exchange, _: Identity) -> None:
         await exchange.respond(200, encode_models(self._backend.models()))
 
@@ -284,9 +304,10 @@ def build_app(
     metrics: Metrics | None = None,
     surroundings: Surroundings | None = None,
     adapters: Adapters | None = None,
+    residents: Residents | None = None,
 ) -> App:
     """The application around a backend. It answers 503 until its lifespan starts (or `lifecycle.mark_ready`)."""
-    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), adapters)
+    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), adapters, residents)
 
 
 def _work(name: str, answer: Answer) -> Route:
@@ -296,6 +317,10 @@ def _work(name: str, answer: Answer) -> Route:
         await answer(exchange, identity.principal)
 
     return Route(name, "POST", "generate", handle)
+
+
+async def _list_residents(residents: Residents, exchange: Exchange, _: Identity) -> None:
+    await exchange.respond(200, encode_residences(residents.residences(), residents.memory_bytes))
 
 
 async def _drop(exchange: Exchange) -> None:
