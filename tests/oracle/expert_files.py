@@ -32,8 +32,8 @@ def write_folder(name: str, folder: Path) -> Path:
     return folder
 
 
-def write_gguf(name: str, path: Path, quantise: bool = False) -> Path:
-    """With `quantise`, experts are Q4_0, whose codes are not those of the weights."""
+def write_gguf(name: str, path: Path, quantise: bool = False, *, fuses: bool = False) -> Path:
+    """With `quantise`, experts are Q4_0, whose codes are not those of the weights; `fuses`: gates and ups are one."""
     config = tiny_experts.CONFIGS[name]
     architecture = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(path, architecture)
@@ -55,7 +55,11 @@ def write_gguf(name: str, path: Path, quantise: bool = False) -> Path:
     if config.get("sliding_window"):
         writer.add_sliding_window(config["sliding_window"])
     _add_rope(writer, config["rope_parameters"], tiny_experts.head_dim(config))
-    for tensor, values in gguf_tensors(name, architecture).items():
+    tensors = gguf_tensors(name, architecture)
+    for tensor in [tensor for tensor in tensors if fuses and "ffn_gate_exps" in tensor]:
+        gate, up = tensors.pop(tensor), tensors.pop(tensor.replace("gate", "up"))
+        tensors[tensor.replace("gate", "gate_up")] = np.concatenate([gate, up], axis=1)
+    for tensor, values in tensors.items():
         if quantise and "_exps" in tensor and values.shape[-1] % 32 == 0:
             kind = gguf.GGMLQuantizationType.Q4_0
             writer.add_tensor(tensor, gguf.quants.quantize(values, kind), raw_dtype=kind)

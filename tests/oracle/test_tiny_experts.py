@@ -42,9 +42,10 @@ def test_a_safetensors_folder_gives_the_logits_of_transformers(name, schedule, t
     assert np.abs(errors(name, logits)).max() < LOGIT_BOUND
 
 
+@pytest.mark.parametrize("fuses", [False, True])
 @pytest.mark.parametrize("name", GGUF_NAMES)
-def test_the_same_model_as_a_gguf_file_gives_the_same_logits(name, tmp_path):
-    model = assemble(GgufFile(write_gguf(name, tmp_path / "model.gguf")))
+def test_the_same_model_as_a_gguf_file_gives_the_same_logits(name, fuses, tmp_path):
+    model = assemble(GgufFile(write_gguf(name, tmp_path / "model.gguf", fuses=fuses)))
     logits = reference_logits(model, tokens(name), (NUM_TOKENS,), exact=True)
     assert np.abs(errors(name, logits)).max() < LOGIT_BOUND
 

@@ -349,28 +349,22 @@ class ReferenceProgram:
         self._write(step, out, values[:, : self._plan.buffers[out].width])
 
     def _softcap(self, step: _Step, op: Op) -> None:
-        (x,) = op.ints
-        self._write(step, x, softcap(step.buffers[x], op.floats[0]))
+        self._write(step, op.ints[0], softcap(step.buffers[op.ints[0]], op.floats[0]))
 
     def _route(self, step: _Step, op: Op) -> None:
         x, weight, out, renormalise = op.ints
-        weights = self._vectors[weight].reshape(-1, step.buffers[x].shape[1])
         count = self._plan.buffers[out].width // 2
-        self._write(step, out, route(step.buffers[x], weights, count, renormalise=bool(renormalise)))
+        self._write(step, out, route(step.buffers[x], self._vectors[weight], count, renormalise=bool(renormalise)))
 
     def _experts(self, step: _Step, op: Op) -> None:
         x, routes, matrix, down, out, num_experts, accumulate, activation = op.ints
-        both, downs = (self._weights[m].reshape(num_experts, -1, self._weights[m].shape[1]) for m in (matrix, down))
-        width = self._plan.buffers[out].width
+        both, downs = (np.split(self._weights[index], num_experts) for index in (matrix, down))
 
-        def forward(expert: int, rows: F32) -> F32:
-            inner = gated(rows[:, : both.shape[2]] @ both[expert].T, Activation(activation))
-            if not self._exact:
-                codes, scales, _ = quantize(inner)
-                inner = dequantize(codes, scales)
-            return inner[:, : downs.shape[2]] @ downs[expert, :width].T
+        def inner(product: F32) -> F32:
+            values = gated(product, Activation(activation))
+            return values if self._exact else dequantize(*quantize(values)[:2])
 
-        values = mix(step.buffers[x], step.buffers[routes], forward, width)
+        values = mix(step.buffers[x], step.buffers[routes], (both, downs), inner)[:, : self._plan.buffers[out].width]
         self._write(step, out, step.buffers[out] + values if accumulate else values)
 
     def _add_gated(self, step: _Step, op: Op) -> None:

@@ -3,7 +3,7 @@
 Written to be read: one loop over the experts that were chosen. Knows rows and weights, no plan and no quantisation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,19 @@ def route(x: F32, weight: F32, count: int, *, renormalise: bool) -> F32:
     return np.concatenate([chosen.astype(np.float32), picked / total], axis=1)
 
 
-def mix(x: F32, routes: F32, forward: Callable[[int, F32], F32], width: int) -> F32:
-    """Sum over a row's experts of probability * forward(expert, rows), [n, width]; routes as `route` gives them."""
+def mix(x: F32, routes: F32, weights: tuple[Sequence[F32], Sequence[F32]], inner: Callable[[F32], F32]) -> F32:
+    """Sum over a row's experts of probability * inner(x both^T) down^T, [n, rows of a down]; routes are `route`'s.
+
+    weights: gates and ups of each expert, then its down; `inner` makes of their product what down takes.
+    """
     count = routes.shape[1] // 2
     chosen = routes[:, :count].astype(np.int64)
-    given = np.zeros((len(x), count, width), dtype=np.float32)
+    both, downs = weights
+    given = np.zeros((len(x), count, len(downs[0])), dtype=np.float32)
     for expert in np.unique(chosen):
         rows, slots = np.nonzero(chosen == expert)
-        given[rows, slots] = forward(int(expert), x[rows])
+        product = x[rows, : both[expert].shape[1]] @ both[expert].T
+        given[rows, slots] = inner(product)[:, : downs[expert].shape[1]] @ downs[expert].T
     mixed: F32 = np.einsum("nj,njw->nw", routes[:, count:], given)
     return mixed
 

@@ -3,12 +3,12 @@
 Owns how experts lie below each other (`MatrixSpec.num_experts` says it). Knows no architecture and no file format.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from headrace.core.errors import ModelFileError
-from headrace.kernels.grouped import GroupedMatrix, interleave, stack
+from headrace.kernels.grouped import GroupedMatrix, interleave, interleave_halves, stack
 from headrace.kernels.plan import TILE_ROWS, MatrixSpec, padded
 from headrace.models.checkpoint import Checkpoint
 from headrace.models.packed import PackedMatrix, tiles_of
@@ -20,14 +20,14 @@ def read_experts(spec: MatrixSpec, checkpoint: Checkpoint) -> Iterator[GroupedMa
     Raises ModelFileError where tensors have other shapes than the plan asks for; shapes are checked before any data is
     read.
     """
-    sides = 2 if spec.layout == "interleave" else 1
+    sides = 2 if spec.layout == "interleave" else 1  # tensors of an expert
     is_stacked = len(spec.parts) == sides
     own = spec.rows // spec.num_experts
     for part in spec.parts:
         shape = checkpoint.shape(part)
         rows = shape[-2] if len(shape) > 1 else 0
         fits = shape == ((spec.num_experts, rows, spec.cols) if is_stacked else (rows, spec.cols))
-        if not fits or own != (2 * padded(rows) if sides == 2 else padded(rows, TILE_ROWS)):
+        if not fits or own != _rows_made(spec.layout, rows):
             raise ModelFileError(
                 f"tensor {part!r} has shape {shape}, but {spec.name!r} needs {own} rows of {spec.cols} values "
                 f"for each of {spec.num_experts} experts ({spec.layout}, rows padded); the file's metadata and "
@@ -38,7 +38,14 @@ def read_experts(spec: MatrixSpec, checkpoint: Checkpoint) -> Iterator[GroupedMa
             parts = [checkpoint.grouped(part, expert) for part in spec.parts]
         else:
             parts = [checkpoint.grouped(part) for part in spec.parts[sides * expert : sides * (expert + 1)]]
-        yield interleave(*parts) if sides == 2 else _whole_tiles(parts[0])
+        yield _LAYOUTS[spec.layout](*parts)
+
+
+def _rows_made(layout: str, rows: int) -> int:
+    """Rows of an expert out of a tensor with so many."""
+    if layout == "concat":
+        return padded(rows, TILE_ROWS)
+    return 2 * padded(rows if layout == "interleave" else rows // 2)
 
 
 def packed_experts(spec: MatrixSpec, checkpoint: Checkpoint) -> PackedMatrix:
@@ -71,3 +78,10 @@ def _whole_tiles(matrix: GroupedMatrix) -> GroupedMatrix:
         return matrix
     index[: matrix.rows] = np.arange(matrix.rows)
     return matrix.take(index)
+
+
+_LAYOUTS: Mapping[str, Callable[..., GroupedMatrix]] = {
+    "concat": _whole_tiles,
+    "interleave": interleave,
+    "halves": interleave_halves,
+}

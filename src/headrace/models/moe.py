@@ -10,7 +10,7 @@ in both file formats; which family has which option is for the family's own file
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from headrace.core.errors import ModelFileError
@@ -54,6 +54,9 @@ SHARED: Mapping[str, Mapping[str, str]] = {
         "shared_down": "model.layers.{}.mlp.shared_expert.down_proj.weight",
     },
 }
+
+_FUSED = {"expert_gate_up": "blk.{}.ffn_gate_up_exps.weight"}
+"""What newer GGUF files may hold in the place of `expert_gate` and `expert_up`: gates, then ups of every expert."""
 
 READS = frozenset({"expert_count", "num_experts", "num_local_experts"})
 """Fields of `family.HARMLESS` that families of experts read."""
@@ -125,8 +128,8 @@ def _matrices(config: Config, decoder: Decoder, layer: int) -> tuple[MatrixSpec,
         f"layer {layer} experts gate up",
         both_rows,
         config.hidden,
-        *_parts(config, layer, "expert_gate", "expert_up"),
-        layout="interleave",
+        *_parts(config, layer, *_gate_up_roles(config)),
+        layout="halves" if "expert_gate_up" in config.names else "interleave",
         num_experts=config.num_experts,
     )
     down = decoder.plan.matrix(
@@ -147,8 +150,12 @@ def _parts(config: Config, layer: int, *roles: str) -> list[str]:
     return [name.format(expert) for expert in range(config.num_experts) for name in names]
 
 
+def _gate_up_roles(config: Config) -> tuple[str, ...]:
+    return ("expert_gate_up",) if "expert_gate_up" in config.names else ("expert_gate", "expert_up")
+
+
 def _has_own_tensors(config: Config) -> bool:
-    return "{}" in config.name("expert_gate")
+    return "{}" in config.name("expert_down")
 
 
 def _shared(config: Config, decoder: Decoder, layer: int, codes: Buffer) -> Buffer:
@@ -190,6 +197,9 @@ def with_experts(
     num_used = metadata.integer(used_key)
     if num_used > num_experts:
         raise metadata.fault(used_key, f"more than the {num_experts} experts that there are.")
+    if is_gguf and _FUSED["expert_gate_up"].format(0) in checkpoint:
+        names = {role: name for role, name in config.names.items() if role not in ("expert_gate", "expert_up")}
+        config = replace(config, names=names | _FUSED)
     own = Config(
         **{each.name: getattr(config, each.name) for each in fields(decoder.Config)},
         num_experts=num_experts,
@@ -239,8 +249,9 @@ def _layer_shapes(checkpoint: Checkpoint, config: Config, layer: int) -> dict[st
 
 
 def _expert_shapes(config: Config) -> dict[str, tuple[int, int]]:
-    up, down = (config.expert_width, config.hidden), (config.hidden, config.expert_width)
-    return {"expert_gate": up, "expert_up": up, "expert_down": down}
+    roles = _gate_up_roles(config)
+    up = (2 // len(roles) * config.expert_width, config.hidden)
+    return {**dict.fromkeys(roles, up), "expert_down": (config.hidden, config.expert_width)}
 
 
 def _check_experts(checkpoint: Checkpoint, config: Config) -> None:
