@@ -132,10 +132,7 @@ def load_model(
         rebind = partial(binder, matrices=pack.matrices, vectors=vectors)
         program = rebind(plan)
         template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
-        labels = architecture.labels(config)
-        generates = has_head(plan) and not plan.is_whole
-        tasks = GENERATES if generates else frozenset({Task.COUNT, Task.SCORE if labels else Task.EMBED})
-        pooling = None if labels else read_pooling(checkpoint, _folder_of(path), is_whole=plan.is_whole)
+        use = _use_of(plan, architecture.labels(config), checkpoint, path)
     return LoadedModel(
         name=path.stem if name is None else name,
         digest=key.digest,
@@ -150,12 +147,30 @@ def load_model(
         matrix_bytes=tuple(matrix.tiles.nbytes for matrix in pack.matrices),
         created=int(path.stat().st_mtime),
         is_from_cache=pack.is_cached,
-        tasks=tasks,
-        pooling=pooling,
-        labels=labels,
-        activation=read_activation(checkpoint, len(labels)) if labels else ScoreActivation.SIGMOID,
+        tasks=use.tasks,
+        pooling=use.pooling,
+        labels=use.labels,
+        activation=use.activation,
         cache_dir=cache_dir,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What a model can be asked for, in the fields of `LoadedModel`."""
+
+    tasks: frozenset[Task]
+    pooling: Pooling | None
+    labels: tuple[str, ...] = ()
+    activation: ScoreActivation = ScoreActivation.SIGMOID
+
+
+def _use_of(plan: Plan, labels: tuple[str, ...], checkpoint: Checkpoint, path: Path) -> _Use:
+    if labels:
+        return _Use(frozenset({Task.COUNT, Task.SCORE}), None, labels, read_activation(checkpoint, len(labels)))
+    generates = has_head(plan) and not plan.is_whole
+    tasks = GENERATES if generates else frozenset({Task.COUNT, Task.EMBED})
+    return _Use(tasks, read_pooling(checkpoint, _folder_of(path), is_whole=plan.is_whole))
 
 
 def open_checkpoint(path: Path, hasher: Hasher = sha256_of) -> Checkpoint:
