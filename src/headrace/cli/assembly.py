@@ -29,9 +29,10 @@ from headrace.observe.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A model that is loaded and the engine around it, which is not started yet."""
+    """An engine around loaded models, which is not started yet. `name` is the first one's; no model is held here, or
+    it could not leave."""
 
-    loaded: LoadedModel
+    name: str
     engine: TextEngine
     metrics: Metrics
 
@@ -70,7 +71,7 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
         sources=sources if with_guests else (),
         disk=disk,
     )
-    return Assembled(first, engine, metrics)
+    return Assembled(first.name, engine, metrics)
 
 
 def setup_of(loaded: LoadedModel, settings: Settings) -> Setup:

@@ -58,7 +58,7 @@ def _serve(settings: Settings) -> None:
             metrics=assembled.metrics,
             surroundings=Surroundings(version=__version__),
         )
-        name = assembled.loaded.name
+        name = assembled.name
 
         async def run() -> None:
             assembled.engine.start()
