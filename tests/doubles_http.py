@@ -239,9 +239,9 @@ def make_app(
     keys: Any = None,
     clock: HandClock | None = None,
     timers: HandTimers | None = None,
-    adapters: Any = None,
+    **services: Any,
 ) -> App:
-    """An application that is ready, with time by hand and numbered ids."""
+    """An application that is ready, with time by hand and numbered ids; `services` are `adapters` and `residents`."""
     numbers = iter(range(10**9))
     surroundings = Surroundings(
         clock=clock or HandClock(),
@@ -249,7 +249,7 @@ def make_app(
         new_id=lambda: f"{next(numbers):04d}",
         version="1.2.3",
     )
-    app = build_app(backend, config or ServerConfig(), keys=keys, surroundings=surroundings, adapters=adapters)
+    app = build_app(backend, config or ServerConfig(), keys=keys, surroundings=surroundings, **services)
     app.lifecycle.mark_ready()
     return app
 

@@ -1,4 +1,4 @@
-"""Several real models in one process under one budget: no request fails, memory is held, and what has gone is unmapped."""
+"""Several real models in one process under one budget: no request fails, memory is held, what has gone is unmapped."""
 
 import asyncio
 import functools

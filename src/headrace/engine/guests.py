@@ -8,10 +8,9 @@ meanwhile, back. Knows no engine: what opens and closes a model is given.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
-import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,11 @@ from headrace.core.clock import Clock
 from headrace.core.errors import Conflict, DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
 from headrace.core.service import Residence
 from headrace.engine.residency import Action, Grant, Load, Need, Refuse, Residency, State, Unload
+
+_SWITCH_S = 0.0005
+"""Python's thread switch interval while a model is loaded or unloaded. What these do holds the interpreter for some ten
+milliseconds in all, and no single call for more than one; with the usual interval of 5 ms a step that ends meanwhile
+waits that long to go on."""
 
 _JOIN_S = 10.0  # for a load that is under way when the server stops; its thread dies with the process
 
@@ -221,13 +225,16 @@ class Guests:
     # -- the loader thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # where threads have no priority of their own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
         while (job := self._next_job()) is not None:
-            if isinstance(job, Load):
-                self._load(job.name)
-            else:
-                self._unload(job.name)
+            usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(min(usual_s, _SWITCH_S))
+            try:
+                if isinstance(job, Load):
+                    self._load(job.name)
+                else:
+                    self._unload(job.name)
+            finally:
+                sys.setswitchinterval(usual_s)
 
     def _next_job(self) -> Load | Unload | None:
         with self._lock:

@@ -56,6 +56,9 @@ def test_a_file_in_the_working_directory_is_read_and_a_named_one_wins(
         ({}, 'kv_memory = "many"', r"kv_memory: 'many' .* is not a size"),
         ({}, 'pin_threads = "core"', r"pin_threads: 'core' .* is neither none nor cores nor a list of CPUs such as"),
         ({}, "host = 7", r"host: 7 .* is not a text"),
+        ({}, "guests = 7", r"guests: 7 .* is not a list of names"),
+        ({}, 'guests = ["a", ""]', r"guests: \['a', ''\] .* is not a list of names"),
+        ({}, 'model_ttl = "never"', r"model_ttl: 'never' .* is not a number of seconds"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_its_place_and_the_remedy(
@@ -99,3 +102,15 @@ def test_a_size_that_is_none_is_refused(value: Any) -> None:
 
 def test_every_setting_has_a_parser_and_the_other_way_round() -> None:
     assert set(PARSERS) == set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"), [({"HEADRACE_GUESTS": "b, c"}, ""), ({}, 'guests = ["b", "c"]'), ({}, 'guests = "b,c"')]
+)
+def test_guests_are_a_list_wherever_they_are_named_and_are_printed_as_one(
+    environ: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    resolved = compose({}, {**ENVIRON, **environ}, write(tmp_path / "a.toml", text))
+    assert resolved.settings.guests == ("b", "c")
+    assert 'guests = ["b", "c"]' in resolved.toml()
+    assert compose({}, ENVIRON, write(tmp_path / "b.toml", resolved.toml())).settings.guests == ("b", "c")

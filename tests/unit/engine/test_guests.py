@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
@@ -42,6 +43,7 @@ class Shop:
         self.errors: dict[str, Exception] = {}
         self.gates: dict[str, threading.Event] = {}
         self.entered = threading.Event()
+        self.switch_s = 0.0
 
     def source(self, name: str, *, ttl_s: float = 600.0, weights_bytes: int = WEIGHTS) -> Source:
         model: Any = ToyModel(name=name, program=ToyProgram(), weights_bytes=weights_bytes)
@@ -50,6 +52,7 @@ class Shop:
 
     def load(self, name: str, weights_bytes: int) -> Any:
         self.loads.append(name)
+        self.switch_s = sys.getswitchinterval()
         self.entered.set()
         if (gate := self.gates.get(name)) is not None:
             assert gate.wait(BOUND_S)
@@ -191,6 +194,19 @@ def test_tokens_come_while_a_load_is_held_open() -> None:
         assert await waiting == expected()
 
     run(engine, main)
+
+
+def test_threads_take_turns_sooner_while_a_model_is_loaded_and_as_usual_afterwards() -> None:
+    shop = Shop()
+    usual = sys.getswitchinterval()
+    engine = make(shop)
+
+    async def main() -> None:
+        await engine.load_model("b")
+        assert shop.switch_s < usual
+
+    run(engine, main)
+    assert sys.getswitchinterval() == usual
 
 
 def test_a_load_that_fails_is_the_error_of_all_who_wait_and_the_next_request_tries_again() -> None:

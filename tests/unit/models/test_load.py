@@ -31,6 +31,7 @@ from headrace.models.load import (
 from headrace.models.packed import Extra, PackKey, open_or_build, packed_matrix
 from headrace.models.registry import architecture_for
 from headrace.models.safetensors import SafetensorsFolder
+from headrace.models.tokenizer import Tokenizer
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}"
 
@@ -84,6 +85,17 @@ def test_a_second_start_uses_the_pack_and_answers_the_same(tiny: Path, tmp_path:
         results.append(logits_of(model.program, model.plan.vocab_size, (2, 1, 32)))
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+def test_a_tokenizer_that_was_kept_is_taken_for_the_same_bytes_and_for_no_others(tiny: Path, tmp_path: Path) -> None:
+    kept: dict[str, Tokenizer] = {}
+    cache = tmp_path / "cache"
+    first = load_model(tiny, cache_dir=cache, tokenizers=kept)
+    assert load_model(tiny, cache_dir=cache, tokenizers=kept, touches=True).tokenizer is first.tokenizer
+    write_tiny_llama(tiny, TinyLlama(seed=1))
+    other = load_model(tiny, cache_dir=cache, tokenizers=kept)
+    assert other.tokenizer is not first.tokenizer
+    assert kept == {first.digest: first.tokenizer, other.digest: other.tokenizer}
 
 
 def test_a_warm_start_reads_no_weights_of_the_source(
