@@ -14,7 +14,8 @@ from pathlib import Path
 from headrace.cli.config import Settings
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
-from headrace.engine.config import KV_TYPES, EngineConfig
+from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware
+from headrace.engine.config import resolve as resolve_config
 from headrace.engine.kv.cipher import open_cipher
 from headrace.engine.kv.disk import DAY_S, DiskConfig, DiskTier
 from headrace.engine.kv.gate import choose_kind
@@ -61,7 +62,7 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
         if first is None:
             first = loaded
         elif sources[-1].generates:
-            _measure(loaded, settings)
+            _measure(loaded, config)
     assert first is not None
     engine = TextEngine(
         [first],
@@ -82,10 +83,11 @@ def setup_of(loaded: LoadedModel, settings: Settings) -> Setup:
     )
 
 
-def _measure(loaded: LoadedModel, settings: Settings) -> None:
-    threads = native.Threads(settings.threads or 1)
+def _measure(loaded: LoadedModel, config: EngineConfig) -> None:
+    """What 8-bit keys and values cost a model, written down beside its weights if it is not there yet."""
+    threads = native.Threads(resolve_config(config, detect_hardware()).threads or 1)
     try:
-        choose_kind(loaded, KV_TYPES[settings.kv_type], threads)
+        choose_kind(loaded, KV_TYPES[config.kv_type], threads)
     finally:
         threads.close()
 

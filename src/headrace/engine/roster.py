@@ -101,18 +101,18 @@ class Roster:
                 raise InvalidRequest(str(error), param="kv_memory_bytes") from error
             raise
         served.lanes = tuple(added)
-        self._served[name] = served
-        return self.need(served)
-
-    def need(self, served: Served) -> Need:
-        """What a model in memory takes."""
         sizes = [provide(self._config, self._num_sharing, footing).num_bytes for footing in served.footings]
-        return Need(held_bytes(served.model), sum(sizes))
+        need = Need(held_bytes(model), sum(sizes))
+        served.metrics.held_bytes.set(need.total_bytes)
+        served.metrics.loads.inc()
+        self._served[name] = served
+        return need
 
     def close(self, name: str) -> None:
         """Take a model out of the engine, when nobody uses it, and let go of it."""
         served = self._served.pop(name)
         self._take_out(served, served.lanes)
+        served.metrics.held_bytes.set(0)
 
     def close_all(self) -> None:
         """Stop what runs on behalf of the models, after the engine has stopped."""

@@ -24,6 +24,8 @@ class ModelMetrics:
     waiting: Gauge
     kv_usage: Gauge
     pinned: Gauge
+    held_bytes: Gauge
+    loads: Counter
     prompt_tokens: Counter
     generation_tokens: Counter
     prefix_queries: Counter
@@ -71,6 +73,7 @@ _GAUGES = {
     "waiting": ("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
     "kv_usage": ("vllm:kv_cache_usage_perc", "Share of KV pages in use by sequences, 0 to 1."),
     "pinned": ("headrace:prefix_cache_pinned_pages", "KV pages that sessions keep."),
+    "held_bytes": ("headrace:model_memory_bytes", "Weights and KV pages of a model in memory; 0 while it is not."),
 }
 _COUNTERS = {
     "prompt_tokens": ("vllm:prompt_tokens", "Prompt tokens of admitted requests."),
@@ -82,6 +85,7 @@ _COUNTERS = {
     "drafts": ("vllm:spec_decode_num_drafts", "Drafts that steps tried."),
     "draft_tokens": ("vllm:spec_decode_num_draft_tokens", "Tokens in these drafts."),
     "accepted_tokens": ("vllm:spec_decode_num_accepted_tokens", "Draft tokens that were what the model said."),
+    "loads": ("headrace:model_loads", "Times that a model was brought into memory."),
     "native": ("headrace:engine_native_seconds", "Seconds of engine steps that were spent inside the kernels."),
     "faults": ("headrace:engine_faults", "Steps or rows that failed by a defect of the engine."),
 }

@@ -107,6 +107,10 @@ def states(engine: TextEngine) -> dict[str, str]:
     return {one.name: one.state for one in engine.residences()}
 
 
+def gauge(engine: TextEngine, name: str) -> float | None:
+    return engine.metrics.registry.get_sample_value(f"headrace:model_{name}", {"model_name": "b"})
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - what another thread does rings no bell here
         await asyncio.sleep(0)
@@ -328,8 +332,10 @@ def test_models_are_loaded_and_unloaded_on_request_and_listed_with_what_they_hol
         assert (loaded.state, loaded.bytes_held) == ("ready", HELD)
         assert (await engine.load_model("b")).state == "ready"
         assert shop.loads == ["b"]
+        assert [gauge(engine, name) for name in ("memory_bytes", "loads_total")] == [HELD, 1]
         unloaded = await engine.unload_model("b")
         assert (unloaded.state, unloaded.bytes_held) == ("absent", 0)
+        assert [gauge(engine, name) for name in ("memory_bytes", "loads_total")] == [0, 1]
         assert (await engine.unload_model("b", waits=False)).state == "absent"
         with pytest.raises(NotFound):
             await engine.load_model("z")

@@ -19,7 +19,7 @@ from headrace.core.events import Event, Finished, Started, TextDelta
 from headrace.core.request import Limits, Principal, Request, Sampling, Task
 from headrace.engine.config import EngineConfig
 from headrace.engine.embedded import Engine
-from headrace.engine.text import Setup, TextEngine
+from headrace.engine.text import Setup, Source, TextEngine
 from headrace.models.load import LoadedModel, load_model
 
 BOUND_S = 20.0
@@ -213,6 +213,37 @@ def test_what_is_cancelled_in_any_place_gives_its_adapter_back(model: LoadedMode
             # What was being read for nobody is read to its end; `serving` then sees that nobody holds it.
             await loop.run_in_executor(engine._shelves._reader, lambda: None)
             assert slow.loaded().keys() == {"blue"}
+
+    asyncio.run(main())
+
+
+def test_adapters_follow_their_model_out_of_memory_and_back(model: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    source = Source.of(model, Setup(), lambda: load_model(path, name="tiny"))
+    config = EngineConfig(threads=1, kv_memory_bytes=2**22, kv_type="fp16", checks=True, adapters=folder)
+
+    async def main() -> None:
+        async with serving(model, folder) as engine:
+            expected = (await answer(engine, ask("tiny:red")))[1]
+        engine = TextEngine([], config, sources=[source])
+        engine.start()
+        try:
+            async with asyncio.timeout(BOUND_S):
+                assert [card.id for card in engine.models()] == ["tiny"]
+                assert engine.adapters is not None
+                await engine.adapters.load_adapter("red")  # brings its model with it
+                assert [card.id for card in engine.models() if card.is_loaded] == ["tiny", "tiny:red"]
+                assert (await answer(engine, ask("tiny:red")))[1] == expected
+                await engine.unload_model("tiny")
+                assert [card.id for card in engine.models()] == ["tiny"]
+                with pytest.raises(NotFound, match="nor is its model"):
+                    await engine.adapters.unload_adapter("red")
+                assert (await answer(engine, ask("tiny:red")))[1] == expected
+                with pytest.raises(NotFound):
+                    await answer(engine, ask("tiny:green"))
+                assert engine.residences()[0].num_requests == 0
+        finally:
+            await engine.close()
 
     asyncio.run(main())
 
