@@ -5,8 +5,8 @@ Needs torch and transformers (`make oracle-env`); tests read only the files.
     python scripts/record_parity.py [NAME ...]
 
 tiny_models/NAME.npz holds float32 logits (or hidden states) at a few positions for a model of
-tests/oracle/tiny_models.py, for all of them if none is named; rope.npz the inverse frequencies and the attention factor
-for rope settings that real models use.
+tests/oracle/tiny_models.py, for all of them if none is named, and the config.json that transformers writes for it;
+rope.npz the inverse frequencies and the attention factor for rope settings that real models use.
 """
 
 import json
@@ -55,7 +55,9 @@ def record_models(names):
         model.tie_weights()
         ids = torch.from_numpy(tiny_models.tokens(settings).astype(np.int64))[None]
         logits = (model(ids).last_hidden_state if is_hidden else model(ids).logits)[0].numpy()
-        np.savez_compressed(VECTORS / "tiny_models" / f"{name}.npz", logits=logits[list(tiny_models.POSITIONS)])
+        written = np.array(json.dumps(config.to_dict(), sort_keys=True))
+        path = VECTORS / "tiny_models" / f"{name}.npz"
+        np.savez_compressed(path, logits=logits[list(tiny_models.POSITIONS)], config=written)
         print(f"{name}: {sum(v.size for v in values.values())} values, logits deviate by {logits.std():.3f}")
 
 

@@ -57,6 +57,7 @@ build_module() {
   "$HOST" -m cmake -S . -B "$ARM/native" -G Ninja -DCMAKE_MAKE_PROGRAM="$PWD/.venv/bin/ninja" \
     -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
     -DCMAKE_CXX_FLAGS="-idirafter $ROOT/usr/include" -DPython_EXECUTABLE="$PYTHON" \
+    -DPython_INCLUDE_DIR="$(find "$ROOT/usr/include" -maxdepth 1 -name 'python3.*')" \
     -Dnanobind_ROOT="$("$HOST" -m nanobind --cmake_dir)" > "$ARM/configure.log"
   "$HOST" -m cmake --build "$ARM/native"
   rm -rf "$ARM/package"

@@ -14,6 +14,7 @@ from tests.oracle.tiny_files import write_folder, write_gguf
 
 from headrace.models.gguf import GgufFile
 from headrace.models.hidden import has_head, without_head
+from headrace.models.registry import architecture_for
 from headrace.models.safetensors import SafetensorsFolder
 
 LOGIT_BOUND = 3e-5
@@ -60,3 +61,14 @@ def test_the_same_model_as_a_gguf_file_gives_the_same_logits(name, tmp_path):
         model = replace(model, plan=without_head(model.plan))
     logits = reference_logits(model, tiny_models.tokens(tiny_models.CONFIGS[name]), (NUM_TOKENS,), exact=True)
     assert worst(name, logits) < LOGIT_BOUND
+
+
+@pytest.mark.parametrize("name", tiny_models.CONFIGS)
+def test_the_config_that_transformers_writes_says_the_same(name, tmp_path):
+    folder = write_folder(name, tmp_path)
+    short = SafetensorsFolder(folder)
+    config = architecture_for(short).read_config(short, None)
+    with np.load(VECTORS / f"{name}.npz") as vectors:
+        (folder / "config.json").write_text(str(vectors["config"]))
+    written = SafetensorsFolder(folder)
+    assert architecture_for(written).read_config(written, None) == config
