@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tests.oracle import tiny_experts
-from tests.oracle.expert_files import write_folder, write_gguf
+from tests.oracle.expert_files import FORMS, write_folder, write_gguf
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.grouped import unpack
@@ -154,10 +154,10 @@ def test_experts_of_both_formats_are_read_into_the_same_places(tmp_path: Path) -
             assert np.array_equal(downs[expert], weights[f"{name}.down_proj.weight"])
 
 
-@pytest.mark.parametrize("fuses", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("quantise", [False, True])
-def test_experts_packed_one_by_one_are_those_packed_together(tmp_path: Path, quantise: bool, fuses: bool) -> None:
-    checkpoint = GgufFile(write_gguf("olmoe", tmp_path / "x.gguf", quantise, fuses=fuses))
+def test_experts_packed_one_by_one_are_those_packed_together(tmp_path: Path, quantise: bool, form: str) -> None:
+    checkpoint = GgufFile(write_gguf("olmoe", tmp_path / "x.gguf", quantise, form))
     architecture = architecture_for(checkpoint)
     for spec in architecture.record(architecture.read_config(checkpoint, None)).matrices:
         if not spec.num_experts:
