@@ -164,6 +164,7 @@ def test_experts_packed_one_by_one_are_those_packed_together(tmp_path: Path, qua
             continue
         packed, whole = packed_experts(spec, checkpoint), stacked_experts(spec, checkpoint)
         assert (packed.rows, packed.cols, packed.bits) == (whole.rows, whole.cols, whole.bits)
+        assert packed.tiles.ctypes.data % 64 == 0
         assert packed.bits == (4 if quantise and spec.layout != "concat" else 8)
         again = unpack(packed.tiles, packed.rows, packed.cols, packed.bits, has_minimum=packed.has_minimum)
         assert np.array_equal(again.dequantize(), whole.dequantize())
