@@ -32,8 +32,12 @@ def write_folder(name: str, folder: Path) -> Path:
     return folder
 
 
-def write_gguf(name: str, path: Path, quantise: bool = False, *, fuses: bool = False) -> Path:
-    """With `quantise`, experts are Q4_0, whose codes are not those of the weights; `fuses`: gates and ups are one."""
+FORMS = ("stacked", "fused", "split")
+"""Experts of a layer in three tensors; in two, gates and ups being one; each expert by itself."""
+
+
+def write_gguf(name: str, path: Path, quantise: bool = False, form: str = "stacked") -> Path:
+    """With `quantise`, experts are Q4_0, whose codes are not those of the weights."""
     config = tiny_experts.CONFIGS[name]
     architecture = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(path, architecture)
@@ -55,12 +59,9 @@ def write_gguf(name: str, path: Path, quantise: bool = False, *, fuses: bool = F
     if config.get("sliding_window"):
         writer.add_sliding_window(config["sliding_window"])
     _add_rope(writer, config["rope_parameters"], tiny_experts.head_dim(config))
-    tensors = gguf_tensors(name, architecture)
-    for tensor in [tensor for tensor in tensors if fuses and "ffn_gate_exps" in tensor]:
-        gate, up = tensors.pop(tensor), tensors.pop(tensor.replace("gate", "up"))
-        tensors[tensor.replace("gate", "gate_up")] = np.concatenate([gate, up], axis=1)
-    for tensor, values in tensors.items():
-        if quantise and "_exps" in tensor and values.shape[-1] % 32 == 0:
+    for tensor, values in in_form(gguf_tensors(name, architecture), form).items():
+        is_expert = "_exps" in tensor or tensor.count(".") == 4
+        if quantise and is_expert and values.shape[-1] % 32 == 0:
             kind = gguf.GGMLQuantizationType.Q4_0
             writer.add_tensor(tensor, gguf.quants.quantize(values, kind), raw_dtype=kind)
         else:
@@ -70,6 +71,18 @@ def write_gguf(name: str, path: Path, quantise: bool = False, *, fuses: bool = F
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def in_form(tensors: dict[str, np.ndarray], form: str) -> dict[str, np.ndarray]:
+    """The same, experts kept as some files do."""
+    found = dict(tensors)
+    for tensor in [tensor for tensor in tensors if form == "fused" and "ffn_gate_exps" in tensor]:
+        gate, up = found.pop(tensor), found.pop(tensor.replace("gate", "up"))
+        found[tensor.replace("gate", "gate_up")] = np.concatenate([gate, up], axis=1)
+    for tensor in [tensor for tensor in tensors if form == "split" and "_exps" in tensor]:
+        for expert, values in enumerate(found.pop(tensor)):
+            found[tensor.replace("_exps", f".{expert}")] = values
+    return found
 
 
 def gguf_tensors(name: str, architecture: str) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.oracle import tiny_experts
 from tests.oracle.assembly import assemble, reference_logits
-from tests.oracle.expert_files import GGUF_NAMES, write_folder, write_gguf
+from tests.oracle.expert_files import FORMS, GGUF_NAMES, write_folder, write_gguf
 from tests.oracle.test_tiny_models import LOGIT_BOUND, NUM_TOKENS, SCHEDULES
 from tests.oracle.test_tiny_models_native import ROOT_MEAN_SQUARE_BOUND, WORST_BOUND, native_logits
 
@@ -42,10 +42,10 @@ def test_a_safetensors_folder_gives_the_logits_of_transformers(name, schedule, t
     assert np.abs(errors(name, logits)).max() < LOGIT_BOUND
 
 
-@pytest.mark.parametrize("fuses", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", GGUF_NAMES)
-def test_the_same_model_as_a_gguf_file_gives_the_same_logits(name, fuses, tmp_path):
-    model = assemble(GgufFile(write_gguf(name, tmp_path / "model.gguf", fuses=fuses)))
+def test_the_same_model_as_a_gguf_file_gives_the_same_logits(name, form, tmp_path):
+    model = assemble(GgufFile(write_gguf(name, tmp_path / "model.gguf", form=form)))
     logits = reference_logits(model, tokens(name), (NUM_TOKENS,), exact=True)
     assert np.abs(errors(name, logits)).max() < LOGIT_BOUND
 

@@ -11,7 +11,7 @@ from headrace.core.errors import ModelFileError
 from headrace.kernels.grouped import GroupedMatrix, interleave, interleave_halves, stack
 from headrace.kernels.plan import TILE_ROWS, MatrixSpec, padded
 from headrace.models.checkpoint import Checkpoint
-from headrace.models.packed import PackedMatrix, tiles_of
+from headrace.models.packed import PackedMatrix, aligned_bytes, tiles_of
 
 
 def read_experts(spec: MatrixSpec, checkpoint: Checkpoint) -> Iterator[GroupedMatrix]:
@@ -50,21 +50,21 @@ def _rows_made(layout: str, rows: int) -> int:
 
 def packed_experts(spec: MatrixSpec, checkpoint: Checkpoint) -> PackedMatrix:
     """All experts of a matrix in tiles; only one of them is ever unpacked. Raises ModelFileError as `read_experts`."""
-    tiles = np.empty(0, dtype=np.uint8)
+    tiles = aligned_bytes(0)
     form: tuple[int, bool] | None = None
     for expert, matrix in enumerate(read_experts(spec, checkpoint)):
         own = (matrix.bits, matrix.minimum is not None)
         packed = tiles_of(matrix)
         if form is None:
-            form, tiles = own, np.empty((spec.num_experts, len(packed)), dtype=np.uint8)
+            form, tiles = own, aligned_bytes(spec.num_experts * len(packed))
         if own != form:
             raise ModelFileError(
                 f"{spec.name!r}: expert {expert} has weights of another type than those before it; "
                 "convert the model with one type for all experts."
             )
-        tiles[expert] = packed
+        tiles[expert * len(packed) : (expert + 1) * len(packed)] = packed
     assert form is not None
-    return PackedMatrix(spec.name, spec.rows, spec.cols, *form, tiles.reshape(-1))
+    return PackedMatrix(spec.name, spec.rows, spec.cols, *form, tiles)
 
 
 def stacked_experts(spec: MatrixSpec, checkpoint: Checkpoint) -> GroupedMatrix:

@@ -58,6 +58,13 @@ SHARED: Mapping[str, Mapping[str, str]] = {
 _FUSED = {"expert_gate_up": "blk.{}.ffn_gate_up_exps.weight"}
 """What newer GGUF files may hold in the place of `expert_gate` and `expert_up`: gates, then ups of every expert."""
 
+_SPLIT = {
+    "expert_gate": "blk.{}.ffn_gate.{{}}.weight",
+    "expert_up": "blk.{}.ffn_up.{{}}.weight",
+    "expert_down": "blk.{}.ffn_down.{{}}.weight",
+}
+"""What the first GGUF files of Mixtral hold: a tensor for each expert."""
+
 READS = frozenset({"expert_count", "num_experts", "num_local_experts"})
 """Fields of `family.HARMLESS` that families of experts read."""
 
@@ -197,9 +204,7 @@ def with_experts(
     num_used = metadata.integer(used_key)
     if num_used > num_experts:
         raise metadata.fault(used_key, f"more than the {num_experts} experts that there are.")
-    if is_gguf and _FUSED["expert_gate_up"].format(0) in checkpoint:
-        names = {role: name for role, name in config.names.items() if role not in ("expert_gate", "expert_up")}
-        config = replace(config, names=names | _FUSED)
+    config = replace(config, names=_names(checkpoint, config.names))
     own = Config(
         **{each.name: getattr(config, each.name) for each in fields(decoder.Config)},
         num_experts=num_experts,
@@ -213,6 +218,14 @@ def with_experts(
     if _has_own_tensors(own):
         _check_experts(checkpoint, own)
     return own
+
+
+def _names(checkpoint: Checkpoint, names: Mapping[str, str]) -> Mapping[str, str]:
+    """The tensors of the file's own form: experts of a layer in one, in one with gates and ups, or each by itself."""
+    if _FUSED["expert_gate_up"].format(0) in checkpoint:
+        return {role: name for role, name in names.items() if role not in ("expert_gate", "expert_up")} | _FUSED
+    is_split = _SPLIT["expert_down"].format(0).format(0) in checkpoint
+    return {**names, **_SPLIT} if is_split else names
 
 
 def _count_key(metadata: Fields) -> str:

@@ -164,13 +164,18 @@ class _Index(msgspec.Struct, forbid_unknown_fields=True):
     extras: list[_Extra] = []
 
 
+def aligned_bytes(size: int) -> NDArray[np.uint8]:
+    """Memory that begins where vector loads like it."""
+    memory = np.empty(size + _ALIGN, dtype=np.uint8)
+    start = -memory.ctypes.data % _ALIGN
+    return memory[start : start + size]
+
+
 def tiles_of(matrix: GroupedMatrix) -> NDArray[np.uint8]:
     """`grouped.pack`, some thousand rows at a time and into memory aligned for vector loads."""
     per_block = tile_bytes(matrix.bits, matrix.minimum is not None) * matrix.scale.shape[1]
     size = padded(matrix.rows, TILE_ROWS) // TILE_ROWS * per_block
-    memory = np.empty(size + _ALIGN, dtype=np.uint8)
-    start = -memory.ctypes.data % _ALIGN
-    tiles = memory[start : start + size]
+    tiles = aligned_bytes(size)
     for first in range(0, matrix.rows, _CHUNK_ROWS):
         some = slice(first, first + _CHUNK_ROWS)
         minimum = None if matrix.minimum is None else matrix.minimum[some]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tests.oracle import tiny_experts
-from tests.oracle.expert_files import write_folder, write_gguf
+from tests.oracle.expert_files import FORMS, write_folder, write_gguf
 
 from headrace.core.errors import ModelFileError
 from headrace.kernels.grouped import unpack
@@ -154,16 +154,17 @@ def test_experts_of_both_formats_are_read_into_the_same_places(tmp_path: Path) -
             assert np.array_equal(downs[expert], weights[f"{name}.down_proj.weight"])
 
 
-@pytest.mark.parametrize("fuses", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("quantise", [False, True])
-def test_experts_packed_one_by_one_are_those_packed_together(tmp_path: Path, quantise: bool, fuses: bool) -> None:
-    checkpoint = GgufFile(write_gguf("olmoe", tmp_path / "x.gguf", quantise, fuses=fuses))
+def test_experts_packed_one_by_one_are_those_packed_together(tmp_path: Path, quantise: bool, form: str) -> None:
+    checkpoint = GgufFile(write_gguf("olmoe", tmp_path / "x.gguf", quantise, form))
     architecture = architecture_for(checkpoint)
     for spec in architecture.record(architecture.read_config(checkpoint, None)).matrices:
         if not spec.num_experts:
             continue
         packed, whole = packed_experts(spec, checkpoint), stacked_experts(spec, checkpoint)
         assert (packed.rows, packed.cols, packed.bits) == (whole.rows, whole.cols, whole.bits)
+        assert packed.tiles.ctypes.data % 64 == 0
         assert packed.bits == (4 if quantise and spec.layout != "concat" else 8)
         again = unpack(packed.tiles, packed.rows, packed.cols, packed.bits, has_minimum=packed.has_minimum)
         assert np.array_equal(again.dequantize(), whole.dequantize())
