@@ -135,7 +135,9 @@ class Guests:
         with self._lock:
             self._check_running()
             if self._residency.state(name) is not State.READY:
-                raise Unavailable(f"{name} is not in memory; a request for an answer loads it.", code="model_not_loaded")
+                raise Unavailable(
+                    f"{name} is not in memory; a request for an answer loads it.", code="model_not_loaded"
+                )
             place = _Place()
             self._places.add(place)
             self._do(self._residency.ask(name, place, self._clock.monotonic_s()))

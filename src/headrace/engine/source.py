@@ -64,5 +64,3 @@ class Source:
 def held_bytes(model: "LoadedModel") -> int:
     """Weights and tables of a model, in memory or mapped."""
     return model.weights_bytes + sum(4 * math.prod(vector.shape) for vector in model.plan.vectors)
-
-
