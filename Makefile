@@ -81,7 +81,7 @@ pull: $(DONE)/native
 pull-tested: pull
 	$(BIN)/headrace pull all-minilm-l6-v2
 
-bench-peers: $(PEERS)/llama.cpp/.done pull  ## install the engine we measure beside, and MODEL in its formats, in .peers/
+bench-peers: $(PEERS)/llama.cpp/.done $(PEERS)/sentence-transformers/.done pull-tested  ## install the engine we measure beside, and MODEL in its formats, in .peers/
 	$(BIN)/python -m bench.peers.requantize $(MODEL)
 
 # Its code for AMX, built where the CPU has it, ends every step with a segmentation fault on the virtual machines we have.
@@ -93,6 +93,11 @@ $(PEERS)/llama.cpp/.done:
 	CMAKE_ARGS="'-DCMAKE_C_FLAGS=$(NO_AMX)' '-DCMAKE_CXX_FLAGS=$(NO_AMX)'" \
 	  CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PEERS)/llama.cpp/bin/python -m pip install --quiet --no-binary llama-cpp-python \
 	  llama-cpp-python==0.3.36 numpy
+	@touch $@
+
+$(PEERS)/sentence-transformers/.done:
+	$(PYTHON) -m venv $(PEERS)/sentence-transformers
+	$(PEERS)/sentence-transformers/bin/python -m pip install --quiet torch sentence-transformers
 	@touch $@
 
 oracle-env:  ## install the reference implementation (torch, transformers) in .peers/oracle, to record test vectors

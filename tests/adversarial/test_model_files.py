@@ -3,14 +3,18 @@
 import json
 import struct
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tests.gguf_files import header, tensor, text, write_small_file, write_tiny_llama
+from tests.oracle import tiny_encoders
+from tokenizers import models
 
 from headrace.core.errors import ModelFileError
 from headrace.models.gguf import MAX_ARRAY_VALUES, GgufFile
@@ -303,3 +307,52 @@ def test_a_damaged_safetensors_file_is_read_or_refused_and_nothing_else(
         read_everything(SafetensorsFolder(tmp_path), ["matrix", "norm"])
     except ModelFileError as error:
         assert str(tmp_path) in error.message
+
+
+def encoder_folder(path: Path, name: str, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
+    """A tiny BERT checkpoint whose tensors `change` has spoilt, with a vocabulary."""
+    tensors = tiny_encoders.prefixed(name)
+    change(tensors)
+    vocab = {f"word{i}": i for i in range(200)} | {"[UNK]": 200, "[CLS]": 201, "[SEP]": 202}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.save(str(path / "tokenizer.json"))
+    return tiny_encoders.write_folder(name, path, tensors)
+
+
+def reshape(tensor: str, *shape: int) -> Callable[[dict[str, np.ndarray]], object]:
+    return lambda tensors: tensors.update({tensor: np.zeros(shape, np.float32)})
+
+
+_UP = "encoder.layer.1.intermediate.dense.weight"
+BAD_ENCODERS: dict[str, tuple[str, Callable[[dict[str, np.ndarray]], object], str]] = {
+    "no words": ("bert", lambda t: t.pop("embeddings.word_embeddings.weight"), "word_embeddings.weight' is missing"),
+    "no bias": ("bert", lambda t: t.pop("encoder.layer.0.attention.self.key.bias"), "self.key.bias' is missing"),
+    "no norm": ("bert", lambda t: t.pop("embeddings.LayerNorm.weight"), "LayerNorm.weight' is missing"),
+    "a narrow matrix": ("bert", reshape(_UP, 100, 63), "intermediate.dense.weight: shape (100, 63)"),
+    "a matrix with one dimension": ("bert", reshape(_UP, 6400), "intermediate.dense.weight: shape (6400,)"),
+    "few positions": ("bert", reshape("embeddings.position_embeddings.weight", 64, 64), "shape (64, 64)"),
+    "words with one dimension": ("bert", reshape("embeddings.word_embeddings.weight", 203), "shape (203,)"),
+    "few words": ("bert", reshape("embeddings.word_embeddings.weight", 100, 64), "the tokenizer has 203 tokens"),
+    "NaN in a norm": ("bert", lambda t: t["embeddings.LayerNorm.bias"].fill(np.nan), "holds NaN or infinity"),
+    "infinity in a rotated matrix": ("bert-rotated", lambda t: t[_UP].fill(np.inf), "holds NaN or infinity"),
+    "values too large to scale": ("bert-rotated", lambda t: t[_UP].fill(3e38), "holds NaN or infinity"),
+    "a classifier without a pooler": ("nli", lambda t: t.pop("bert.pooler.dense.weight"), "pooler.dense.weight"),
+    "a classifier without labels": ("nli", lambda t: t.pop("classifier.weight"), "classifier.weight' is missing"),
+    "labels beyond their names": ("nli", reshape("classifier.weight", 4, 96), "the classifier has 4 labels"),
+    "a bias for other labels": ("nli", reshape("classifier.bias", 2), "classifier.bias: shape (2,)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ENCODERS)
+def test_an_encoder_whose_tensors_do_not_fit_is_refused_with_the_tensor(case: str, tmp_path: Path) -> None:
+    name, change, says = BAD_ENCODERS[case]
+    with pytest.raises(ModelFileError) as caught:
+        load_model(encoder_folder(tmp_path, name, change))
+    assert says in caught.value.message
+    assert str(tmp_path) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["bert", "nli"])
+def test_the_same_encoders_are_read_while_they_are_whole(name: str, tmp_path: Path) -> None:
+    model = load_model(encoder_folder(tmp_path, name, lambda tensors: None))
+    assert model.plan.is_whole and len(model.labels) == tiny_encoders.num_labels(name)

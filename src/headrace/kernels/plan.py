@@ -99,6 +99,7 @@ class OpKind(IntEnum):
     ROUTE = 20  # out = the k experts with the largest softmax(x @ weight^T), then their probabilities, in float32
     EXPERTS = 21  # out (+)= sum over a row's experts of probability * down(act(gate x) * up x)
     ADD_GATED = 22  # out += sigmoid(x . weight) * y
+    ACTIVATED = 23  # out = act(x(Q8) @ matrix^T (+ bias)), rotates=1: then as ROTATE; out may be F32 or Q8
 
 
 SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -126,6 +127,7 @@ SIGNATURES: dict[OpKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     OpKind.ROUTE: (("x", "weight", "out", "renormalise"), ()),
     OpKind.EXPERTS: (("x", "route", "matrix", "down", "out", "num_experts", "accumulate", "activation"), ()),
     OpKind.ADD_GATED: (("x", "weight", "y", "out"), ()),
+    OpKind.ACTIVATED: (("x", "matrix", "bias", "out", "activation", "rotates"), ()),
 }
 
 
@@ -424,6 +426,24 @@ class Recorder:
     def add_gated(self, x: Buffer, weight: VectorSpec, y: Buffer, out: Buffer) -> Buffer:
         """Out += sigmoid(x . weight) * y, a row at a time."""
         self._record(OpKind.ADD_GATED, x.index, weight.index, y.index, out.index)
+        return out
+
+    def activated(
+        self,
+        x: Buffer,
+        matrix: MatrixSpec,
+        out: Buffer,
+        bias: VectorSpec | None,
+        activation: Activation,
+        *,
+        rotates: bool = False,
+    ) -> Buffer:
+        """out = activation(x @ matrix^T + bias), rotated for a matrix that rotates; rows come in groups of 32.
+
+        In one pass, so that what is several times as wide as hidden states is never written in float32.
+        """
+        bias_index = -1 if bias is None else bias.index
+        self._record(OpKind.ACTIVATED, x.index, matrix.index, bias_index, out.index, activation, int(rotates))
         return out
 
     def attention(  # noqa: PLR0913 - keyword-only beyond five, and each is an operand

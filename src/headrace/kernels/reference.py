@@ -258,6 +258,14 @@ class ReferenceProgram:
         x, out, activation = op.ints
         self._write(step, out, activate(Activation(activation), step.buffers[x]))
 
+    def _activated(self, step: _Step, op: Op) -> None:
+        x, matrix, bias, out, activation, rotates = op.ints
+        values = self._product(step, x, matrix)
+        if bias >= 0:
+            values = values + self._vectors[bias]
+        values = activate(Activation(activation), values)
+        self._write(step, out, rotate_groups(values) if rotates else values)
+
     def _rotate(self, step: _Step, op: Op) -> None:
         x, out = op.ints
         self._write(step, out, rotate_groups(step.buffers[x]))
@@ -405,4 +413,5 @@ _HANDLERS: Mapping[OpKind, Callable[[ReferenceProgram, _Step, Op], None]] = {
     OpKind.ROUTE: ReferenceProgram._route,
     OpKind.EXPERTS: ReferenceProgram._experts,
     OpKind.ADD_GATED: ReferenceProgram._add_gated,
+    OpKind.ACTIVATED: ReferenceProgram._activated,
 }

@@ -213,10 +213,15 @@ def _attention(plan: Recorder, config: Config, layer: int, hidden: Buffer) -> No
 
 def _feed_forward(plan: Recorder, config: Config, layer: int, hidden: Buffer) -> None:
     last = "last " if hidden.rows is Rows.SELECTED else ""
-    inner = plan.buffer(f"{last}inner", config.feed_forward, rows=hidden.rows)
-    _product(plan, config.names.pair("up", layer), (_quantised(plan, hidden), config.hidden), inner)
+    x, up = (_quantised(plan, hidden), config.hidden), config.names.pair("up", layer)
     codes = plan.buffer(f"{last}inner codes", config.feed_forward, BufferKind.Q8, hidden.rows)
-    _coded(plan, plan.pointwise(inner, inner, config.activation), codes)
+    if _rotates(config.feed_forward):
+        matrix = plan.matrix(up[0], config.feed_forward, config.hidden, rotates=_rotates(config.hidden))
+        bias = plan.vector(up[1], config.feed_forward)
+        plan.activated(x[0], matrix, codes, bias, config.activation, rotates=True)
+    else:
+        inner = _product(plan, up, x, plan.buffer(f"{last}inner", config.feed_forward, rows=hidden.rows))
+        plan.quantize(plan.pointwise(inner, inner, config.activation), codes)
     _product(plan, config.names.pair("down", layer), (codes, config.feed_forward), hidden, accumulate=True)
 
 

@@ -114,7 +114,7 @@ def _gguf_kind(metadata: Mapping[str, Any], default: PoolingKind) -> PoolingKind
     # 0 says "none" and 4 "rank", which a classifier does within its plan.
     kinds = {None: default, 0: default, 1: PoolingKind.MEAN, 2: PoolingKind.FIRST, 3: PoolingKind.LAST, 4: default}
     value = metadata.get(key)
-    if value not in kinds:
+    if not (value is None or isinstance(value, int)) or value not in kinds:
         raise ModelFileError(f"{key} = {value!r}: only 0 to 4 are known.", param=key)
     return kinds[value]
 
@@ -147,14 +147,15 @@ def _folder_kind(folder: Path) -> PoolingKind:
     config = read_json(file)
     stated = config.get("pooling_mode")
     if stated is None:
-        on = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-        stated = on[0].removeprefix("pooling_mode_") if len(on) == 1 else ", ".join(on)
+        flags = "pooling_mode_"
+        on = [key.removeprefix(flags) for key, value in config.items() if key.startswith(flags) and value is True]
+        stated = ", ".join(on)
     kinds = {
         **dict.fromkeys(("mean", "mean_tokens"), PoolingKind.MEAN),
         **dict.fromkeys(("cls", "cls_token"), PoolingKind.FIRST),
         **dict.fromkeys(("lasttoken",), PoolingKind.LAST),
     }
-    if stated not in kinds:
+    if not isinstance(stated, str) or stated not in kinds:
         raise ModelFileError(
             f"{file}: pooling mode {stated!r}: not supported by this version, which knows one of mean, cls, lasttoken.",
             param="pooling_mode",

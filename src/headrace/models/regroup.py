@@ -70,6 +70,7 @@ def regroup(
         if width != cols:
             values = np.pad(values, ((0, 0), (0, width - cols)))
         if rotates:
-            values = rotate_groups(values)
+            with np.errstate(over="ignore", invalid="ignore"):  # found below
+                values = rotate_groups(values)
         codes[first:last], scale[first:last] = quantize_rows(values)
     return GroupedMatrix(rows, cols, 8, codes, scale, None)

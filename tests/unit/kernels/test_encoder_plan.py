@@ -27,14 +27,14 @@ from headrace.kernels.reference import ReferenceProgram
 from headrace.kernels.reference_pages import new_pool
 
 VOCAB, WIDTH, INNER, SEGMENTS, POSITIONS, OFFSET = 61, 64, 160, 3, 100, 2
-HEADS, HEAD_DIM, LAYERS = 2, 32, 2
+HEADS, HEAD_DIM, LAYERS = 2, 32, 3
 NUM_PAGES = 24
 # Of states that a last norm brings to size 1; one code rounded the other way moves them this far.
 LIMITS = (0.08, 0.006)
 
 
 def record() -> Plan:
-    """Two layers that share the pages of one, then a rotated product on the selected rows."""
+    """Three layers that share the pages of one and end in different ways."""
     plan = Recorder(CacheShape(1, HEADS, HEAD_DIM), VOCAB, POSITIONS)
     x = plan.embed(plan.matrix("words", VOCAB, WIDTH), plan.buffer("x", WIDTH))
     plan.position(plan.vector("positions", POSITIONS + OFFSET, WIDTH), x, OFFSET)
@@ -50,12 +50,15 @@ def record() -> Plan:
         )
         plan.linear(mixed, plan.matrix(f"o{layer}", WIDTH, WIDTH), x, accumulate=True)
         plan.rotate(x, rotated)
-        plan.linear(rotated, plan.matrix(f"up{layer}", INNER, WIDTH, rotates=True), inner)
+        up = plan.matrix(f"up{layer}", INNER, WIDTH, rotates=True)
         codes = plan.buffer("codes", INNER, BufferKind.Q8)
         if layer == 0:
+            plan.linear(rotated, up, inner, plan.vector("up_bias0", INNER))
             plan.pointwise(inner, codes, Activation.GELU)
+        elif layer == 1:
+            plan.activated(rotated, up, codes, plan.vector("up_bias1", INNER), Activation.GELU, rotates=True)
         else:
-            plan.quantize(plan.pointwise(inner, inner, Activation.RELU), codes)
+            plan.quantize(plan.activated(rotated, up, inner, None, Activation.RELU), codes)
         plan.linear(codes, plan.matrix(f"down{layer}", WIDTH, INNER), x, accumulate=True)
     chosen = plan.select(x, plan.buffer("chosen", WIDTH, rows=Rows.SELECTED))
     out = plan.layer_norm(chosen, plan.vector("w", WIDTH), plan.vector("b", WIDTH), chosen, 1e-5)
@@ -209,6 +212,11 @@ def test_a_plan_without_segments_takes_only_the_first() -> None:
         (OpKind.POSITION, "table", "w0", "POSITION: table has 1 rows, not 102"),
         (OpKind.SEGMENT, "out", "chosen", "SEGMENT: out must have one row per token"),
         (OpKind.SEGMENT, "out", "inner", "SEGMENT: table has 192 values"),
+        (OpKind.ACTIVATED, "activation", 5, "ACTIVATED: activation must be below 5"),
+        (OpKind.ACTIVATED, "rotates", 2, "ACTIVATED: rotates must be 0 or 1"),
+        (OpKind.ACTIVATED, "out", "qkv", "ACTIVATED: out is 192 wide, not 160"),
+        (OpKind.ACTIVATED, "bias", "w0", "ACTIVATED: bias has 64 values, not 160"),
+        (OpKind.ACTIVATED, "x", "codes", "ACTIVATED: out must be another buffer than x"),
         (OpKind.ROTATE, "out", "inner", "ROTATE: out must be a Q8 buffer"),
         (OpKind.ROTATE, "out", "codes", "ROTATE: out is 160 wide, not 64"),
     ],

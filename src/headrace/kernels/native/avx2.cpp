@@ -206,6 +206,7 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
 constexpr Kernels kAvx2{.name = "avx2",
                         .linear = linear_range<Avx2>,
                         .gated = gated_range<Avx2>,
+                        .activated = activated_range<Avx2>,
                         .attention = attention_range<V256>,
                         .merge_attention = merge_attention_rows<V256>,
                         .quantize = quantize_row<V256>,

@@ -109,6 +109,7 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
 constexpr Kernels kAvx512{.name = "avx512",
                           .linear = linear_range<Avx512>,
                           .gated = gated_range<Avx512>,
+                          .activated = activated_range<Avx512>,
                           .attention = attention_range<V512>,
                           .merge_attention = merge_attention_rows<V512>,
                           .quantize = quantize_row<V512>,

@@ -74,6 +74,18 @@ struct GatedTask {
   Output out;  // first token of the range
 };
 
+// out = activation(x @ matrix^T + bias), rotated as quantize_rotated has it where asked for.
+struct ActivatedTask {
+  MatrixView matrix;
+  Q8View x;  // first token of the range
+  int32_t num_tokens;
+  int32_t group_begin, group_end;  // groups of 32 outputs, two row blocks each
+  const float* bias;               // [rows] or null
+  Activation activation;
+  bool rotates;
+  Output out;  // first token of the range
+};
+
 // The second factor of a low-rank product (layout: low_rank.py): outputs in blocks of 32, each block codes int8
 // [ceil(rank / 2)][32][2], then fp16 scales [ceil(rank / 32)][32].
 struct LowRankView {
@@ -178,6 +190,7 @@ struct Kernels {
   const char* name;
   void (*linear)(const LinearTask&);
   void (*gated)(const GatedTask&);
+  void (*activated)(const ActivatedTask&);
   void (*attention)(const AttentionTask&);
   void (*merge_attention)(const AttentionMergeTask&);
   // code = round-half-even(x * 127 / amax), scale = amax / 127 (all zero if amax is 0), sum = scale * sum(codes);

@@ -90,6 +90,7 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
 constexpr Kernels kNeon{.name = "neon",
                         .linear = linear_range<Neon>,
                         .gated = gated_range<Neon>,
+                        .activated = activated_range<Neon>,
                         .attention = attention_range<V128>,
                         .merge_attention = merge_attention_rows<V128>,
                         .quantize = quantize_row<V128>,

@@ -89,6 +89,14 @@ const std::vector<Signature>& signatures() {
         {"activation", &Op::activation}},
        {}},
       {"ADD_GATED", {{"x", &Op::x}, {"weight", &Op::vector}, {"y", &Op::other}, {"out", &Op::out}}, {}},
+      {"ACTIVATED",
+       {{"x", &Op::x},
+        {"matrix", &Op::matrix},
+        {"bias", &Op::vector},
+        {"out", &Op::out},
+        {"activation", &Op::activation},
+        {"rotates", &Op::rotates}},
+       {}},
   };
   return table;
 }
@@ -134,6 +142,8 @@ class OpCheck {
         return activate();
       case OpKind::kRotate:
         return rotate();
+      case OpKind::kActivated:
+        return activated();
       case OpKind::kLayerNorm:
         return layer_norm();
       case OpKind::kPointwise:
@@ -301,6 +311,24 @@ class OpCheck {
     require(op_.activation == 0 || op_.activation == 1, "activation", "must be 0 or 1");
   }
 
+  void activated() const {
+    const Buffer& x = buffer(op_.x, BufferKind::kQ8, "x");
+    const Buffer& out = buffer(op_.out, "out");
+    same_rows(x, out);
+    require(op_.x != op_.out, "out", "must be another buffer than x");
+    require(x.width == padded_width(matrix().cols), "x", "is not as wide as the matrix");
+    require(matrix().view.rows % kGroup == 0, "matrix", "must have its rows in groups of 32");
+    holds(out, matrix().view.rows);
+    if (op_.vector != -1) vector_of(matrix().view.rows, "bias");
+    require(op_.rotates == 0 || op_.rotates == 1, "rotates", "must be 0 or 1");
+    known_activation();
+  }
+
+  void known_activation() const {
+    require(op_.activation >= 0 && op_.activation < kNumActivations, "activation",
+            "must be below " + std::to_string(kNumActivations));
+  }
+
   void adapt() const {
     const Buffer& x = buffer(op_.x, BufferKind::kQ8, "x");
     const Buffer& out = buffer(op_.out, BufferKind::kF32, "out");
@@ -329,8 +357,7 @@ class OpCheck {
     const Buffer& out = buffer(op_.out, "out");
     same_rows(x, out);
     holds(out, x.width);
-    require(op_.activation >= 0 && op_.activation < kNumActivations, "activation",
-            "must be below " + std::to_string(kNumActivations));
+    known_activation();
   }
 
   void position() const {
@@ -518,7 +545,7 @@ Plan make_plan(const std::vector<RawBuffer>& buffers, const std::vector<RawOp>& 
 
 bool is_rowwise(OpKind kind) {
   return kind != OpKind::kLinear && kind != OpKind::kGated && kind != OpKind::kAttention && kind != OpKind::kAdapt &&
-         kind != OpKind::kExperts;
+         kind != OpKind::kExperts && kind != OpKind::kActivated;
 }
 
 Rows rows_of(const Plan& plan, const Op& op) { return plan.buffers[op.out != -1 ? op.out : op.x].rows; }

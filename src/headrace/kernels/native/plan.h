@@ -36,6 +36,7 @@ enum class OpKind : int32_t {
   kRoute = 20,
   kExperts = 21,
   kAddGated = 22,
+  kActivated = 23,
 };
 
 // What plan.py hands over.
@@ -77,7 +78,7 @@ struct Op {
   int32_t offset = 0, num_heads = 0, head_dim = 0;
   int32_t rotary_dim = 0, style = 0;
   int32_t k_offset = 0, v_offset = 0;
-  int32_t accumulate = 0, activation = 0;
+  int32_t accumulate = 0, activation = 0, rotates = 0;
   int32_t mode = 0, window = 0;
   int32_t num_experts = 0, renormalise = 0;
   float scale = 0.0f, eps = 0.0f, softcap = 0.0f;

@@ -199,6 +199,37 @@ void gated(const GatedTask& task) {
   }
 }
 
+void rotate_group(float* values) {
+  for (int half = 1; half < kGroup; half *= 2) {
+    for (int i = 0; i < kGroup; ++i) {
+      if ((i & half) != 0) continue;
+      const float sum = values[i] + values[i + half];
+      values[i + half] = values[i] - values[i + half];
+      values[i] = sum;
+    }
+  }
+  for (int i = 0; i < kGroup; ++i) values[i] *= kRotationNorm;
+}
+
+void activated(const ActivatedTask& task) {
+  float acc[2][kTokens][kTileRows];
+  for (int32_t group = task.group_begin; group < task.group_end; ++group) {
+    for (int32_t first = 0; first < task.num_tokens; first += kTokens) {
+      const int32_t count = std::min(kTokens, task.num_tokens - first);
+      for (int b = 0; b < 2; ++b) block_product(task.matrix, 2 * group + b, task.x, first, count, acc[b]);
+      for (int32_t n = 0; n < count; ++n) {
+        float values[kGroup];
+        for (int i = 0; i < kGroup; ++i) {
+          const float sum = acc[i / kTileRows][n][i % kTileRows];
+          values[i] = activate(task.activation, task.bias != nullptr ? sum + task.bias[group * kGroup + i] : sum);
+        }
+        if (task.rotates) rotate_group(values);
+        plain_store_group(task.out, first + n, static_cast<int64_t>(group) * kGroup, values);
+      }
+    }
+  }
+}
+
 void quantize(const float* x, int32_t width, const Q8View& out) {
   for (int32_t begin = 0; begin < out.width; begin += kGroup) {
     float values[kGroup] = {};
@@ -212,15 +243,7 @@ void quantize_rotated(const float* x, int32_t width, const Q8View& out) {
   for (int32_t begin = 0; begin < width; begin += kGroup) {
     float values[kGroup];
     std::copy_n(x + begin, kGroup, values);
-    for (int half = 1; half < kGroup; half *= 2) {
-      for (int i = 0; i < kGroup; ++i) {
-        if ((i & half) != 0) continue;
-        const float sum = values[i] + values[i + half];
-        values[i + half] = values[i] - values[i + half];
-        values[i] = sum;
-      }
-    }
-    for (float& value : values) value *= kRotationNorm;
+    rotate_group(values);
     quantize_group(values, out.codes + begin, out.scales + begin / kGroup, out.sums + begin / kGroup);
   }
 }
@@ -292,6 +315,7 @@ int64_t multiply(int64_t rounds, int32_t* sink) {
 constexpr Kernels kPortable{.name = "portable",
                             .linear = linear,
                             .gated = gated,
+                            .activated = activated,
                             .attention = plain_attention,
                             .merge_attention = plain_merge_attention,
                             .quantize = quantize,

@@ -264,5 +264,34 @@ void gated_range(const GatedTask& task) {
   }
 }
 
+// A group of 32 features of one token: bias, activation, rotation, and where they go.
+template <class V>
+inline void finish_group(const ActivatedTask& task, const BlockSums* acc, int32_t n, int64_t token, int32_t group) {
+  alignas(64) float values[kGroup];
+  for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < kTileRows; i += V::kLanes) {
+      const int at = half * kTileRows + i;
+      typename V::F value = V::load(&acc[half][n][i]);
+      if (task.bias != nullptr) value = V::add(value, V::load(task.bias + group * kGroup + at));
+      V::store(values + at, value);
+    }
+  }
+  pointwise_row<V>(values, kGroup, task.activation, values);
+  if (task.rotates) rotate_group<V>(values, values);
+  store_group<V>(task.out, token, static_cast<int64_t>(group) * kGroup, values);
+}
+
+template <class Isa>
+void activated_range(const ActivatedTask& task) {
+  alignas(64) BlockSums acc[2];
+  for (int32_t first = 0; first < task.num_tokens; first += kTokenTile) {
+    const int32_t count = smaller(kTokenTile, task.num_tokens - first);
+    for (int32_t group = task.group_begin; group < task.group_end; ++group) {
+      multiply<Isa>(task.matrix, 2 * group, 2, task.x, first, count, acc);
+      for (int32_t n = 0; n < count; ++n) finish_group<typename Isa::V>(task, acc, n, first + n, group);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace headrace

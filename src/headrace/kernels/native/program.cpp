@@ -109,6 +109,28 @@ struct Program::GatedRun {
   }
 };
 
+struct Program::ActivatedRun {
+  const Program& program;
+  const Op& op;
+  const Kernels& kernels;
+  MatrixView matrix;
+  ProductCut cut;
+
+  static void run(const void* self, int32_t task, int) {
+    const auto& run = *static_cast<const ActivatedRun*>(self);
+    const ProductCut::Range range = run.cut.range(task);
+    run.kernels.activated({.matrix = run.matrix,
+                           .x = run.program.storage_.q8(run.op.x, range.token),
+                           .num_tokens = range.num_tokens,
+                           .group_begin = range.unit_begin,
+                           .group_end = range.unit_end,
+                           .bias = run.op.vector < 0 ? nullptr : run.program.plan_.vectors[run.op.vector].data,
+                           .activation = static_cast<Activation>(run.op.activation),
+                           .rotates = run.op.rotates != 0,
+                           .out = run.program.output(run.op.out, range.token)});
+  }
+};
+
 Program::Program(Plan plan, const Kernels& kernels)
     : plan_(std::move(plan)),
       kernels_(kernels),
@@ -221,6 +243,7 @@ void Program::run_stage(Threads::Step& step, const Stage& stage, const Batch& ba
   const Op& op = plan_.ops[stage.begin];
   if (op.kind == OpKind::kLinear) return run_linear(step, op, batch);
   if (op.kind == OpKind::kGated) return run_gated(step, op, batch);
+  if (op.kind == OpKind::kActivated) return run_activated(step, op, batch);
   if (op.kind == OpKind::kAdapt) return adapt_.run(step, op);
   if (op.kind == OpKind::kExperts) return experts_.run(step, op, num_rows(stage.rows, batch));
   attention_.run(step, op, batch, scratch_);
@@ -262,6 +285,14 @@ void Program::run_linear(Threads::Step& step, const Op& op, const Batch& batch) 
   const int32_t rows = num_rows(plan_.buffers[op.x].rows, batch);
   const LinearRun run{*this, op, kernels_, matrix, cut_product(matrix, 1, rows, step.count())};
   step.run(run.cut.num_tasks(), &LinearRun::run, &run);
+}
+
+void Program::run_activated(Threads::Step& step, const Op& op, const Batch& batch) {
+  const MatrixView& matrix = plan_.matrices[op.matrix].view;
+  constexpr int32_t kBlocksPerGroup = kGroup / kTileRows;
+  const int32_t rows = num_rows(plan_.buffers[op.x].rows, batch);
+  const ActivatedRun run{*this, op, kernels_, matrix, cut_product(matrix, kBlocksPerGroup, rows, step.count())};
+  step.run(run.cut.num_tasks(), &ActivatedRun::run, &run);
 }
 
 void Program::run_gated(Threads::Step& step, const Op& op, const Batch& batch) {

@@ -64,6 +64,7 @@ class Program {
   struct RowRun;
   struct LinearRun;
   struct GatedRun;
+  struct ActivatedRun;
 
   void prepare(int num_threads, const Batch& batch);
   void lend_output(const Batch& batch, float* output);
@@ -74,6 +75,7 @@ class Program {
   void run_rows(Threads::Step& step, const Stage& stage, const Batch& batch);
   void run_linear(Threads::Step& step, const Op& op, const Batch& batch);
   void run_gated(Threads::Step& step, const Op& op, const Batch& batch);
+  void run_activated(Threads::Step& step, const Op& op, const Batch& batch);
   Output output(int32_t buffer, int64_t row) const;
   int32_t num_rows(Rows rows, const Batch& batch) const;
 

@@ -313,6 +313,7 @@ void run_row(const Op& op, const RowContext& context, int32_t row, float* scratc
     case OpKind::kAddGated:
       return add_gated(op, context, row);
     case OpKind::kExperts:
+    case OpKind::kActivated:
     case OpKind::kAdapt:
     case OpKind::kLinear:
     case OpKind::kGated:
