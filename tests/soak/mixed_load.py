@@ -186,9 +186,10 @@ class Load:
         assert "temperature" in answer["error"]["message"]
 
 
-async def soak(
-    server: Server, minutes: float, seed: int, *, has_guest: bool
-) -> tuple[Load, list[tuple[float, int, int]]]:
+Samples = list[tuple[float, int, int]]
+
+
+async def soak(server: Server, minutes: float, seed: int, *, has_guest: bool) -> tuple[Load, Samples]:
     """Run the load; the server's resources over time."""
     async with httpx.AsyncClient(base_url=server.url) as http:
         for _ in range(600):
