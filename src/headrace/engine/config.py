@@ -27,8 +27,8 @@ class EngineConfig:
     each; or a list such as "0,2-5", the engine's own thread first. kv_memory_bytes: for the page pools of all models
     together (None: a quarter of memory, and no more than half of memory_bytes; committed only as it is used).
     memory_bytes: for weights and pages of the models that come and go (None: no bound). kv_type: how keys and values
-    are stored, fp16, int8 or auto (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one step.
-    max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
+    are stored, fp16, int8 or auto (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one
+    step. max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
     refused as Overloaded.
     max_gap_s: how long a stream may wait for its next token while prompts are read in the same steps; how many of their
     tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk until enough of them ran.
