@@ -25,10 +25,10 @@ class EngineConfig:
 
     threads: compute threads (None: physical cores). pin_threads: CPUs they are bound to, on Linux: "none"; "cores", one
     each; or a list such as "0,2-5", the engine's own thread first. kv_memory_bytes: for the page pools of all models
-    together (None: a quarter of memory; committed only as it is used). memory_bytes: for weights and pages of the
-    models that come and go (None: no bound). kv_type: how they are stored, fp16, int8 or auto
-    (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one step. max_sequences:
-    sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
+    together (None: a quarter of memory, and no more than half of memory_bytes; committed only as it is used).
+    memory_bytes: for weights and pages of the models that come and go (None: no bound). kv_type: how keys and values
+    are stored, fp16, int8 or auto (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one
+    step. max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
     refused as Overloaded.
     max_gap_s: how long a stream may wait for its next token while prompts are read in the same steps; how many of their
     tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk until enough of them ran.
@@ -106,6 +106,7 @@ def resolve(config: EngineConfig, hardware: Hardware) -> EngineConfig:
     Raises ValueError for threads that cannot be bound as they should.
     """
     given = config.pin_threads
+    most = MAX_KV_BYTES if config.memory_bytes is None else config.memory_bytes // 2
     threads = config.threads or min(hardware.physical_cores, MAX_THREADS)
     if given not in {"none", "cores"}:
         threads = config.threads or len(config.cpus)
@@ -113,7 +114,7 @@ def resolve(config: EngineConfig, hardware: Hardware) -> EngineConfig:
         config,
         threads=threads,
         pin_threads="none" if given == "none" else ",".join(map(str, _pinned(config, threads, hardware))),
-        kv_memory_bytes=config.kv_memory_bytes or max(1, hardware.memory_bytes // DEFAULT_KV_SHARE),
+        kv_memory_bytes=config.kv_memory_bytes or max(1, min(hardware.memory_bytes // DEFAULT_KV_SHARE, most)),
     )
 
 

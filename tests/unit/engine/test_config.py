@@ -43,6 +43,8 @@ def test_an_unknown_kind_of_keys_and_values_is_refused_by_name() -> None:
 def test_auto_means_all_cores_and_a_quarter_of_memory() -> None:
     config = resolve(EngineConfig(), Hardware(physical_cores=6, memory_bytes=4000))
     assert (config.threads, config.kv_memory_bytes) == (6, 1000)
+    config = resolve(EngineConfig(memory_bytes=600), Hardware(physical_cores=6, memory_bytes=4000))
+    assert config.kv_memory_bytes == 300  # half of what models may hold is left to weights
     chosen = EngineConfig(threads=2, kv_memory_bytes=5)
     assert resolve(chosen, Hardware(6, 4000)) == chosen
 
