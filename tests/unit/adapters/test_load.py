@@ -191,7 +191,7 @@ def test_fused_layers_take_the_memory_of_their_halves(tmp_path: Path, form: str)
 
 def test_fused_layers_of_a_model_that_has_them_apart_are_refused(program: AdaptableProgram, tmp_path: Path) -> None:
     path = write_peft(make("phi3", "it"), tmp_path / "phi")
-    with pytest.raises(ModelFileError, match="changes '(qkv|gate_up)' of layer 0, which the model does not have"):
+    with pytest.raises(ModelFileError, match=r"changes '(qkv|gate_up)' of layer 0, which the model does not have"):
         load(path, program)
     other = write_gguf_lora(make("phi3", "it"), tmp_path / "phi.gguf")
     with pytest.raises(ModelFileError, match=r"general\.architecture = 'phi3', but the model is llama"):
