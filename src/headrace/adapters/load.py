@@ -22,6 +22,8 @@ from headrace.core.errors import ModelFileError
 from headrace.kernels.low_rank import LowRank
 from headrace.kernels.plan import RopeStyle
 
+_FEED_FORWARD = frozenset({"gate", "up", "gate_up", "down"})
+
 _SAME = {"mistral": "llama", "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 """Architectures that GGUF files call by another name."""
 
@@ -143,7 +145,8 @@ def place_layers(
         )
     for (layer, role), entry in file.layers.items():
         target = targets.get((layer, role))
-        if target is None and any(known == layer for known, _ in targets):
+        roles = {known for place, known in targets if place == layer}
+        if target is None and role in _FEED_FORWARD and roles and roles.isdisjoint(_FEED_FORWARD):
             raise ModelFileError(
                 f"tensor {entry.a!r} changes {role} of layer {layer}, which has experts in its place; adapters cannot "
                 "change experts: take one that changes attention alone."

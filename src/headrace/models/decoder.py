@@ -123,7 +123,7 @@ class Decoder:
     def norm(self, x: Buffer, role: str, layer: int = 0, kind: BufferKind = BufferKind.Q8) -> Buffer:
         """norm(x), quantised for the products that read it, or in float32."""
         out = self.like(x, "normed" if kind is BufferKind.Q8 else "normed branch", kind=kind)
-        scale = self.config.final_scale if role == "final_norm" else 1.0
+        scale = self.config.final_scale if role == "final_norm" and self.config.has_head else 1.0
         weight = self._weight(role, layer, self.config.hidden, scale)
         return self.plan.rms_norm(x, weight, out, self.config.norm_eps)
 

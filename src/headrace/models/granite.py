@@ -10,8 +10,9 @@ does not see the change, if its epsilon is divided by r^2:
 
     norm(h; eps) = h / sqrt(mean(h^2) + eps) = g / sqrt(mean(g^2) + eps / r^2) = norm(g; eps / r^2)
 
-The embedding is multiplied by m / r, and the weights of the last norm by 1 / l, which is the head's only input. So none
-of the multipliers costs a pass over anything.
+The embedding is multiplied by m / r, and the weights of the last norm by 1 / l, which is the head's only input (hidden
+states that are taken in front of a head are smaller by l, which embeddings of length one do not show). So none of the
+multipliers costs a pass over anything.
 """
 
 from dataclasses import replace

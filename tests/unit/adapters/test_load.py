@@ -179,6 +179,25 @@ def test_its_memory_is_told_to_the_byte_before_it_is_read(program: AdaptableProg
         load_adapter(path, program, name="it", architecture="llama", reserve=refuse)
 
 
+@pytest.mark.parametrize("form", ["peft", "gguf"])
+def test_fused_layers_take_the_memory_of_their_halves(tmp_path: Path, form: str) -> None:
+    phi = native_program(assemble(SafetensorsFolder(write_folder("phi3", tmp_path))))
+    adapter = make("phi3", "it", 9)
+    path = write_peft(adapter, tmp_path / "it") if form == "peft" else write_gguf_lora(adapter, tmp_path / "it.gguf")
+    told: list[int] = []
+    loaded = load_adapter(path, phi, name="it", architecture="phi3", reserve=told.append)
+    assert (told, loaded.num_layers) == ([loaded.num_bytes], 8)
+
+
+def test_fused_layers_of_a_model_that_has_them_apart_are_refused(program: AdaptableProgram, tmp_path: Path) -> None:
+    path = write_peft(make("phi3", "it"), tmp_path / "phi")
+    with pytest.raises(ModelFileError, match=r"changes '(qkv|gate_up)' of layer 0, which the model does not have"):
+        load(path, program)
+    other = write_gguf_lora(make("phi3", "it"), tmp_path / "phi.gguf")
+    with pytest.raises(ModelFileError, match=r"general\.architecture = 'phi3', but the model is llama"):
+        load(other, program)
+
+
 def gguf_lora(path: Path, **strings: str) -> Path:
     writer = gguf.GGUFWriter(path, strings.pop("architecture", "llama"))
     for key, value in ({"general_type": "adapter", "adapter_type": "lora"} | strings).items():
