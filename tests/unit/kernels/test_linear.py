@@ -119,3 +119,13 @@ def test_variants_agree_within_the_limit(bits: int) -> None:
     first, *others = [native.linear(x, packed(matrix), variant) for variant in VARIANTS]
     for other in others:
         assert (np.abs(first - other) <= PRODUCT_LIMIT[bits] * bound).all()
+
+
+@pytest.mark.skipif("amx" not in VARIANTS, reason="this CPU or system has no AMX")
+@pytest.mark.parametrize("num_tokens", [1, 15, 16, 17, 31, 32, 33, 48, 70])
+def test_tables_of_bytes_give_the_bits_of_vectors(num_tokens: int) -> None:
+    rng = np.random.default_rng(num_tokens)
+    x = rng.standard_normal((num_tokens, 96)).astype(np.float32)
+    for bits, has_minimum in itertools.product((4, 8), (False, True)):
+        matrix = packed(random_matrix(rng, 50, 96, bits, has_minimum=has_minimum))
+        assert np.array_equal(native.linear(x, matrix, "amx"), native.linear(x, matrix, "avx512"))

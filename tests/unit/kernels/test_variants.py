@@ -13,8 +13,10 @@ from tests.unit.kernels.test_program import LOGIT_LIMITS
 from headrace.kernels import native
 from headrace.kernels.plan import KvKind
 
+AVX512 = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"}
 NEEDS = {
-    "avx512": {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"},
+    "amx": AVX512 | {"amx_tile", "amx_int8"},
+    "avx512": AVX512,
     "avx2": {"avx2", "fma", "f16c"},
     "neon": {"neon_dotprod"},
     "portable": set[str](),

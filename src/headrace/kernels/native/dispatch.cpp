@@ -21,11 +21,15 @@ const Kernels* avx512_kernels() {
   return runs ? avx512_variant() : nullptr;
 }
 
+const Kernels* amx_kernels() {
+  return avx512_kernels() != nullptr && has_all({"amx_tile", "amx_int8"}) ? amx_variant() : nullptr;
+}
+
 const Kernels* neon_kernels() { return cpu_has("neon_dotprod") ? neon_variant() : nullptr; }
 
 std::vector<const Kernels*> runnable_kernels() {
   std::vector<const Kernels*> found;
-  for (const Kernels* kernels : {avx512_kernels(), avx2_kernels(), neon_kernels(), portable_kernels()}) {
+  for (const Kernels* kernels : {amx_kernels(), avx512_kernels(), avx2_kernels(), neon_kernels(), portable_kernels()}) {
     if (kernels != nullptr) found.push_back(kernels);
   }
   return found;

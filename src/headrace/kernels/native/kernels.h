@@ -6,8 +6,9 @@
 // range, the number of tokens or the thread, so that results are equal in every batch. Within one variant this holds
 // bit for bit; variants agree with `reference.py` within the limits named in the tests.
 //
-// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI), neon.cpp (ARM dot products).
-// `best_kernels` picks by CPU features once; HEADRACE_KERNELS=portable|avx2|avx512|neon forces one.
+// Variants: portable.cpp (any CPU, the readable one), avx2.cpp, avx512.cpp (VNNI), amx.cpp (tables of bytes besides),
+// neon.cpp (ARM dot products). `best_kernels` picks by CPU features once;
+// HEADRACE_KERNELS=portable|avx2|avx512|amx|neon forces one.
 #pragma once
 
 #include <cstddef>
@@ -239,6 +240,7 @@ const Kernels& attention_kernels(const Kernels& kernels, int32_t head_dim);
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();    // null when not compiled in or the CPU lacks AVX2+FMA+F16C
 const Kernels* avx512_kernels();  // null when not compiled in or the CPU lacks AVX-512 F/BW/VL/DQ + VNNI
+const Kernels* amx_kernels();     // null when the AVX-512 ones are, or the CPU or the system has no AMX for bytes
 const Kernels* neon_kernels();    // null when not compiled in or the CPU lacks the dot-product instructions
 std::vector<const Kernels*> runnable_kernels();   // every variant that can run here, best first
 const Kernels* best_kernels(const char* forced);  // forced: null, or a name; null result when unavailable

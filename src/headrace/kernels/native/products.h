@@ -5,6 +5,7 @@
 //   kFewTokens            how many tokens' sums of a row block fit in the registers beside a tile
 //   kShiftsCodes          whether 8-bit codes are shifted to 0..255 in a tile; then load_starts(...) gives what takes
 //                         it back
+//   Session               optional: what a thread needs while it computes a range, made with its number of tokens
 //   add_tile, kManyTokens optional: adds the products of one tile and at least kManyTokens tokens to the tokens' sums,
 //                         where an instruction set can do better than one token after the other
 // Internal linkage for the reason given in vector_math.h.
@@ -43,6 +44,21 @@ inline Tokens tokens_from(const Q8View& x, int32_t first, int32_t count) {
 
 // Starting values of the integer sums for 16 groups, by token.
 using Starts = int32_t[kTokenTile][16];
+
+struct NoSession {
+  explicit NoSession(int32_t) {}
+};
+
+template <class Isa>
+struct SessionOf {
+  using Type = NoSession;
+};
+
+template <class Isa>
+  requires requires { typename Isa::Session; }
+struct SessionOf<Isa> {
+  using Type = typename Isa::Session;
+};
 
 // How far ahead of a weight stream to ask for bytes. Where memory bounds the product, the CPU's own prefetching follows
 // the stream, and asking far ahead of it costs a tenth; where tokens keep the CPU busy, it covers memory's latency.
@@ -185,6 +201,7 @@ inline void finish_row(const LinearTask& task, const float* acc, int64_t token, 
 
 template <class Isa>
 void linear_range(const LinearTask& task) {
+  [[maybe_unused]] const typename SessionOf<Isa>::Type session(task.num_tokens);
   alignas(64) BlockSums acc[2];
   for (int32_t first = 0; first < task.num_tokens; first += kTokenTile) {
     const int32_t count = smaller(kTokenTile, task.num_tokens - first);
@@ -242,6 +259,7 @@ void activate_row(const float* x, int32_t num_pairs, Activation activation, cons
 
 template <class Isa, Activation kActivation>
 void gated_pairs(const GatedTask& task) {
+  [[maybe_unused]] const typename SessionOf<Isa>::Type session(task.num_tokens);
   alignas(64) BlockSums acc[4];
   for (int32_t first = 0; first < task.num_tokens; first += kTokenTile) {
     const int32_t count = smaller(kTokenTile, task.num_tokens - first);
@@ -283,6 +301,7 @@ inline void finish_group(const ActivatedTask& task, const BlockSums* acc, int32_
 
 template <class Isa>
 void activated_range(const ActivatedTask& task) {
+  [[maybe_unused]] const typename SessionOf<Isa>::Type session(task.num_tokens);
   alignas(64) BlockSums acc[2];
   for (int32_t first = 0; first < task.num_tokens; first += kTokenTile) {
     const int32_t count = smaller(kTokenTile, task.num_tokens - first);

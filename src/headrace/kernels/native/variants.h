@@ -8,6 +8,7 @@ namespace headrace {
 
 // Tables of the variants, null when the compiler could not build them; nobody has asked the CPU yet.
 const Kernels* avx2_variant();
+const Kernels* amx_variant();
 const Kernels* avx512_variant();
 const Kernels* neon_variant();
 
