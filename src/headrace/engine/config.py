@@ -28,18 +28,16 @@ class EngineConfig:
     together (None: a quarter of memory, and no more than half of memory_bytes; committed only as it is used).
     memory_bytes: for weights and pages of the models that come and go (None: no bound). kv_type: how keys and values
     are stored, fp16, int8 or auto (int8 for models that pass the gate, `kv/gate.py`). max_batch_tokens: tokens in one
-    step. max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests are
-    refused as Overloaded.
-    max_gap_s: how long a stream may wait for its next token while prompts are read in the same steps; how many of their
-    tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk until enough of them ran.
-    speculation: auto, guess next tokens from what was said before where that pays (`draft/`), or off; alters no token.
-    aging_s: whoever has waited so long counts as one priority higher.
-    session_ttl_s: how long after a session's last answer its pages stay pinned.
-    switch_interval_s: Python's thread switch interval while the engine runs (None: unchanged). tokenizer_threads and
-    inline_prompt_chars: prompts longer than that are tokenised in that many threads instead of on the event loop.
-    adapters: folder of adapters that requests may name (None: there are none). adapter_memory_bytes: what those in
-    memory may take together, for each model.
-    checks: verify pool and tree against a recount whenever the engine goes idle.
+    step. max_sequences: sequences that run at once. max_waiting: sequences that may wait beyond those before requests
+    are refused as Overloaded. max_gap_s: how long a stream may wait for its next token while prompts are read in the
+    same steps; how many of their tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk
+    until enough of them ran. speculation: auto, guess next tokens from what was said before where that pays (`draft/`),
+    or off; alters no token. aging_s: whoever has waited so long counts as one priority higher. session_ttl_s: how long
+    after a session's last answer its pages stay pinned. switch_interval_s: Python's thread switch interval while the
+    engine runs (None: unchanged). tokenizer_threads and inline_prompt_chars: prompts longer than that are tokenised in
+    that many threads instead of on the event loop. adapters: folder of adapters that requests may name (None: there are
+    none). adapter_memory_bytes: what those in memory may take together, for each model. checks: verify pool and tree
+    against a recount whenever the engine goes idle.
     """
 
     threads: int | None = None
