@@ -23,6 +23,8 @@ BOUND = 1e-3
 CONTEXT = 256  # llama.cpp rounds contexts up to this
 KNOWN = {
     "mistral-window": "reads no window of files that call themselves llama",
+    "mixtral-all-chosen": "reads no window of files that call themselves llama",
+    "olmoe": "takes OLMoE only with as many key heads as query heads",
     "phi3": "switches the window of Phi-3 off (its pull request 13676)",
     "phi3-short": f"has no context below {CONTEXT}, so that it takes the long factors",
     "olmo2-wide": "knows no biases of OLMo 2",
@@ -32,16 +34,19 @@ KNOWN = {
 def make(folder: Path, names: list[str]) -> None:
     """Write files and what is to come of them."""
     sys.path.insert(0, str(ROOT))
-    from tests.oracle import tiny_models
-    from tests.oracle.test_tiny_models import GGUF_NAMES, recorded
-    from tests.oracle.tiny_files import write_gguf
+    from tests.oracle import expert_files, test_tiny_experts, test_tiny_models, tiny_experts, tiny_files, tiny_models
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or GGUF_NAMES:
-        write_gguf(name, folder / f"{name}.gguf")
-        expected = {"values": recorded(name), "tokens": tiny_models.tokens(tiny_models.CONFIGS[name])}
-        is_hidden = name in tiny_models.HIDDEN
-        np.savez(folder / f"{name}.npz", **expected, positions=tiny_models.POSITIONS, is_hidden=is_hidden)
+    for name in names or (*test_tiny_models.GGUF_NAMES, *expert_files.GGUF_NAMES):
+        is_dense = name in tiny_models.CONFIGS
+        (tiny_files if is_dense else expert_files).write_gguf(name, folder / f"{name}.gguf")
+        np.savez(
+            folder / f"{name}.npz",
+            values=(test_tiny_models if is_dense else test_tiny_experts).recorded(name),
+            tokens=tiny_models.tokens((tiny_models if is_dense else tiny_experts).CONFIGS[name]),
+            positions=tiny_models.POSITIONS,
+            is_hidden=name in tiny_models.HIDDEN,
+        )
 
 
 def compare(folder: Path) -> int:

@@ -41,6 +41,8 @@ def write_gguf(name: str, path: Path, quantise: bool = False, form: str = "stack
     config = tiny_experts.CONFIGS[name]
     architecture = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(path, architecture)
+    writer.add_tokenizer_model("no_vocab")  # llama.cpp opens no file without one: scripts/compare_llama_cpp.py
+    writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
