@@ -134,7 +134,7 @@ def test_a_broken_guest_is_refused_at_the_start_by_file_and_field(models: list[P
 
 def test_a_model_that_can_never_fit_is_refused_at_the_start_with_the_sum(models: list[Path], tmp_path: Path) -> None:
     command = [*PROGRAM, "serve", *map(str, models[:2]), "--port", "0", "--home", str(tmp_path / "home")]
-    command += ["--memory", "100kB"]
+    command += ["--memory", "100kB", "--kv-memory", "1MB"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert result.returncode == 1
     assert re.search(
