@@ -94,6 +94,7 @@ class Rig:
         if traffic is not None:
             traffic.cancel()
             await asyncio.gather(traffic, return_exceptions=True)
+            await self.engine.unload_model("guest")
         return sorted(gaps)
 
     async def measure(self, repeats: int) -> list[Row]:

@@ -121,6 +121,30 @@ def test_what_is_in_memory_can_be_seen_and_changed_from_the_command_line(models:
     assert code == 1 and "No Headrace server answers" in err and "headrace serve" in err
 
 
+def test_the_command_line_finds_the_server_of_the_settings_and_needs_a_key_where_there_are_keys(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_API_KEY", "HEADRACE_HOST", "HEADRACE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    keys = {}
+    for scope in ("generate", "admin"):
+        code, out, _ = type_in("keys", "add", scope, "--scope", scope, "--home", str(tmp_path), "--json")
+        assert code == 0
+        keys[scope] = json.loads(out)["key"]
+    with serving(tmp_path, models[0]) as (_, url):
+        monkeypatch.setenv("HEADRACE_PORT", url.rpartition(":")[2])
+        code, _, err = type_in("models", "ps")
+        assert code == 1 and "Give a key of scope admin with --key or HEADRACE_API_KEY" in err
+        code, _, err = type_in("models", "ps", "--key", keys["generate"])
+        assert code == 1 and "lacks the scope 'admin'" in err
+        monkeypatch.setenv("HEADRACE_API_KEY", keys["admin"])
+        code, out, _ = type_in("models", "ps", "--json")
+        assert code == 0 and [one["id"] for one in json.loads(out)["data"]] == ["one"]
+    code, _, err = type_in("models", "ps", "--url", "nowhere")
+    assert code == 1 and "url: 'nowhere' is no address" in err
+
+
 def test_a_broken_guest_is_refused_at_the_start_by_file_and_field(models: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(models[1].read_bytes()[:-1000])
@@ -134,7 +158,7 @@ def test_a_broken_guest_is_refused_at_the_start_by_file_and_field(models: list[P
 
 def test_a_model_that_can_never_fit_is_refused_at_the_start_with_the_sum(models: list[Path], tmp_path: Path) -> None:
     command = [*PROGRAM, "serve", *map(str, models[:2]), "--port", "0", "--home", str(tmp_path / "home")]
-    command += ["--memory", "100kB"]
+    command += ["--memory", "100kB", "--kv-memory", "1MB"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert result.returncode == 1
     assert re.search(

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import itertools
 from collections.abc import Coroutine
 from pathlib import Path
@@ -75,6 +76,8 @@ def mapped(cache: Path) -> int:
 
 
 def run(engine: TextEngine, main: Coroutine[Any, Any, None]) -> None:
+    """Run a test's body beside a started engine, and without the collector: what leaves must not wait for it."""
+
     async def body() -> None:
         engine.start()
         try:
@@ -83,7 +86,12 @@ def run(engine: TextEngine, main: Coroutine[Any, Any, None]) -> None:
         finally:
             await engine.close()
 
-    asyncio.run(body())
+    gc.collect()  # what is left of engines that were closed
+    gc.disable()
+    try:
+        asyncio.run(body())
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="module")

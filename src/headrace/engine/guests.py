@@ -79,6 +79,7 @@ class Guests:
         self._jobs: deque[Load | Unload] = deque()
         self._places: set[_Place] = set()
         self._gone: dict[str, list[Future[None]]] = {}
+        self._alarm = math.inf  # when the loader thread looks at the clock by itself
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="headrace-loader", daemon=True)
 
@@ -192,13 +193,15 @@ class Guests:
         for action in actions:
             if isinstance(action, Load | Unload):
                 self._jobs.append(action)
-                self._changed.notify_all()
                 continue
             place = action.waiter
             assert isinstance(place, _Place)
             place.is_granted = isinstance(action, Grant)
             self._tell(place, action.error if isinstance(action, Refuse) else None)
-        self._changed.notify_all()  # what expires next may be sooner now
+        # Not for every request: a thread that wakes up wants the interpreter.
+        expiry = self._residency.next_expiry()
+        if self._jobs or expiry < self._alarm or expiry <= self._clock.monotonic_s():
+            self._changed.notify_all()
 
     def _tell(self, place: _Place, error: HeadraceError | None) -> None:
         self._places.discard(place)
@@ -241,7 +244,8 @@ class Guests:
             while not self._stopping:
                 if self._jobs:
                     return self._jobs.popleft()
-                left_s = self._residency.next_expiry() - self._clock.monotonic_s()
+                self._alarm = self._residency.next_expiry()
+                left_s = self._alarm - self._clock.monotonic_s()
                 if left_s > 0:
                     self._changed.wait(None if left_s == math.inf else min(left_s, threading.TIMEOUT_MAX))
                 else:
@@ -275,8 +279,9 @@ class Guests:
     def _unload(self, name: str) -> None:
         try:
             self._close_model(name)
-        except Unavailable:  # the engine is stopping, and lets go of everything itself
-            return
+        except Unavailable:
+            # The engine has stopped, and lets go of everything itself. Who waits for the memory is told by the load.
+            _log.debug("%s: left with the engine", name)
         except Exception:
             # Whoever waits for this memory must not wait for ever because of a defect here.
             _log.exception("%s: its unloading met a defect.", name)

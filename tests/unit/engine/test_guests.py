@@ -361,6 +361,28 @@ def test_an_idle_model_leaves_after_its_time() -> None:
     run(engine, main)
 
 
+def test_an_engine_that_stopped_by_a_defect_leaves_nobody_waiting_for_a_model(caplog: pytest.LogCaptureFixture) -> None:
+    shop = Shop()
+    engine = make(shop, fits=1.0)
+
+    async def main() -> None:
+        def fail() -> None:
+            raise AssertionError("a defect")
+
+        engine._engine._post_call(fail)
+        with pytest.raises(Unavailable):
+            await answer(engine, "b")  # what it needs can no longer be taken from the other one
+
+    async def body() -> None:
+        engine.start()
+        async with asyncio.timeout(BOUND_S):
+            await main()
+        await engine.close()
+
+    asyncio.run(body())
+    assert "met a defect" in caplog.text
+
+
 def test_a_probe_loads_nothing() -> None:
     shop = Shop()
     engine = make(shop)

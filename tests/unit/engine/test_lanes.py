@@ -162,6 +162,14 @@ def test_two_of_one_name_and_a_budget_without_a_page_are_refused() -> None:
         engine.remove_model("toy")
 
 
+def test_a_model_leaves_an_engine_that_was_not_started() -> None:
+    engine = make()
+    engine.add_model(model("late"), 2)
+    assert engine.remove_model("late").result(0) != []
+    engine.add_model(model("late"), 2)
+    engine.close()
+
+
 def test_who_waits_for_a_model_to_leave_is_told_when_the_engine_stops() -> None:
     program = ToyProgram()
     gate = Gate(program)

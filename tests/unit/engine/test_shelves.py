@@ -1,6 +1,7 @@
 """Requests that name an adapter: found by `model:adapter`, held while they run, apart from others in every cache."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -219,7 +220,12 @@ def test_what_is_cancelled_in_any_place_gives_its_adapter_back(model: LoadedMode
 
 def test_adapters_follow_their_model_out_of_memory_and_back(model: LoadedModel, folder: Path, tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
-    source = Source.of(model, Setup(), lambda: load_model(path, name="tiny"))
+    source = Source.of(model, Setup(), lambda: load_model(path, name="tiny", cache_dir=tmp_path / "packed"))
+
+    def mapped() -> str:
+        lines = Path("/proc/self/maps").read_text("utf-8").splitlines()
+        return "".join(line for line in lines if str(tmp_path / "packed") in line)
+
     config = EngineConfig(threads=1, kv_memory_bytes=2**22, kv_type="fp16", checks=True, adapters=folder)
 
     async def main() -> None:
@@ -234,7 +240,9 @@ def test_adapters_follow_their_model_out_of_memory_and_back(model: LoadedModel, 
                 await engine.adapters.load_adapter("red")  # brings its model with it
                 assert [card.id for card in engine.models() if card.is_loaded] == ["tiny", "tiny:red"]
                 assert (await answer(engine, ask("tiny:red")))[1] == expected
+                assert ".pack" in mapped()
                 await engine.unload_model("tiny")
+                assert mapped() == ""
                 assert [card.id for card in engine.models()] == ["tiny"]
                 with pytest.raises(NotFound, match="nor is its model"):
                     await engine.adapters.unload_adapter("red")
@@ -245,7 +253,11 @@ def test_adapters_follow_their_model_out_of_memory_and_back(model: LoadedModel, 
         finally:
             await engine.close()
 
-    asyncio.run(main())
+    gc.disable()  # what leaves must not wait for the collector
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 def test_a_program_that_embeds_the_engine_names_an_adapter(model: LoadedModel, folder: Path, tmp_path: Path) -> None:
