@@ -11,6 +11,7 @@ import base64
 import json
 import sys
 import time
+from typing import Any
 
 import sentence_transformers
 import torch
