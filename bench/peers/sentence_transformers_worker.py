@@ -24,8 +24,8 @@ class Peer:
         torch.set_num_threads(threads)
         self.model = sentence_transformers.SentenceTransformer(model, device="cpu")
 
-    def encode(self, texts: list[str], batch: int):
-        """Vectors of all texts."""
+    def encode(self, texts: list[str], batch: int) -> Any:
+        """Vectors of all texts, as a NumPy array."""
         return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
 
 
