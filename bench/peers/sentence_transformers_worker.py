@@ -11,6 +11,7 @@ import base64
 import json
 import sys
 import time
+from typing import Any
 
 import sentence_transformers
 import torch
@@ -23,8 +24,8 @@ class Peer:
         torch.set_num_threads(threads)
         self.model = sentence_transformers.SentenceTransformer(model, device="cpu")
 
-    def encode(self, texts: list[str], batch: int):
-        """Vectors of all texts."""
+    def encode(self, texts: list[str], batch: int) -> Any:
+        """Vectors of all texts, as a NumPy array."""
         return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
 
 

@@ -21,7 +21,7 @@ from headrace.models.load import LoadedModel
 ROWS, HEAD, SAMPLER = "norms, positions, stores", "head", "sampler"
 _SECONDS_FOR_A_PROMPT = 1.0
 _WARM_TOKENS = 16
-_HEAVY = {OpKind.LINEAR, OpKind.GATED, OpKind.ATTENTION, OpKind.EXPERTS}
+_HEAVY = {OpKind.LINEAR, OpKind.GATED, OpKind.ACTIVATED, OpKind.ATTENTION, OpKind.EXPERTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class Rig:
         pace = self.profile(replace(PREFILL, new_tokens=min(_WARM_TOKENS, context)), 0.0).seconds / _WARM_TOKENS
         longest = min(PREFILL.new_tokens, context, int(_SECONDS_FOR_A_PROMPT / pace))
         num_tokens = max(min(_WARM_TOKENS, context), longest // PAGE_TOKENS * PAGE_TOKENS)
-        shapes = [StepShape(f"prefill-{num_tokens}", 1, num_tokens, 0), *DECODES]
+        shapes = [StepShape(f"prefill-{num_tokens}", 1, num_tokens, 0)]
+        shapes += () if self.model.plan.is_whole else DECODES
         return [self.profile(shape, seconds_each) for shape in shapes if shape.context + shape.new_tokens <= context]
 
     def profile(self, shape: StepShape, seconds: float) -> StepProfile:
@@ -135,7 +136,7 @@ class Rig:
         return StepProfile(shape, duration, tuple(sorted(stages.values(), key=lambda stage: -stage.seconds)))
 
     def _stepper(self, shape: StepShape) -> Callable[[], object]:
-        """The step as a call; the greedy sampler draws for the last token of every sequence."""
+        """The step as a call; the greedy sampler draws for the last token of every sequence, if there are logits."""
         count, new = shape.sequences, shape.new_tokens
         pages = -(-(shape.context + new) // PAGE_TOKENS)
         pool = self._filled_pool(count * pages)
@@ -144,6 +145,11 @@ class Rig:
         contexts = np.full(count, shape.context, np.int32)
         tables = np.arange(count * pages, dtype=np.int32).reshape(count, pages)
         selected = starts[1:] - 1
+        if self.model.plan.is_whole:
+            output = np.empty((count, self.model.plan.buffers[self.model.plan.output].width), np.float32)
+            return lambda: self.model.program.step(
+                self.threads, pool.array, tokens, starts, contexts, tables, selected, output=output
+            )
         sampling: dict[str, Any] = {
             "temperature": np.zeros(count, np.float32),
             "top_k": np.zeros(count, np.int32),
@@ -226,11 +232,14 @@ def _kind(plan: Plan, op: Op, before: OpKind | None) -> str:
         return "attention"
     if op.kind is OpKind.GATED:
         return "gate and up"
+    if op.kind is OpKind.ACTIVATED:
+        return "up"
     if op.kind is OpKind.EXPERTS:
         return "experts"
-    if op.operands()["out"] == plan.output:
+    if op.operands()["out"] == plan.output and not plan.is_whole:
         return HEAD
-    return {OpKind.ATTENTION: "attention output", OpKind.GATED: "down"}.get(before, "query, key, value")  # type: ignore[arg-type]
+    behind = {OpKind.ATTENTION: "attention output", OpKind.GATED: "down", OpKind.ACTIVATED: "down"}
+    return "query, key, value" if before is None else behind.get(before, "query, key, value")
 
 
 def _experts_work(

@@ -8,6 +8,7 @@ import pytest
 from tests.gguf_files import TinyLlama, write_tiny_llama
 
 from headrace.core.clock import SystemClock
+from headrace.engine.kv.gate import decide_unmeasured
 from headrace.engine.roofline import Ceilings, Rig, StepProfile, StepShape, standing
 from headrace.kernels import native
 from headrace.kernels.plan import KvKind
@@ -92,3 +93,27 @@ def test_experts_are_read_as_far_as_rows_are_expected_to_choose_them(tmp_path: P
         # Two experts of three products each for every row.
         assert operations == 2 * SHAPE.layers * sequences * 2 * 3 * SHAPE.feed_forward * SHAPE.hidden
     threads.close()
+
+
+def test_an_encoder_is_profiled_by_whole_texts(minilm_path: Path) -> None:
+    model, threads = load_model(minilm_path), native.Threads(2)
+    (profile,) = Rig(model, threads, KvKind.HALF, SystemClock()).profile_model(0.0)
+    threads.close()
+    num_tokens = profile.shape.new_tokens
+    assert {part.kind for part in profile.stages} >= {
+        "query, key, value",
+        "attention",
+        "attention output",
+        "up",
+        "down",
+    }
+    # Of the last layer only one row goes on behind attention.
+    assert stage(profile, "up")[1] == 2 * 384 * 1536 * (5 * num_tokens + 1)
+    assert stage(profile, "attention")[1] == 6 * 12 * 32 * 4 * num_tokens**2
+
+
+def test_an_encoder_stores_keys_and_values_in_one_way(minilm_path: Path) -> None:
+    plan = load_model(minilm_path).plan
+    for asked in (None, *KvKind):
+        decision = decide_unmeasured(plan, asked)
+        assert decision is not None and decision.kind is KvKind.HALF

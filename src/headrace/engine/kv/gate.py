@@ -99,6 +99,8 @@ def recorded_decision(folder: Path, digest: str, plan: Plan) -> Decision | None:
 
 def decide_unmeasured(plan: Plan, asked: KvKind | None) -> Decision | None:
     """What follows from the wish and the model's shape alone; None if it takes a measurement. Raises InvalidRequest."""
+    if plan.is_whole:
+        return Decision(KvKind.HALF, "an encoder keeps no keys and values")
     if asked is KvKind.HALF:
         return Decision(asked, "as configured")
     if not plan.cache.supports(KvKind.INT8):
