@@ -321,7 +321,7 @@ class ToyModel:
     tasks: frozenset[Task] = frozenset({Task.GENERATE, Task.SCORE, Task.COUNT})
     pooling: Any = None
     vectors: "VectorToy | None" = None
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ("score",)
     activation: ScoreActivation = ScoreActivation.IDENTITY
 
     def pooled(self) -> tuple[ToyPlan, "VectorToy"]:

@@ -69,6 +69,10 @@ class Roster:
         names = ", ".join(sorted(self._cards))
         raise NotFound(f"Model {name} is not served here; served: {names}.", param="model", code="model_not_found")
 
+    def card(self, name: str) -> ModelCard:
+        """What is known of a model, in memory or not."""
+        return self._cards[name]
+
     def served(self, name: str) -> Served:
         """A model that is in memory."""
         return self._served[name]

@@ -215,6 +215,12 @@ class Served:
         """Token ids of one input; with `truncates` no more than `input_limit`. Raises InvalidRequest."""
         if task is Task.SCORE and not self.judges:
             return self._continuation(one, index, truncates=truncates)
+        if task is Task.SCORE and len(self.model.labels) > 1:
+            labels = ", ".join(self.model.labels)
+            raise InvalidRequest(
+                f"model: {self.name} sorts into classes ({labels}); only models with one score can score.",
+                param="model",
+            )
         most = self.input_limit if truncates else None
         if isinstance(one.text, str) and not isinstance(one.pair, tuple):
             ids, segments = self.model.tokenizer.encode_input(self._prefix + one.text, one.pair, max_tokens=most)

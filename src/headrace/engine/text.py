@@ -313,6 +313,7 @@ class TextEngine:
     async def _open(self, request: Request, *, loads: bool = True) -> tuple[Served, Hold]:
         """What a request names, a model or `model:adapter`, in memory until the hold is released."""
         name, adapter = self._roster.find(request.model)
+        _check_task(self._roster.card(name), request)
         hold = await self._hold(name, request.limits.deadline_s, loads=loads)
         try:
             served = self._roster.served(name)
@@ -394,14 +395,15 @@ class TextEngine:
         )
 
 
-def _refuse_unsupported(request: Request, served: Served) -> None:
-    """Refuse by name what the model cannot be asked for, and what the protocol knows and this backend does not do yet.
+def _check_task(card: ModelCard, request: Request) -> None:
+    """Refuse what a model cannot be asked for, before it is loaded for that. Raises InvalidRequest."""
+    if request.task not in card.tasks:
+        able = ", ".join(sorted(card.tasks - {Task.COUNT}))
+        raise InvalidRequest(f"model: {card.id} cannot {request.task}; it can {able}.", param="model")
 
-    Raises InvalidRequest.
-    """
-    if request.task not in served.card.tasks:
-        able = ", ".join(sorted(served.card.tasks - {Task.COUNT}))
-        raise InvalidRequest(f"model: {served.name} cannot {request.task}; it can {able}.", param="model")
+
+def _refuse_unsupported(request: Request, served: Served) -> None:
+    """Refuse by name what the protocol knows and this backend does not do yet. Raises InvalidRequest."""
     if request.task is Task.EMBED and served.adapter is not None:
         raise InvalidRequest(f"model: adapters do not embed; ask for {served.model.name}.", param="model")
     tool_talk = any(message.role is Role.TOOL or message.tool_calls for message in request.messages or ())

@@ -22,7 +22,7 @@ from headrace.core.errors import (
     Unavailable,
 )
 from headrace.core.events import Event, TextDelta
-from headrace.core.request import Limits, Request, Sampling
+from headrace.core.request import Input, Limits, Request, Sampling, Task
 from headrace.engine.config import EngineConfig
 from headrace.engine.text import Setup, Source, TextEngine
 from headrace.observe.metrics import Metrics
@@ -427,5 +427,18 @@ def test_a_model_without_a_source_stays() -> None:
         assert await answer(engine, "b") == await answer(engine, "fixed") == expected()
         with pytest.raises(InvalidRequest, match="stays in memory"):
             await engine.unload_model("fixed")
+
+    run(engine, main)
+
+
+def test_what_a_model_cannot_do_is_refused_before_it_is_loaded_for_that() -> None:
+    shop = Shop()
+    engine = make(shop)
+
+    async def main() -> None:
+        wrong = Request(id="r", model="c", task=Task.EMBED, inputs=(Input("x"),))
+        with pytest.raises(InvalidRequest, match="c cannot embed; it can generate"):
+            await anext(engine.run(wrong))
+        assert shop.loads == []
 
     run(engine, main)

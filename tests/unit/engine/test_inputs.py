@@ -45,10 +45,12 @@ def encoder(pooling: Pooling | None = None, **options: Any) -> TextEngine:
     return make(model, **options)
 
 
-def judge() -> TextEngine:
+def judge(*labels: str) -> TextEngine:
     """A model that reads both texts of a pair at once."""
-    tasks = frozenset({Task.SCORE, Task.COUNT})
-    return make(ToyModel(program=ToyProgram(), tasks=tasks, vectors=VectorToy(is_whole=True), template=None))
+    tasks, vectors = frozenset({Task.SCORE, Task.COUNT}), VectorToy(is_whole=True)
+    return make(
+        ToyModel(program=ToyProgram(), tasks=tasks, vectors=vectors, template=None, labels=labels or ("score",))
+    )
 
 
 def embed(*texts: Any, **options: Any) -> Request:
@@ -193,6 +195,7 @@ def test_continuations_of_one_context_compute_it_once() -> None:
         (encoder, lambda: Request(id="r", model="toy", prompt="x"), InvalidRequest, "model"),
         (encoder, lambda: score(("a", "b")), InvalidRequest, "model"),
         (judge, lambda: embed("a"), InvalidRequest, "model"),
+        (lambda: judge("yes", "no"), lambda: score(("a", "b")), InvalidRequest, "model"),
         (judge, lambda: score(((1, 2), (3,))), InvalidRequest, "input"),
         (encoder, lambda: embed("a", dimensions=5), InvalidRequest, "dimensions"),
         (encoder, lambda: embed("a", dimensions=0), InvalidRequest, "dimensions"),
