@@ -370,6 +370,7 @@ def test_an_engine_that_stopped_by_a_defect_leaves_nobody_waiting_for_a_model(ca
             raise AssertionError("a defect")
 
         engine._engine._post_call(fail)
+        await asyncio.to_thread(engine._engine._thread.join, BOUND_S)
         with pytest.raises(Unavailable):
             await answer(engine, "b")  # what it needs can no longer be taken from the other one
 
