@@ -116,7 +116,8 @@ class Rig:
         rows = [_row("guest-gap-p95", beside, alone, 0.95), _row("guest-gap-longest", beside, alone, 1.0)]
         for made, share in zip(rows, (0.95, 1.0), strict=True):
             made.samples["in steps of the stream alone"] = [_at(gaps, share) / step for gaps in beside]
-        rows[0].samples["load, s"] = self.load_s
+        loads = sorted(self.load_s)
+        rows[0].samples["fastest, median and slowest load, s"] = [loads[0], statistics.median(loads), loads[-1]]
         rows[0].samples["median ms alone"] = [1e3 * statistics.median(gaps) for gaps in alone]
         rows[0].samples["median ms beside loads"] = [1e3 * statistics.median(gaps) for gaps in beside]
         return rows
