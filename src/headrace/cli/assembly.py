@@ -30,10 +30,11 @@ from headrace.observe.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An engine around loaded models, which is not started yet. `name` is the first one's; no model is held here, or
-    it could not leave."""
+    """An engine around loaded models, which is not started yet. `name` is the first one's, `guests` are the others';
+    no model is held here, or it could not leave."""
 
     name: str
+    guests: tuple[str, ...]
     engine: TextEngine
     metrics: Metrics
 
@@ -72,7 +73,7 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
         sources=sources if with_guests else (),
         disk=disk,
     )
-    return Assembled(first.name, engine, metrics)
+    return Assembled(first.name, tuple(source.name for source in sources[1:]), engine, metrics)
 
 
 def setup_of(loaded: LoadedModel, settings: Settings) -> Setup:

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,12 @@ def _serve(settings: Settings) -> None:
             metrics=assembled.metrics,
             surroundings=Surroundings(version=__version__),
         )
-        name = assembled.name
+        name, guests = assembled.name, assembled.guests
 
         async def run() -> None:
             assembled.engine.start()
             try:
-                await serve(app, listener, lambda url: _say(greeting(url, name, needs_key=keys is not None)))
+                await serve(app, listener, lambda url: _say(greeting(url, name, guests, needs_key=keys is not None)))
             finally:
                 await assembled.engine.close()
 
@@ -77,13 +77,14 @@ def keys_in_force(settings: Settings) -> Path | None:
     return settings.keys or (own if own.exists() else None)
 
 
-def greeting(url: str, model: str, *, needs_key: bool) -> str:
+def greeting(url: str, model: str, guests: Sequence[str] = (), *, needs_key: bool) -> str:
     """How to call the server, ready to be copied."""
+    others = f"Loaded when asked for: {', '.join(guests)}\n" if guests else ""
     key = "YOUR-KEY" if needs_key else "none"
     header = ' -H "Authorization: Bearer YOUR-KEY"' if needs_key else ""
     return f"""\
 Serving {model} on {url}
-
+{others}
   curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" -d '{{
     "model": "{model}",
     "messages": [{{"role": "user", "content": "What is the capital of France?"}}],

@@ -141,3 +141,5 @@ def test_the_greeting_can_be_copied_and_names_a_key_only_where_one_is_needed() -
     body = text.partition("-d '")[2].partition("'\n")[0]
     assert json.loads(body)["model"] == "m"
     assert "Bearer YOUR-KEY" in greeting("http://h", "m", needs_key=True)
+    assert "Loaded when asked for" not in text
+    assert "Loaded when asked for: b, c\n" in greeting("http://h", "m", ("b", "c"), needs_key=False)
