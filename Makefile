@@ -29,7 +29,7 @@ test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and ru
 test-arm: $(DONE)/serve  ## the kernel tests on an emulated ARM CPU (Debian; needs qemu-user, g++-aarch64-linux-gnu)
 	scripts/test_arm.sh -q $(or $(TESTS),tests/unit/kernels)
 
-soak: $(DONE)/native $(DONE)/test pull  ## half an hour of mixed load at a real server, in which nothing may grow (MINUTES=30)
+soak: $(DONE)/native $(DONE)/test pull-tested  ## half an hour of mixed load at a real server, in which nothing may grow (MINUTES=30)
 	$(BIN)/python -m tests.soak.mixed_load --minutes $(or $(MINUTES),30)
 
 check: $(DONE)/native $(DONE)/test $(DONE)/check  ## format, lint, types, C++ format, documents
@@ -97,12 +97,12 @@ $(PEERS)/llama.cpp/.done:
 
 $(PEERS)/sentence-transformers/.done:
 	$(PYTHON) -m venv $(PEERS)/sentence-transformers
-	$(PEERS)/sentence-transformers/bin/python -m pip install --quiet torch sentence-transformers
+	$(PEERS)/sentence-transformers/bin/python -m pip install --quiet torch==2.13.0 sentence-transformers
 	@touch $@
 
 oracle-env:  ## install the reference implementation (torch, transformers) in .peers/oracle, to record test vectors
 	$(PYTHON) -m venv $(PEERS)/oracle
-	$(PEERS)/oracle/bin/python -m pip install --quiet torch transformers sentence-transformers gguf tokenizers
+	$(PEERS)/oracle/bin/python -m pip install --quiet torch==2.13.0 transformers sentence-transformers gguf tokenizers
 
 # A copy of the package beside the editable one, which stays as it is: `-S` keeps Python from processing the environment's
 # .pth files, and so from finding the editable one. The sanitizers' runtime has to be loaded before Python's own libraries,

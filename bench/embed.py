@@ -5,14 +5,15 @@
 
 Texts per second, tokenising included, all handed over at once; both sides use the same number of threads and take
 turns.
-The peer runs at the batch size that was best in a short run of each (`screening`); it sorts texts by length, so that
-batches hold little padding. `facts` holds the texts' lengths, tokens per second, and the cosine distance between both
+The peer runs at the batch size and in the type, float32 or bfloat16, that were best in a short run of each
+(`screening`); it sorts texts by length, so that batches hold little padding. `facts` holds the texts' lengths, tokens per second, and the cosine distance between both
 sides' vectors: the largest, and the mean. Windows of one text, from a fixed seed.
 """
 
 import argparse
 import asyncio
 import base64
+import itertools
 import os
 import random
 import statistics
@@ -37,6 +38,7 @@ MODEL = "all-minilm-l6-v2"
 COUNT = 256
 MAX_TOKENS = 256
 BATCHES = (8, 16, 32, 64, 128)
+DTYPES = ("float32", "bfloat16")
 PEER = "sentence-transformers"
 
 
@@ -71,13 +73,14 @@ async def seconds_of(engine: Engine, texts: Sequence[str]) -> tuple[float, NDArr
     return time.perf_counter() - begin, vectors
 
 
-def best_batch(peer: PeerProcess, texts: Sequence[str]) -> tuple[int, dict[str, float]]:
-    """The peer's best batch size on these texts, and texts per second at each."""
+def best_setting(peer: PeerProcess, texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The peer's best batch size and type on these texts, and texts per second at each."""
     rates = {}
-    for batch in BATCHES:
-        peer("embed", texts=texts[:batch], batch=batch)
-        rates[batch] = len(texts) / float(peer("embed", texts=texts, batch=batch)["seconds"])
-    return max(rates, key=lambda batch: rates[batch]), {f"batch {batch}": rate for batch, rate in rates.items()}
+    for batch, dtype in itertools.product(BATCHES, DTYPES):
+        peer("embed", texts=texts[:batch], batch=batch, dtype=dtype)
+        rates[batch, dtype] = len(texts) / float(peer("embed", texts=texts, batch=batch, dtype=dtype)["seconds"])
+    batch, dtype = max(rates, key=lambda setting: rates[setting])
+    return {"batch": batch, "dtype": dtype}, {f"batch {b}, {kind}": rate for (b, kind), rate in rates.items()}
 
 
 async def measure(name: str, engine: Engine, peer: PeerProcess | None, repeats: int) -> tuple[Row, dict[str, Any]]:
@@ -87,15 +90,15 @@ async def measure(name: str, engine: Engine, peer: PeerProcess | None, repeats: 
     ours: list[float] = []
     theirs: dict[str, list[float]] = {}
     screening: dict[str, float] = {}
-    batch = 0
+    setting: dict[str, Any] = {}
     if peer is not None:
-        batch, screening = best_batch(peer, texts)
+        setting, screening = best_setting(peer, texts)
     _, vectors = await seconds_of(engine, texts)
     for _ in range(repeats):
         ours.append(COUNT / (await seconds_of(engine, texts))[0])
         if peer is not None:
-            seconds = float(peer("embed", texts=texts, batch=batch)["seconds"])
-            theirs.setdefault(f"{PEER}, batch {batch}", []).append(COUNT / seconds)
+            seconds = float(peer("embed", texts=texts, **setting)["seconds"])
+            theirs.setdefault(f"{PEER}, {setting['dtype']}, batch {setting['batch']}", []).append(COUNT / seconds)
     made = row(name, "texts/s", ours, theirs)
     made.screening = screening
     facts: dict[str, Any] = {
@@ -104,7 +107,8 @@ async def measure(name: str, engine: Engine, peer: PeerProcess | None, repeats: 
         "tokens_per_second": made.ours * sum(lengths) / COUNT,
     }
     if peer is not None:
-        raw = base64.b64decode(peer("vectors", texts=texts, batch=batch)["vectors"])
+        exact = setting | {"dtype": "float32"}
+        raw = base64.b64decode(peer("vectors", texts=texts, **exact)["vectors"])
         distances = 1 - (vectors * np.frombuffer(raw, "<f4").reshape(vectors.shape)).sum(axis=1)
         facts["cosine_distance"] = {"largest": float(distances.max()), "mean": float(distances.mean())}
     print(name, facts, flush=True)
@@ -121,7 +125,7 @@ async def run(options: argparse.Namespace) -> None:
         if options.peer:
             peer = stack.enter_context(PeerProcess(PEER, "sentence_transformers_worker.py"))
             folder = str(resolve(MODEL, default_home(os.environ)))
-            config["peer"] = peer("open", model=folder, threads=options.threads) | {"weights": "float32"}
+            config["peer"] = peer("open", model=folder, threads=options.threads)
         async with Engine.open(MODEL, config=EngineConfig(threads=options.threads)) as engine:
             for name in options.only or MEASURES:
                 made, facts[name] = await measure(name, engine, peer, options.repeats)

@@ -2,8 +2,8 @@
 
 Reads one JSON command per line on stdin and answers with one JSON line on stdout:
 {"do": "open", "model": folder, "threads": 2}           -> {"version", "build"}
-{"do": "embed", "texts": [...], "batch": n}             -> {"seconds"} of all texts, tokenised and computed
-{"do": "vectors", "texts": [...], "batch": n}           -> {"vectors": base64 of float32 [texts, features]}
+{"do": "embed", "texts": [...], "batch": n, "dtype": "float32"}     -> {"seconds"} of all texts, tokenised and computed
+{"do": "vectors", "texts": [...], "batch": n, "dtype": "float32"}   -> {"vectors": base64 of float32 [texts, features]}
 Vectors have length 1. It sorts texts by length and pads each batch to its longest, as `encode` does by itself.
 """
 
@@ -22,11 +22,19 @@ class Peer:
 
     def __init__(self, model: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.model = sentence_transformers.SentenceTransformer(model, device="cpu")
+        self.models = {
+            dtype: sentence_transformers.SentenceTransformer(
+                model, device="cpu", model_kwargs={"torch_dtype": getattr(torch, dtype)}
+            )
+            for dtype in ("float32", "bfloat16")
+        }
 
-    def encode(self, texts: list[str], batch: int) -> Any:
+    def encode(self, texts: list[str], batch: int, dtype: str) -> Any:
         """Vectors of all texts, as a NumPy array."""
-        return self.model.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
+        vectors = self.models[dtype].encode(
+            texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True
+        )
+        return vectors.float().numpy()
 
 
 def main() -> None:

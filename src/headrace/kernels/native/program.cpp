@@ -16,6 +16,10 @@ namespace {
 // Fewer rows than this are done by the caller: a hand-over costs as much as a few rows.
 constexpr int32_t kRowsAlone = 6;
 constexpr int32_t kRowsPerTask = 16;
+// Neighbouring tokens of a sequence write into the same lines of a page's keys; two threads that share a page pass those
+// lines to and fro, which took three times as long as the writing. From this many rows on, a task gets whole pages' worth.
+constexpr int32_t kStoredAlone = 8;
+constexpr int32_t kStoredPerTask = 2 * kPageTokens;
 
 int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
 
@@ -147,8 +151,9 @@ Program::Program(Plan plan, const Kernels& kernels)
     if (!stages_.empty() && is_row_op && stages_.back().is_rowwise && stages_.back().rows == rows) {
       stages_.back().end = i + 1;
     } else {
-      stages_.push_back({i, i + 1, is_row_op, rows});
+      stages_.push_back({i, i + 1, is_row_op, rows, false});
     }
+    stages_.back().stores |= op.kind == OpKind::kStoreKv;
   }
 }
 
@@ -275,7 +280,9 @@ void Program::run_rows(Threads::Step& step, const Stage& stage, const Batch& bat
                    .num_ops = stage.end - stage.begin,
                    .context = {plan_, kernels_, storage_, batch, places_},
                    .num_rows = rows,
-                   .rows_per_task = std::min(share, kRowsPerTask),
+                   .rows_per_task = stage.stores && share > kStoredAlone
+                                        ? std::min(ceil_div(share, kPageTokens) * kPageTokens, kStoredPerTask)
+                                        : std::min(share, kRowsPerTask),
                    .scratch = scratch_};
   step.run(ceil_div(rows, run.rows_per_task), &RowRun::run, &run);
 }

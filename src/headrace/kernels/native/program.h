@@ -60,6 +60,7 @@ class Program {
     size_t begin, end;
     bool is_rowwise;
     Rows rows;
+    bool stores;  // keys and values
   };
   struct RowRun;
   struct LinearRun;
