@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 VECTORS = ROOT / "tests" / "oracle" / "vectors"
@@ -31,9 +31,9 @@ def record_models():
     """Hidden states, or labels, of every tiny model."""
     recorded = {}
     for name, settings in tiny_encoders.CONFIGS.items():
-        config = BertConfig(**settings, attn_implementation="eager")
-        kind = BertForSequenceClassification if tiny_encoders.num_labels(name) else BertModel
-        model = kind(config).eval()
+        config = AutoConfig.for_model(**settings, attn_implementation="eager")
+        kind = AutoModelForSequenceClassification if tiny_encoders.num_labels(name) else AutoModel
+        model = kind.from_config(config, dtype=torch.float32).eval()
         values = {k: torch.from_numpy(v) for k, v in tiny_encoders.prefixed(name).items()}
         missing, unexpected = model.load_state_dict(values, strict=False)
         assert not missing and not unexpected, (missing, unexpected)

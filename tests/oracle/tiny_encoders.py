@@ -1,4 +1,4 @@
-"""Tiny random BERT models, one per variation, as `tiny_models` does it for decoders: configs, weights, inputs.
+"""Tiny random BERT and XLM-RoBERTa models, one per variation, as `tiny_models` does it for decoders.
 
 The recording script builds them in transformers, the tests write them as files for our own readers.
 """
@@ -33,6 +33,12 @@ CONFIGS = {
     | {"num_hidden_layers": 3, "type_vocab_size": 3, "layer_norm_eps": 1e-5},
     "bert-odd": _BASE | {"hidden_size": 80, "num_attention_heads": 5, "hidden_act": "gelu_new"},
     "cross-encoder": _BASE | _CLASSIFIER | {"id2label": {"0": "LABEL_0"}},
+    "xlm-roberta": _BASE
+    | {"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"], "type_vocab_size": 1, "pad_token_id": 1}
+    | {"max_position_embeddings": 80, "layer_norm_eps": 1e-5},
+    "reranker": _BASE
+    | {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForSequenceClassification"], "type_vocab_size": 1}
+    | {"max_position_embeddings": 80, "pad_token_id": 1, "id2label": {"0": "LABEL_0"}},
     "nli": _BASE | _CLASSIFIER | {"id2label": {"0": "contradiction", "1": "entailment", "2": "neutral"}},
 }
 
@@ -45,11 +51,16 @@ def num_labels(name):
     return len(CONFIGS[name].get("id2label", ()))
 
 
+def is_roberta(name):
+    """Of the kind that counts positions from behind the padding's and has a classifier of two products."""
+    return CONFIGS[name]["model_type"] != "bert"
+
+
 def inputs(name):
-    """Tokens and segments of every sequence; the first is all segment 0."""
+    """Tokens and segments of every sequence; the first is all segment 0. RoBERTa's padding is not among them."""
     config = CONFIGS[name]
     random = np.random.RandomState(11)
-    tokens = [random.randint(0, config["vocab_size"], length).astype(np.int32) for length in LENGTHS]
+    tokens = [random.randint(2 * is_roberta(name), config["vocab_size"], length).astype(np.int32) for length in LENGTHS]
     segments = [np.zeros(LENGTHS[0], np.int32)]
     segments += [(np.arange(length) * config["type_vocab_size"] // length).astype(np.int32) for length in LENGTHS[1:]]
     return tokens, segments
@@ -77,6 +88,10 @@ def shapes(name):
         add(f"{layer}.intermediate.dense", inner, hidden)
         add(f"{layer}.output.dense", hidden, inner)
         add(f"{layer}.output.LayerNorm", hidden)
+    if is_roberta(name) and num_labels(name):
+        add("classifier.dense", hidden, hidden)
+        add("classifier.out_proj", num_labels(name), hidden)
+        return result
     add("pooler.dense", hidden, hidden)
     if num_labels(name):
         add("classifier", num_labels(name), hidden)
@@ -99,7 +114,7 @@ def weights(name):
 
 def prefixed(name):
     """Tensors under the names that a saved model has: the whole encoder of a classifier is called `bert`."""
-    prefix = "bert." if num_labels(name) else ""
+    prefix = ("roberta." if is_roberta(name) else "bert.") if num_labels(name) else ""
     return {tensor if tensor.startswith("classifier") else prefix + tensor: v for tensor, v in weights(name).items()}
 
 

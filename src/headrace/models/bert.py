@@ -1,13 +1,14 @@
-"""BERT: an encoder for sentence embeddings, and with a classifier on top for cross-encoders (rerankers).
+"""BERT, RoBERTa and XLM-RoBERTa: encoders for sentence embeddings, with a classifier for cross-encoders (rerankers).
 
     h = norm(words[token] + positions[position] + segments[segment])
     per layer:  h = norm(h + attention(h Wq, h Wk, h Wv) Wo)          biases everywhere
                 h = norm(h + act(h Wup) Wdown)
     embedding models give h; classifiers tanh(h[first] Wpool) Wlabels
 
-(Devlin et al., arXiv 1810.04805.) Every token sees every other one, so sequences are computed whole. A layer's keys and
-values are used up within the layer: all layers take turns in the pages of one (`Plan.is_whole`). A few features of some
-tokens are tens of times larger than the rest, so that what enters products is rotated (`Recorder.rotate`).
+(Devlin et al., arXiv 1810.04805; Liu et al., arXiv 1907.11692; Conneau et al., arXiv 1911.02116.) Every token sees
+every other one, so sequences are computed whole. A layer's keys and values are used up within the layer: all layers
+take turns in the pages of one (`Plan.is_whole`). A few features of some tokens are tens of times larger than the rest,
+so that what enters products is rotated (`Recorder.rotate`).
 Knows names and metadata of both file formats; knows no bytes, no kernels, no requests, nor how hidden states become one
 vector (`pooling`). What a file asks for and this file does not do is refused by field and value.
 """
@@ -75,6 +76,9 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+HEAD_ROLES = {"pooler": "classifier.dense", "labels": "classifier.out_proj"}
+"""What RoBERTa's classifier is made of, in place of a pooler of the encoder's own."""
+
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     # tensors of layers that change the result and that this encoder does not read
     "gguf": (
@@ -101,9 +105,15 @@ ACTIVATIONS = {
     "tanh": Activation.TANH,
 }
 
-CLASSIFIER = "BertForSequenceClassification"
-CLASSES = ("BertModel", CLASSIFIER, "BertForMaskedLM", "BertForPreTraining")
-"""What `architectures` may name; of the last two only the encoder is used."""
+_CLASSIFIER = "ForSequenceClassification"
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "bert": ("BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForPreTraining"),
+    "roberta": ("RobertaModel", "RobertaForSequenceClassification", "RobertaForMaskedLM"),
+    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaForSequenceClassification", "XLMRobertaForMaskedLM"),
+}
+"""What `architectures` may name, by model_type; of all but the first two only the encoder is used."""
+
+_ROBERTAS = ("roberta", "xlm-roberta")
 
 _RANK = 4  # GGUF's pooling type of classifiers
 
@@ -118,7 +128,7 @@ class Names:
 
     def pair(self, role: str, layer: int = 0) -> tuple[str, str]:
         """Weight and bias."""
-        prefix = "" if role == "labels" else self.prefix
+        prefix = "" if self.roles[role].startswith("classifier") else self.prefix
         kinds = self.norm_kinds if role.endswith("norm") else ("weight", "bias")
         name = self.roles[role].format(layer)
         return f"{prefix}{name}.{kinds[0]}", f"{prefix}{name}.{kinds[1]}"
@@ -130,7 +140,10 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the forward pass depends on. `labels`: names of the classifier's outputs; empty for embedding models."""
+    """What the forward pass depends on. `labels`: names of the classifier's outputs; empty for embedding models.
+
+    `position_offset`: rows of the table of positions before the one of the first token.
+    """
 
     names: Names
     num_layers: int
@@ -141,6 +154,7 @@ class Config:
     num_segments: int
     trained_positions: int
     max_positions: int
+    position_offset: int = 0
     norm_eps: float
     activation: Activation
     labels: tuple[str, ...] = ()
@@ -163,7 +177,9 @@ def record(config: Config) -> Plan:
     )
     hidden = plan.buffer("hidden", config.hidden)
     plan.embed(plan.matrix(config.names.table("words"), config.vocab_size, config.hidden), hidden)
-    plan.position(plan.vector(config.names.table("positions"), config.trained_positions, config.hidden), hidden)
+    rows = config.trained_positions + config.position_offset
+    positions = plan.vector(config.names.table("positions"), rows, config.hidden)
+    plan.position(positions, hidden, config.position_offset)
     plan.segment(plan.vector(config.names.table("segments"), config.num_segments, config.hidden), hidden)
     _normalise(plan, config, "embedding_norm", 0, hidden)
     for layer in range(config.num_layers):
@@ -323,9 +339,13 @@ def _read_folder(checkpoint: Checkpoint, max_context: int | None) -> Config:
         raise fields.fault("hidden_act", f"unknown activation; known are {', '.join(ACTIVATIONS)}.")
     hidden, num_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     _check_heads(fields, "num_attention_heads", hidden, num_heads)
-    trained = fields.integer("max_position_embeddings")
+    # RoBERTa counts positions from behind the one that padding has.
+    is_roberta = fields.get("model_type") in _ROBERTAS
+    offset = fields.integer("pad_token_id", 1, low=0) + 1 if is_roberta else 0
+    trained = fields.integer("max_position_embeddings", low=offset + 1) - offset
     labels: tuple[str, ...] = ()
-    if checkpoint.metadata.get("architectures") == [CLASSIFIER]:
+    stated_class = checkpoint.metadata.get("architectures") or [""]
+    if str(stated_class[0]).endswith(_CLASSIFIER):
         stated = _label_names(fields)
         labels = _labels_of(fields, "id2label", stated, checkpoint.shape(names.table("labels")))
     return Config(
@@ -340,13 +360,18 @@ def _read_folder(checkpoint: Checkpoint, max_context: int | None) -> Config:
         max_positions=trained if max_context is None else min(trained, max_context),
         norm_eps=fields.number("layer_norm_eps", 1e-12),
         activation=ACTIVATIONS[activation],
+        position_offset=offset,
         labels=labels,
     )
 
 
 def _names_of(checkpoint: Checkpoint) -> Names:
     roles = ROLES["safetensors"]
-    prefix = "bert." if f"bert.{roles['words']}.weight" in checkpoint else ""
+    is_roberta = checkpoint.metadata.get("model_type") in _ROBERTAS
+    own = "roberta." if is_roberta else "bert."
+    prefix = own if f"{own}{roles['words']}.weight" in checkpoint else ""
+    if is_roberta:
+        return Names({**roles, **HEAD_ROLES}, prefix)
     is_old = f"{prefix}{roles['embedding_norm']}.gamma" in checkpoint
     return Names(roles, prefix, ("gamma", "beta") if is_old else ("weight", "bias"))
 
@@ -382,7 +407,7 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     hidden, inner, names = config.hidden, config.feed_forward, config.names
     shapes: dict[str, tuple[int, ...]] = {
         names.table("words"): (config.vocab_size, hidden),
-        names.table("positions"): (config.trained_positions, hidden),
+        names.table("positions"): (config.trained_positions + config.position_offset, hidden),
         names.table("segments"): (config.num_segments, hidden),
     }
 

@@ -82,6 +82,8 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
     "smollm3": ("SmolLM3ForCausalLM", SMOLLM3),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertModel", BERT),
+    "roberta": ("RobertaModel", BERT),
+    "xlm-roberta": ("XLMRobertaModel", BERT),
     "mixtral": ("MixtralForCausalLM", MIXTRAL),
     "qwen2_moe": ("Qwen2MoeForCausalLM", QWEN2_MOE),
     "qwen3_moe": ("Qwen3MoeForCausalLM", QWEN3_MOE),
@@ -89,7 +91,7 @@ CONFIG: Mapping[str, tuple[str, Architecture[Any]]] = {
 }
 
 MORE_CLASSES: Mapping[str, tuple[str, ...]] = {
-    "bert": bert.CLASSES,
+    **bert.CLASSES,
     "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextModel"),
 }
 """Further classes that `architectures` may name, by model_type; the architecture reads what they differ in.

@@ -1,8 +1,8 @@
 """What a model's files say about its vocabulary, as one value that can be written to bytes and read back quickly.
 
 Three sources: GGUF metadata (`gpt2`: byte-level BPE, `llama`: scored SentencePiece BPE, `bert`: WordPiece) and a folder
-with `tokenizer.json` (BPE and WordPiece). The rule kept here: a control token is never reachable from plain text, so
-control tokens leave every table that text is looked up in. Does not encode anything; `tokenizer.py` does.
+with `tokenizer.json` (BPE, WordPiece, Unigram). The rule kept here: a control token is never reachable from plain text,
+so control tokens leave every table that text is looked up in. Does not encode anything; `tokenizer.py` does.
 """
 
 import json
@@ -204,11 +204,11 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
     generation = _json(folder / "generation_config.json")
     model = library.get("model")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or kind not in ("BPE", "WordPiece") or not isinstance(model.get("vocab"), dict):
+    if not isinstance(model, dict) or kind not in ("BPE", "WordPiece", "Unigram"):
         raise ModelFileError(
-            f"{folder / 'tokenizer.json'}: model type {kind!r} is not supported; BPE and WordPiece are."
+            f"{folder / 'tokenizer.json'}: model type {kind!r} is not supported; BPE, WordPiece and Unigram are."
         )
-    texts: dict[int, str] = {i: text for text, i in model["vocab"].items()}
+    texts = _texts_of(library, folder / "tokenizer.json")
     added = [token for token in library.get("added_tokens") or [] if isinstance(token, dict)]
     texts.update({token["id"]: token["content"] for token in added})
     num_tokens = max(texts, default=-1) + 1
@@ -248,11 +248,33 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
     )
 
 
+def _texts_of(library: Mapping[str, Any], file: Path) -> dict[int, str]:
+    """The model's own tokens by id."""
+    vocab = library["model"].get("vocab")
+    if library["model"].get("type") == "Unigram":
+        # Spaces become another character there, which is what keeps hidden tokens out of reach.
+        if "Metaspace" not in json.dumps(library.get("pre_tokenizer")):
+            raise ModelFileError(f"{file}: a Unigram model without a Metaspace pre-tokenizer is not supported.")
+        if not isinstance(vocab, list) or any(not isinstance(e, list) or len(e) != 2 for e in vocab):
+            raise ModelFileError(f"{file}: vocab is no list of pieces and scores; fetch the file again.")
+        return {i: str(piece) for i, (piece, _) in enumerate(vocab)}
+    if not isinstance(vocab, dict):
+        raise ModelFileError(f"{file}: vocab is {type(vocab).__name__}, not an object; fetch the file again.")
+    return {i: text for text, i in vocab.items()}
+
+
 def _make_bare(library: dict[str, Any], control: set[str]) -> None:
     # Special tokens are split off before the library sees text, so that whether they count is decided per call.
     for key in ("added_tokens", "post_processor", "truncation", "padding"):
         library[key] = [] if key == "added_tokens" else None
     model = library["model"]
+    if model.get("type") == "Unigram":
+        # A piece's place is its id, and its score counts in that of unknown characters: only the text can go. No text
+        # has a space when it gets there.
+        model["vocab"] = [
+            [f" {i}" if piece in control else piece, score] for i, (piece, score) in enumerate(model["vocab"])
+        ]
+        return
     control.discard(model.get("unk_token"))
     model["vocab"] = {text: i for text, i in model["vocab"].items() if text not in control}
     vocab = model["vocab"]

@@ -178,3 +178,20 @@ def test_no_vector_is_left_to_be_computed():
     assert bert.computed_vectors(bert.read_config(checkpoint())) == {}
     assert all(vector.parts for vector in bert.record(bert.read_config(checkpoint())).vectors)
     assert np.isfinite(bert.read_config(checkpoint()).norm_eps)
+
+
+def test_roberta_counts_positions_from_behind_the_one_of_its_padding():
+    config = bert.read_config(checkpoint("xlm-roberta"))
+    plan = bert.record(config)
+    assert (plan.max_positions, config.position_offset) == (78, 2)
+    assert operands(plan, OpKind.POSITION)[0]["offset"] == 2
+    assert next(v.shape for v in plan.vectors if "position" in v.name) == (80, 64)
+    with pytest.raises(ModelFileError, match="max_position_embeddings = 2"):
+        bert.read_config(checkpoint("xlm-roberta", max_position_embeddings=2))
+
+
+def test_robertas_classifier_is_its_own():
+    plan = bert.record(bert.read_config(checkpoint("reranker")))
+    names = {part for matrix in plan.matrices for part in matrix.parts}
+    assert {"classifier.dense.weight", "classifier.out_proj.weight"} <= names
+    assert plan.buffers[plan.output].width == 1

@@ -330,7 +330,7 @@ def test_a_sentencepiece_style_folder_gives_the_librarys_tokens_and_raw_bytes(tm
         ("{", "tokenizer.json"),
         ("[]", "not an object"),
         ("{}", "model type None"),
-        ('{"model": {"type": "Unigram", "vocab": []}}', "model type 'Unigram'"),
+        ('{"model": {"type": "WordLevel", "vocab": {}}}', "model type 'WordLevel'"),
         ('{"model": {"type": "BPE", "vocab": {"a": 999999999999}, "merges": []}}', "1000000000000 token ids"),
         ('{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "0 token ids"),
         (
