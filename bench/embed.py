@@ -6,8 +6,9 @@
 Texts per second, tokenising included, all handed over at once; both sides use the same number of threads and take
 turns.
 The peer runs at the batch size and in the type, float32 or bfloat16, that were best in a short run of each
-(`screening`); it sorts texts by length, so that batches hold little padding. `facts` holds the texts' lengths, tokens per second, and the cosine distance between both
-sides' vectors: the largest, and the mean. Windows of one text, from a fixed seed.
+(`screening`); it sorts texts by length, so that batches hold little padding. `facts` holds the texts' lengths, tokens
+per second, and the cosine distance between both sides' vectors, the peer's in float32: the largest, and the mean.
+Windows of one text, from a fixed seed.
 """
 
 import argparse
