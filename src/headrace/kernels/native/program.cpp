@@ -16,8 +16,9 @@ namespace {
 // Fewer rows than this are done by the caller: a hand-over costs as much as a few rows.
 constexpr int32_t kRowsAlone = 6;
 constexpr int32_t kRowsPerTask = 16;
-// Neighbouring tokens of a sequence write into the same lines of a page's keys; two threads that share a page pass those
-// lines to and fro, which took three times as long as the writing. From this many rows on, a task gets whole pages' worth.
+// Neighbouring tokens of a sequence write into the same lines of a page's keys; two threads that share a page pass
+// those lines to and fro, which took three times as long as the writing. From this many rows on, a task gets whole
+// pages' worth.
 constexpr int32_t kStoredAlone = 8;
 constexpr int32_t kStoredPerTask = 2 * kPageTokens;
 
