@@ -5,7 +5,7 @@
 
 beside the same stream alone, in turn in one run. In this process, through `engine.text.TextEngine` on one event loop,
 as a server does it; greedy, without speculation. Other streams of the same model may run beside it (`--streams`). The
-loads are warm: the guest's weights were packed before and its tokenizer was read before, as `headrace serve` does when
+loads are warm: the guest's weights were packed and its files were read before, as `headrace serve` does when
 it starts. What a load takes, and the longest gaps in steps, are told beside it.
 """
 
@@ -24,10 +24,9 @@ from headrace.engine.config import KV_TYPES, EngineConfig
 from headrace.engine.kv.gate import choose_kind
 from headrace.engine.text import Setup, Source, TextEngine
 from headrace.kernels import native
-from headrace.models.load import load_model
+from headrace.models.load import Reading, load_model
 from headrace.models.store import default_home
 from headrace.models.store import resolve as resolve_model
-from headrace.models.tokenizer import Tokenizer
 
 PROMPT = "Tell a long story about a mill, the river that drives it, and the people who bring their grain."
 WARM_TOKENS = 16  # of each stream before gaps count
@@ -41,11 +40,11 @@ class Rig:
         self.num_tokens: int = options.tokens
         self.load_s: list[float] = []
         home = default_home(os.environ)
-        tokenizers: dict[str, Tokenizer] = {}
+        readings: dict[Path, Reading] = {}
         sources = []
         for name, model in (("host", options.host), ("guest", options.guest)):
             path = resolve_model(model, home)
-            load = partial(load_model, path, name=name, cache_dir=home / "packed", tokenizers=tokenizers, touches=True)
+            load = partial(load_model, path, name=name, cache_dir=home / "packed", readings=readings, touches=True)
             loaded = load()
             threads = native.Threads(options.threads)
             choose_kind(loaded, KV_TYPES[options.kv_type], threads)

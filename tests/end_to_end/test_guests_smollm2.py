@@ -14,8 +14,7 @@ from headrace.core.events import Event, Finished, TextDelta
 from headrace.core.request import Limits, Request, Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.text import Setup, Source, TextEngine
-from headrace.models.load import load_model
-from headrace.models.tokenizer import Tokenizer
+from headrace.models.load import Reading, load_model
 
 NAMES = ("first", "second", "third")
 PROMPTS = ("The capital of France is", "Water drives the mill because", "Three colours of the rainbow are")
@@ -45,10 +44,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sources(paths: dict[str, Path], cache: Path) -> list[Source]:
     """As `headrace serve` makes them: every model was loaded once, and its tokenizer is kept."""
-    tokenizers: dict[str, Tokenizer] = {}
+    readings: dict[Path, Reading] = {}
     found = []
     for name, path in paths.items():
-        load = functools.partial(load_model, path, name=name, cache_dir=cache, tokenizers=tokenizers, touches=True)
+        load = functools.partial(load_model, path, name=name, cache_dir=cache, readings=readings, touches=True)
         found.append(Source.of(load(), Setup(), load))
     return found
 

@@ -22,9 +22,8 @@ from headrace.engine.kv.gate import choose_kind
 from headrace.engine.text import Setup, Source, TextEngine
 from headrace.kernels import native
 from headrace.models.catalog import ALIASES, canonical_name, system_turn
-from headrace.models.load import LoadedModel, load_model
+from headrace.models.load import LoadedModel, Reading, load_model
 from headrace.models.store import Layout, installed_names, open_home, resolve
-from headrace.models.tokenizer import Tokenizer
 from headrace.observe.metrics import Metrics
 
 
@@ -50,12 +49,12 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
     metrics = Metrics()
     disk = open_disk(settings, metrics)
     cache_dir = open_home(settings.home).packed
-    tokenizers: dict[str, Tokenizer] = {}
+    readings: dict[Path, Reading] = {}
     first: LoadedModel | None = None
     sources: list[Source] = []
     for name, path in wanted.items():
         load = partial(
-            load_model, path, name=name, cache_dir=cache_dir, max_context=settings.context, tokenizers=tokenizers
+            load_model, path, name=name, cache_dir=cache_dir, max_context=settings.context, readings=readings
         )
         loaded = load()
         ttl_s = math.inf if first is None else settings.model_ttl

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 Hasher = Callable[[Path], str]
+Stamp = tuple[str, int, int, int]
+"""Path, size, and times of the last changes of a file and of what is known of it."""
 
 
 def sha256_of(path: Path) -> str:
@@ -31,22 +33,23 @@ class DigestMemory:
     def __call__(self, path: Path) -> str:
         """`sha256:...` of a file's bytes, from memory if the file is unchanged. Raises OSError."""
         path = path.resolve()
-        stamp = _stamp(path)
+        known_as = list(stamp(path))
         note = self.folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.digest.json"
         known = _read(note)
         digest = known.get("digest")
-        if known.get("source") == stamp and isinstance(digest, str) and digest.startswith("sha256:"):
+        if known.get("source") == known_as and isinstance(digest, str) and digest.startswith("sha256:"):
             return digest
         digest = self.hasher(path)
         # If the file changed while it was read, nothing is remembered.
-        if _stamp(path) == stamp:
-            _write(note, {"source": stamp, "digest": digest})
+        if list(stamp(path)) == known_as:
+            _write(note, {"source": known_as, "digest": digest})
         return digest
 
 
-def _stamp(path: Path) -> list[str | int]:
+def stamp(path: Path) -> Stamp:
+    """By what it shows that a file has changed. Raises OSError."""
     stat = path.stat()
-    return [os.fsdecode(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return os.fsdecode(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _read(note: Path) -> dict[str, object]:

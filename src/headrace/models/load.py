@@ -7,7 +7,7 @@ Owns the order of these steps and the making of a plan's matrices and vectors ou
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from headrace.kernels.grouped import GroupedMatrix, interleave, interleave_halve
 from headrace.kernels.numpy_program import NumpyProgram
 from headrace.kernels.plan import GROUP, TILE_ROWS, MatrixSpec, Plan, VectorSpec, padded
 from headrace.models.checkpoint import Checkpoint
-from headrace.models.digest import DigestMemory, Hasher, sha256_of
+from headrace.models.digest import DigestMemory, Hasher, Stamp, sha256_of, stamp
 from headrace.models.expert_weights import packed_experts
 from headrace.models.gguf import GgufFile
 from headrace.models.hidden import has_head, without_head
@@ -95,64 +95,109 @@ class LoadedModel:
         return plan, self.bind(plan)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model's files say apart from its weights, and which files these were: of `LoadedModel`'s fields those that
+    a second load need not make again."""
+
+    stamps: tuple[Stamp, ...]
+    architecture: str
+    key: PackKey
+    plan: Plan
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    use: "_Use"
+
+
 def load_model(
     path: Path,
     *,
     name: str | None = None,
     cache_dir: Path | None = None,
     max_context: int | None = None,
-    tokenizers: dict[str, Tokenizer] | None = None,
+    readings: dict[Path, Reading] | None = None,
     touches: bool = False,
 ) -> LoadedModel:
     """Load a GGUF file or a safetensors folder; packed weights are kept in `cache_dir` (None: in memory only).
 
-    `tokenizers` keeps them by digest for models that are loaded again: making one holds the interpreter for a tenth of
-    a second. `touches`: wait here until the weights are in memory, and not in the first steps.
+    `readings` keeps what was read for models that are loaded again with the same `max_context`: as long as their files
+    stay as they are, only weights are mapped then. Reading them holds the interpreter for a tenth of a second or more.
+    `touches`: wait here until the weights are in memory, and not in the first steps.
     Raises:
         ModelFileError: the model is missing, corrupt, absurd or of a kind that is not supported; the message says which
             file, field and value, and what to do.
         InvalidRequest: HEADRACE_KERNELS names no kernels that can run here.
     """
     binder = bind_reference if kernels_in_use() == REFERENCE else bind
-    hasher: Hasher = sha256_of if cache_dir is None else DigestMemory(cache_dir)
-    checkpoint = open_checkpoint(path, hasher)
     with _errors_name(path):
-        architecture = architecture_for(checkpoint)
-        config = architecture.read_config(checkpoint, max_context)
-        plan = architecture.record(config)
-        # A pack on disk serves every context, so its tables hold all positions that were trained.
-        stored = config if cache_dir is None or max_context is None else architecture.read_config(checkpoint, None)
-        build = _builder(architecture, stored, checkpoint, path)
-        key = PackKey(checkpoint.digest(), fingerprint(architecture.record(stored)))
-        pack, tokenizer = _weights_and_tokenizer(cache_dir, key, build, {} if tokenizers is None else tokenizers)
-        _check_vocabulary(tokenizer, plan)
+        reading, pack = _recall(path, cache_dir, {} if readings is None else readings) or _read(
+            path, cache_dir, max_context
+        )
+        if readings is not None:
+            readings[path] = reading
         if touches:
             pack.touch()
+        plan = reading.plan
         vectors = [pack.vectors[spec.name][: spec.shape[0]] for spec in plan.vectors]
         rebind = partial(binder, matrices=pack.matrices, vectors=vectors)
         program = rebind(plan)
-        template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
-        use = _use_of(plan, architecture.labels(config), checkpoint, path)
     return LoadedModel(
         name=path.stem if name is None else name,
-        digest=key.digest,
-        architecture=architecture.name,
+        digest=reading.key.digest,
+        architecture=reading.architecture,
         plan=plan,
         program=program,
         bind=rebind,
-        tokenizer=tokenizer,
-        template=template,
+        tokenizer=reading.tokenizer,
+        template=reading.template,
         context_length=plan.max_positions,
         weights_bytes=pack.matrix_bytes,
         matrix_bytes=tuple(matrix.tiles.nbytes for matrix in pack.matrices),
         created=int(path.stat().st_mtime),
         is_from_cache=pack.is_cached,
-        tasks=use.tasks,
-        pooling=use.pooling,
-        labels=use.labels,
-        activation=use.activation,
+        tasks=reading.use.tasks,
+        pooling=reading.use.pooling,
+        labels=reading.use.labels,
+        activation=reading.use.activation,
         cache_dir=cache_dir,
     )
+
+
+def _recall(path: Path, cache_dir: Path | None, readings: Mapping[Path, Reading]) -> tuple[Reading, Pack] | None:
+    """What was read before and the pack made then; None if the files have changed or the pack is not as it was."""
+    reading = readings.get(path)
+    if reading is None or cache_dir is None or reading.stamps != _stamps(path):
+        return None
+    try:
+        return reading, read_pack(cache_dir / reading.key.file_name, reading.key)
+    except (OSError, PackError):
+        return None
+
+
+def _read(path: Path, cache_dir: Path | None, max_context: int | None) -> tuple[Reading, Pack]:
+    stamps = _stamps(path)
+    checkpoint = open_checkpoint(path, sha256_of if cache_dir is None else DigestMemory(cache_dir))
+    architecture = architecture_for(checkpoint)
+    config = architecture.read_config(checkpoint, max_context)
+    plan = architecture.record(config)
+    # A pack on disk serves every context, so its tables hold all positions that were trained.
+    stored = config if cache_dir is None or max_context is None else architecture.read_config(checkpoint, None)
+    build = _builder(architecture, stored, checkpoint, path)
+    key = PackKey(checkpoint.digest(), fingerprint(architecture.record(stored)))
+    pack, tokenizer = _weights_and_tokenizer(cache_dir, key, build)
+    _check_vocabulary(tokenizer, plan)
+    template = None if plan.is_whole else _template(checkpoint, path, tokenizer)
+    use = _use_of(plan, architecture.labels(config), checkpoint, path)
+    return Reading(stamps, architecture.name, key, plan, tokenizer, template, use), pack
+
+
+def _stamps(path: Path) -> tuple[Stamp, ...]:
+    """How a model's file, or every file of its folder, stands on disk; empty where that cannot be told."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    try:
+        return tuple(stamp(file) for file in files)
+    except OSError:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,23 +373,17 @@ def _check_vocabulary(tokenizer: Tokenizer, plan: Plan) -> None:
         )
 
 
-def _weights_and_tokenizer(
-    cache_dir: Path | None, key: PackKey, build: _Build, known: dict[str, Tokenizer]
-) -> tuple[Pack, Tokenizer]:
+def _weights_and_tokenizer(cache_dir: Path | None, key: PackKey, build: _Build) -> tuple[Pack, Tokenizer]:
     pack = open_or_build(cache_dir, key, build)
-    if key.digest in known:
-        return pack, known[key.digest]
     try:
-        tokenizer = Tokenizer.deserialize(pack.extras[_TOKENIZER])
+        return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
     except (KeyError, ModelFileError):
         if cache_dir is None:
             raise
-        # Another version wrote the tokenizer in another form: the pack is stale although its weights are not.
-        discard(cache_dir, key)
-        pack = open_or_build(cache_dir, key, build)
-        tokenizer = Tokenizer.deserialize(pack.extras[_TOKENIZER])
-    known[key.digest] = tokenizer
-    return pack, tokenizer
+    # Another version wrote the tokenizer in another form: the pack is stale although its weights are not.
+    discard(cache_dir, key)
+    pack = open_or_build(cache_dir, key, build)
+    return pack, Tokenizer.deserialize(pack.extras[_TOKENIZER])
 
 
 def _builder(architecture: Architecture[C], config: C, checkpoint: Checkpoint, path: Path) -> _Build:

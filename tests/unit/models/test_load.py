@@ -20,6 +20,7 @@ from headrace.models import gguf as gguf_reader
 from headrace.models.family import ROLES
 from headrace.models.gguf import GgufFile
 from headrace.models.load import (
+    Reading,
     bind,
     damaged_matrices,
     fingerprint,
@@ -31,7 +32,6 @@ from headrace.models.load import (
 from headrace.models.packed import Extra, PackKey, open_or_build, packed_matrix
 from headrace.models.registry import architecture_for
 from headrace.models.safetensors import SafetensorsFolder
-from headrace.models.tokenizer import Tokenizer
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}"
 
@@ -87,15 +87,23 @@ def test_a_second_start_uses_the_pack_and_answers_the_same(tiny: Path, tmp_path:
     assert np.array_equal(results[0], results[2])
 
 
-def test_a_tokenizer_that_was_kept_is_taken_for_the_same_bytes_and_for_no_others(tiny: Path, tmp_path: Path) -> None:
-    kept: dict[str, Tokenizer] = {}
+def test_what_was_read_is_kept_for_files_that_stay_as_they_are_and_for_no_others(tiny: Path, tmp_path: Path) -> None:
+    kept: dict[Path, Reading] = {}
     cache = tmp_path / "cache"
-    first = load_model(tiny, cache_dir=cache, tokenizers=kept)
-    assert load_model(tiny, cache_dir=cache, tokenizers=kept, touches=True).tokenizer is first.tokenizer
+    first = load_model(tiny, cache_dir=cache, readings=kept)
+    again = load_model(tiny, cache_dir=cache, readings=kept, touches=True)
+    assert again.tokenizer is first.tokenizer and again.plan is first.plan and again.is_from_cache
+    shape = (2, 1, 32)
+    expected = logits_of(first.program, first.plan.vocab_size, shape)
+    assert np.array_equal(logits_of(again.program, again.plan.vocab_size, shape), expected)
+    for pack in cache.glob("*.pack"):
+        pack.unlink()
+    packed = load_model(tiny, cache_dir=cache, readings=kept)
+    assert np.array_equal(logits_of(packed.program, packed.plan.vocab_size, shape), expected)
     write_tiny_llama(tiny, TinyLlama(seed=1))
-    other = load_model(tiny, cache_dir=cache, tokenizers=kept)
-    assert other.tokenizer is not first.tokenizer
-    assert kept == {first.digest: first.tokenizer, other.digest: other.tokenizer}
+    other = load_model(tiny, cache_dir=cache, readings=kept)
+    assert other.digest != first.digest
+    assert not np.array_equal(logits_of(other.program, other.plan.vocab_size, shape), expected)
 
 
 def test_a_warm_start_reads_no_weights_of_the_source(
