@@ -52,7 +52,9 @@ def machine() -> str:
     """A name for this machine: CPU model, cores, features that matter for kernels."""
     info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     values = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in info}
-    features = [name for name in ("avx2", "avx512_vnni", "avx_vnni") if name in values.get("flags", "").split()]
+    features = [
+        name for name in ("avx2", "avx512_vnni", "avx_vnni", "amx_int8") if name in values.get("flags", "").split()
+    ]
     model = values.get("model name", platform.processor())
     return f"{model}, {os.cpu_count()} cores, {'+'.join(features) or platform.machine()}"
 

@@ -94,7 +94,10 @@ def rows_for_many(results: Path = RESULTS) -> list[tuple[Document, Document]]:
     ]
 
 
-_MANY = ("ttft-", "branches-", "gap-", "sampler-", "grammar-", "lora-", "edit-", "extract-", "chat-")
+_MANY = (
+    *("ttft-", "branches-", "gap-", "sampler-", "grammar-", "lora-", "edit-", "extract-", "chat-"),
+    *("embed-", "moe-", "guest-"),
+)
 
 _FIRST = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
