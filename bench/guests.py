@@ -11,6 +11,7 @@ it starts. What a load takes, and the longest gaps in steps, are told beside it.
 
 import argparse
 import asyncio
+import gc
 import os
 import statistics
 import time
@@ -60,6 +61,8 @@ class Rig:
             switch_interval_s=options.switch_interval,
         )
         self.engine = TextEngine([host], config, sources=sources)
+        gc.collect()
+        gc.freeze()  # as `headrace serve` does
 
     async def stream(self, index: int, gaps: list[float]) -> None:
         """One answer; the gaps between its tokens."""

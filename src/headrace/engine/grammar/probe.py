@@ -29,11 +29,16 @@ class Probe:
     def __init__(
         self, num_tokens: int, control_tokens: Mapping[str, int], eos_id: int, timeout_s: float = TIMEOUT_S
     ) -> None:
-        self._greeting = json.dumps([num_tokens, dict(control_tokens), eos_id]).encode() + b"\n"
+        self._vocabulary = num_tokens, control_tokens, eos_id
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
+
+    def _greeting(self) -> bytes:
+        # Written when it is needed: thousands of control tokens take milliseconds, for which every stream would wait.
+        num_tokens, control_tokens, eos_id = self._vocabulary
+        return json.dumps([num_tokens, dict(control_tokens), eos_id]).encode() + b"\n"
 
     def try_out(self, grammar: str) -> str | None:
         """Why `grammar` cannot be compiled, in llguidance's words or ours; None if it can."""
@@ -50,7 +55,7 @@ class Probe:
             timer = threading.Timer(self._timeout_s, _end, (process, is_late))
             timer.start()
             try:
-                process.stdin.write((self._greeting if is_new else b"") + json.dumps(grammar).encode() + b"\n")
+                process.stdin.write((self._greeting() if is_new else b"") + json.dumps(grammar).encode() + b"\n")
                 process.stdin.flush()
                 answer = process.stdout.readline()
             except BrokenPipeError:
