@@ -182,7 +182,7 @@ def test_a_process_killed_while_it_loads_leaves_nothing_that_harms_the_next(smol
     command = [*PROGRAM, "serve", str(smollm2_path), "--port", "0", "--home", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         ends = time.monotonic() + BOUND_S
-        while not list(packed.glob("*.partial")):
+        while not list(packed.glob("*.pack.*.partial")):
             assert process.poll() is None and time.monotonic() < ends
         process.kill()
     with serving(tmp_path, smollm2_path) as (_, url):

@@ -64,6 +64,7 @@ def _write(note: Path, content: dict[str, object]) -> None:
     # A full or read-only disk only means hashing again next time.
     with contextlib.suppress(OSError, ValueError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_name(f"{note.name}.{os.getpid()}.partial")
+        # One name, so that the next one replaces what a killed process left; two at once write the same.
+        partial = note.with_name(f"{note.name}.partial")
         partial.write_text(json.dumps(content))
         partial.replace(note)

@@ -64,3 +64,14 @@ def test_a_damaged_memory_only_means_hashing_again(damage: bytes, model: Path, t
 def test_a_memory_that_cannot_be_written_is_no_error(model: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert DigestMemory(tmp_path / "cache")(model) == expected(b"weights")
+
+
+def test_what_a_killed_process_left_half_written_is_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    memory = DigestMemory(tmp_path / "cache")
+    digest = memory(source)
+    (note,) = (tmp_path / "cache").iterdir()
+    note.rename(note.with_name(f"{note.name}.partial"))
+    assert memory(source) == digest
+    assert list((tmp_path / "cache").iterdir()) == [note]
