@@ -112,9 +112,8 @@ class Lane:
 
     def prepare(self, batch: Batch) -> Callable[[], Drawn | NDArray[np.float32]]:
         """Write down what a step needs; what is returned computes it."""
-        if isinstance(self.runner, PooledRunner):
-            return partial(self.runner.execute, self.runner.prepare(batch))
-        return partial(self.runner.execute, self.runner.prepare(batch))
+        runner: Any = self.runner  # either kind, with arrays of its own
+        return partial(runner.execute, runner.prepare(batch))
 
     def has_streams(self) -> bool:
         """Whether somebody waits for the next of several tokens."""
