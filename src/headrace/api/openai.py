@@ -171,8 +171,12 @@ def _logit_bias(body: SharedBody) -> tuple[tuple[int, float], ...]:
 
 
 def _limits(body: SharedBody, caller: Caller, max_tokens: int | None) -> Limits:
+    if max_tokens is not None and not 1 <= max_tokens <= MAX_TOKEN_ID:
+        raise InvalidRequest(
+            f"max_tokens: {show(max_tokens)} is not in [1, {MAX_TOKEN_ID}]; give a number inside.", param="max_tokens"
+        )
     return Limits(
-        max_tokens=bounded("max_tokens", max_tokens),
+        max_tokens=max_tokens,
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         stop_token_ids=tokens(body.stop_token_ids or [], "stop_token_ids"),
         ignore_eos=bool(body.ignore_eos),

@@ -28,13 +28,15 @@ class FinishReason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts. `cached_tokens` counts prompt tokens whose keys and values were really reused, `disk_tokens` those
-    of them that came from disk, `cache_writes` tokens newly kept under breakpoints, as (ttl_s, tokens)."""
+    of them that came from disk, `cache_writes` tokens newly kept under breakpoints, as (ttl_s, tokens);
+    `reasoning_tokens` counts those of `completion_tokens` that were not part of the answer."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     disk_tokens: int = 0
     cache_writes: tuple[tuple[float, int], ...] = ()
+    reasoning_tokens: int = 0
 
 
 class MissReason(StrEnum):

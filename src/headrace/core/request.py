@@ -20,6 +20,7 @@ MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_BREAKPOINTS = 4
 MAX_INPUTS = 2048
+MAX_TOOLS = 512
 MAX_TTL_S = 7 * 86_400.0
 
 
@@ -60,13 +61,18 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. Parts are text only until a model that takes more is served."""
+    """One turn of a conversation. Parts are text only until a model that takes more is served.
+
+    `reasoning` is what an assistant thought before it spoke, where a client sends it back. A turn of role TOOL answers
+    the call `tool_call_id`.
+    """
 
     role: Role
     parts: tuple[TextPart, ...] = ()
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str = ""
 
     @property
     def text(self) -> str:
@@ -76,11 +82,51 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; `parameters` is a JSON schema."""
+    """A function the model may call; `parameters` is a JSON schema, which arguments are held to if the tool is
+    `strict`, and always where a call is required."""
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+
+
+class ToolMode(StrEnum):
+    """Whether an answer may (AUTO), must not (NONE) or must (REQUIRED) call tools."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """What an answer may do with the tools of its request: call those in `names` (empty: any of them), at most
+    `max_calls` times (None: as often as it likes)."""
+
+    mode: ToolMode = ToolMode.AUTO
+    names: tuple[str, ...] = ()
+    max_calls: int | None = None
+
+
+class Effort(StrEnum):
+    """How much a model is asked to think before it answers; NONE: not at all."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What is asked of a model that thinks before it answers; None leaves it to the model. After `max_tokens` of
+    reasoning the answer begins. A model that does not think answers as ever."""
+
+    effort: Effort | None = None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +193,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When an answer ends. `max_tokens` None means as much as the context allows; `deadline_s` counts from arrival."""
+    """When an answer ends. `max_tokens` None means as much as the context allows, 0 that the input is read and kept and
+    nothing is generated; `deadline_s` counts from arrival."""
 
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -158,7 +205,7 @@ class Limits:
     def check(self) -> None:
         """Raise InvalidRequest naming the field, the value and the allowed range."""
         if self.max_tokens is not None:
-            _number("max_tokens", self.max_tokens, 1, 2**31 - 1)
+            _number("max_tokens", self.max_tokens, 0, 2**31 - 1)
         if len(self.stop_token_ids) > MAX_STOP_TOKENS:
             raise InvalidRequest(
                 f"stop_token_ids: {len(self.stop_token_ids)} tokens given; at most {MAX_STOP_TOKENS} are allowed.",
@@ -177,8 +224,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Breakpoint:
-    """Keep what is computed up to here for `ttl_s` seconds after its last use: up to the end of `messages[message]`, or
-    of the whole input (None)."""
+    """Keep what is computed up to here for `ttl_s` seconds after its last use: up to the end of `messages[message]`, of
+    the whole input (None), or of what stands before the first message, such as tools (-1)."""
 
     message: int | None = None
     ttl_s: float = 300.0
@@ -203,7 +250,7 @@ class CacheHints:
         for point in self.breakpoints:
             _number("cache ttl", point.ttl_s, 1.0, MAX_TTL_S)
             if point.message is not None:
-                _number("cache breakpoint", point.message, 0, num_messages - 1)
+                _number("cache breakpoint", point.message, -1, num_messages - 1)
 
 
 class FormatKind(StrEnum):
@@ -267,9 +314,9 @@ class Request:
     Exactly one of `messages`, `prompt`, `tokens` and `inputs` is given: a conversation for the chat template, raw text,
     ids of the model's own vocabulary, or, to embed or score, many texts. An embedding is cut to its first `dimensions`
     and normalised again (None: all); with `truncates` inputs that are too long for the model are cut instead of
-    refused. `logprobs` is None (off) or the number of alternatives per position, `prompt_logprobs`
-    the same of the input's own tokens. `session` and `parent` name the conversation and the request that this one
-    belongs to.
+    refused. `suffix` is what follows the text that a `prompt` asks for. `logprobs` is None (off) or the number of
+    alternatives per position, `prompt_logprobs` the same of the input's own tokens. `session` and `parent` name the
+    conversation and the request that this one belongs to.
     """
 
     id: str
@@ -281,7 +328,10 @@ class Request:
     inputs: tuple[Input, ...] | None = None
     dimensions: int | None = None
     truncates: bool = False
+    suffix: str | None = None
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    reasoning: Reasoning = Reasoning()
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
     response_format: ResponseFormat = ResponseFormat()
@@ -303,12 +353,33 @@ class Request:
         if not getattr(self, given[0]):
             raise InvalidRequest(f"{given[0]}: must not be empty; give at least one entry.", param=given[0])
         self._check_inputs()
+        self._check_tools()
+        if self.suffix is not None and self.prompt is None:
+            raise InvalidRequest("suffix: needs a prompt that it follows; give one as text.", param="suffix")
         self.sampling.check()
         self.limits.check()
         self.cache.check(len(self.messages or ()))
         for name in ("logprobs", "prompt_logprobs"):
             if (count := getattr(self, name)) is not None:
                 _number(name, count, 0, MAX_TOP_LOGPROBS)
+
+    def _check_tools(self) -> None:
+        if len(self.tools) > MAX_TOOLS:
+            raise InvalidRequest(f"tools: {len(self.tools)} given; at most {MAX_TOOLS} are allowed.", param="tools")
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidRequest(f"tools: {twice!r} is given twice; give each tool its own name.", param="tools")
+        choice = self.tool_choice
+        for name in choice.names:
+            if name not in names:
+                raise InvalidRequest(f"tool_choice: there is no tool {name!r} in tools; add it.", param="tool_choice")
+        if choice.mode is ToolMode.REQUIRED and not names:
+            raise InvalidRequest("tool_choice: requires a call, but no tools are given; add some.", param="tool_choice")
+        if choice.max_calls is not None:
+            _number("max_tool_calls", choice.max_calls, 1, 2**31 - 1)
+        if self.reasoning.max_tokens is not None:
+            _number("reasoning max_tokens", self.reasoning.max_tokens, 0, 2**31 - 1)
 
     def _check_inputs(self) -> None:
         inputs, is_scored = self.inputs or (), self.task is Task.SCORE

@@ -410,6 +410,8 @@ def _refuse_unsupported(request: Request, served: Served) -> None:
     refusals = (
         ("tools", bool(request.tools), "tools are not supported"),
         ("messages", tool_talk, "tool calls and tool results are not supported"),
+        ("max_tokens", request.limits.max_tokens == 0, "reading without answering is not supported"),
+        ("suffix", request.suffix is not None, "filling in the middle is not supported"),
     )
     for name, refused, why in refusals:
         if refused:
