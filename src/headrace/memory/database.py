@@ -2,24 +2,30 @@
 
 Several processes may open it at once: it is in WAL mode, waits for a busy writer, and migrates inside one exclusive
 transaction, so that of two processes that start together one migrates and the other finds it done. A file written by a
-newer Headrace is refused untouched. Holds records of models only, no model bytes and no secrets; where the file lies is
-`models/store.py`'s affair.
+newer Headrace is refused untouched. The tables are all here; what is in them is the affair of the files beside this
+one, except the records of models. Holds no model bytes and no secrets; where the file lies is `models/store.py`'s
+affair.
 """
 
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
 
 from headrace.core.errors import HeadraceError, Unavailable
 
 BUSY_TIMEOUT_S = 10.0
 
-# Migration N brings a database of version N to N + 1. Never edit one that was released; append.
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
+
+# Migration N brings a database of version N to N + 1: statements with a semicolon between them and none inside. Never
+# edit one that was released; append.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE models (
@@ -108,6 +114,25 @@ class Database:
             for name, path, sha256, size, source, pulled_at in rows
         ]
 
+    def transact(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _Given], _Made],
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Made:
+        """What `function(connection, *given)` returns, in one transaction: all of what it changed, or nothing."""
+        with self._speaking():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                made = function(self._connection, *given, **named)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # A full disk has ended the transaction by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        return made
+
     def _prepare(self, migrations: Sequence[str]) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -118,7 +143,9 @@ class Database:
             try:
                 version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
                 for migration in migrations[version:]:
-                    self._connection.execute(migration)
+                    # Not executescript, which would commit what came before it.
+                    for statement in filter(str.strip, migration.split(";")):
+                        self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {max(version, len(migrations))}")
                 self._connection.execute("COMMIT")
             except BaseException:

@@ -1,0 +1,57 @@
+"""The state database for a server: one thread with one connection, which everything that is remembered goes through.
+
+What is remembered is the affair of the files beside this one: each has functions over a connection, and `Store.call`
+runs one of them in a transaction of its own. SQLite's errors come out as sentences, a full disk as Unavailable, and
+what a transaction that failed had changed is undone. Knows no tables.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from headrace.core.errors import Unavailable
+from headrace.memory.database import Database
+
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
+
+
+class Store:
+    """An open state database. `open` it before the first call and `close` it at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "headrace-store")
+        self._database: Database | None = None
+
+    async def open(self) -> None:
+        """Open the database. Raises HeadraceError if it cannot be used."""
+        self._database = await asyncio.get_running_loop().run_in_executor(self._thread, Database, self._path)
+
+    async def close(self) -> None:
+        """Wait for what was asked before, then close the database; later calls are refused."""
+        database, self._database = self._database, None
+        if database is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, database.close)
+        self._thread.shutdown()
+
+    async def call(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _Given], _Made],
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Made:
+        """What `function(connection, *given)` returns, run in one transaction on the store's thread.
+
+        A caller that is cancelled while it waits does not undo it. Raises what the function raises, and Unavailable.
+        """
+        database = self._database
+        if database is None:
+            raise Unavailable("The server's memory is not open; try again in a moment.", retry_after_s=1.0)
+        work = asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: database.transact(function, *given, **named)
+        )
+        return await asyncio.shield(work)
