@@ -16,6 +16,7 @@ from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, 
 from headrace.core.request import Request
 from headrace.server.app import App, Surroundings, build_app
 from headrace.server.config import ServerConfig
+from headrace.server.services import Services
 
 MODEL = ModelCard(
     id="tiny",
@@ -188,7 +189,8 @@ class Client:
         self.scope: dict[str, Any] = {
             "type": "http",
             "method": method,
-            "path": path,
+            "path": path.partition("?")[0],
+            "query_string": path.partition("?")[2].encode(),
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in given.items()],
         }
 
@@ -241,7 +243,7 @@ def make_app(
     timers: HandTimers | None = None,
     **services: Any,
 ) -> App:
-    """An application that is ready, with time by hand and numbered ids; `services` are `adapters` and `residents`."""
+    """An application that is ready, with time by hand and numbered ids; `services` are fields of `Services`."""
     numbers = iter(range(10**9))
     surroundings = Surroundings(
         clock=clock or HandClock(),
@@ -249,7 +251,9 @@ def make_app(
         new_id=lambda: f"{next(numbers):04d}",
         version="1.2.3",
     )
-    app = build_app(backend, config or ServerConfig(), keys=keys, surroundings=surroundings, **services)
+    app = build_app(
+        backend, config or ServerConfig(), keys=keys, surroundings=surroundings, services=Services(**services)
+    )
     app.lifecycle.mark_ready()
     return app
 

@@ -10,7 +10,8 @@ neighbours add what types cannot say:
 Answers are written by `openai_answers.py`; which model names exist is the backend's knowledge, not ours.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -36,7 +37,10 @@ COMPLETION_MAX_TOKENS: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """What the server knows of a call before it reads the body: who asks, and what the headers say."""
+    """What the server knows of a call before it reads the body: who asks, and what the headers say.
+
+    `headers` are all of the request's, names in lower case, for those that only one dialect has.
+    """
 
     request_id: str
     principal: Principal
@@ -44,6 +48,7 @@ class Caller:
     session: str | None = None
     parent: str | None = None
     explains_cache: bool = False
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

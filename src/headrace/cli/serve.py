@@ -40,6 +40,7 @@ def _serve(settings: Settings) -> None:
     from headrace.server.config import ServerConfig, check_bind
     from headrace.server.keys import KeyRing
     from headrace.server.serve import listen, serve
+    from headrace.server.services import Services
 
     engine_config(settings)
     keys_file = keys_in_force(settings)
@@ -54,8 +55,7 @@ def _serve(settings: Settings) -> None:
             assembled.engine,
             server_config,
             keys=keys,
-            adapters=assembled.engine.adapters,
-            residents=assembled.engine.residents,
+            services=Services(adapters=assembled.engine.adapters, residents=assembled.engine.residents),
             metrics=assembled.metrics,
             surroundings=Surroundings(version=__version__),
         )

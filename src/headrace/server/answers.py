@@ -1,19 +1,20 @@
 """The hot routes: one generation request from body to last byte, streamed or whole.
 
-Knows OpenAI's codecs and the backend's contract, and nothing of routes, keys or sockets. The status line of a stream
-waits for the first thing to say, so that an early error has its own status; after `keep_alive_s` of silence the stream
-begins with a comment, and errors then travel inside it.
+Knows the backend's contract, and nothing of routes, keys or sockets; of a dialect it knows what `GenerationRoute` says.
+The status line of a stream waits for the first thing to say, so that an early error has its own status; after
+`keep_alive_s` of silence the stream begins with a comment, and errors then travel inside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from headrace.api.errors import encode_error
-from headrace.api.openai import Call, Caller, decode_chat, decode_completion
+from headrace.api.errors import OPENAI, ErrorDialect
+from headrace.api.openai import Call as OpenAICall
+from headrace.api.openai import Caller, decode_chat, decode_completion
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
 from headrace.api.openai_models import check_task
-from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE, encode_frame
+from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
@@ -22,7 +23,9 @@ from headrace.server.config import ServerConfig
 from headrace.server.exchange import JSON, BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
 from headrace.server.hints import read_hints
+from headrace.server.keys import Identity
 from headrace.server.lifecycle import Lifecycle
+from headrace.server.routes import Route
 
 # A client that takes this much within `write_timeout_s` is slow and not gone: events with log-probabilities are long.
 MAX_WRITE_BYTES: Final = 64 * 1024
@@ -31,19 +34,98 @@ MAX_WRITE_BYTES: Final = 64 * 1024
 Decoded = TypeVar("Decoded")
 
 
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """A generation route: how its body is read and how its answer is written."""
+class Call(Protocol):
+    """A decoded body: the neutral request, and whether its answer is streamed."""
 
-    dialect: Dialect
-    decode: Callable[[bytes, Caller], Call]
+    @property
+    def request(self) -> Request:
+        """What the backend is asked."""
+        ...
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer comes in pieces."""
+        ...
+
+    def reword(self, error: InvalidRequest) -> InvalidRequest:
+        """A backend's refusal in the caller's words."""
+        ...
+
+
+class Stream(Protocol):
+    """Events in, frames out."""
+
+    @property
+    def is_done(self) -> bool:
+        """True after the last frame."""
+        ...
+
+    def encode(self, events: Iterable[Event]) -> bytes:
+        """What events are on the wire, which may be nothing yet. Raises HeadraceError."""
+        ...
+
+
+class Whole(Protocol):
+    """Events in, one whole answer out."""
+
+    @property
+    def is_done(self) -> bool:
+        """True once `encode` has everything it needs."""
+        ...
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take in more of the answer. Raises HeadraceError."""
+        ...
+
+    def encode(self) -> bytes:
+        """The answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRoute:
+    """A dialect's way to ask for an answer: how ids of its answers begin, how its body is read, how its answer is
+    written. `created`, the writers' second argument, is Unix time in whole seconds.
+
+    `keep_alive` is sent into a silence; empty: the dialect has nothing that its clients would skip.
+    """
+
+    id_prefix: str
+    decode: Callable[[bytes, Caller], Any]
+    stream: Callable[[Any, int], Stream]
+    whole: Callable[[Any, int], Whole]
+    errors: ErrorDialect = OPENAI
+    content_type: bytes = CONTENT_TYPE
+    keep_alive: bytes = KEEP_ALIVE
+
+
+def _openai(dialect: Dialect, decode: Callable[[bytes, Caller], OpenAICall]) -> GenerationRoute:
+    def stream(call: OpenAICall, created: int) -> StreamWriter:
+        return StreamWriter(answer_head(dialect, call, created))
+
+    def whole(call: OpenAICall, created: int) -> AnswerWriter:
+        return AnswerWriter(answer_head(dialect, call, created))
+
+    return GenerationRoute(dialect.id_prefix, decode, stream, whole)
 
 
 # Path -> how it is answered.
 GENERATION_ROUTES: Final = {
-    "/v1/chat/completions": Protocol(CHAT, decode_chat),
-    "/v1/completions": Protocol(COMPLETION, decode_completion),
+    "/v1/chat/completions": _openai(CHAT, decode_chat),
+    "/v1/completions": _openai(COMPLETION, decode_completion),
 }
+
+
+def generation_routes(answering: "Answering", table: dict[str, GenerationRoute] = GENERATION_ROUTES) -> list[Route]:
+    """The routes of a table such as GENERATION_ROUTES."""
+
+    def route(name: str, given: GenerationRoute) -> Route:
+        async def handle(exchange: Exchange, identity: Identity) -> None:
+            await answering.answer(given, exchange, identity.principal)
+
+        return Route(name, "POST", "generate", handle, given.errors)
+
+    return [route(name, given) for name, given in table.items()]
 
 
 @dataclass(slots=True)
@@ -57,19 +139,19 @@ class Answering:
     bodies: BodyBudget
     new_id: Callable[[], str]
 
-    async def answer(self, protocol: Protocol, exchange: Exchange, principal: Principal) -> None:
+    async def answer(self, route: GenerationRoute, exchange: Exchange, principal: Principal) -> None:
         """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
-        call = await self.read(exchange, principal, protocol.dialect.id_prefix, protocol.decode)
+        call: Call = await self.read(exchange, principal, route.id_prefix, route.decode)
         self.admit(exchange, call.request)
-        head = answer_head(protocol.dialect, call, int(self.pace.clock.unix_s()))
+        created = int(self.pace.clock.unix_s())
         events = self.backend.run(call.request)
         log = Log(exchange, self.pace)
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
             try:
                 if call.stream:
-                    await _stream(exchange, feed, StreamWriter(head), log)
+                    await _stream(exchange, feed, route, route.stream(call, created), log)
                 else:
-                    await _whole(exchange, feed, AnswerWriter(head), log)
+                    await _whole(exchange, feed, route.whole(call, created), log)
             except InvalidRequest as error:
                 raise call.reword(error) from None
 
@@ -89,6 +171,7 @@ class Answering:
                 session=hints.session,
                 parent=hints.parent,
                 explains_cache=hints.explains_cache,
+                headers=exchange.headers,
             ),
         )
 
@@ -125,26 +208,28 @@ class Log:
                 record.ttft_s = self._pace.clock.monotonic_s() - self._exchange.started_s
 
 
-async def _stream(exchange: Exchange, feed: Feed, writer: StreamWriter, log: Log) -> None:
+async def _stream(exchange: Exchange, feed: Feed, route: GenerationRoute, writer: Stream, log: Log) -> None:
     try:
         while not writer.is_done:
             events = await feed.take()
             log.note(events)
-            data = writer.encode(events) if events else KEEP_ALIVE
+            data = writer.encode(events) if events else route.keep_alive
             if data:
-                await _send_chunk(exchange, feed, data, is_last=writer.is_done)
+                await send_chunk(exchange, feed, data, route.content_type, is_last=writer.is_done)
     except HeadraceError as error:
         if not exchange.is_started:
             raise
         exchange.record.outcome = error.code
-        await _send_chunk(exchange, feed, encode_frame(encode_error(error)), is_last=True)
+        frame = route.errors.encode_frame(error, exchange.record.request_id)
+        await send_chunk(exchange, feed, frame, route.content_type, is_last=True)
 
 
-async def _send_chunk(exchange: Exchange, feed: Feed, data: bytes, *, is_last: bool) -> None:
+async def send_chunk(exchange: Exchange, feed: Feed, data: bytes, content_type: bytes, *, is_last: bool) -> None:
+    """Send a part of a stream, behind its headers if it is the first. Raises ClientGone."""
     if not exchange.is_started:
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
         headers = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
-        await feed.send(exchange.start(200, CONTENT_TYPE, headers))
+        await feed.send(exchange.start(200, content_type, headers))
     await send_pieces(feed, data, is_last=is_last)
 
 
@@ -156,7 +241,7 @@ async def send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
         await feed.send({"type": "http.response.body", "body": data[start:end], "more_body": not is_end})
 
 
-async def _whole(exchange: Exchange, feed: Feed, writer: AnswerWriter, log: Log) -> None:
+async def _whole(exchange: Exchange, feed: Feed, writer: Whole, log: Log) -> None:
     while not writer.is_done:
         events = await feed.take()
         log.note(events)

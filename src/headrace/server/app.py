@@ -1,24 +1,22 @@
-"""The ASGI application: routes, who may use them, one boundary for errors, one log line for every exchange.
+"""The ASGI application: joins all routes, asks who may use them, one boundary for errors, one log line an exchange.
 
-    exchange -> route -> host and key -> handler -> response, or one error in OpenAI's shape -> log, metrics
+    exchange -> route -> host and key -> handler -> response, or one error in its dialect's shape -> log, metrics
 
 Plain ASGI throughout: no framework stands between a token and its socket. Knows no sockets (`serve.py`, `protocol.py`)
 and no engine: it is given a backend.
 """
 
 import asyncio
-import functools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from headrace.api.lora import decode_lora_name, encode_loaded, encode_unloaded
-from headrace.api.openai_models import encode_model, encode_models
-from headrace.api.residents import decode_change, encode_changed, encode_residences
+from headrace.api.errors import ANTHROPIC, OLLAMA, OPENAI, ErrorDialect
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
@@ -30,36 +28,23 @@ from headrace.core.errors import (
     Overloaded,
     Unavailable,
 )
-from headrace.core.request import Principal
-from headrace.core.service import Adapters, Residents
 from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
-from headrace.server.answers import GENERATION_ROUTES, Answering
+from headrace.server.admin import adapter_routes, resident_routes
+from headrace.server.answers import Answering, generation_routes
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
-from headrace.server.inputs import INPUTS_ROUTES, answer_inputs
+from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
+from headrace.server.models import model_routes
+from headrace.server.routes import Found, Route, RouteTable
+from headrace.server.services import Services
 
-_MODEL_PREFIX = "/v1/models/"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _logger = logging.getLogger("headrace.server")
-
-Handler = Callable[[Exchange, Identity], Awaitable[None]]
-Answer = Callable[[Exchange, Principal], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path: its name in logs and metrics, its method, the scope it needs (None: any key), who answers."""
-
-    name: str
-    method: str
-    scope: str | None
-    handler: Handler
-    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +67,7 @@ class App:
         keys: KeyRing | None,
         metrics: Metrics,
         surroundings: Surroundings,
-        adapters: Adapters | None,
-        residents: Residents | None,
+        services: Services,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -100,24 +84,24 @@ class App:
             bodies=BodyBudget(config.max_buffered_bytes),
             new_id=surroundings.new_id,
         )
-        partial = functools.partial
-        works = {name: _work(name, partial(self._answering.answer, given)) for name, given in GENERATION_ROUTES.items()}
-        works |= {name: _work(name, partial(answer_inputs, self._answering, it)) for name, it in INPUTS_ROUTES.items()}
-        self._routes = works | {
-            "/v1/models": Route("/v1/models", "GET", "generate", self._models),
-            "/health": Route("/health", "GET", None, self._health, is_open=True),
-            "/ready": Route("/ready", "GET", None, self._ready, is_open=True),
-            "/version": Route("/version", "GET", None, self._version),
-            "/metrics": Route("/metrics", "GET", "metrics", self._expose_metrics),
-        }
-        if adapters is not None:
-            for name in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
-                self._routes[name] = self._adapter_route(name, adapters)
-        if residents is not None:
-            self._routes["/models"] = Route("/models", "GET", "admin", partial(_list_residents, residents))
-            for name in ("/models/load", "/models/unload"):
-                self._routes[name] = self._resident_route(name, residents)
-        self._model_route = Route("/v1/models/{id}", "GET", "generate", self._model)
+        self.routes = RouteTable(self._make_routes(services))
+
+    def _make_routes(self, services: Services) -> list[Route]:
+        answering = self._answering
+        routes = [
+            *generation_routes(answering),
+            *inputs_routes(answering),
+            *model_routes(self._backend),
+            Route("/health", "GET", None, self._health, is_open=True),
+            Route("/ready", "GET", None, self._ready, is_open=True),
+            Route("/version", "GET", None, self._version),
+            Route("/metrics", "GET", "metrics", self._expose_metrics),
+        ]
+        if services.adapters is not None:
+            routes += adapter_routes(answering, services.adapters)
+        if services.residents is not None:
+            routes += resident_routes(answering, services.residents)
+        return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
@@ -152,10 +136,10 @@ class App:
     async def _answer(self, exchange: Exchange) -> None:
         exchange.closes = self.lifecycle.phase is Phase.DRAINING
         try:
+            found = self._find(exchange)
             self._check_load()
-            route = self._find(exchange)
-            identity = self._admit(exchange, route)
-            await self._method(exchange, route).handler(exchange, identity)
+            identity = self._admit(exchange, None if found is None else found.chosen(exchange.record.method))
+            await _route_of(exchange, found).handler(exchange, identity)
         except HeadraceError as error:
             await self._refuse(exchange, error)
         except ClientGone:
@@ -176,14 +160,16 @@ class App:
         if self._num_open > self.config.max_requests:
             raise Overloaded("the server has as many requests open as it takes.", retry_after_s=1.0)
 
-    def _find(self, exchange: Exchange) -> Route | None:
+    def _find(self, exchange: Exchange) -> Found | None:
         path: str = exchange.scope["path"]
-        route = self._routes.get(path)
-        if route is None and path.startswith(_MODEL_PREFIX) and len(path) > len(_MODEL_PREFIX):
-            route = self._model_route
-        if route is not None:
-            exchange.record.route = route.name
-        return route
+        found = self.routes.find(path)
+        if found is None:
+            exchange.errors = _dialect_of(path, exchange)
+        else:
+            exchange.params = found.params
+            exchange.errors = found.any.errors
+            exchange.record.route = found.any.name
+        return found
 
     def _admit(self, exchange: Exchange, route: Route | None) -> Identity:
         """Who asks, or a refusal. Unknown paths are refused like any other before they are called unknown."""
@@ -193,7 +179,7 @@ class App:
         elif route is not None and route.is_open:
             return LOCAL
         else:
-            identity = self.keys.authenticate(exchange.bearer())
+            identity = self.keys.authenticate(exchange.shown_key())
         exchange.record.tenant, exchange.record.key = identity.principal.tenant, identity.key
         if route is not None and route.scope is not None and route.scope not in identity.principal.scopes:
             raise Forbidden(f"the key lacks the scope {route.scope!r}; ask for a key that has it.")
@@ -222,50 +208,6 @@ class App:
         except ValueError:
             return False
         return is_loopback(name) or name in self.config.allowed_hosts
-
-    def _method(self, exchange: Exchange, route: Route | None) -> Route:
-        if route is None:
-            path = exchange.scope["path"][:200]
-            raise NotFound(f"{path!r} is no route of this server; see GET /v1/models for a start.")
-        method = exchange.record.method
-        if method != route.method and not (method == "HEAD" and route.method == "GET"):
-            exchange.add_header(b"allow", b"GET, HEAD" if route.method == "GET" else route.method.encode())
-            raise MethodNotAllowed(f"{method[:20]} is not possible on {route.name}; use {route.method}.")
-        return route
-
-    def _adapter_route(self, name: str, adapters: Adapters) -> Route:
-        async def change(exchange: Exchange, _: Identity) -> None:
-            self.lifecycle.check_accepting()
-            wanted = decode_lora_name(await exchange.read_body(self.config, self._answering.bodies))
-            if name == "/v1/load_lora_adapter":
-                answer = encode_loaded(await adapters.load_adapter(wanted))
-            else:
-                await adapters.unload_adapter(wanted)
-                answer = encode_unloaded(wanted)
-            await exchange.respond(200, answer)
-
-        return Route(name, "POST", "admin", change)
-
-    def _resident_route(self, name: str, residents: Residents) -> Route:
-        async def change(exchange: Exchange, _: Identity) -> None:
-            self.lifecycle.check_accepting()
-            is_load = name == "/models/load"
-            body = await exchange.read_body(self.config, self._answering.bodies)
-            asked = decode_change(body, may_wait=not is_load)
-            if is_load:
-                residence = await residents.load_model(asked.model)
-            else:
-                residence = await residents.unload_model(asked.model, waits=asked.waits)
-            await exchange.respond(200, encode_changed(residence))
-
-        return Route(name, "POST", "admin", change)
-
-    async def _models(self, exchange: Exchange, _: Identity) -> None:
-        await exchange.respond(200, encode_models(self._backend.models()))
-
-    async def _model(self, exchange: Exchange, _: Identity) -> None:
-        name = exchange.scope["path"].removeprefix(_MODEL_PREFIX)
-        await exchange.respond(200, encode_model(self._backend.models(), name))
 
     async def _health(self, exchange: Exchange, _: Identity) -> None:
         await exchange.respond(200, b'{"status":"alive"}')
@@ -303,24 +245,31 @@ def build_app(
     keys: KeyRing | None = None,
     metrics: Metrics | None = None,
     surroundings: Surroundings | None = None,
-    adapters: Adapters | None = None,
-    residents: Residents | None = None,
+    services: Services | None = None,
 ) -> App:
     """The application around a backend. It answers 503 until its lifespan starts (or `lifecycle.mark_ready`)."""
-    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), adapters, residents)
+    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), services or Services())
 
 
-def _work(name: str, answer: Answer) -> Route:
-    """A route that runs a model."""
+def _route_of(exchange: Exchange, found: Found | None) -> Route:
+    """Who answers. Raises NotFound and MethodNotAllowed."""
+    if found is None:
+        path = exchange.scope["path"][:200]
+        raise NotFound(f"{path!r} is no route of this server; see GET /v1/models for a start.")
+    method = exchange.record.method
+    route = found.method(method)
+    if route is None:
+        exchange.add_header(b"allow", ", ".join(found.allowed).encode())
+        name = found.any.name
+        raise MethodNotAllowed(f"{method[:20]} is not possible on {name}; use {' or '.join(found.methods)}.")
+    return route
 
-    async def handle(exchange: Exchange, identity: Identity) -> None:
-        await answer(exchange, identity.principal)
 
-    return Route(name, "POST", "generate", handle)
-
-
-async def _list_residents(residents: Residents, exchange: Exchange, _: Identity) -> None:
-    await exchange.respond(200, encode_residences(residents.residences(), residents.memory_bytes))
+def _dialect_of(path: str, exchange: Exchange) -> ErrorDialect:
+    """Whose client asks for a path that is not there."""
+    if path.startswith("/api/"):
+        return OLLAMA
+    return ANTHROPIC if b"anthropic-version" in exchange.headers else OPENAI
 
 
 async def _drop(exchange: Exchange) -> None:

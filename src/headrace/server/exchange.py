@@ -1,19 +1,30 @@
 """One HTTP request and its response over ASGI: read the body within bounds, answer once, remember what is logged.
 
-Knows no routes and no protocol's shapes beyond the error object; `app.py` decides what is answered.
+Knows no routes and no protocol's shapes: `app.py` decides what is answered, and a dialect how an error reads.
 """
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qs
 
-from headrace.api.errors import encode_error, error_headers
-from headrace.core.errors import DeadlineExceeded, HeadraceError, Overloaded, PayloadTooLarge, Unauthenticated
+from headrace.api.errors import OPENAI, ErrorDialect, error_headers
+from headrace.core.errors import (
+    DeadlineExceeded,
+    HeadraceError,
+    InvalidRequest,
+    Overloaded,
+    PayloadTooLarge,
+    Unauthenticated,
+)
 from headrace.observe.logs import AccessRecord
 from headrace.server.config import ServerConfig
 from headrace.server.feed import ClientGone, Receive, Scope, Send
 
-JSON = b"application/json"
+JSON: Final = b"application/json"
+MAX_QUERY_FIELDS: Final = 64
 
 # What may go from a client's header into our logs and headers.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -35,7 +46,10 @@ class BodyBudget:
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, its response's state and its record. `closes` asks for the connection to end after the response."""
+    """A request, its response's state and its record. `closes` asks for the connection to end after the response.
+
+    `params` are the variable parts of its path, `errors` is how its protocol says no; both are known once its route is.
+    """
 
     scope: Scope
     receive: Receive
@@ -45,6 +59,8 @@ class Exchange:
     started_s: float
     closes: bool = False
     is_started: bool = False
+    params: Mapping[str, str] = field(default_factory=dict)
+    errors: ErrorDialect = OPENAI
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -97,7 +113,7 @@ class Exchange:
     async def refuse(self, error: HeadraceError) -> None:
         """Send an error as the whole response."""
         self._extra += error_headers(error)
-        await self.respond(error.status, encode_error(error))
+        await self.respond(self.errors.status(error), self.errors.body(error, self.record.request_id))
 
     def start(self, status: int, content_type: bytes, extra: list[tuple[bytes, bytes]]) -> dict[str, object]:
         """The message that begins the response, and the note that it has begun."""
@@ -110,6 +126,8 @@ class Exchange:
             *extra,
             *self._extra,
         ]
+        if self.errors.id_header is not None:
+            headers.append((self.errors.id_header, self.record.request_id.encode()))
         if self.closes:
             headers.append((b"connection", b"close"))
         return {"type": "http.response.start", "status": status, "headers": headers}
@@ -118,11 +136,23 @@ class Exchange:
         """A header for the response that is still to come."""
         self._extra.append((name, value))
 
-    def bearer(self) -> str | None:
-        """The key the client shows, if it shows one. Raises Unauthenticated for another kind of credentials."""
+    def query(self) -> dict[str, list[str]]:
+        """What stands behind the path's question mark. Raises InvalidRequest if it is no query."""
+        try:
+            text = self.scope["query_string"].decode("ascii")
+            return parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"query: it is not read ({error}); give at most {MAX_QUERY_FIELDS} fields in percent-encoded UTF-8."
+            ) from error
+
+    def shown_key(self) -> str | None:
+        """The key the client shows, if it shows one: a bearer's, or as Anthropic's clients do it in x-api-key. Raises
+        Unauthenticated for another kind of credentials."""
         given = self.headers.get(b"authorization")
         if given is None:
-            return None
+            plain = self.headers.get(b"x-api-key")
+            return None if plain is None else plain.decode("latin-1").strip()
         kind, _, key = given.decode("latin-1").partition(" ")
         if kind.lower() != "bearer":
             raise Unauthenticated("authorization: only 'Bearer hr_...' is understood.", param="authorization")

@@ -19,6 +19,8 @@ from headrace.core.request import Principal
 from headrace.server.answers import Answering, Log, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import ClientGone, Feed
+from headrace.server.keys import Identity
+from headrace.server.routes import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,18 @@ INPUTS_ROUTES: Final = {
     "/v2/rerank": _RERANK,
     "/rerank": _RERANK,
 }
+
+
+def inputs_routes(answering: Answering) -> list[Route]:
+    """All of these routes."""
+
+    def route(name: str, given: InputsRoute) -> Route:
+        async def handle(exchange: Exchange, identity: Identity) -> None:
+            await answer_inputs(answering, given, exchange, identity.principal)
+
+        return Route(name, "POST", "generate", handle)
+
+    return [route(name, given) for name, given in INPUTS_ROUTES.items()]
 
 
 async def answer_inputs(answering: Answering, route: InputsRoute, exchange: Exchange, principal: Principal) -> None:

@@ -1,0 +1,13 @@
+"""What a server is given beside its backend: services whose routes exist if the service does. Knows no routes."""
+
+from dataclasses import dataclass
+
+from headrace.core.service import Adapters, Residents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """See each protocol; None: the server has no such routes."""
+
+    adapters: Adapters | None = None
+    residents: Residents | None = None
