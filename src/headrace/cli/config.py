@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import InvalidRequest
+from headrace.core.ledger import PriceList, Prices
 from headrace.engine.config import KV_TYPES, SPECULATION
 from headrace.models.catalog import DEFAULT_MODEL
 from headrace.models.store import default_home
@@ -60,6 +61,7 @@ class Settings:
     keys: Path | None
     home: Path
     log_level: str
+    prices: PriceList
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,12 @@ class Resolved:
 
     def toml(self) -> str:
         """The settings as a TOML document that could be used as a configuration file; what is not set is a comment."""
-        lines = []
+        lines: list[str] = []
         for field in fields(Settings):
             value = getattr(self.settings, field.name)
+            if isinstance(value, PriceList):  # tables, and so the last of the settings
+                lines.extend(_price_tables(value))
+                continue
             if value is None:
                 lines.append(f"# {field.name} is not set")
                 continue
@@ -234,6 +239,39 @@ def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
     return parse
 
 
+def _prices(value: Any) -> PriceList:
+    """A table for each model; its keys are the fields of `Prices`."""
+    if isinstance(value, PriceList):
+        return value
+    if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
+        raise ValueError("is not a table of prices; write [prices.MODEL] with input and output in the settings file")
+    return PriceList({model: _model_prices(model, table) for model, table in value.items()})
+
+
+def _model_prices(model: str, table: dict[str, Any]) -> Prices:
+    known = [field.name for field in fields(Prices)]
+    for name, price in table.items():
+        if name not in known:
+            raise ValueError(f"has {name} for {model}, which is no price; known are {', '.join(known)}")
+        if isinstance(price, bool) or not isinstance(price, int | float):
+            raise ValueError(f"has {price!r} as {name} of {model}, no number")  # noqa: TRY004 - as `_any_text`
+    missing = [name for name in ("input", "output") if name not in table]
+    if missing:
+        raise ValueError(f"lacks {' and '.join(missing)} for {model}")
+    try:
+        return Prices(**table)
+    except ValueError as error:
+        raise ValueError(f"is wrong for {model}: {error}") from error
+
+
+def _price_tables(prices: PriceList) -> Iterable[str]:
+    for model, given in prices.models.items():
+        yield f"[prices.{_toml_string(model)}]"
+        for field in fields(Prices):
+            if (price := getattr(given, field.name)) is not None:
+                yield f"{field.name} = {price!r}"
+
+
 def _toml_string(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
@@ -268,6 +306,7 @@ _DEFAULTS: dict[str, Any] = {
     "system": None,
     "keys": None,
     "log_level": "info",
+    "prices": PriceList(),
 }
 
 PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -299,4 +338,5 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "keys": _path,
     "home": _path,
     "log_level": _one_of(LOG_LEVELS),
+    "prices": _prices,
 }

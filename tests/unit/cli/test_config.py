@@ -8,6 +8,7 @@ import pytest
 
 from headrace.cli.config import PARSERS, Settings, compose, parse_bytes
 from headrace.core.errors import InvalidRequest
+from headrace.core.ledger import Prices
 
 ENVIRON = {"HOME": "/h"}
 
@@ -58,6 +59,13 @@ def test_a_file_in_the_working_directory_is_read_and_a_named_one_wins(
         ({}, "host = 7", r"host: 7 .* is not a text"),
         ({}, "guests = 7", r"guests: 7 .* is not a list of names"),
         ({}, 'guests = ["a", ""]', r"guests: \['a', ''\] .* is not a list of names"),
+        ({}, "prices = 1", r"prices: 1 .* is not a table of prices; write \[prices\.MODEL\]"),
+        ({"HEADRACE_PRICES": "m=1"}, "", r"prices: 'm=1' \(from the environment\) is not a table of prices"),
+        ({}, "[prices.m]\ninput = 1", r"prices: .* lacks output for m"),
+        ({}, "[prices.m]\ninput = 1\noutput = 2\ncache = 3", r"has cache for m, which is no price; known are input"),
+        ({}, "[prices.m]\ninput = true\noutput = 2", r"has True as input of m, no number"),
+        ({}, "[prices.m]\ninput = -1\noutput = 2", r"is wrong for m: input: -1 is no price"),
+        ({}, "[prices.m]\ninput = nan\noutput = 2", r"is wrong for m: input: nan is no price"),
         ({}, 'model_ttl = "never"', r"model_ttl: 'never' .* is not a number of seconds"),
     ],
 )
@@ -114,3 +122,12 @@ def test_guests_are_a_list_wherever_they_are_named_and_are_printed_as_one(
     assert resolved.settings.guests == ("b", "c")
     assert 'guests = ["b", "c"]' in resolved.toml()
     assert compose({}, ENVIRON, write(tmp_path / "b.toml", resolved.toml())).settings.guests == ("b", "c")
+
+
+def test_prices_are_read_by_model_and_printed_as_they_were_read(tmp_path: Path) -> None:
+    text = '[prices."smol:a.b"]\ninput = 0.5\noutput = 2\n[prices.m]\ninput = 1\noutput = 3.5\ncache_read = 0\n'
+    first = compose({"port": 3}, ENVIRON, write(tmp_path / "a.toml", text))
+    wanted = {"smol:a.b": Prices(input=0.5, output=2), "m": Prices(input=1, output=3.5, cache_read=0)}
+    assert first.settings.prices.models == wanted
+    second = compose({}, {}, write(tmp_path / "b.toml", first.toml()))
+    assert second.settings == first.settings
