@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from headrace.cli.assembly import open_model
 from headrace.cli.config import compose
-from headrace.cli.generate import Answer, printable, stream
+from headrace.cli.generate import Answer, check_answers, printable, stream
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError
 from headrace.core.request import Limits, Message, Request, Role, Sampling, TextPart
@@ -165,6 +165,7 @@ def run_chat(
     settings = compose(flags, os.environ, config).settings
     sampling.check()
     limits.check()
+    check_answers(limits)
     is_pretty = sys.stdin.isatty() and sys.stdout.isatty()
     if is_pretty:
         # Importing it gives input() line editing and history.

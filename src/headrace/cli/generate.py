@@ -58,7 +58,9 @@ def run_generate(ask: Ask, flags: Mapping[str, Any], config: Path | None, *, jso
     settings = compose(flags, os.environ, config).settings
     prompt = sys.stdin.read() if ask.prompt == "-" else ask.prompt
     answer = Answer()
-    to_request(prompt, ask, "model").check()  # what can be refused is refused before a model is loaded
+    # What can be refused is refused before a model is loaded.
+    to_request(prompt, ask, "model").check()
+    check_answers(ask.limits)
     if ask.logprobs is not None and not json:
         raise InvalidRequest("logprobs: they are part of the JSON document only; add --json.", param="logprobs")
     with open_model(settings) as backend:
@@ -68,6 +70,12 @@ def run_generate(ask: Ask, flags: Mapping[str, Any], config: Path | None, *, jso
         typer.echo(jsonlib.dumps(as_dict(settings.model, answer), ensure_ascii=False))
     else:
         _write("\n")
+
+
+def check_answers(limits: Limits) -> None:
+    """Raise InvalidRequest for limits under which there would be nothing to show."""
+    if limits.max_tokens == 0:
+        raise InvalidRequest("max_tokens: 0 is not in [1, 2147483647]; give a number inside.", param="max_tokens")
 
 
 def to_request(prompt: str, ask: Ask, model: str) -> Request:

@@ -35,12 +35,12 @@ def _serve(settings: Settings) -> None:
 
     from headrace import __version__
     from headrace.cli.assembly import assemble, engine_config, served_paths
+    from headrace.cli.services import open_services
     from headrace.observe.logs import configure_logs
     from headrace.server.app import Surroundings, build_app
     from headrace.server.config import ServerConfig, check_bind
     from headrace.server.keys import KeyRing
     from headrace.server.serve import listen, serve
-    from headrace.server.services import Services
 
     engine_config(settings)
     keys_file = keys_in_force(settings)
@@ -51,14 +51,6 @@ def _serve(settings: Settings) -> None:
     configure_logs(settings.log_level)
     with listen(server_config) as listener:
         assembled = assemble(settings, with_guests=True)
-        app = build_app(
-            assembled.engine,
-            server_config,
-            keys=keys,
-            services=Services(adapters=assembled.engine.adapters, residents=assembled.engine.residents),
-            metrics=assembled.metrics,
-            surroundings=Surroundings(version=__version__),
-        )
         name, guests = assembled.name, assembled.guests
 
         # What is there now stays as long as the server: the collector need not look at it again. A full collection over
@@ -69,7 +61,17 @@ def _serve(settings: Settings) -> None:
         async def run() -> None:
             assembled.engine.start()
             try:
-                await serve(app, listener, lambda url: _say(greeting(url, name, guests, needs_key=keys is not None)))
+                async with open_services(settings, assembled.engine) as services:
+                    app = build_app(
+                        assembled.engine,
+                        server_config,
+                        keys=keys,
+                        services=services,
+                        metrics=assembled.metrics,
+                        surroundings=Surroundings(version=__version__),
+                    )
+                    greet = functools.partial(greeting, model=name, guests=guests, needs_key=keys is not None)
+                    await serve(app, listener, lambda url: _say(greet(url)))
             finally:
                 await assembled.engine.close()
 
