@@ -15,7 +15,7 @@ from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.api.openai_embeddings import EmbeddingCall, decode_embeddings
 from headrace.api.rerank import RerankCall, ScoreCall, decode_rerank, decode_score
 from headrace.core.errors import HeadraceError
-from headrace.core.request import Principal
+from headrace.core.request import Principal, Role
 
 CALLER = Caller(request_id="fuzz", principal=Principal())
 
@@ -34,6 +34,19 @@ SEEDS = [
     b'"prompt_cache_options":{"mode":"implicit","ttl":"30m"},"prompt_cache_retention":"24h","stop_token_ids":[1]}',
     b'{"model":"m","prompt":"Hi","best_of":3,"n":2,"echo":true,"logprobs":5,"prompt_logprobs":1,"guided_json":"{}",'
     b'"repetition_penalty":1.5,"frequency_penalty":-2,"presence_penalty":2,"cache_salt":"s"}',
+    b'{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"reasoning":"r",'
+    b'"tool_calls":[{"id":"c","index":0,"type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool",'
+    b'"tool_call_id":"c","content":[{"type":"text","text":"y"}]}],"tools":[{"type":"function","function":{"name":"f",'
+    b'"description":"d","parameters":{"type":"object"},"strict":true}}],"tool_choice":{"type":"function","function":'
+    b'{"name":"f"}},"parallel_tool_calls":false,"reasoning_effort":"high","store":true,"service_tier":"flex"}',
+    b'{"model":"m","messages":[{"role":"assistant","refusal":"no","content":[{"type":"refusal","refusal":"no"}]},'
+    b'{"role":"assistant","function_call":{"name":"f","arguments":""}},{"role":"function","name":"f","content":"y"}],'
+    b'"functions":[{"name":"f","parameters":{}}],"function_call":{"name":"f"},"metadata":{"k":"v"}}',
+    b'{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f"}}],'
+    b'"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":'
+    b'{"name":"f"}}]}},"service_tier":"priority"}',
+    b'{"model":"m","prompt":["Hi",[1,2],"x"],"n":2,"echo":true,"logprobs":1,"max_tokens":0}',
+    b'{"model":"m","prompt":"Hi","suffix":"end"}',
     b'{"model":"m","prompt":"Hi","structured_outputs":{"choice":["a","b"],"json":null,"grammar":null}}',
     b'{"model":"m","prompt":[[1,2,3]],"frequency_penalty":0,"presence_penalty":0.0,"ignore_eos":true,"stop":"x"}',
     b'{"model":"m","input":["a","\\u00e9"],"encoding_format":"base64","dimensions":3,"truncate_prompt_tokens":-1}',
@@ -72,8 +85,12 @@ def check_input(data: bytes) -> None:
         else:
             assert isinstance(call, Call | EmbeddingCall | ScoreCall | RerankCall)
             call.request.check()
+            for other in call.others if isinstance(call, Call) else ():
+                other.check()
             for message in call.request.messages or ():
                 message.text.encode()  # what the template gets is text
+                assert message.tool_call_id or message.role is not Role.TOOL
+                assert all(called.id and called.name is not None for called in message.tool_calls)
             for one in call.request.inputs or ():
                 assert one.text or one.pair
 

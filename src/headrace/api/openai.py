@@ -6,6 +6,7 @@ neighbours add what types cannot say:
 
     openai_fields.py    which fields there are       openai_format.py   the form that is asked for
     openai_input.py     messages, prompts, cache     openai_refusal.py  how no is said
+    openai_tools.py     tools, calls and results     service_tier.py    how urgent a request is
 
 Answers are written by `openai_answers.py`; which model names exist is the backend's knowledge, not ours.
 """
@@ -16,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from headrace.api.metadata import metadata
 from headrace.api.openai_fields import (
     INERT_CHAT,
     INERT_COMPLETION,
@@ -25,11 +27,15 @@ from headrace.api.openai_fields import (
     RoutedBody,
     SharedBody,
 )
+from headrace.api.openai_fields import Message as WireMessage
 from headrace.api.openai_format import FIELD, response_format
-from headrace.api.openai_input import MAX_TOKEN_ID, cache_hints, messages, prompt, tokens
+from headrace.api.openai_input import MAX_TOKEN_ID, cache_hints, messages, prompts, reasoning, tokens
 from headrace.api.openai_refusal import bounded, refuse_body, refuse_inert, show
+from headrace.api.openai_tools import tools
+from headrace.api.service_tier import serve_in_tier
 from headrace.core.errors import InvalidRequest, UnsupportedField
-from headrace.core.request import MAX_TOP_LOGPROBS, Limits, Principal, Request, Sampling
+from headrace.core.ledger import NO_PRICES, PriceList
+from headrace.core.request import MAX_CHOICES, MAX_TOP_LOGPROBS, Limits, Principal, Request, Sampling
 
 # OpenAI's own default for /v1/completions; chat has none and answers until the context ends.
 COMPLETION_MAX_TOKENS: Final = 16
@@ -49,6 +55,7 @@ class Caller:
     parent: str | None = None
     explains_cache: bool = False
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    prices: PriceList = NO_PRICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,9 @@ class Call:
     """A decoded body: the neutral request and how its answer is to be written.
 
     `prompt_logprobs` is what the answer shows under that name; the request may ask for more, because an echo shows
-    log-probabilities of the prompt too.
+    log-probabilities of the prompt too. `others` are the requests of a completion's further prompts. `service_tier` is
+    the tier that the answer names, `has_functions` says that it tells calls in OpenAI's older words. A call that
+    `stores` is to be kept with its `messages`, as they came, and its `metadata`.
     """
 
     request: Request
@@ -65,6 +74,13 @@ class Call:
     echo: bool = False
     prompt_logprobs: int | None = None
     format_field: str = FIELD
+    prices: PriceList = NO_PRICES
+    others: tuple[Request, ...] = ()
+    service_tier: str | None = None
+    has_functions: bool = False
+    stores: bool = False
+    metadata: Mapping[str, str] | None = None
+    messages: tuple[WireMessage, ...] = ()
 
     def reword(self, error: InvalidRequest) -> InvalidRequest:
         """A backend's refusal in the caller's words: vLLM has other names for the form of an answer."""
@@ -85,13 +101,24 @@ def decode_chat(data: bytes, caller: Caller) -> Call:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         refuse_body(error, data, ChatBody)
     refuse_inert(body, INERT_CHAT, "")
+    caller, tier = _in_tier(body, caller)
+    wanted = tools(body)
     request = replace(
         _request(body, caller),
         messages=messages(body),
+        tools=wanted.tools,
+        tool_choice=wanted.choice,
+        reasoning=reasoning(body.reasoning_effort, "reasoning_effort"),
         logprobs=_chat_logprobs(body),
         limits=_limits(body, caller, _chat_max_tokens(body)),
     )
-    return _call(body, request)
+    call = replace(
+        _call(body, request, caller),
+        service_tier=tier,
+        has_functions=wanted.has_functions,
+        metadata=None if body.metadata is None else metadata(body.metadata),
+    )
+    return replace(call, stores=True, messages=tuple(body.messages)) if body.store else call
 
 
 def decode_completion(data: bytes, caller: Caller) -> Call:
@@ -101,20 +128,45 @@ def decode_completion(data: bytes, caller: Caller) -> Call:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         refuse_body(error, data, CompletionBody)
     refuse_inert(body, INERT_COMPLETION, "")
-    given = prompt(body.prompt)
-    request = _request(body, caller)
-    request = replace(
-        request,
-        prompt=given if isinstance(given, str) else None,
-        tokens=None if isinstance(given, str) else given,
-        sampling=replace(request.sampling, best_of=_best_of(body)),
+    first, *more = prompts(body.prompt)
+    common = _request(body, caller)
+    common = replace(
+        common,
+        sampling=replace(common.sampling, best_of=_best_of(body)),
+        suffix=body.suffix or None,
         logprobs=_alternatives("logprobs", body.logprobs),
         limits=_limits(body, caller, COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens),
     )
-    if body.echo and (request.logprobs is not None or request.tokens is not None):
+    call = _call(body, _asking(common, first, bool(body.echo)), caller, echo=bool(body.echo))
+    if not more:
+        return call
+    _check_num_prompts(len(more) + 1, call.request)
+    ids = (f"{caller.request_id}-{index}" for index in range(1, len(more) + 1))
+    form = call.request.response_format
+    common = replace(common, response_format=form)
+    others = tuple(replace(_asking(common, one, call.echo), id=own) for own, one in zip(ids, more, strict=True))
+    for other in others:
+        other.check()
+    return replace(call, others=others)
+
+
+def _asking(request: Request, prompt: str | tuple[int, ...], echo: bool) -> Request:
+    """The request with a prompt of its own."""
+    text, ids = (prompt, None) if isinstance(prompt, str) else (None, prompt)
+    request = replace(request, prompt=text, tokens=ids)
+    if echo and (request.logprobs is not None or ids is not None):
         # What token ids read as is told together with their log-probabilities.
-        request = replace(request, prompt_logprobs=max(request.prompt_logprobs or 0, request.logprobs or 0))
-    return _call(body, request, echo=bool(body.echo))
+        return replace(request, prompt_logprobs=max(request.prompt_logprobs or 0, request.logprobs or 0))
+    return request
+
+
+def _check_num_prompts(count: int, request: Request) -> None:
+    if count * request.sampling.num_drawn > MAX_CHOICES:
+        raise InvalidRequest(
+            f"prompt: {count} prompts with {request.sampling.num_drawn} choices each make more than {MAX_CHOICES}; "
+            "send fewer of them in one request.",
+            param="prompt",
+        )
 
 
 def _request(body: SharedBody, caller: Caller) -> Request:
@@ -131,14 +183,25 @@ def _request(body: SharedBody, caller: Caller) -> Request:
     )
 
 
-def _call(body: SharedBody, request: Request, *, echo: bool = False) -> Call:
+def _in_tier(body: ChatBody, caller: Caller) -> tuple[Caller, str | None]:
+    """The caller, as urgent as the service tier says, and what the answer calls the tier."""
+    principal, tier = serve_in_tier(body.service_tier, caller.principal)
+    if body.priority is not None and body.service_tier not in (None, "auto"):
+        raise InvalidRequest(
+            "priority: service_tier says how urgent the request is as well; send one of them.", param="priority"
+        )
+    return replace(caller, principal=principal), tier
+
+
+def _call(body: SharedBody, request: Request, caller: Caller, *, echo: bool = False) -> Call:
     format_field, form = response_format(body)
     request = replace(request, response_format=form)
     request.check()
     stream = bool(body.stream)
     if stream and body.prompt_logprobs is not None:
         raise InvalidRequest("prompt_logprobs: not available in a stream; leave stream out.", param="prompt_logprobs")
-    return Call(request, stream, _include_usage(body, stream), echo, body.prompt_logprobs, format_field)
+    include_usage = _include_usage(body, stream)
+    return Call(request, stream, include_usage, echo, body.prompt_logprobs, format_field, prices=caller.prices)
 
 
 def _sampling(body: SharedBody) -> Sampling:
@@ -176,9 +239,9 @@ def _logit_bias(body: SharedBody) -> tuple[tuple[int, float], ...]:
 
 
 def _limits(body: SharedBody, caller: Caller, max_tokens: int | None) -> Limits:
-    if max_tokens is not None and not 1 <= max_tokens <= MAX_TOKEN_ID:
+    if max_tokens is not None and not 0 <= max_tokens <= MAX_TOKEN_ID:
         raise InvalidRequest(
-            f"max_tokens: {show(max_tokens)} is not in [1, {MAX_TOKEN_ID}]; give a number inside.", param="max_tokens"
+            f"max_tokens: {show(max_tokens)} is not in [0, {MAX_TOKEN_ID}]; give a number inside.", param="max_tokens"
         )
     return Limits(
         max_tokens=max_tokens,
@@ -250,9 +313,9 @@ def _chat_max_tokens(body: ChatBody) -> int | None:
             f"max_completion_tokens: {show(new)} disagrees with max_tokens {show(old)}; send one of them.",
             param="max_completion_tokens",
         )
-    if new is not None and not 1 <= new <= MAX_TOKEN_ID:
+    if new is not None and not 0 <= new <= MAX_TOKEN_ID:
         raise InvalidRequest(
-            f"max_completion_tokens: {show(new)} is not in [1, {MAX_TOKEN_ID}]; give a number inside.",
+            f"max_completion_tokens: {show(new)} is not in [0, {MAX_TOKEN_ID}]; give a number inside.",
             param="max_completion_tokens",
         )
     return old if new is None else new

@@ -1,13 +1,10 @@
-"""OpenAI's generation routes, outwards: events become chunks of a stream or one whole answer.
+"""OpenAI's generation routes, outwards: events become one whole answer; `openai_stream.py` makes chunks of them.
 
 Both writers obey `TRANSITIONS`, the legal orders of events; a pair that is not in it is a defect of the backend and
-ends the answer with EngineFault. The stream writer prepares every constant byte once, when the answer starts, so that a
-delta costs one JSON string and one concatenation. It sends nothing for `Started`: until there is something to say, an
-error can still have its own HTTP status. Error lines are written by `errors.py`; a stream that fails ends without
-`[DONE]`, so that nobody takes half an answer for a whole one.
+ends the answer with EngineFault. What both say alike is here. Error lines are written by `errors.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -23,19 +20,23 @@ from headrace.api.openai_logprobs import (
     prompt_table,
     prompt_text,
 )
+from headrace.api.openai_usage import encode_usage
 from headrace.core.errors import EngineFault, InvalidRequest
 from headrace.core.events import (
     ChoiceFinished,
     Event,
     Finished,
+    FinishReason,
     PromptLogprobs,
+    ReasoningDelta,
     Started,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
     Usage,
 )
+from headrace.core.ledger import NO_PRICES, PriceList
 
-DONE: Final = b"data: [DONE]\n\n"
 # A whole answer is held until it is complete, and log-probabilities are far longer than its text. A stream holds none.
 MAX_LOGPROBS: Final = 1_000_000
 _FINGERPRINT_CHARS: Final = 12
@@ -52,7 +53,8 @@ class State(Enum):
     DONE = "done"
 
 
-TRANSITIONS: dict[tuple[State, type], State] = {
+# What continues a raw prompt is text; in a chat it may also be reasoning and calls of tools.
+TEXT_TRANSITIONS: dict[tuple[State, type], State] = {
     (State.IDLE, Started): State.BEGUN,
     (State.BEGUN, PromptLogprobs): State.OPEN,
     (State.BEGUN, TextDelta): State.OPEN,
@@ -60,6 +62,12 @@ TRANSITIONS: dict[tuple[State, type], State] = {
     (State.OPEN, TextDelta): State.OPEN,
     (State.OPEN, ChoiceFinished): State.OPEN,
     (State.OPEN, Finished): State.DONE,
+}
+TRANSITIONS: dict[tuple[State, type], State] = TEXT_TRANSITIONS | {
+    (State.BEGUN, ReasoningDelta): State.OPEN,
+    (State.BEGUN, ToolCallDelta): State.OPEN,
+    (State.OPEN, ReasoningDelta): State.OPEN,
+    (State.OPEN, ToolCallDelta): State.OPEN,
 }
 
 
@@ -83,6 +91,8 @@ class AnswerHead:
 
     `logprobs` and `prompt_logprobs` are None (off) or the number of alternatives to show. `prompt` is the text that an
     `echo` begins with, None when it is known only to the backend; `hears_prompt` says that PromptLogprobs must come.
+    `has_functions`: calls are told in OpenAI's older words. Of an answer to one of several prompts `first_choice` is
+    its first choice's index, and `is_part` says that another tells the end and what was used.
     """
 
     dialect: Dialect
@@ -96,6 +106,12 @@ class AnswerHead:
     prompt: str | None = None
     hears_prompt: bool = False
     explains_cache: bool = False
+    prices: PriceList = NO_PRICES
+    service_tier: str | None = None
+    has_functions: bool = False
+    metadata: Mapping[str, str] | None = None
+    first_choice: int = 0
+    is_part: bool = False
 
     def renderers(self) -> list[Renderer]:
         """One for each choice; none when nobody asked for log-probabilities."""
@@ -120,127 +136,64 @@ def answer_head(dialect: Dialect, call: Call, created: int) -> AnswerHead:
         prompt=request.prompt,
         hears_prompt=request.prompt_logprobs is not None,
         explains_cache=request.cache.explain,
+        prices=call.prices,
+        service_tier=call.service_tier,
+        has_functions=call.has_functions,
+        metadata=call.metadata,
     )
 
 
-class _Order:
-    """Holds an answer to TRANSITIONS and each choice to: deltas, then one end."""
+class Order:
+    """Holds an answer to TRANSITIONS and each choice to: deltas, then one end; and calls to: names, then arguments."""
 
     def __init__(self, head: AnswerHead) -> None:
         self.state = State.IDLE
         self.open_choices = set(range(head.num_choices))
+        self._transitions = TRANSITIONS if head.dialect.has_roles else TEXT_TRANSITIONS
         self._hears_prompt = head.hears_prompt
+        self._max_calls = 1 if head.has_functions else None
+        self._num_calls = [0] * head.num_choices
 
     def step(self, event: Event) -> None:
+        """Take in the next event. Raises EngineFault if it may not come now."""
         if type(event) is TextDelta and self.state is State.OPEN and event.choice in self.open_choices:
             return  # the hot row of the table
-        following = TRANSITIONS.get((self.state, type(event)))
+        following = self._transitions.get((self.state, type(event)))
         if following is None:
             raise EngineFault(f"the backend sent {type(event).__name__} while the answer was {self.state.value}.")
         if self.state is State.BEGUN and isinstance(event, PromptLogprobs) != self._hears_prompt:
             raise EngineFault(f"the backend sent {type(event).__name__} first, but that is not what was asked for.")
-        if isinstance(event, TextDelta | ChoiceFinished):
+        if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished):
             if event.choice not in self.open_choices:
                 raise EngineFault(
                     f"the backend sent {type(event).__name__} for choice {event.choice}, which is not open."
                 )
             if isinstance(event, ChoiceFinished):
                 self.open_choices.discard(event.choice)
+            elif isinstance(event, ToolCallDelta):
+                self._step_call(event)
         elif following is State.DONE and self.open_choices:
             raise EngineFault(f"the backend ended the answer with choices {sorted(self.open_choices)} still open.")
         self.state = following
 
+    def _step_call(self, event: ToolCallDelta) -> None:
+        known = self._num_calls[event.choice]
+        if event.index == known and event.id and event.name and known != self._max_calls:
+            self._num_calls[event.choice] += 1
+        elif not 0 <= event.index < known or event.id is not None or event.name is not None:
+            raise EngineFault(f"the backend sent a piece of call {event.index} where {known} calls had begun.")
 
-class StreamWriter:
-    """Events in, bytes of a server-sent event stream out; bytes may be empty."""
 
-    def __init__(self, head: AnswerHead) -> None:
-        self._head = head
-        self._order = _Order(head)
-        self._renderers = head.renderers()
-        self._opening: dict[int, bytes] = {}  # choice -> what comes before its first delta: its role, or an echo
-        self._prefix: list[bytes] = []  # per choice, up to the delta's JSON string
-        self._close = b"}" if head.dialect.has_roles else b""
-        self._suffix = b""
-        self._base = b""
-        self._usage_null = b',"usage":null' if head.include_usage else b""
-        self._started: Started | None = None
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """A call of a tool, as far as it has been told."""
 
-    @property
-    def is_done(self) -> bool:
-        """True after Finished: nothing may follow."""
-        return self._order.state is State.DONE
+    id: str
+    name: str
+    arguments: list[str]
 
-    def encode(self, events: Iterable[Event]) -> bytes:
-        """Chunks for events that are at hand together, to be sent in one write."""
-        frames: list[bytes] = []
-        for event in events:
-            self._order.step(event)
-            if isinstance(event, TextDelta):
-                logprobs = event.logprobs if self._renderers else ()
-                if event.text or logprobs:  # neither when half a character is held back: nothing to say yet
-                    if self._opening:
-                        frames.append(self._opening.pop(event.choice, b""))
-                    suffix = self._logprobs_suffix(event.choice, logprobs) if logprobs else self._suffix
-                    frames.append(self._prefix[event.choice] + _encode_json(event.text) + suffix)
-            elif isinstance(event, Started):
-                self._start(event)
-            elif isinstance(event, PromptLogprobs):
-                self._open_echo(event)
-            elif isinstance(event, ChoiceFinished):
-                frames.append(self._opening.pop(event.choice, b"") + self._finish_frame(event))
-            elif isinstance(event, Finished):
-                frames.append(self._end(event.usage))
-        return b"".join(frames)
-
-    def _start(self, started: Started) -> None:
-        head, dialect = self._head, self._head.dialect
-        self._started = started
-        base = _identity(head, dialect.chunk_object, started)
-        self._base = b"data: " + _encode_json(base)[:-1] + b',"choices":['
-        self._suffix = self._close + b',"logprobs":null' + self._tail()
-        key = b',"delta":{"content":' if dialect.has_roles else b',"text":'
-        self._prefix = [self._base + b'{"index":%d' % choice + key for choice in range(head.num_choices)]
-        if dialect.has_roles:
-            role = b',"delta":{"role":"assistant","content":"","refusal":null'
-            self._opening = {
-                choice: self._base + b'{"index":%d' % choice + role + self._suffix for choice in range(head.num_choices)
-            }
-        elif head.echo and not head.hears_prompt:
-            text = _encode_json(head.prompt)
-            self._opening = {choice: prefix + text + self._suffix for choice, prefix in enumerate(self._prefix)}
-
-    def _open_echo(self, event: PromptLogprobs) -> None:
-        if not self._head.echo:
-            return
-        text = prompt_text(event) if self._head.prompt is None else self._head.prompt
-        tokens = echoed_tokens(event, text) if self._renderers else []
-        for choice, prefix in enumerate(self._prefix):
-            suffix = self._logprobs_suffix(choice, tokens) if tokens else self._suffix
-            self._opening[choice] = prefix + _encode_json(text) + suffix
-
-    def _logprobs_suffix(self, choice: int, tokens: Iterable[TokenLogprob]) -> bytes:
-        return self._close + b',"logprobs":' + _encode_json(self._renderers[choice].render(tokens)) + self._tail()
-
-    def _tail(self) -> bytes:
-        return b',"finish_reason":null}]' + self._usage_null + b"}\n\n"
-
-    def _finish_frame(self, event: ChoiceFinished) -> bytes:
-        body = b',"delta":{}' if self._head.dialect.has_roles else b',"text":""'
-        end = b',"logprobs":null,"finish_reason":' + _encode_json(event.reason.value) + b"}]" + self._usage_null
-        is_last = not self._order.open_choices and not self._head.include_usage
-        end += self._explanation() if is_last else b""
-        return self._base + b'{"index":%d' % event.choice + body + end + b"}\n\n"
-
-    def _end(self, usage: Usage) -> bytes:
-        if not self._head.include_usage:
-            return DONE
-        return self._base + b'],"usage":' + _encode_json(_usage(usage)) + self._explanation() + b"}\n\n" + DONE
-
-    def _explanation(self) -> bytes:
-        if not self._head.explains_cache or self._started is None:
-            return b""
-        return b',"headrace":' + _encode_json(_explain(self._started))
+    def function(self) -> dict[str, str]:
+        return {"name": self.name, "arguments": "".join(self.arguments)}
 
 
 class AnswerWriter:
@@ -249,11 +202,13 @@ class AnswerWriter:
     def __init__(self, head: AnswerHead, max_logprobs: int = MAX_LOGPROBS) -> None:
         self._head = head
         self._max_logprobs = max_logprobs
-        self._order = _Order(head)
+        self._order = Order(head)
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(head.num_choices)]
         self._num_logprobs = 0
         self._texts: list[list[str]] = [[] for _ in range(head.num_choices)]
-        self._reasons = [""] * head.num_choices
+        self._reasoning: list[list[str]] = [[] for _ in range(head.num_choices)]
+        self._calls: list[list[_Called]] = [[] for _ in range(head.num_choices)]
+        self._reasons = [FinishReason.STOP] * head.num_choices
         self._started: Started | None = None
         self._prompt: PromptLogprobs | None = None
         self._usage: Usage | None = None
@@ -271,14 +226,24 @@ class AnswerWriter:
                 self._texts[event.choice].append(event.text)
                 if event.logprobs:
                     self._keep(event)
+            elif isinstance(event, ReasoningDelta):
+                self._reasoning[event.choice].append(event.text)
+            elif isinstance(event, ToolCallDelta):
+                self._add_call(event)
             elif isinstance(event, ChoiceFinished):
-                self._reasons[event.choice] = event.reason.value
+                self._reasons[event.choice] = event.reason
             elif isinstance(event, Started):
                 self._started = event
             elif isinstance(event, PromptLogprobs):
                 self._prompt = event
             elif isinstance(event, Finished):
                 self._usage = event.usage
+
+    def _add_call(self, event: ToolCallDelta) -> None:
+        calls = self._calls[event.choice]
+        if event.id and event.name:
+            calls.append(_Called(event.id, event.name, []))
+        calls[event.index].arguments.append(event.arguments)
 
     def _keep(self, event: TextDelta) -> None:
         if self._head.logprobs is None:
@@ -291,20 +256,39 @@ class AnswerWriter:
                 param="logprobs",
             )
 
+    @property
+    def usage(self) -> Usage:
+        """What was used. Raises EngineFault when the events ended too early."""
+        return self._ended()[1]
+
     def encode(self) -> bytes:
         """The answer as JSON. Raises EngineFault when the events ended too early."""
-        if self._started is None or self._usage is None:
-            raise EngineFault("the backend ended the stream before the answer was finished.")
-        head = self._head
-        answer = _identity(head, head.dialect.whole_object, self._started)
-        renderers: Sequence[Renderer | None] = head.renderers() or [None] * head.num_choices
-        answer["choices"] = [self._choice(choice, renderer) for choice, renderer in enumerate(renderers)]
-        answer["usage"] = _usage(self._usage)
+        return _encode_json(self.answer(self.choices(), self.usage))
+
+    def answer(self, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+        """An answer that is told by these choices. Raises EngineFault when the events ended too early."""
+        head, (started, _) = self._head, self._ended()
+        answer = identity(head, head.dialect.whole_object, started)
+        answer["choices"] = choices
+        answer["usage"] = encode_usage(usage, started.model, head.prices)
+        if head.metadata is not None:
+            answer["metadata"] = head.metadata
         if head.dialect.has_roles:
             answer |= self._prompt_field()
         if head.explains_cache:
-            answer["headrace"] = _explain(self._started)
-        return _encode_json(answer)
+            answer["headrace"] = explain(started)
+        return answer
+
+    def choices(self) -> list[dict[str, Any]]:
+        """Every choice. Raises EngineFault when the events ended too early."""
+        self._ended()
+        renderers: Sequence[Renderer | None] = self._head.renderers() or [None] * self._head.num_choices
+        return [self._choice(choice, renderer) for choice, renderer in enumerate(renderers)]
+
+    def _ended(self) -> tuple[Started, Usage]:
+        if self._started is None or self._usage is None:
+            raise EngineFault("the backend ended the stream before the answer was finished.")
+        return self._started, self._usage
 
     def _choice(self, choice: int, renderer: Renderer | None) -> dict[str, Any]:
         text, tokens = "".join(self._texts[choice]), self._logprobs[choice]
@@ -315,11 +299,24 @@ class AnswerWriter:
             if self._prompt is not None:
                 tokens = [*echoed_tokens(self._prompt, prompt), *tokens]
             text = prompt + text
+        index = {"index": self._head.first_choice + choice}
         logprobs = None if renderer is None else renderer.render(tokens)
-        ending = {"logprobs": logprobs, "finish_reason": self._reasons[choice]}
+        ending = {"logprobs": logprobs, "finish_reason": finish_reason(self._head, self._reasons[choice])}
         if self._head.dialect.has_roles:
-            return {"index": choice, "message": {"role": "assistant", "content": text, "refusal": None}} | ending
-        return {"index": choice, "text": text} | ending | self._prompt_field()
+            return index | {"message": self._message(choice, text)} | ending
+        return index | {"text": text} | ending | self._prompt_field()
+
+    def _message(self, choice: int, text: str) -> dict[str, Any]:
+        calls, reasoning = self._calls[choice], "".join(self._reasoning[choice])
+        message: dict[str, Any] = {"role": "assistant", "refusal": None}
+        message["content"] = text or (None if calls or reasoning else "")
+        if reasoning:
+            message |= {"reasoning_content": reasoning, "reasoning": reasoning}
+        if calls and self._head.has_functions:
+            message["function_call"] = calls[0].function()
+        elif calls:
+            message["tool_calls"] = [{"id": call.id, "type": "function", "function": call.function()} for call in calls]
+        return message
 
     def _prompt_field(self) -> dict[str, Any]:
         """vLLM's: beside the choices of a chat, inside each choice of a completion."""
@@ -334,38 +331,26 @@ def fingerprint(started: Started) -> str | None:
     return None if digest is None else "fp_" + digest.rpartition(":")[2][:_FINGERPRINT_CHARS]
 
 
-def _identity(head: AnswerHead, object_name: str, started: Started) -> dict[str, Any]:
-    return {
+def identity(head: AnswerHead, object_name: str, started: Started) -> dict[str, Any]:
+    """How an answer and each chunk of one begin."""
+    begin = {
         "id": head.id,
         "object": object_name,
         "created": head.created,
         "model": started.model,
         "system_fingerprint": fingerprint(started),
     }
+    return begin if head.service_tier is None else begin | {"service_tier": head.service_tier}
 
 
-def _explain(started: Started) -> dict[str, Any]:
+def finish_reason(head: AnswerHead, reason: FinishReason) -> str:
+    """Why a choice ended, in the caller's words."""
+    return "function_call" if head.has_functions and reason is FinishReason.TOOL_CALLS else reason.value
+
+
+def explain(started: Started) -> dict[str, Any]:
+    """The `headrace` of an answer to somebody who asked why the cache did not have more."""
     miss = started.cache_miss
     if miss is None:
         return {"cache_miss": None}
     return {"cache_miss": {"reason": miss.reason.value, "token": miss.token, "message": miss.message}}
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    prompt_details = {"cached_tokens": usage.cached_tokens, "audio_tokens": 0}
-    if usage.disk_tokens:
-        prompt_details["disk_tokens"] = usage.disk_tokens
-    if usage.cache_writes:
-        prompt_details["cache_write_tokens"] = sum(tokens for _, tokens in usage.cache_writes)
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": prompt_details,
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }

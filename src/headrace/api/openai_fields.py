@@ -25,35 +25,20 @@ INERT_CHAT: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {
     "add_generation_prompt": (True,),
     "audio": (),
     "continue_final_message": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "metadata": ANYTHING,
     "modalities": (["text"],),
     "moderation": (),
-    "parallel_tool_calls": (True, False),  # without tools there is nothing to call in parallel
+    # Says what the answer may look like, so that it comes faster; our drafts come from what was said before.
     "prediction": (),
     "prompt_cache_key": ANYTHING,  # a routing hint; our prefix tree finds shared prefixes without it
-    "reasoning_effort": ("none",),
     "safety_identifier": ANYTHING,
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 
-INERT_COMPLETION: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {"suffix": ("",)}
+INERT_COMPLETION: dict[str, tuple[Any, ...] | None] = INERT_SHARED
 
 # What a client sends back when it repeats an assistant message that it got from us.
-INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {
-    "annotations": ([],),
-    "audio": (),
-    "function_call": (),
-    "refusal": (),
-    "tool_call_id": (),
-    "tool_calls": ([],),
-}
+INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {"annotations": ([],), "audio": ()}
 
 INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {"include_obfuscation": (False,)}
 
@@ -70,24 +55,91 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     text: str | None = None
     prompt_cache_breakpoint: PartBreakpoint | None = None
+    refusal: str | None = None
     image_url: Any = None
     input_audio: Any = None
     file: Any = None
-    refusal: Any = None
+    video_url: Any = None
+
+
+class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
+    """What an assistant called in an earlier turn; `arguments` is JSON as text."""
+
+    name: str
+    arguments: str
+
+
+class CallOfTool(msgspec.Struct, forbid_unknown_fields=True):
+    """One of an assistant's `tool_calls`. `index` is a stream's, which some clients send back; the order says it."""
+
+    id: str
+    function: CalledFunction | None = None
+    type: str = "function"
+    index: int | None = None
+    custom: Any = None
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
-    """One message as it comes over the wire."""
+    """One message as it comes over the wire. `reasoning_content` is DeepSeek's name, `reasoning` vLLM's newer one."""
 
     role: str
     content: str | list[Part] | None = None
     name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[CallOfTool] | None = None
+    tool_call_id: str | None = None
+    function_call: CalledFunction | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     annotations: Any = None
     audio: Any = None
-    function_call: Any = None
-    refusal: Any = None
-    tool_call_id: Any = None
-    tool_calls: Any = None
+
+
+class Function(msgspec.Struct, forbid_unknown_fields=True):
+    """A function that may be called."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, forbid_unknown_fields=True):
+    """One of `tools`. Kinds besides functions are named so that the refusal can speak of them."""
+
+    type: str
+    function: Function | None = None
+    custom: Any = None
+
+
+class NamedFunction(msgspec.Struct, forbid_unknown_fields=True):
+    """A function, by its name."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, forbid_unknown_fields=True):
+    """A tool, by its name."""
+
+    type: str
+    function: NamedFunction | None = None
+    custom: Any = None
+
+
+class AllowedTools(msgspec.Struct, forbid_unknown_fields=True):
+    """The tools that may (`auto`) or must (`required`) be called."""
+
+    mode: str
+    tools: list[NamedTool]
+
+
+class Choice(msgspec.Struct, forbid_unknown_fields=True):
+    """`tool_choice` as an object."""
+
+    type: str
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+    custom: Any = None
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -178,6 +230,16 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message]
+    tools: list[Tool] | None = None
+    tool_choice: str | Choice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Function] | None = None
+    function_call: str | NamedFunction | None = None
+    reasoning_effort: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    # Values are checked by hand, because a refusal has to name the key.
+    metadata: dict[str, Any] | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -186,20 +248,11 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     add_generation_prompt: Any = None
     audio: Any = None
     continue_final_message: Any = None
-    function_call: Any = None
-    functions: Any = None
-    metadata: Any = None
     modalities: Any = None
     moderation: Any = None
-    parallel_tool_calls: Any = None
     prediction: Any = None
     prompt_cache_key: Any = None
-    reasoning_effort: Any = None
     safety_identifier: Any = None
-    service_tier: Any = None
-    store: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -211,17 +264,26 @@ class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     best_of: int | None = None
     echo: bool | None = None
     logprobs: int | None = None
-    suffix: Any = None
+    suffix: str | None = None
 
 
 # Whose fields a path like `messages[0].content[1]` names, for suggestions.
 FIELDS_AT: dict[str, tuple[str, ...]] = {
+    "functions[]": Function.__struct_fields__,
     "messages[].content[].prompt_cache_breakpoint": PartBreakpoint.__struct_fields__,
     "messages[].content[]": Part.__struct_fields__,
+    "messages[].function_call": CalledFunction.__struct_fields__,
+    "messages[].tool_calls[].function": CalledFunction.__struct_fields__,
+    "messages[].tool_calls[]": CallOfTool.__struct_fields__,
     "messages[]": Message.__struct_fields__,
     "prompt_cache_options": CacheOptions.__struct_fields__,
     "response_format.json_schema": JsonSchema.__struct_fields__,
     "response_format": Format.__struct_fields__,
     "stream_options": StreamOptions.__struct_fields__,
     "structured_outputs": StructuredOutputs.__struct_fields__,
+    "tool_choice.allowed_tools.tools[]": NamedTool.__struct_fields__,
+    "tool_choice.allowed_tools": AllowedTools.__struct_fields__,
+    "tool_choice": Choice.__struct_fields__,
+    "tools[].function": Function.__struct_fields__,
+    "tools[]": Tool.__struct_fields__,
 }

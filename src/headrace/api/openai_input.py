@@ -9,14 +9,20 @@ from typing import Any, Final
 from headrace.api.openai_fields import INERT_MESSAGE, ChatBody, Part, RoutedBody
 from headrace.api.openai_fields import Message as WireMessage
 from headrace.api.openai_refusal import refuse_inert, show
+from headrace.api.openai_tools import answered_call, earlier_calls
 from headrace.core.errors import InvalidRequest, UnsupportedField
-from headrace.core.request import MAX_BREAKPOINTS, Breakpoint, CacheHints, Message, Role, TextPart
+from headrace.core.request import MAX_BREAKPOINTS, Breakpoint, CacheHints, Effort, Message, Reasoning, Role, TextPart
 
 MAX_TOKEN_ID: Final = 2**31 - 1
 MAX_SALT_CHARS: Final = 256
 
-_ROLES = {role.value: role for role in (Role.SYSTEM, Role.DEVELOPER, Role.USER, Role.ASSISTANT)}
-_ROLES_LATER = ("tool", "function")
+_ROLES = {role.value: role for role in Role}
+# The older word for a tool's result.
+_READ_ROLES = _ROLES | {"function": Role.TOOL}
+# `max` asks for more than we tell apart.
+_EFFORTS = {effort.value: effort for effort in Effort} | {"max": Effort.XHIGH}
+# What only an assistant's messages have.
+_ASSISTANT_FIELDS = ("refusal", "tool_calls", "function_call", "reasoning_content", "reasoning")
 
 # prompt_cache_options.ttl -> seconds; OpenAI's default first.
 _TTLS_S = {"30m": 1800.0, "12h": 43_200.0}
@@ -28,20 +34,33 @@ def messages(body: ChatBody) -> tuple[Message, ...]:
     return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
 
 
-def prompt(given: str | list[int | str | list[int]]) -> str | tuple[int, ...]:
-    """The text or the token ids of a completion, which has four spellings for one of them."""
+def prompts(given: str | list[int | str | list[int]]) -> tuple[str | tuple[int, ...], ...]:
+    """The texts or the token ids of a completion: OpenAI has a spelling for one of either, and one for several."""
     if isinstance(given, str):
-        return given
-    if given and all(isinstance(token, int) for token in given):
-        return tokens(given, "prompt")
-    if len(given) == 1:
-        only = given[0]
-        return only if isinstance(only, str) else tokens(only if isinstance(only, list) else [only], "prompt[0]")
+        return (given,)
     if not given:
         raise InvalidRequest("prompt: must not be empty; give a string or a list of token ids.", param="prompt")
-    raise UnsupportedField(
-        f"prompt: {len(given)} prompts in one request are not supported; send one request for each.", param="prompt"
-    )
+    if all(isinstance(token, int) for token in given):
+        return (tokens(given, "prompt"),)
+    found: list[str | tuple[int, ...]] = []
+    for index, one in enumerate(given):
+        if isinstance(one, int):
+            raise InvalidRequest(
+                f"prompt[{index}]: {show(one)} is a token id among whole prompts; give ids of one prompt, or put each "
+                "prompt's ids into a list of their own.",
+                param="prompt",
+            )
+        found.append(one if isinstance(one, str) else tokens(one, f"prompt[{index}]"))
+    return tuple(found)
+
+
+def reasoning(effort: str | None, path: str) -> Reasoning:
+    """How much the model is to think. Raises InvalidRequest naming the efforts."""
+    if effort is None:
+        return Reasoning()
+    if effort not in _EFFORTS:
+        raise InvalidRequest(f"{path}: {show(effort)} is none of {', '.join(_EFFORTS)}.", param=path)
+    return Reasoning(_EFFORTS[effort])
 
 
 def tokens(given: list[Any], path: str) -> tuple[int, ...]:
@@ -100,40 +119,80 @@ def _look_up(given: str, table: dict[str, Any], path: str) -> Any:
 
 
 def _message(message: WireMessage, path: str) -> Message:
-    role = _ROLES.get(message.role)
+    role = _READ_ROLES.get(message.role)
     if role is None:
-        if message.role in _ROLES_LATER:
-            raise UnsupportedField(
-                f"{path}.role: {message.role!r} is not supported yet, as tools are not; use {', '.join(_ROLES)}.",
-                param=f"{path}.role",
-            )
         raise InvalidRequest(
             f"{path}.role: {show(message.role)} is no role; use {', '.join(_ROLES)}.", param=f"{path}.role"
         )
     refuse_inert(message, INERT_MESSAGE, f"{path}.")
+    _check_fields(message, role, path)
+    parts = _parts(message, role, path)
+    if role is Role.TOOL:
+        return Message(role, parts, message.name, tool_call_id=answered_call(message, path))
+    if role is not Role.ASSISTANT:
+        return Message(role, parts, message.name)
+    calls = earlier_calls(message, path)
+    if not parts and not calls and not message.refusal:
+        raise _no_content(path, "give a string, a list of text parts, or tool_calls")
+    if message.refusal:
+        parts = (*parts, TextPart(message.refusal))
+    return Message(role, parts, message.name, calls, reasoning=_reasoning(message, path))
+
+
+def _check_fields(message: WireMessage, role: Role, path: str) -> None:
+    names = () if role is Role.ASSISTANT else _ASSISTANT_FIELDS
+    for name in names if role is Role.TOOL else (*names, "tool_call_id"):
+        if getattr(message, name):
+            raise InvalidRequest(
+                f"{path}.{name}: does not belong to a message of role {role.value!r}; leave it out.",
+                param=f"{path}.{name}",
+            )
+
+
+def _parts(message: WireMessage, role: Role, path: str) -> tuple[TextPart, ...]:
     content = message.content
     if content is None or content == []:
-        raise InvalidRequest(
-            f"{path}.content: is missing or empty; give a string or a list of text parts.", param=f"{path}.content"
-        )
+        if role is Role.ASSISTANT:
+            return ()
+        raise _no_content(path, "give a string or a list of text parts")
     if isinstance(content, str):
-        return Message(role=role, parts=(TextPart(content),), name=message.name)
-    parts = tuple(_part(part, f"{path}.content[{index}]") for index, part in enumerate(content))
-    return Message(role=role, parts=parts, name=message.name)
+        return (TextPart(content),)
+    return tuple(_part(part, role, f"{path}.content[{index}]") for index, part in enumerate(content))
 
 
-def _part(part: Part, path: str) -> TextPart:
-    if part.type != "text":
+def _no_content(path: str, remedy: str) -> InvalidRequest:
+    return InvalidRequest(f"{path}.content: is missing or empty; {remedy}.", param=f"{path}.content")
+
+
+def _reasoning(message: WireMessage, path: str) -> str:
+    old, new = message.reasoning_content, message.reasoning
+    if old and new and old != new:
+        raise InvalidRequest(
+            f"{path}.reasoning: disagrees with reasoning_content, its other name; send one of them.",
+            param=f"{path}.reasoning",
+        )
+    return old or new or ""
+
+
+def _part(part: Part, role: Role, path: str) -> TextPart:
+    if part.type == "refusal" and role is Role.ASSISTANT:
+        text, name = part.refusal, "refusal"
+    elif part.type == "text":
+        text, name = part.text, "text"
+    else:
         raise UnsupportedField(
-            f"{path}.type: {show(part.type)} is not supported by the models served here; send parts of type 'text'.",
+            f"{path}.type: {show(part.type)} is not supported by the models served here, which read text only; send "
+            "parts of type 'text'.",
             param=f"{path}.type",
         )
-    if part.text is None:
-        raise InvalidRequest(f"{path}.text: is missing; a part of type 'text' needs it.", param=f"{path}.text")
+    if text is None:
+        raise InvalidRequest(
+            f"{path}.{name}: is missing; a part of type {part.type!r} needs it.", param=f"{path}.{name}"
+        )
     mark = part.prompt_cache_breakpoint
     if mark is not None and mark.mode not in (None, "explicit"):
         raise UnsupportedField(
             f"{path}.prompt_cache_breakpoint.mode: {show(mark.mode)} is not supported; send 'explicit'.",
             param=f"{path}.prompt_cache_breakpoint.mode",
         )
-    return TextPart(part.text)
+    return TextPart(text)

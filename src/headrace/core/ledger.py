@@ -140,5 +140,8 @@ class PriceList:
         return None if prices is None else prices.cost(ledger)
 
 
+NO_PRICES: Final = PriceList()
+
+
 def _or(price: float | None, default: float) -> float:
     return default if price is None else price

@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol, TypeVar
 from headrace.api.errors import OPENAI, ErrorDialect
 from headrace.api.openai import Call as OpenAICall
 from headrace.api.openai import Caller, decode_chat, decode_completion
-from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, StreamWriter, answer_head
+from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, answer_head
 from headrace.api.openai_models import check_task
+from headrace.api.openai_stream import StreamWriter
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError, InvalidRequest

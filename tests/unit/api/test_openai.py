@@ -164,7 +164,7 @@ def test_a_wrong_type_is_told_with_path_value_and_need(fields: dict[str, Any], m
     [
         ({"model": ""}, "model"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
-        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": False, "stream_options": {}}, "stream_options"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
@@ -180,7 +180,6 @@ def test_values_that_make_no_sense_are_refused_with_their_field(fields: dict[str
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0].type",
@@ -201,9 +200,24 @@ def test_a_prompt_has_four_spellings(prompt: Any, text: str | None, tokens: tupl
     assert (request.prompt, request.tokens, request.messages) == (text, tokens, None)
 
 
-@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]], [1, "a"]])
-def test_several_prompts_are_refused_by_name(prompt: Any) -> None:
-    assert refused(UnsupportedField, completion, prompt=prompt).param == "prompt"
+def test_several_prompts_are_as_many_requests_of_one_call() -> None:
+    call = completion(prompt=["a", [1, 2], "c"], n=2, seed=7, max_tokens=3, guided_regex="x+", echo=True)
+    first, *others = requests = [call.request, *call.others]
+    assert [(one.prompt, one.tokens) for one in requests] == [("a", None), (None, (1, 2)), ("c", None)]
+    assert [one.id for one in requests] == ["id-1", "id-1-1", "id-1-2"]
+    # Only the echo of token ids needs what they read as.
+    assert [one.prompt_logprobs for one in requests] == [None, 0, None]
+    for other in others:
+        same = ("sampling", "limits", "response_format", "principal", "model", "cache")
+        assert all(getattr(other, name) == getattr(first, name) for name in same)
+
+
+def test_several_prompts_make_no_more_choices_than_one_may() -> None:
+    assert len(completion(prompt=["a"] * 64, n=2).others) == 63
+    assert refused(InvalidRequest, completion, prompt=["a"] * 65, n=2).param == "prompt"
+    assert refused(InvalidRequest, completion, prompt=["a"] * 65, best_of=2).param == "prompt"
+    assert refused(InvalidRequest, completion, prompt=["a", ""]).param == "prompt"
+    assert refused(InvalidRequest, completion, prompt=["a", 7]).message.startswith("prompt[1]: 7 is a token id among")
 
 
 @pytest.mark.parametrize("prompt", ["", [], [""], [[]], [-1], [2**31], [10**400], None, {}])
@@ -231,7 +245,18 @@ def test_best_of_is_drawn_beside_n_and_never_streamed() -> None:
     assert refused(InvalidRequest, chat, best_of=2).code == "unknown_parameter"
 
 
-def test_roles_are_the_four_that_templates_know() -> None:
+def test_a_suffix_goes_with_the_prompt_it_follows() -> None:
+    assert completion(suffix="end").request.suffix == "end"
+    assert completion(suffix="") == completion()
+    assert refused(InvalidRequest, completion, suffix="end", prompt=[1, 2]).param == "suffix"
+
+
+def test_no_tokens_at_all_asks_for_the_input_to_be_read_and_kept() -> None:
+    assert chat(max_completion_tokens=0).request.limits.max_tokens == 0
+    assert completion(max_tokens=0).request.limits.max_tokens == 0
+
+
+def test_plain_roles_become_what_templates_know() -> None:
     roles = ["system", "developer", "user", "assistant"]
     request = chat(messages=[{"role": role, "content": "x"} for role in roles]).request
     assert request.messages is not None

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from headrace.api.openai_answers import CHAT, COMPLETION, TRANSITIONS, AnswerHead, AnswerWriter, State, StreamWriter
+from headrace.api.openai_answers import CHAT, COMPLETION, TRANSITIONS, AnswerHead, AnswerWriter, State
+from headrace.api.openai_stream import StreamWriter
 from headrace.core.errors import EngineFault
 from headrace.core.events import (
     ChoiceFinished,
     Event,
     Finished,
     FinishReason,
-    ReasoningDelta,
     Started,
     TextDelta,
     ToolCallDelta,
@@ -78,7 +78,6 @@ ILLEGAL: list[list[Event]] = [
     [START, TextDelta(1, "w", 1)],
     [START, END, FIN, FIN],
     [START, END, FIN, WORD],
-    [START, ReasoningDelta(0, "hm", 1)],
     [START, ToolCallDelta(0, 0, "{", 1)],
 ]
 

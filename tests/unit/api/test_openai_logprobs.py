@@ -13,9 +13,9 @@ from headrace.api.openai_answers import (
     AnswerHead,
     AnswerWriter,
     Dialect,
-    StreamWriter,
     answer_head,
 )
+from headrace.api.openai_stream import StreamWriter
 from headrace.core.errors import EngineFault, InvalidRequest
 from headrace.core.events import (
     CacheMiss,
@@ -311,4 +311,4 @@ def test_usage_tells_disk_and_written_tokens_where_there_are_any() -> None:
     details = whole(head(), START, END, Finished(usage))["usage"]["prompt_tokens_details"]
     assert details == {"cached_tokens": 64, "audio_tokens": 0, "disk_tokens": 32, "cache_write_tokens": 24}
     details = whole(head(), START, END, Finished(Usage(100, 1, cached_tokens=64)))["usage"]["prompt_tokens_details"]
-    assert details == {"cached_tokens": 64, "audio_tokens": 0}
+    assert details == {"cached_tokens": 64, "audio_tokens": 0, "cache_write_tokens": 0}

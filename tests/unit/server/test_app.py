@@ -46,7 +46,9 @@ def test_a_chat_answer_has_openais_shape() -> None:
             "prompt_tokens": 7,
             "completion_tokens": 2,
             "total_tokens": 9,
-            "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+            "prompt_cache_hit_tokens": 4,
+            "prompt_cache_miss_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0, "cache_write_tokens": 0},
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
                 "audio_tokens": 0,
