@@ -340,7 +340,8 @@ def _choice(turn: Turn, request: Request, choice: int) -> list[Event]:
         deltas.append(ToolCallDelta(choice, index, "", 1, call_id, call.name))
         deltas += [ToolCallDelta(choice, index, piece, num) for piece, num in pieces(call.text, turn.sizes)]
     reason = turn.reason or (FinishReason.TOOL_CALLS if calls else FinishReason.STOP)
-    kept, spent = [], 0
+    kept: list[Event] = []
+    spent = 0
     for delta in deltas:
         spent += _num_tokens(delta)
         if request.limits.max_tokens is not None and spent > request.limits.max_tokens:
