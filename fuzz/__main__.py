@@ -6,14 +6,16 @@ Inputs are shared out among the targets. The same seed gives the same inputs; on
 """
 
 import argparse
+import math
 import random
 import sys
 import time
 import zlib
 
+from fuzz.exchanges import exchanges
 from fuzz.mutation import Mutator
 from fuzz.target import Target
-from fuzz.targets import TARGETS
+from fuzz.targets import CODECS
 
 
 def fuzz(target: Target, num_inputs: int, seed: int) -> None:
@@ -31,27 +33,31 @@ def fuzz(target: Target, num_inputs: int, seed: int) -> None:
 
 def main() -> None:
     """Fuzz all targets, or those named."""
-    names = [target.name for target in TARGETS]
-    parser = argparse.ArgumentParser(description="Fuzz the codecs.")
-    parser.add_argument("names", nargs="*", metavar="TARGET", help=", ".join(names))
+    parser = argparse.ArgumentParser(description="Fuzz the codecs and the routes.")
+    parser.add_argument("names", nargs="*", metavar="TARGET")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    unknown = set(options.names) - set(names)
-    if unknown:
-        parser.error(f"no targets {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    chosen = [target for target in TARGETS if target.name in (options.names or names)]
-    shares = sum(target.share for target in chosen)
+    with exchanges(CODECS) as routes:
+        targets = [*CODECS, *routes]
+        names = [target.name for target in targets]
+        unknown = set(options.names) - set(names)
+        if unknown:
+            parser.error(f"no targets {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        _fuzz_all([one for one in targets if one.name in (options.names or names)], options.inputs, options.seed)
+
+
+def _fuzz_all(targets: list[Target], num_inputs: int, seed: int) -> None:
+    shares = sum(target.share for target in targets)
     total, began = 0, time.perf_counter()
-    for target in chosen:
-        num_inputs, start = max(1, -int(-options.inputs * target.share // shares)), time.perf_counter()
-        fuzz(target, num_inputs, options.seed)
-        total += num_inputs
-        rate = num_inputs / (time.perf_counter() - start)
-        sys.stdout.write(f"{target.name:24} {num_inputs:>9} inputs {rate:>9.0f}/s\n")
+    for target in targets:
+        num, start = max(1, math.ceil(num_inputs * target.share / shares)), time.perf_counter()
+        fuzz(target, num, seed)
+        total += num
+        sys.stdout.write(f"{target.name:32} {num:>9} inputs {num / (time.perf_counter() - start):>9.0f}/s\n")
         sys.stdout.flush()
     took = time.perf_counter() - began
-    sys.stdout.write(f"{total} inputs held to the rule in {took:.0f} s, seed {options.seed}\n")
+    sys.stdout.write(f"{total} inputs held to the rule in {took:.0f} s, seed {seed}\n")
 
 
 if __name__ == "__main__":
