@@ -129,13 +129,20 @@ def every(*conditions: Condition) -> Condition:
 
 
 class Scripted:
-    """Plays turns; see the module. With `remembers` the prefix that a tenant's earlier prompts share counts as cached.
+    """Plays turns; see the module. With `remembers` the prefix that a tenant's earlier prompts share counts as cached;
+    with `any_model` the first card answers for every name.
 
     It tells what it was asked: `requests` (of every task), `streams`, `probes`, `released` as (tenant, session).
     """
 
     def __init__(
-        self, turns: Iterable[Turn], *, cards: Sequence[ModelCard] = (CARD,), remembers: bool = False, seed: int = 0
+        self,
+        turns: Iterable[Turn],
+        *,
+        cards: Sequence[ModelCard] = (CARD,),
+        any_model: bool = False,
+        remembers: bool = False,
+        seed: int = 0,
     ) -> None:
         self.turns = tuple(turns)
         self.cards = tuple(cards)
@@ -143,6 +150,7 @@ class Scripted:
         self.streams: list[Stream] = []
         self.probes: list[Request] = []
         self.released: list[tuple[str, str]] = []
+        self._any_model = any_model
         self._remembers = remembers
         self._seed = seed
         self._seen: dict[tuple[str, str, str], list[list[str]]] = {}
@@ -187,6 +195,8 @@ class Scripted:
 
     def _card(self, request: Request) -> ModelCard:
         card = next((card for card in self.cards if request.model in (card.id, *card.aliases)), None)
+        if card is None and self._any_model:
+            card = self.cards[0]
         if card is None:
             raise NotFound(f"model: {request.model!r} is not served here.", param="model")
         if request.task not in card.tasks:
@@ -328,7 +338,7 @@ def pieces(text: str, sizes: tuple[int, ...]) -> list[tuple[str, int]]:
 
 def _choice(turn: Turn, request: Request, choice: int) -> list[Event]:
     """One choice's deltas and its end, held to the limits of the request."""
-    thinks = turn.reasoning if request.reasoning.effort is not Effort.NONE else ""
+    thinks = turn.reasoning if request.messages and request.reasoning.effort is not Effort.NONE else ""
     text, stop = _stopped(turn.text, request.limits.stop)
     calls = () if stop is not None else turn.calls
     deltas: list[Event] = [ReasoningDelta(choice, piece, num) for piece, num in pieces(thinks, turn.sizes)]
@@ -340,7 +350,8 @@ def _choice(turn: Turn, request: Request, choice: int) -> list[Event]:
         deltas.append(ToolCallDelta(choice, index, "", 1, call_id, call.name))
         deltas += [ToolCallDelta(choice, index, piece, num) for piece, num in pieces(call.text, turn.sizes)]
     reason = turn.reason or (FinishReason.TOOL_CALLS if calls else FinishReason.STOP)
-    kept, spent = [], 0
+    kept: list[Event] = []
+    spent = 0
     for delta in deltas:
         spent += _num_tokens(delta)
         if request.limits.max_tokens is not None and spent > request.limits.max_tokens:

@@ -1,11 +1,11 @@
 """The scripted backend behind the real server, as a process of its own: for command-line agents and load tools.
 
-    python -m tests.scripted --script FILE.json [--port P] [--record FILE.jsonl] [--keys FILE]
+    python -m tests.scripted --script FILE.json [--port P] [--record FILE.jsonl]
 
 prints `Serving http://127.0.0.1:P` once it answers, and stops at SIGTERM as `headrace serve` does. A script:
 
     {"models": [{"id": "scripted", "aliases": ["gpt-5"], "context_length": 200000}],
-     "remembers": true,
+     "remembers": true, "any_model": true,
      "turns": [{"when": {"tool_results": 0, "last_says": "read", "has_tool": "shell"},
                 "reasoning": "", "text": "", "calls": [{"name": "shell", "arguments": {"command": ["ls"]}}],
                 "sizes": [3], "cached_tokens": 0, "hold_after": 2,
@@ -18,7 +18,9 @@ Everything but `turns` may be left out. `hold_after` waits for ever after so man
 import argparse
 import asyncio
 import json
+import socket
 import sys
+import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +29,13 @@ from typing import Any
 import msgspec
 import uvloop
 from tests.scripted import CARD, Call, Condition, Gate, Scripted, Turn, every, has_tool, last_says, tool_results
+from tests.scripted_services import scripted_services
 
 from headrace.core import errors
-from headrace.core.backend import Backend, ModelCard
+from headrace.core.backend import ModelCard
 from headrace.core.events import Event
 from headrace.core.request import Request
-from headrace.server.app import App, build_app
+from headrace.server.app import build_app
 from headrace.server.config import ServerConfig
 from headrace.server.serve import listen, serve
 
@@ -43,7 +46,8 @@ class Recorded(Scripted):
     """A scripted backend that writes down every request the moment it comes."""
 
     def __init__(self, script: dict[str, Any], record: Path | None = None) -> None:
-        super().__init__(read_turns(script), cards=read_cards(script), remembers=script.get("remembers", False))
+        options = {name: script[name] for name in ("remembers", "any_model", "seed") if name in script}
+        super().__init__(read_turns(script), cards=read_cards(script), **options)
         self._record = record
 
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -89,13 +93,19 @@ def _condition(given: dict[str, Any]) -> Condition:
     return every(*(_CONDITIONS[name](value) for name, value in given.items()))
 
 
-def make_app(backend: Backend, config: ServerConfig) -> App:
-    """The real application with every service that needs no engine."""
-    return build_app(backend, config)
+async def serve_script(backend: Recorded, config: ServerConfig, listener: socket.socket, folder: Path) -> None:
+    """Serve until a signal says stop; what the services remember lies in the folder."""
+
+    def say(url: str) -> None:
+        sys.stdout.write(f"Serving {url}\n")
+        sys.stdout.flush()
+
+    async with scripted_services(backend, folder) as services:
+        await serve(build_app(backend, config, services=services), listener, say)
 
 
 def main() -> None:
-    """Serve until a signal says stop."""
+    """Read the script and serve it."""
     parser = argparse.ArgumentParser(description="Serve a script.")
     parser.add_argument("--script", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
@@ -103,10 +113,9 @@ def main() -> None:
     options = parser.parse_args()
     config = ServerConfig(port=options.port)
     backend = Recorded(json.loads(options.script.read_bytes()), options.record)
-
-    def say(url: str) -> None:
-        sys.stdout.write(f"Serving {url}\n")
-        sys.stdout.flush()
-
-    with listen(config) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(make_app(backend, config), listener, say))
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-script-") as folder,
+        listen(config) as listener,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve_script(backend, config, listener, Path(folder)))

@@ -6,6 +6,7 @@ A path is never taken from a client: adapters lie in the server's folder, and th
 import msgspec
 
 from headrace.api.openai_models import encode_card
+from headrace.api.openai_refusal import show
 from headrace.core.backend import ModelCard
 from headrace.core.errors import InvalidRequest, UnsupportedField
 
@@ -16,7 +17,7 @@ def decode_lora_name(body: bytes) -> str:
     """The adapter that a body names. Raises InvalidRequest naming the field."""
     try:
         fields = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"body: not valid JSON ({error}); send an object with lora_name.") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("body: not a JSON object; send one with lora_name.")
@@ -29,7 +30,7 @@ def decode_lora_name(body: bytes) -> str:
             raise UnsupportedField(f"{name[:100]}: not supported; only lora_name is.", param=name[:100])
     name = fields.get("lora_name")
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME_CHARS:
-        raise InvalidRequest(f"lora_name: {str(name)[:100]!r} is not the name of an adapter.", param="lora_name")
+        raise InvalidRequest(f"lora_name: {show(name)} is not the name of an adapter.", param="lora_name")
     return name
 
 

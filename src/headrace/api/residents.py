@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.api.openai_refusal import show
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.service import Residence
 
@@ -31,7 +32,7 @@ def decode_change(body: bytes, *, may_wait: bool) -> Change:
     known = ("model", "wait") if may_wait else ("model",)
     try:
         fields = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"body: not valid JSON ({error}); send an object with model.") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("body: not a JSON object; send one with model.")
@@ -42,9 +43,9 @@ def decode_change(body: bytes, *, may_wait: bool) -> Change:
             )
     model, waits = fields.get("model"), fields.get("wait", True)
     if not isinstance(model, str) or not 1 <= len(model) <= _MAX_NAME_CHARS:
-        raise InvalidRequest(f"model: {str(model)[:100]!r} is not the name of a model.", param="model")
+        raise InvalidRequest(f"model: {show(model)} is not the name of a model.", param="model")
     if not isinstance(waits, bool):
-        raise InvalidRequest(f"wait: {str(waits)[:100]!r} is neither true nor false.", param="wait")
+        raise InvalidRequest(f"wait: {show(waits)} is neither true nor false.", param="wait")
     return Change(model, waits)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from headrace.api.errors import ANTHROPIC, OLLAMA, OPENAI, ErrorDialect
+from headrace.api.openapi import Listed, document
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
@@ -96,6 +97,7 @@ class App:
             Route("/ready", "GET", None, self._ready, is_open=True),
             Route("/version", "GET", None, self._version),
             Route("/metrics", "GET", "metrics", self._expose_metrics),
+            Route("/openapi.json", "GET", None, self._document),
         ]
         if services.adapters is not None:
             routes += adapter_routes(answering, services.adapters)
@@ -221,6 +223,10 @@ class App:
     async def _version(self, exchange: Exchange, _: Identity) -> None:
         body = msgspec.json.encode({"name": "headrace", "version": self._surroundings.version})
         await exchange.respond(200, body)
+
+    async def _document(self, exchange: Exchange, _: Identity) -> None:
+        routes = (Listed(route.name, route.method, route.errors, route.is_open) for route in self.routes)
+        await exchange.respond(200, document(routes, self._surroundings.version))
 
     async def _expose_metrics(self, exchange: Exchange, _: Identity) -> None:
         text, content_type = self._metrics.expose()

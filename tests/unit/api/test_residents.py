@@ -21,6 +21,9 @@ def test_a_body_names_a_model_and_whether_to_wait() -> None:
     [
         (b"{", None),
         (b"[]", None),
+        (b'"\xed\xa0\x80"', None),
+        (b"[" * 5000, None),
+        (b'{"model": ' + b"9" * 5000 + b"}", None),
         (b"{}", "model"),
         (b'{"model": 1}', "model"),
         (b'{"model": ""}', "model"),

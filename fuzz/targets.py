@@ -1,0 +1,5 @@
+"""Every fuzz target that is a codec; `exchanges.py` makes one of each route around them."""
+
+from fuzz import openai_codec
+
+CODECS = [*openai_codec.TARGETS]

@@ -1,0 +1,178 @@
+"""Shapes of OpenAI's answers for the OpenAPI document: what clients may rely on.
+
+Only the document is made from them. Encoders do not use them, so that tests can hold each against the other.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class PromptDetails(msgspec.Struct):
+    """What is known of the prompt's tokens."""
+
+    cached_tokens: int
+
+
+class CompletionDetails(msgspec.Struct):
+    """What is known of the answer's tokens."""
+
+    reasoning_tokens: int
+
+
+class AnswerUsage(msgspec.Struct):
+    """Token counts of an answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class InputUsage(msgspec.Struct):
+    """Token counts of inputs that were embedded or scored."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class CalledFunction(msgspec.Struct):
+    """A function that the model calls; `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class CalledTool(msgspec.Struct):
+    """A tool call."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class AnswerMessage(msgspec.Struct, omit_defaults=True):
+    """What the model says."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    tool_calls: list[CalledTool] = []
+    reasoning_content: str = ""
+
+
+class ChatChoice(msgspec.Struct):
+    """One answer of several."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatAnswer(msgspec.Struct):
+    """`chat.completion`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str | None
+    choices: list[ChatChoice]
+    usage: AnswerUsage
+
+
+class CompletionChoice(msgspec.Struct):
+    """One continuation of several."""
+
+    index: int
+    text: str
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"]
+
+
+class CompletionAnswer(msgspec.Struct):
+    """`text_completion`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str | None
+    choices: list[CompletionChoice]
+    usage: AnswerUsage
+
+
+class Vector(msgspec.Struct):
+    """One vector: numbers, or base64 of float32 in little-endian order."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingAnswer(msgspec.Struct):
+    """A list of vectors, in the order of the inputs."""
+
+    object: Literal["list"]
+    data: list[Vector]
+    model: str
+    usage: InputUsage
+
+
+class ScoreEntry(msgspec.Struct):
+    """The score of one pair."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class ScoreAnswer(msgspec.Struct):
+    """A list of scores, in the order of the pairs."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[ScoreEntry]
+    usage: InputUsage
+
+
+class RerankEntry(msgspec.Struct):
+    """A document and how relevant it is."""
+
+    index: int
+    relevance_score: float
+
+
+class RerankAnswer(msgspec.Struct):
+    """Documents, the best first."""
+
+    id: str
+    model: str
+    usage: InputUsage
+    results: list[RerankEntry]
+
+
+class Card(msgspec.Struct):
+    """A model or an adapter."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_length: int
+    digest: str | None
+    parent: str | None
+    loaded: bool
+    aliases: list[str]
+    tasks: list[str]
+
+
+class CardList(msgspec.Struct):
+    """Every model that is served."""
+
+    object: Literal["list"]
+    data: list[Card]

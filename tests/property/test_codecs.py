@@ -1,0 +1,58 @@
+"""A few hundred damaged inputs for every codec and every route; `make fuzz` tries a million."""
+
+import random
+
+import pytest
+from fuzz.__main__ import fuzz
+from fuzz.exchanges import exchanges
+from fuzz.mutation import Mutator, cuts
+from fuzz.target import Target, check_refusal
+from fuzz.targets import CODECS
+
+from headrace.core.errors import EngineFault
+
+SEED = b'{"a":{"b":[1,"two"]},"c":null}'
+
+
+@pytest.mark.parametrize("target", CODECS, ids=lambda target: target.name)
+def test_damaged_inputs_are_requests_or_refusals(target: Target) -> None:
+    fuzz(target, 300, seed=7)
+
+
+def test_no_route_fails_on_a_damaged_body() -> None:
+    with exchanges(CODECS) as targets:
+        assert len(targets) > 10
+        for target in targets:
+            fuzz(target, 60, seed=7)
+
+
+@pytest.mark.parametrize("target", CODECS, ids=lambda target: target.name)
+def test_every_seed_is_accepted_by_its_own_codec(target: Target) -> None:
+    assert target.seeds
+    for seed in target.seeds:
+        assert target.check(seed), seed
+
+
+def test_the_same_seed_gives_the_same_inputs_and_they_differ() -> None:
+    once, again = (Mutator([SEED], random.Random(3)) for _ in range(2))
+    inputs = [once.next() for _ in range(500)]
+    assert inputs == [again.next() for _ in range(500)]
+    assert len(set(inputs)) > 400
+
+
+def test_pieces_add_up_to_the_whole() -> None:
+    shapes = [cuts(SEED, random.Random(seed)) for seed in range(50)]
+    assert all(b"".join(pieces) == SEED for pieces in shapes)
+    assert {1, len(SEED)} < {len(pieces) for pieces in shapes}
+
+
+def test_a_fault_of_ours_is_found() -> None:
+    def broken(data: bytes) -> bool:
+        if data != SEED:
+            raise KeyError(data)
+        return True
+
+    with pytest.raises(KeyError):
+        fuzz(Target("broken", [SEED], broken), 10, seed=1)
+    with pytest.raises(AssertionError):
+        check_refusal(EngineFault("ours"))

@@ -1,0 +1,75 @@
+"""Every service of a server around a scripted backend: the real ones with a memory of their own in a folder, and simple
+ones where the real ones need an engine. Joined as `cli/services.py` joins them for an engine.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tests.scripted import Scripted
+
+from headrace.core.backend import ModelCard
+from headrace.core.errors import NotFound
+from headrace.core.service import Residence
+from headrace.memory.store import Store
+from headrace.server.services import Services
+
+
+class ScriptedAdapters:
+    """The adapters `NAME:formal` of every model of a backend."""
+
+    def __init__(self, backend: Scripted) -> None:
+        self._cards = {f"{card.id}:formal": card for card in backend.models()}
+        self._loaded: set[str] = set()
+
+    async def load_adapter(self, name: str) -> ModelCard:
+        """Its card."""
+        if name not in self._cards:
+            raise NotFound(f"lora_name: there is no adapter {name[:100]!r}.", param="lora_name")
+        self._loaded.add(name)
+        parent = self._cards[name]
+        return replace(parent, id=name, aliases=(), parent=parent.id)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Nothing is held for it."""
+        if name not in self._loaded:
+            raise NotFound(f"lora_name: {name[:100]!r} is not loaded.", param="lora_name")
+        self._loaded.discard(name)
+
+
+class ScriptedResidents:
+    """The models of a backend, which weigh nothing."""
+
+    memory_bytes: int | None = None
+
+    def __init__(self, backend: Scripted) -> None:
+        self._states = {card.id: "ready" for card in backend.models()}
+
+    async def load_model(self, name: str) -> Residence:
+        """It is there."""
+        return self._change(name, "ready")
+
+    async def unload_model(self, name: str, *, waits: bool = True) -> Residence:
+        """It is gone."""
+        return self._change(name, "absent")
+
+    def residences(self) -> tuple[Residence, ...]:
+        """Every model."""
+        return tuple(Residence(name=name, state=state) for name, state in self._states.items())
+
+    def _change(self, name: str, state: str) -> Residence:
+        if name not in self._states:
+            raise NotFound(f"model: {name[:100]!r} is not served here.", param="model")
+        self._states[name] = state
+        return Residence(name=name, state=state)
+
+
+@asynccontextmanager
+async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
+    """All services, open until the block ends; what they remember lies in the folder."""
+    async with AsyncExitStack() as stack:
+        store = Store(folder / "state.sqlite3")
+        await store.open()
+        stack.push_async_callback(store.close)
+        yield Services(adapters=ScriptedAdapters(backend), residents=ScriptedResidents(backend))
