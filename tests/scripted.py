@@ -222,7 +222,7 @@ class Scripted:
             writes = _written(request, cached) if self._remembers else ()
         if self._remembers:
             self._seen.setdefault(self._memory(request), []).append(words)
-        yield Started(request.id, card.id, len(words), cached, {"model": card.digest})
+        yield Started(request.id, card.id, len(words), cached, {"model": card.digest}, cache_writes=writes)
         if request.prompt_logprobs is not None:
             tokens = [logprob(word, request.prompt_logprobs) for word in words]
             yield PromptLogprobs((None, *tokens[1:]), "".join(token.token for token in tokens))

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from headrace.api.openai_fields import FIELDS_AT, RoutedBody
+from headrace.api.openai_fields import FIELDS_AT
 from headrace.core.errors import InvalidRequest, UnsupportedField
 
 # Numbers beyond 64 bits name nothing here; refused before anything formats thousands of digits.
@@ -40,7 +40,7 @@ _KINDS = {
 Fields = Mapping[str, tuple[str, ...]]
 
 
-def refuse_body(error: Exception, data: bytes, body: type[RoutedBody], fields_at: Fields = FIELDS_AT) -> NoReturn:
+def refuse_body(error: Exception, data: bytes, body: type[msgspec.Struct], fields_at: Fields = FIELDS_AT) -> NoReturn:
     """Raise the InvalidRequest that says what msgspec found wrong with the body of a route.
 
     `fields_at`: whose fields a path names, for suggestions, as in `FIELDS_AT`.

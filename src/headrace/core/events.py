@@ -67,7 +67,10 @@ class CacheMiss:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request was admitted; digests name what it runs on (model, template, adapter), tagged `sha256:...`."""
+    """The request was admitted; digests name what it runs on (model, template, adapter), tagged `sha256:...`.
+
+    `cache_writes` are those that its `Usage` will tell.
+    """
 
     request_id: str
     model: str
@@ -75,6 +78,7 @@ class Started:
     cached_tokens: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
     cache_miss: CacheMiss | None = None
+    cache_writes: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

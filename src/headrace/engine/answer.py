@@ -168,7 +168,8 @@ class Answer:
         self._begun = item
         served, num_prompt = self._served, len(self._prompt)
         miss = None if item.miss is None else self._locate(item.miss, item.cached_tokens)
-        events.append(Started(self._request.id, served.name, num_prompt, item.cached_tokens, served.digests, miss))
+        cached, writes = item.cached_tokens, item.cache_writes
+        events.append(Started(self._request.id, served.name, num_prompt, cached, served.digests, miss, writes))
         if self._prompt_logprobs is not None and len(self._prompt) == 1:
             events.append(PromptLogprobs((None,), served.text(self._prompt.tolist())))
 

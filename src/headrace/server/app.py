@@ -33,6 +33,7 @@ from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
 from headrace.server.admin import adapter_routes, resident_routes
 from headrace.server.answers import Answering, generation_routes
+from headrace.server.anthropic import anthropic_routes
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
@@ -91,6 +92,7 @@ class App:
         answering = self._answering
         routes = [
             *generation_routes(answering),
+            *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),
             Route("/health", "GET", None, self._health, is_open=True),
