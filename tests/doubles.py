@@ -286,6 +286,7 @@ class ToyTemplate:
     """The texts of all messages, one after the other."""
 
     digest = "sha256:toy-template"
+    source = ""
 
     def encode_chat(
         self, tokenizer: ToyTokenizer, messages: Any, tools: Any = (), *, add_generation_prompt: bool = True

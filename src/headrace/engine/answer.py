@@ -20,27 +20,43 @@ from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
 from headrace.engine.sequence import Work
 from headrace.engine.served import Served
+from headrace.engine.speech import Speech
 from headrace.engine.stop import StopMatcher
 
 
 class Choice:
-    """The text side of one choice: bytes to characters, stop strings, and what the next delta will carry."""
+    """The text side of one choice: bytes to characters, stop strings, and what the next deltas will carry.
+
+    `speech` parts the text, where there is something to part. With `is_silent` nothing is told but the end.
+    """
 
     __slots__ = (
         "_detokenizer",
         "_matcher",
         "index",
+        "is_silent",
         "logprobs",
         "num_logprobs",
         "num_tokens",
         "reason",
+        "speech",
         "stop_match",
         "sum_logprobs",
         "text",
     )
 
-    def __init__(self, index: int, detokenizer: Detokenizer, stops: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        index: int,
+        detokenizer: Detokenizer,
+        stops: tuple[str, ...],
+        speech: Speech | None = None,
+        *,
+        is_silent: bool = False,
+    ) -> None:
         self.index = index
+        self.speech = speech
+        self.is_silent = is_silent
         self.text = ""
         self.num_tokens = 0
         self.logprobs: list[TokenLogprob] = []
@@ -56,14 +72,25 @@ class Choice:
         """Of its tokens, the one that ended it included: what `best_of` compares."""
         return self.sum_logprobs / max(1, self.num_logprobs)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether its text has ended it, and not the engine."""
+        return self.stop_match is not None or (self.speech is not None and self.speech.is_over)
+
     def push(self, token: int, reason: FinishReason | None) -> None:
         """Take a token; afterwards `text` and `num_tokens` are what is new, and `reason` is set if it was the last."""
+        if self.is_silent:
+            self.reason = FinishReason.LENGTH
+            return
         self.num_tokens += 1
         # A stop token ends the answer and is not part of it.
         text = "" if reason is FinishReason.STOP else self._detokenizer.push(token)
         if reason is not None:
             text += self._detokenizer.flush()
             self.reason = reason
+        if self.speech is not None:
+            self._speak(self.speech, text)
+            return
         if self._matcher is None:
             self.text += text
             return
@@ -74,16 +101,37 @@ class Choice:
         elif reason is not None:
             self.text += self._matcher.flush()
 
+    def _speak(self, speech: Speech, text: str) -> None:
+        speech.push(text)
+        if self.reason is not None:
+            speech.flush()
+        if (match := speech.stop_match) is not None:
+            self.stop_match, self.reason = match, FinishReason.STOP
+        elif speech.is_over or (self.reason is FinishReason.STOP and speech.has_called):
+            self.reason = FinishReason.TOOL_CALLS
+
     def count(self, detail: Detail) -> None:
-        """Take the details of the token that was pushed last."""
+        """Take the details of the token that is pushed next."""
         self.num_logprobs += 1
         self.sum_logprobs += detail.logprob
 
-    def take_delta(self) -> TextDelta:
-        """What has gathered since the last delta."""
-        delta = TextDelta(self.index, self.text, self.num_tokens, tuple(self.logprobs))
-        self.text, self.num_tokens, self.logprobs = "", 0, []
-        return delta
+    def add_logprob(self, logprob: TokenLogprob) -> None:
+        """Tell the log-probability of the token that is pushed next."""
+        if self.speech is None:
+            self.logprobs.append(logprob)
+        else:
+            self.speech.add_logprob(logprob)
+
+    def take_deltas(self) -> list[Event]:
+        """What has gathered since the last call."""
+        if self.is_silent:
+            return []
+        self.num_tokens, num_tokens = 0, self.num_tokens
+        if self.speech is not None:
+            return [*self.speech.take_deltas(self.index, is_last=self.reason is not None)]
+        delta = TextDelta(self.index, self.text, num_tokens, tuple(self.logprobs))
+        self.text, self.logprobs = "", []
+        return [delta]
 
 
 class Answer:
@@ -94,8 +142,17 @@ class Answer:
         self._request = request
         self._arrived = arrived
         sampling = work.sampling
+        is_silent = request.limits.max_tokens == 0
+        is_open = served.has_open_thought(work.tokens)
         self._choices = [
-            Choice(index, served.detokenizer(request), request.limits.stop) for index in range(sampling.num_drawn)
+            Choice(
+                index,
+                served.detokenizer(request),
+                request.limits.stop,
+                served.idiom.speech(request, index, is_open=is_open),
+                is_silent=is_silent,
+            )
+            for index in range(sampling.num_drawn)
         ]
         self._holds_back = sampling.num_drawn > sampling.num_choices
         self._stopped: list[int] = []
@@ -113,7 +170,14 @@ class Answer:
     def usage(self) -> Usage:
         """What was read and generated so far."""
         begun = self._begun
-        return Usage(len(self._prompt), self._num_generated, begun.cached_tokens, begun.disk_tokens, begun.cache_writes)
+        return Usage(
+            len(self._prompt),
+            self._num_generated,
+            begun.cached_tokens,
+            begun.disk_tokens,
+            begun.cache_writes,
+            sum(choice.speech.num_reasoning for choice in self._choices if choice.speech is not None),
+        )
 
     def accept(self, items: list[Item], clock: Clock) -> list[Event]:
         """Events for what a mailbox brought: one delta per choice, however many steps have gathered.
@@ -138,7 +202,8 @@ class Answer:
         return events
 
     def take_stopped(self) -> list[int]:
-        """Choices that a stop string has ended since the last call: the engine must be told."""
+        """Choices that their text has ended since the last call, by a stop string or its last call: the engine must be
+        told."""
         stopped, self._stopped = self._stopped, []
         return stopped
 
@@ -161,7 +226,7 @@ class Answer:
         for index, choice in enumerate(ranked[: self._request.sampling.num_choices]):
             assert choice.reason is not None
             choice.index = index
-            events += [choice.take_delta(), ChoiceFinished(index, choice.reason, choice.stop_match)]
+            events += [*choice.take_deltas(), ChoiceFinished(index, choice.reason, choice.stop_match)]
         return events
 
     def _begin(self, item: Begun, events: list[Event]) -> None:
@@ -195,12 +260,11 @@ class Answer:
             return
         if choice.num_tokens == 0 or self._holds_back:
             touched.append(choice)
+        if item.detail is not None:
+            choice.count(item.detail)
+            if self._request.logprobs is not None and item.reason is not FinishReason.STOP:
+                choice.add_logprob(self._served.logprob(item.token, item.detail))
         choice.push(item.token, item.reason)
-        if item.detail is None:
-            return
-        choice.count(item.detail)
-        if self._request.logprobs is not None and item.reason is not FinishReason.STOP:
-            choice.logprobs.append(self._served.logprob(item.token, item.detail))
 
     def _tell(self, touched: list[Choice], events: list[Event], clock: Clock) -> None:
         if self._first_token is None:
@@ -208,14 +272,14 @@ class Answer:
             self._served.metrics.time_to_first_token.observe(self._first_token - self._arrived)
         if self._holds_back:
             self._num_generated += len(touched)
-            self._stopped += [choice.index for choice in dict.fromkeys(touched) if choice.stop_match is not None]
+            self._stopped += [choice.index for choice in dict.fromkeys(touched) if choice.is_cut]
             return
         for choice in touched:
             self._num_generated += choice.num_tokens
-            events.append(choice.take_delta())
+            events += choice.take_deltas()
             if choice.reason is not None:
                 events.append(ChoiceFinished(choice.index, choice.reason, choice.stop_match))
-                if choice.stop_match is not None:
+                if choice.is_cut:
                     self._stopped.append(choice.index)
 
     def _fail(self, error: HeadraceError) -> None:

@@ -19,6 +19,7 @@ from headrace.core.request import Input, Message, Request, Role, Task, TextPart
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.grammar.compiler import GrammarCompiler
+from headrace.engine.idiom import Idiom, has_tools
 from headrace.engine.kv.salt import Salt
 from headrace.engine.provision import Footing
 from headrace.engine.runner import StepProgram
@@ -30,6 +31,9 @@ from headrace.observe.metrics import Metrics
 if TYPE_CHECKING:
     from headrace.adapters.load import LoadedAdapter
     from headrace.models.load import LoadedModel
+    from headrace.models.template import ChatTemplate
+
+_MARK_TOKENS = 16  # of an input's end, among which the mark of a thought must be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,8 @@ class Served:
         # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
         byte_table = model.tokenizer.byte_table
         self.byte_table = [*byte_table, *[b""] * (model.plan.vocab_size - len(byte_table))]
+        self.idiom = Idiom.of("" if model.template is None else model.template.source)
+        self._tables: dict[frozenset[int], list[bytes]] = {}
         self.generates = Task.GENERATE in model.tasks
         self._grammars = GrammarCompiler(model.tokenizer, model.plan.vocab_size) if self.generates else None
         self.pooled_plan: Plan | None = None
@@ -121,7 +127,25 @@ class Served:
     def detokenizer(self, request: Request) -> Detokenizer:
         """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
         strips = self.model.tokenizer.strips_leading_space and request.messages is not None
-        return Detokenizer(self.byte_table, strips_leading_space=strips)
+        return Detokenizer(self._table(self.idiom.markers(request)), strips_leading_space=strips)
+
+    def _table(self, markers: frozenset[str]) -> list[bytes]:
+        """What tokens add to a text in which some control tokens are to be seen."""
+        special = self.model.tokenizer.special_tokens
+        ids = frozenset(special[text] for text in markers if text in special)
+        if not ids:
+            return self.byte_table
+        table = self._tables.get(ids)
+        if table is None:
+            table = self._tables[ids] = [*self.byte_table]
+            for text in markers & special.keys():
+                table[special[text]] = text.encode()
+        return table
+
+    def has_open_thought(self, tokens: NDArray[np.int32]) -> bool:
+        """Whether an input ends in the mark that begins a thought."""
+        marks = self.idiom.marks
+        return marks is not None and self.text(tokens[-_MARK_TOKENS:].tolist()).rstrip().endswith(marks.open)
 
     def logprob(self, token: int, detail: Detail) -> TokenLogprob:
         """A token and its alternatives as people read them."""
@@ -156,7 +180,7 @@ class Served:
                     "to /v1/completions, or give it to `headrace generate --raw`.",
                     param="messages",
                 )
-            ids = model.template.encode_chat(model.tokenizer, self._conversation(request.messages))
+            ids = self._encode_chat(model.template, request, request.messages)
         if not ids:
             raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
         return np.array(ids, np.int32)
@@ -183,9 +207,7 @@ class Served:
         if messages is None or template is None:
             return 0
         try:
-            ids = template.encode_chat(
-                self.model.tokenizer, self._conversation(messages, message + 1), add_generation_prompt=False
-            )
+            ids = self._encode_chat(template, request, messages[: message + 1], add_generation_prompt=False)
         except InvalidRequest:
             return 0
         count = min(len(ids), len(tokens))
@@ -274,10 +296,19 @@ class Served:
         """The score of a pair from the output [1] of the model's head."""
         return self.model.activation.apply(float(vector[0]))
 
-    def _conversation(self, messages: tuple[Message, ...], count: int | None = None) -> tuple[Message, ...]:
-        """The first `count` messages, behind our own system turn if none of all brings one."""
-        has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in messages)
-        return (*(() if has_system else self._opening), *messages[:count])
+    def _encode_chat(
+        self,
+        template: "ChatTemplate",
+        request: Request,
+        messages: tuple[Message, ...],
+        *,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """Token ids of the request's conversation, or of its beginning, behind our own system turn if it has none."""
+        has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in request.messages or ())
+        messages = (*(() if has_system else self._opening), *messages)
+        told, tools = self.idiom.conversation(messages, request.tools if has_tools(request) else ())
+        return template.encode_chat(self.model.tokenizer, told, tools, add_generation_prompt=add_generation_prompt)
 
     def _given(self, tokens: tuple[int, ...], path: str = "prompt", param: str = "prompt") -> NDArray[np.int32]:
         size = self.model.plan.vocab_size

@@ -10,12 +10,10 @@ tokens, because its caller writes the template itself; text inside `messages` ne
 """
 
 import asyncio
-import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,14 +22,15 @@ from numpy.typing import NDArray
 
 from headrace.core.backend import ModelCard, Probe
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, Unavailable, UnsupportedField
+from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, Unavailable
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
-from headrace.core.request import FormatKind, Request, ResponseFormat, Role, Task
+from headrace.core.request import Request, Task
 from headrace.core.service import Adapters, Residence, Residents
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
 from headrace.engine.engine import Engine, Ticket
+from headrace.engine.grammar.compiler import Form
 from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.guests import Guests, Hold
 from headrace.engine.inputs import Inputs, encode_inputs
@@ -46,6 +45,7 @@ from headrace.engine.sequence import Keep, Work
 from headrace.engine.served import Served, Setup, card_of
 from headrace.engine.shelves import Shelves
 from headrace.engine.source import Source
+from headrace.engine.terms import check_deadline, make_work, refuse_unsupported, with_grammar
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["Setup", "Source", "TextEngine"]
 
 _Made = TypeVar("_Made")
+_TOOL_CHARS = 500  # about as many as a tool's parameters have; who wants to know must write them
 
 
 class TextEngine:
@@ -252,7 +253,7 @@ class TextEngine:
         served, hold = await self._open(request)
         outcome = "abort"
         try:
-            _refuse_unsupported(request, served)
+            refuse_unsupported(request, served)
             encoded = await self._prepare(request, partial(encode_inputs, served))
             async with aclosing(Inputs(self._engine, served, request, encoded, arrived).events()) as events:
                 async for event in events:
@@ -273,7 +274,7 @@ class TextEngine:
         ticket: Ticket | None = None
         outcome = "abort"
         try:
-            _refuse_unsupported(request, served)
+            refuse_unsupported(request, served)
             tokens = await self._encode(served, request)
             if request.task is Task.COUNT:
                 outcome = FinishReason.STOP.value
@@ -284,8 +285,9 @@ class TextEngine:
             if request.cache.breakpoints:
                 keeps = await self._prepare(request, served.keeps, tokens)
             work = self._work(served, request, tokens, arrived, keeps)
-            if request.response_format.kind is not FormatKind.TEXT:
-                work = replace(work, grammar=await self._grammar(served, request.response_format))
+            form = served.idiom.form(request, is_open=served.has_open_thought(tokens))
+            if form is not None and request.limits.max_tokens != 0:
+                work = with_grammar(work, await self._grammar(served, form), served)
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
             answer = Answer(served, request, work, arrived)
@@ -331,7 +333,7 @@ class TextEngine:
             return Hold()
         if not loads:
             return self._guests.hold_now(name)
-        _check_deadline(limit_s)
+        check_deadline(limit_s)
         return await self._guests.hold(name, limit_s)
 
     async def _encode(self, served: Served, request: Request) -> NDArray[np.int32]:
@@ -341,12 +343,13 @@ class TextEngine:
         """What a function makes of the request; away from the loop if there is much to do."""
         size = len(request.prompt or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
+        size += sum(len(tool.description) + _TOOL_CHARS for tool in request.tools)
         size += sum(len(one.text) + len(one.pair or "") for one in request.inputs or ())
         if size <= self.config.inline_prompt_chars:
             return function(request, *more)
         return await _run_in(self._tokenizers, function, request, *more)
 
-    async def _grammar(self, served: Served, form: ResponseFormat) -> Grammar:
+    async def _grammar(self, served: Served, form: Form) -> Grammar:
         """What was compiled before does not wait for what others have compiled now."""
         known = served.grammars.find(form)
         return await _run_in(self._compilers, served.grammars.compile, form) if known is None else known
@@ -359,40 +362,10 @@ class TextEngine:
         arrived: float,
         keeps: tuple[Keep, ...] = (),
     ) -> Work:
-        limits, sampling = request.limits, request.sampling
-        name = served.model.name
-        stop_ids = frozenset(limits.stop_token_ids)
-        # A grammar allows the end where the answer may end and nowhere else: there is nothing to ignore.
-        if not limits.ignore_eos or request.response_format.kind is not FormatKind.TEXT:
-            stop_ids |= served.model.tokenizer.eos_ids
-        _check_bias(request, served.model.plan.vocab_size)
-        logprobs = request.logprobs
-        if logprobs is None and sampling.num_drawn > sampling.num_choices:
-            logprobs = 0  # to know which are best
-        max_tokens = limits.max_tokens
-        if max_tokens is None:
-            max_tokens = max(1, self._engine.capacity(name) - len(tokens))
-        return Work(
-            model=name,
-            tokens=tokens,
-            sampling=sampling,
-            seed=self._seeds() if sampling.seed is None else sampling.seed,
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
-            salt=served.salt(request),
-            priority=request.principal.priority,
-            tenant=request.principal.tenant,
-            share=request.principal.share,
-            logprobs=logprobs,
-            prompt_logprobs=request.prompt_logprobs,
-            session=request.session,
-            parent=request.parent,
-            adapter=None if served.adapter is None else served.adapter.bound,
-            keeps=keeps,
-            explains=request.cache.explain,
-            deadline=math.inf if limits.deadline_s is None else arrived + limits.deadline_s,
-            field="prompt" if request.messages is None else "messages",
-        )
+        sampling, name = request.sampling, served.model.name
+        seed = self._seeds() if sampling.seed is None else sampling.seed
+        room = max(1, self._engine.capacity(name) - len(tokens))
+        return make_work(served, request, tokens, seed=seed, room=room, arrived=arrived, keeps=keeps)
 
 
 def _check_task(card: ModelCard, request: Request) -> None:
@@ -402,28 +375,6 @@ def _check_task(card: ModelCard, request: Request) -> None:
         raise InvalidRequest(f"model: {card.id} cannot {request.task}; it can {able}.", param="model")
 
 
-def _refuse_unsupported(request: Request, served: Served) -> None:
-    """Refuse by name what the protocol knows and this backend does not do yet. Raises InvalidRequest."""
-    if request.task is Task.EMBED and served.adapter is not None:
-        raise InvalidRequest(f"model: adapters do not embed; ask for {served.model.name}.", param="model")
-    tool_talk = any(message.role is Role.TOOL or message.tool_calls for message in request.messages or ())
-    refusals = (
-        ("tools", bool(request.tools), "tools are not supported"),
-        ("messages", tool_talk, "tool calls and tool results are not supported"),
-        ("max_tokens", request.limits.max_tokens == 0, "reading without answering is not supported"),
-        ("suffix", request.suffix is not None, "filling in the middle is not supported"),
-    )
-    for name, refused, why in refusals:
-        if refused:
-            raise UnsupportedField(f"{name}: {why} by this model's engine yet; leave the field out.", param=name)
-    _check_deadline(request.limits.deadline_s)
-
-
-def _check_deadline(deadline_s: float | None) -> None:
-    if deadline_s is not None and not 0 < deadline_s < math.inf:
-        raise InvalidRequest(f"deadline_s: {deadline_s!r} is not above 0; give seconds.", param="deadline_s")
-
-
 async def _run_in(executor: ThreadPoolExecutor, work: Callable[..., _Made], *given: Any) -> _Made:
     """Wait for something that another thread makes. Raises Unavailable once the executor was shut down."""
     try:
@@ -431,19 +382,6 @@ async def _run_in(executor: ThreadPoolExecutor, work: Callable[..., _Made], *giv
     except RuntimeError as error:
         raise Unavailable("The server is stopping; try again.") from error
     return await made
-
-
-def _check_bias(request: Request, vocab_size: int) -> None:
-    """Raise InvalidRequest for a token that the model does not have."""
-    seen = set()
-    for token, _ in request.sampling.logit_bias:
-        if not 0 <= token < vocab_size:
-            raise InvalidRequest(
-                f"logit_bias: {token} is not in [0, {vocab_size - 1}], the model's vocabulary.", param="logit_bias"
-            )
-        if token in seen:
-            raise InvalidRequest(f"logit_bias: {token} is given twice; give each token once.", param="logit_bias")
-        seen.add(token)
 
 
 def _make_threads(config: EngineConfig) -> Any:

@@ -53,7 +53,6 @@ from headrace.core.request import (
     Task,
     TextPart,
     Tool,
-    ToolCall,
 )
 from headrace.engine.answer import Answer
 from headrace.engine.config import EngineConfig
@@ -308,18 +307,13 @@ def test_without_max_tokens_a_small_pool_is_the_limit() -> None:
     [
         ({"model": "other"}, NotFound, "model"),
         ({"tools": (Tool("f"),)}, UnsupportedField, "tools"),
+        ({"suffix": "x"}, UnsupportedField, "suffix"),
         ({"response_format": ResponseFormat(FormatKind.LARK)}, InvalidRequest, "response_format"),
         ({"logprobs": 21}, InvalidRequest, "logprobs"),
         ({"logit_bias": ((99, 1.0),)}, InvalidRequest, "logit_bias"),
         ({"logit_bias": ((5, 1.0), (5, 2.0))}, InvalidRequest, "logit_bias"),
         ({"task": Task.EMBED}, InvalidRequest, "inputs"),
         ({"task": Task.SCORE}, InvalidRequest, "inputs"),
-        ({"messages": (Message(Role.TOOL, (TextPart("x"),)),)}, UnsupportedField, "messages"),
-        (
-            {"messages": (Message(Role.ASSISTANT, tool_calls=(ToolCall("1", "f", "{}"),)),)},
-            UnsupportedField,
-            "messages",
-        ),
         ({"messages": ()}, InvalidRequest, "messages"),
         ({"prompt": ""}, InvalidRequest, "prompt"),
         ({"tokens": (1, 99)}, InvalidRequest, "prompt"),

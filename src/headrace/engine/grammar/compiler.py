@@ -19,6 +19,7 @@ import numpy as np
 
 from headrace.core.errors import EngineFault, InvalidRequest, UnsupportedField
 from headrace.core.request import FormatKind, ResponseFormat
+from headrace.engine.grammar.composed import Composed
 from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.grammar.probe import MAX_LEXER_STATES, Probe
 from headrace.engine.grammar.source import find_keyword, write_source
@@ -28,6 +29,8 @@ MAX_GRAMMARS = 64  # remembered; each holds its lexer's states, some MB at most
 _SAFE = frozenset({FormatKind.CHOICE, FormatKind.JSON_OBJECT})
 _UNIMPLEMENTED = re.compile(r'Unimplemented keys: \["([^"]+)"')
 _MAX_REASON_CHARS = 300
+
+Form = ResponseFormat | Composed
 
 _log = logging.getLogger("headrace.engine")
 
@@ -67,12 +70,11 @@ class GrammarCompiler:
         self._lock = threading.Lock()  # never held for long
         self._grammars: OrderedDict[bytes, Grammar] = OrderedDict()
 
-    def compile(self, form: ResponseFormat) -> Grammar:
+    def compile(self, form: Form) -> Grammar:
         """The grammar of `form`, which is not plain text. May take seconds: not for an event loop.
 
         Raises InvalidRequest and UnsupportedField, which say what is wrong with it and where.
         """
-        assert form.kind is not FormatKind.TEXT
         if not self._vocabulary.eos_ids:
             raise UnsupportedField(
                 "response_format: this model has no token that ends an answer; leave the format out.",
@@ -80,8 +82,11 @@ class GrammarCompiler:
             )
         if (known := self.find(form)) is not None:
             return known
-        source = write_source(form, self._vocabulary.special_tokens)
-        if form.kind not in _SAFE and (reason := self._probe.try_out(source)) is not None:
+        if isinstance(form, Composed):
+            source, is_safe = form.write(self._vocabulary.special_tokens), False
+        else:
+            source, is_safe = write_source(form, self._vocabulary.special_tokens), form.kind in _SAFE
+        if not is_safe and (reason := self._probe.try_out(source)) is not None:
             raise _refusal(form, reason)
         grammar = self._build(form, source)
         with self._lock:
@@ -94,7 +99,7 @@ class GrammarCompiler:
         """End the other process; closing twice is no error."""
         self._probe.close()
 
-    def find(self, form: ResponseFormat) -> Grammar | None:
+    def find(self, form: Form) -> Grammar | None:
         """The grammar of a form that was compiled before; waits for nobody who compiles."""
         try:
             digest = _digest(form)
@@ -110,7 +115,7 @@ class GrammarCompiler:
             self._grammars.move_to_end(digest)
             return grammar
 
-    def _build(self, form: ResponseFormat, source: str) -> Grammar:
+    def _build(self, form: Form, source: str) -> Grammar:
         with self._making:
             if self._tokenizer is None:
                 tokens: Any = _Tokens(self._vocabulary, self._num_tokens, is_forcing=self._is_forcing)
@@ -129,9 +134,12 @@ class GrammarCompiler:
         return grammar
 
 
-def _digest(form: ResponseFormat) -> bytes:
+def _digest(form: Form) -> bytes:
     # Not sorted: the order of properties is that of the answer.
-    said = json.dumps([form.kind, form.schema, form.choices, form.source, form.after])
+    if isinstance(form, Composed):
+        said = json.dumps(form.said())
+    else:
+        said = json.dumps([form.kind, form.schema, form.choices, form.source, form.after])
     return hashlib.sha256(said.encode()).digest()
 
 
@@ -164,17 +172,22 @@ def _without_forcing(source: str) -> str:
     )
 
 
-def _refusal(form: ResponseFormat, reason: str) -> InvalidRequest:
+def _refusal(form: Form, reason: str) -> InvalidRequest:
     """llguidance's reason, on one line and with the place where that can be told."""
-    _log.debug("A %s was refused: %s", form.kind, reason)
+    _log.debug("A form was refused: %s", reason)
     found = _UNIMPLEMENTED.search(reason)
+    if isinstance(form, Composed):
+        return form.refuse(None if found is None else found[1], _sentence(reason))
     if found is not None and form.kind is FormatKind.JSON_SCHEMA:
         where = find_keyword(form.schema, found[1]) or "#"
         return UnsupportedField(
             f"response_format: json_schema: the keyword {found[1]!r} at {where} is not supported; remove it.",
             param="response_format",
         )
+    return InvalidRequest(f"response_format: {form.kind}: {_sentence(reason)}; change it.", param="response_format")
+
+
+def _sentence(reason: str) -> str:
     if reason.startswith("NoExtension"):
         reason = "no text that this model can write has this form"
-    line = " ".join(reason.removesuffix("\n<non-verbose/>").split())[:_MAX_REASON_CHARS]
-    return InvalidRequest(f"response_format: {form.kind}: {line}; change it.", param="response_format")
+    return " ".join(reason.removesuffix("\n<non-verbose/>").split())[:_MAX_REASON_CHARS]

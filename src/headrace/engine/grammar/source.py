@@ -27,6 +27,7 @@ _OPTION_KEY = "x-guidance"
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
 _MAPS_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _VALUES = frozenset({"const", "enum", "default", "examples"})
+_NOTES = frozenset({"description", "title", "examples", "default", "$comment"})
 _HEAD_OPTIONS = re.compile(r"^\s*[!?]?[A-Za-z_][\w-]*\s*\[([^\]\n]*)\]\s*:", re.MULTILINE)
 _IGNORED_OPTIONS = re.compile(r"\b(max_tokens|temperature|stop)\s*=")
 
@@ -36,7 +37,7 @@ def write_source(form: ResponseFormat, control_tokens: Mapping[str, int]) -> str
 
     Raises InvalidRequest and UnsupportedField, which name what is wrong with it and where.
     """
-    answer = _answer(form)
+    answer = answer_grammar(form)
     size = len(json.dumps(answer))
     if size > MAX_SOURCE_BYTES:
         raise _invalid(f"the grammar has {size} bytes; at most {MAX_SOURCE_BYTES} are compiled, make it smaller")
@@ -55,7 +56,8 @@ def find_keyword(schema: Any, keyword: str) -> str | None:
     return None
 
 
-def _answer(form: ResponseFormat) -> dict[str, Any]:
+def answer_grammar(form: ResponseFormat) -> dict[str, Any]:
+    """The grammar of what an answer says, without its beginning. Raises InvalidRequest and UnsupportedField."""
     kind = form.kind
     if kind is FormatKind.JSON_OBJECT:
         return {"json_schema": {"type": "object", _OPTION_KEY: {"whitespace_pattern": _WHITESPACE}}}
@@ -79,48 +81,71 @@ def _answer(form: ResponseFormat) -> dict[str, Any]:
 def _schema(schema: Mapping[str, Any] | bool | None) -> dict[str, Any]:
     if schema is None:
         raise _invalid("json_schema: no schema is given; give one, or ask for json_object")
-    if isinstance(schema, bool):
-        schema = {} if schema else {"not": {}}
-    try:
-        copy: dict[str, Any] = json.loads(json.dumps(schema, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _invalid(f"json_schema: {error}; give a schema that is JSON") from error
+    copy = json_schema(schema)
     options = copy.pop(_OPTION_KEY, {})
     if options not in ({}, {"whitespace_flexible": False}, {"whitespace_flexible": True}):
         raise UnsupportedField(
             f'response_format: json_schema: {_OPTION_KEY} may hold "whitespace_flexible" only; remove the rest.',
             param="response_format",
         )
-    for where, subschema in _subschemas(copy):
-        _amend(where, subschema)
     compact = options.get("whitespace_flexible") is False
     copy[_OPTION_KEY] = {"whitespace_flexible": False} if compact else {"whitespace_pattern": _WHITESPACE}
     return copy
 
 
-def _amend(where: str, subschema: dict[str, Any]) -> None:
+def json_schema(
+    schema: Mapping[str, Any] | bool, name: str = "response_format: json_schema", param: str = "response_format"
+) -> dict[str, Any]:
+    """A copy that llguidance reads as it is meant; `name` and `param` are for errors.
+
+    Raises InvalidRequest and UnsupportedField.
+    """
+    if isinstance(schema, bool):
+        schema = {} if schema else {"not": {}}
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(schema, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{name}: {error}; give a schema that is JSON.", param=param) from error
+    for where, subschema in _subschemas(copy, name, param):
+        _amend(where, subschema, name, param)
+    return copy
+
+
+def without_notes(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema without what only people read; changes it in place."""
+    for _, subschema in _subschemas(schema):
+        for note in _NOTES & subschema.keys():
+            del subschema[note]
+    return schema
+
+
+def _amend(where: str, subschema: dict[str, Any], name: str, param: str) -> None:
     """Write counts as whole numbers, and refuse the one count that a grammar could seem to keep."""
-    for name in _COUNTS & subschema.keys():
-        if isinstance(subschema[name], float) and subschema[name].is_integer():
-            subschema[name] = int(subschema[name])
+    for count in _COUNTS & subschema.keys():
+        if isinstance(subschema[count], float) and subschema[count].is_integer():
+            subschema[count] = int(subschema[count])
     least, required = subschema.get("minProperties"), subschema.get("required", [])
     # A grammar does not know whether a free name was used before, and the same name twice counts once.
     if isinstance(least, int) and isinstance(required, list) and least > len(set(map(str, required))) + 1:
         raise UnsupportedField(
-            f"response_format: json_schema: minProperties {least} at {where} asks for several properties that are not"
+            f"{name}: minProperties {least} at {where} asks for several properties that are not"
             " required by name, which is not supported; name them.",
-            param="response_format",
+            param=param,
         )
 
 
-def _subschemas(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _subschemas(
+    schema: Any, called: str = "response_format: json_schema", param: str = "response_format"
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every subschema that is an object, with its JSON pointer; a parent before its parts."""
     # Reversed on the stack, so that they come as they are written.
     stack: list[tuple[str, Any, int]] = [("#", schema, 0)]
     while stack:
         where, value, depth = stack.pop()
         if depth > _MAX_DEPTH:
-            raise _invalid(f"json_schema: {where[:80]}... is nested deeper than {_MAX_DEPTH} levels; use $ref")
+            raise InvalidRequest(
+                f"{called}: {where[:80]}... is nested deeper than {_MAX_DEPTH} levels; use $ref.", param=param
+            )
         if isinstance(value, list):
             stack.extend((f"{where}/{i}", part, depth + 1) for i, part in reversed(list(enumerate(value))))
         if not isinstance(value, dict):

@@ -1,0 +1,202 @@
+"""What a family of models agrees on about calls, and what all that write them as JSON objects share.
+
+A family says where a call may begin, reads its head, and reads what stands behind it; `parser.py` drives it. Its
+`rules` say the same in Lark, for answers that must call. Knows no request and no token.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from headrace.engine.tools.scan import Scan, Status, ValueScan, decode
+
+_ARGUMENTS = frozenset({"arguments", "parameters"})
+_NAMES = ("name", "function")
+_LABELS = frozenset({*_NAMES, "type", "id"})
+_LINE_STARTS = re.compile(r"(?:\A|(?<=\n))[^\S\n]*(?=[{\[<])")
+
+
+class ArgumentReader(Protocol):
+    """Follows a call from where its arguments begin to its end."""
+
+    is_complete: bool  # all arguments were told
+
+    def feed(self, text: str, *, is_last: bool) -> tuple[int, str, Status]:
+        """How much of `text` was read, the JSON text of arguments in it, and how the call stands."""
+        ...
+
+
+@dataclass(slots=True)
+class Head:
+    """The beginning of a call, up to its arguments. `in_list`: more calls may follow before something is closed."""
+
+    name: str
+    reader: ArgumentReader
+    in_list: bool = False
+
+
+Mark = Callable[[str], str]
+
+
+class Family(Protocol):
+    """How calls are written. `markers` are texts that a vocabulary may hold as control tokens; `is_bare`: nothing marks
+    where a call begins."""
+
+    name: str
+    markers: tuple[str, ...]
+    is_bare: bool
+
+    def places(self, text: str, *, is_fresh: bool) -> Iterator[int]:
+        """Where a call may begin, or begin to begin; `is_fresh`: nothing but calls was said before `text`."""
+        ...
+
+    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+        """Read the head of a call to one of the tools called `names`."""
+        ...
+
+    def close(self, scan: Scan, head: Head) -> bool:
+        """Read what stands behind a call; whether another one follows in its list."""
+        ...
+
+    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+        """Read the head of the next call of a list; `head` is the one before."""
+        ...
+
+    def rules(self, names: Sequence[str], mark: Mark, most: int | None) -> str:
+        """Lark: the rule `calls` of one to `most` calls, in which `@tool_N` stands for the arguments of `names[N]`.
+
+        `mark` writes a text that may be a control token.
+        """
+        ...
+
+    def lazy_rules(self, names: Sequence[str], held: Sequence[int], mark: Mark) -> str:
+        """Lark: the rule `body`, beside `rules`: free `TEXT` which, once a call to one of the `held` tools begins, goes
+        on as that call."""
+        ...
+
+
+class ObjectReader:
+    """Arguments in a JSON object: their text as it stands, then the rest of the object around them.
+
+    `text`: arguments that were read already. `depth`: objects around them that are still open.
+    """
+
+    __slots__ = ("_rest", "_text", "_value", "is_complete")
+
+    def __init__(self, text: str | None = None, depth: int = 1) -> None:
+        self._text = text
+        self._value = ValueScan()
+        self._rest = ValueScan(depth) if depth else None
+        self.is_complete = False
+
+    def feed(self, text: str, *, is_last: bool) -> tuple[int, str, Status]:
+        """See `ArgumentReader`."""
+        at, said = 0, ""
+        if not self.is_complete:
+            status = Status.DONE
+            if self._text is None:
+                at, status = self._value.feed(text)
+            said = text[:at] if self._text is None else self._text
+            if status is not Status.DONE:
+                return at, said, status
+            self.is_complete = True
+        if self._rest is None:
+            return at, said, Status.DONE
+        end, status = self._rest.feed(text, at)
+        return end, said, status
+
+
+def line_starts(text: str, begins: str, *, is_fresh: bool) -> Iterator[int]:
+    """Places of `begins` that are first on their line; the first line counts if nothing was said before it."""
+    for found in _LINE_STARTS.finditer(text):
+        at = found.end()
+        if text.startswith(begins[0], at) and (found.start() > 0 or is_fresh):
+            yield at
+
+
+def read_object(scan: Scan, names: frozenset[str] | None) -> Head | None:
+    """The head of a call that is a JSON object: what it calls, before its arguments; of a tool in `names`, if given."""
+    if not scan.word("{"):
+        return None
+    labels: dict[str, str] = {}
+    while True:
+        scan.blanks()
+        key = scan.string()
+        if key is None or (key not in _ARGUMENTS and key not in _LABELS):
+            return None
+        scan.blanks()
+        if not scan.word(":"):
+            return None
+        scan.blanks()
+        name = next((labels[label] for label in _NAMES if label in labels), None)
+        if key in _ARGUMENTS:
+            return _arguments(scan, name)
+        value = scan.string()
+        if not value or (key in _NAMES and names is not None and value not in names):
+            return None
+        labels[key] = value
+        scan.blanks()
+        if scan.word("}"):
+            name = next((labels[label] for label in _NAMES if label in labels), None)
+            return None if name is None else Head(name, ObjectReader("{}", 0))
+        if not scan.word(","):
+            return None
+
+
+def _arguments(scan: Scan, name: str | None) -> Head | None:
+    if name is None:
+        return None
+    if scan.text.startswith("{", scan.at):
+        return Head(name, ObjectReader())
+    text = scan.value()
+    return None if text is None else Head(name, ObjectReader(as_object(text)))
+
+
+def read_whole_object(scan: Scan) -> Head | None:
+    """The same in any order of its parts, for places where a marker has promised a call."""
+    text = scan.value()
+    call = None if text is None else decode(text)
+    if not isinstance(call, dict):
+        return None
+    name = next((call[key] for key in _NAMES if key in call), None)
+    if not isinstance(name, str) or not name:
+        return None
+    given: Any = next((call[key] for key in ("arguments", "parameters") if key in call), {})
+    return Head(name, ObjectReader(as_object(json.dumps(given, ensure_ascii=False)), 0))
+
+
+def as_object(text: str) -> str:
+    """Arguments that are not written as an object: nothing, or an object inside a string; else as they are."""
+    value = decode(text)
+    if value is None:
+        return "{}"
+    if isinstance(value, str) and isinstance(decode(value), dict):
+        return value
+    return text
+
+
+def quoted(text: str) -> str:
+    """A string of Lark, whose escapes are JSON's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def repeated(item: str, between: str, most: int | None) -> str:
+    """Lark: one to `most` times `item`."""
+    if most == 1:
+        return item
+    return f"{item} ({between} {item})" + ("*" if most is None else f"{{0,{most - 1}}}")
+
+
+def begun(marker: str) -> str:
+    """Lark: the rule `begun`, free text up to a marker."""
+    return f"begun: TEXT {marker}" if marker.startswith("<[") else f"begun[lazy]: TEXT {marker}"
+
+
+def object_rules(names: Sequence[str], arguments: str) -> str:
+    """Lark: the rule `object`, a JSON object that calls one of the tools."""
+    tools = " | ".join(
+        quoted(f'{json.dumps(name)}, "{arguments}": ') + f" @tool_{index}" for index, name in enumerate(names)
+    )
+    return f'object: {quoted(chr(123) + chr(34) + "name" + chr(34) + ": ")} tool "}}"\ntool: {tools}\n'

@@ -1,0 +1,79 @@
+"""Calls as Hermes and Qwen write them: `<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>`, once for each.
+
+Also read: the parts of the object in any order, and several objects between one pair of marks.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from headrace.engine.tools.family import (
+    Head,
+    Mark,
+    begun,
+    object_rules,
+    quoted,
+    read_object,
+    read_whole_object,
+    repeated,
+)
+from headrace.engine.tools.scan import Scan
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+class Hermes:
+    """See `family.Family`."""
+
+    name = "hermes"
+    markers: tuple[str, ...] = (_OPEN, _CLOSE)
+    is_bare = False
+
+    def places(self, text: str, *, is_fresh: bool) -> Iterator[int]:
+        """See `family.Family`."""
+        return marks(text, _OPEN)
+
+    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+        """See `family.Family`."""
+        return _object(scan) if scan.word(_OPEN) else None
+
+    def close(self, scan: Scan, head: Head) -> bool:
+        """See `family.Family`."""
+        start = scan.at
+        scan.blanks()
+        if scan.word(_CLOSE):
+            return False
+        if scan.text.startswith("{", scan.at):
+            return True
+        scan.at = start
+        return False
+
+    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+        """See `family.Family`."""
+        return _object(scan)
+
+    def rules(self, names: Sequence[str], mark: Mark, most: int | None) -> str:
+        """See `family.Family`."""
+        call = f'call: {mark(_OPEN)} "\\n" object "\\n" {mark(_CLOSE)}\n'
+        return f"calls: {repeated('call', quoted(chr(10)), most)}\n{call}{object_rules(names, 'arguments')}"
+
+    def lazy_rules(self, names: Sequence[str], held: Sequence[int], mark: Mark) -> str:
+        """See `family.Family`."""
+        rest = f'"\\n" object "\\n" {mark(_CLOSE)} ("\\n" call)*'
+        return f"body: begun {rest} | TEXT\n{begun(mark(_OPEN))}\n"
+
+
+def marks(text: str, marker: str) -> Iterator[int]:
+    """Places of a marker's first character."""
+    at = text.find(marker[0])
+    while at >= 0:
+        yield at
+        at = text.find(marker[0], at + 1)
+
+
+def _object(scan: Scan) -> Head | None:
+    scan.blanks()
+    start = scan.at
+    head = read_object(scan, None)
+    if head is None:
+        scan.at = start
+        head = read_whole_object(scan)
+    return head

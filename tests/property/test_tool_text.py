@@ -1,0 +1,65 @@
+"""However a text is cut into pieces, the same is said and called: what a naive reader of the whole text finds."""
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.whole_calls import joined, read_whole
+
+from headrace.engine.tools.bare import GENERIC, LLAMA_JSON
+from headrace.engine.tools.family import Family
+from headrace.engine.tools.hermes import Hermes
+from headrace.engine.tools.mistral import Mistral
+from headrace.engine.tools.parser import CallParser, Piece
+
+NAMES = frozenset({"f", "add"})
+FAMILIES: dict[str, Family] = {
+    "hermes": Hermes(),
+    "generic": GENERIC,
+    "llama_json": LLAMA_JSON,
+    "mistral": Mistral(writes_lists=True),
+}
+OBJECTS = [
+    '{"name": "f", "arguments": {"a": 1}}',
+    '{"name":"add","parameters":{"s":"a \\"quoted\\" } é","l":[{},[1.5]]}}',
+    '{"type": "function", "name": "f", "parameters": {}}',
+    '{"name": "other", "arguments": {}}',
+    '{"name": "f"}',
+    '{"name": "f", "arguments": "{\\"a\\": 1}"}',
+    '{"name": "f", "arguments": null, "id": "x"}',
+    '{"name": "f", "arguments": {}, "id": "x"}',
+    '{"arguments": {"a": 1}, "name": "f"}',
+    '{"a": 1}',
+    '{"name": "f", "arguments": {"a": <1>}}',
+]
+BITS = [
+    *("<tool_call>", "</tool_call>", "<tool", "<", "[TOOL_CALLS]", "[TOOL", "[ARGS]", "[CALL_ID]", "<|python_tag|>"),
+    *("f", "add", "hello", " ", "\n", "\n\n", ";", ",", "[", "]", "{", "}", '"', "\\", '"name"', ":", "é"),
+    '{"name": "f", "arguments": ',
+]
+TEXTS = st.lists(
+    st.sampled_from([*BITS, *OBJECTS, *(f"<tool_call>\n{one}\n</tool_call>" for one in OBJECTS)]) | st.text(max_size=3),
+    max_size=12,
+).map("".join)
+
+
+def parsed(family: Family, pieces: list[str]) -> list[Piece]:
+    parser = CallParser(family, NAMES)
+    told = [piece for text in pieces for piece in parser.push(text)]
+    return joined(told + parser.flush())
+
+
+@st.composite
+def cut_texts(draw: st.DrawFn) -> list[str]:
+    text = draw(TEXTS)
+    text = text[: draw(st.integers(0, len(text)))] if draw(st.booleans()) else text
+    places = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+@settings(max_examples=800)
+@given(family=st.sampled_from(sorted(FAMILIES)), pieces=cut_texts())
+@example(family="hermes", pieces=["x <tool_call>", '{"name": "f', '", "arguments": {"a": "}', '"}}</tool_', "call> y"])
+def test_a_cut_text_says_what_the_whole_one_says(family: str, pieces: list[str]) -> None:
+    text = "".join(pieces)
+    expected = read_whole(family, text, NAMES)
+    assert parsed(FAMILIES[family], pieces) == expected
+    assert parsed(FAMILIES[family], list(text)) == expected
