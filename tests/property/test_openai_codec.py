@@ -10,7 +10,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
-from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect
+from headrace.api.openai_answers import CHAT, COMPLETION, AnswerHead, AnswerWriter, Dialect, Prompt
 from headrace.api.openai_fields import (
     AllowedTools,
     CacheOptions,
@@ -222,8 +222,7 @@ def test_a_stream_says_the_same_as_a_whole_answer_however_it_is_cut(
         include_usage=True,
         logprobs=logprobs,
         echo=echo,
-        prompt="Hi" if echo and prompt is None else None,
-        hears_prompt=prompt is not None,
+        prompts=(Prompt("Hi" if echo and prompt is None else None, prompt is not None),),
         explains_cache=True,
     )
     whole, stream = AnswerWriter(head), StreamWriter(head)

@@ -3,12 +3,32 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from headrace.api.openai_refusal import show
+import msgspec
+
+from headrace.api.openai_refusal import refuse_body, show
 from headrace.core.errors import InvalidRequest
 
 MAX_PAIRS: Final = 16
 MAX_KEY_CHARS: Final = 64
 MAX_VALUE_CHARS: Final = 512
+
+
+class MetadataBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A body that changes what is attached to something."""
+
+    metadata: dict[str, Any] | None
+
+
+_decode = msgspec.json.Decoder(MetadataBody).decode
+
+
+def decode_metadata(data: bytes) -> dict[str, str]:
+    """The pairs of a body that holds nothing else. Raises InvalidRequest."""
+    try:
+        body = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        refuse_body(error, data, MetadataBody, {})
+    return metadata(body.metadata)
 
 
 def metadata(given: Mapping[str, Any] | None) -> dict[str, str]:

@@ -82,6 +82,11 @@ class Call:
     metadata: Mapping[str, str] | None = None
     messages: tuple[WireMessage, ...] = ()
 
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What the backend is asked: one request for each prompt."""
+        return (self.request, *self.others)
+
     def reword(self, error: InvalidRequest) -> InvalidRequest:
         """A backend's refusal in the caller's words: vLLM has other names for the form of an answer."""
         if error.param != FIELD or self.format_field == FIELD:

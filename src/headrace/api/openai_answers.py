@@ -61,6 +61,7 @@ TEXT_TRANSITIONS: dict[tuple[State, type], State] = {
     (State.BEGUN, ChoiceFinished): State.OPEN,
     (State.OPEN, TextDelta): State.OPEN,
     (State.OPEN, ChoiceFinished): State.OPEN,
+    (State.OPEN, PromptLogprobs): State.OPEN,  # of a further prompt, before its own choices
     (State.OPEN, Finished): State.DONE,
 }
 TRANSITIONS: dict[tuple[State, type], State] = TEXT_TRANSITIONS | {
@@ -86,13 +87,20 @@ COMPLETION = Dialect("cmpl-", "text_completion", "text_completion", has_roles=Fa
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What an answer continues. `text` is what an echo begins with, None when it is known only to the backend;
+    `is_heard` says that its PromptLogprobs must come."""
+
+    text: str | None = None
+    is_heard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerHead:
     """The constants of one answer. `created` is Unix time in whole seconds.
 
-    `logprobs` and `prompt_logprobs` are None (off) or the number of alternatives to show. `prompt` is the text that an
-    `echo` begins with, None when it is known only to the backend; `hears_prompt` says that PromptLogprobs must come.
-    `has_functions`: calls are told in OpenAI's older words. Of an answer to one of several prompts `first_choice` is
-    its first choice's index, and `is_part` says that another tells the end and what was used.
+    `logprobs` and `prompt_logprobs` are None (off) or the number of alternatives to show. `num_choices` are those of
+    all `prompts` together, as many of each. `has_functions`: calls are told in OpenAI's older words.
     """
 
     dialect: Dialect
@@ -103,15 +111,21 @@ class AnswerHead:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     echo: bool = False
-    prompt: str | None = None
-    hears_prompt: bool = False
+    prompts: tuple[Prompt, ...] = (Prompt(),)
     explains_cache: bool = False
     prices: PriceList = NO_PRICES
     service_tier: str | None = None
     has_functions: bool = False
     metadata: Mapping[str, str] | None = None
-    first_choice: int = 0
-    is_part: bool = False
+
+    def prompt_of(self, choice: int) -> int:
+        """The index of the prompt that a choice continues."""
+        return choice * len(self.prompts) // self.num_choices
+
+    def choices_of(self, prompt: int) -> range:
+        """The choices that continue a prompt."""
+        count = self.num_choices // len(self.prompts)
+        return range(prompt * count, (prompt + 1) * count)
 
     def renderers(self) -> list[Renderer]:
         """One for each choice; none when nobody asked for log-probabilities."""
@@ -124,17 +138,17 @@ class AnswerHead:
 def answer_head(dialect: Dialect, call: Call, created: int) -> AnswerHead:
     """The constants of the answer to a call."""
     request = call.request
+    prompts = tuple(Prompt(one.prompt, one.prompt_logprobs is not None) for one in call.requests)
     return AnswerHead(
         dialect,
         request.id,
         created,
-        request.sampling.num_choices,
+        request.sampling.num_choices * len(prompts),
         call.include_usage,
         logprobs=request.logprobs,
         prompt_logprobs=call.prompt_logprobs,
         echo=call.echo,
-        prompt=request.prompt,
-        hears_prompt=request.prompt_logprobs is not None,
+        prompts=prompts,
         explains_cache=request.cache.explain,
         prices=call.prices,
         service_tier=call.service_tier,
@@ -150,31 +164,43 @@ class Order:
         self.state = State.IDLE
         self.open_choices = set(range(head.num_choices))
         self._transitions = TRANSITIONS if head.dialect.has_roles else TEXT_TRANSITIONS
-        self._hears_prompt = head.hears_prompt
+        self._head = head
+        self._unheard = {index for index, prompt in enumerate(head.prompts) if prompt.is_heard}
         self._max_calls = 1 if head.has_functions else None
         self._num_calls = [0] * head.num_choices
 
     def step(self, event: Event) -> None:
         """Take in the next event. Raises EngineFault if it may not come now."""
-        if type(event) is TextDelta and self.state is State.OPEN and event.choice in self.open_choices:
+        is_open = self.state is State.OPEN and not self._unheard
+        if type(event) is TextDelta and is_open and event.choice in self.open_choices:
             return  # the hot row of the table
         following = self._transitions.get((self.state, type(event)))
         if following is None:
             raise EngineFault(f"the backend sent {type(event).__name__} while the answer was {self.state.value}.")
-        if self.state is State.BEGUN and isinstance(event, PromptLogprobs) != self._hears_prompt:
-            raise EngineFault(f"the backend sent {type(event).__name__} first, but that is not what was asked for.")
-        if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished):
-            if event.choice not in self.open_choices:
-                raise EngineFault(
-                    f"the backend sent {type(event).__name__} for choice {event.choice}, which is not open."
-                )
-            if isinstance(event, ChoiceFinished):
-                self.open_choices.discard(event.choice)
-            elif isinstance(event, ToolCallDelta):
-                self._step_call(event)
+        if isinstance(event, PromptLogprobs):
+            self._step_prompt(event)
+        elif isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished):
+            self._step_choice(event)
         elif following is State.DONE and self.open_choices:
             raise EngineFault(f"the backend ended the answer with choices {sorted(self.open_choices)} still open.")
         self.state = following
+
+    def _step_prompt(self, event: PromptLogprobs) -> None:
+        prompt = self._head.prompt_of(event.choice)
+        if prompt not in self._unheard:
+            raise EngineFault(f"the backend told of prompt {prompt} first, but that is not what was asked for.")
+        self._unheard.discard(prompt)
+
+    def _step_choice(self, event: TextDelta | ReasoningDelta | ToolCallDelta | ChoiceFinished) -> None:
+        choice, name = event.choice, type(event).__name__
+        if choice not in self.open_choices:
+            raise EngineFault(f"the backend sent {name} for choice {choice}, which is not open.")
+        if self._head.prompt_of(choice) in self._unheard:
+            raise EngineFault(f"the backend sent {name} first, but that is not what was asked for.")
+        if isinstance(event, ChoiceFinished):
+            self.open_choices.discard(choice)
+        elif isinstance(event, ToolCallDelta):
+            self._step_call(event)
 
     def _step_call(self, event: ToolCallDelta) -> None:
         known = self._num_calls[event.choice]
@@ -210,7 +236,7 @@ class AnswerWriter:
         self._calls: list[list[_Called]] = [[] for _ in range(head.num_choices)]
         self._reasons = [FinishReason.STOP] * head.num_choices
         self._started: Started | None = None
-        self._prompt: PromptLogprobs | None = None
+        self._prompts: dict[int, PromptLogprobs] = {}
         self._usage: Usage | None = None
 
     @property
@@ -235,7 +261,7 @@ class AnswerWriter:
             elif isinstance(event, Started):
                 self._started = event
             elif isinstance(event, PromptLogprobs):
-                self._prompt = event
+                self._prompts[self._head.prompt_of(event.choice)] = event
             elif isinstance(event, Finished):
                 self._usage = event.usage
 
@@ -256,55 +282,38 @@ class AnswerWriter:
                 param="logprobs",
             )
 
-    @property
-    def usage(self) -> Usage:
-        """What was used. Raises EngineFault when the events ended too early."""
-        return self._ended()[1]
-
     def encode(self) -> bytes:
         """The answer as JSON. Raises EngineFault when the events ended too early."""
-        return _encode_json(self.answer(self.choices(), self.usage))
-
-    def answer(self, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
-        """An answer that is told by these choices. Raises EngineFault when the events ended too early."""
-        head, (started, _) = self._head, self._ended()
+        if self._started is None or self._usage is None:
+            raise EngineFault("the backend ended the stream before the answer was finished.")
+        head, started = self._head, self._started
         answer = identity(head, head.dialect.whole_object, started)
-        answer["choices"] = choices
-        answer["usage"] = encode_usage(usage, started.model, head.prices)
+        renderers: Sequence[Renderer | None] = head.renderers() or [None] * head.num_choices
+        answer["choices"] = [self._choice(choice, renderer) for choice, renderer in enumerate(renderers)]
+        answer["usage"] = encode_usage(self._usage, started.model, head.prices)
         if head.metadata is not None:
             answer["metadata"] = head.metadata
         if head.dialect.has_roles:
-            answer |= self._prompt_field()
+            answer |= self._prompt_field(0)
         if head.explains_cache:
             answer["headrace"] = explain(started)
-        return answer
-
-    def choices(self) -> list[dict[str, Any]]:
-        """Every choice. Raises EngineFault when the events ended too early."""
-        self._ended()
-        renderers: Sequence[Renderer | None] = self._head.renderers() or [None] * self._head.num_choices
-        return [self._choice(choice, renderer) for choice, renderer in enumerate(renderers)]
-
-    def _ended(self) -> tuple[Started, Usage]:
-        if self._started is None or self._usage is None:
-            raise EngineFault("the backend ended the stream before the answer was finished.")
-        return self._started, self._usage
+        return _encode_json(answer)
 
     def _choice(self, choice: int, renderer: Renderer | None) -> dict[str, Any]:
         text, tokens = "".join(self._texts[choice]), self._logprobs[choice]
+        prompt = self._head.prompt_of(choice)
         if self._head.echo:
-            prompt = self._head.prompt
-            if prompt is None:
-                prompt = "" if self._prompt is None else prompt_text(self._prompt)
-            if self._prompt is not None:
-                tokens = [*echoed_tokens(self._prompt, prompt), *tokens]
-            text = prompt + text
-        index = {"index": self._head.first_choice + choice}
+            heard, begin = self._prompts.get(prompt), self._head.prompts[prompt].text
+            if begin is None:
+                begin = "" if heard is None else prompt_text(heard)
+            if heard is not None:
+                tokens = [*echoed_tokens(heard, begin), *tokens]
+            text = begin + text
         logprobs = None if renderer is None else renderer.render(tokens)
         ending = {"logprobs": logprobs, "finish_reason": finish_reason(self._head, self._reasons[choice])}
         if self._head.dialect.has_roles:
-            return index | {"message": self._message(choice, text)} | ending
-        return index | {"text": text} | ending | self._prompt_field()
+            return {"index": choice, "message": self._message(choice, text)} | ending
+        return {"index": choice, "text": text} | ending | self._prompt_field(prompt)
 
     def _message(self, choice: int, text: str) -> dict[str, Any]:
         calls, reasoning = self._calls[choice], "".join(self._reasoning[choice])
@@ -318,11 +327,12 @@ class AnswerWriter:
             message["tool_calls"] = [{"id": call.id, "type": "function", "function": call.function()} for call in calls]
         return message
 
-    def _prompt_field(self) -> dict[str, Any]:
+    def _prompt_field(self, prompt: int) -> dict[str, Any]:
         """vLLM's: beside the choices of a chat, inside each choice of a completion."""
-        if self._prompt is None or self._head.prompt_logprobs is None:
+        heard = self._prompts.get(prompt)
+        if heard is None or self._head.prompt_logprobs is None:
             return {}
-        return {"prompt_logprobs": prompt_table(self._prompt, self._head.prompt_logprobs)}
+        return {"prompt_logprobs": prompt_table(heard, self._head.prompt_logprobs)}
 
 
 def fingerprint(started: Started) -> str | None:

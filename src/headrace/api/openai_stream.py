@@ -88,12 +88,13 @@ class StreamWriter:
         key = b',"delta":{"content":' if dialect.has_roles else b',"text":'
         choices = range(head.num_choices)
         self._prefix = [self._place(choice) + key for choice in choices]
-        if head.echo and not head.hears_prompt:
-            text = _encode_json(head.prompt)
-            self._echoes = {choice: prefix + text + self._suffix for choice, prefix in enumerate(self._prefix)}
+        for index, prompt in enumerate(head.prompts if head.echo else ()):
+            if not prompt.is_heard:
+                echo = _encode_json(prompt.text) + self._suffix
+                self._echoes |= {choice: self._prefix[choice] + echo for choice in head.choices_of(index)}
 
     def _place(self, choice: int) -> bytes:
-        return self._base + b'{"index":%d' % (self._head.first_choice + choice)
+        return self._base + b'{"index":%d' % choice
 
     def _opening(self, choice: int, content: bytes) -> bytes:
         """What comes before a choice's first delta: an echo, or roles, of the choices before it, too. The official
@@ -125,11 +126,13 @@ class StreamWriter:
     def _open_echo(self, event: PromptLogprobs) -> None:
         if not self._head.echo:
             return
-        text = prompt_text(event) if self._head.prompt is None else self._head.prompt
+        prompt = self._head.prompt_of(event.choice)
+        known = self._head.prompts[prompt].text
+        text = prompt_text(event) if known is None else known
         tokens = echoed_tokens(event, text) if self._renderers else []
-        for choice, prefix in enumerate(self._prefix):
+        for choice in self._head.choices_of(prompt):
             suffix = self._logprobs_suffix(choice, tokens) if tokens else self._suffix
-            self._echoes[choice] = prefix + _encode_json(text) + suffix
+            self._echoes[choice] = self._prefix[choice] + _encode_json(text) + suffix
 
     def _logprobs_suffix(self, choice: int, tokens: Iterable[TokenLogprob]) -> bytes:
         return self._close + b',"logprobs":' + _encode_json(self._renderers[choice].render(tokens)) + self._tail()
@@ -141,17 +144,11 @@ class StreamWriter:
         reason = finish_reason(self._head, event.reason).encode()
         body = b',"delta":{}' if self._head.dialect.has_roles else b',"text":""'
         end = b',"logprobs":null,"finish_reason":"' + reason + b'"}]' + self._usage_null
-        is_last = not self._order.open_choices and not self._head.include_usage and not self._head.is_part
+        is_last = not self._order.open_choices and not self._head.include_usage
         end += self._explanation() if is_last else b""
         return self._place(event.choice) + body + end + b"}\n\n"
 
     def _end(self, usage: Usage) -> bytes:
-        if self._head.is_part:
-            return b""
-        return self.ending(usage)
-
-    def ending(self, usage: Usage) -> bytes:
-        """What follows all choices: what was used, if somebody wants to know, and the end of the stream."""
         if not self._head.include_usage or self._started is None:
             return DONE
         told = encode_usage(usage, self._started.model, self._head.prices)

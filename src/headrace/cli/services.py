@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from headrace.cli.config import Settings
 from headrace.engine.text import TextEngine
+from headrace.memory.completions import CompletionStore
 from headrace.memory.store import Store
 from headrace.models.store import open_home
 from headrace.server.services import Services
@@ -20,4 +21,8 @@ async def open_services(settings: Settings, engine: TextEngine) -> AsyncIterator
         store = Store(open_home(settings.home).database)
         await store.open()
         stack.push_async_callback(store.close)
-        yield Services(adapters=engine.adapters, residents=engine.residents)
+        yield Services(
+            adapters=engine.adapters,
+            residents=engine.residents,
+            completions=CompletionStore(store),
+        )

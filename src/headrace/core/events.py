@@ -100,11 +100,13 @@ class TokenLogprob:
 class PromptLogprobs:
     """Log-probabilities of the input's tokens, each given those before it; the first has none.
 
-    `text` is what all of them read as, where the backend knows: an echo of token ids needs it.
+    `text` is what all of them read as, where the backend knows: an echo of token ids needs it. `choice` is the first
+    that continues the input, where requests are answered together.
     """
 
     tokens: tuple[TokenLogprob | None, ...]
     text: str | None = None
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)

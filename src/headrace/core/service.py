@@ -1,6 +1,7 @@
 """What routes reach that run no model: small protocols, implemented below and joined in `cli`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.core.backend import ModelCard
@@ -56,4 +57,61 @@ class Residents(Protocol):
 
     def residences(self) -> tuple[Residence, ...]:
         """Every served model and what it holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCompletion:
+    """An answer that is kept, with what it was asked: `messages` and `answer` are JSON as the wire has it. `created` is
+    Unix time in seconds."""
+
+    id: str
+    created: int
+    model: str
+    messages: bytes
+    answer: bytes
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionQuery:
+    """Which of a tenant's completions: `limit` of those `after` an id that a model gave and whose metadata has these
+    pairs, oldest first unless `is_newest_first`."""
+
+    after: str | None = None
+    limit: int = 20
+    is_newest_first: bool = False
+    model: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionPage:
+    """Completions, and whether there are more behind them."""
+
+    completions: tuple[StoredCompletion, ...]
+    has_more: bool
+
+
+class Completions(Protocol):
+    """Chat completions that are kept, each its tenant's. One of another tenant is not found."""
+
+    async def add_completion(self, tenant: str, completion: StoredCompletion) -> None:
+        """Keep one. Raises Unavailable if there is no room."""
+        ...
+
+    async def find_completion(self, tenant: str, completion_id: str) -> StoredCompletion:
+        """One by its id. Raises NotFound."""
+        ...
+
+    async def list_completions(self, tenant: str, query: CompletionQuery) -> CompletionPage:
+        """Those that a query asks for. Raises NotFound if there is none with the id `after`."""
+        ...
+
+    async def update_completion(self, tenant: str, completion_id: str, metadata: Mapping[str, str]) -> StoredCompletion:
+        """Give one other metadata. Raises NotFound."""
+        ...
+
+    async def delete_completion(self, tenant: str, completion_id: str) -> None:
+        """Forget one. Raises NotFound."""
         ...

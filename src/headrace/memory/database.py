@@ -37,6 +37,20 @@ MIGRATIONS: tuple[str, ...] = (
         pulled_at REAL NOT NULL
     ) STRICT
     """,
+    """
+    CREATE TABLE completions (
+        number   INTEGER PRIMARY KEY AUTOINCREMENT,
+        tenant   TEXT NOT NULL,
+        id       TEXT NOT NULL,
+        created  INTEGER NOT NULL,
+        model    TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        messages BLOB NOT NULL,
+        answer   BLOB NOT NULL,
+        UNIQUE (tenant, id)
+    ) STRICT;
+    CREATE INDEX completions_of_tenant ON completions (tenant, number)
+    """,
 )
 
 

@@ -5,20 +5,17 @@ The status line of a stream waits for the first thing to say, so that an early e
 `keep_alive_s` of silence the stream begins with a comment, and errors then travel inside it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from headrace.api.errors import OPENAI, ErrorDialect
-from headrace.api.openai import Call as OpenAICall
-from headrace.api.openai import Caller, decode_chat, decode_completion
-from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, answer_head
+from headrace.api.openai import Caller
 from headrace.api.openai_models import check_task
-from headrace.api.openai_stream import StreamWriter
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError, InvalidRequest
-from headrace.core.events import Event, Finished, PromptLogprobs, Started, TextDelta
+from headrace.core.events import Event, Finished, PromptLogprobs, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from headrace.core.request import Principal, Request
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import JSON, BodyBudget, Exchange
@@ -83,12 +80,19 @@ class Whole(Protocol):
         ...
 
 
+def run_one(backend: Backend, call: Call) -> AsyncGenerator[Event, None]:
+    """The events of a call that is one request."""
+    return backend.run(call.request)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRoute:
     """A dialect's way to ask for an answer: how ids of its answers begin, how its body is read, how its answer is
     written. `created`, the writers' second argument, is Unix time in whole seconds.
 
-    `keep_alive` is sent into a silence; empty: the dialect has nothing that its clients would skip.
+    `keep_alive` is sent into a silence; empty: the dialect has nothing that its clients would skip. `run` asks the
+    backend for a call. `keep(call, principal, writer)` is awaited once the writer is done and before its last bytes go
+    out, for answers that are to be found again.
     """
 
     id_prefix: str
@@ -98,27 +102,12 @@ class GenerationRoute:
     errors: ErrorDialect = OPENAI
     content_type: bytes = CONTENT_TYPE
     keep_alive: bytes = KEEP_ALIVE
+    run: Callable[[Backend, Any], AsyncGenerator[Event, None]] = run_one
+    keep: Callable[[Any, Principal, Any], Awaitable[None]] | None = None
 
 
-def _openai(dialect: Dialect, decode: Callable[[bytes, Caller], OpenAICall]) -> GenerationRoute:
-    def stream(call: OpenAICall, created: int) -> StreamWriter:
-        return StreamWriter(answer_head(dialect, call, created))
-
-    def whole(call: OpenAICall, created: int) -> AnswerWriter:
-        return AnswerWriter(answer_head(dialect, call, created))
-
-    return GenerationRoute(dialect.id_prefix, decode, stream, whole)
-
-
-# Path -> how it is answered.
-GENERATION_ROUTES: Final = {
-    "/v1/chat/completions": _openai(CHAT, decode_chat),
-    "/v1/completions": _openai(COMPLETION, decode_completion),
-}
-
-
-def generation_routes(answering: "Answering", table: dict[str, GenerationRoute] = GENERATION_ROUTES) -> list[Route]:
-    """The routes of a table such as GENERATION_ROUTES."""
+def generation_routes(answering: "Answering", table: dict[str, GenerationRoute]) -> list[Route]:
+    """The routes of a table: path -> how it is answered."""
 
     def route(name: str, given: GenerationRoute) -> Route:
         async def handle(exchange: Exchange, identity: Identity) -> None:
@@ -145,14 +134,19 @@ class Answering:
         call: Call = await self.read(exchange, principal, route.id_prefix, route.decode)
         self.admit(exchange, call.request)
         created = int(self.pace.clock.unix_s())
-        events = self.backend.run(call.request)
+        events = route.run(self.backend, call)
         log = Log(exchange, self.pace)
+
+        async def keep(writer: Stream | Whole) -> None:
+            if route.keep is not None:
+                await route.keep(call, principal, writer)
+
         async with Feed(events, exchange.receive, exchange.send, self.lifecycle, self.pace) as feed:
             try:
                 if call.stream:
-                    await _stream(exchange, feed, route, route.stream(call, created), log)
+                    await _stream(exchange, feed, route, route.stream(call, created), log, keep)
                 else:
-                    await _whole(exchange, feed, route.whole(call, created), log)
+                    await _whole(exchange, feed, route.whole(call, created), log, keep)
             except InvalidRequest as error:
                 raise call.reword(error) from None
 
@@ -182,6 +176,9 @@ class Answering:
         check_task(self.backend.models(), request)
 
 
+_Keep = Callable[[Stream | Whole], Awaitable[None]]
+
+
 class Log:
     """Counts an answer's tokens into its record as they pass."""
 
@@ -194,7 +191,7 @@ class Log:
         record = self._exchange.record
         for event in events:
             kind = type(event)
-            if kind is TextDelta:
+            if kind is TextDelta or kind is ReasoningDelta or kind is ToolCallDelta:
                 record.completion_tokens += event.num_tokens  # type: ignore[union-attr]
             elif isinstance(event, Started):
                 record.model, record.prompt_tokens = event.model, event.prompt_tokens
@@ -203,18 +200,23 @@ class Log:
             elif isinstance(event, PromptLogprobs):
                 continue
             elif isinstance(event, Finished):
+                record.prompt_tokens = event.usage.prompt_tokens
                 record.completion_tokens = event.usage.completion_tokens
                 record.cached_tokens = event.usage.cached_tokens
             if record.ttft_s is None:
                 record.ttft_s = self._pace.clock.monotonic_s() - self._exchange.started_s
 
 
-async def _stream(exchange: Exchange, feed: Feed, route: GenerationRoute, writer: Stream, log: Log) -> None:
+async def _stream(
+    exchange: Exchange, feed: Feed, route: GenerationRoute, writer: Stream, log: Log, keep: _Keep
+) -> None:
     try:
         while not writer.is_done:
             events = await feed.take()
             log.note(events)
             data = writer.encode(events) if events else route.keep_alive
+            if writer.is_done:
+                await keep(writer)
             if data:
                 await send_chunk(exchange, feed, data, route.content_type, is_last=writer.is_done)
     except HeadraceError as error:
@@ -242,11 +244,12 @@ async def send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
         await feed.send({"type": "http.response.body", "body": data[start:end], "more_body": not is_end})
 
 
-async def _whole(exchange: Exchange, feed: Feed, writer: Whole, log: Log) -> None:
+async def _whole(exchange: Exchange, feed: Feed, writer: Whole, log: Log, keep: _Keep) -> None:
     while not writer.is_done:
         events = await feed.take()
         log.note(events)
         writer.add(events)
     body = writer.encode()
+    await keep(writer)
     await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
     await send_pieces(feed, body, is_last=True)

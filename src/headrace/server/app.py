@@ -32,7 +32,7 @@ from headrace.core.errors import (
 from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
 from headrace.server.admin import adapter_routes, resident_routes
-from headrace.server.answers import Answering, generation_routes
+from headrace.server.answers import Answering
 from headrace.server.anthropic import anthropic_routes
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
@@ -41,6 +41,7 @@ from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
+from headrace.server.openai import openai_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
 
@@ -91,7 +92,7 @@ class App:
     def _make_routes(self, services: Services) -> list[Route]:
         answering = self._answering
         routes = [
-            *generation_routes(answering),
+            *openai_routes(answering, services.completions),
             *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),

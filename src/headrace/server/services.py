@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace.core.service import Adapters, Residents
+from headrace.core.service import Adapters, Completions, Residents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,3 +11,4 @@ class Services:
 
     adapters: Adapters | None = None
     residents: Residents | None = None
+    completions: Completions | None = None

@@ -13,6 +13,7 @@ from headrace.api.openai_answers import (
     AnswerHead,
     AnswerWriter,
     Dialect,
+    Prompt,
     answer_head,
 )
 from headrace.api.openai_stream import StreamWriter
@@ -256,14 +257,16 @@ def test_prompt_logprobs_have_vllms_shape_and_place() -> None:
     answer = whole(call(prompt="é Paris", prompt_logprobs=1), *events)
     assert answer["choices"][0]["prompt_logprobs"] == VLLM
     assert "prompt_logprobs" not in answer
-    answer = whole(head(prompt_logprobs=1, hears_prompt=True), *events)
+    answer = whole(head(prompt_logprobs=1, prompts=(Prompt(is_heard=True),)), *events)
     assert answer["prompt_logprobs"] == VLLM
     assert "prompt_logprobs" not in answer["choices"][0]
 
 
 def test_a_backend_without_ids_is_shown_by_text_and_a_token_far_down_has_no_rank() -> None:
     far = TokenLogprob("z", b"z", -9.0, (("a", b"a", -0.5), ("b", b"b", -1.0)))
-    answer = whole(head(prompt_logprobs=1, hears_prompt=True), START, PromptLogprobs((None, far)), END, FIN)
+    answer = whole(
+        head(prompt_logprobs=1, prompts=(Prompt(is_heard=True),)), START, PromptLogprobs((None, far)), END, FIN
+    )
     assert answer["prompt_logprobs"][1] == {
         "z": {"logprob": -9.0, "rank": None, "decoded_token": "z"},
         "a": {"logprob": -0.5, "rank": 1, "decoded_token": "a"},
@@ -282,7 +285,10 @@ ILLEGAL: list[tuple[bool, list[Event]]] = [
 
 @pytest.mark.parametrize(("hears", "events"), ILLEGAL)
 def test_a_prompts_log_probabilities_come_once_first_and_when_asked_for(hears: bool, events: list[Event]) -> None:
-    for add in (AnswerWriter(head(hears_prompt=hears)).add, StreamWriter(head(hears_prompt=hears)).encode):
+    for add in (
+        AnswerWriter(head(prompts=(Prompt(is_heard=hears),))).add,
+        StreamWriter(head(prompts=(Prompt(is_heard=hears),))).encode,
+    ):
         with pytest.raises(EngineFault):
             add(events)
 
