@@ -227,8 +227,8 @@ def _asked(body: AskedBody, data: bytes, caller: Caller, echo: dict[str, Any], t
     if body.truncation not in (None, "auto", "disabled"):
         raise InvalidRequest(f"truncation: {show(body.truncation)} is none; use auto or disabled.", param="truncation")
     choice, shown_choice = read_tool_choice(body, tools)
-    form, shown_form = read_format(body.text and body.text.format)
-    verbosity = read_verbosity(body.text and body.text.verbosity)
+    form, shown_form = read_format(body.text)
+    verbosity = read_verbosity(body.text)
     reasoning, shown_reasoning = read_reasoning(body.reasoning)
     tier, principal = read_tier(body.service_tier, principal_of(body, caller.principal))
     conversation_id = _conversation(body)

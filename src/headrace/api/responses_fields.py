@@ -30,10 +30,13 @@ INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {"include_obfuscation"
 INERT_CACHE_OPTIONS: dict[str, tuple[Any, ...] | None] = {"prewarm": (False,), "comparison_response_id": ()}
 
 # Fields of a tool that ask nothing of a model.
-INERT_FUNCTION: dict[str, tuple[Any, ...] | None] = {
+INERT_CUSTOM: dict[str, tuple[Any, ...] | None] = {
     "allowed_callers": (["direct"],),
     "async_": (False,),
     "defer_loading": (False,),
+}
+
+INERT_FUNCTION: dict[str, tuple[Any, ...] | None] = INERT_CUSTOM | {
     "output_schema": ANYTHING,  # tells programs what comes back; the model reads what did
 }
 

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.api.openai_refusal import bounded, refuse_field, refuse_inert, show
 from headrace.api.responses_fields import (
+    INERT_CUSTOM,
     INERT_FUNCTION,
     INERT_REASONING,
     AskedBody,
@@ -21,7 +22,7 @@ from headrace.api.responses_fields import (
     FunctionTool,
     NamespaceTool,
     ReasoningField,
-    TextFormat,
+    Text,
 )
 from headrace.api.responses_service import ToolName, qualified
 from headrace.core.errors import InvalidRequest, UnsupportedField
@@ -51,7 +52,7 @@ _INCLUDED_BY_TOOLS: Final = (
 )
 _FORMAT_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SUMMARIES: Final = ("auto", "concise", "detailed")
-# service_tier -> (the tier that the answer tells, how much later the request goes). Nothing here is faster than default.
+# service_tier -> (the tier that the answer tells, how much later the request goes). Nothing is faster than default.
 _TIERS: Final = {"auto": ("default", 0), "default": ("default", 0), "flex": ("flex", 1)} | dict.fromkeys(
     ("scale", "priority", "fast", "ultrafast"), ("default", 0)
 )
@@ -69,6 +70,7 @@ class Tools:
     echo: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, tool: Tool, name: ToolName) -> None:
+        """Take in one more."""
         self.tools.append(tool)
         self.names[tool.name] = name
 
@@ -138,9 +140,7 @@ def _function(tools: Tools, tool: FunctionTool, path: str, namespace: str | None
 
 def _custom(tools: Tools, tool: CustomTool, path: str) -> dict[str, Any]:
     """A tool with free text is told to the model as a function with one string."""
-    refuse_inert(
-        tool, {name: INERT_FUNCTION[name] for name in ("allowed_callers", "async_", "defer_loading")}, f"{path}."
-    )
+    refuse_inert(tool, INERT_CUSTOM, f"{path}.")
     _check_name(tool.name, path)
     text: dict[str, Any] = {"type": "string"}
     shown: dict[str, Any] = {"type": "text"}
@@ -219,8 +219,9 @@ def _chosen(given: dict[str, Any], tools: Tools, path: str) -> str:
     return neutral
 
 
-def read_format(given: TextFormat | None) -> tuple[ResponseFormat, dict[str, Any]]:
+def read_format(text: Text | None) -> tuple[ResponseFormat, dict[str, Any]]:
     """The form of the answer, and how the response repeats it. Raises InvalidRequest or UnsupportedField."""
+    given = None if text is None else text.format
     if given is None or given.type == "text":
         return ResponseFormat(), {"type": "text"}
     path = "text.format"
@@ -253,8 +254,9 @@ def read_format(given: TextFormat | None) -> tuple[ResponseFormat, dict[str, Any
     return ResponseFormat(FormatKind.JSON_SCHEMA, schema=given.schema), echo
 
 
-def read_verbosity(given: str | None) -> str:
+def read_verbosity(text: Text | None) -> str:
     """How long the answer is wished to be: only the middle, which changes nothing. Raises UnsupportedField."""
+    given = None if text is None else text.verbosity
     if given not in (None, "medium"):
         raise UnsupportedField(
             f"text.verbosity: {show(given)} is not supported; say in the instructions how long answers should be.",
