@@ -37,6 +37,50 @@ MIGRATIONS: tuple[str, ...] = (
         pulled_at REAL NOT NULL
     ) STRICT
     """,
+    """
+    CREATE TABLE threads (
+        tenant    TEXT NOT NULL,
+        id        TEXT NOT NULL,
+        used_at   REAL NOT NULL,
+        num_bytes INTEGER NOT NULL,
+        PRIMARY KEY (tenant, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX threads_by_use ON threads (used_at);
+    CREATE TABLE responses (
+        tenant     TEXT NOT NULL,
+        id         TEXT NOT NULL,
+        thread     TEXT NOT NULL,
+        previous   TEXT,
+        created_at REAL NOT NULL,
+        status     TEXT NOT NULL,
+        runner     INTEGER,
+        body       BLOB NOT NULL,
+        events     BLOB,
+        PRIMARY KEY (tenant, id)
+    ) STRICT;
+    CREATE INDEX responses_by_thread ON responses (tenant, thread);
+    CREATE INDEX responses_unfinished ON responses (status) WHERE status IN ('queued', 'in_progress');
+    CREATE TABLE items (
+        tenant    TEXT NOT NULL,
+        owner     TEXT NOT NULL,
+        position  INTEGER NOT NULL,
+        id        TEXT NOT NULL,
+        is_output INTEGER NOT NULL,
+        body      BLOB NOT NULL,
+        PRIMARY KEY (tenant, owner, position)
+    ) STRICT;
+    CREATE INDEX items_by_id ON items (tenant, id);
+    CREATE TABLE conversations (
+        tenant     TEXT NOT NULL,
+        id         TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        used_at    REAL NOT NULL,
+        num_bytes  INTEGER NOT NULL,
+        metadata   BLOB NOT NULL,
+        PRIMARY KEY (tenant, id)
+    ) STRICT;
+    CREATE INDEX conversations_by_use ON conversations (used_at)
+    """,
 )
 
 
