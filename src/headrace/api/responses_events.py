@@ -6,7 +6,7 @@ the next, so that a client sees every item begin and end, one after the other. T
 when its item opens, so that a delta costs one JSON string and one concatenation.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -361,3 +361,31 @@ def _free_text(arguments: str) -> str:
     if isinstance(given, dict) and isinstance(given.get("input"), str):
         return str(given["input"])
     return arguments
+
+
+def restated(event: ResponseEvent, **changes: Any) -> ResponseEvent:
+    """An event that tells a response's state, with other values in the response object."""
+    response = {**(event.response or {}), **changes}
+    data = encode({"type": event.type, "response": response, "sequence_number": event.sequence_number})
+    return replace(event, data=data, response=response)
+
+
+def failed(event: ResponseEvent, error: HeadraceError) -> ResponseEvent:
+    """The end of a response that failed after all, in the place of another end."""
+    changed = restated(event, status="failed", error=failure(error), completed_at=None, incomplete_details=None)
+    data = encode({"type": "response.failed", "response": changed.response, "sequence_number": event.sequence_number})
+    return replace(changed, type="response.failed", data=data, error=error)
+
+
+def parse_events(lines: bytes) -> list[ResponseEvent]:
+    """Events of a response that were kept, one JSON object a line."""
+    return [
+        ResponseEvent(head.type, head.sequence_number, line)
+        for line in lines.splitlines()
+        for head in (msgspec.json.decode(line, type=_Head),)
+    ]
+
+
+class _Head(msgspec.Struct):
+    type: str
+    sequence_number: int

@@ -227,13 +227,19 @@ def input_items(connection: sqlite3.Connection, tenant: str, response_id: str, p
 
 
 def create_conversation(
-    connection: sqlite3.Connection, tenant: str, conversation_id: str, metadata: Mapping[str, str], now_s: float
+    connection: sqlite3.Connection,
+    tenant: str,
+    conversation_id: str,
+    metadata: Mapping[str, str],
+    items: Sequence[Item],
+    now_s: float,
 ) -> None:
-    """Keep a new conversation."""
+    """Keep a new conversation with its first items. Raises InvalidRequest for an id that is there twice."""
     connection.execute(
         "INSERT INTO conversations (tenant, id, created_at, used_at, num_bytes, metadata) VALUES (?, ?, ?, ?, 0, ?)",
         (tenant, conversation_id, now_s, now_s, _encode(metadata)),
     )
+    append_items(connection, tenant, conversation_id, items, now_s)
 
 
 def load_conversation(
@@ -282,12 +288,14 @@ def append_items(
 ) -> None:
     """Add items to the end of a conversation. Raises NotFound, and InvalidRequest for an id that it has already."""
     load_conversation(connection, tenant, conversation_id)
+    new: set[str] = set()
     for item in items:
-        if _position(connection, tenant, conversation_id, item["id"]) is not None:
+        if item["id"] in new or _position(connection, tenant, conversation_id, item["id"]) is not None:
             raise InvalidRequest(
-                f"items: {item['id']!r} is in the conversation already; leave the id out, and it gets a new one.",
+                f"items: {item['id'][:100]!r} is in the conversation already; leave the id out, and it gets a new one.",
                 param="items",
             )
+        new.add(item["id"])
     last = connection.execute(
         "SELECT COALESCE(MAX(position), -1) FROM items WHERE tenant = ? AND owner = ?", (tenant, conversation_id)
     ).fetchone()[0]
