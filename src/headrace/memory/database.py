@@ -177,9 +177,16 @@ class Database:
                 raise
         return made
 
+    def empty_log(self) -> None:
+        """Move what was changed into the database's file and cut its log, in which erased text would linger."""
+        with self._speaking():
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _prepare(self, migrations: Sequence[str]) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        # What is deleted is overwritten with zeros: people's conversations are among it.
+        self._connection.execute("PRAGMA secure_delete = ON")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version < len(migrations):
             # Exclusive first, then read again: another process may have migrated while this one waited.
