@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.api.openai_refusal import refuse_inert, show
-from headrace.api.responses_fields import INERT_CACHE_OPTIONS, CacheOptions
+from headrace.api.responses_fields import INERT_CACHE_OPTIONS, ResponseCacheOptions
 from headrace.core.errors import UnsupportedField
 from headrace.core.request import MAX_BREAKPOINTS, Breakpoint
 
@@ -23,7 +23,7 @@ class CacheWish:
     kept_s: float | None = None
 
 
-def cache_wish(options: CacheOptions | None, retention: str | None) -> CacheWish:
+def cache_wish(options: ResponseCacheOptions | None, retention: str | None) -> CacheWish:
     """The two fields of a body. Raises UnsupportedField."""
     kept_s = _look_up(retention or "in_memory", _RETENTIONS_S, "prompt_cache_retention")
     if options is None:

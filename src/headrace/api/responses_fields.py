@@ -44,14 +44,14 @@ INERT_FUNCTION: dict[str, tuple[Any, ...] | None] = INERT_CUSTOM | {
 INERT_CALL: dict[str, tuple[Any, ...] | None] = {"async_": (False,), "caller": ({"type": "direct"},)}
 
 
-class PartMark(msgspec.Struct, forbid_unknown_fields=True):
+class ItemMark(msgspec.Struct, forbid_unknown_fields=True):
     """Says that what stands up to the end of a part is worth keeping."""
 
     mode: str | None = None
     ttl: str | None = None
 
 
-class Part(msgspec.Struct, forbid_unknown_fields=True):
+class ItemPart(msgspec.Struct, forbid_unknown_fields=True):
     """One element of a message's content. Fields of other kinds are named so that a refusal can speak of the kind."""
 
     type: str
@@ -59,7 +59,7 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
     refusal: str | None = None
     annotations: Any = None
     logprobs: Any = None
-    prompt_cache_breakpoint: PartMark | None = None
+    prompt_cache_breakpoint: ItemMark | None = None
     image_url: Any = None
     file_id: Any = None
     file_data: Any = None
@@ -74,7 +74,7 @@ class MessageItem(msgspec.Struct, forbid_unknown_fields=True):
     """What somebody said."""
 
     role: str
-    content: str | list[Part]
+    content: str | list[ItemPart]
     type: str = "message"
     id: str | None = None
     status: str | None = None
@@ -114,7 +114,7 @@ class CallOutputItem(msgspec.Struct, forbid_unknown_fields=True):
 
     type: str
     call_id: str
-    output: str | list[Part]
+    output: str | list[ItemPart]
     id: str | None = None
     status: str | None = None
     caller: Any = None
@@ -124,9 +124,9 @@ class ReasoningItem(msgspec.Struct, forbid_unknown_fields=True):
     """What the model thought."""
 
     type: str
-    summary: list[Part] = []
+    summary: list[ItemPart] = []
     id: str | None = None
-    content: list[Part] | None = None
+    content: list[ItemPart] | None = None
     encrypted_content: str | None = None
     status: str | None = None
 
@@ -160,7 +160,7 @@ ITEMS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-class FunctionTool(msgspec.Struct, forbid_unknown_fields=True):
+class FunctionToolField(msgspec.Struct, forbid_unknown_fields=True):
     """A function that the caller runs."""
 
     type: str
@@ -174,7 +174,7 @@ class FunctionTool(msgspec.Struct, forbid_unknown_fields=True):
     output_schema: Any = None
 
 
-class CustomFormat(msgspec.Struct, forbid_unknown_fields=True):
+class CustomFormatField(msgspec.Struct, forbid_unknown_fields=True):
     """What the text for a custom tool looks like: anything, or a grammar's language."""
 
     type: str
@@ -182,19 +182,19 @@ class CustomFormat(msgspec.Struct, forbid_unknown_fields=True):
     definition: str | None = None
 
 
-class CustomTool(msgspec.Struct, forbid_unknown_fields=True):
+class CustomToolField(msgspec.Struct, forbid_unknown_fields=True):
     """A tool that takes free text."""
 
     type: str
     name: str
     description: str | None = None
-    format: CustomFormat | None = None
+    format: CustomFormatField | None = None
     allowed_callers: Any = None
     async_: Any = msgspec.field(default=None, name="async")
     defer_loading: Any = None
 
 
-class NamespaceTool(msgspec.Struct, forbid_unknown_fields=True):
+class NamespaceToolField(msgspec.Struct, forbid_unknown_fields=True):
     """Functions that belong together."""
 
     type: str
@@ -203,7 +203,7 @@ class NamespaceTool(msgspec.Struct, forbid_unknown_fields=True):
     description: str | None = None
 
 
-class TextFormat(msgspec.Struct, forbid_unknown_fields=True):
+class TextFormatField(msgspec.Struct, forbid_unknown_fields=True):
     """The form of the answer."""
 
     type: str = "text"
@@ -213,10 +213,10 @@ class TextFormat(msgspec.Struct, forbid_unknown_fields=True):
     description: str | None = None
 
 
-class Text(msgspec.Struct, forbid_unknown_fields=True):
+class TextField(msgspec.Struct, forbid_unknown_fields=True):
     """What the answer's text is like."""
 
-    format: TextFormat | None = None
+    format: TextFormatField | None = None
     verbosity: str | None = None
 
 
@@ -230,13 +230,13 @@ class ReasoningField(msgspec.Struct, forbid_unknown_fields=True):
     mode: Any = None
 
 
-class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     """Options that only a streamed response has."""
 
     include_obfuscation: Any = None
 
 
-class CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
+class ResponseCacheOptions(msgspec.Struct, forbid_unknown_fields=True):
     """`prompt_cache_options`: whether the whole input is kept too (`implicit`), and for how long."""
 
     mode: str | None = None
@@ -255,11 +255,11 @@ class AskedBody(RoutedBody, forbid_unknown_fields=True, kw_only=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    text: Text | None = None
+    text: TextField | None = None
     reasoning: ReasoningField | None = None
     truncation: str | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_options: CacheOptions | None = None
+    prompt_cache_options: ResponseCacheOptions | None = None
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
     access_programs: Any = None
@@ -283,7 +283,7 @@ class CreateBody(AskedBody, forbid_unknown_fields=True, kw_only=True):
     store: bool | None = None
     background: bool | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -334,9 +334,9 @@ class ItemsBody(msgspec.Struct, forbid_unknown_fields=True):
 
 # Whose fields a path names, for suggestions.
 FIELDS_AT: dict[str, tuple[str, ...]] = {
-    "text.format": TextFormat.__struct_fields__,
-    "text": Text.__struct_fields__,
+    "text.format": TextFormatField.__struct_fields__,
+    "text": TextField.__struct_fields__,
     "reasoning": ReasoningField.__struct_fields__,
-    "prompt_cache_options": CacheOptions.__struct_fields__,
-    "stream_options": StreamOptions.__struct_fields__,
+    "prompt_cache_options": ResponseCacheOptions.__struct_fields__,
+    "stream_options": ResponseStreamOptions.__struct_fields__,
 }

@@ -19,8 +19,8 @@ from headrace.api.responses_fields import (
     CompactionItem,
     CustomCallItem,
     FunctionCallItem,
+    ItemPart,
     MessageItem,
-    Part,
     ReasoningItem,
     ReferenceItem,
 )
@@ -83,7 +83,7 @@ def _keep_message(item: MessageItem, kind: str, path: str, new_id: NewId) -> Ite
             f"{path}.role: {show(item.role)} is no role; use {', '.join(ROLES)}.", param=f"{path}.role"
         )
     says = "output_text" if item.role == "assistant" else "input_text"
-    content = [Part("input_text", item.content)] if isinstance(item.content, str) else item.content
+    content = [ItemPart("input_text", item.content)] if isinstance(item.content, str) else item.content
     parts = [_keep_part(part, says, f"{path}.content[{index}]") for index, part in enumerate(content)]
     kept = _named(item, kind, path, new_id) | {"role": item.role, "content": parts}
     if item.phase is not None:
@@ -95,7 +95,7 @@ def _keep_message(item: MessageItem, kind: str, path: str, new_id: NewId) -> Ite
     return kept
 
 
-def _keep_part(part: Part, says: str, path: str) -> dict[str, Any]:
+def _keep_part(part: ItemPart, says: str, path: str) -> dict[str, Any]:
     if part.type == "refusal" and says == "output_text":
         if part.refusal is None:
             _missing(f"{path}.refusal", "refusal")
@@ -151,7 +151,7 @@ def _keep_reasoning(item: ReasoningItem, kind: str, path: str, new_id: NewId) ->
     return kept
 
 
-def _keep_thoughts(parts: Sequence[Part], kind: str, path: str) -> list[dict[str, Any]]:
+def _keep_thoughts(parts: Sequence[ItemPart], kind: str, path: str) -> list[dict[str, Any]]:
     for index, part in enumerate(parts):
         if part.type != kind:
             where = f"{path}[{index}].type"

@@ -18,11 +18,11 @@ from headrace.api.responses_fields import (
     INERT_REASONING,
     AskedBody,
     CreateBody,
-    CustomTool,
-    FunctionTool,
-    NamespaceTool,
+    CustomToolField,
+    FunctionToolField,
+    NamespaceToolField,
     ReasoningField,
-    Text,
+    TextField,
 )
 from headrace.api.responses_service import ToolName, qualified
 from headrace.core.errors import InvalidRequest, UnsupportedField
@@ -86,11 +86,11 @@ def read_tools(given: list[dict[str, Any]] | None, data: bytes) -> Tools:
 def _read_tool(tools: Tools, tool: dict[str, Any], data: bytes, path: str) -> None:
     kind = tool.get("type")
     if kind == "function":
-        tools.echo.append(_function(tools, _convert(tool, FunctionTool, data, path), path, None))
+        tools.echo.append(_function(tools, _convert(tool, FunctionToolField, data, path), path, None))
     elif kind == "custom":
-        tools.echo.append(_custom(tools, _convert(tool, CustomTool, data, path), path))
+        tools.echo.append(_custom(tools, _convert(tool, CustomToolField, data, path), path))
     elif kind == "namespace":
-        space = _convert(tool, NamespaceTool, data, path)
+        space = _convert(tool, NamespaceToolField, data, path)
         shown = []
         for index, inner in enumerate(space.tools):
             where = f"{path}.tools[{index}]"
@@ -100,7 +100,7 @@ def _read_tool(tools: Tools, tool: dict[str, Any], data: bytes, path: str) -> No
                     "'function'.",
                     param=f"{where}.type",
                 )
-            shown.append(_function(tools, _convert(inner, FunctionTool, data, where), where, space.name))
+            shown.append(_function(tools, _convert(inner, FunctionToolField, data, where), where, space.name))
         tools.echo.append({"type": kind, "name": space.name, "description": space.description, "tools": shown})
     elif not (kind == "web_search" and tool.get("external_web_access") is False):
         # A search that may not reach the Web asks for nothing that a model without search leaves undone: Codex sends
@@ -119,7 +119,7 @@ def _convert(given: dict[str, Any], struct: type[Any], data: bytes, path: str) -
         refuse_field(error, data, path)
 
 
-def _function(tools: Tools, tool: FunctionTool, path: str, namespace: str | None) -> dict[str, Any]:
+def _function(tools: Tools, tool: FunctionToolField, path: str, namespace: str | None) -> dict[str, Any]:
     refuse_inert(tool, INERT_FUNCTION, f"{path}.")
     _check_name(tool.name, path)
     neutral = Tool(
@@ -138,7 +138,7 @@ def _function(tools: Tools, tool: FunctionTool, path: str, namespace: str | None
     }
 
 
-def _custom(tools: Tools, tool: CustomTool, path: str) -> dict[str, Any]:
+def _custom(tools: Tools, tool: CustomToolField, path: str) -> dict[str, Any]:
     """A tool with free text is told to the model as a function with one string."""
     refuse_inert(tool, INERT_CUSTOM, f"{path}.")
     _check_name(tool.name, path)
@@ -219,7 +219,7 @@ def _chosen(given: dict[str, Any], tools: Tools, path: str) -> str:
     return neutral
 
 
-def read_format(text: Text | None) -> tuple[ResponseFormat, dict[str, Any]]:
+def read_format(text: TextField | None) -> tuple[ResponseFormat, dict[str, Any]]:
     """The form of the answer, and how the response repeats it. Raises InvalidRequest or UnsupportedField."""
     given = None if text is None else text.format
     if given is None or given.type == "text":
@@ -254,7 +254,7 @@ def read_format(text: Text | None) -> tuple[ResponseFormat, dict[str, Any]]:
     return ResponseFormat(FormatKind.JSON_SCHEMA, schema=given.schema), echo
 
 
-def read_verbosity(text: Text | None) -> str:
+def read_verbosity(text: TextField | None) -> str:
     """How long the answer is wished to be: only the middle, which changes nothing. Raises UnsupportedField."""
     given = None if text is None else text.verbosity
     if given not in (None, "medium"):
