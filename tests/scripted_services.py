@@ -10,8 +10,11 @@ from pathlib import Path
 from tests.scripted import Scripted
 
 from headrace.core.backend import ModelCard
+from headrace.core.clock import SystemClock
 from headrace.core.errors import NotFound
 from headrace.core.service import Residence
+from headrace.gateway.conversation import Responses
+from headrace.gateway.conversation_items import Conversations
 from headrace.memory.store import Store
 from headrace.server.services import Services
 
@@ -72,4 +75,13 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         store = Store(folder / "state.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
-        yield Services(adapters=ScriptedAdapters(backend), residents=ScriptedResidents(backend))
+        clock = SystemClock()
+        responses = Responses(backend, store, clock)
+        await responses.open()
+        stack.push_async_callback(responses.close)
+        yield Services(
+            adapters=ScriptedAdapters(backend),
+            residents=ScriptedResidents(backend),
+            responses=responses,
+            conversations=Conversations(store, clock),
+        )

@@ -45,6 +45,7 @@ EXCEPTIONS: dict[str, str] = {}
 MAY_CATCH_ALL = {
     "engine/engine.py": "a step that fails ends its batch, not the engine",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
+    "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",
     "server/feed.py": "the boundary of a streamed answer",
@@ -58,6 +59,9 @@ MAY_READ_THE_DATE = (
     "server/inputs.py",
     "models/template.py",
     "engine/kv/disk.py",
+    "gateway/conversation.py",
+    "gateway/conversation_items.py",
+    "gateway/response_run.py",
     "cli/",
 )
 

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from headrace.api.errors import ErrorDialect
-from headrace.api.openapi_routes import ERRORS, OPERATIONS, UNKNOWN, Operation
+from headrace.api.openapi_operation import Operation
+from headrace.api.openapi_routes import ERRORS, OPERATIONS, UNKNOWN
 from headrace.api.openapi_values import refine
 
 JSON: Final = "application/json"

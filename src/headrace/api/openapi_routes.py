@@ -4,8 +4,6 @@ Tables and shapes only. A shape of an answer is what clients may rely on; answer
 a row is in the document too, as one that nothing is known of.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,24 +19,8 @@ from headrace.api.openapi_answers import (
     RerankAnswer,
     ScoreAnswer,
 )
-
-EVENTS: Final = "text/event-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A method of a path. `media` are the kinds of its answer that are no JSON, `takes` the kind of its body."""
-
-    summary: str
-    body: Any = None
-    answer: Any = None
-    media: tuple[str, ...] = ()
-    query: Mapping[str, Any] = field(default_factory=dict)
-    takes: str = "application/json"
-
-    def types(self) -> Iterator[Any]:
-        """Every type that it names."""
-        yield from (one for one in (self.body, self.answer, *self.query.values()) if one is not None)
+from headrace.api.openapi_operation import EVENTS, Operation
+from headrace.api.openapi_responses import RESPONSES_OPERATIONS
 
 
 class LoraBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -181,4 +163,5 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/version"): Operation("The version.", answer=Version),
     ("GET", "/metrics"): Operation("Prometheus text.", media=("text/plain",)),
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
+    **RESPONSES_OPERATIONS,
 }

@@ -7,7 +7,7 @@ a range that is missing here is no defect, for what is out of range is refused w
 from collections.abc import Mapping
 from typing import Any, Final
 
-from headrace.api import input_fields, openai_fields
+from headrace.api import input_fields, openai_fields, responses_fields
 from headrace.core.request import (
     MAX_CHOICES,
     MAX_INPUTS,
@@ -27,6 +27,12 @@ INERT: Final[dict[str, Inert]] = {
     "EmbeddingBody": input_fields.INERT_EMBEDDING,
     "ScoreBody": input_fields.INERT_INPUTS,
     "RerankBody": input_fields.INERT_RERANK,
+    "CreateBody": responses_fields.INERT_SETTINGS,
+    "CountBody": responses_fields.INERT_SETTINGS,
+    "CompactBody": responses_fields.INERT_SETTINGS,
+    "ReasoningField": responses_fields.INERT_REASONING,
+    "ResponseStreamOptions": responses_fields.INERT_STREAM_OPTIONS,
+    "ResponseCacheOptions": responses_fields.INERT_CACHE_OPTIONS,
 }
 
 _COUNT: Final = {"minimum": 0, "maximum": 2**31 - 1}

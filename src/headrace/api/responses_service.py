@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from headrace.api.responses_cache import CacheWish
 from headrace.core.errors import HeadraceError
 from headrace.core.request import Request
 
@@ -80,6 +81,11 @@ class ToolName:
     is_custom: bool = False
 
 
+def qualified(name: str, namespace: str | None) -> str:
+    """What the model knows a tool as."""
+    return name if namespace is None else f"{namespace}__{name}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateCall:
     """A decoded `POST /v1/responses`, or a `response.create` of a WebSocket.
@@ -102,7 +108,7 @@ class CreateCall:
     include: frozenset[str] = frozenset()
     summarizes: bool = False
     tool_names: Mapping[str, ToolName] = field(default_factory=dict)
-    created: int = 0
+    cache: CacheWish = field(default_factory=CacheWish)
 
     def reword(self, error: HeadraceError) -> HeadraceError:
         """A backend's refusal in the caller's words."""

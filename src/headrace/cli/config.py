@@ -47,6 +47,8 @@ class Settings:
     disk_cache_bytes: int
     disk_cache_days: int
     disk_cache_key: Path | None
+    responses_days: int
+    responses_bytes: int
     max_batch_tokens: int
     max_sequences: int
     context: int | None
@@ -293,6 +295,8 @@ _DEFAULTS: dict[str, Any] = {
     "disk_cache_bytes": 4 * 2**30,
     "disk_cache_days": 7,
     "disk_cache_key": None,
+    "responses_days": 30,
+    "responses_bytes": 4 * 2**30,
     "max_batch_tokens": 512,
     "max_sequences": 64,
     "context": None,
@@ -324,6 +328,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "disk_cache_bytes": parse_bytes,
     "disk_cache_days": _integer(1, 3650),
     "disk_cache_key": _path,
+    "responses_days": _integer(1, 3650),
+    "responses_bytes": parse_bytes,
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),

@@ -45,6 +45,10 @@ cache_app = typer.Typer(
     help="Show and erase what the prefix cache keeps on disk.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(cache_app, name="cache")
+responses_app = typer.Typer(
+    help="What is stored of responses and conversations.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(responses_app, name="responses")
 
 ModelArgument = Annotated[str | None, typer.Argument(help="Name, alias or path. [default: smollm2-135m-instruct]")]
 ModelsArgument = Annotated[
@@ -80,6 +84,12 @@ DiskCache = Annotated[
         help="Keep pages of prompts between runs: on (in the state directory), off, or a directory. [default: off]"
     ),
 ]
+ResponsesDays = Annotated[
+    int | None, typer.Option(help="Forget responses and conversations not used for so long. [default: 30]")
+]
+ResponsesBytes = Annotated[
+    str | None, typer.Option(help="What a tenant may store of them, such as 1GiB. [default: 4GiB]")
+]
 CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenant.")]
 CachedModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
@@ -114,6 +124,8 @@ def serve(
         int | None, typer.Option(help="Erase what was not used for so long. [default: 7]")
     ] = None,
     disk_cache_key: Annotated[Path | None, typer.Option(help="Encrypt it with this file of 32 random bytes.")] = None,
+    responses_days: ResponsesDays = None,
+    responses_bytes: ResponsesBytes = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
     context: Context = None,
@@ -408,6 +420,20 @@ def cache_clear(
     from headrace.cli.cache import run_clear
 
     run_clear({"disk_cache": disk_cache, "home": home}, config, tenant=tenant, model=model, json=json)
+
+
+@responses_app.command("erase")
+def responses_erase(
+    *,
+    tenant: Annotated[str, typer.Option(help="Whose.")],
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Erase every response and conversation of a tenant, and overwrite where they were."""
+    from headrace.cli.responses import run_erase
+
+    run_erase({"home": home}, config, tenant=tenant, json=json)
 
 
 def main() -> None:

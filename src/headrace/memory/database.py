@@ -38,6 +38,50 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT
     """,
     """
+    CREATE TABLE threads (
+        tenant    TEXT NOT NULL,
+        id        TEXT NOT NULL,
+        used_at   REAL NOT NULL,
+        num_bytes INTEGER NOT NULL,
+        PRIMARY KEY (tenant, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX threads_by_use ON threads (used_at);
+    CREATE TABLE responses (
+        tenant     TEXT NOT NULL,
+        id         TEXT NOT NULL,
+        thread     TEXT NOT NULL,
+        previous   TEXT,
+        created_at REAL NOT NULL,
+        status     TEXT NOT NULL,
+        runner     INTEGER,
+        body       BLOB NOT NULL,
+        events     BLOB,
+        PRIMARY KEY (tenant, id)
+    ) STRICT;
+    CREATE INDEX responses_by_thread ON responses (tenant, thread);
+    CREATE INDEX responses_unfinished ON responses (status) WHERE status IN ('queued', 'in_progress');
+    CREATE TABLE items (
+        tenant    TEXT NOT NULL,
+        owner     TEXT NOT NULL,
+        position  INTEGER NOT NULL,
+        id        TEXT NOT NULL,
+        is_output INTEGER NOT NULL,
+        body      BLOB NOT NULL,
+        PRIMARY KEY (tenant, owner, position)
+    ) STRICT;
+    CREATE INDEX items_by_id ON items (tenant, id);
+    CREATE TABLE conversations (
+        tenant     TEXT NOT NULL,
+        id         TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        used_at    REAL NOT NULL,
+        num_bytes  INTEGER NOT NULL,
+        metadata   BLOB NOT NULL,
+        PRIMARY KEY (tenant, id)
+    ) STRICT;
+    CREATE INDEX conversations_by_use ON conversations (used_at)
+    """,
+    """
     CREATE TABLE completions (
         number   INTEGER PRIMARY KEY AUTOINCREMENT,
         tenant   TEXT NOT NULL,
@@ -147,9 +191,16 @@ class Database:
                 raise
         return made
 
+    def empty_log(self) -> None:
+        """Move what was changed into the database's file and cut its log, in which erased text would linger."""
+        with self._speaking():
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _prepare(self, migrations: Sequence[str]) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        # What is deleted is overwritten with zeros: people's conversations are among it.
+        self._connection.execute("PRAGMA secure_delete = ON")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version < len(migrations):
             # Exclusive first, then read again: another process may have migrated while this one waited.

@@ -208,7 +208,7 @@ class Log:
 
 
 async def _stream(
-    exchange: Exchange, feed: Feed, route: GenerationRoute, writer: Stream, log: Log, keep: _Keep
+    exchange: Exchange, feed: Feed[Event], route: GenerationRoute, writer: Stream, log: Log, keep: _Keep
 ) -> None:
     try:
         while not writer.is_done:
@@ -227,7 +227,7 @@ async def _stream(
         await send_chunk(exchange, feed, frame, route.content_type, is_last=True)
 
 
-async def send_chunk(exchange: Exchange, feed: Feed, data: bytes, content_type: bytes, *, is_last: bool) -> None:
+async def send_chunk(exchange: Exchange, feed: Feed[Any], data: bytes, content_type: bytes, *, is_last: bool) -> None:
     """Send a part of a stream, behind its headers if it is the first. Raises ClientGone."""
     if not exchange.is_started:
         # no-transform and x-accel-buffering: a proxy that gathers or compresses would hold the tokens back.
@@ -236,7 +236,7 @@ async def send_chunk(exchange: Exchange, feed: Feed, data: bytes, content_type: 
     await send_pieces(feed, data, is_last=is_last)
 
 
-async def send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
+async def send_pieces(feed: Feed[Any], data: bytes, *, is_last: bool) -> None:
     """Send a part of a response's body, no more at once than a slow client takes in its time. Raises ClientGone."""
     for start in range(0, len(data), MAX_WRITE_BYTES):
         end = start + MAX_WRITE_BYTES
@@ -244,7 +244,7 @@ async def send_pieces(feed: Feed, data: bytes, *, is_last: bool) -> None:
         await feed.send({"type": "http.response.body", "body": data[start:end], "more_body": not is_end})
 
 
-async def _whole(exchange: Exchange, feed: Feed, writer: Whole, log: Log, keep: _Keep) -> None:
+async def _whole(exchange: Exchange, feed: Feed[Event], writer: Whole, log: Log, keep: _Keep) -> None:
     while not writer.is_done:
         events = await feed.take()
         log.note(events)

@@ -42,6 +42,7 @@ from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
 from headrace.server.openai import openai_routes
+from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
 
@@ -106,6 +107,10 @@ class App:
             routes += adapter_routes(answering, services.adapters)
         if services.residents is not None:
             routes += resident_routes(answering, services.residents)
+        if services.responses is not None:
+            routes += responses_routes(answering, services.responses)
+        if services.conversations is not None:
+            routes += conversation_routes(answering, services.conversations)
         return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,12 +14,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from headrace.core.clock import Clock
 from headrace.core.errors import EngineFault, HeadraceError
-from headrace.core.events import Event, Finished
+from headrace.core.events import Finished
 from headrace.server.lifecycle import Lifecycle
+
+Told = TypeVar("Told")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -62,12 +64,12 @@ class Pace:
     timers: Timers | None = None  # None: the running loop
 
 
-class Feed:
+class Feed(Generic[Told]):
     """Events of one answer, as long as somebody wants them."""
 
     def __init__(
         self,
-        events: AsyncGenerator[Event, None],
+        events: AsyncGenerator[Told, None],
         receive: Receive,
         send: Send,
         lifecycle: Lifecycle,
@@ -78,7 +80,7 @@ class Feed:
         self._send = send
         self._lifecycle = lifecycle
         self._pace = pace
-        self._pending: list[Event] = []
+        self._pending: list[Told] = []
         self._waiter: asyncio.Future[None] | None = None
         self._space: asyncio.Future[None] | None = None
         self._order: HeadraceError | None = None  # from outside: at once
@@ -116,7 +118,7 @@ class Feed:
         """Whether the client has closed its connection."""
         return self._is_gone
 
-    async def take(self) -> list[Event]:
+    async def take(self) -> list[Told]:
         """Every event at hand, waiting for the first; empty after a silence. Raises ClientGone or HeadraceError."""
         while True:
             if self._is_gone:

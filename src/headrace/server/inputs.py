@@ -8,7 +8,7 @@ megabytes of text.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from headrace.api.inputs import InputsCall, ResultTable, reword
 from headrace.api.openai import Caller
@@ -74,7 +74,7 @@ async def answer_inputs(answering: Answering, route: InputsRoute, exchange: Exch
         await _send(exchange, feed, call.encode(table, int(answering.pace.clock.unix_s())))
 
 
-async def _send(exchange: Exchange, feed: Feed, pieces: Iterator[bytes]) -> None:
+async def _send(exchange: Exchange, feed: Feed[Any], pieces: Iterator[bytes]) -> None:
     piece, following = next(pieces), next(pieces, None)
     # Of a longer answer nobody knows the length before its last piece is printed.
     length = [(b"content-length", str(len(piece)).encode())] if following is None else []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.service import Adapters, Completions, Residents
 
 
@@ -12,3 +13,5 @@ class Services:
     adapters: Adapters | None = None
     residents: Residents | None = None
     completions: Completions | None = None
+    responses: ResponsesService | None = None
+    conversations: ConversationsService | None = None

@@ -1,0 +1,40 @@
+"""What we hand out as `encrypted_content`: text that a client keeps for us and sends back.
+
+It is opaque and not secret. The client may read everything in it, and could have sent the same as plain items, so a key
+would protect nothing; leaving it out lets a conversation go on after a restart, on another server and with `store`
+false. What comes back is bounded before it is unpacked.
+"""
+
+import base64
+import binascii
+import zlib
+from typing import Final
+
+import msgspec
+
+from headrace.core.errors import InvalidRequest
+
+MAX_TEXT_BYTES: Final = 10 * 1024 * 1024
+_PREFIX: Final = "hr1."
+
+
+def seal(text: str, kind: str) -> str:
+    """Text as opaque content of a kind: `reasoning` or `summary`."""
+    packed = zlib.compress(msgspec.json.encode({kind: text}), 6)
+    return _PREFIX + base64.urlsafe_b64encode(packed).decode()
+
+
+def open_seal(content: str, kind: str, path: str) -> str:
+    """The text again. Raises InvalidRequest for what `seal` did not make."""
+    try:
+        packed = base64.b64decode(content.removeprefix(_PREFIX).encode("ascii"), altchars=b"-_", validate=True)
+        # What is longer than the bound comes out cut, and is then no JSON.
+        data = zlib.decompressobj().decompress(packed, MAX_TEXT_BYTES)
+        text = msgspec.json.decode(data, type=dict[str, str])[kind]
+    except (ValueError, LookupError, binascii.Error, zlib.error, msgspec.DecodeError, RecursionError):
+        raise InvalidRequest(
+            f"{path}: was not made by this kind of server, or was changed since; leave the item out.",
+            param=path,
+            code="invalid_encrypted_content",
+        ) from None
+    return text

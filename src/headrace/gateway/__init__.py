@@ -1,0 +1,1 @@
+"""Policies and services around a backend: what acts between the wire's codecs and the model."""
