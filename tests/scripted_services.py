@@ -12,6 +12,7 @@ from tests.scripted import Scripted
 from headrace.core.backend import ModelCard
 from headrace.core.errors import NotFound
 from headrace.core.service import Residence
+from headrace.memory.completions import CompletionStore
 from headrace.memory.store import Store
 from headrace.server.services import Services
 
@@ -72,4 +73,8 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         store = Store(folder / "state.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
-        yield Services(adapters=ScriptedAdapters(backend), residents=ScriptedResidents(backend))
+        yield Services(
+            adapters=ScriptedAdapters(backend),
+            residents=ScriptedResidents(backend),
+            completions=CompletionStore(store),
+        )
