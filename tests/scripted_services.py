@@ -15,6 +15,7 @@ from headrace.core.errors import NotFound
 from headrace.core.service import Residence
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
+from headrace.memory.completions import CompletionStore
 from headrace.memory.store import Store
 from headrace.server.services import Services
 
@@ -84,4 +85,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             residents=ScriptedResidents(backend),
             responses=responses,
             conversations=Conversations(store, clock),
+            completions=CompletionStore(store),
         )

@@ -12,6 +12,7 @@ class PromptDetails(msgspec.Struct):
     """What is known of the prompt's tokens."""
 
     cached_tokens: int
+    cache_write_tokens: int
 
 
 class CompletionDetails(msgspec.Struct):
@@ -20,14 +21,17 @@ class CompletionDetails(msgspec.Struct):
     reasoning_tokens: int
 
 
-class AnswerUsage(msgspec.Struct):
+class AnswerUsage(msgspec.Struct, omit_defaults=True):
     """Token counts of an answer."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_cache_hit_tokens: int
+    prompt_cache_miss_tokens: int
     prompt_tokens_details: PromptDetails
     completion_tokens_details: CompletionDetails
+    cost: float = 0.0
 
 
 class InputUsage(msgspec.Struct):
@@ -59,7 +63,9 @@ class AnswerMessage(msgspec.Struct, omit_defaults=True):
     content: str | None
     refusal: str | None
     tool_calls: list[CalledTool] = []
+    function_call: CalledFunction | None = None
     reasoning_content: str = ""
+    reasoning: str = ""
 
 
 class ChatChoice(msgspec.Struct):
@@ -68,7 +74,7 @@ class ChatChoice(msgspec.Struct):
     index: int
     message: AnswerMessage
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class ChatAnswer(msgspec.Struct):
@@ -81,6 +87,43 @@ class ChatAnswer(msgspec.Struct):
     system_fingerprint: str | None
     choices: list[ChatChoice]
     usage: AnswerUsage
+
+
+class ChatAnswerList(msgspec.Struct):
+    """A page of stored answers."""
+
+    object: Literal["list"]
+    data: list[ChatAnswer]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedAnswer(msgspec.Struct):
+    """A stored answer that is no longer there."""
+
+    object: Literal["chat.completion.deleted"]
+    id: str
+    deleted: bool
+
+
+class StoredMessage(msgspec.Struct):
+    """A message that a stored answer was asked for."""
+
+    id: str
+    role: str
+    content: str | None
+    content_parts: list[dict[str, Any]] | None
+
+
+class StoredMessageList(msgspec.Struct):
+    """A page of messages."""
+
+    object: Literal["list"]
+    data: list[StoredMessage]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class CompletionChoice(msgspec.Struct):

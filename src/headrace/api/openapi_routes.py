@@ -4,20 +4,25 @@ Tables and shapes only. A shape of an answer is what clients may rely on; answer
 a row is in the document too, as one that nothing is known of.
 """
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
+from headrace.api.metadata import MetadataBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
+from headrace.api.openai_stored import MAX_PAGE
 from headrace.api.openapi_answers import (
     Card,
     CardList,
     ChatAnswer,
+    ChatAnswerList,
     CompletionAnswer,
+    DeletedAnswer,
     EmbeddingAnswer,
     RerankAnswer,
     ScoreAnswer,
+    StoredMessageList,
 )
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
@@ -139,11 +144,25 @@ ERRORS: Final[dict[str, Any]] = {"openai": OpenAIError, "anthropic": AnthropicEr
 
 UNKNOWN: Final = Operation("A route of this server.", answer=Any)
 
+_PAGE: Final[dict[str, Any]] = {
+    "after": str,
+    "limit": Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)],
+    "order": Literal["asc", "desc"],
+}
 _SCORE: Final = Operation("How well pairs of texts go together.", ScoreBody, ScoreAnswer)
 _RERANK: Final = Operation("Documents, the best for a query first.", RerankBody, RerankAnswer)
 
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/chat/completions"): Operation("Answer a conversation.", ChatBody, ChatAnswer, (EVENTS,)),
+    ("GET", "/v1/chat/completions"): Operation(
+        "Answers that were stored.", answer=ChatAnswerList, query=_PAGE | {"model": str}
+    ),
+    ("GET", "/v1/chat/completions/{id}"): Operation("One stored answer.", answer=ChatAnswer),
+    ("POST", "/v1/chat/completions/{id}"): Operation("Change its metadata.", MetadataBody, ChatAnswer),
+    ("DELETE", "/v1/chat/completions/{id}"): Operation("Forget it.", answer=DeletedAnswer),
+    ("GET", "/v1/chat/completions/{id}/messages"): Operation(
+        "What it was asked for.", answer=StoredMessageList, query=_PAGE
+    ),
     ("POST", "/v1/completions"): Operation("Continue a prompt.", CompletionBody, CompletionAnswer, (EVENTS,)),
     ("POST", "/v1/embeddings"): Operation("The vectors of texts.", EmbeddingBody, EmbeddingAnswer),
     ("POST", "/v1/score"): _SCORE,

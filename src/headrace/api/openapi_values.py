@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headrace.api import input_fields, openai_fields, responses_fields
+from headrace.api.service_tier import TIERS
 from headrace.core.request import (
     MAX_CHOICES,
     MAX_INPUTS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,
     MAX_TOP_LOGPROBS,
+    Effort,
 )
 
 Inert = Mapping[str, tuple[Any, ...] | None]
@@ -64,6 +66,8 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "messages": {"minItems": 1},
         "max_completion_tokens": _COUNT,
         "top_logprobs": {"minimum": 0, "maximum": MAX_TOP_LOGPROBS},
+        "reasoning_effort": {"enum": [None, *Effort, "max"]},
+        "service_tier": {"enum": [None, *TIERS]},
     },
     "CompletionBody": _SAMPLING
     | {
@@ -71,7 +75,7 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "best_of": {"minimum": 1, "maximum": MAX_CHOICES},
         "logprobs": {"minimum": 0, "maximum": MAX_TOP_LOGPROBS},
     },
-    "Message": {"role": {"enum": ["system", "developer", "user", "assistant", "tool"]}},
+    "Message": {"role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}},
     "EmbeddingBody": {
         "input": {
             "anyOf": [

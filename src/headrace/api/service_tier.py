@@ -15,7 +15,9 @@ from headrace.api.openai_refusal import show
 from headrace.core.errors import UnsupportedField
 from headrace.core.request import Principal
 
-_TIERS: Final = ("auto", "default", "flex", "priority", "fast")
+TIERS: Final = ("auto", "default", "flex", "priority", "fast")
+"""What a body may name."""
+
 _FLEX: Final = -1
 
 
@@ -23,9 +25,9 @@ def serve_in_tier(tier: str | None, principal: Principal) -> tuple[Principal, st
     """Who asks, as urgent as the tier says, and the tier as the answer names it. Raises UnsupportedField."""
     if tier is None:
         return principal, None
-    if tier not in _TIERS:
+    if tier not in TIERS:
         raise UnsupportedField(
-            f"service_tier: {show(tier)} is not supported; send {', '.join(_TIERS)}.", param="service_tier"
+            f"service_tier: {show(tier)} is not supported; send {', '.join(TIERS)}.", param="service_tier"
         )
     if tier == "flex":
         return replace(principal, priority=min(principal.priority, 0) + _FLEX), "flex"

@@ -45,7 +45,9 @@ def _serve(settings: Settings) -> None:
     engine_config(settings)
     keys_file = keys_in_force(settings)
     keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
-    server_config = ServerConfig(host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout)
+    server_config = ServerConfig(
+        host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout, prices=settings.prices
+    )
     check_bind(server_config, has_keys=keys is not None)
     served_paths(settings)
     configure_logs(settings.log_level)

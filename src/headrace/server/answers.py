@@ -167,6 +167,7 @@ class Answering:
                 parent=hints.parent,
                 explains_cache=hints.explains_cache,
                 headers=exchange.headers,
+                prices=self.config.prices,
             ),
         )
 

@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from headrace.core.errors import InvalidRequest
+from headrace.core.ledger import NO_PRICES, PriceList
 
 _MIB = 1024 * 1024
 
@@ -37,6 +38,8 @@ class ServerConfig:
     idle_timeout_s: float = 75.0
     # How long running answers may go on after the first signal to stop.
     drain_s: float = 30.0
+    # What a million tokens of a model cost, for the usage of answers.
+    prices: PriceList = NO_PRICES
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -4,11 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.doubles_http import make_app
+from tests.scripted import Scripted
 
 from headrace.api import input_fields, openai_fields
+from headrace.api.errors import OPENAI
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
-from headrace.server import answers, hints, inputs
+from headrace.server import hints
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "http.md").read_text("utf-8")
 INERT = {*openai_fields.INERT_CHAT, *openai_fields.INERT_COMPLETION}
@@ -27,7 +30,14 @@ def test_every_field_beside_many_texts_that_does_something_is_described(body: ty
     assert [name for name in sorted(names) if f"`{name}`" not in section] == []
 
 
-@pytest.mark.parametrize("route", [*answers.GENERATION_ROUTES, *inputs.INPUTS_ROUTES])
+@pytest.mark.parametrize(
+    "route",
+    [
+        route.name
+        for route in make_app(Scripted([])).routes
+        if (route.method, route.scope, route.errors) == ("POST", "generate", OPENAI)
+    ],
+)
 def test_every_route_that_runs_a_model_is_listed(route: str) -> None:
     assert re.search(rf"^\|.*`{route}`.*\| POST \| generate \|", PAGE, flags=re.MULTILINE)
 

@@ -6,6 +6,7 @@ import pytest
 from tests.doubles_http import Client, Pause, Reply, ScriptedBackend, answer, chat, make_app, run, started
 
 from headrace.core.errors import DeadlineExceeded, Overloaded
+from headrace.core.ledger import PriceList, Prices
 from headrace.observe.logs import ACCESS_LOGGER
 from headrace.server.config import ServerConfig
 
@@ -57,6 +58,13 @@ def test_a_chat_answer_has_openais_shape() -> None:
             },
         },
     }
+
+
+def test_an_answer_tells_its_cost_if_its_model_has_a_price() -> None:
+    config = ServerConfig(prices=PriceList({"tiny": Prices(input=1, output=2, cache_read=0.5)}))
+    for model in ("tiny", "tiny-alias"):
+        reply = ask(make_app(ScriptedBackend(answer("Par", "is")), config), "POST", CHAT, chat(model=model))
+        assert reply.json()["usage"]["cost"] == pytest.approx((3 * 1 + 4 * 0.5 + 2 * 2) / 1e6)
 
 
 def test_events_that_come_together_are_written_together() -> None:
