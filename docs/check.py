@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import clients
 import performance
 import typer.main
 
+import clients
 from headrace import __version__
 from headrace.cli.main import app
 

@@ -17,8 +17,8 @@ Other people's programs, as they come from their registries, run against Headrac
 `make clients` installs each at the version below in an environment of its own, starts the server with a scripted
 backend (the model's words are in [a script](../../tests/clients/script.json), so that runs repeat), lets the client do
 what the table says, asserts on what it made of the answers and on what the server was asked, and deletes the
-environment. `make clients CLIENT=llm` runs one; `make conformance` runs schemathesis on `GET /openapi.json`, `make load`
-the load tool. It needs `npm` and Node 20 for the clients that are Node's.
+environment. `make clients CLIENT=llm` runs one; `make conformance` runs schemathesis on `GET /openapi.json`, and
+`make load` the load tool. It needs `npm` and Node 20 for the clients that are Node's.
 
 The official Python packages `openai`, `anthropic` and `ollama` are in `make test`, which needs no network.
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from headrace.api.anthropic_fields import MessagesBody, PromptBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
 from headrace.api.openapi_answers import (
@@ -17,7 +18,9 @@ from headrace.api.openapi_answers import (
     CardList,
     ChatAnswer,
     CompletionAnswer,
+    CountAnswer,
     EmbeddingAnswer,
+    MessagesAnswer,
     RerankAnswer,
     ScoreAnswer,
 )
@@ -163,6 +166,8 @@ _RERANK: Final = Operation("Documents, the best for a query first.", RerankBody,
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/chat/completions"): Operation("Answer a conversation.", ChatBody, ChatAnswer, (EVENTS,)),
     ("POST", "/v1/completions"): Operation("Continue a prompt.", CompletionBody, CompletionAnswer, (EVENTS,)),
+    ("POST", "/v1/messages"): Operation("Answer a conversation.", MessagesBody, MessagesAnswer, (EVENTS,)),
+    ("POST", "/v1/messages/count_tokens"): Operation("Count a conversation's tokens.", PromptBody, CountAnswer),
     ("POST", "/v1/embeddings"): Operation("The vectors of texts.", EmbeddingBody, EmbeddingAnswer),
     ("POST", "/v1/score"): _SCORE,
     ("POST", "/score"): _SCORE,
