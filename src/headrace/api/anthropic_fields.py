@@ -22,7 +22,6 @@ INERT_PROMPT: dict[str, tuple[Any, ...] | None] = {
     "container": (),
     "mcp_servers": ([],),
     "speed": ("standard",),
-    "thread": (),
     "user_profile_id": ANYTHING,
     "workspace_id": ANYTHING,
 }
