@@ -1,46 +1,54 @@
-"""Fuzz the codec of Anthropic's routes."""
+"""Fuzz the codecs of Anthropic's Messages, with betas and without: unknown fields take another way through them."""
 
-from fuzz.target import CALLER, Check, Target, decoding
+from dataclasses import replace
 
-from headrace.api.anthropic import decode_count, decode_messages
+from fuzz.target import Target, decoding
+
+from headrace.api.anthropic import Call, decode_count, decode_messages
 from headrace.api.errors import ANTHROPIC
 from headrace.api.openai import Caller
 
-_BETAS = Caller(request_id="fuzz", principal=CALLER.principal, headers={b"anthropic-beta": b"new-thing-2027-01-01"})
-
-SEEDS = [
-    b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"stream":true}',
-    b'{"model":"m","max_tokens":100,"system":[{"type":"text","text":"Be brief.","cache_control":{"type":"ephemeral",'
-    b'"ttl":"1h"}}],"messages":[{"role":"user","content":[{"type":"text","text":"\\u00e9\\ud83d\\ude00"}]}],'
-    b'"stop_sequences":["END","\\n"],"temperature":0.5,"top_p":0.9,"top_k":5,"metadata":{"user_id":"u"}}',
-    b'{"model":"m","max_tokens":2000,"thinking":{"type":"enabled","budget_tokens":1024},"tools":[{"name":"read",'
-    b'"description":"Reads.","input_schema":{"type":"object","properties":{"path":{"type":"string"}}},"cache_control":'
-    b'{"type":"ephemeral"}}],"tool_choice":{"type":"auto","disable_parallel_tool_use":true},"messages":[{"role":"user",'
-    b'"content":"Read a."},{"role":"assistant","content":[{"type":"thinking","thinking":"Hm.","signature":"s"},{"type":'
-    b'"text","text":"Reading."},{"type":"tool_use","id":"t1","name":"read","input":{"path":"a"}}]},{"role":"user",'
-    b'"content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"42"}],"is_error":false},'
-    b'{"type":"text","text":"Well?","cache_control":{"type":"ephemeral"}}]}]}',
-    b'{"model":"m","max_tokens":50,"messages":[{"role":"user","content":"Hi"}],"output_config":{"effort":"low","format":'
-    b'{"type":"json_schema","schema":{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],'
-    b'"additionalProperties":false}}},"service_tier":"auto","diagnostics":{"previous_message_id":null}}',
-    b'{"model":"m","max_tokens":5,"tools":[{"name":"a","input_schema":{"type":"object"}},{"name":"b","input_schema":'
-    b'{"type":"object"},"strict":true}],"tool_choice":{"type":"tool","name":"a"},"messages":[{"role":"user","content":'
-    b'"Go"}],"cache_control":{"type":"ephemeral"}}',
-]
-COUNTS = [
-    b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"system":"Be brief."}',
-    b'{"model":"m","tools":[{"name":"a","input_schema":{"type":"object"}}],"messages":[{"role":"user","content":[{"type":'
-    b'"text","text":"x"}]},{"role":"assistant","content":"y"},{"role":"user","content":"z"}]}',
+PROMPTS = [
+    b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"system":"s"}',
+    b'{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"\\u00e9\\ud83d\\ude00","citations":null,'
+    b'"cache_control":{"type":"ephemeral","ttl":"1h"}},{"type":"document","title":"t","context":"c","source":{"type":'
+    b'"text","media_type":"text/plain","data":"d"}},{"type":"search_result","title":"t","source":"u","content":[{"type":'
+    b'"text","text":"x"}]}]}],"system":[{"type":"text","text":"x"}],"cache_control":{"type":"ephemeral"},"tools":[]}',
+    b'{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"thinking",'
+    b'"thinking":"t","signature":"s"},{"type":"redacted_thinking","data":"d"},{"type":"text","text":"y"},{"type":'
+    b'"tool_use","id":"toolu_1","name":"f","input":{"a":[1,2.5,null]},"caller":{"type":"direct"}}]},{"role":"user",'
+    b'"content":[{"type":"tool_result","tool_use_id":"toolu_1","is_error":true,"content":[{"type":"text","text":"z"},'
+    b'{"type":"tool_reference","tool_name":"g"}]},{"type":"text","text":"w"}]},{"role":"system","content":"s",'
+    b'"clear_at":"never"}],"tools":[{"name":"f","description":"d","input_schema":{"type":"object"},"strict":true,'
+    b'"cache_control":{"type":"ephemeral"},"input_examples":[{"a":1}]},{"type":"custom","name":"g","defer_loading":true,'
+    b'"input_schema":{"type":"object"},"allowed_callers":["direct"]},{"type":"bash_20250124","name":"bash"}],'
+    b'"tool_choice":{"type":"tool","name":"f","disable_parallel_tool_use":true}}',
+    b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"thinking":{"type":"adaptive","display":"omitted"},'
+    b'"output_config":{"effort":"max","format":{"type":"json_schema","schema":{"type":"object"}}},"context_management":'
+    b'{"edits":[{"type":"clear_thinking_20251015","keep":{"type":"thinking_turns","value":1}}]},"mcp_servers":[]}',
+    b'{"model":"m","messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":[{"type":"thinking",'
+    b'"thinking":"","signature":"hr1t_eJzLSM1JAQAEDwGe"}]},{"role":"user","content":"x"}],"output_format":{"type":'
+    b'"json_schema","schema":true},"betas":["b"],"container":null,"speed":"standard","tool_choice":null}',
 ]
 
+ANSWERS = [
+    b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"stream":true,"temperature":0.5,"top_p":1,'
+    b'"top_k":3,"stop_sequences":["a","b"],"metadata":{"user_id":"u"},"service_tier":"auto"}',
+    b'{"model":"m","max_tokens":0,"messages":[{"role":"user","content":"Hi"}],"diagnostics":{"previous_message_id":'
+    b'"msg_1"},"inference_geo":null,"fallbacks":"default"}',
+    b'{"model":"m","max_tokens":2000,"messages":[{"role":"user","content":"Hi"}],"thinking":{"type":"enabled",'
+    b'"budget_tokens":1024}}',
+]
 
-def _with_betas() -> Check:
-    """Requests that name betas may carry what nobody knows, which is left out."""
-    return decoding(lambda data, _: decode_messages(data, _BETAS), ANTHROPIC)
+MESSAGES = [*ANSWERS, *(seed.replace(b'"model":"m",', b'"model":"m","max_tokens":50,') for seed in PROMPTS)]
+
+
+def _decode_with_betas(data: bytes, caller: Caller) -> Call:
+    return decode_messages(data, replace(caller, headers={b"anthropic-beta": b"new-2030-01-01"}))
 
 
 TARGETS = [
-    Target("messages", SEEDS, decoding(decode_messages, ANTHROPIC), paths=("/v1/messages",)),
-    Target("messages with betas", SEEDS, _with_betas()),
-    Target("count_tokens", COUNTS, decoding(decode_count, ANTHROPIC), paths=("/v1/messages/count_tokens",)),
+    Target("messages", MESSAGES, decoding(decode_messages, ANTHROPIC), paths=("/v1/messages",)),
+    Target("messages-betas", MESSAGES, decoding(_decode_with_betas, ANTHROPIC)),
+    Target("count-tokens", PROMPTS, decoding(decode_count, ANTHROPIC), paths=("/v1/messages/count_tokens",)),
 ]

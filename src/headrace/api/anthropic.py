@@ -17,7 +17,7 @@ from typing import Final
 
 from headrace.api.anthropic_body import read_body
 from headrace.api.anthropic_cache import TOOLS, Mark, Marks
-from headrace.api.anthropic_fields import INERT_MESSAGES, INERT_PROMPT, Format, MessagesBody, PromptBody
+from headrace.api.anthropic_fields import INERT_MESSAGES, INERT_PROMPT, MessagesBody, OutputFormat, PromptBody
 from headrace.api.anthropic_input import conversation
 from headrace.api.anthropic_thinking import is_hidden, reasoning
 from headrace.api.anthropic_tools import tool_choice, tools
@@ -198,7 +198,7 @@ def _format(body: PromptBody) -> ResponseFormat:
     return ResponseFormat(FormatKind.JSON_SCHEMA, schema=_schema(given, path))
 
 
-def _schema(given: Format, path: str) -> dict[str, object] | bool:
+def _schema(given: OutputFormat, path: str) -> dict[str, object] | bool:
     if given.type != "json_schema":
         raise UnsupportedField(
             f"{path}.type: {show(given.type)} is not supported; use 'json_schema'.", param=f"{path}.type"

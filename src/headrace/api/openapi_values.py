@@ -31,7 +31,8 @@ INERT: Final[dict[type, Inert]] = {
     anthropic_fields.MessagesBody: anthropic_fields.INERT_MESSAGES,
     anthropic_fields.PromptBody: anthropic_fields.INERT_PROMPT,
     anthropic_fields.Block: anthropic_fields.INERT_BLOCK,
-    anthropic_fields.Tool: anthropic_fields.INERT_TOOL,
+    anthropic_fields.OfferedTool: anthropic_fields.INERT_TOOL,
+    anthropic_fields.Turn: anthropic_fields.INERT_SYSTEM_MESSAGE,
 }
 
 _COUNT: Final = {"minimum": 0, "maximum": 2**31 - 1}
@@ -62,9 +63,10 @@ _ANTHROPIC: Final[dict[str, Any]] = {
     "messages": {"minItems": 1},
     "tools": {"maxItems": MAX_TOOLS},
     "max_tokens": _COUNT,
-    "temperature": {"minimum": 0, "maximum": 100},
+    "temperature": {"minimum": 0, "maximum": 1},
     "top_k": _COUNT,
     "top_p": {"exclusiveMinimum": 0, "maximum": 1},
+    "thread": {"type": "null"},
     "stop_sequences": {"maxItems": MAX_STOP_STRINGS},
 }
 
@@ -106,8 +108,18 @@ VALUES: Final[dict[type, dict[str, Any]]] = {
     },
     anthropic_fields.MessagesBody: _ANTHROPIC,
     anthropic_fields.PromptBody: _ANTHROPIC,
-    anthropic_fields.Message: {"role": {"enum": ["user", "assistant", "system"]}},
+    anthropic_fields.Turn: {
+        "role": {"enum": ["user", "assistant", "system"]},
+        "clear_at": {"enum": ["never", "next_user_message", None]},
+    },
     anthropic_fields.CacheControl: {"type": {"enum": ["ephemeral"]}, "ttl": {"enum": ["5m", "1h", None]}},
+    anthropic_fields.OfferedChoice: {"type": {"enum": ["auto", "any", "tool", "none"]}},
+    anthropic_fields.OutputFormat: {"type": {"enum": ["json_schema"]}},
+    anthropic_fields.Thinking: {
+        "type": {"enum": ["enabled", "adaptive", "disabled"]},
+        "budget_tokens": {"minimum": 1024, "maximum": 2**31 - 1},
+        "display": {"enum": ["summarized", "omitted", None]},
+    },
 }
 
 
