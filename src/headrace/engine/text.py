@@ -282,7 +282,8 @@ class TextEngine:
                 return
             keeps: tuple[Keep, ...] = ()
             if request.cache.breakpoints:
-                keeps = await self._prepare(request, served.keeps, tokens)
+                found = await self._prepare(request, served.keeps, tokens)
+                keeps = tuple(one for one in found if one.num_tokens >= self.config.cache_min_tokens)
             work = self._work(served, request, tokens, arrived, keeps)
             if request.response_format.kind is not FormatKind.TEXT:
                 work = replace(work, grammar=await self._grammar(served, request.response_format))
