@@ -14,6 +14,7 @@ from typing import Any
 import performance
 import typer.main
 
+import clients
 from headrace import __version__
 from headrace.cli.main import app
 
@@ -50,14 +51,14 @@ def command_names() -> set[str]:
 
 def generated() -> dict[Path, str]:
     """Every document that is written by a program, with its text."""
-    return {CLI_PAGE: cli_page(), **performance.generated()}
+    return {CLI_PAGE: cli_page(), **performance.generated(), **clients.generated()}
 
 
 def _stale() -> Iterator[str]:
     files = generated()
     for path, text in files.items():
         if not path.exists() or path.read_text("utf-8") != text:
-            source = "--help says" if path == CLI_PAGE else "bench/results say"
+            source = {CLI_PAGE: "--help says", clients.PAGE: "tests/clients/results say"}.get(path, "bench/results say")
             yield f"{path.relative_to(ROOT)} is not what {source}; run `make fix`."
     for path in performance.DRAWINGS.glob("*"):
         if path not in files:

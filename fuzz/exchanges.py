@@ -22,7 +22,7 @@ from tests.scripted_services import scripted_services
 from headrace.server.app import App
 
 # A turn that calls a tool where there is one, and a word for everybody else.
-_TURNS = [Turn(text="Yes.", calls=(Call("get_weather", {"city": "Paris"}),))]
+_TURNS = [Turn(reasoning="Hm.", text="Yes.", calls=(Call("get_weather", {"city": "Paris"}),))]
 _SHARE = 0.02
 _ANY = [b'{"model":"scripted"}', b'{"lora_name":"scripted:formal"}', b"{}"]
 

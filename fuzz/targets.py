@@ -1,5 +1,5 @@
 """Every fuzz target that is a codec; `exchanges.py` makes one of each route around them."""
 
-from fuzz import openai_codec, responses_codec
+from fuzz import anthropic_codec, openai_codec, responses_codec
 
-CODECS = [*openai_codec.TARGETS, *responses_codec.TARGETS]
+CODECS = [*openai_codec.TARGETS, *responses_codec.TARGETS, *anthropic_codec.TARGETS]

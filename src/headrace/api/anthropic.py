@@ -17,10 +17,11 @@ from typing import Final
 
 from headrace.api.anthropic_body import read_body
 from headrace.api.anthropic_cache import TOOLS, Mark, Marks
-from headrace.api.anthropic_fields import INERT_MESSAGES, INERT_PROMPT, Format, MessagesBody, PromptBody
+from headrace.api.anthropic_fields import INERT_MESSAGES, INERT_PROMPT, MessagesBody, OutputFormat, PromptBody
 from headrace.api.anthropic_input import conversation
 from headrace.api.anthropic_thinking import is_hidden, reasoning
 from headrace.api.anthropic_tools import tool_choice, tools
+from headrace.api.errors import UNSUPPORTED_THREAD
 from headrace.api.openai import Caller
 from headrace.api.openai_refusal import bounded, refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
@@ -120,10 +121,22 @@ def _betas(caller: Caller) -> frozenset[str]:
     return frozenset(name.strip() for name in given.split(",") if name.strip())
 
 
+def _refuse_thread(body: PromptBody) -> None:
+    """State that the server holds is not offered. Anthropic's clients ask for it in their tool loops, and go on without
+    it when they are told so by this code."""
+    if body.thread is not None:
+        raise UnsupportedField(
+            "thread: conversations are not held here; leave it out and send all messages.",
+            param="thread",
+            code=UNSUPPORTED_THREAD,
+        )
+
+
 def _request(body: PromptBody, caller: Caller, max_tokens: int | None, *, is_interleaved: bool) -> Request:
     """What both routes say alike."""
     if not body.model:
         raise InvalidRequest("model: must not be empty; GET /v1/models lists the names.", param="model")
+    _refuse_thread(body)
     marks = Marks()
     for index, tool in enumerate(body.tools or []):
         if tool.cache_control is not None:
@@ -185,7 +198,7 @@ def _format(body: PromptBody) -> ResponseFormat:
     return ResponseFormat(FormatKind.JSON_SCHEMA, schema=_schema(given, path))
 
 
-def _schema(given: Format, path: str) -> dict[str, object] | bool:
+def _schema(given: OutputFormat, path: str) -> dict[str, object] | bool:
     if given.type != "json_schema":
         raise UnsupportedField(
             f"{path}.type: {show(given.type)} is not supported; use 'json_schema'.", param=f"{path}.type"

@@ -22,7 +22,6 @@ INERT_PROMPT: dict[str, tuple[Any, ...] | None] = {
     "container": (),
     "mcp_servers": ([],),
     "speed": ("standard",),
-    "thread": (),
     "user_profile_id": ANYTHING,
     "workspace_id": ANYTHING,
 }
@@ -88,7 +87,7 @@ class Block(msgspec.Struct, forbid_unknown_fields=True):
     toolset_name: Any = None
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True):
+class Turn(msgspec.Struct, forbid_unknown_fields=True):
     """One turn as it comes over the wire."""
 
     role: str
@@ -97,7 +96,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     output_config: Any = None
 
 
-class Tool(msgspec.Struct, forbid_unknown_fields=True):
+class OfferedTool(msgspec.Struct, forbid_unknown_fields=True):
     """A tool: the caller's own (`custom`), or one of Anthropic's that the caller runs."""
 
     name: str | None = None
@@ -128,7 +127,7 @@ class Tool(msgspec.Struct, forbid_unknown_fields=True):
     user_location: Any = None
 
 
-class ToolChoice(msgspec.Struct, forbid_unknown_fields=True):
+class OfferedChoice(msgspec.Struct, forbid_unknown_fields=True):
     """What the answer may do with the tools."""
 
     type: str
@@ -144,7 +143,7 @@ class Thinking(msgspec.Struct, forbid_unknown_fields=True):
     display: str | None = None
 
 
-class Format(msgspec.Struct, forbid_unknown_fields=True):
+class OutputFormat(msgspec.Struct, forbid_unknown_fields=True):
     """The form of the answer."""
 
     type: str
@@ -155,11 +154,11 @@ class OutputConfig(msgspec.Struct, forbid_unknown_fields=True):
     """How much effort the answer is worth, and its form."""
 
     effort: str | None = None
-    format: Format | None = None
+    format: OutputFormat | None = None
     task_budget: Any = None
 
 
-class Metadata(msgspec.Struct, forbid_unknown_fields=True):
+class MessagesMetadata(msgspec.Struct, forbid_unknown_fields=True):
     """Who asks, as the caller knows them."""
 
     user_id: str | None = None
@@ -194,13 +193,13 @@ class PromptBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What is asked about: `POST /v1/messages/count_tokens`, and all that both routes take."""
 
     model: str
-    messages: list[Message]
+    messages: list[Turn]
     system: str | list[Block] | None = None
-    tools: list[Tool] | None = None
-    tool_choice: ToolChoice | None = None
+    tools: list[OfferedTool] | None = None
+    tool_choice: OfferedChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-    output_format: Format | None = None
+    output_format: OutputFormat | None = None
     cache_control: CacheControl | None = None
     context_management: ContextManagement | None = None
     betas: Any = None
@@ -223,7 +222,7 @@ class MessagesBody(PromptBody, forbid_unknown_fields=True, kw_only=True):
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
-    metadata: Metadata | None = None
+    metadata: MessagesMetadata | None = None
     diagnostics: Diagnostics | None = None
     fallback_credit_token: Any = None
     fallbacks: Any = None
@@ -237,20 +236,20 @@ STRUCTS_AT: Final[dict[str, type[msgspec.Struct]]] = {
     "context_management": ContextManagement,
     "context_management.edits[]": Edit,
     "diagnostics": Diagnostics,
-    "messages[]": Message,
+    "messages[]": Turn,
     "messages[].content[]": Block,
     "messages[].content[].cache_control": CacheControl,
     "messages[].content[].content[]": Block,
     "messages[].content[].content[].cache_control": CacheControl,
-    "metadata": Metadata,
+    "metadata": MessagesMetadata,
     "output_config": OutputConfig,
-    "output_config.format": Format,
-    "output_format": Format,
+    "output_config.format": OutputFormat,
+    "output_format": OutputFormat,
     "system[]": Block,
     "system[].cache_control": CacheControl,
     "thinking": Thinking,
-    "tool_choice": ToolChoice,
-    "tools[]": Tool,
+    "tool_choice": OfferedChoice,
+    "tools[]": OfferedTool,
     "tools[].cache_control": CacheControl,
 }
 

@@ -17,8 +17,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from headrace.api.anthropic_cache import Mark, Marks
-from headrace.api.anthropic_fields import INERT_BLOCK, INERT_SYSTEM_MESSAGE, Block, ContextManagement, PromptBody
-from headrace.api.anthropic_fields import Message as WireMessage
+from headrace.api.anthropic_fields import INERT_BLOCK, INERT_SYSTEM_MESSAGE, Block, ContextManagement, PromptBody, Turn
 from headrace.api.anthropic_thinking import unseal
 from headrace.api.openai_refusal import refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
@@ -109,7 +108,7 @@ def _add_system(system: str | list[Block] | None, made: Conversation) -> None:
         made.messages.append(Message(Role.SYSTEM, _lines([_text(one) for one in told])))
 
 
-def _turns(messages: list[WireMessage]) -> Iterator[_Turn]:
+def _turns(messages: list[Turn]) -> Iterator[_Turn]:
     turn: _Turn | None = None
     last_user = max((index for index, one in enumerate(messages) if one.role == "user"), default=-1)
     for index, message in enumerate(messages):
@@ -130,7 +129,7 @@ def _turns(messages: list[WireMessage]) -> Iterator[_Turn]:
     yield turn
 
 
-def _is_cleared(message: WireMessage, path: str, has_later_user: bool) -> bool:
+def _is_cleared(message: Turn, path: str, has_later_user: bool) -> bool:
     """Whether a system message was meant for an earlier turn only."""
     if message.role != "system":
         for name in ("clear_at", "output_config"):
@@ -146,7 +145,7 @@ def _is_cleared(message: WireMessage, path: str, has_later_user: bool) -> bool:
     return message.clear_at == "next_user_message" and has_later_user
 
 
-def _blocks(message: WireMessage, path: str) -> list[_Placed]:
+def _blocks(message: Turn, path: str) -> list[_Placed]:
     content = message.content
     if isinstance(content, str):
         return [_Placed(Block("text", content), path)]

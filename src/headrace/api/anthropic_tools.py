@@ -11,12 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.api.anthropic_fields import INERT_TOOL, Tool, ToolChoice
+from headrace.api.anthropic_fields import INERT_TOOL, OfferedChoice, OfferedTool
 from headrace.api.openai_refusal import refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
-from headrace.core.request import Tool as NeutralTool
-from headrace.core.request import ToolChoice as NeutralChoice
-from headrace.core.request import ToolMode
+from headrace.core.request import Tool, ToolChoice, ToolMode
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
@@ -85,7 +83,7 @@ KNOWN: Final[dict[str, _Known]] = {
 }
 
 
-def tools(given: list[Tool], referenced: frozenset[str]) -> tuple[NeutralTool, ...]:
+def tools(given: list[OfferedTool], referenced: frozenset[str]) -> tuple[Tool, ...]:
     """The tools that the model is told of: all but deferred ones that no `tool_reference` has named.
 
     Raises InvalidRequest and UnsupportedField.
@@ -102,7 +100,7 @@ def tools(given: list[Tool], referenced: frozenset[str]) -> tuple[NeutralTool, .
     )
 
 
-def _tool(tool: Tool, path: str) -> NeutralTool:
+def _tool(tool: OfferedTool, path: str) -> Tool:
     if tool.type not in (None, "custom"):
         return _known(tool, path)
     refuse_inert(tool, INERT_TOOL, f"{path}.")
@@ -123,17 +121,17 @@ def _tool(tool: Tool, path: str) -> NeutralTool:
             f"{path}.input_schema.type: {show(schema.get('type'))} given, but input is always an 'object'.",
             param=f"{path}.input_schema.type",
         )
-    return NeutralTool(tool.name, _description(tool), schema, bool(tool.strict))
+    return Tool(tool.name, _description(tool), schema, bool(tool.strict))
 
 
-def _description(tool: Tool) -> str:
+def _description(tool: OfferedTool) -> str:
     """What the model is told of a tool: its description, and examples of its input if there are some."""
     lines = [tool.description or ""]
     lines += [f"Example of its input: {msgspec.json.encode(one).decode()}" for one in tool.input_examples or ()]
     return "\n".join(line for line in lines if line)
 
 
-def _known(tool: Tool, path: str) -> NeutralTool:
+def _known(tool: OfferedTool, path: str) -> Tool:
     known = KNOWN.get(tool.type or "")
     if known is None:
         raise UnsupportedField(
@@ -150,13 +148,13 @@ def _known(tool: Tool, path: str) -> NeutralTool:
     description = known.description
     if tool.max_characters is not None:
         description += f" At most {tool.max_characters} characters of a file are shown."
-    return NeutralTool(known.name, description, known.schema, bool(tool.strict))
+    return Tool(known.name, description, known.schema, bool(tool.strict))
 
 
-def tool_choice(choice: ToolChoice | None, *, has_tools: bool) -> NeutralChoice:
+def tool_choice(choice: OfferedChoice | None, *, has_tools: bool) -> ToolChoice:
     """What the answer may do with the tools. Raises InvalidRequest."""
     if choice is None:
-        return NeutralChoice()
+        return ToolChoice()
     mode = _MODES.get(choice.type)
     if mode is None:
         raise InvalidRequest(
@@ -173,4 +171,4 @@ def tool_choice(choice: ToolChoice | None, *, has_tools: bool) -> NeutralChoice:
     if not has_tools:
         raise InvalidRequest("tool_choice: no tools are given that it could speak of.", param="tool_choice")
     names = () if choice.name is None else (choice.name,)
-    return NeutralChoice(mode, names, 1 if choice.disable_parallel_tool_use else None)
+    return ToolChoice(mode, names, 1 if choice.disable_parallel_tool_use else None)

@@ -33,6 +33,9 @@ MAX_MESSAGE_CHARS: Final = 2000
 # OpenAI's clients do not wait longer, and give up at once if they are told to.
 MAX_RETRY_AFTER_S: Final = 120
 
+UNSUPPORTED_THREAD: Final = "thread_unsupported_request"
+"""The one code that Anthropic's clients read: they then do without conversations that the server holds."""
+
 # `type` as OpenAI's clients know it; looked up along the class's ancestors, so the nearest row wins.
 TYPES: dict[type[HeadraceError], str] = {
     InvalidRequest: "invalid_request_error",
@@ -125,7 +128,9 @@ def encode_error(error: HeadraceError, request_id: str = "") -> bytes:
 
 def encode_anthropic_error(error: HeadraceError, request_id: str) -> bytes:
     """Anthropic's `{"type": "error", ...}`; its clients read type and message alone."""
-    body = {"type": _look_up(error, ANTHROPIC_TYPES), "message": error_message(error)}
+    body: dict[str, Any] = {"type": _look_up(error, ANTHROPIC_TYPES), "message": error_message(error)}
+    if error.code == UNSUPPORTED_THREAD:
+        body["details"] = {"error_code": error.code}
     return msgspec.json.encode({"type": "error", "error": body, "request_id": request_id})
 
 

@@ -14,7 +14,7 @@ import msgspec
 from headrace.api.errors import ErrorDialect
 from headrace.api.openapi_operation import Operation
 from headrace.api.openapi_routes import ERRORS, OPERATIONS, UNKNOWN
-from headrace.api.openapi_values import refine
+from headrace.api.openapi_values import refine, shown_name, struct_named
 
 JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
@@ -37,9 +37,7 @@ def document(routes: Iterable[Listed], version: str) -> bytes:
     types = {id(one): one for _, operation in described for one in operation.types()}
     types |= {id(one): one for one in ERRORS.values()}
     schemas, components = msgspec.json.schema_components(types.values(), ref_template=_REF)
-    components = {
-        name: refine(name, schema) if "properties" in schema else schema for name, schema in components.items()
-    }
+    components = {name: refine(struct_named(name), one) for name, one in components.items()}
     named = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in described:
@@ -50,7 +48,16 @@ def document(routes: Iterable[Listed], version: str) -> bytes:
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
-    return msgspec.json.encode(whole)
+    return _with_short_names(msgspec.json.encode(whole), components)
+
+
+def _with_short_names(text: bytes, components: Iterable[str]) -> bytes:
+    """Names with a module in them are told apart by their dialect alone."""
+    for name in components:
+        if "." in name:
+            text = text.replace(f'"{name}":'.encode(), f'"{shown_name(name)}":'.encode())
+            text = text.replace(f'{_REF[:-6]}{name}"'.encode(), f'{_REF[:-6]}{shown_name(name)}"'.encode())
+    return text
 
 
 def shown_path(template: str) -> str:

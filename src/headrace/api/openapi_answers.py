@@ -1,4 +1,4 @@
-"""Shapes of OpenAI's answers for the OpenAPI document: what clients may rely on.
+"""Shapes of answers for the OpenAPI document: what clients may rely on.
 
 Only the document is made from them. Encoders do not use them, so that tests can hold each against the other.
 """
@@ -219,3 +219,60 @@ class CardList(msgspec.Struct):
 
     object: Literal["list"]
     data: list[Card]
+
+
+class CacheCreation(msgspec.Struct):
+    """Tokens newly kept, by how long."""
+
+    ephemeral_5m_input_tokens: int
+    ephemeral_1h_input_tokens: int
+
+
+class MessagesUsage(msgspec.Struct):
+    """Token counts as Anthropic's clients know them: the three inputs add up to the prompt."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    cache_creation: CacheCreation
+    output_tokens: int
+
+
+class TextBlock(msgspec.Struct, tag="text"):
+    """Text that the model says."""
+
+    text: str
+
+
+class ThinkingBlock(msgspec.Struct, tag="thinking"):
+    """What the model thought before."""
+
+    thinking: str
+    signature: str
+
+
+class ToolUseBlock(msgspec.Struct, tag="tool_use"):
+    """A tool that the model calls."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class MessagesAnswer(msgspec.Struct):
+    """Anthropic's `message`."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[TextBlock | ThinkingBlock | ToolUseBlock]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
+    usage: MessagesUsage
+
+
+class CountTokensAnswer(msgspec.Struct):
+    """How many tokens a conversation has."""
+
+    input_tokens: int

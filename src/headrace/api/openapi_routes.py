@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from headrace.api.anthropic_fields import MessagesBody, PromptBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
@@ -18,8 +19,10 @@ from headrace.api.openapi_answers import (
     ChatAnswer,
     ChatAnswerList,
     CompletionAnswer,
+    CountTokensAnswer,
     DeletedAnswer,
     EmbeddingAnswer,
+    MessagesAnswer,
     RerankAnswer,
     ScoreAnswer,
     StoredMessageList,
@@ -164,6 +167,8 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
         "What it was asked for.", answer=StoredMessageList, query=_PAGE
     ),
     ("POST", "/v1/completions"): Operation("Continue a prompt.", CompletionBody, CompletionAnswer, (EVENTS,)),
+    ("POST", "/v1/messages"): Operation("Answer a conversation.", MessagesBody, MessagesAnswer, (EVENTS,)),
+    ("POST", "/v1/messages/count_tokens"): Operation("Count a conversation's tokens.", PromptBody, CountTokensAnswer),
     ("POST", "/v1/embeddings"): Operation("The vectors of texts.", EmbeddingBody, EmbeddingAnswer),
     ("POST", "/v1/score"): _SCORE,
     ("POST", "/score"): _SCORE,

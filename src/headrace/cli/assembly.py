@@ -124,6 +124,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             max_gap_s=settings.max_gap,
             aging_s=settings.aging,
             speculation=settings.speculation,
+            cache_min_tokens=settings.cache_min_tokens,
             adapters=settings.adapters,
             adapter_memory_bytes=settings.adapter_memory,
             prefill_chunk=min(EngineConfig().prefill_chunk, settings.max_batch_tokens),

@@ -57,6 +57,7 @@ class Settings:
     queue: int
     max_gap: float
     aging: float
+    cache_min_tokens: int
     speculation: str
     request_timeout: float
     system: str | None
@@ -305,6 +306,7 @@ _DEFAULTS: dict[str, Any] = {
     "queue": 1024,
     "max_gap": 0.1,
     "aging": 30.0,
+    "cache_min_tokens": 0,
     "speculation": "auto",
     "request_timeout": 600.0,
     "system": None,
@@ -338,6 +340,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "queue": _integer(0, 1_000_000),
     "max_gap": _seconds,
     "aging": _seconds,
+    "cache_min_tokens": _integer(0, 2**31 - 1),
     "speculation": _one_of(SPECULATION),
     "request_timeout": _seconds,
     "system": _any_text,

@@ -142,6 +142,9 @@ def serve(
     aging: Annotated[
         float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")
     ] = None,
+    cache_min_tokens: Annotated[
+        int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
+    ] = None,
     speculation: Annotated[
         str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
     ] = None,

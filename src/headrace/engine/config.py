@@ -33,7 +33,8 @@ class EngineConfig:
     same steps; how many of their tokens that leaves room for is learnt from the steps (`cost.py`), and is prefill_chunk
     until enough of them ran. speculation: auto, guess next tokens from what was said before where that pays (`draft/`),
     or off; alters no token. aging_s: whoever has waited so long counts as one priority higher. session_ttl_s: how long
-    after a session's last answer its pages stay pinned. switch_interval_s: Python's thread switch interval while the
+    after a session's last answer its pages stay pinned. cache_min_tokens: cache breakpoints behind fewer tokens keep
+    nothing (0: all keep what whole pages lie before them). switch_interval_s: Python's thread switch interval while the
     engine runs (None: unchanged). tokenizer_threads and inline_prompt_chars: prompts longer than that are tokenised in
     that many threads instead of on the event loop. adapters: folder of adapters that requests may name (None: there are
     none). adapter_memory_bytes: what those in memory may take together, for each model. checks: verify pool and tree
@@ -53,6 +54,7 @@ class EngineConfig:
     aging_s: float = 30.0
     speculation: str = "auto"
     session_ttl_s: float = 600.0
+    cache_min_tokens: int = 0
     switch_interval_s: float | None = None
     tokenizer_threads: int = 2
     inline_prompt_chars: int = 4096
@@ -78,6 +80,7 @@ class EngineConfig:
         _inside("max_gap_s", self.max_gap_s, 1e-3, 86_400.0)
         _inside("aging_s", self.aging_s, 1e-3, 86_400.0)
         _inside("session_ttl_s", self.session_ttl_s, 1e-3, 7 * 86_400.0)
+        _inside("cache_min_tokens", self.cache_min_tokens, 0, 2**31 - 1)
         _inside("switch_interval_s", self.switch_interval_s, 1e-6, 1.0)
         _inside("tokenizer_threads", self.tokenizer_threads, 1, 64)
         _inside("adapter_memory_bytes", self.adapter_memory_bytes, 1, MAX_KV_BYTES)

@@ -283,7 +283,8 @@ class TextEngine:
                 return
             keeps: tuple[Keep, ...] = ()
             if request.cache.breakpoints:
-                keeps = await self._prepare(request, served.keeps, tokens)
+                found = await self._prepare(request, served.keeps, tokens)
+                keeps = tuple(one for one in found if one.num_tokens >= self.config.cache_min_tokens)
             work = self._work(served, request, tokens, arrived, keeps)
             form = served.idiom.form(request, is_open=served.has_open_thought(tokens))
             if form is not None and request.limits.max_tokens != 0:

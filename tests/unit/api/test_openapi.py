@@ -18,7 +18,7 @@ from headrace.api.openapi import Listed, document, shown_path
 from headrace.api.openapi_routes import OPERATIONS
 from headrace.server.app import App
 
-TURN = Turn(text="Yes, it is.", calls=(Call("get_weather", {"city": "Paris"}),))
+TURN = Turn(reasoning="Hm.", text="Yes, it is.", calls=(Call("get_weather", {"city": "Paris"}),))
 
 
 class Server:

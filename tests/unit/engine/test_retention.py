@@ -401,6 +401,18 @@ def test_a_breakpoint_below_a_page_or_inside_what_nobody_can_reuse_writes_nothin
     run(main)
 
 
+def test_a_breakpoint_behind_fewer_tokens_than_the_least_keeps_nothing_and_is_no_error() -> None:
+    hints = CacheHints(breakpoints=(Breakpoint(0, 3600.0), Breakpoint(1, 300.0)))
+
+    async def main() -> None:
+        async with started(Bench(None, cache_min_tokens=100)) as bench:
+            usage = (await collect(bench.engine.run(ask(messages=TURNS, cache=hints))))[2]
+            # 70 tokens of the first are too few, 120 of the second are enough: three pages, none for an hour.
+            assert usage.cache_writes == ((300.0, 96),)
+
+    run(main)
+
+
 # -- sessions --------------------------------------------------------------------------------------------------------
 
 
