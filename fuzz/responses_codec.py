@@ -12,11 +12,17 @@ from headrace.api.responses import (
     decode_create,
     decode_items,
     decode_metadata,
-    decode_socket_create,
+    decode_turn,
 )
 from headrace.api.responses_items import complete
 from headrace.api.responses_seal import seal
 from headrace.api.responses_service import CreateCall
+from headrace.api.socket_frames import (
+    InvalidSteer,
+    decode_create_frame,
+    decode_frame,
+    decode_steer,
+)
 from headrace.core.errors import HeadraceError
 
 _SEAL = seal("thought", "reasoning").encode()
@@ -47,7 +53,12 @@ SEEDS = [
 ]
 _SOCKET = [
     b'{"type":"response.create","stream_id":"a","generate":false,"model":"m","input":"Hi","store":false}',
-    b'{"type":"response.create","model":"m","input":"Hi","stream":true}',
+    b'{"type":"response.create","model":"m","input":"Hi","stream":true,"prompt_cache_options":{"prewarm":true}}',
+]
+_STEERS = [
+    b'{"type":"response.steer","previous_response_id":"resp_1","input":"Wait"}',
+    b'{"type":"response.steer","previous_response_id":"r","input":[{"type":"message","role":"user","content":[{"type":'
+    b'"input_text","text":"x"}]}]}',
 ]
 _ITEMS = [b'{"items":[{"role":"user","content":"Hi"},{"type":"item_reference","id":"msg_1"}]}']
 _CONVERSATIONS = [b"{}", b'{"items":[{"role":"user","content":"Hi"}],"metadata":{"a":"b"}}']
@@ -85,9 +96,34 @@ def _values(decode: Callable[[bytes], Any]) -> Check:
     return check
 
 
+def _decode_message(data: bytes) -> Any:
+    """A WebSocket's message from its text to the call that it is."""
+    create = decode_create_frame(decode_frame(_text(data)))
+    return decode_turn(create.body, CALLER, generates=create.generates)
+
+
+def _steers(data: bytes) -> bool:
+    try:
+        steer = decode_steer(decode_frame(_text(data)))
+    except InvalidSteer as refusal:
+        assert refusal.message
+        return False
+    except HeadraceError as error:
+        check_refusal(error)
+        return False
+    assert steer.items
+    return True
+
+
+def _text(data: bytes) -> str:
+    """The message; what is not UTF-8 never gets as far as the codec."""
+    return data.decode("utf-8", "replace")
+
+
 TARGETS = [
     Target("responses", SEEDS, _calls(lambda data: decode_create(data, CALLER)), paths=("/v1/responses",)),
-    Target("responses-socket", _SOCKET, _calls(lambda data: decode_socket_create(data, CALLER)[0])),
+    Target("responses-socket", _SOCKET, _calls(_decode_message)),
+    Target("responses-steer", _STEERS, _steers),
     Target(
         "responses-count",
         [b'{"model":"m","input":"Hi"}', b'{"input":"Hi"}'],

@@ -49,6 +49,7 @@ MAY_CATCH_ALL = {
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",
     "server/feed.py": "the boundary of a streamed answer",
+    "server/sockets.py": "the boundary of a WebSocket and of each of its turns",
 }
 MAY_READ_ENVIRONMENT = ("cli/", "engine/embedded.py")  # the composition roots
 # `created` of answers, keys and models, the date that a template asks for, when a file was last used; everything else

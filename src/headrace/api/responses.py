@@ -30,7 +30,6 @@ from headrace.api.responses_fields import (
     CreateBody,
     ItemsBody,
     MetadataBody,
-    SocketBody,
 )
 from headrace.api.responses_items import read_items
 from headrace.api.responses_service import CreateCall, Item, Page
@@ -76,20 +75,16 @@ def decode_create(data: bytes, caller: Caller) -> CreateCall:
     return replace(call, stream=stream, background=background, echo={**call.echo, "background": background})
 
 
-def decode_socket_create(data: bytes, caller: Caller) -> tuple[CreateCall, str | None]:
-    """Read a `response.create` message and the lane (`stream_id`) that it names.
+def decode_turn(data: bytes, caller: Caller, *, generates: bool) -> CreateCall:
+    """Read the fields of a WebSocket's `response.create` that are those of `POST /v1/responses`.
 
     Raises InvalidRequest or UnsupportedField.
     """
-    body = _decode(SocketBody, data)
-    for name in ("stream", "stream_options", "background"):
-        if getattr(body, name) is not None:
-            raise InvalidRequest(f"{name}: belongs to HTTP; leave it out on a WebSocket.", param=name)
-    call = _create(body, data, caller)
-    if body.generate is False:
-        request = replace(call.request, limits=replace(call.request.limits, max_tokens=0))
-        call = replace(call, request=request, generates=False)
-    return replace(call, stream=True), body.stream_id
+    call = decode_create(data, caller)
+    if generates:
+        return call
+    request = replace(call.request, limits=replace(call.request.limits, max_tokens=0))
+    return replace(call, request=request, generates=False)
 
 
 def decode_count(data: bytes, caller: Caller, default_model: str) -> CreateCall:

@@ -295,14 +295,6 @@ class CreateBody(AskedBody, forbid_unknown_fields=True, kw_only=True):
     top_logprobs: int | None = None
 
 
-class SocketBody(CreateBody, forbid_unknown_fields=True, kw_only=True):
-    """A `response.create` message of a WebSocket. Its transport's own fields are refused there by name."""
-
-    type: str
-    generate: bool | None = None
-    stream_id: str | None = None
-
-
 class CountBody(AskedBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/responses/input_tokens`, where the model may be left out."""
 

@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,10 +25,8 @@ from headrace.core.errors import (
     HeadraceError,
     MethodNotAllowed,
     NotFound,
-    Overloaded,
     Unavailable,
 )
-from headrace.observe.logs import log_access
 from headrace.observe.metrics import Metrics
 from headrace.server.admin import adapter_routes, resident_routes
 from headrace.server.answers import Answering
@@ -45,8 +42,8 @@ from headrace.server.openai import openai_routes
 from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+from headrace.server.sockets import Sockets
+from headrace.server.tally import Tally
 
 _logger = logging.getLogger("headrace.server")
 
@@ -79,7 +76,7 @@ class App:
         self._backend = backend
         self._metrics = metrics
         self._surroundings = surroundings
-        self._num_open = 0
+        self._tally = Tally(metrics, surroundings.clock, config.max_requests)
         self._answering = Answering(
             backend=backend,
             config=config,
@@ -89,6 +86,7 @@ class App:
             new_id=surroundings.new_id,
         )
         self.routes = RouteTable(self._make_routes(services))
+        self.socket_routes = RouteTable(self._make_socket_routes(services))
 
     def _make_routes(self, services: Services) -> list[Route]:
         answering = self._answering
@@ -113,6 +111,11 @@ class App:
             routes += conversation_routes(answering, services.conversations)
         return routes
 
+    def _make_socket_routes(self, services: Services) -> list[Route]:
+        if services.responses is None:
+            return []
+        return Sockets(self._answering, services.responses, self.keys, self._tally).routes()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
         if scope["type"] == "http":
@@ -121,33 +124,26 @@ class App:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008, "reason": "there are no WebSocket routes"})
+            new_id, started_s = f"req_{self._surroundings.new_id()}", self._surroundings.clock.monotonic_s()
+            await self._exchange(Exchange.open_socket(scope, receive, send, new_id, started_s))
 
     async def _exchange(self, exchange: Exchange) -> None:
         record = exchange.record
-        self._num_open += 1
-        self._metrics.http_in_flight.inc()
-        try:
-            await self._answer(exchange)
-        except ClientGone:
-            record.outcome = "cancelled"
-            await _drop(exchange)
-        except asyncio.CancelledError:
-            record.outcome = "cancelled"
-            raise
-        finally:
-            self._num_open -= 1
-            self._metrics.http_in_flight.dec()
-            record.duration_s = round(self._surroundings.clock.monotonic_s() - exchange.started_s, 6)
-            method = record.method if record.method in _METHODS else "other"
-            self._metrics.http_requests.labels(record.route, method, str(record.status)).inc()
-            log_access(record)
+        with self._tally.open(record, exchange.started_s, counts=not exchange.is_socket):
+            try:
+                await self._answer(exchange)
+            except ClientGone:
+                record.outcome = "cancelled"
+                await _drop(exchange)
+            except asyncio.CancelledError:
+                record.outcome = "cancelled"
+                raise
 
     async def _answer(self, exchange: Exchange) -> None:
         exchange.closes = self.lifecycle.phase is Phase.DRAINING
         try:
             found = self._find(exchange)
-            self._check_load()
+            self._tally.check_load()
             identity = self._admit(exchange, None if found is None else found.chosen(exchange.record.method))
             await _route_of(exchange, found).handler(exchange, identity)
         except HeadraceError as error:
@@ -166,13 +162,9 @@ class App:
         else:
             await _drop(exchange)
 
-    def _check_load(self) -> None:
-        if self._num_open > self.config.max_requests:
-            raise Overloaded("the server has as many requests open as it takes.", retry_after_s=1.0)
-
     def _find(self, exchange: Exchange) -> Found | None:
         path: str = exchange.scope["path"]
-        found = self.routes.find(path)
+        found = (self.socket_routes if exchange.is_socket else self.routes).find(path)
         if found is None:
             exchange.errors = _dialect_of(path, exchange)
         else:

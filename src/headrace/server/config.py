@@ -36,6 +36,17 @@ class ServerConfig:
     keep_alive_s: float = 5.0
     # How long an idle connection is kept; longer than most clients keep theirs, so that it is they who close.
     idle_timeout_s: float = 75.0
+    # The largest message of a WebSocket.
+    max_message_bytes: int = 10 * _MIB
+    # How often a WebSocket is pinged, and how long an answer may take before it is dropped.
+    ping_interval_s: float = 25.0
+    ping_timeout_s: float = 20.0
+    # What one WebSocket, and all of a tenant's, may remember of responses that were not stored.
+    max_lane_bytes: int = 8 * _MIB
+    max_tenant_lane_bytes: int = 128 * _MIB
+    # How long a WebSocket is kept, and how long before its end its client is told.
+    max_socket_age_s: float = 3600.0
+    socket_notice_s: float = 300.0
     # How long running answers may go on after the first signal to stop.
     drain_s: float = 30.0
     # What a million tokens of a model cost, for the usage of answers.
@@ -46,7 +57,8 @@ class ServerConfig:
             raise ValueError(f"port: {self.port} is not in [0, 65535]; 0 lets the system choose.")
         positive = (
             "max_body_bytes max_buffered_bytes max_header_bytes max_connections max_requests header_timeout_s "
-            "body_timeout_s write_timeout_s keep_alive_s idle_timeout_s"
+            "body_timeout_s write_timeout_s keep_alive_s idle_timeout_s max_message_bytes ping_interval_s "
+            "ping_timeout_s max_lane_bytes max_tenant_lane_bytes max_socket_age_s socket_notice_s"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:

@@ -21,7 +21,7 @@ from headrace.core.errors import (
 )
 from headrace.observe.logs import AccessRecord
 from headrace.server.config import ServerConfig
-from headrace.server.feed import ClientGone, Receive, Scope, Send
+from headrace.server.feed import ClientGone, Message, Receive, Scope, Send
 
 JSON: Final = b"application/json"
 MAX_QUERY_FIELDS: Final = 64
@@ -74,6 +74,21 @@ class Exchange:
         request_id = named if _REQUEST_ID.fullmatch(named) else new_id
         record = AccessRecord(request_id=request_id, method=scope["method"])
         return cls(scope, receive, send, record, headers, started_s)
+
+    @classmethod
+    def open_socket(cls, scope: Scope, receive: Receive, send: Send, new_id: str, started_s: float) -> "Exchange":
+        """Begin with a WebSocket's handshake: an HTTP request until it is accepted, and refused like any other."""
+
+        async def refuse_or_send(message: Message) -> None:
+            is_http = message["type"].startswith("http.")
+            await send({**message, "type": "websocket." + message["type"]} if is_http else message)
+
+        return cls.open({**scope, "method": "GET"}, receive, refuse_or_send, new_id, started_s)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the request is a WebSocket's handshake."""
+        return bool(self.scope["type"] == "websocket")
 
     async def read_body(self, config: ServerConfig, budget: BodyBudget) -> bytes:
         """The whole body. Raises PayloadTooLarge as soon as it is too long, DeadlineExceeded, ClientGone."""

@@ -6,16 +6,19 @@
     send headers without end                               max_header_bytes (and one read of the socket), then 431
     go on sending a body that is already refused           DISCARD_FACTOR bodies and LINGER_S, then the connection ends
     stop reading a finished response                       the kernel's user timeout and the idle timeout
+    ask for a WebSocket amid other requests                400; else `socket_protocol.py` takes the connection over
 
 A body that is still wanted is bounded by `exchange.py`; a stream that nobody reads by `feed.py`. Knows no routes.
 """
 
 import asyncio
 import socket
+import sys
 from collections import deque
 from http import HTTPStatus
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from headrace.api.errors import encode_error
@@ -34,6 +37,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._num_bytes = 0  # of the headers or of the body that is arriving
+        self._read_len = 0  # of what is being parsed
         self._is_in_headers = True
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -64,6 +68,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._is_closed:
             return
         self._num_bytes += len(data)
+        self._read_len = len(data)
         super().data_received(data)
         if self._is_in_headers:
             if self._num_bytes > self._limits.max_header_bytes:
@@ -91,6 +96,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_in_headers = False
         self._num_bytes = 0
         super().on_headers_complete()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            self._check_upgrade()
+            return
         self._unanswered.append(self.cycle)
         # The request's task starts in the loop's next turn and sees this.
         self.scope["extensions"] = {"headrace.abort": {"call": self._abort}}
@@ -109,6 +117,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._is_in_headers and not self._is_closed:
             self._start_timer(LINGER_S, self._abort)
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, to a client that has waited for the answer as it must (RFC 6455, 4.1)."""
+        error = sys.exception()
+        assert isinstance(error, httptools.HttpParserUpgrade)
+        if self._is_closed:
+            return
+        if error.args[0] < self._read_len:
+            self.send_400_response("nothing may follow a WebSocket's handshake before it is answered")
+        else:
+            super().handle_websocket_upgrade()
+
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, also when its client has not read what it was sent."""
         self._abort()
@@ -116,6 +135,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(InvalidRequest(f"the request is not valid HTTP/1.1: {msg}", code="invalid_http"))
+
+    def _check_upgrade(self) -> None:
+        headers = {name for name, _ in self.scope["headers"]}
+        if self._unanswered or self.scope["method"] != "GET" or headers & {b"content-length", b"transfer-encoding"}:
+            self.send_400_response("a WebSocket begins with a GET without a body, when nothing else is being answered")
 
     def _headers_late(self) -> None:
         self._refuse(DeadlineExceeded(f"the headers did not arrive within {self._limits.header_timeout_s:g} s."))

@@ -24,6 +24,7 @@ from headrace.core.errors import HeadraceError, Unavailable
 from headrace.server.app import App
 from headrace.server.config import ServerConfig, check_bind
 from headrace.server.protocol import LimitedHttpProtocol
+from headrace.server.socket_protocol import LimitedSocketProtocol
 
 _BACKLOG = 2048
 # What failed answers get to send their last bytes, before their tasks are cancelled.
@@ -105,7 +106,11 @@ def _uvicorn_config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         http=protocol,
-        ws="none",
+        ws=LimitedSocketProtocol,
+        ws_max_size=config.max_message_bytes,
+        ws_ping_interval=config.ping_interval_s,
+        ws_ping_timeout=config.ping_timeout_s,
+        ws_per_message_deflate=False,
         lifespan="on",
         interface="asgi3",
         log_config=None,
