@@ -74,7 +74,7 @@ def refusal(
         (chat(temperature=float("nan")), "invalid_json", None),
         (chat(temperature=float("inf")), "invalid_json", None),
         (chat().replace(b"}]}", b'}],"temperature":1e999}'), "invalid_value", "temperature"),
-        (chat(metadata=json.loads("[" * 900 + "]" * 900), bogus=1), "unknown_parameter", "bogus"),
+        (chat(prediction=json.loads("[" * 900 + "]" * 900), bogus=1), "unknown_parameter", "bogus"),
     ],
 )
 def test_bad_bodies_are_refused_with_the_field_named(body: bytes, code: str, param: str | None) -> None:
@@ -127,7 +127,7 @@ def test_bad_bodies_of_many_texts_are_refused_and_reach_no_backend(
 
 
 def test_a_body_nested_beyond_all_reason_is_refused() -> None:
-    reply, _ = refusal(chat().replace(b"}]}", b'}],"metadata":' + b"[" * 500_000 + b"]" * 500_000 + b"}"))
+    reply, _ = refusal(chat().replace(b"}]}", b'}],"prediction":' + b"[" * 500_000 + b"]" * 500_000 + b"}"))
     assert (reply.status, reply.error()["code"]) == (400, "invalid_json")
 
 
