@@ -85,5 +85,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             residents=ScriptedResidents(backend),
             responses=responses,
             conversations=Conversations(store, clock),
-            completions=CompletionStore(store),
+            completions=CompletionStore(store, 2**20),
         )

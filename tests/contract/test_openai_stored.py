@@ -35,12 +35,12 @@ class _Ring(KeyRing):
 
 
 @contextlib.asynccontextmanager
-async def keeping(path: Path, turns: list[Turn] = TURNS) -> AsyncIterator[Any]:
+async def keeping(path: Path, turns: list[Turn] = TURNS, max_bytes: int = 2**20) -> AsyncIterator[Any]:
     """An application that keeps completions in a database."""
     store = Store(path / "state.db")
     await store.open()
     try:
-        completions = CompletionStore(store)
+        completions = CompletionStore(store, max_bytes)
         yield make_app(Scripted(turns), ServerConfig(port=0), keys=_Ring(), completions=completions)
     finally:
         await store.close()
@@ -162,6 +162,20 @@ def test_an_answer_that_failed_is_not_kept(tmp_path: Path) -> None:
                 ):
                     pass
             assert not (await client.chat.completions.list()).data
+
+    run(main())
+
+
+def test_who_keeps_as_much_as_is_allowed_is_told_before_anything_is_answered(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with keeping(tmp_path, max_bytes=1) as app:
+            key, path = {"authorization": "Bearer acme"}, "/v1/chat/completions"
+            body = chat(model="scripted", store=True)
+            assert (await Client(app, "POST", path, body, key).run()).status == 200
+            reply = await Client(app, "POST", path, body, key).run()
+            assert (reply.status, reply.error()["code"]) == (429, "storage_quota_exceeded")
+            assert (await Client(app, "POST", path, chat(model="scripted"), key).run()).status == 200
+            assert (await Client(app, "POST", path, body, {"authorization": "Bearer other"}).run()).status == 200
 
     run(main())
 

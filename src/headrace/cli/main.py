@@ -433,7 +433,7 @@ def responses_erase(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Erase every response and conversation of a tenant, and overwrite where they were."""
+    """Erase every response, conversation and stored chat completion of a tenant, and overwrite where they were."""
     from headrace.cli.responses import run_erase
 
     run_erase({"home": home}, config, tenant=tenant, json=json)

@@ -96,6 +96,10 @@ class CompletionPage:
 class Completions(Protocol):
     """Chat completions that are kept, each its tenant's. One of another tenant is not found."""
 
+    async def check_room(self, tenant: str) -> None:
+        """Raise RateLimited if a tenant may keep no more."""
+        ...
+
     async def add_completion(self, tenant: str, completion: StoredCompletion) -> None:
         """Keep one. Raises Unavailable if there is no room."""
         ...

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.core.errors import NotFound
+from headrace.core.errors import NotFound, RateLimited
 from headrace.core.service import CompletionPage, CompletionQuery, StoredCompletion
 from headrace.memory.store import Store
 
@@ -13,10 +13,15 @@ _COLUMNS = "id, created, model, metadata, messages, answer"
 
 
 class CompletionStore:
-    """`core.service.Completions` over the state database."""
+    """`core.service.Completions` over the state database. A tenant may keep `max_bytes` of them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, max_bytes: int) -> None:
         self._store = store
+        self._max_bytes = max_bytes
+
+    async def check_room(self, tenant: str) -> None:
+        """See `core.service.Completions`."""
+        await self._store.call(check_room, tenant, self._max_bytes)
 
     async def add_completion(self, tenant: str, completion: StoredCompletion) -> None:
         """See `core.service.Completions`."""
@@ -39,12 +44,27 @@ class CompletionStore:
         await self._store.call(delete, tenant, completion_id)
 
 
+def check_room(connection: sqlite3.Connection, tenant: str, max_bytes: int) -> None:
+    """Raise RateLimited for a tenant who keeps that much."""
+    used = connection.execute(
+        "SELECT COALESCE(SUM(num_bytes), 0) FROM completions WHERE tenant = ?", (tenant,)
+    ).fetchone()[0]
+    if used >= max_bytes:
+        raise RateLimited(
+            f"store: {used} bytes of completions are kept for you, and {max_bytes} are allowed; delete some, or send "
+            "store false.",
+            param="store",
+            code="storage_quota_exceeded",
+        )
+
+
 def add(connection: sqlite3.Connection, tenant: str, completion: StoredCompletion) -> None:
     """Keep a completion."""
     connection.execute(
-        f"INSERT INTO completions (tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (constants)
+        f"INSERT INTO completions (tenant, num_bytes, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (constants)
         (
             tenant,
+            len(completion.messages) + len(completion.answer),
             completion.id,
             completion.created,
             completion.model,
@@ -108,6 +128,11 @@ def delete(connection: sqlite3.Connection, tenant: str, completion_id: str) -> N
     done = connection.execute("DELETE FROM completions WHERE tenant = ? AND id = ?", (tenant, completion_id))
     if not done.rowcount:
         raise _missing(completion_id, "completion_id")
+
+
+def erase(connection: sqlite3.Connection, tenant: str) -> int:
+    """Forget all of a tenant's; how many there were."""
+    return connection.execute("DELETE FROM completions WHERE tenant = ?", (tenant,)).rowcount
 
 
 def _read(row: tuple[Any, ...]) -> StoredCompletion:

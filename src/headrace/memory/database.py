@@ -83,17 +83,18 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     CREATE TABLE completions (
-        number   INTEGER PRIMARY KEY AUTOINCREMENT,
-        tenant   TEXT NOT NULL,
-        id       TEXT NOT NULL,
-        created  INTEGER NOT NULL,
-        model    TEXT NOT NULL,
-        metadata TEXT NOT NULL,
-        messages BLOB NOT NULL,
-        answer   BLOB NOT NULL,
+        number    INTEGER PRIMARY KEY AUTOINCREMENT,
+        tenant    TEXT NOT NULL,
+        id        TEXT NOT NULL,
+        created   INTEGER NOT NULL,
+        model     TEXT NOT NULL,
+        metadata  TEXT NOT NULL,
+        num_bytes INTEGER NOT NULL,
+        messages  BLOB NOT NULL,
+        answer    BLOB NOT NULL,
         UNIQUE (tenant, id)
     ) STRICT;
-    CREATE INDEX completions_of_tenant ON completions (tenant, number)
+    CREATE INDEX completions_of_tenant ON completions (tenant, number, num_bytes)
     """,
 )
 

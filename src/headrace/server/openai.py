@@ -2,7 +2,8 @@
 that keeps them.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from headrace.api.metadata import decode_metadata
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
@@ -17,7 +18,9 @@ from headrace.api.openai_stored import (
     stored,
 )
 from headrace.api.openai_stream import StreamWriter
+from headrace.core.backend import Backend
 from headrace.core.errors import UnsupportedField
+from headrace.core.events import Event
 from headrace.core.request import Principal
 from headrace.core.service import Completions
 from headrace.server.answers import Answering, GenerationRoute, generation_routes
@@ -55,7 +58,20 @@ def _chat(completions: Completions | None) -> GenerationRoute:
             answer = writer.encode() if isinstance(writer, AnswerWriter) else writer.answer()
             await completions.add_completion(principal.tenant, stored(call, answer))
 
-    return GenerationRoute(CHAT.id_prefix, decode, stream, _whole_of(CHAT), keep=keep)
+    def run(backend: Backend, call: Call) -> AsyncGenerator[Event, None]:
+        events = backend.run(call.request)
+        return events if completions is None or not call.stores else _with_room(events, call, completions)
+
+    return GenerationRoute(CHAT.id_prefix, decode, stream, _whole_of(CHAT), run=run, keep=keep)
+
+
+async def _with_room(
+    events: AsyncGenerator[Event, None], call: Call, completions: Completions
+) -> AsyncGenerator[Event, None]:
+    async with aclosing(events):
+        await completions.check_room(call.request.principal.tenant)
+        async for event in events:
+            yield event
 
 
 def _completion() -> GenerationRoute:

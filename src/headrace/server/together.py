@@ -38,13 +38,12 @@ class _Failed:
     index: int
 
 
-async def run_together(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
-    """The events of all requests, which have as many choices each. Raises HeadraceError."""
-    if len(requests) == 1:
-        async with aclosing(backend.run(requests[0])) as events:
-            async for event in events:
-                yield event
-        return
+def run_together(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
+    """The events of all requests, which have as many choices each."""
+    return backend.run(requests[0]) if len(requests) == 1 else _run_all(backend, requests)
+
+
+async def _run_all(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
     queue: asyncio.Queue[Event | _Failed] = asyncio.Queue(MAX_WAITING)
     tasks = [asyncio.create_task(_pump(backend, request, index, queue)) for index, request in enumerate(requests)]
     usages: list[Usage] = []
