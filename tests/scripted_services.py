@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.scripted import Scripted
+from tests.scripted import Scripted, prompt_words
 
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
 from headrace.core.errors import NotFound
-from headrace.core.service import Residence
+from headrace.core.request import Request
+from headrace.core.service import Residence, Tokenized
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.memory.completions import CompletionStore
@@ -69,6 +70,34 @@ class ScriptedResidents:
         return Residence(name=name, state=state)
 
 
+class ScriptedTokens:
+    """The words of an input, numbered by when they come first."""
+
+    def __init__(self, backend: Scripted) -> None:
+        self._backend = backend
+        self.requests: list[Request] = []
+
+    async def tokenize(self, request: Request, *, adds_special: bool, opens_answer: bool) -> Tokenized:
+        """A token for every word."""
+        card = self._card(request)
+        words = prompt_words(request)
+        seen = {word: number for number, word in enumerate(dict.fromkeys(words))}
+        return Tokenized(tuple(seen[word] for word in words), tuple(map(str.encode, words)), card.context_length)
+
+    async def detokenize(self, request: Request) -> str:
+        """The numbers."""
+        self._card(request)
+        return "".join(prompt_words(request))
+
+    def _card(self, request: Request) -> ModelCard:
+        request.check()
+        self.requests.append(request)
+        for card in self._backend.models():
+            if request.model in (card.id, *card.aliases):
+                return card
+        raise NotFound(f"model: {request.model[:100]!r} is not served here.", param="model")
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -85,5 +114,6 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             residents=ScriptedResidents(backend),
             responses=responses,
             conversations=Conversations(store, clock),
+            tokens=ScriptedTokens(backend),
             completions=CompletionStore(store, 2**20),
         )

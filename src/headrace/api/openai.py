@@ -110,7 +110,7 @@ def decode_chat(data: bytes, caller: Caller) -> Call:
     wanted = tools(body)
     request = replace(
         _request(body, caller),
-        messages=messages(body),
+        messages=messages(body.messages),
         tools=wanted.tools,
         tool_choice=wanted.choice,
         reasoning=reasoning(body.reasoning_effort, "reasoning_effort"),

@@ -4,6 +4,7 @@ OpenAI marks breakpoints on parts; the neutral request marks messages. A mark be
 kept begins with everything up to the part, so nothing that was asked to be kept is left out.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from headrace.api.openai_fields import INERT_MESSAGE, ChatBody, Part, RoutedBody
@@ -29,9 +30,9 @@ _TTLS_S = {"30m": 1800.0, "12h": 43_200.0}
 _RETENTIONS_S = {"in_memory": None, "24h": 86_400.0}
 
 
-def messages(body: ChatBody) -> tuple[Message, ...]:
+def messages(given: Sequence[WireMessage]) -> tuple[Message, ...]:
     """The conversation. Raises InvalidRequest or UnsupportedField with the path of what is wrong."""
-    return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
+    return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(given))
 
 
 def prompts(given: str | list[int | str | list[int]]) -> tuple[str | tuple[int, ...], ...]:

@@ -30,10 +30,15 @@ def encode_models(cards: Iterable[ModelCard]) -> bytes:
 
 def encode_model(cards: Iterable[ModelCard], name: str) -> bytes:
     """One model by id or alias. Raises NotFound."""
+    return msgspec.json.encode(encode_card(find_card(cards, name)))
+
+
+def find_card(cards: Iterable[ModelCard], name: str) -> ModelCard:
+    """A model by id or alias. Raises NotFound."""
     card = _find(cards, name)
-    if card is not None:
-        return msgspec.json.encode(encode_card(card))
-    raise NotFound(f"model: {name[:200]!r} is not served here; GET /v1/models lists the names.", param="model")
+    if card is None:
+        raise NotFound(f"model: {name[:200]!r} is not served here; GET /v1/models lists the names.", param="model")
+    return card
 
 
 def check_task(cards: Iterable[ModelCard], request: Request) -> None:

@@ -5,11 +5,13 @@ at a time, and the answer is written in those words again (`Call.has_functions`)
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from headrace.api.openai_fields import CallOfTool, ChatBody, Choice, Function, NamedFunction, NamedTool
 from headrace.api.openai_fields import Message as WireMessage
+from headrace.api.openai_fields import Tool as WireTool
 from headrace.api.openai_refusal import show
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import Tool, ToolCall, ToolChoice, ToolMode
@@ -34,8 +36,7 @@ class Tools:
 def tools(body: ChatBody) -> Tools:
     """The tools of a body. Raises InvalidRequest or UnsupportedField with the path of what is wrong."""
     if body.functions is None and body.function_call is None:
-        given = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ()))
-        return Tools(given, _choice(body))
+        return Tools(given_tools(body.tools or ()), _choice(body))
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if getattr(body, old) is not None and (body.tools or body.tool_choice is not None):
             raise InvalidRequest(
@@ -45,7 +46,12 @@ def tools(body: ChatBody) -> Tools:
     return Tools(functions, _function_call(body.function_call), has_functions=True)
 
 
-def _tool(tool: Any, path: str) -> Tool:
+def given_tools(given: Sequence[WireTool]) -> tuple[Tool, ...]:
+    """A list of `tools`. Raises InvalidRequest or UnsupportedField with the path of what is wrong."""
+    return tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(given))
+
+
+def _tool(tool: WireTool, path: str) -> Tool:
     if tool.type != "function":
         raise _no_function(tool.type, path)
     if tool.function is None:

@@ -276,3 +276,26 @@ class CountTokensAnswer(msgspec.Struct):
     """How many tokens a conversation has."""
 
     input_tokens: int
+
+
+class TokenPiece(msgspec.Struct):
+    """A token and what it reads as: text, or bytes that are no whole characters."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenizeAnswer(msgspec.Struct, omit_defaults=True):
+    """Token ids; of a `content` nothing else."""
+
+    tokens: list[int | TokenPiece]
+    count: int = 0
+    max_model_len: int = 0
+    token_strs: list[str] | None = None
+
+
+class DetokenizeAnswer(msgspec.Struct):
+    """One text, under two names."""
+
+    prompt: str
+    content: str

@@ -21,14 +21,17 @@ from headrace.api.openapi_answers import (
     CompletionAnswer,
     CountTokensAnswer,
     DeletedAnswer,
+    DetokenizeAnswer,
     EmbeddingAnswer,
     MessagesAnswer,
     RerankAnswer,
     ScoreAnswer,
     StoredMessageList,
+    TokenizeAnswer,
 )
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
+from headrace.api.tokens import DetokenizeBody, TokenizeBody
 
 
 class LoraBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -175,6 +178,8 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/rerank"): _RERANK,
     ("POST", "/v2/rerank"): _RERANK,
     ("POST", "/rerank"): _RERANK,
+    ("POST", "/tokenize"): Operation("The token ids of a text or a conversation.", TokenizeBody, TokenizeAnswer),
+    ("POST", "/detokenize"): Operation("What token ids read as.", DetokenizeBody, DetokenizeAnswer),
     ("GET", "/v1/models"): Operation("The models that are served.", answer=CardList),
     ("GET", "/v1/models/{id*}"): Operation("One model.", answer=Card),
     ("POST", "/v1/load_lora_adapter"): Operation("Load an adapter.", LoraBody, Card),

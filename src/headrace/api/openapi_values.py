@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headrace.api import anthropic_fields, input_fields, openai_fields, responses_fields
+from headrace.api import tokens as token_fields
 from headrace.api.service_tier import TIERS
 from headrace.core.request import (
     MAX_CHOICES,
@@ -26,6 +27,7 @@ INERT: Final[dict[type, Inert]] = {
     openai_fields.ChatBody: openai_fields.INERT_CHAT,
     openai_fields.CompletionBody: openai_fields.INERT_COMPLETION,
     openai_fields.Message: openai_fields.INERT_MESSAGE,
+    token_fields.TokenizeBody: token_fields.INERT_TOKENIZE,
     openai_fields.StreamOptions: openai_fields.INERT_STREAM_OPTIONS,
     input_fields.EmbeddingBody: input_fields.INERT_EMBEDDING,
     input_fields.ScoreBody: input_fields.INERT_INPUTS,

@@ -1,5 +1,4 @@
-"""`headrace responses`: erasing what is stored of responses, conversations and chat completions, beside a running server
-or without one.
+"""`headrace responses`: erasing what is stored of a tenant, beside a running server or without one.
 
 Finds the state database by the same settings as `serve`. What a server is working on at that moment is stored when it
 ends, so erasing a tenant for good begins with taking back its keys.

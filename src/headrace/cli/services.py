@@ -32,6 +32,7 @@ async def open_services(settings: Settings, engine: TextEngine) -> AsyncIterator
         yield Services(
             adapters=engine.adapters,
             residents=engine.residents,
+            tokens=engine.tokens,
             completions=CompletionStore(store, quota),
             responses=responses,
             conversations=Conversations(store, clock, quota=quota),

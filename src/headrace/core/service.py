@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.core.backend import ModelCard
+from headrace.core.request import Request
 
 
 class Adapters(Protocol):
@@ -118,4 +119,28 @@ class Completions(Protocol):
 
     async def delete_completion(self, tenant: str, completion_id: str) -> None:
         """Forget one. Raises NotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Token ids of an input and the bytes that each adds to a text; a control token's are its name. `max_tokens`: how
+    many the model's context holds."""
+
+    tokens: tuple[int, ...]
+    pieces: tuple[bytes, ...]
+    max_tokens: int
+
+
+class Tokens(Protocol):
+    """Texts and conversations as a served model's token ids, and back. Models are loaded as for other requests."""
+
+    async def tokenize(self, request: Request, *, adds_special: bool, opens_answer: bool) -> Tokenized:
+        """The input of a request that counts tokens. `adds_special`: with what the model puts around a text;
+        `opens_answer`: with what its template puts before the answer of a conversation. Raises NotFound and
+        InvalidRequest."""
+        ...
+
+    async def detokenize(self, request: Request) -> str:
+        """What the token ids of a request that counts tokens read as. Raises NotFound and InvalidRequest."""
         ...

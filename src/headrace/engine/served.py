@@ -157,6 +157,10 @@ class Served:
         """What tokens read as, control tokens by their names."""
         return b"".join(self._shown(token)[1] for token in tokens).decode("utf-8", "replace")
 
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a text, or a control token's name."""
+        return self._shown(token)[1]
+
     def _shown(self, token: int) -> tuple[str, bytes]:
         data = self.byte_table[token]
         if data or token >= self.model.tokenizer.vocab_size:

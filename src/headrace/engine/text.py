@@ -25,7 +25,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, Unavailable
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
 from headrace.core.request import Request, Task
-from headrace.core.service import Adapters, Residence, Residents
+from headrace.core.service import Adapters, Residence, Residents, Tokens
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
@@ -46,6 +46,7 @@ from headrace.engine.served import Served, Setup, card_of
 from headrace.engine.shelves import Shelves
 from headrace.engine.source import Source
 from headrace.engine.terms import check_deadline, make_work, refuse_unsupported, with_grammar
+from headrace.engine.tokens import EngineTokens
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -212,6 +213,11 @@ class TextEngine:
     def adapters(self) -> Adapters | None:
         """Loading and unloading of adapters, if the config names a folder of them."""
         return self._shelves
+
+    @property
+    def tokens(self) -> Tokens:
+        """Texts and conversations as token ids."""
+        return EngineTokens(self._open, self._prepare)
 
     def snapshot(self, model: str) -> ModelSnapshot:
         """Pages and queues of a model, by its served name, as last published."""

@@ -44,6 +44,7 @@ from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
 from headrace.server.sockets import Sockets
 from headrace.server.tally import Tally
+from headrace.server.tokens import token_routes
 
 _logger = logging.getLogger("headrace.server")
 
@@ -101,6 +102,8 @@ class App:
             Route("/metrics", "GET", "metrics", self._expose_metrics),
             Route("/openapi.json", "GET", None, self._document),
         ]
+        if services.tokens is not None:
+            routes += token_routes(answering, services.tokens)
         if services.adapters is not None:
             routes += adapter_routes(answering, services.adapters)
         if services.residents is not None:

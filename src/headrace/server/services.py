@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
-from headrace.core.service import Adapters, Completions, Residents
+from headrace.core.service import Adapters, Completions, Residents, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,5 +13,6 @@ class Services:
     adapters: Adapters | None = None
     residents: Residents | None = None
     completions: Completions | None = None
+    tokens: Tokens | None = None
     responses: ResponsesService | None = None
     conversations: ConversationsService | None = None
