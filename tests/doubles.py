@@ -289,7 +289,13 @@ class ToyTemplate:
     source = ""
 
     def encode_chat(
-        self, tokenizer: ToyTokenizer, messages: Any, tools: Any = (), *, add_generation_prompt: bool = True
+        self,
+        tokenizer: ToyTokenizer,
+        messages: Any,
+        tools: Any = (),
+        *,
+        add_generation_prompt: bool = True,
+        variables: Any = None,
     ) -> list[int]:
         return tokenizer.encode("".join(message.text for message in messages))
 

@@ -127,9 +127,9 @@ class Served:
     def detokenizer(self, request: Request) -> Detokenizer:
         """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
         strips = self.model.tokenizer.strips_leading_space and request.messages is not None
-        return Detokenizer(self._table(self.idiom.markers(request)), strips_leading_space=strips)
+        return Detokenizer(self.marked_table(self.idiom.markers(request)), strips_leading_space=strips)
 
-    def _table(self, markers: frozenset[str]) -> list[bytes]:
+    def marked_table(self, markers: frozenset[str]) -> list[bytes]:
         """What tokens add to a text in which some control tokens are to be seen."""
         special = self.model.tokenizer.special_tokens
         ids = frozenset(special[text] for text in markers if text in special)
@@ -141,6 +141,13 @@ class Served:
             for text in markers & special.keys():
                 table[special[text]] = text.encode()
         return table
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of our own text that goes on after other text, control tokens included."""
+        ids: list[int] = []
+        for piece in self.model.tokenizer.split(text):
+            ids += [piece] if isinstance(piece, int) else self.model.tokenizer.encode_inside(piece)
+        return ids
 
     def has_open_thought(self, tokens: NDArray[np.int32]) -> bool:
         """Whether an input ends in the mark that begins a thought."""
@@ -308,7 +315,13 @@ class Served:
         has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in request.messages or ())
         messages = (*(() if has_system else self._opening), *messages)
         told, tools = self.idiom.conversation(messages, request.tools if has_tools(request) else ())
-        return template.encode_chat(self.model.tokenizer, told, tools, add_generation_prompt=add_generation_prompt)
+        return template.encode_chat(
+            self.model.tokenizer,
+            told,
+            tools,
+            add_generation_prompt=add_generation_prompt,
+            variables=self.idiom.variables(request.reasoning),
+        )
 
     def _given(self, tokens: tuple[int, ...], path: str = "prompt", param: str = "prompt") -> NDArray[np.int32]:
         size = self.model.plan.vocab_size

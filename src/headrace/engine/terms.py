@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import Request, Task
+from headrace.engine.grammar.budget import Budget
 from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.idiom import has_tools
 from headrace.engine.sequence import Keep, Work
@@ -64,9 +65,25 @@ def make_work(
     )
 
 
-def with_grammar(work: Work, grammar: Grammar, served: Served) -> Work:
-    """The same work, held to a grammar, under which the answer can end."""
-    return replace(work, grammar=grammar, stop_ids=work.stop_ids | served.model.tokenizer.eos_ids)
+def held_to(work: Work, grammar: Grammar | None, served: Served, request: Request) -> Work:
+    """The same work, held to a grammar, under which the answer can end, and to the tokens its thoughts may have."""
+    if grammar is not None:
+        work = replace(work, grammar=grammar, stop_ids=work.stop_ids | served.model.tokenizer.eos_ids)
+    idiom, limit = served.idiom, served.idiom.thought_limit(request.reasoning)
+    if limit is None or idiom.marks is None or request.messages is None:
+        return work
+    return replace(
+        work,
+        grammar=Budget(
+            limit,
+            idiom.marks,
+            served.encode_text(f"\n{idiom.marks.close}\n\n"),
+            served.marked_table(frozenset(idiom.marks)),
+            served.model.plan.vocab_size,
+            is_open=served.has_open_thought(work.tokens),
+            inner=grammar,
+        ),
+    )
 
 
 def refuse_unsupported(request: Request, served: Served) -> None:

@@ -21,7 +21,7 @@ from headrace.engine.grammar.source import (
     without_notes,
 )
 from headrace.engine.thinking import Marks
-from headrace.engine.tools.family import Family, quoted
+from headrace.engine.tools.family import CallableTool, Family, quoted
 
 _JSON = frozenset({FormatKind.JSON_OBJECT, FormatKind.JSON_SCHEMA})
 # As the models' templates write JSON, so that a call reads like those that the model has seen.
@@ -79,9 +79,10 @@ class Composed:
         if calls is None:
             lines.append("body: @answer")
         else:
-            for index, tool in enumerate(calls.tools):
-                grammars.append({"name": f"tool_{index}", "json_schema": arguments_schema(tool)})
-            lines.append(self._body(calls, mark))
+            tools = [CallableTool(tool.name, arguments_schema(tool)) for tool in calls.tools]
+            for name, schema in calls.family.grammars(tools).items():
+                grammars.append({"name": name, "json_schema": schema})
+            lines.append(self._body(calls, tools, mark))
         if self._asks_answer():
             grammars.append({"name": "answer", **answer_grammar(self.answer)})
         source = json.dumps({"grammars": [{"name": "top", "lark_grammar": "\n".join(lines)}, *grammars]})
@@ -122,14 +123,13 @@ class Composed:
             return ["start: thought BLANKS body", thought, *free]
         return [f"start: ({mark(self.marks.open)} thought BLANKS)? body", thought, *free]
 
-    def _body(self, calls: Calls, mark: Any) -> str:
-        names = [tool.name for tool in calls.tools]
-        rules = calls.family.rules(names, mark, calls.most)
+    def _body(self, calls: Calls, tools: list[CallableTool], mark: Any) -> str:
+        rules = calls.family.rules(tools, mark, calls.most)
         if calls.is_required:
             return f"body: calls\n{rules}"
         if self.answer.kind is FormatKind.TEXT:
-            held = [index for index, name in enumerate(names) if name in calls.held]
-            return calls.family.lazy_rules(names, held, mark) + rules
+            held = [index for index, tool in enumerate(tools) if tool.name in calls.held]
+            return calls.family.lazy_rules(tools, held, mark) + rules
         if not calls.family.is_bare:
             return f"body: calls | @answer\n{rules}"
         raise UnsupportedField(
