@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from headrace.engine.grammar.source import OPTION_KEY, moved
 from headrace.engine.tools.family import (
     CallableTool,
     Head,
@@ -70,6 +71,19 @@ class BareJson:
     def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
         """See `family.Family`."""
         return f"calls: {repeated('object', quoted(self._between), most)}\n" + object_rules(tools, self._arguments)
+
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        arguments = {key: value for key, value in tool.schema.items() if key != OPTION_KEY}
+        return {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool.name},
+                self._arguments: moved(arguments, f"{where}/properties/{self._arguments}"),
+            },
+            "required": ["name", self._arguments],
+            "additionalProperties": False,
+        }
 
     def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""

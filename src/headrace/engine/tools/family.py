@@ -83,6 +83,10 @@ class Family(Protocol):
         """
         ...
 
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """The schema of a whole call, if it is a bare JSON value; `where` is the place that it will have in another."""
+        ...
+
     def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """Lark: the rule `body`, beside `rules`: free `TEXT` which, once a call to one of the `held` tools begins, goes
         on as that call."""

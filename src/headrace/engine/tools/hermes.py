@@ -62,6 +62,10 @@ class Hermes:
         call = f'call: {mark(_OPEN)} "\\n" object "\\n" {mark(_CLOSE)}\n'
         return f"calls: {repeated('call', quoted(chr(10)), most)}\n{call}{object_rules(tools, 'arguments')}"
 
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        return None
+
     def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""
         rest = f'"\\n" object "\\n" {mark(_CLOSE)} ("\\n" call)*'

@@ -91,6 +91,10 @@ class Mistral:
         named = " | ".join(f"{quoted(tool.name)} {mark(_ARGUMENTS)} @tool_{i}" for i, tool in enumerate(tools))
         return f"calls: {repeated('call', '', most)}\ncall: {mark(_OPEN)} tool\ntool: {named}\n"
 
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        return None
+
     def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""
         rest = '" [" object (", " object)* "]"' if self.writes_lists else "tool call*"

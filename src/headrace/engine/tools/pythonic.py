@@ -77,6 +77,10 @@ class Pythonic:
         lines += [f"args_{index}: {_arguments(index, tool)}" for index, tool in enumerate(tools)]
         return "\n".join([*lines, ""])
 
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        return None
+
     def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""
         calls = [f'begun_{index} args_{index} ")" (", " call)* "]"' for index in held]
@@ -110,7 +114,7 @@ def _keywords(tool: CallableTool) -> dict[str, Any]:
     for word in _UNSPLIT:
         if word in tool.schema:
             raise UnsupportedField(
-                f"tools: {tool.name}: the keyword {word!r} at # of its parameters is not supported here: this model gives"
+                f"tools: {tool.name}: the keyword {word!r} at # of its parameters is not supported: this model gives"
                 " arguments one by one; name properties.",
                 param="tools",
             )
