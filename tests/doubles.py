@@ -263,6 +263,8 @@ class ToyTokenizer:
     eos_ids = frozenset({94})
     special_tokens: ClassVar[dict[str, int]] = {"<end>": 94}
     strips_leading_space = False
+    filling: tuple[int, ...] = ()
+    filling_ends: frozenset[int] = frozenset()
     vocab_size = TOY_VOCAB
     byte_table: ClassVar[list[bytes]] = [*(bytes([32 + token]) for token in range(94)), b"", b"\xc3", b"\xa9"]
 

@@ -39,6 +39,8 @@ def make_work(
     stop_ids = frozenset(limits.stop_token_ids)
     if not limits.ignore_eos:
         stop_ids |= served.model.tokenizer.eos_ids
+    if request.suffix is not None:
+        stop_ids |= served.model.tokenizer.filling_ends
     logprobs = request.logprobs
     if logprobs is None and sampling.num_drawn > sampling.num_choices:
         logprobs = 0  # to know which are best
@@ -90,11 +92,6 @@ def refuse_unsupported(request: Request, served: Served) -> None:
     """Refuse by name what the protocol knows and this backend does not do yet. Raises InvalidRequest."""
     if request.task is Task.EMBED and served.adapter is not None:
         raise InvalidRequest(f"model: adapters do not embed; ask for {served.model.name}.", param="model")
-    if request.suffix is not None:
-        raise UnsupportedField(
-            "suffix: filling in the middle is not supported by this model's engine yet; leave the field out.",
-            param="suffix",
-        )
     if has_tools(request) and request.messages is None:
         raise UnsupportedField("tools: go with messages only; leave them out of a raw prompt.", param="tools")
     check_deadline(request.limits.deadline_s)

@@ -343,7 +343,7 @@ class TextEngine:
 
     async def _prepare(self, request: Request, function: Callable[..., _Made], *more: Any) -> _Made:
         """What a function makes of the request; away from the loop if there is much to do."""
-        size = len(request.prompt or "") + len(request.tokens or ())
+        size = len(request.prompt or "") + len(request.suffix or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
         size += sum(len(tool.description) + _TOOL_CHARS for tool in request.tools)
         size += sum(len(one.text) + len(one.pair or "") for one in request.inputs or ())
