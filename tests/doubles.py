@@ -280,6 +280,9 @@ class ToyTokenizer:
     def encode_inside(self, text: str) -> list[int]:
         return [self.byte_table.index(bytes([byte])) for byte in text.encode() if bytes([byte]) in self.byte_table]
 
+    def split(self, text: str) -> list[str | int]:
+        return [text] if text else []
+
     def token_text(self, token: int) -> str:
         return "<end>" if token == 94 else self.byte_table[token].decode("utf-8", "replace")
 

@@ -125,7 +125,7 @@ def test_required_calls_are_valid_and_no_more_than_may_be(
     tools = (TOOLS["f"], TOOLS["f_long"])
     form = Composed(calls=Calls(family=FAMILIES[family], tools=tools, most=3))
     seen = set()
-    for seed in range(16):
+    for seed in range(24):
         text = write(compiler, vocabulary, form, "", seed)
         assert text is not None
         calls = read(FAMILIES[family], text)
@@ -163,7 +163,7 @@ def test_free_text_turns_into_a_call_that_is_held_to_its_schema_from_where_it_be
         called = read(FAMILIES[family], text.removeprefix("Well.").removeprefix("Well"))
         assert said == "" and called
         check(called)
-    assert num_ended > 3
+    assert num_ended > 1
     # Text that only looks like one is as free as any.
     for free in ("Well <tool_cal", '{"name": "x", "arguments": 1', "[f_lon", "[TOOL_", "ok"):
         matcher = compiler.compile(form).start()

@@ -18,7 +18,8 @@ from headrace.engine.thinking import Marks, ThoughtSplitter
 class Budget:
     """How many tokens a thought may have, and the tokens that end it.
 
-    `inner`: the grammar of the answer, which knows of thoughts too. `num_tokens` is the width of the model's head.
+    `inner`: the grammar of the answer, which knows of thoughts too. `byte_table` says what each token adds to a text in
+    which the marks are seen; `num_words` is the width of a mask.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class Budget:
         marks: Marks,
         ending: Sequence[int],
         byte_table: Sequence[bytes],
-        num_tokens: int,
+        num_words: int,
         *,
         is_open: bool,
         inner: AnyGrammar | None = None,
@@ -38,9 +39,9 @@ class Budget:
         self.byte_table = byte_table
         self.is_open = is_open
         self.inner = inner
-        self.num_words = -(-num_tokens // 32)
-        bits = np.zeros(self.num_words * 32, np.uint8)
-        bits[:num_tokens] = 1
+        self.num_words = num_words
+        bits = np.zeros(num_words * 32, np.uint8)
+        bits[: len(byte_table)] = 1
         self.everything = np.packbits(bits, bitorder="little").view(np.uint32)
 
     def start(self) -> "BudgetMatcher":

@@ -115,14 +115,14 @@ class Composed:
         return not self.calls.is_required and self.answer.kind is not FormatKind.TEXT
 
     def _opening(self, mark: Any) -> list[str]:
-        free = ["TEXT: /(?s:.*)/", "BLANKS: /[ \\n]{0,8}/"]
+        free = ["TEXT: /(?s:.*)/", "BREAKS: /\\n{0,8}/"]
         if self.opening is Opening.NONE or self.marks is None:
             return ["start: body", *free]
         close = mark(self.marks.close)
         thought = f"thought: TEXT {close}" if close.startswith("<[") else f"thought[lazy]: TEXT {close}"
         if self.opening is Opening.BEGUN:
-            return ["start: thought BLANKS body", thought, *free]
-        return [f"start: ({mark(self.marks.open)} thought BLANKS)? body", thought, *free]
+            return ["start: thought BREAKS body", thought, *free]
+        return [f"start: ({mark(self.marks.open)} thought BREAKS)? body", thought, *free]
 
     def _body(self, calls: Calls, tools: list[CallableTool], mark: Any) -> str:
         rules = calls.family.rules(tools, mark, calls.most)
