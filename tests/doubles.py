@@ -263,6 +263,8 @@ class ToyTokenizer:
     eos_ids = frozenset({94})
     special_tokens: ClassVar[dict[str, int]] = {"<end>": 94}
     strips_leading_space = False
+    filling: tuple[int, ...] = ()
+    filling_ends: frozenset[int] = frozenset()
     vocab_size = TOY_VOCAB
     byte_table: ClassVar[list[bytes]] = [*(bytes([32 + token]) for token in range(94)), b"", b"\xc3", b"\xa9"]
 
@@ -278,6 +280,9 @@ class ToyTokenizer:
     def encode_inside(self, text: str) -> list[int]:
         return [self.byte_table.index(bytes([byte])) for byte in text.encode() if bytes([byte]) in self.byte_table]
 
+    def split(self, text: str) -> list[str | int]:
+        return [text] if text else []
+
     def token_text(self, token: int) -> str:
         return "<end>" if token == 94 else self.byte_table[token].decode("utf-8", "replace")
 
@@ -289,7 +294,13 @@ class ToyTemplate:
     source = ""
 
     def encode_chat(
-        self, tokenizer: ToyTokenizer, messages: Any, tools: Any = (), *, add_generation_prompt: bool = True
+        self,
+        tokenizer: ToyTokenizer,
+        messages: Any,
+        tools: Any = (),
+        *,
+        add_generation_prompt: bool = True,
+        variables: Any = None,
     ) -> list[int]:
         return tokenizer.encode("".join(message.text for message in messages))
 

@@ -33,6 +33,20 @@ def joined(pieces: list[Piece]) -> list[Piece]:
     return told
 
 
+class Unknown(Exception):
+    """The twin knows whole calls only."""
+
+
+def keywords(text: str) -> dict[str | None, Any] | None:
+    """Keyword arguments by Python's own parser; None if they are not all literals."""
+    try:
+        call = ast.parse(f"f({text}\n)", mode="eval").body
+        assert isinstance(call, ast.Call)
+        return None if call.args else {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        return None
+
+
 class Whole:
     """One text; `names` are the tools."""
 
@@ -126,7 +140,34 @@ class Whole:
         return None if end is None else abs(end)
 
     def pythonic(self, at: int) -> int | None:
-        raise NotImplementedError
+        tag = "<|python_tag|>"
+        if self.text.startswith(tag, at):
+            at = self.skip(at + len(tag))
+        if not self.text.startswith("[", at):
+            return None
+        end = self.python_call(self.skip(at + 1))
+        while end is not None and end >= 0:
+            place = self.skip(end)
+            if self.text.startswith("]", place):
+                return place + 1
+            if not self.text.startswith(",", place):
+                return end
+            following = self.python_call(self.skip(place + 1))
+            if following is None:
+                return place + 1
+            end = following
+        return None if end is None else -end
+
+    def python_call(self, at: int) -> int | None:
+        """Tell one call by Python's own parser: the shortest text from here that is one with literals in it."""
+        head = re.compile(r"([A-Za-z_][\w.-]*)\((?=\s*(?:\)|[A-Za-z_]\w*\s*=))").match(self.text, at)
+        if head is None or head[1] not in self.names:
+            return None
+        for end in range(head.end(), len(self.text)):
+            if self.text[end] == ")" and (arguments := keywords(self.text[head.end() : end])) is not None:
+                self.call(head[1], json.dumps(arguments, ensure_ascii=False))
+                return end + 1
+        raise Unknown
 
     def object(self, at: int, names: frozenset[str] | None, *, is_marked: bool) -> int | None:
         """Tell the call of an object; where it ends, negative if it was broken off there."""
@@ -212,6 +253,3 @@ class Whole:
 def read_whole(family: str, text: str, names: frozenset[str]) -> list[Piece]:
     """See the file's head."""
     return Whole(family, text, names).read()
-
-
-_ = ast

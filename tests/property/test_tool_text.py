@@ -2,13 +2,14 @@
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.whole_calls import joined, read_whole
+from tests.whole_calls import Unknown, joined, read_whole
 
 from headrace.engine.tools.bare import GENERIC, LLAMA_JSON
 from headrace.engine.tools.family import Family
 from headrace.engine.tools.hermes import Hermes
 from headrace.engine.tools.mistral import Mistral
 from headrace.engine.tools.parser import CallParser, Piece
+from headrace.engine.tools.pythonic import Pythonic
 
 NAMES = frozenset({"f", "add"})
 FAMILIES: dict[str, Family] = {
@@ -16,6 +17,7 @@ FAMILIES: dict[str, Family] = {
     "generic": GENERIC,
     "llama_json": LLAMA_JSON,
     "mistral": Mistral(writes_lists=True),
+    "pythonic": Pythonic(),
 }
 OBJECTS = [
     '{"name": "f", "arguments": {"a": 1}}',
@@ -35,9 +37,16 @@ BITS = [
     *("f", "add", "hello", " ", "\n", "\n\n", ";", ",", "[", "]", "{", "}", '"', "\\", '"name"', ":", "é"),
     '{"name": "f", "arguments": ',
 ]
+CALLS = [f"f(a={value})" for value in (1, "'x\\\\'y'", '[True, {"k": None}]', '"""a"b"""', "-1.5e3", "b")] + ["add()"]
+WRAPPED = [
+    *(f"<tool_call>\n{one}\n</tool_call>" for one in OBJECTS),
+    *(f"<|python_tag|>{one}; " for one in OBJECTS),
+    *(f"[TOOL_CALLS] [{one}, {one}]" for one in OBJECTS),
+    *("[TOOL_CALLS]f[ARGS]{}", '[TOOL_CALLS]add[CALL_ID]x1[ARGS]{"a": "[ARGS]"}'),
+    *(f"[{one}, {two}]" for one in CALLS for two in CALLS[::3]),
+]
 TEXTS = st.lists(
-    st.sampled_from([*BITS, *OBJECTS, *(f"<tool_call>\n{one}\n</tool_call>" for one in OBJECTS)]) | st.text(max_size=3),
-    max_size=12,
+    st.one_of(*map(st.sampled_from, (BITS, OBJECTS, WRAPPED, CALLS)), st.text(max_size=3)), max_size=12
 ).map("".join)
 
 
@@ -60,6 +69,9 @@ def cut_texts(draw: st.DrawFn) -> list[str]:
 @example(family="hermes", pieces=["x <tool_call>", '{"name": "f', '", "arguments": {"a": "}', '"}}</tool_', "call> y"])
 def test_a_cut_text_says_what_the_whole_one_says(family: str, pieces: list[str]) -> None:
     text = "".join(pieces)
-    expected = read_whole(family, text, NAMES)
-    assert parsed(FAMILIES[family], pieces) == expected
-    assert parsed(FAMILIES[family], list(text)) == expected
+    told = parsed(FAMILIES[family], pieces)
+    assert told == parsed(FAMILIES[family], list(text)) == parsed(FAMILIES[family], [text])
+    try:
+        assert told == read_whole(family, text, NAMES)
+    except Unknown:
+        assert family == "pythonic"

@@ -22,7 +22,7 @@ def take_token(sequence: Sequence, token: int, detail: Detail | None = None, *, 
     taken = [append_token(sequence, token, detail)]
     if sequence.matcher is not None and taken[-1].reason is None:
         try:
-            sequence.matcher.accept(token)
+            _accept(sequence, token)
             # Whoever wants to know how likely each token was has each of them drawn, under a mask that allows only it.
             if not goes_on and sequence.work.logprobs is None:
                 _force(sequence, taken)
@@ -33,13 +33,18 @@ def take_token(sequence: Sequence, token: int, detail: Detail | None = None, *, 
 
 
 def _force(sequence: Sequence, taken: list[Sampled]) -> None:
-    assert sequence.matcher is not None
-    while forced := sequence.matcher.forced():
+    while sequence.matcher is not None and (forced := sequence.matcher.forced()):
         for token in forced:
             taken.append(append_token(sequence, token))
             if taken[-1].reason is not None:
                 return
-            sequence.matcher.accept(token)
+            _accept(sequence, token)
+
+
+def _accept(sequence: Sequence, token: int) -> None:
+    assert sequence.matcher is not None
+    sequence.matcher.accept(token)
+    sequence.matcher = sequence.matcher.successor
 
 
 def append_token(sequence: Sequence, token: int, detail: Detail | None = None) -> Sampled:

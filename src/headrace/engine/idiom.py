@@ -4,10 +4,12 @@ what they are held to, what the template is told. Read once from the template's 
 Knows no tokens: which control tokens must be seen is said by their texts.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from headrace.core.request import FormatKind, Message, Request, ResponseFormat, Tool, ToolMode
+from headrace.core.request import Effort, FormatKind, Message, Reasoning, Request, ResponseFormat, Tool, ToolMode
 from headrace.engine.grammar.composed import Calls, Composed, Opening
 from headrace.engine.speech import Speech
 from headrace.engine.thinking import MARKS, Marks, ThoughtSplitter
@@ -15,6 +17,15 @@ from headrace.engine.tools.fallback import tell_tools
 from headrace.engine.tools.families import GENERIC, find_family
 from headrace.engine.tools.family import Family
 from headrace.engine.tools.parser import CallParser
+
+_ON_OFF = frozenset({"enable_thinking", "thinking"})
+_LEVEL = "reasoning_effort"
+_SWITCHES = {
+    "enable_thinking": re.compile(r"\benable_thinking\b"),
+    "thinking": re.compile(r"\b(?:if|and|not)\s+thinking\b|(?<![.\w])thinking\s+is\s+(?:not\s+)?defined"),
+    _LEVEL: re.compile(r"\breasoning_effort\b"),
+}
+_LEVELS = {Effort.MINIMAL: Effort.LOW, Effort.XHIGH: Effort.HIGH}  # what templates know instead
 
 
 def has_tools(request: Request) -> bool:
@@ -26,19 +37,22 @@ def has_tools(request: Request) -> bool:
 class Idiom:
     """See the file's head. `is_told`: the template tells the model about tools; else the conversation must.
 
-    `marks`: what stands around thoughts, of a model that thinks.
+    `marks`: what stands around thoughts, of a model that thinks; `switches` are variables by which its template is told
+    whether, or how much, to think.
     """
 
     family: Family
     is_told: bool
     marks: Marks | None = None
+    switches: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, source: str) -> "Idiom":
         """Of a model, by the source of its chat template; empty if it has none."""
         family = find_family(source)
         marks = next((marks for marks in MARKS if marks.close in source), None)
-        return cls(family or GENERIC, family is not None, marks)
+        switches = frozenset(name for name, pattern in _SWITCHES.items() if pattern.search(source))
+        return cls(family or GENERIC, family is not None, marks, switches)
 
     def markers(self, request: Request) -> frozenset[str]:
         """Texts of control tokens that must be seen in an answer, although they are none of its text."""
@@ -48,6 +62,24 @@ class Idiom:
         if has_tools(request):
             seen.update(self.family.markers)
         return frozenset(seen)
+
+    def variables(self, reasoning: Reasoning) -> dict[str, Any]:
+        """What the template is told about thinking; nothing if nothing was asked for, or nothing is understood."""
+        effort = Effort.NONE if reasoning.max_tokens == 0 else reasoning.effort
+        if effort is None:
+            return {}
+        told: dict[str, Any] = dict.fromkeys(self.switches & _ON_OFF, effort is not Effort.NONE)
+        if _LEVEL in self.switches and (effort is not Effort.NONE or not told):
+            told[_LEVEL] = _LEVELS.get(effort, effort).value
+        return told
+
+    def thought_limit(self, reasoning: Reasoning) -> int | None:
+        """Tokens after which a thought is ended, whatever the template was told; None: it may take its time."""
+        if self.marks is None:
+            return None
+        if reasoning.effort is Effort.NONE and not self.switches & _ON_OFF:
+            return 0
+        return reasoning.max_tokens
 
     def conversation(
         self, messages: tuple[Message, ...], tools: Sequence[Tool]

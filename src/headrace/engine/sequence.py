@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headrace.core.errors import EngineFault
 from headrace.core.events import FinishReason
 from headrace.core.request import Sampling
-from headrace.engine.grammar.matcher import Grammar, Matcher
+from headrace.engine.grammar.matcher import AnyGrammar, AnyMatcher
 from headrace.engine.kv.prefix import Node
 from headrace.engine.kv.salt import NO_SALT, Salt
 from headrace.kernels.plan import PAGE_TOKENS
@@ -95,7 +95,7 @@ class Work:
     adapter: Any = None
     keeps: tuple[Keep, ...] = ()
     explains: bool = False
-    grammar: Grammar | None = None
+    grammar: AnyGrammar | None = None
     field: str = "messages"
     score_from: int = 1
     pooling: PoolingKind | None = None
@@ -174,7 +174,7 @@ class Sequence:
         self.disk_pages = range(0)
         self.siblings: list[Sequence] = []
         self.adjustments: Any = None
-        self.matcher: Matcher | None = None if work.grammar is None else work.grammar.start()
+        self.matcher: AnyMatcher | None = None if work.grammar is None else work.grammar.start()
         self.fault: EngineFault | None = None
 
     @property

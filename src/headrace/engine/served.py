@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.backend import ModelCard
-from headrace.core.errors import InvalidRequest
+from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.events import TokenLogprob
-from headrace.core.request import Input, Message, Request, Role, Task, TextPart
+from headrace.core.request import Input, Message, Request, Role, Task, TextPart, Tool
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.grammar.compiler import GrammarCompiler
@@ -26,12 +26,14 @@ from headrace.engine.runner import StepProgram
 from headrace.engine.sequence import Keep
 from headrace.kernels.plan import Plan
 from headrace.models.pooling import PoolingKind
+from headrace.models.tokenizer import check_text
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from headrace.adapters.load import LoadedAdapter
     from headrace.models.load import LoadedModel
     from headrace.models.template import ChatTemplate
+
 
 _MARK_TOKENS = 16  # of an input's end, among which the mark of a thought must be
 
@@ -51,6 +53,13 @@ class Encoded:
     tokens: NDArray[np.int32]
     segments: NDArray[np.int32] | None = None
     score_from: int = 1
+
+
+def _num_shared(left: NDArray[np.int32], right: NDArray[np.int32]) -> int:
+    """With how many equal tokens two inputs begin."""
+    count = min(len(left), len(right))
+    differing = np.flatnonzero(left[:count] != right[:count])
+    return int(differing[0]) if differing.size else count
 
 
 def card_of(model: "LoadedModel", setup: Setup) -> ModelCard:
@@ -127,9 +136,9 @@ class Served:
     def detokenizer(self, request: Request) -> Detokenizer:
         """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
         strips = self.model.tokenizer.strips_leading_space and request.messages is not None
-        return Detokenizer(self._table(self.idiom.markers(request)), strips_leading_space=strips)
+        return Detokenizer(self.marked_table(self.idiom.markers(request)), strips_leading_space=strips)
 
-    def _table(self, markers: frozenset[str]) -> list[bytes]:
+    def marked_table(self, markers: frozenset[str]) -> list[bytes]:
         """What tokens add to a text in which some control tokens are to be seen."""
         special = self.model.tokenizer.special_tokens
         ids = frozenset(special[text] for text in markers if text in special)
@@ -141,6 +150,13 @@ class Served:
             for text in markers & special.keys():
                 table[special[text]] = text.encode()
         return table
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of our own text that goes on after other text, control tokens included."""
+        ids: list[int] = []
+        for piece in self.model.tokenizer.split(text):
+            ids += [piece] if isinstance(piece, int) else self.model.tokenizer.encode_inside(piece)
+        return ids
 
     def has_open_thought(self, tokens: NDArray[np.int32]) -> bool:
         """Whether an input ends in the mark that begins a thought."""
@@ -174,7 +190,9 @@ class Served:
         model = self.model
         if request.tokens is not None:
             return self._given(request.tokens)
-        if request.prompt is not None:
+        if request.suffix is not None:
+            ids = self._encode_filling(request.prompt or "", request.suffix)
+        elif request.prompt is not None:
             ids = model.tokenizer.encode(request.prompt, special=True, bos=True)
         else:
             assert request.messages is not None
@@ -188,6 +206,19 @@ class Served:
         if not ids:
             raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
         return np.array(ids, np.int32)
+
+    def _encode_filling(self, prefix: str, suffix: str) -> list[int]:
+        """A text with a gap, as models were taught to fill it (Bavarian et al. 2022, arXiv 2207.14255: PSM)."""
+        tokenizer = self.model.tokenizer
+        if not tokenizer.filling:
+            raise UnsupportedField(
+                f"suffix: {self.name} has no tokens for filling in the middle; leave the suffix out.", param="suffix"
+            )
+        for text in (prefix, suffix):
+            check_text(text)
+        before, behind, middle = tokenizer.filling
+        ids = [before, *tokenizer.encode_inside(prefix), behind, *tokenizer.encode_inside(suffix), middle]
+        return [*tokenizer.encode("", bos=True), *ids]
 
     def keeps(self, request: Request, tokens: NDArray[np.int32]) -> tuple[Keep, ...]:
         """Where the request's cache breakpoints lie among its tokens."""
@@ -203,7 +234,8 @@ class Served:
         return index if index < len(messages) else None
 
     def end_of(self, request: Request, message: int, tokens: NDArray[np.int32]) -> int:
-        """How many of the input's tokens a conversation that ended with a message would begin with, too.
+        """How many of the input's tokens a conversation that ended with a message would begin with, too; for -1, how
+        many go before the first message, or to the end of the tools.
 
         0 if the chat template refuses such a conversation, or if there is none.
         """
@@ -211,12 +243,25 @@ class Served:
         if messages is None or template is None:
             return 0
         try:
+            if message < 0:
+                return self._end_of_tools(template, request, messages, tokens)
             ids = self._encode_chat(template, request, messages[: message + 1], add_generation_prompt=False)
         except InvalidRequest:
             return 0
-        count = min(len(ids), len(tokens))
-        differing = np.flatnonzero(np.array(ids[:count], np.int32) != tokens[:count])
-        return int(differing[0]) if differing.size else count
+        return _num_shared(np.array(ids, np.int32), tokens)
+
+    def _end_of_tools(
+        self, template: "ChatTemplate", request: Request, messages: tuple[Message, ...], tokens: NDArray[np.int32]
+    ) -> int:
+        """Found by changing what is asked for: with another tool at the end, what follows the tools stays the same;
+        without any, what goes before another first message."""
+        if has_tools(request):
+            more = replace(request, tools=(*request.tools, Tool("another", "\n")))
+            other = np.array(self._encode_chat(template, more, messages), np.int32)
+            return len(tokens) - _num_shared(other[::-1], tokens[::-1])
+        first = replace(messages[0], parts=(TextPart("~" if not messages[0].text.startswith("~") else "^"),))
+        other = np.array(self._encode_chat(template, request, (first, *messages[1:])), np.int32)
+        return _num_shared(other, tokens)
 
     @property
     def input_limit(self) -> int:
@@ -312,7 +357,13 @@ class Served:
         has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in request.messages or ())
         messages = (*(() if has_system else self._opening), *messages)
         told, tools = self.idiom.conversation(messages, request.tools if has_tools(request) else ())
-        return template.encode_chat(self.model.tokenizer, told, tools, add_generation_prompt=add_generation_prompt)
+        return template.encode_chat(
+            self.model.tokenizer,
+            told,
+            tools,
+            add_generation_prompt=add_generation_prompt,
+            variables=self.idiom.variables(request.reasoning),
+        )
 
     def _given(self, tokens: tuple[int, ...], path: str = "prompt", param: str = "prompt") -> NDArray[np.int32]:
         size = self.model.plan.vocab_size

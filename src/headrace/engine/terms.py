@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import Request, Task
+from headrace.engine.grammar.budget import Budget
 from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.idiom import has_tools
 from headrace.engine.sequence import Keep, Work
@@ -38,6 +39,8 @@ def make_work(
     stop_ids = frozenset(limits.stop_token_ids)
     if not limits.ignore_eos:
         stop_ids |= served.model.tokenizer.eos_ids
+    if request.suffix is not None:
+        stop_ids |= served.model.tokenizer.filling_ends
     logprobs = request.logprobs
     if logprobs is None and sampling.num_drawn > sampling.num_choices:
         logprobs = 0  # to know which are best
@@ -64,20 +67,31 @@ def make_work(
     )
 
 
-def with_grammar(work: Work, grammar: Grammar, served: Served) -> Work:
-    """The same work, held to a grammar, under which the answer can end."""
-    return replace(work, grammar=grammar, stop_ids=work.stop_ids | served.model.tokenizer.eos_ids)
+def held_to(work: Work, grammar: Grammar | None, served: Served, request: Request) -> Work:
+    """The same work, held to a grammar, under which the answer can end, and to the tokens its thoughts may have."""
+    if grammar is not None:
+        work = replace(work, grammar=grammar, stop_ids=work.stop_ids | served.model.tokenizer.eos_ids)
+    idiom, limit = served.idiom, served.idiom.thought_limit(request.reasoning)
+    if limit is None or idiom.marks is None or request.messages is None:
+        return work
+    return replace(
+        work,
+        grammar=Budget(
+            limit,
+            idiom.marks,
+            served.encode_text(f"\n{idiom.marks.close}\n\n"),
+            served.marked_table(frozenset(idiom.marks))[: served.model.tokenizer.vocab_size],
+            -(-served.model.plan.vocab_size // 32),
+            is_open=served.has_open_thought(work.tokens),
+            inner=grammar,
+        ),
+    )
 
 
 def refuse_unsupported(request: Request, served: Served) -> None:
     """Refuse by name what the protocol knows and this backend does not do yet. Raises InvalidRequest."""
     if request.task is Task.EMBED and served.adapter is not None:
         raise InvalidRequest(f"model: adapters do not embed; ask for {served.model.name}.", param="model")
-    if request.suffix is not None:
-        raise UnsupportedField(
-            "suffix: filling in the middle is not supported by this model's engine yet; leave the field out.",
-            param="suffix",
-        )
     if has_tools(request) and request.messages is None:
         raise UnsupportedField("tools: go with messages only; leave them out of a raw prompt.", param="tools")
     check_deadline(request.limits.deadline_s)

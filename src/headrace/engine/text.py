@@ -45,7 +45,7 @@ from headrace.engine.sequence import Keep, Work
 from headrace.engine.served import Served, Setup, card_of
 from headrace.engine.shelves import Shelves
 from headrace.engine.source import Source
-from headrace.engine.terms import check_deadline, make_work, refuse_unsupported, with_grammar
+from headrace.engine.terms import check_deadline, held_to, make_work, refuse_unsupported
 from headrace.engine.tokens import EngineTokens
 from headrace.observe.metrics import Metrics
 
@@ -292,9 +292,10 @@ class TextEngine:
                 found = await self._prepare(request, served.keeps, tokens)
                 keeps = tuple(one for one in found if one.num_tokens >= self.config.cache_min_tokens)
             work = self._work(served, request, tokens, arrived, keeps)
-            form = served.idiom.form(request, is_open=served.has_open_thought(tokens))
-            if form is not None and request.limits.max_tokens != 0:
-                work = with_grammar(work, await self._grammar(served, form), served)
+            if request.limits.max_tokens != 0:
+                form = served.idiom.form(request, is_open=served.has_open_thought(tokens))
+                grammar = None if form is None else await self._grammar(served, form)
+                work = held_to(work, grammar, served, request)
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
             answer = Answer(served, request, work, arrived)
@@ -348,7 +349,7 @@ class TextEngine:
 
     async def _prepare(self, request: Request, function: Callable[..., _Made], *more: Any) -> _Made:
         """What a function makes of the request; away from the loop if there is much to do."""
-        size = len(request.prompt or "") + len(request.tokens or ())
+        size = len(request.prompt or "") + len(request.suffix or "") + len(request.tokens or ())
         size += sum(len(part.text) for message in request.messages or () for part in message.parts)
         size += sum(len(tool.description) + _TOOL_CHARS for tool in request.tools)
         size += sum(len(one.text) + len(one.pair or "") for one in request.inputs or ())

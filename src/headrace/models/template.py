@@ -32,6 +32,7 @@ _CHARS_PER_INPUT_CHAR = 32
 NO_TEMPLATE = "This model has no chat template; use /v1/completions with a prompt instead of messages."
 # What a template's own expressions raise when they meet values that they were not written for.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_WANTS_NINE = re.compile(r"length\s*(?:!=|==)\s*9\b")
 _FORMAT_WIDTH = re.compile(r"%[-_0^#]*\d")
 
 
@@ -52,6 +53,8 @@ class ChatTemplate:
         self._compiled = _compile(source)
         self._clock = clock or SystemClock()
         self._knows_developer = "developer" in source
+        # Mistral's: an id of another length is refused.
+        self._id_chars = 9 if _WANTS_NINE.search(source) else None
 
     def render(
         self,
@@ -59,9 +62,11 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
         add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The text that the template makes of messages in Hugging Face's shape.
 
+        `variables` are what only some templates know, such as `enable_thinking`.
         Raises InvalidRequest with the template's own sentence, or naming the limit that it reached.
         """
         num_chars = _num_chars(messages) + _num_chars(tools or ())
@@ -77,6 +82,7 @@ class ChatTemplate:
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
             "strftime_now": self._strftime_now,
+            **(variables or {}),
         }
         token = current_budget.set(budget)
         try:
@@ -101,6 +107,7 @@ class ChatTemplate:
         tools: Sequence[Tool] = (),
         *,
         add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Token ids of a conversation, in which only the template's own control tokens are control tokens."""
         disguise = _Disguise(tokenizer.special_tokens)
@@ -108,6 +115,7 @@ class ChatTemplate:
             [self._message(message, disguise) for message in messages],
             [_tool(tool, disguise) for tool in tools] or None,
             add_generation_prompt=add_generation_prompt,
+            variables=variables,
         )
         ids: list[int] = []
         text = ""
@@ -133,11 +141,14 @@ class ChatTemplate:
         if message.name is not None:
             values["name"] = disguise.put_on(message.name)
         if message.tool_call_id is not None:
-            values["tool_call_id"] = disguise.put_on(message.tool_call_id)
+            values["tool_call_id"] = disguise.put_on(self._id(message.tool_call_id))
+        if message.reasoning:
+            check_text(message.reasoning)
+            values["reasoning_content"] = disguise.put_on(message.reasoning)
         if message.tool_calls:
             values["tool_calls"] = [
                 {
-                    "id": disguise.put_on(call.id),
+                    "id": disguise.put_on(self._id(call.id)),
                     "type": "function",
                     "function": {
                         "name": disguise.put_on(call.name),
@@ -147,6 +158,12 @@ class ChatTemplate:
                 for call in message.tool_calls
             ]
         return values
+
+    def _id(self, given: str) -> str:
+        """A call's id as the template wants it: the same for the same, in the call and in its result."""
+        if self._id_chars is None or (len(given) == self._id_chars and given.isascii() and given.isalnum()):
+            return given
+        return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[: self._id_chars]
 
     def _strftime_now(self, format: str) -> str:  # noqa: A002  (Hugging Face's name)
         if len(format) > 256 or _FORMAT_WIDTH.search(format):

@@ -94,6 +94,8 @@ class Tokenizer:
         self.eos_ids = frozenset(vocabulary.eos_ids)
         self.add_bos = vocabulary.add_bos
         self.special_tokens: Mapping[str, int] = vocabulary.of_type(TokenType.CONTROL)
+        self.filling = tuple(vocabulary.filling)
+        self.filling_ends = frozenset(vocabulary.filling_ends)
         self.strips_leading_space = vocabulary.add_space_prefix
         user_defined = vocabulary.of_type(TokenType.USER_DEFINED)
         strips = vocabulary.strips_before, vocabulary.strips_after

@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 
 from headrace.core.errors import ModelFileError
+from headrace.models.filling import find_filling
 from headrace.models.input_template import FIRST, Slots, read_post_processor
 from headrace.models.pretokenizers import PRE_TOKENIZATIONS
 from headrace.models.wordpiece import definition_of, pair_template, texts_of
 
-_FORMAT = 3  # of the written form; raised when a field changes its meaning
+_FORMAT = 4  # of the written form; raised when a field changes its meaning
 _MAX_TOKENS = 4_000_000  # far above any published vocabulary; keeps absurd files from filling memory
 # Names under which model families end a turn or a text, whatever the metadata says.
 END_NAMES = frozenset(
@@ -54,7 +55,8 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
     `scores` holds one little-endian float32 a token: hundreds of thousands of Python numbers would cost tens of MB.
     `single` and `pair` are what a whole input of one text or of two looks like (`input_template`); empty: unknown.
-    `strips_before` and `strips_after`: special tokens that take away the white space next to them.
+    `strips_before` and `strips_after`: special tokens that take away the white space next to them. `filling` and
+    `filling_ends`: see `filling.find_filling`.
     """
 
     format: int = _FORMAT
@@ -74,6 +76,8 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     pair: Slots = []
     strips_before: list[int] = []
     strips_after: list[int] = []
+    filling: list[int] = []
+    filling_ends: list[int] = []
 
     def serialize(self) -> bytes:
         """Bytes from which `deserialize` makes an equal value."""
@@ -135,6 +139,7 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
     scores = np.asarray(_sequence(metadata, "tokenizer.ggml.scores", required=scored), dtype="<f4")
     add_bos = _flag(metadata, "add_bos_token", default=scored)
     adds_eos = _flag(metadata, "add_eos_token", default=False)
+    marks, mark_ends = find_filling({text: i for i, text in enumerate(tokens)}, metadata, len(tokens))
     if scored and len(scores) != len(tokens):
         raise ModelFileError(f"tokenizer.ggml.scores: {len(scores)} scores for {len(tokens)} tokens.")
     return Vocabulary(
@@ -151,6 +156,8 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
         add_space_prefix=_flag(metadata, "add_space_prefix", default=scored),
         single=_ends_of(special["bos"] if add_bos else None, special["eos"] if adds_eos else None),
         strips_after=_stripping(tokens, types) if scored and metadata.get("general.architecture") == "phi3" else [],
+        filling=[*marks],
+        filling_ends=[*mark_ends],
     )
 
 
@@ -230,6 +237,7 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
         bos_id = starts_with_bos
     if config.get("add_eos_token") is True and single[-1:] in ([], [(FIRST, 0)]):
         single = _ends_of(bos_id if add_bos else None, ids.get(_token_text(config.get("eos_token"))))
+    marks, mark_ends = find_filling(ids)
     _make_bare(library, {texts[i] for i in range(num_tokens) if types[i] == TokenType.CONTROL})
     return Vocabulary(
         algorithm=Algorithm.LIBRARY,
@@ -245,6 +253,8 @@ def vocabulary_from_files(folder: Path) -> Vocabulary:
         pair=pair,
         strips_before=[token["id"] for token in added if token.get("lstrip")],
         strips_after=[token["id"] for token in added if token.get("rstrip")],
+        filling=[*marks],
+        filling_ends=[*mark_ends],
     )
 
 

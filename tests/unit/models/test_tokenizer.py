@@ -366,7 +366,7 @@ def test_a_tokenizer_survives_being_written_and_read(source: str, folder: Path) 
 def test_damaged_bytes_are_refused() -> None:
     data = Tokenizer.from_gguf(gguf()).serialize()
 
-    for damaged in (b"", b"junk", data[:-1], data.replace(b"format\x03", b"format\x7f")):
+    for damaged in (b"", b"junk", data[:-1], data.replace(b"format\x04", b"format\x7f")):
         with pytest.raises(ModelFileError, match="cached tokenizer"):
             Tokenizer.deserialize(damaged)
 

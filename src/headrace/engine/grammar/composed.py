@@ -15,15 +15,16 @@ from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import FormatKind, ResponseFormat, Tool
 from headrace.engine.grammar.source import (
     MAX_SOURCE_BYTES,
+    OPTION_KEY,
     answer_grammar,
     find_keyword,
     json_schema,
+    moved,
     without_notes,
 )
 from headrace.engine.thinking import Marks
-from headrace.engine.tools.family import Family, quoted
+from headrace.engine.tools.family import CallableTool, Family, quoted
 
-_JSON = frozenset({FormatKind.JSON_OBJECT, FormatKind.JSON_SCHEMA})
 # As the models' templates write JSON, so that a call reads like those that the model has seen.
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -75,15 +76,16 @@ class Composed:
             return quoted(text) if token is None else f"<[{token}]>"
 
         lines = [*self._opening(mark)]
-        calls = self.calls
+        calls, tools = self.calls, list[CallableTool]()
         if calls is None:
             lines.append("body: @answer")
         else:
-            for index, tool in enumerate(calls.tools):
-                grammars.append({"name": f"tool_{index}", "json_schema": arguments_schema(tool)})
-            lines.append(self._body(calls, mark))
+            tools = [CallableTool(tool.name, arguments_schema(tool)) for tool in calls.tools]
+            for name, schema in calls.family.grammars(tools).items():
+                grammars.append({"name": name, "json_schema": schema})
+            lines.append(self._body(calls, tools, mark))
         if self._asks_answer():
-            grammars.append({"name": "answer", **answer_grammar(self.answer)})
+            grammars.append({"name": "answer", **self._answer(tools)})
         source = json.dumps({"grammars": [{"name": "top", "lark_grammar": "\n".join(lines)}, *grammars]})
         if len(source) > MAX_SOURCE_BYTES:
             param = "response_format" if calls is None else "tools"
@@ -113,30 +115,48 @@ class Composed:
         return not self.calls.is_required and self.answer.kind is not FormatKind.TEXT
 
     def _opening(self, mark: Any) -> list[str]:
-        free = ["TEXT: /(?s:.*)/", "BLANKS: /[ \\n]{0,8}/"]
+        free = ["TEXT: /(?s:.*)/", "BREAKS: /\\n{0,8}/"]
         if self.opening is Opening.NONE or self.marks is None:
             return ["start: body", *free]
         close = mark(self.marks.close)
         thought = f"thought: TEXT {close}" if close.startswith("<[") else f"thought[lazy]: TEXT {close}"
         if self.opening is Opening.BEGUN:
-            return ["start: thought BLANKS body", thought, *free]
-        return [f"start: ({mark(self.marks.open)} thought BLANKS)? body", thought, *free]
+            return ["start: thought BREAKS body", thought, *free]
+        return [f"start: ({mark(self.marks.open)} thought BREAKS)? body", thought, *free]
 
-    def _body(self, calls: Calls, mark: Any) -> str:
-        names = [tool.name for tool in calls.tools]
-        rules = calls.family.rules(names, mark, calls.most)
+    def _body(self, calls: Calls, tools: list[CallableTool], mark: Any) -> str:
+        rules = calls.family.rules(tools, mark, calls.most)
         if calls.is_required:
             return f"body: calls\n{rules}"
         if self.answer.kind is FormatKind.TEXT:
-            held = [index for index, name in enumerate(names) if name in calls.held]
-            return calls.family.lazy_rules(names, held, mark) + rules
-        if not calls.family.is_bare:
-            return f"body: calls | @answer\n{rules}"
-        raise UnsupportedField(
-            f"response_format: {self.answer.kind} is not supported together with tools that may be called, because this"
-            " model writes calls without a mark; leave one of the two out, or require a call.",
-            param="response_format",
-        )
+            held = [index for index, tool in enumerate(tools) if tool.name in calls.held]
+            return calls.family.lazy_rules(tools, held, mark) + rules
+        if self._is_one_schema(tools):
+            return f"body: @answer\n{rules}"
+        return f"body: calls | @answer\n{rules}"
+
+    def _is_one_schema(self, tools: list[CallableTool]) -> bool:
+        """Whether calls are JSON without a mark: only one schema of both can tell them from an answer that is JSON."""
+        return self.calls is not None and any(self.calls.family.call_schema(tool, "") for tool in tools)
+
+    def _answer(self, tools: list[CallableTool]) -> dict[str, Any]:
+        """The grammar of the answer, or of an answer and single calls, where these must be one schema."""
+        answer, calls = answer_grammar(self.answer), self.calls
+        if calls is None or not calls.family.is_bare:
+            return answer
+        schema = answer.get("json_schema")
+        is_one = self._is_one_schema(tools)
+        if schema is None or not (is_one or schema.get("type") == "object"):
+            raise UnsupportedField(
+                f"response_format: {self.answer.kind} is not supported together with tools that may be called, because"
+                " this model writes calls without a mark; leave one of the two out, or require a call.",
+                param="response_format",
+            )
+        if not is_one:
+            return answer
+        options = {OPTION_KEY: schema.pop(OPTION_KEY)}
+        called = [calls.family.call_schema(tool, f"/anyOf/{index}") for index, tool in enumerate(tools, 1)]
+        return {"json_schema": {"anyOf": [moved(schema, "/anyOf/0"), *called], **options}}
 
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
@@ -153,5 +173,5 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
         )
     if "properties" in schema and not schema.keys() & {"patternProperties", "allOf", "anyOf", "oneOf", "$ref"}:
         schema.setdefault("additionalProperties", False)
-    schema["x-guidance"] = _STYLE
+    schema[OPTION_KEY] = _STYLE
     return schema

@@ -6,7 +6,7 @@ allowed exactly where the grammar may end. Matchers of one grammar share what it
 no scheduler, no text and no request; a matcher is used by one thread at a time.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,32 @@ from headrace.core.errors import EngineFault
 
 if TYPE_CHECKING:
     import llguidance
+
+
+class AnyMatcher(Protocol):
+    """One answer so far, and what may come next: see `Matcher`, whose methods these are."""
+
+    @property
+    def num_words(self) -> int: ...  # noqa: D102
+    @property
+    def is_finished(self) -> bool: ...  # noqa: D102
+    @property
+    def is_accepting(self) -> bool: ...  # noqa: D102
+    @property
+    def successor(self) -> "AnyMatcher | None": ...  # noqa: D102
+    def mask_at(self, address: int) -> None: ...  # noqa: D102
+    def accept(self, token: int) -> None: ...  # noqa: D102
+    def forced(self) -> list[int]: ...  # noqa: D102
+    def allowed_prefix(self, tokens: list[int]) -> int: ...  # noqa: D102
+    def masks(self, draft: list[int], out: NDArray[np.uint32]) -> int: ...  # noqa: D102
+
+
+class AnyGrammar(Protocol):
+    """What answers keep to."""
+
+    def start(self) -> AnyMatcher:
+        """The state at the beginning of an answer."""
+        ...
 
 
 class Grammar:
@@ -54,6 +80,11 @@ class Matcher:
     def is_accepting(self) -> bool:
         """Whether the answer is complete as it stands."""
         return bool(self._state.is_accepting())
+
+    @property
+    def successor(self) -> AnyMatcher | None:
+        """What takes its place after a token: itself, to the end."""
+        return self
 
     def mask(self, out: NDArray[np.uint32]) -> None:
         """Write which tokens may come next into a row of `num_words` words. After the end only ending tokens may."""

@@ -23,7 +23,7 @@ _MAX_DEPTH = 64  # of a schema; llguidance reads 128 levels of JSON, and a subsc
 # Between two parts of JSON: nothing, one space, or a line break with an indentation. A model may set its answer as it
 # has learnt to, and cannot fill it with blanks for ever.
 _WHITESPACE = r"(?: |\n {0,32})"
-_OPTION_KEY = "x-guidance"
+OPTION_KEY = "x-guidance"
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
 _MAPS_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _VALUES = frozenset({"const", "enum", "default", "examples"})
@@ -60,7 +60,7 @@ def answer_grammar(form: ResponseFormat) -> dict[str, Any]:
     """The grammar of what an answer says, without its beginning. Raises InvalidRequest and UnsupportedField."""
     kind = form.kind
     if kind is FormatKind.JSON_OBJECT:
-        return {"json_schema": {"type": "object", _OPTION_KEY: {"whitespace_pattern": _WHITESPACE}}}
+        return {"json_schema": {"type": "object", OPTION_KEY: {"whitespace_pattern": _WHITESPACE}}}
     if kind is FormatKind.JSON_SCHEMA:
         return {"json_schema": _schema(form.schema)}
     if kind is FormatKind.CHOICE:
@@ -82,14 +82,14 @@ def _schema(schema: Mapping[str, Any] | bool | None) -> dict[str, Any]:
     if schema is None:
         raise _invalid("json_schema: no schema is given; give one, or ask for json_object")
     copy = json_schema(schema)
-    options = copy.pop(_OPTION_KEY, {})
+    options = copy.pop(OPTION_KEY, {})
     if options not in ({}, {"whitespace_flexible": False}, {"whitespace_flexible": True}):
         raise UnsupportedField(
-            f'response_format: json_schema: {_OPTION_KEY} may hold "whitespace_flexible" only; remove the rest.',
+            f'response_format: json_schema: {OPTION_KEY} may hold "whitespace_flexible" only; remove the rest.',
             param="response_format",
         )
     compact = options.get("whitespace_flexible") is False
-    copy[_OPTION_KEY] = {"whitespace_flexible": False} if compact else {"whitespace_pattern": _WHITESPACE}
+    copy[OPTION_KEY] = {"whitespace_flexible": False} if compact else {"whitespace_pattern": _WHITESPACE}
     return copy
 
 
@@ -116,6 +116,15 @@ def without_notes(schema: dict[str, Any]) -> dict[str, Any]:
     for _, subschema in _subschemas(schema):
         for note in _NOTES & subschema.keys():
             del subschema[note]
+    return schema
+
+
+def moved(schema: dict[str, Any], where: str) -> dict[str, Any]:
+    """The same schema as a part of another, at the JSON pointer `where` (RFC 6901); changes it in place."""
+    for _, subschema in _subschemas(schema):
+        reference = subschema.get("$ref")
+        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+            subschema["$ref"] = f"#{where}{reference[1:]}"
     return schema
 
 

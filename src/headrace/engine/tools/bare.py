@@ -8,8 +8,20 @@ Only the name of a tool that there is makes such an object a call; any other JSO
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from headrace.engine.tools.family import Head, Mark, line_starts, object_rules, quoted, read_object, repeated
+from headrace.engine.grammar.source import OPTION_KEY, moved
+from headrace.engine.tools.family import (
+    CallableTool,
+    Head,
+    Mark,
+    line_starts,
+    object_rules,
+    quoted,
+    read_object,
+    repeated,
+    whole_schemas,
+)
 from headrace.engine.tools.scan import Scan
 
 PYTHON_TAG = "<|python_tag|>"
@@ -52,15 +64,32 @@ class BareJson:
         """See `family.Family`."""
         return None
 
-    def rules(self, names: Sequence[str], mark: Mark, most: int | None) -> str:
+    def grammars(self, tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
         """See `family.Family`."""
-        return f"calls: {repeated('object', quoted(self._between), most)}\n" + object_rules(names, self._arguments)
+        return whole_schemas(tools)
 
-    def lazy_rules(self, names: Sequence[str], held: Sequence[int], mark: Mark) -> str:
+    def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
+        """See `family.Family`."""
+        return f"calls: {repeated('object', quoted(self._between), most)}\n" + object_rules(tools, self._arguments)
+
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        arguments = {key: value for key, value in tool.schema.items() if key != OPTION_KEY}
+        return {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool.name},
+                self._arguments: moved(arguments, f"{where}/properties/{self._arguments}"),
+            },
+            "required": ["name", self._arguments],
+            "additionalProperties": False,
+        }
+
+    def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""
         more = f"({quoted(self._between)} object)*"
         calls = [f'begun_{index} " " @tool_{index} "}}" {more}' for index in held]
-        begins = [f"begun_{index}[lazy]: /{self._begin(names[index])}/" for index in held]
+        begins = [f"begun_{index}[lazy]: /{self._begin(tools[index].name)}/" for index in held]
         return "\n".join([f"body: {' | '.join([*calls, 'TEXT'])}", *begins, ""])
 
     def _begin(self, name: str) -> str:

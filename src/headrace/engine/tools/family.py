@@ -37,6 +37,14 @@ class Head:
     in_list: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CallableTool:
+    """A tool as grammars want it: its name, and the schema of its arguments."""
+
+    name: str
+    schema: dict[str, Any]
+
+
 Mark = Callable[[str], str]
 
 
@@ -64,14 +72,22 @@ class Family(Protocol):
         """Read the head of the next call of a list; `head` is the one before."""
         ...
 
-    def rules(self, names: Sequence[str], mark: Mark, most: int | None) -> str:
-        """Lark: the rule `calls` of one to `most` calls, in which `@tool_N` stands for the arguments of `names[N]`.
+    def grammars(self, tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
+        """JSON schemas that `rules` refers to, by name."""
+        ...
+
+    def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
+        """Lark: the rule `calls` of one to `most` calls.
 
         `mark` writes a text that may be a control token.
         """
         ...
 
-    def lazy_rules(self, names: Sequence[str], held: Sequence[int], mark: Mark) -> str:
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """The schema of a whole call, if it is a bare JSON value; `where` is the place that it will have in another."""
+        ...
+
+    def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """Lark: the rule `body`, beside `rules`: free `TEXT` which, once a call to one of the `held` tools begins, goes
         on as that call."""
         ...
@@ -109,10 +125,11 @@ class ObjectReader:
 
 
 def line_starts(text: str, begins: str, *, is_fresh: bool) -> Iterator[int]:
-    """Places of `begins` that are first on their line; the first line counts if nothing was said before it."""
+    """Places of one of the characters `begins` that is first on its line; the first line counts if nothing was said
+    before it."""
     for found in _LINE_STARTS.finditer(text):
         at = found.end()
-        if text.startswith(begins[0], at) and (found.start() > 0 or is_fresh):
+        if text[at] in begins and (found.start() > 0 or is_fresh):
             yield at
 
 
@@ -194,9 +211,14 @@ def begun(marker: str) -> str:
     return f"begun: TEXT {marker}" if marker.startswith("<[") else f"begun[lazy]: TEXT {marker}"
 
 
-def object_rules(names: Sequence[str], arguments: str) -> str:
+def whole_schemas(tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
+    """The schemas of arguments that are written as one object: `tool_N` is that of the tool N."""
+    return {f"tool_{index}": tool.schema for index, tool in enumerate(tools)}
+
+
+def object_rules(tools: Sequence[CallableTool], arguments: str) -> str:
     """Lark: the rule `object`, a JSON object that calls one of the tools."""
-    tools = " | ".join(
-        quoted(f'{json.dumps(name)}, "{arguments}": ') + f" @tool_{index}" for index, name in enumerate(names)
+    calls = " | ".join(
+        quoted(f'{json.dumps(tool.name)}, "{arguments}": ') + f" @tool_{index}" for index, tool in enumerate(tools)
     )
-    return f'object: {quoted(chr(123) + chr(34) + "name" + chr(34) + ": ")} tool "}}"\ntool: {tools}\n'
+    return f'object: {quoted(chr(123) + chr(34) + "name" + chr(34) + ": ")} tool "}}"\ntool: {calls}\n'

@@ -4,8 +4,10 @@ Also read: the parts of the object in any order, and several objects between one
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from headrace.engine.tools.family import (
+    CallableTool,
     Head,
     Mark,
     begun,
@@ -14,6 +16,7 @@ from headrace.engine.tools.family import (
     read_object,
     read_whole_object,
     repeated,
+    whole_schemas,
 )
 from headrace.engine.tools.scan import Scan
 
@@ -50,12 +53,20 @@ class Hermes:
         """See `family.Family`."""
         return _object(scan)
 
-    def rules(self, names: Sequence[str], mark: Mark, most: int | None) -> str:
+    def grammars(self, tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
+        """See `family.Family`."""
+        return whole_schemas(tools)
+
+    def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
         """See `family.Family`."""
         call = f'call: {mark(_OPEN)} "\\n" object "\\n" {mark(_CLOSE)}\n'
-        return f"calls: {repeated('call', quoted(chr(10)), most)}\n{call}{object_rules(names, 'arguments')}"
+        return f"calls: {repeated('call', quoted(chr(10)), most)}\n{call}{object_rules(tools, 'arguments')}"
 
-    def lazy_rules(self, names: Sequence[str], held: Sequence[int], mark: Mark) -> str:
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        return None
+
+    def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""
         rest = f'"\\n" object "\\n" {mark(_CLOSE)} ("\\n" call)*'
         return f"body: begun {rest} | TEXT\n{begun(mark(_OPEN))}\n"

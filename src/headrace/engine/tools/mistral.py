@@ -6,8 +6,10 @@ Both are read from every model; `Mistral.writes_lists` says which of them a gram
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from headrace.engine.tools.family import (
+    CallableTool,
     Head,
     Mark,
     ObjectReader,
@@ -17,6 +19,7 @@ from headrace.engine.tools.family import (
     read_object,
     read_whole_object,
     repeated,
+    whole_schemas,
 )
 from headrace.engine.tools.hermes import marks
 from headrace.engine.tools.scan import Scan
@@ -76,15 +79,23 @@ class Mistral:
             following.in_list = True
         return following
 
-    def rules(self, names: Sequence[str], mark: Mark, most: int | None) -> str:
+    def grammars(self, tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
+        """See `family.Family`."""
+        return whole_schemas(tools)
+
+    def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
         """See `family.Family`."""
         if self.writes_lists:
             calls = repeated("object", quoted(", "), most)
-            return f'calls: {mark(_OPEN)} " [" {calls} "]"\n' + object_rules(names, "arguments")
-        tools = " | ".join(f"{quoted(name)} {mark(_ARGUMENTS)} @tool_{index}" for index, name in enumerate(names))
-        return f"calls: {repeated('call', '', most)}\ncall: {mark(_OPEN)} tool\ntool: {tools}\n"
+            return f'calls: {mark(_OPEN)} " [" {calls} "]"\n' + object_rules(tools, "arguments")
+        named = " | ".join(f"{quoted(tool.name)} {mark(_ARGUMENTS)} @tool_{i}" for i, tool in enumerate(tools))
+        return f"calls: {repeated('call', '', most)}\ncall: {mark(_OPEN)} tool\ntool: {named}\n"
 
-    def lazy_rules(self, names: Sequence[str], held: Sequence[int], mark: Mark) -> str:
+    def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
+        """See `family.Family`."""
+        return None
+
+    def lazy_rules(self, tools: Sequence[CallableTool], held: Sequence[int], mark: Mark) -> str:
         """See `family.Family`."""
         rest = '" [" object (", " object)* "]"' if self.writes_lists else "tool call*"
         return f"body: begun {rest} | TEXT\n{begun(mark(_OPEN))}\n"

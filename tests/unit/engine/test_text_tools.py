@@ -1,0 +1,253 @@
+"""Tools, thoughts and reading without answering through the whole engine on the toy model."""
+
+import json
+from typing import Any, ClassVar
+
+import jsonschema
+import pytest
+from tests.doubles import TOY_PAGE_BYTES, ManualClock, ToyModel, ToyProgram, ToyTemplate, ToyTokenizer, toy_text
+from tests.unit.engine.test_text import IDS, PROMPT, ask, collect, greedy, make, run, text_of
+
+from headrace.core.errors import UnsupportedField
+from headrace.core.events import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from headrace.core.request import (
+    Breakpoint,
+    CacheHints,
+    Effort,
+    FormatKind,
+    Message,
+    Reasoning,
+    ResponseFormat,
+    Role,
+    TextPart,
+    Tool,
+    ToolChoice,
+    ToolMode,
+)
+from headrace.engine.config import EngineConfig
+from headrace.engine.text import TextEngine
+from headrace.kernels.plan import PAGE_TOKENS
+
+TOOL = Tool(
+    "f",
+    "",
+    {"type": "object", "properties": {"a": {"enum": [1, "two", None]}, "b": {"type": "boolean"}}, "required": ["a"]},
+)
+REQUIRED = ToolChoice(ToolMode.REQUIRED)
+SAID = "Say something long about mills."
+OPEN = f"{SAID} <think>"
+
+
+class ThinkingTemplate(ToyTemplate):
+    """The toy's, of a model that thinks."""
+
+    source = "{{ messages }}</think>"
+
+
+class FillingTokenizer(ToyTokenizer):
+    """The toy's, whose tokens of some characters fill in the middle."""
+
+    filling: tuple[int, ...] = (1, 2, 3)
+    filling_ends: ClassVar[frozenset[int]] = frozenset({1, 2, 3, 7})
+
+
+def made(**fields: Any) -> TextEngine:
+    """An engine around a toy with some part of it replaced."""
+    sizes: dict[str, Any] = {"max_batch_tokens": 64, "prefill_chunk": 32, "max_sequences": 4}
+    config = EngineConfig(**sizes, checks=True, threads=1, kv_memory_bytes=128 * TOY_PAGE_BYTES)
+    models: list[Any] = [ToyModel(program=ToyProgram(), context_length=1024, **fields)]
+    return TextEngine(models, config, clock=ManualClock(), threads=object(), seeds=lambda: 5)
+
+
+def chat(text: str) -> tuple[Message, ...]:
+    return (Message(Role.USER, (TextPart(text),)),)
+
+
+def calls_of(events: list[Event], choice: int = 0) -> list[tuple[str, str]]:
+    names, arguments = [], dict[int, str]()
+    for event in events:
+        if isinstance(event, ToolCallDelta) and event.choice == choice:
+            if event.name is not None:
+                names.append(event.name)
+            arguments[event.index] = arguments.get(event.index, "") + event.arguments
+    return list(zip(names, arguments.values(), strict=True))
+
+
+def thought_of(events: list[Event], choice: int = 0) -> str:
+    return "".join(event.text for event in events if isinstance(event, ReasoningDelta) and event.choice == choice)
+
+
+def usage_of(events: list[Event]) -> Usage:
+    assert isinstance(events[-1], Finished)
+    return events[-1].usage
+
+
+def test_every_required_call_is_valid_and_every_token_of_it_is_counted() -> None:
+    engine = made()
+
+    async def main() -> None:
+        seen = set()
+        for seed in range(20):
+            request = ask(
+                messages=chat(SAID), tools=(TOOL,), tool_choice=REQUIRED, temperature=1.5, seed=seed, max_tokens=120
+            )
+            events = await collect(engine.run(request))
+            ((name, arguments),) = calls_of(events)
+            assert name == "f"
+            jsonschema.validate(json.loads(arguments), {**TOOL.parameters, "additionalProperties": False})
+            assert events[-2] == ChoiceFinished(0, FinishReason.TOOL_CALLS)
+            told = sum(event.num_tokens for event in events if isinstance(event, TextDelta | ToolCallDelta))
+            assert told == usage_of(events).completion_tokens
+            seen.add(arguments)
+        assert len(seen) > 4
+
+    run(engine, main)
+
+
+def test_the_best_of_several_calls_is_told_once() -> None:
+    engine = made()
+
+    async def main() -> None:
+        request = ask(
+            messages=chat(SAID), tools=(TOOL,), tool_choice=REQUIRED, temperature=1.0, best_of=3, max_tokens=120
+        )
+        events = await collect(engine.run(request))
+        assert len(calls_of(events)) == 1
+        assert [event.reason for event in events if isinstance(event, ChoiceFinished)] == [FinishReason.TOOL_CALLS]
+
+    run(engine, main)
+
+
+@pytest.mark.parametrize("logprobs", [None, 0])
+def test_a_thought_ends_after_its_budget_and_the_answer_begins(logprobs: int | None) -> None:
+    engine = made(template=ThinkingTemplate())
+
+    async def main() -> None:
+        ids = ToyTokenizer().encode(OPEN)
+        options: dict[str, Any] = {"messages": chat(OPEN), "max_tokens": 40, "ignore_eos": True, "logprobs": logprobs}
+        free = await collect(engine.run(ask(**options)))
+        assert thought_of(free) == toy_text(greedy(40, ids))
+        assert usage_of(free).reasoning_tokens == 40
+        events = await collect(engine.run(ask(**options, reasoning=Reasoning(max_tokens=5))))
+        assert thought_of(events) == toy_text(greedy(5, ids))
+        assert usage_of(events).reasoning_tokens == 5 + len("</think>")
+        behind = ToyTokenizer().encode(OPEN + thought_of(events) + "</think>")
+        assert text_of(events) == toy_text(greedy(40 - 5 - len("</think>"), behind))
+        assert usage_of(events).completion_tokens == 40
+        quiet = await collect(engine.run(ask(**options, reasoning=Reasoning(Effort.NONE))))
+        assert thought_of(quiet) == ""
+        behind = ToyTokenizer().encode(OPEN + "</think>")
+        assert text_of(quiet) == toy_text(greedy(40 - len("</think>"), behind))
+
+    run(engine, main)
+
+
+def test_behind_a_thought_comes_the_form_of_the_answer_or_a_call() -> None:
+    engine = made(template=ThinkingTemplate())
+
+    async def main() -> None:
+        form = ResponseFormat(FormatKind.CHOICE, choices=("yes", "no"))
+        options: dict[str, Any] = {"messages": chat(OPEN), "max_tokens": 200, "reasoning": Reasoning(max_tokens=9)}
+        events = await collect(engine.run(ask(**options, response_format=form, num_choices=3, temperature=1.0)))
+        assert {text_of(events, choice) for choice in range(3)} <= {"yes", "no"}
+        assert len({thought_of(events, choice) for choice in range(3)}) == 3
+        events = await collect(engine.run(ask(**options, tools=(TOOL,), tool_choice=REQUIRED, temperature=1.0)))
+        ((_, arguments),) = calls_of(events)
+        jsonschema.validate(json.loads(arguments), TOOL.parameters)
+        assert text_of(events) == ""
+        # A model that may think, but was not made to, may also answer at once.
+        outcomes = set()
+        for seed in range(8):
+            request = ask(messages=chat(SAID), response_format=form, max_tokens=20, temperature=1.0, seed=seed)
+            events = await collect(engine.run(request))
+            outcomes.add("thinks" if thought_of(events) else text_of(events))
+        assert outcomes == {"thinks", "yes", "no"}
+
+    run(engine, main)
+
+
+@pytest.mark.parametrize("num_choices", [1, 3])
+def test_reading_without_answering_tells_the_end_and_nothing_else(num_choices: int) -> None:
+    engine = make()
+
+    async def main() -> None:
+        request = ask(max_tokens=0, num_choices=num_choices, session="s", logprobs=2)
+        events = await collect(engine.run(request))
+        assert isinstance(events[0], Started)
+        ends = [ChoiceFinished(choice, FinishReason.LENGTH) for choice in range(num_choices)]
+        assert sorted(events[1:-1], key=repr) == ends
+        assert usage_of(events) == Usage(len(IDS), 0, 0)
+        again = await collect(engine.run(ask(max_tokens=4, session="s")))
+        assert isinstance(again[0], Started)
+        assert again[0].cached_tokens == (len(IDS) - 1) // PAGE_TOKENS * PAGE_TOKENS
+        assert text_of(again) == toy_text(greedy(4))
+        await engine.release("s")
+
+    run(engine, main)
+
+
+def test_a_gap_is_filled_by_models_that_have_the_tokens_and_refused_by_others() -> None:
+    engine = made(tokenizer=FillingTokenizer())
+
+    async def main() -> None:
+        ids = [1, *ToyTokenizer().encode("def f("), 2, *ToyTokenizer().encode("return x"), 3]
+        events = await collect(engine.run(ask(prompt="def f(", suffix="return x", max_tokens=30)))
+        assert isinstance(events[0], Started)
+        assert events[0].prompt_tokens == len(ids)
+        expected = greedy(30, ids)
+        ends = [place for place, token in enumerate(expected) if token in {1, 2, 3, 7, 94}]
+        assert text_of(events) == toy_text(expected[: ends[0]] if ends else expected)
+
+    run(engine, main)
+    plain = make()
+
+    async def refused() -> None:
+        with pytest.raises(UnsupportedField, match="suffix: toy has no tokens"):
+            await collect(plain.run(ask(suffix="x")))
+
+    run(plain, refused)
+
+
+def test_tools_stand_in_front_and_their_end_is_where_a_breakpoint_may_be() -> None:
+    engine = made()
+    served = engine._roster.served("toy")
+    tools = (TOOL, Tool("g", "does something else"))
+    for texts in (("q",), ("long question " * 3, "answer", "more")):
+        messages = tuple(
+            Message(Role.ASSISTANT if place % 2 else Role.USER, (TextPart(text),)) for place, text in enumerate(texts)
+        )
+        cache = CacheHints(breakpoints=(Breakpoint(-1), Breakpoint(0), Breakpoint(None)))
+        request = ask(messages=messages, tools=tools, cache=cache)
+        tokens = served.encode(request)
+        before, first, whole = (keep.num_tokens for keep in served.keeps(request, tokens))
+        text = toy_text(tokens.tolist())
+        assert whole == len(tokens)
+        # Tools are the last thing but how to call them, and what is said comes behind that.
+        assert text[:before].endswith("does something else")
+        assert text[:first].endswith(texts[0])
+        assert served.message_at(request, before, tokens) == 0
+    without = ask(messages=(Message(Role.SYSTEM, (TextPart("abc"),)), *chat("q")), cache=cache)
+    assert served.end_of(without, -1, served.encode(without)) == 0
+    opened = make(system="Be kind. ")._roster.served("toy")
+    request = ask(messages=chat("q"))
+    assert opened.end_of(request, -1, opened.encode(request)) == len("Be kind. ")
+
+
+def test_tools_of_a_raw_prompt_are_refused() -> None:
+    engine = make()
+
+    async def main() -> None:
+        with pytest.raises(UnsupportedField, match="tools: go with messages only"):
+            await collect(engine.run(ask(prompt=PROMPT, tools=(TOOL,))))
+
+    run(engine, main)
