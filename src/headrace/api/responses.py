@@ -253,6 +253,8 @@ def _asked(body: AskedBody, data: bytes, caller: Caller, echo: dict[str, Any], t
         "tools": tools.echo,
         "truncation": body.truncation or "disabled",
     }
+    if tools.left_out:
+        echo["headrace"] = {"left_out": tools.left_out}
     return CreateCall(
         request=request,
         items=read_items(body.input, data, "input", _namer(caller.request_id.rpartition("_")[2])),

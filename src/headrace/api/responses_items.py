@@ -41,6 +41,7 @@ ID_PREFIXES: Final = {
     "reasoning": "rs",
     "compaction": "cmp",
 }
+CALLS: Final = ("function_call", "custom_tool_call")
 _SUMMARY: Final = "Summary of the conversation so far:\n\n"
 
 NewId = Callable[[str], str]
@@ -225,7 +226,7 @@ class _Turns:
             if self.parts or self.calls:
                 self.close()
             self.reasoning += _thoughts(item)
-        elif kind in ("function_call", "custom_tool_call"):
+        elif kind in CALLS:
             self.calls.append(_call(item))
         elif kind == "message" and item["role"] == "assistant":
             if self.parts or self.calls:
@@ -249,6 +250,8 @@ class _Turns:
 
 def complete(request: Request, instructions: str | None, items: Sequence[Item], wish: CacheWish) -> Request:
     """The request with its messages: instructions first, then what the items say. Raises InvalidRequest."""
+    # A call that was cut off in the middle was not made.
+    items = [item for item in items if not (item["type"] in CALLS and item["status"] == "incomplete")]
     _check_outputs(items)
     turns = _Turns()
     if instructions:
@@ -264,7 +267,7 @@ def _check_outputs(items: Sequence[Item]) -> None:
     """Raise InvalidRequest for the output of a call that nobody made."""
     called: set[str] = set()
     for item in items:
-        if item["type"] in ("function_call", "custom_tool_call"):
+        if item["type"] in CALLS:
             called.add(item["call_id"])
         elif item["type"] in ("function_call_output", "custom_tool_call_output") and item["call_id"] not in called:
             raise InvalidRequest(

@@ -27,10 +27,11 @@ def seal(text: str, kind: str) -> str:
 def open_seal(content: str, kind: str, path: str) -> str:
     """The text again. Raises InvalidRequest for what `seal` did not make."""
     try:
-        packed = base64.b64decode(content.removeprefix(_PREFIX).encode("ascii"), altchars=b"-_", validate=True)
-        # What is longer than the bound comes out cut, and is then no JSON.
-        data = zlib.decompressobj().decompress(packed, MAX_TEXT_BYTES)
-        text = msgspec.json.decode(data, type=dict[str, str])[kind]
+        given = content[len(_PREFIX) :] if content.startswith(_PREFIX) else ""
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(base64.b64decode(given.encode("ascii"), b"-_", validate=True), MAX_TEXT_BYTES)
+        # What is longer than the bound, or has lost its end, is taken for nothing.
+        text = msgspec.json.decode(data if unpacker.eof else b"", type=dict[str, str])[kind]
     except (ValueError, LookupError, binascii.Error, zlib.error, msgspec.DecodeError, RecursionError):
         raise InvalidRequest(
             f"{path}: was not made by this kind of server, or was changed since; leave the item out.",

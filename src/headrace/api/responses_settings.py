@@ -63,11 +63,13 @@ _MAX_VALUE_CHARS: Final = 512
 
 @dataclass(slots=True)
 class Tools:
-    """The tools of a body: what the model is told, what they are on the wire, and how the response repeats them."""
+    """The tools of a body: what the model is told, what they are on the wire, how the response repeats them, and which
+    it does not have."""
 
     tools: list[Tool] = field(default_factory=list)
     names: dict[str, ToolName] = field(default_factory=dict)
     echo: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def add(self, tool: Tool, name: ToolName) -> None:
         """Take in one more."""
@@ -102,9 +104,11 @@ def _read_tool(tools: Tools, tool: dict[str, Any], data: bytes, path: str) -> No
                 )
             shown.append(_function(tools, _convert(inner, FunctionToolField, data, where), where, space.name))
         tools.echo.append({"type": kind, "name": space.name, "description": space.description, "tools": shown})
-    elif not (kind == "web_search" and tool.get("external_web_access") is False):
-        # A search that may not reach the Web asks for nothing that a model without search leaves undone: Codex sends
-        # it with every request. The response does not list it among its tools.
+    elif kind == "web_search":
+        # Codex offers it in every request, and a model may always leave a tool that it is offered alone. So it is left
+        # out, and the response says so; whoever demands a call of it in `tool_choice` is refused.
+        tools.left_out.append(path)
+    else:
         raise UnsupportedField(
             f"{path}.type: {show(kind)} is not supported, as nothing here could run it; send tools of type function, "
             "custom or namespace, which your own program runs.",

@@ -90,6 +90,11 @@ ResponsesDays = Annotated[
 ResponsesBytes = Annotated[
     str | None, typer.Option(help="What a tenant may store of them, such as 1GiB. [default: 4GiB]")
 ]
+Speculation = Annotated[
+    str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
+]
+Aging = Annotated[float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")]
+AdapterMemory = Annotated[str | None, typer.Option(help="Memory for adapters, such as 512MiB. [default: 512MiB]")]
 CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenant.")]
 CachedModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
@@ -132,22 +137,16 @@ def serve(
     adapters: Annotated[
         Path | None, typer.Option(help="Folder of LoRA adapters, named in requests as model:adapter.")
     ] = None,
-    adapter_memory: Annotated[
-        str | None, typer.Option(help="Memory for adapters, such as 512MiB. [default: 512MiB]")
-    ] = None,
+    adapter_memory: AdapterMemory = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 1024]")] = None,
     max_gap: Annotated[
         float | None, typer.Option(help="Seconds between a stream's tokens beside long prompts. [default: 0.1]")
     ] = None,
-    aging: Annotated[
-        float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")
-    ] = None,
+    aging: Aging = None,
     cache_min_tokens: Annotated[
         int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
     ] = None,
-    speculation: Annotated[
-        str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
-    ] = None,
+    speculation: Speculation = None,
     request_timeout: Annotated[float | None, typer.Option(help="Seconds a request may take. [default: 600]")] = None,
     system: Annotated[
         str | None,

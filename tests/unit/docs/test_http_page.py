@@ -7,7 +7,7 @@ import pytest
 from tests.doubles_http import make_app
 from tests.scripted import Scripted
 
-from headrace.api import input_fields, openai_fields
+from headrace.api import input_fields, openai_fields, responses_fields
 from headrace.api.errors import OPENAI
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
@@ -28,6 +28,13 @@ def test_every_field_beside_many_texts_that_does_something_is_described(body: ty
     section = PAGE.split("## Fields of embeddings", 1)[1].split("\n## ", 1)[0]
     names = set(body.__struct_fields__) - INERT_INPUTS
     assert [name for name in sorted(names) if f"`{name}`" not in section] == []
+
+
+def test_every_field_of_responses_is_described_or_refused_by_name() -> None:
+    section = PAGE.split("## Fields of responses", 1)[1].split("\n## ", 1)[0]
+    read_beside = {name for name, values in responses_fields.INERT_SETTINGS.items() if values is None}
+    fields = set(responses_fields.CreateBody.__struct_fields__) - read_beside
+    assert [name for name in sorted(fields) if not re.search(rf"`{name}[`.]", section)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""`headrace responses erase` and what the settings say about keeping responses."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from headrace.cli.config import compose
+from headrace.cli.main import app
+from headrace.memory import responses as memory
+from headrace.memory.database import Database
+from headrace.models.store import open_home
+
+
+def test_a_tenant_is_erased_and_others_stay(tmp_path: Path) -> None:
+    path = open_home(tmp_path).database
+    with Database(path) as database:
+        for tenant in ("acme", "other"):
+            items = [{"id": "i", "text": f"secret of {tenant}"}]
+            database.transact(memory.create_conversation, tenant, "conv_1", {}, items, 0.0)
+    result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path), "--json"])
+    assert json.loads(result.stdout) == {"tenant": "acme", "responses": 0, "conversations": 1}
+    assert b"secret of acme" not in path.read_bytes()
+    assert b"secret of other" in path.read_bytes()
+    result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path)])
+    assert "Erased 0 responses and 0 conversations of acme" in result.stdout
+
+
+def test_days_and_bytes_are_settings() -> None:
+    settings = compose({"responses_days": 3, "responses_bytes": "1GB"}, {"HOME": "/h"}).settings
+    assert (settings.responses_days, settings.responses_bytes) == (3, 10**9)
