@@ -94,6 +94,9 @@ CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenan
 CachedModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
 ]
+CacheMinTokens = Annotated[
+    int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
+]
 Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
@@ -142,9 +145,7 @@ def serve(
     aging: Annotated[
         float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")
     ] = None,
-    cache_min_tokens: Annotated[
-        int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
-    ] = None,
+    cache_min_tokens: CacheMinTokens = None,
     speculation: Annotated[
         str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
     ] = None,
