@@ -94,6 +94,12 @@ CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenan
 CachedModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
 ]
+SystemTurn = Annotated[
+    str | None,
+    typer.Option(
+        help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
+    ),
+]
 CacheMinTokens = Annotated[
     int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
 ]
@@ -150,12 +156,7 @@ def serve(
         str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
     ] = None,
     request_timeout: Annotated[float | None, typer.Option(help="Seconds a request may take. [default: 600]")] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
-        ),
-    ] = None,
+    system: SystemTurn = None,
     keys: Annotated[Path | None, typer.Option(help="Keys file; needed to listen beyond this machine.")] = None,
     home: Home = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
