@@ -99,6 +99,15 @@ CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenan
 CachedModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
 ]
+SystemTurn = Annotated[
+    str | None,
+    typer.Option(
+        help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
+    ),
+]
+CacheMinTokens = Annotated[
+    int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
+]
 Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
@@ -143,17 +152,10 @@ def serve(
         float | None, typer.Option(help="Seconds between a stream's tokens beside long prompts. [default: 0.1]")
     ] = None,
     aging: Aging = None,
-    cache_min_tokens: Annotated[
-        int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
-    ] = None,
+    cache_min_tokens: CacheMinTokens = None,
     speculation: Speculation = None,
     request_timeout: Annotated[float | None, typer.Option(help="Seconds a request may take. [default: 600]")] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
-        ),
-    ] = None,
+    system: SystemTurn = None,
     keys: Annotated[Path | None, typer.Option(help="Keys file; needed to listen beyond this machine.")] = None,
     home: Home = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,

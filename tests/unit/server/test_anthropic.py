@@ -1,4 +1,4 @@
-"""Anthropic's routes beside what codecs do: keys, silences, errors of the server itself, what is kept for whom."""
+"""Anthropic's routes beside what codecs do: keys, silences, errors of the server, what is remembered for whom."""
 
 import json
 from typing import Any
