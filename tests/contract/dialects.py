@@ -12,6 +12,7 @@ import openai
 from anthropic.types import Message as AnthropicMessage
 from anthropic.types import RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from tests.contract.conversations import TOOLS, Conversation, Said, call_ids, canonical
 
@@ -203,6 +204,53 @@ async def _ask_messages(url: str, body: dict[str, Any], stream: bool) -> Heard:
     return Heard(_said(text, reasoning, calls), message.stop_reason, (read, usage.output_tokens))
 
 
+# Responses -----------------------------------------------------------------------------------------------------------
+
+
+def _responses_body(conversation: Conversation) -> dict[str, Any]:
+    items: list[dict[str, Any]] = []
+    for one, calls in _turns(conversation, "call_"):
+        if one["role"] == "tool":
+            items.append({"type": "function_call_output", "call_id": one["call_id"], "output": one["text"]})
+            continue
+        if one.get("reasoning"):
+            content = [{"type": "reasoning_text", "text": one["reasoning"]}]
+            items.append({"type": "reasoning", "id": f"rs_{len(items)}", "summary": [], "content": content})
+        if one.get("text"):
+            items.append({"role": one["role"], "content": one["text"]})
+        items += [
+            {"type": "function_call", "call_id": call_id, "name": call["name"], "arguments": _arguments(call)}
+            for call_id, call in calls
+        ]
+    body: dict[str, Any] = {"model": "scripted", "input": items, "store": False, "temperature": TEMPERATURE}
+    body["max_output_tokens"] = MAX_TOKENS
+    if conversation.system is not None:
+        body["instructions"] = conversation.system
+    if conversation.tools:
+        body["tools"] = [
+            {"type": "function", "name": name, "strict": False, **TOOLS[name]} for name in conversation.tools
+        ]
+        named = {"type": "function", "name": conversation.tool_choice}
+        body["tool_choice"] = named if conversation.tool_choice in TOOLS else conversation.tool_choice
+    return body
+
+
+async def _ask_responses(url: str, body: dict[str, Any], stream: bool) -> Heard:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=5) as client:
+        if stream:
+            async with client.responses.stream(**body) as streamed:
+                deltas = [event.delta async for event in streamed if event.type == "response.output_text.delta"]
+                response: Any = await streamed.get_final_response()
+            assert "".join(deltas) == response.output_text
+        else:
+            response = await client.responses.create(**body)
+    thoughts = [part.text for item in response.output if item.type == "reasoning" for part in item.content or ()]
+    calls = [(item.name, item.arguments) for item in response.output if item.type == "function_call"]
+    usage = response.usage
+    said = _said(response.output_text, "".join(thoughts), calls)
+    return Heard(said, response.status, (usage.input_tokens, usage.output_tokens))
+
+
 CHAT = Dialect(
     "chat",
     "/v1/chat/completions",
@@ -221,4 +269,13 @@ MESSAGES = Dialect(
     TypeAdapter(RawMessageStreamEvent),
     ("end_turn", "tool_use"),
 )
-DIALECTS = [CHAT, MESSAGES]
+RESPONSES = Dialect(
+    "responses",
+    "/v1/responses",
+    _responses_body,
+    _ask_responses,
+    TypeAdapter(Response),
+    TypeAdapter(ResponseStreamEvent),
+    ("completed", "completed"),
+)
+DIALECTS = [CHAT, MESSAGES, RESPONSES]

@@ -1,7 +1,12 @@
 """The same conversations in every dialect: all become the same neutral request, and one answer reads alike in all."""
 
+import contextlib
+import dataclasses
 import functools
 import json
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +15,24 @@ from tests.contract.dialects import DIALECTS, MAX_TOKENS, TEMPERATURE, Dialect, 
 from tests.doubles_http import Client, Reply, make_app, run
 from tests.loopback import listening
 from tests.scripted import Scripted
+from tests.scripted_services import scripted_services
 
 from headrace.core.request import Request
+from headrace.server.app import App
 from headrace.server.config import ServerConfig
 
 RECORDED = conversations()
 by_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda one: one.name)
 by_conversation = pytest.mark.parametrize("conversation", RECORDED, ids=lambda one: one.name)
+
+
+@contextlib.asynccontextmanager
+async def application(backend: Scripted) -> AsyncIterator[App]:
+    """The application with all services."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with scripted_services(backend, Path(folder)) as services:
+            given = {one.name: getattr(services, one.name) for one in dataclasses.fields(services)}
+            yield make_app(backend, ServerConfig(port=0), **given)
 
 
 def raw(dialect: Dialect, conversation: Conversation, **fields: Any) -> tuple[Reply, Request]:
@@ -26,7 +42,8 @@ def raw(dialect: Dialect, conversation: Conversation, **fields: Any) -> tuple[Re
     replies: list[Reply] = []
 
     async def main() -> None:
-        replies.append(await Client(make_app(backend), "POST", dialect.path, body).run())
+        async with application(backend) as app:
+            replies.append(await Client(app, "POST", dialect.path, body).run())
 
     run(main())
     assert replies[0].status == 200, replies[0].body
@@ -40,7 +57,7 @@ def heard(dialect: Dialect, conversation: Conversation, *, stream: bool) -> Hear
     told: list[Heard] = []
 
     async def main() -> None:
-        async with listening(make_app(backend, ServerConfig(port=0))) as (_, port):
+        async with application(backend) as app, listening(app) as (_, port):
             told.append(await dialect.ask(f"http://127.0.0.1:{port}", dialect.body(conversation), stream))
 
     run(main(), limit_s=15)
