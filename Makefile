@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak clients conformance fuzz check sanitize bench bench-peers oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-arm soak clients conformance load fuzz check sanitize bench bench-peers oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -37,6 +37,9 @@ clients: $(DONE)/native $(DONE)/test  ## run clients from pip and npm against a 
 
 conformance: $(DONE)/native $(DONE)/test  ## schemathesis on the OpenAPI document of the scripted server
 	$(BIN)/python -m tests.clients schemathesis
+
+load: $(DONE)/native $(DONE)/test  ## aiperf's load profile on the scripted server: chat, responses, messages
+	$(BIN)/python -m tests.clients aiperf
 
 fuzz: $(DONE)/native $(DONE)/test  ## damaged inputs for every codec and every route (INPUTS=1000000)
 	$(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000)

@@ -60,7 +60,7 @@ _STEERS = [
     b'{"type":"response.steer","previous_response_id":"r","input":[{"type":"message","role":"user","content":[{"type":'
     b'"input_text","text":"x"}]}]}',
 ]
-_ITEMS = [b'{"items":[{"role":"user","content":"Hi"},{"type":"item_reference","id":"msg_1"}]}']
+_ITEMS = [b'{"items":[{"role":"user","content":"Hi"},{"type":"function_call_output","call_id":"c","output":"x"}]}']
 _CONVERSATIONS = [b"{}", b'{"items":[{"role":"user","content":"Hi"}],"metadata":{"a":"b"}}']
 
 

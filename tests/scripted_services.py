@@ -109,11 +109,15 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         responses = Responses(backend, store, clock)
         await responses.open()
         stack.push_async_callback(responses.close)
+        clock, quota = SystemClock(), 2**30
+        responses = Responses(backend, store, clock, days=1, quota=quota)
+        await responses.open(lambda process: False)
+        stack.push_async_callback(responses.close)
         yield Services(
             adapters=ScriptedAdapters(backend),
             residents=ScriptedResidents(backend),
             responses=responses,
-            conversations=Conversations(store, clock),
+            conversations=Conversations(store, clock, quota=quota),
             tokens=ScriptedTokens(backend),
             completions=CompletionStore(store, 2**20),
         )

@@ -111,7 +111,7 @@ def _run(client: Client, environment: Environment, server: Serving) -> tuple[str
         )
     except subprocess.TimeoutExpired as error:
         return str(error.stdout or ""), f"still ran after {RUN_LIMIT_S} s: {str(error.stderr or '')[-1500:]}"
-    failure = "" if done.returncode == 0 else f"ended with {done.returncode}: {(done.stderr or done.stdout)[-1500:]}"
+    failure = "" if done.returncode == 0 else f"ended with {done.returncode}: {(done.stderr or done.stdout)[-4000:]}"
     return done.stdout, failure
 
 

@@ -87,7 +87,8 @@ def _operation(route: Listed, operation: Operation, named: Mapping[int, Any]) ->
         "security": [] if route.is_open else [{"key": []}, {}],
     }
     if operation.body is not None:
-        out["requestBody"] = {"required": True, "content": {operation.takes: {"schema": named[id(operation.body)]}}}
+        content = {operation.takes: {"schema": named[id(operation.body)]}}
+        out["requestBody"] = {"required": operation.needs_body, "content": content}
     return out
 
 

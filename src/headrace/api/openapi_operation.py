@@ -9,7 +9,8 @@ EVENTS: Final = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A method of a path. `media` are the kinds of its answer that are no JSON, `takes` the kind of its body."""
+    """A method of a path. `media` are the kinds of its answer that are no JSON, `takes` the kind of its body, without
+    which a request is refused if it `needs_body`."""
 
     summary: str
     body: Any = None
@@ -17,6 +18,7 @@ class Operation:
     media: tuple[str, ...] = ()
     query: Mapping[str, Any] = field(default_factory=dict)
     takes: str = "application/json"
+    needs_body: bool = True
 
     def types(self) -> Iterator[Any]:
         """Every type that it names."""

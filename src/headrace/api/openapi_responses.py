@@ -136,7 +136,9 @@ RESPONSES_OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("DELETE", _RESPONSE): Operation("Forget a response.", answer=DeletedAnswer),
     ("POST", f"{_RESPONSE}/cancel"): Operation("End a background response.", answer=ResponseAnswer),
     ("GET", f"{_RESPONSE}/input_items"): Operation("What a response was asked.", answer=ItemPage, query=_PAGE),
-    ("POST", "/v1/conversations"): Operation("Begin a conversation.", ConversationBody, ConversationAnswer),
+    ("POST", "/v1/conversations"): Operation(
+        "Begin a conversation.", ConversationBody, ConversationAnswer, needs_body=False
+    ),
     ("GET", _CONVERSATION): Operation("A conversation.", answer=ConversationAnswer),
     ("POST", _CONVERSATION): Operation("Change its metadata.", MetadataBody, ConversationAnswer),
     ("DELETE", _CONVERSATION): Operation("Forget a conversation.", answer=DeletedAnswer),
