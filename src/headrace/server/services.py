@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.service import Adapters, Completions, Residents
+from headrace.core.batch import Batches
+from headrace.core.file import Files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +17,5 @@ class Services:
     completions: Completions | None = None
     responses: ResponsesService | None = None
     conversations: ConversationsService | None = None
+    files: Files | None = None
+    batches: Batches | None = None
