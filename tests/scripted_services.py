@@ -5,17 +5,25 @@ ones where the real ones need an engine. Joined as `cli/services.py` joins them 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 from tests.scripted import Scripted
 
+from headrace.api.batch_lines import LINE_CODECS
+from headrace.api.batches import DIALECT
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
 from headrace.core.errors import NotFound
 from headrace.core.service import Residence
+from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
+from headrace.gateway.batches import BatchService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
+from headrace.gateway.foreground import Foreground
 from headrace.memory.completions import CompletionStore
+from headrace.memory.files import FileStore
 from headrace.memory.store import Store
 from headrace.server.services import Services
 
@@ -76,14 +84,31 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         store = Store(folder / "state.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
-        clock = SystemClock()
+        clock, new_id = SystemClock(), partial(token_hex, 12)
         responses = Responses(backend, store, clock)
         await responses.open()
         stack.push_async_callback(responses.close)
+        files = FileStore(store, folder / "files", clock, new_id)
+        await files.open()
+        stack.push_async_callback(files.close)
+        batches = BatchService(store, files, clock, new_id)
+        around = Surroundings(
+            backend=backend,
+            foreground=Foreground(backend),
+            clock=clock,
+            new_id=new_id,
+            dialects={DIALECT.name: DIALECT},
+            codecs=LINE_CODECS,
+        )
+        runner = BatchRunner(batches, store, files, around, Turn(folder / "batches.lock"))
+        runner.start()
+        stack.push_async_callback(runner.close)
         yield Services(
             adapters=ScriptedAdapters(backend),
             residents=ScriptedResidents(backend),
             responses=responses,
             conversations=Conversations(store, clock),
             completions=CompletionStore(store),
+            files=files,
+            batches=batches,
         )

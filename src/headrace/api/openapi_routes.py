@@ -27,6 +27,7 @@ from headrace.api.openapi_answers import (
     ScoreAnswer,
     StoredMessageList,
 )
+from headrace.api.openapi_files import FILE_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
 
@@ -188,4 +189,5 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/metrics"): Operation("Prometheus text.", media=("text/plain",)),
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
     **RESPONSES_OPERATIONS,
+    **FILE_OPERATIONS,
 }

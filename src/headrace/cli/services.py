@@ -14,12 +14,12 @@ from headrace.api.batches import DIALECT
 from headrace.cli.config import Settings
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
-from headrace.gateway.conversation import Responses
-from headrace.gateway.conversation_items import Conversations
-from headrace.memory.completions import CompletionStore
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchLimits, BatchService
+from headrace.gateway.conversation import Responses
+from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
+from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileLimits, FileStore
 from headrace.memory.store import Store
 from headrace.models.store import open_home

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
-from headrace.core.service import Adapters, Completions, Residents
 from headrace.core.batch import Batches
 from headrace.core.file import Files
+from headrace.core.service import Adapters, Completions, Residents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
