@@ -2,7 +2,7 @@
 ones where the real ones need an engine. Joined as `cli/services.py` joins them for an engine.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,8 @@ from headrace.api.batch_lines import LINE_CODECS
 from headrace.api.batches import DIALECT
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
-from headrace.core.errors import NotFound
+from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.library import ModelDetails, PullStep
 from headrace.core.service import Residence
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchService
@@ -77,6 +78,32 @@ class ScriptedResidents:
         return Residence(name=name, state=state)
 
 
+class ScriptedLibrary:
+    """Says the same of every model of a backend, and fetches `smollm2`."""
+
+    def __init__(self, backend: Scripted) -> None:
+        self._names = {card.id for card in backend.models()}
+
+    async def describe(self, model: str) -> ModelDetails:
+        """A small model."""
+        if model not in self._names:
+            raise NotFound(f"model: {model[:100]!r} has no files.", param="model")
+        return ModelDetails(
+            num_bytes=1000,
+            modified_s=1_700_000_000.0,
+            format="gguf",
+            family="llama",
+            num_parameters=2000,
+            quantization="Q4_0",
+        )
+
+    async def pull(self, name: str) -> AsyncGenerator[PullStep, None]:
+        """In one step."""
+        if name != "smollm2":
+            raise InvalidRequest(f"model: {name[:100]!r} is not in the catalog.", param="model")
+        yield PullStep("downloading", 10, 10)
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -111,4 +138,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             completions=CompletionStore(store),
             files=files,
             batches=batches,
+            library=ScriptedLibrary(backend),
         )

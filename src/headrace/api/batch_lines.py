@@ -15,7 +15,7 @@ from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, answer_head
 from headrace.api.openai_embeddings import decode_embeddings
 from headrace.api.rerank import decode_rerank, decode_score
-from headrace.core.errors import HeadraceError, InvalidRequest
+from headrace.core.errors import HeadraceError, InvalidRequest, UnsupportedField
 from headrace.core.events import Event
 from headrace.core.request import Request
 
@@ -83,7 +83,17 @@ def _generation(dialect: Dialect, decode: Callable[[bytes, Caller], Call]) -> Li
     def answer(call: Call, created: int) -> AnswerWriter:
         return AnswerWriter(answer_head(dialect, call, created))
 
-    return LineCodec(dialect.id_prefix, decode, answer, lambda call, error: call.reword(error))
+    def decode_line(data: bytes, caller: Caller) -> Call:
+        call = decode(data, caller)
+        if call.stream:
+            raise UnsupportedField("stream: an answer in a batch is always whole; leave it out.", param="stream")
+        if call.others:
+            raise UnsupportedField("prompt: a line of a batch has one prompt; give each its own line.", param="prompt")
+        if call.stores:
+            raise UnsupportedField("store: answers of batches are kept in their files; leave it out.", param="store")
+        return call
+
+    return LineCodec(dialect.id_prefix, decode_line, answer, lambda call, error: call.reword(error))
 
 
 def _inputs(id_prefix: str, decode: Callable[[bytes, Caller], Any]) -> LineCodec:

@@ -15,12 +15,12 @@ import msgspec
 from headrace.api.ollama_fields import (
     FIELDS_AT,
     INERT_GENERATE,
-    AnswerBody,
-    ChatBody,
-    EmbedBody,
-    EmbeddingsBody,
-    GenerateBody,
-    RunBody,
+    OllamaAnswerBody,
+    OllamaChatBody,
+    OllamaEmbedBody,
+    OllamaEmbeddingsBody,
+    OllamaGenerateBody,
+    OllamaRunBody,
 )
 from headrace.api.ollama_input import (
     check_options,
@@ -49,7 +49,7 @@ from headrace.core.request import (
 )
 
 _FORM: Final = "response_format"
-_Body = TypeVar("_Body", bound=RunBody)
+_Body = TypeVar("_Body", bound=OllamaRunBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,15 @@ class LoadCall:
     keep_alive_s: float | None = None
 
 
-_decoders: Final[dict[type[RunBody], Any]] = {
-    kind: msgspec.json.Decoder(kind).decode for kind in (ChatBody, GenerateBody, EmbedBody, EmbeddingsBody)
+_decoders: Final[dict[type[OllamaRunBody], Any]] = {
+    kind: msgspec.json.Decoder(kind).decode
+    for kind in (OllamaChatBody, OllamaGenerateBody, OllamaEmbedBody, OllamaEmbeddingsBody)
 }
 
 
 def decode_chat(data: bytes, caller: Caller) -> OllamaCall | LoadCall:
     """Read the body of `POST /api/chat`. Raises InvalidRequest or UnsupportedField."""
-    body = _read(ChatBody, data, caller)
+    body = _read(OllamaChatBody, data, caller)
     if not body.messages:
         return _load(body, "chat")
     request = replace(_request(body, caller), messages=messages(body.messages), tools=tools(body.tools))
@@ -107,7 +108,7 @@ def decode_chat(data: bytes, caller: Caller) -> OllamaCall | LoadCall:
 
 def decode_generate(data: bytes, caller: Caller) -> OllamaCall | LoadCall:
     """Read the body of `POST /api/generate`. Raises InvalidRequest or UnsupportedField."""
-    body = _read(GenerateBody, data, caller)
+    body = _read(OllamaGenerateBody, data, caller)
     refuse_inert(body, INERT_GENERATE, "")
     if not body.prompt and not body.suffix:
         return _load(body, "generate")
@@ -128,7 +129,7 @@ def decode_generate(data: bytes, caller: Caller) -> OllamaCall | LoadCall:
 
 def decode_embed(data: bytes, caller: Caller) -> EmbedCall | LoadCall:
     """Read the body of `POST /api/embed`. Raises InvalidRequest or UnsupportedField."""
-    body = _read(EmbedBody, data, caller)
+    body = _read(OllamaEmbedBody, data, caller)
     if not body.input:
         return _load(body, "embed")
     texts = [body.input] if isinstance(body.input, str) else body.input
@@ -139,7 +140,7 @@ def decode_embed(data: bytes, caller: Caller) -> EmbedCall | LoadCall:
 
 def decode_embeddings(data: bytes, caller: Caller) -> EmbedCall | LoadCall:
     """Read the body of `POST /api/embeddings`. Raises InvalidRequest or UnsupportedField."""
-    body = _read(EmbeddingsBody, data, caller)
+    body = _read(OllamaEmbeddingsBody, data, caller)
     if not body.prompt:
         return _load(body, "embeddings")
     request = _embedding(body, caller, [body.prompt], dimensions=None, truncates=body.truncate is not False)
@@ -159,11 +160,11 @@ def _read(kind: type[_Body], data: bytes, caller: Caller) -> _Body:
     return body
 
 
-def _load(body: RunBody, kind: str) -> LoadCall:
+def _load(body: OllamaRunBody, kind: str) -> LoadCall:
     return LoadCall(body.model, model_name(body.model), kind, keep_alive_s(body.keep_alive))
 
 
-def _request(body: AnswerBody, caller: Caller) -> Request:
+def _request(body: OllamaAnswerBody, caller: Caller) -> Request:
     options = body.options or {}
     return Request(
         id=caller.request_id,
@@ -180,12 +181,14 @@ def _request(body: AnswerBody, caller: Caller) -> Request:
     )
 
 
-def _call(body: AnswerBody, request: Request, *, is_chat: bool) -> OllamaCall:
+def _call(body: OllamaAnswerBody, request: Request, *, is_chat: bool) -> OllamaCall:
     request.check()
     return OllamaCall(request, body.model, body.stream is not False, is_chat, keep_alive_s(body.keep_alive))
 
 
-def _embedding(body: RunBody, caller: Caller, texts: list[str], *, dimensions: int | None, truncates: bool) -> Request:
+def _embedding(
+    body: OllamaRunBody, caller: Caller, texts: list[str], *, dimensions: int | None, truncates: bool
+) -> Request:
     request = Request(
         id=caller.request_id,
         model=model_name(body.model),

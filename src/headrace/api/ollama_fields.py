@@ -12,7 +12,7 @@ import msgspec
 Json = dict[str, Any]
 
 
-class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaCalledFunction(msgspec.Struct, forbid_unknown_fields=True):
     """What an assistant called; `arguments` is an object and not text. `index` is its place among the calls."""
 
     name: str
@@ -20,28 +20,28 @@ class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
     index: int | None = None
 
 
-class CalledTool(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaCalledTool(msgspec.Struct, forbid_unknown_fields=True):
     """A call of an earlier turn."""
 
-    function: CalledFunction
+    function: OllamaCalledFunction
     id: str | None = None
     type: str | None = None
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaMessage(msgspec.Struct, forbid_unknown_fields=True):
     """A turn of a conversation."""
 
     role: str
     content: str | None = None
     thinking: str | None = None
     images: list[Any] | None = None
-    tool_calls: list[CalledTool] | None = None
+    tool_calls: list[OllamaCalledTool] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
     name: str | None = None
 
 
-class Function(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaFunction(msgspec.Struct, forbid_unknown_fields=True):
     """What may be called."""
 
     name: str
@@ -50,14 +50,14 @@ class Function(msgspec.Struct, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
-class Tool(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaTool(msgspec.Struct, forbid_unknown_fields=True):
     """A tool; only functions are known."""
 
-    function: Function
+    function: OllamaFunction
     type: str | None = None
 
 
-class RunBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class OllamaRunBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What all of these routes take. `truncate` and `shift` say what becomes of an input that is too long: here it is
     always refused, never cut."""
 
@@ -67,7 +67,7 @@ class RunBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     truncate: bool | None = None
 
 
-class AnswerBody(RunBody, forbid_unknown_fields=True, kw_only=True):
+class OllamaAnswerBody(OllamaRunBody, forbid_unknown_fields=True, kw_only=True):
     """What both routes that answer take."""
 
     stream: bool | None = None
@@ -78,14 +78,14 @@ class AnswerBody(RunBody, forbid_unknown_fields=True, kw_only=True):
     shift: bool | None = None
 
 
-class ChatBody(AnswerBody, forbid_unknown_fields=True, kw_only=True):
+class OllamaChatBody(OllamaAnswerBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /api/chat`."""
 
-    messages: list[Message] | None = None
-    tools: list[Tool] | None = None
+    messages: list[OllamaMessage] | None = None
+    tools: list[OllamaTool] | None = None
 
 
-class GenerateBody(AnswerBody, forbid_unknown_fields=True, kw_only=True):
+class OllamaGenerateBody(OllamaAnswerBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /api/generate`."""
 
     prompt: str | None = None
@@ -100,14 +100,14 @@ class GenerateBody(AnswerBody, forbid_unknown_fields=True, kw_only=True):
     steps: Any = None
 
 
-class EmbedBody(RunBody, forbid_unknown_fields=True, kw_only=True):
+class OllamaEmbedBody(OllamaRunBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /api/embed`."""
 
     input: str | list[str] | None = None
     dimensions: int | None = None
 
 
-class EmbeddingsBody(RunBody, forbid_unknown_fields=True, kw_only=True):
+class OllamaEmbeddingsBody(OllamaRunBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /api/embeddings`, the older one."""
 
     prompt: str | None = None
@@ -168,9 +168,9 @@ OTHER_OPTIONS: Final = ("num_predict", "repeat_last_n", "stop")
 DEFAULTS: Final[dict[str, Any]] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 
 FIELDS_AT: Final[dict[str, tuple[str, ...]]] = {
-    "messages[]": Message.__struct_fields__,
-    "messages[].tool_calls[]": CalledTool.__struct_fields__,
-    "messages[].tool_calls[].function": CalledFunction.__struct_fields__,
-    "tools[]": Tool.__struct_fields__,
-    "tools[].function": Function.__struct_fields__,
+    "messages[]": OllamaMessage.__struct_fields__,
+    "messages[].tool_calls[]": OllamaCalledTool.__struct_fields__,
+    "messages[].tool_calls[].function": OllamaCalledFunction.__struct_fields__,
+    "tools[]": OllamaTool.__struct_fields__,
+    "tools[].function": OllamaFunction.__struct_fields__,
 }

@@ -16,12 +16,12 @@ from headrace.api.ollama_fields import (
     OTHER_OPTIONS,
     SAMPLING_OPTIONS,
     WHOLE_OPTIONS,
-    AnswerBody,
-    CalledTool,
     Json,
+    OllamaAnswerBody,
+    OllamaCalledTool,
+    OllamaMessage,
+    OllamaTool,
 )
-from headrace.api.ollama_fields import Message as WireMessage
-from headrace.api.ollama_fields import Tool as WireTool
 from headrace.api.openai_refusal import show
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import (
@@ -56,7 +56,7 @@ def model_name(given: str) -> str:
     return name
 
 
-def messages(given: list[WireMessage]) -> tuple[Message, ...]:
+def messages(given: list[OllamaMessage]) -> tuple[Message, ...]:
     """A conversation. Calls have no ids on this wire: a result answers the next call of its name that has none yet."""
     made: list[Message] = []
     unanswered: list[ToolCall] = []
@@ -89,12 +89,12 @@ def messages(given: list[WireMessage]) -> tuple[Message, ...]:
     return tuple(made)
 
 
-def _call(call: CalledTool, fallback_id: str) -> ToolCall:
+def _call(call: OllamaCalledTool, fallback_id: str) -> ToolCall:
     arguments = msgspec.json.encode(call.function.arguments).decode()
     return ToolCall(call.id or fallback_id, call.function.name, arguments)
 
 
-def _answered(message: WireMessage, unanswered: list[ToolCall], path: str) -> str:
+def _answered(message: OllamaMessage, unanswered: list[ToolCall], path: str) -> str:
     for index, call in enumerate(unanswered):
         named = message.tool_call_id in (None, "", call.id) and message.tool_name in (None, "", call.name)
         if named:
@@ -112,7 +112,7 @@ def no_images(path: str) -> UnsupportedField:
     )
 
 
-def tools(given: list[WireTool] | None) -> tuple[Tool, ...]:
+def tools(given: list[OllamaTool] | None) -> tuple[Tool, ...]:
     """What may be called."""
     for index, tool in enumerate(given or ()):
         if tool.type not in (None, "", "function"):
@@ -239,7 +239,7 @@ def reasoning(given: bool | str | None) -> Reasoning:
     return Reasoning(_THINK[given])
 
 
-def logprobs(body: AnswerBody) -> int | None:
+def logprobs(body: OllamaAnswerBody) -> int | None:
     """How many alternatives are told of each token, None for no log-probabilities at all."""
     top = body.top_logprobs
     if top is not None and not 0 <= top <= MAX_TOP_LOGPROBS:

@@ -29,7 +29,7 @@ _NEVER: Final = "2318-01-01T00:00:00Z"
 _encode_json = msgspec.json.Encoder().encode
 
 
-class ShowBody(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaShowBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /api/show`; `name` is the older word for `model`."""
 
     model: str = ""
@@ -40,7 +40,7 @@ class ShowBody(msgspec.Struct, forbid_unknown_fields=True):
     options: Any = None
 
 
-class PullBody(msgspec.Struct, forbid_unknown_fields=True):
+class OllamaPullBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /api/pull`. `insecure` is for Ollama's registry, which is not asked here."""
 
     model: str = ""
@@ -49,8 +49,8 @@ class PullBody(msgspec.Struct, forbid_unknown_fields=True):
     stream: bool | None = None
 
 
-_decode_show = msgspec.json.Decoder(ShowBody).decode
-_decode_pull = msgspec.json.Decoder(PullBody).decode
+_decode_show = msgspec.json.Decoder(OllamaShowBody).decode
+_decode_pull = msgspec.json.Decoder(OllamaPullBody).decode
 
 
 def decode_show(data: bytes) -> str:
@@ -58,7 +58,7 @@ def decode_show(data: bytes) -> str:
     try:
         body = _decode_show(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        refuse_body(error, data, ShowBody, {})
+        refuse_body(error, data, OllamaShowBody, {})
     return model_name(body.model or body.name)
 
 
@@ -67,7 +67,7 @@ def decode_pull(data: bytes) -> tuple[str, bool]:
     try:
         body = _decode_pull(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        refuse_body(error, data, PullBody, {})
+        refuse_body(error, data, OllamaPullBody, {})
     return model_name(body.model or body.name), body.stream is not False
 
 

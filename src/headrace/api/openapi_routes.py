@@ -28,6 +28,7 @@ from headrace.api.openapi_answers import (
     StoredMessageList,
 )
 from headrace.api.openapi_files import FILE_OPERATIONS
+from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
 
@@ -190,4 +191,5 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
     **RESPONSES_OPERATIONS,
     **FILE_OPERATIONS,
+    **OLLAMA_OPERATIONS,
 }

@@ -11,7 +11,9 @@ from secrets import token_hex
 
 from headrace.api.batch_lines import LINE_CODECS
 from headrace.api.batches import DIALECT
+from headrace.cli.assembly import served_paths
 from headrace.cli.config import Settings
+from headrace.cli.library import ServedLibrary
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -65,6 +67,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             conversations=Conversations(store, clock, quota=quota),
             files=files,
             batches=batches,
+            library=ServedLibrary(served_paths(settings), settings.home),
         )
 
 

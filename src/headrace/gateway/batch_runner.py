@@ -287,8 +287,6 @@ class BatchRunner:
         data = await self._files.read_at(batch.order.input_file_id, line.offset, line.num_bytes)
         body = dialect.read(data, batch.order.endpoint).body
         call = codec.decode(body, Caller(request_id=request_id, principal=batch.principal))
-        if getattr(call, "stream", False):
-            raise InvalidRequest("stream: an answer in a batch is always whole; leave it out.", param="stream")
         request = replace(call.request, principal=background(call.request.principal))
         check_task(self._around.backend.models(), request)
         answer = codec.answer(call, self._now_s())

@@ -1,6 +1,7 @@
 """What a model's files say of it without loading it: size, family, number of parameters, quantisation, template.
 
-Reads headers only. What a file does not say is empty or None; a broken one raises ModelFileError. Knows no served names.
+Reads headers only. What a file does not say is empty or None; a broken one raises ModelFileError. Knows no names that
+models are served under.
 """
 
 import math
@@ -81,10 +82,13 @@ def _plain(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if key.startswith("tokenizer.ggml.") and key.rpartition(".")[2] in {"tokens", "merges", "scores", "token_type"}:
             continue
         value = metadata[key]
-        if isinstance(value, bool | int | str | None) or (isinstance(value, float) and math.isfinite(value)):
+        listed = value if isinstance(value, list) else [value]
+        if len(listed) <= MAX_LISTED and all(map(_is_plain, listed)):
             yield key, value
-        elif isinstance(value, list) and len(value) <= MAX_LISTED and all(isinstance(one, str | int) for one in value):
-            yield key, value
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | str | None) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _whole(value: Any) -> int | None:

@@ -40,6 +40,7 @@ from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
+from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
 from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
@@ -97,6 +98,7 @@ class App:
             *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),
+            *ollama_routes(answering, services.residents, services.library, self._surroundings.version),
             Route("/health", "GET", None, self._health, is_open=True),
             Route("/ready", "GET", None, self._ready, is_open=True),
             Route("/version", "GET", None, self._version),

@@ -94,7 +94,7 @@ class OllamaRoutes:
         if isinstance(call, EmbedCall):
             await answer_call(self._answering, EmbedAnswer(call, self._answering.pace.clock), exchange)
         else:
-            await self._answering.reply(self._generation, exchange, call)
+            await self._answering.reply(self._generation, exchange, principal, call)
         if call.keep_alive_s == 0 and self._residents is not None and "admin" in principal.scopes:
             # Somebody else may use it, or it may be one that stays: then it stays.
             with contextlib.suppress(HeadraceError):
@@ -200,5 +200,3 @@ def ollama_routes(
 ) -> list[Route]:
     """All of Ollama's routes that are served."""
     return OllamaRoutes(answering, residents, library, version).routes()
-
-

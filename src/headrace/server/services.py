@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.batch import Batches
 from headrace.core.file import Files
+from headrace.core.library import Library
 from headrace.core.service import Adapters, Completions, Residents
 
 
@@ -19,3 +20,4 @@ class Services:
     conversations: ConversationsService | None = None
     files: Files | None = None
     batches: Batches | None = None
+    library: Library | None = None
