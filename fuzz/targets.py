@@ -1,10 +1,12 @@
 """Every fuzz target that is a codec; `exchanges.py` makes one of each route around them."""
 
-from fuzz import anthropic_codec, openai_codec, responses_codec, tokens_codec
+from fuzz import anthropic_codec, batch_codec, ollama_codec, openai_codec, responses_codec, tokens_codec
 
 CODECS = [
     *openai_codec.TARGETS,
     *tokens_codec.TARGETS,
     *responses_codec.TARGETS,
     *anthropic_codec.TARGETS,
+    *ollama_codec.TARGETS,
+    *batch_codec.TARGETS,
 ]

@@ -2,23 +2,34 @@
 ones where the real ones need an engine. Joined as `cli/services.py` joins them for an engine.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 from tests.scripted import Scripted, prompt_words
 
+from headrace.api.batch_lines import LINE_CODECS
+from headrace.api.batches import DIALECT
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
-from headrace.core.errors import NotFound
+from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.library import ModelDetails, PullStep
 from headrace.core.request import Request
 from headrace.core.service import Residence, Tokenized
+from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
+from headrace.gateway.batches import BatchService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
+from headrace.gateway.foreground import Foreground
 from headrace.memory.completions import CompletionStore
+from headrace.memory.files import FileStore
 from headrace.memory.store import Store
 from headrace.server.services import Services
+
+QUOTA_BYTES = 2**20
 
 
 class ScriptedAdapters:
@@ -98,6 +109,32 @@ class ScriptedTokens:
         raise NotFound(f"model: {request.model[:100]!r} is not served here.", param="model")
 
 
+class ScriptedLibrary:
+    """Says the same of every model of a backend, and fetches `smollm2`."""
+
+    def __init__(self, backend: Scripted) -> None:
+        self._names = {card.id for card in backend.models()}
+
+    async def describe(self, model: str) -> ModelDetails:
+        """A small model."""
+        if model not in self._names:
+            raise NotFound(f"model: {model[:100]!r} has no files.", param="model")
+        return ModelDetails(
+            num_bytes=1000,
+            modified_s=1_700_000_000.0,
+            format="gguf",
+            family="llama",
+            num_parameters=2000,
+            quantization="Q4_0",
+        )
+
+    async def pull(self, name: str) -> AsyncGenerator[PullStep, None]:
+        """In one step."""
+        if name != "smollm2":
+            raise InvalidRequest(f"model: {name[:100]!r} is not in the catalog.", param="model")
+        yield PullStep("downloading", 10, 10)
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -105,19 +142,33 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         store = Store(folder / "state.sqlite3")
         await store.open()
         stack.push_async_callback(store.close)
-        clock = SystemClock()
-        responses = Responses(backend, store, clock)
+        clock, new_id = SystemClock(), partial(token_hex, 12)
+        responses = Responses(backend, store, clock, days=1, quota=QUOTA_BYTES)
         await responses.open()
         stack.push_async_callback(responses.close)
-        clock, quota = SystemClock(), 2**30
-        responses = Responses(backend, store, clock, days=1, quota=quota)
-        await responses.open(lambda process: False)
-        stack.push_async_callback(responses.close)
+        files = FileStore(store, folder / "files", clock, new_id)
+        await files.open()
+        stack.push_async_callback(files.close)
+        batches = BatchService(store, files, clock, new_id)
+        around = Surroundings(
+            backend=backend,
+            foreground=Foreground(backend),
+            clock=clock,
+            new_id=new_id,
+            dialects={DIALECT.name: DIALECT},
+            codecs=LINE_CODECS,
+        )
+        runner = BatchRunner(batches, store, files, around, Turn(folder / "batches.lock"))
+        runner.start()
+        stack.push_async_callback(runner.close)
         yield Services(
             adapters=ScriptedAdapters(backend),
             residents=ScriptedResidents(backend),
             responses=responses,
-            conversations=Conversations(store, clock, quota=quota),
+            conversations=Conversations(store, clock, quota=QUOTA_BYTES),
             tokens=ScriptedTokens(backend),
-            completions=CompletionStore(store, 2**20),
+            completions=CompletionStore(store, QUOTA_BYTES),
+            files=files,
+            batches=batches,
+            library=ScriptedLibrary(backend),
         )

@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, str] = {}
 # Files that may catch everything and go on, because one failure there must not become everybody's.
 MAY_CATCH_ALL = {
     "engine/engine.py": "a step that fails ends its batch, not the engine",
+    "gateway/batch_runner.py": "a line of a batch that meets a defect fails, not the others",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
@@ -63,6 +64,9 @@ MAY_READ_THE_DATE = (
     "gateway/conversation.py",
     "gateway/conversation_items.py",
     "gateway/response_run.py",
+    "gateway/batch_runner.py",
+    "gateway/batches.py",
+    "memory/files.py",
     "cli/",
 )
 

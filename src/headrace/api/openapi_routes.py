@@ -29,6 +29,8 @@ from headrace.api.openapi_answers import (
     StoredMessageList,
     TokenizeAnswer,
 )
+from headrace.api.openapi_files import FILE_OPERATIONS
+from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
 from headrace.api.tokens import DetokenizeBody, TokenizeBody
@@ -193,4 +195,6 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/metrics"): Operation("Prometheus text.", media=("text/plain",)),
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
     **RESPONSES_OPERATIONS,
+    **FILE_OPERATIONS,
+    **OLLAMA_OPERATIONS,
 }

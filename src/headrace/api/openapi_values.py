@@ -7,7 +7,7 @@ is missing here is no defect, for what is out of range is refused with 400 eithe
 from collections.abc import Mapping
 from typing import Any, Final
 
-from headrace.api import anthropic_fields, input_fields, openai_fields, responses_fields
+from headrace.api import anthropic_fields, input_fields, ollama_fields, openai_fields, responses_fields
 from headrace.api import tokens as token_fields
 from headrace.api.service_tier import TIERS
 from headrace.core.request import (
@@ -29,6 +29,7 @@ INERT: Final[dict[type, Inert]] = {
     openai_fields.Message: openai_fields.INERT_MESSAGE,
     token_fields.TokenizeBody: token_fields.INERT_TOKENIZE,
     openai_fields.StreamOptions: openai_fields.INERT_STREAM_OPTIONS,
+    ollama_fields.OllamaGenerateBody: ollama_fields.INERT_GENERATE,
     input_fields.EmbeddingBody: input_fields.INERT_EMBEDDING,
     input_fields.ScoreBody: input_fields.INERT_INPUTS,
     input_fields.RerankBody: input_fields.INERT_RERANK,

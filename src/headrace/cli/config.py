@@ -49,6 +49,9 @@ class Settings:
     disk_cache_key: Path | None
     responses_days: int
     responses_bytes: int
+    file_bytes: int
+    file_quota: int
+    batch_lines: int
     max_batch_tokens: int
     max_sequences: int
     context: int | None
@@ -298,6 +301,9 @@ _DEFAULTS: dict[str, Any] = {
     "disk_cache_key": None,
     "responses_days": 30,
     "responses_bytes": 4 * 2**30,
+    "file_bytes": 512 * 10**6,
+    "file_quota": 10 * 10**9,
+    "batch_lines": 8,
     "max_batch_tokens": 512,
     "max_sequences": 64,
     "context": None,
@@ -332,6 +338,9 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "disk_cache_key": _path,
     "responses_days": _integer(1, 3650),
     "responses_bytes": parse_bytes,
+    "file_bytes": parse_bytes,
+    "file_quota": parse_bytes,
+    "batch_lines": _integer(1, 1024),
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),

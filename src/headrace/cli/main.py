@@ -78,6 +78,11 @@ KvType = Annotated[
     str | None,
     typer.Option(help="How keys and values are stored: fp16, int8, or auto: int8 where it costs no quality."),
 ]
+CacheMinTokens = Annotated[
+    int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
+]
+DiskCacheDays = Annotated[int | None, typer.Option(help="Erase what was not used for so long. [default: 7]")]
+Aging = Annotated[float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")]
 DiskCache = Annotated[
     str | None,
     typer.Option(
@@ -134,12 +139,13 @@ def serve(
     kv_type: KvType = None,
     disk_cache: DiskCache = None,
     disk_cache_bytes: Annotated[str | None, typer.Option(help="Its size, such as 10GiB. [default: 4GiB]")] = None,
-    disk_cache_days: Annotated[
-        int | None, typer.Option(help="Erase what was not used for so long. [default: 7]")
-    ] = None,
+    disk_cache_days: DiskCacheDays = None,
     disk_cache_key: Annotated[Path | None, typer.Option(help="Encrypt it with this file of 32 random bytes.")] = None,
     responses_days: ResponsesDays = None,
     responses_bytes: ResponsesBytes = None,
+    file_bytes: Annotated[str | None, typer.Option(help="The largest file that is taken. [default: 512MB]")] = None,
+    file_quota: Annotated[str | None, typer.Option(help="A tenant's files together. [default: 10GB]")] = None,
+    batch_lines: Annotated[int | None, typer.Option(help="Lines of batches that run at once. [default: 8]")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens in one engine step. [default: 512]")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Answers that run at once. [default: 64]")] = None,
     context: Context = None,

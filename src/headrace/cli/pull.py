@@ -18,6 +18,7 @@ from headrace.core.errors import HeadraceError
 from headrace.memory.database import Database, ModelRecord
 from headrace.models.catalog import CATALOG
 from headrace.models.download import Fetcher, FetchSettings
+from headrace.models.download import Progress as Tell
 from headrace.models.pull import Installed, Order, pull
 from headrace.models.sources import index_settings, pip_settings
 from headrace.models.store import Layout, installed_names, open_home, resolve
@@ -71,8 +72,8 @@ def run_pull(
     typer.echo(f"{done.name} {verb} ({done.size / 1e6:.1f} MB{licence}): {done.path}")
 
 
-def install(order: Order, home: Path, console: Console) -> Installed:
-    """Pull with a progress bar, and record the model in the state database."""
+def install(order: Order, home: Path, console: Console, progress: Tell | None = None) -> Installed:
+    """Pull with a progress bar, or telling `progress` instead, and record the model in the state database."""
     pip = pip_settings()
     endpoint = os.environ.get("HF_ENDPOINT")
     indexes = index_settings(pip, endpoint)
@@ -86,7 +87,7 @@ def install(order: Order, home: Path, console: Console) -> Installed:
         )
     )
     with _Bars(console) as bars:
-        done = pull(order, home, indexes, fetcher, bars, console.print)
+        done = pull(order, home, indexes, fetcher, progress or bars, console.print)
     record = ModelRecord(
         name=done.name,
         path=str(done.path),

@@ -19,6 +19,9 @@ from headrace.cli.config import Settings, compose
 from headrace.cli.keys import load_keys
 from headrace.models.store import Layout
 
+# What a form has around its file.
+FORM_BYTES = 1_000_000
+
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
     """Serve until a signal says stop."""
@@ -36,6 +39,7 @@ def _serve(settings: Settings) -> None:
     from headrace import __version__
     from headrace.cli.assembly import assemble, engine_config, served_paths
     from headrace.cli.services import open_services
+    from headrace.gateway.foreground import Foreground
     from headrace.observe.logs import configure_logs
     from headrace.server.app import Surroundings, build_app
     from headrace.server.config import ServerConfig, check_bind
@@ -46,7 +50,11 @@ def _serve(settings: Settings) -> None:
     keys_file = keys_in_force(settings)
     keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
     server_config = ServerConfig(
-        host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout, prices=settings.prices
+        host=settings.host,
+        port=settings.port,
+        request_timeout_s=settings.request_timeout,
+        prices=settings.prices,
+        max_upload_bytes=settings.file_bytes + FORM_BYTES,
     )
     check_bind(server_config, has_keys=keys is not None)
     served_paths(settings)
@@ -63,9 +71,10 @@ def _serve(settings: Settings) -> None:
         async def run() -> None:
             assembled.engine.start()
             try:
-                async with open_services(settings, assembled.engine) as services:
+                backend = Foreground(assembled.engine)
+                async with open_services(settings, assembled.engine, backend) as services:
                     app = build_app(
-                        assembled.engine,
+                        backend,
                         server_config,
                         keys=keys,
                         services=services,

@@ -6,29 +6,59 @@ Knows every constructor and decides nothing. Services end before the engine that
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from secrets import token_hex
 
+from headrace.api.batch_lines import LINE_CODECS
+from headrace.api.batches import DIALECT
+from headrace.cli.assembly import served_paths
 from headrace.cli.config import Settings
+from headrace.cli.library import ServedLibrary
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
+from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
+from headrace.gateway.batches import BatchLimits, BatchService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
+from headrace.gateway.foreground import Foreground
 from headrace.memory.completions import CompletionStore
+from headrace.memory.files import FileLimits, FileStore
 from headrace.memory.store import Store
 from headrace.models.store import open_home
 from headrace.server.services import Services
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, engine: TextEngine) -> AsyncIterator[Services]:
-    """The services of a server around a started engine. Raises HeadraceError if the state database cannot be used."""
+async def open_services(settings: Settings, engine: TextEngine, foreground: Foreground) -> AsyncIterator[Services]:
+    """The services of a server around a started engine, which is asked through `foreground`.
+
+    Raises HeadraceError if the state database or the files cannot be used.
+    """
     async with AsyncExitStack() as stack:
-        store = Store(open_home(settings.home).database)
+        layout = open_home(settings.home)
+        store = Store(layout.database)
         await store.open()
         stack.push_async_callback(store.close)
-        clock, quota = SystemClock(), settings.responses_bytes
-        responses = Responses(engine, store, clock, days=settings.responses_days, quota=quota)
+        clock, quota, new_id = SystemClock(), settings.responses_bytes, partial(token_hex, 12)
+        responses = Responses(foreground, store, clock, days=settings.responses_days, quota=quota)
         await responses.open(_is_running)
         stack.push_async_callback(responses.close)
+        limits = FileLimits(max_file_bytes=settings.file_bytes, max_tenant_bytes=settings.file_quota)
+        files = FileStore(store, layout.files, clock, new_id, limits)
+        await files.open()
+        stack.push_async_callback(files.close)
+        batches = BatchService(store, files, clock, new_id, BatchLimits(max_running=settings.batch_lines))
+        around = Surroundings(
+            backend=engine,
+            foreground=foreground,
+            clock=clock,
+            new_id=new_id,
+            dialects={DIALECT.name: DIALECT},
+            codecs=LINE_CODECS,
+        )
+        runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
+        runner.start()
+        stack.push_async_callback(runner.close)
         yield Services(
             adapters=engine.adapters,
             residents=engine.residents,
@@ -36,6 +66,9 @@ async def open_services(settings: Settings, engine: TextEngine) -> AsyncIterator
             completions=CompletionStore(store, quota),
             responses=responses,
             conversations=Conversations(store, clock, quota=quota),
+            files=files,
+            batches=batches,
+            library=ServedLibrary(served_paths(settings), settings.home),
         )
 
 

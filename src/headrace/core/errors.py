@@ -14,6 +14,7 @@
     |-- DeadlineExceeded      408  the request's own time limit passed; retryable
     |-- Overloaded            503  queue full; retryable
     |-- Unavailable           503  starting, draining or stopped; retryable
+    |   `-- DiskFull          507  there is no room for what was to be kept
     |-- EngineFault           500  our defect; retryable, because it fails one batch and not the engine
     `-- ModelFileError        500  a model file that cannot be read or trusted (start-up)
 
@@ -132,6 +133,14 @@ class Unavailable(HeadraceError):
     code = "unavailable"
     status = 503
     retryable = True
+
+
+class DiskFull(Unavailable):
+    """There is no room on the server's disk for what was to be kept; nothing of it was."""
+
+    code = "disk_full"
+    status = 507
+    retryable = False
 
 
 class EngineFault(HeadraceError):

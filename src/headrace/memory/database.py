@@ -96,6 +96,59 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX completions_of_tenant ON completions (tenant, number, num_bytes)
     """,
+    # `number` is the order of creation, which times in whole seconds do not tell.
+    """
+    CREATE TABLE files (
+        number    INTEGER PRIMARY KEY AUTOINCREMENT,
+        id        TEXT NOT NULL UNIQUE,
+        tenant    TEXT NOT NULL,
+        filename  TEXT NOT NULL,
+        purpose   TEXT NOT NULL,
+        num_bytes INTEGER NOT NULL,
+        created_s INTEGER NOT NULL,
+        expires_s INTEGER
+    ) STRICT;
+    CREATE INDEX files_by_tenant ON files (tenant, number);
+    CREATE TABLE batches (
+        number         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id             TEXT NOT NULL UNIQUE,
+        tenant         TEXT NOT NULL,
+        principal      TEXT NOT NULL,
+        dialect        TEXT NOT NULL,
+        endpoint       TEXT NOT NULL,
+        input_file_id  TEXT NOT NULL,
+        notes          TEXT NOT NULL,
+        status         TEXT NOT NULL,
+        created_s      INTEGER NOT NULL,
+        expires_s      INTEGER NOT NULL,
+        times_s        TEXT NOT NULL,
+        model          TEXT,
+        problems       TEXT NOT NULL DEFAULT '[]',
+        num_lines      INTEGER NOT NULL DEFAULT 0,
+        num_ended      INTEGER NOT NULL DEFAULT 0,
+        num_failed     INTEGER NOT NULL DEFAULT 0,
+        num_unrun      INTEGER NOT NULL DEFAULT 0,
+        prompt_tokens  INTEGER NOT NULL DEFAULT 0,
+        cached_tokens  INTEGER NOT NULL DEFAULT 0,
+        output_tokens  INTEGER NOT NULL DEFAULT 0,
+        thought_tokens INTEGER NOT NULL DEFAULT 0,
+        output_file_id TEXT,
+        error_file_id  TEXT
+    ) STRICT;
+    CREATE INDEX batches_by_tenant ON batches (tenant, number);
+    CREATE INDEX batches_by_file ON batches (input_file_id);
+    CREATE TABLE batch_lines (
+        batch_id   TEXT NOT NULL,
+        line       INTEGER NOT NULL,
+        custom_id  TEXT NOT NULL,
+        offset     INTEGER NOT NULL,
+        num_bytes  INTEGER NOT NULL,
+        is_failed  INTEGER,
+        result     BLOB,
+        PRIMARY KEY (batch_id, line)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX batch_lines_waiting ON batch_lines (batch_id, line) WHERE result IS NULL
+    """,
 )
 
 

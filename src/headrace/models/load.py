@@ -417,6 +417,15 @@ def _folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def read_template(checkpoint: Checkpoint, path: Path) -> str:
+    """The source of the model's chat template, empty if it has none. Raises ModelFileError."""
+    if checkpoint.format == "gguf":
+        source = checkpoint.metadata.get("tokenizer.chat_template")
+    else:
+        source, _ = _template_of_folder(_folder_of(path))
+    return source if isinstance(source, str) else ""
+
+
 def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The model's chat template, if it has one."""
     if checkpoint.format == "gguf":

@@ -5,6 +5,8 @@
         models/.partial/    downloads under way; safe to delete when no pull runs
         packed/             repacked weights, a cache: delete at will
         kv/                 pages of finished prompts, if `--disk-cache on`: delete at will
+        files/                  callers' files (`memory/files.py`)
+        batches.lock            held by the server that runs batches
         headrace.db         state database (`memory/database.py`)
         keys.toml           hashed API keys (`cli/keys.py`)
 
@@ -49,6 +51,16 @@ class Layout:
     def kv(self) -> Path:
         """Pages of the prefix cache's disk tier; made when the first is written."""
         return self.home / "kv"
+
+    @property
+    def files(self) -> Path:
+        """Callers' files."""
+        return self.home / "files"
+
+    @property
+    def batches_lock(self) -> Path:
+        """Held by the one server that runs batches."""
+        return self.home / "batches.lock"
 
     @property
     def database(self) -> Path:

@@ -132,6 +132,10 @@ class Answering:
     async def answer(self, route: GenerationRoute, exchange: Exchange, principal: Principal) -> None:
         """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
         call: Call = await self.read(exchange, principal, route.id_prefix, route.decode)
+        await self.reply(route, exchange, principal, call)
+
+    async def reply(self, route: GenerationRoute, exchange: Exchange, principal: Principal, call: Call) -> None:
+        """Answer a request that was read. Raises HeadraceError while nothing is sent, and ClientGone."""
         self.admit(exchange, call.request)
         created = int(self.pace.clock.unix_s())
         events = route.run(self.backend, call)

@@ -31,13 +31,16 @@ from headrace.observe.metrics import Metrics
 from headrace.server.admin import adapter_routes, resident_routes
 from headrace.server.answers import Answering
 from headrace.server.anthropic import anthropic_routes
+from headrace.server.batches import batch_routes
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
+from headrace.server.files import file_routes
 from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
+from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
 from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
@@ -96,6 +99,7 @@ class App:
             *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),
+            *ollama_routes(answering, services.residents, services.library, self._surroundings.version),
             Route("/health", "GET", None, self._health, is_open=True),
             Route("/ready", "GET", None, self._ready, is_open=True),
             Route("/version", "GET", None, self._version),
@@ -112,6 +116,10 @@ class App:
             routes += responses_routes(answering, services.responses)
         if services.conversations is not None:
             routes += conversation_routes(answering, services.conversations)
+        if services.files is not None:
+            routes += file_routes(answering, services.files)
+        if services.batches is not None:
+            routes += batch_routes(answering, services.batches)
         return routes
 
     def _make_socket_routes(self, services: Services) -> list[Route]:

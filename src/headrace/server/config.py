@@ -23,6 +23,9 @@ class ServerConfig:
     max_body_bytes: int = 10 * _MIB
     # All bodies that are being read, together.
     max_buffered_bytes: int = 256 * _MIB
+    # The whole form of an upload; what one file may have is the business of who keeps it.
+    max_upload_bytes: int = 520 * 10**6
+    upload_timeout_s: float = 3600.0
     max_header_bytes: int = 64 * 1024
     max_connections: int = 4096
     max_requests: int = 2048
@@ -58,7 +61,8 @@ class ServerConfig:
         positive = (
             "max_body_bytes max_buffered_bytes max_header_bytes max_connections max_requests header_timeout_s "
             "body_timeout_s write_timeout_s keep_alive_s idle_timeout_s max_message_bytes ping_interval_s "
-            "ping_timeout_s max_lane_bytes max_tenant_lane_bytes max_socket_age_s socket_notice_s"
+            "ping_timeout_s max_lane_bytes max_tenant_lane_bytes max_socket_age_s socket_notice_s max_upload_bytes "
+            "upload_timeout_s"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:

@@ -4,8 +4,9 @@ Knows no routes and no protocol's shapes: `app.py` decides what is answered, and
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs
@@ -119,6 +120,53 @@ class Exchange:
         finally:
             budget.used -= held
 
+    async def pieces(self, config: ServerConfig) -> AsyncGenerator[bytes, None]:
+        """The body of an upload as it comes, none of it kept here.
+
+        Raises PayloadTooLarge as soon as it is too long, DeadlineExceeded, ClientGone.
+        """
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > config.max_upload_bytes:
+            raise _upload_too_large(config)
+        num_bytes, more = 0, True
+        while more:
+            try:
+                async with asyncio.timeout(config.body_timeout_s):
+                    message = await self.receive()
+            except TimeoutError:
+                self.closes = True
+                raise DeadlineExceeded(
+                    f"nothing of the body arrived for {config.body_timeout_s:g} s; send it faster."
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            num_bytes += len(piece)
+            if num_bytes > config.max_upload_bytes:
+                raise _upload_too_large(config)
+            more = message.get("more_body", False)
+            yield piece
+
+    async def respond_pieces(
+        self, config: ServerConfig, pieces: AsyncGenerator[bytes, None], num_bytes: int, content_type: bytes
+    ) -> None:
+        """Send a whole response of known length, piece by piece. Raises ClientGone if the client takes nothing."""
+        async with contextlib.aclosing(pieces):
+            begun = False
+            async for piece in pieces:
+                if not begun:
+                    begun = True
+                    await self.send(self.start(200, content_type, [(b"content-length", str(num_bytes).encode())]))
+                try:
+                    async with asyncio.timeout(config.write_timeout_s):
+                        await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+                except TimeoutError:
+                    raise ClientGone from None
+        if begun:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await self.respond(200, b"", content_type)
+
     async def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
         """Send a whole response."""
         extra = [(b"content-length", str(len(body)).encode())]
@@ -172,6 +220,10 @@ class Exchange:
         if kind.lower() != "bearer":
             raise Unauthenticated("authorization: only 'Bearer hr_...' is understood.", param="authorization")
         return key.strip()
+
+
+def _upload_too_large(config: ServerConfig) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the form is longer than {config.max_upload_bytes} bytes; upload less at once.")
 
 
 def _too_large(config: ServerConfig) -> PayloadTooLarge:

@@ -59,7 +59,11 @@ def inputs_routes(answering: Answering) -> list[Route]:
 
 async def answer_inputs(answering: Answering, route: InputsRoute, exchange: Exchange, principal: Principal) -> None:
     """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
-    call = await answering.read(exchange, principal, route.id_prefix, route.decode)
+    await answer_call(answering, await answering.read(exchange, principal, route.id_prefix, route.decode), exchange)
+
+
+async def answer_call(answering: Answering, call: InputsCall, exchange: Exchange) -> None:
+    """Answer a request that was read. Raises HeadraceError while nothing is sent, and ClientGone."""
     answering.admit(exchange, call.request)
     events = answering.backend.run(call.request)
     table, log = ResultTable(call.request), Log(exchange, answering.pace)

@@ -4,7 +4,7 @@
     open connections                                       max_connections, answered 503
     connect and say nothing, or send headers slowly        header_timeout_s, then 408
     send headers without end                               max_header_bytes (and one read of the socket), then 431
-    go on sending a body that is already refused           DISCARD_FACTOR bodies and LINGER_S, then the connection ends
+    go on sending a body that is already refused           DISCARD_FACTOR bodies or two uploads, LINGER_S, then the end
     stop reading a finished response                       the kernel's user timeout and the idle timeout
     ask for a WebSocket amid other requests                400; else `socket_protocol.py` takes the connection over
 
@@ -76,7 +76,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                     f"the headers are longer than {self._limits.max_header_bytes} bytes; send less."
                 )
                 self._refuse(error, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._num_bytes > DISCARD_FACTOR * self._limits.max_body_bytes:
+        elif self._num_bytes > max(DISCARD_FACTOR * self._limits.max_body_bytes, 2 * self._limits.max_upload_bytes):
             self._abort()
 
     def on_message_begin(self) -> None:

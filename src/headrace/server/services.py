@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
+from headrace.core.batch import Batches
+from headrace.core.file import Files
+from headrace.core.library import Library
 from headrace.core.service import Adapters, Completions, Residents, Tokens
 
 
@@ -16,3 +19,6 @@ class Services:
     tokens: Tokens | None = None
     responses: ResponsesService | None = None
     conversations: ConversationsService | None = None
+    files: Files | None = None
+    batches: Batches | None = None
+    library: Library | None = None
