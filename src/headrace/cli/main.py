@@ -98,7 +98,6 @@ ResponsesBytes = Annotated[
 Speculation = Annotated[
     str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
 ]
-Aging = Annotated[float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")]
 AdapterMemory = Annotated[str | None, typer.Option(help="Memory for adapters, such as 512MiB. [default: 512MiB]")]
 CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenant.")]
 CachedModel = Annotated[
@@ -109,9 +108,6 @@ SystemTurn = Annotated[
     typer.Option(
         help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
     ),
-]
-CacheMinTokens = Annotated[
-    int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
 ]
 Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]

@@ -4,7 +4,7 @@
     open connections                                       max_connections, answered 503
     connect and say nothing, or send headers slowly        header_timeout_s, then 408
     send headers without end                               max_header_bytes (and one read of the socket), then 431
-    go on sending a body that is already refused           DISCARD_FACTOR bodies or two uploads, LINGER_S, then the end
+    go on sending a body that is already refused           DISCARD_FACTOR bodies and LINGER_S, then the connection ends
     stop reading a finished response                       the kernel's user timeout and the idle timeout
     ask for a WebSocket amid other requests                400; else `socket_protocol.py` takes the connection over
 
@@ -37,6 +37,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._num_bytes = 0  # of the headers or of the body that is arriving
+        self._num_discarded = 0  # of that body, after its request was answered
         self._read_len = 0  # of what is being parsed
         self._is_in_headers = True
         self._is_closed = False
@@ -76,8 +77,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                     f"the headers are longer than {self._limits.max_header_bytes} bytes; send less."
                 )
                 self._refuse(error, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._num_bytes > max(DISCARD_FACTOR * self._limits.max_body_bytes, 2 * self._limits.max_upload_bytes):
-            self._abort()
+        elif self.cycle is not None and self.cycle.response_started:
+            self._num_discarded += len(data)
+            if self._num_discarded > DISCARD_FACTOR * self._limits.max_body_bytes:
+                self._abort()
 
     def on_message_begin(self) -> None:
         """A request begins, maybe not the connection's first."""
@@ -94,7 +97,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Hand the request over."""
         self._stop_timer()
         self._is_in_headers = False
-        self._num_bytes = 0
+        self._num_bytes = self._num_discarded = 0
         super().on_headers_complete()
         if self.parser.should_upgrade() and self._should_upgrade():
             self._check_upgrade()

@@ -19,7 +19,7 @@ def test_a_tenant_is_erased_and_others_stay(tmp_path: Path) -> None:
             items = [{"id": "i", "text": f"secret of {tenant}"}]
             database.transact(memory.create_conversation, tenant, "conv_1", {}, items, 0.0)
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path), "--json"])
-    assert json.loads(result.stdout) == {"tenant": "acme", "responses": 0, "conversations": 1}
+    assert json.loads(result.stdout) == {"tenant": "acme", "responses": 0, "conversations": 1, "completions": 0}
     assert b"secret of acme" not in path.read_bytes()
     assert b"secret of other" in path.read_bytes()
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path)])

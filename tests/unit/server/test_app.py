@@ -87,7 +87,7 @@ def test_the_request_that_reaches_the_backend_carries_tenant_deadline_and_the_an
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/v1/models/other", 404, "model_not_found"),
         ("GET", "/v1/models/", 404, "not_found"),
         ("GET", CHAT, 405, "method_not_allowed"),
