@@ -23,7 +23,7 @@ def test_a_tenant_is_erased_and_others_stay(tmp_path: Path) -> None:
     assert b"secret of acme" not in path.read_bytes()
     assert b"secret of other" in path.read_bytes()
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path)])
-    assert "Erased 0 responses and 0 conversations of acme" in result.stdout
+    assert "Erased 0 responses, 0 conversations and 0 chat completions of acme" in result.stdout
 
 
 def test_days_and_bytes_are_settings() -> None:
