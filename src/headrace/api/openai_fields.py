@@ -39,7 +39,11 @@ INERT_CHAT: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {
 INERT_COMPLETION: dict[str, tuple[Any, ...] | None] = INERT_SHARED
 
 # What a client sends back when it repeats an assistant message that it got from us.
-INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {"annotations": ([],), "audio": ()}
+INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {
+    "annotations": ([],),
+    "audio": (),
+    "parsed": ANYTHING,  # what the official client made of the content
+}
 
 INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {"include_obfuscation": (False,)}
 
@@ -64,10 +68,12 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
-    """What an assistant called in an earlier turn; `arguments` is JSON as text."""
+    """What an assistant called in an earlier turn; `arguments` is JSON as text. `parsed_arguments` is what the official
+    client made of it and sends back beside it."""
 
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class CallOfTool(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,6 +100,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     reasoning: str | None = None
     annotations: Any = None
     audio: Any = None
+    parsed: Any = None
 
 
 class Function(msgspec.Struct, forbid_unknown_fields=True):
