@@ -133,6 +133,15 @@ def test_typed_answers_and_typed_calls_are_parsed() -> None:
         )
         (call,) = called.choices[0].message.tool_calls or ()
         assert call.function.parsed_arguments == GetWeather(city="Rome", unit="c")
+        # The client sends what it parsed back beside what it parsed it from.
+        await client.chat.completions.create(
+            model="scripted",
+            messages=[
+                *ASK,
+                called.choices[0].message,  # type: ignore[list-item]
+                {"role": "tool", "tool_call_id": call.id, "content": "21"},
+            ],
+        )
         async with client.chat.completions.stream(model="scripted", messages=ASK, response_format=Verdict) as stream:
             final = await stream.get_final_completion()
         assert final.choices[0].message.parsed == Verdict(warmer="Rome", degrees=[21, 7])

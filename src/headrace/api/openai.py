@@ -29,7 +29,7 @@ from headrace.api.openai_fields import (
 )
 from headrace.api.openai_fields import Message as WireMessage
 from headrace.api.openai_format import FIELD, response_format
-from headrace.api.openai_input import MAX_TOKEN_ID, cache_hints, messages, prompts, reasoning, tokens
+from headrace.api.openai_input import MAX_TOKEN_ID, cache_hints, chat_reasoning, messages, prompts, tokens
 from headrace.api.openai_refusal import bounded, refuse_body, refuse_inert, show
 from headrace.api.openai_tools import tools
 from headrace.api.service_tier import serve_in_tier
@@ -62,15 +62,17 @@ class Caller:
 class Call:
     """A decoded body: the neutral request and how its answer is to be written.
 
-    `prompt_logprobs` is what the answer shows under that name; the request may ask for more, because an echo shows
-    log-probabilities of the prompt too. `others` are the requests of a completion's further prompts. `service_tier` is
-    the tier that the answer names, `has_functions` says that it tells calls in OpenAI's older words. A call that
-    `stores` is to be kept with its `messages`, as they came, and its `metadata`.
+    `counts_on`: every chunk of a stream tells what was used so far (vLLM's). `prompt_logprobs` is what the answer shows
+    under that name; the request may ask for more, because an echo shows log-probabilities of the prompt too. `others`
+    are the requests of a completion's further prompts. `service_tier` is the tier that the answer names,
+    `has_functions` says that it tells calls in OpenAI's older words. A call that `stores` is to be kept with its
+    `messages`, as they came, and its `metadata`.
     """
 
     request: Request
     stream: bool = False
     include_usage: bool = False
+    counts_on: bool = False
     echo: bool = False
     prompt_logprobs: int | None = None
     format_field: str = FIELD
@@ -113,7 +115,7 @@ def decode_chat(data: bytes, caller: Caller) -> Call:
         messages=messages(body.messages),
         tools=wanted.tools,
         tool_choice=wanted.choice,
-        reasoning=reasoning(body.reasoning_effort, "reasoning_effort"),
+        reasoning=chat_reasoning(body),
         logprobs=_chat_logprobs(body),
         limits=_limits(body, caller, _chat_max_tokens(body)),
     )
@@ -205,8 +207,16 @@ def _call(body: SharedBody, request: Request, caller: Caller, *, echo: bool = Fa
     stream = bool(body.stream)
     if stream and body.prompt_logprobs is not None:
         raise InvalidRequest("prompt_logprobs: not available in a stream; leave stream out.", param="prompt_logprobs")
-    include_usage = _include_usage(body, stream)
-    return Call(request, stream, include_usage, echo, body.prompt_logprobs, format_field, prices=caller.prices)
+    return Call(
+        request,
+        stream,
+        _include_usage(body, stream),
+        _counts_on(body),
+        echo,
+        body.prompt_logprobs,
+        format_field,
+        prices=caller.prices,
+    )
 
 
 def _sampling(body: SharedBody) -> Sampling:
@@ -337,3 +347,15 @@ def _include_usage(body: SharedBody, stream: bool) -> bool:
         )
     refuse_inert(options, INERT_STREAM_OPTIONS, "stream_options.")
     return bool(options.include_usage)
+
+
+def _counts_on(body: SharedBody) -> bool:
+    options = body.stream_options
+    if options is None or not options.continuous_usage_stats:
+        return False
+    if not options.include_usage:
+        raise InvalidRequest(
+            "stream_options.continuous_usage_stats: needs include_usage; send that too.",
+            param="stream_options.continuous_usage_stats",
+        )
+    return True

@@ -108,6 +108,7 @@ class AnswerHead:
     created: int
     num_choices: int = 1
     include_usage: bool = False
+    counts_on: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     echo: bool = False
@@ -145,6 +146,7 @@ def answer_head(dialect: Dialect, call: Call, created: int) -> AnswerHead:
         created,
         request.sampling.num_choices * len(prompts),
         call.include_usage,
+        call.counts_on,
         logprobs=request.logprobs,
         prompt_logprobs=call.prompt_logprobs,
         echo=call.echo,

@@ -25,10 +25,11 @@ INERT_CHAT: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {
     "add_generation_prompt": (True,),
     "audio": (),
     "continue_final_message": (False,),
+    "include_reasoning": (True,),
     "modalities": (["text"],),
     "moderation": (),
-    # Says what the answer may look like, so that it comes faster; our drafts come from what was said before.
-    "prediction": (),
+    # What the answer may look like, so that it comes faster; our drafts come from what was said before.
+    "prediction": ANYTHING,
     "prompt_cache_key": ANYTHING,  # a routing hint; our prefix tree finds shared prefixes without it
     "safety_identifier": ANYTHING,
     "verbosity": ("medium",),
@@ -38,7 +39,11 @@ INERT_CHAT: dict[str, tuple[Any, ...] | None] = INERT_SHARED | {
 INERT_COMPLETION: dict[str, tuple[Any, ...] | None] = INERT_SHARED
 
 # What a client sends back when it repeats an assistant message that it got from us.
-INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {"annotations": ([],), "audio": ()}
+INERT_MESSAGE: dict[str, tuple[Any, ...] | None] = {
+    "annotations": ([],),
+    "audio": (),
+    "parsed": ANYTHING,  # what the official client made of the content
+}
 
 INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {"include_obfuscation": (False,)}
 
@@ -63,10 +68,12 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
-    """What an assistant called in an earlier turn; `arguments` is JSON as text."""
+    """What an assistant called in an earlier turn; `arguments` is JSON as text. `parsed_arguments` is what the official
+    client made of it and sends back beside it."""
 
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class CallOfTool(msgspec.Struct, forbid_unknown_fields=True):
@@ -93,6 +100,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     reasoning: str | None = None
     annotations: Any = None
     audio: Any = None
+    parsed: Any = None
 
 
 class Function(msgspec.Struct, forbid_unknown_fields=True):
@@ -126,6 +134,19 @@ class NamedTool(msgspec.Struct, forbid_unknown_fields=True):
     custom: Any = None
 
 
+class TemplateSwitches(msgspec.Struct, forbid_unknown_fields=True):
+    """vLLM's `chat_template_kwargs`, as far as templates have them in common: whether the model is to think."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+
+
+class Thinking(msgspec.Struct, forbid_unknown_fields=True):
+    """DeepSeek's `thinking`: enabled or disabled."""
+
+    type: str
+
+
 class AllowedTools(msgspec.Struct, forbid_unknown_fields=True):
     """The tools that may (`auto`) or must (`required`) be called."""
 
@@ -146,6 +167,7 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     """Options that only a streamed answer has."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: Any = None
 
 
@@ -236,6 +258,8 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     functions: list[Function] | None = None
     function_call: str | NamedFunction | None = None
     reasoning_effort: str | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
+    thinking: Thinking | None = None
     service_tier: str | None = None
     store: bool | None = None
     # Values are checked by hand, because a refusal has to name the key.
@@ -248,6 +272,7 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     add_generation_prompt: Any = None
     audio: Any = None
     continue_final_message: Any = None
+    include_reasoning: Any = None
     modalities: Any = None
     moderation: Any = None
     prediction: Any = None
@@ -269,6 +294,7 @@ class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
 
 # Whose fields a path like `messages[0].content[1]` names, for suggestions.
 FIELDS_AT: dict[str, tuple[str, ...]] = {
+    "chat_template_kwargs": TemplateSwitches.__struct_fields__,
     "functions[]": Function.__struct_fields__,
     "messages[].content[].prompt_cache_breakpoint": PartBreakpoint.__struct_fields__,
     "messages[].content[]": Part.__struct_fields__,
@@ -281,6 +307,7 @@ FIELDS_AT: dict[str, tuple[str, ...]] = {
     "response_format": Format.__struct_fields__,
     "stream_options": StreamOptions.__struct_fields__,
     "structured_outputs": StructuredOutputs.__struct_fields__,
+    "thinking": Thinking.__struct_fields__,
     "tool_choice.allowed_tools.tools[]": NamedTool.__struct_fields__,
     "tool_choice.allowed_tools": AllowedTools.__struct_fields__,
     "tool_choice": Choice.__struct_fields__,

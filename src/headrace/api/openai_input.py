@@ -4,7 +4,7 @@ OpenAI marks breakpoints on parts; the neutral request marks messages. A mark be
 kept begins with everything up to the part, so nothing that was asked to be kept is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from headrace.api.openai_fields import INERT_MESSAGE, ChatBody, Part, RoutedBody
@@ -22,6 +22,7 @@ _ROLES = {role.value: role for role in Role}
 _READ_ROLES = _ROLES | {"function": Role.TOOL}
 # `max` asks for more than we tell apart.
 _EFFORTS = {effort.value: effort for effort in Effort} | {"max": Effort.XHIGH}
+_THINKING = {"enabled": True, "disabled": False}
 # What only an assistant's messages have.
 _ASSISTANT_FIELDS = ("refusal", "tool_calls", "function_call", "reasoning_content", "reasoning")
 
@@ -62,6 +63,32 @@ def reasoning(effort: str | None, path: str) -> Reasoning:
     if effort not in _EFFORTS:
         raise InvalidRequest(f"{path}: {show(effort)} is none of {', '.join(_EFFORTS)}.", param=path)
     return Reasoning(_EFFORTS[effort])
+
+
+def chat_reasoning(body: ChatBody) -> Reasoning:
+    """How much a chat's model is to think: OpenAI says it by degrees, vLLM and DeepSeek by a switch. Raises
+    InvalidRequest for two that contradict each other."""
+    wanted = reasoning(body.reasoning_effort, "reasoning_effort")
+    for path, thinks in _switches(body):
+        if thinks is None:
+            continue
+        if wanted.effort is not None and thinks == (wanted.effort is Effort.NONE):
+            raise InvalidRequest(f"{path}: contradicts reasoning_effort; send one of them.", param=path)
+        if not thinks:
+            wanted = Reasoning(Effort.NONE)
+    return wanted
+
+
+def _switches(body: ChatBody) -> Iterator[tuple[str, bool | None]]:
+    if body.chat_template_kwargs is not None:
+        yield "chat_template_kwargs.enable_thinking", body.chat_template_kwargs.enable_thinking
+        yield "chat_template_kwargs.thinking", body.chat_template_kwargs.thinking
+    if body.thinking is not None:
+        if body.thinking.type not in _THINKING:
+            raise InvalidRequest(
+                f"thinking.type: {show(body.thinking.type)} is none of {', '.join(_THINKING)}.", param="thinking.type"
+            )
+        yield "thinking.type", _THINKING[body.thinking.type]
 
 
 def tokens(given: list[Any], path: str) -> tuple[int, ...]:

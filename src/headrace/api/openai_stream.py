@@ -46,6 +46,7 @@ class StreamWriter:
         self._base = b""
         self._usage_null = b',"usage":null' if head.include_usage else b""
         self._started: Started | None = None
+        self._num_tokens = 0
 
     @property
     def is_done(self) -> bool:
@@ -57,6 +58,8 @@ class StreamWriter:
         frames: list[bytes] = []
         for event in events:
             self._order.step(event)
+            if self._head.counts_on:
+                self._count(event)
             if isinstance(event, TextDelta):
                 logprobs = event.logprobs if self._renderers else ()
                 if event.text or logprobs:  # neither when half a character is held back: nothing to say yet
@@ -64,27 +67,32 @@ class StreamWriter:
                         frames.append(self._opening(event.choice, b'""'))
                     suffix = self._logprobs_suffix(event.choice, logprobs) if logprobs else self._suffix
                     frames.append(self._prefix[event.choice] + _encode_json(event.text) + suffix)
-            elif isinstance(event, ReasoningDelta):
-                if event.text:
-                    frames.append(self._delta_frame(event.choice, _reasoning(event)))
-            elif isinstance(event, ToolCallDelta):
-                frames.append(self._delta_frame(event.choice, self._call(event)))
-            elif isinstance(event, Started):
-                self._start(event)
-            elif isinstance(event, PromptLogprobs):
-                self._open_echo(event)
-            elif isinstance(event, ChoiceFinished):
-                frames.append(self._opening(event.choice, b'""') + self._finish_frame(event))
-            elif isinstance(event, Finished):
-                frames.append(self._end(event.usage))
+            else:
+                frames.append(self._frame(event))
         return b"".join(frames)
+
+    def _frame(self, event: Event) -> bytes:
+        """The chunk of an event that is no text."""
+        if isinstance(event, ToolCallDelta):
+            return self._delta_frame(event.choice, self._call(event))
+        if isinstance(event, ReasoningDelta):
+            return self._delta_frame(event.choice, _reasoning(event)) if event.text else b""
+        if isinstance(event, ChoiceFinished):
+            return self._opening(event.choice, b'""') + self._finish_frame(event)
+        if isinstance(event, Finished):
+            return self._end(event.usage)
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, PromptLogprobs):
+            self._open_echo(event)
+        return b""
 
     def _start(self, started: Started) -> None:
         head, dialect = self._head, self._head.dialect
         self._started = started
         base = identity(head, dialect.chunk_object, started)
         self._base = b"data: " + _encode_json(base)[:-1] + b',"choices":['
-        self._suffix = self._close + b',"logprobs":null' + self._tail()
+        self._set_suffix()
         key = b',"delta":{"content":' if dialect.has_roles else b',"text":'
         choices = range(head.num_choices)
         self._prefix = [self._place(choice) + key for choice in choices]
@@ -136,6 +144,19 @@ class StreamWriter:
 
     def _logprobs_suffix(self, choice: int, tokens: Iterable[TokenLogprob]) -> bytes:
         return self._close + b',"logprobs":' + _encode_json(self._renderers[choice].render(tokens)) + self._tail()
+
+    def _set_suffix(self) -> None:
+        self._suffix = self._close + b',"logprobs":null' + self._tail()
+
+    def _count(self, event: Event) -> None:
+        """Tell in the chunks of this event what was used up to it."""
+        if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
+            self._num_tokens += event.num_tokens
+        started = event if isinstance(event, Started) else self._started
+        if started is not None:
+            used = Usage(started.prompt_tokens, self._num_tokens, started.cached_tokens)
+            self._usage_null = b',"usage":' + _encode_json(encode_usage(used, started.model, self._head.prices))
+            self._set_suffix()
 
     def _tail(self) -> bytes:
         return b',"finish_reason":null}]' + self._usage_null + b"}\n\n"

@@ -191,6 +191,13 @@ class Log:
         self._exchange = exchange
         self._pace = pace
 
+    def stamp(self) -> None:
+        """Tell in a header how long the answer took so far, as OpenAI does."""
+        exchange = self._exchange
+        if exchange.errors is OPENAI and not exchange.is_started:
+            elapsed_s = self._pace.clock.monotonic_s() - exchange.started_s
+            exchange.add_header(b"openai-processing-ms", b"%d" % (1000 * elapsed_s))
+
     def note(self, events: list[Event]) -> None:
         """What has just come."""
         record = self._exchange.record
@@ -223,6 +230,7 @@ async def _stream(
             if writer.is_done:
                 await keep(writer)
             if data:
+                log.stamp()
                 await send_chunk(exchange, feed, data, route.content_type, is_last=writer.is_done)
     except HeadraceError as error:
         if not exchange.is_started:
@@ -256,5 +264,6 @@ async def _whole(exchange: Exchange, feed: Feed[Event], writer: Whole, log: Log,
         writer.add(events)
     body = writer.encode()
     await keep(writer)
+    log.stamp()
     await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
     await send_pieces(feed, body, is_last=True)

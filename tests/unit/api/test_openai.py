@@ -114,7 +114,7 @@ def test_a_field_we_do_not_support_passes_when_it_asks_for_nothing_and_is_refuse
     assert error.message.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("name", sorted(INERT_MESSAGE))
+@pytest.mark.parametrize("name", sorted(name for name, values in INERT_MESSAGE.items() if values is not None))
 def test_a_message_field_we_do_not_support_is_refused_with_its_path(name: str) -> None:
     error = refused(UnsupportedField, chat, messages=[HI[0], HI[0] | {name: {"id": 1}}])
     assert error.param == f"messages[1].{name}"

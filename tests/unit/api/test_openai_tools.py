@@ -265,6 +265,41 @@ def test_effort_arrives(effort: str, wanted: Effort) -> None:
     assert chat().request.reasoning == Reasoning()
 
 
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"chat_template_kwargs": {"enable_thinking": False}}, Effort.NONE),
+        ({"chat_template_kwargs": {"thinking": False}}, Effort.NONE),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, None),
+        ({"chat_template_kwargs": {}}, None),
+        ({"thinking": {"type": "disabled"}}, Effort.NONE),
+        ({"thinking": {"type": "enabled"}, "reasoning_effort": "high"}, Effort.HIGH),
+        ({"thinking": {"type": "disabled"}, "reasoning_effort": "none"}, Effort.NONE),
+    ],
+)
+def test_vllm_and_deepseek_switch_thinking_on_and_off(fields: dict[str, Any], wanted: Effort | None) -> None:
+    assert chat(**fields).request.reasoning == Reasoning(wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"thinking": {"type": "disabled"}, "reasoning_effort": "low"}, "thinking.type"),
+        ({"thinking": {"type": "enabled"}, "reasoning_effort": "none"}, "thinking.type"),
+        ({"thinking": {"type": "often"}}, "thinking.type"),
+        ({"thinking": {}}, "thinking.type"),
+        ({"chat_template_kwargs": {"enable_thinking": "no"}}, "chat_template_kwargs.enable_thinking"),
+        ({"chat_template_kwargs": {"date": "today"}}, "chat_template_kwargs.date"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}, "thinking": {"type": "enabled"}},
+            "thinking.type",
+        ),
+    ],
+)
+def test_a_switch_that_contradicts_or_is_none_is_refused(fields: dict[str, Any], param: str) -> None:
+    assert refused(InvalidRequest, **fields).param == param
+
+
 def test_effort_that_nobody_knows_is_refused() -> None:
     assert refused(InvalidRequest, reasoning_effort="hard").message.startswith(
         'reasoning_effort: "hard" is none of none, minimal, low, medium, high, xhigh, max.'
@@ -428,6 +463,16 @@ def test_calls_are_told_in_the_older_words_to_who_asked_in_them() -> None:
     assert choice["finish_reason"] == frames[-1]["choices"][0]["finish_reason"] == "function_call"
     with pytest.raises(EngineFault, match="call 1"):
         stream(CALLS, given)
+
+
+def test_every_chunk_tells_what_was_used_so_far_if_it_is_asked_to() -> None:
+    call = chat(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    frames = stream(CALLS, answer_head(CHAT, call, 5))
+    told = [(frame["usage"]["prompt_tokens"], frame["usage"]["completion_tokens"]) for frame in frames]
+    assert told == [(5, 1), (5, 1), (5, 3), (5, 4), (5, 5), (5, 6), (5, 7), (5, 7), (5, 7)]
+    assert frames[-1]["choices"] == []
+    error = refused(InvalidRequest, stream=True, stream_options={"continuous_usage_stats": True})
+    assert error.param == "stream_options.continuous_usage_stats"
 
 
 STARTED = CALLS[0]
