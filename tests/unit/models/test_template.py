@@ -426,8 +426,8 @@ def test_thoughts_and_calls_go_back_and_stay_text() -> None:
 def test_ids_of_calls_are_as_short_as_the_template_wants_them() -> None:
     tok = tokenizer()
     template = ChatTemplate(
-        "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id|length != 9 %}{{ raise_exception('9!') }}{% endif %}"
-        "{{ c.id }};{% endfor %}{{ m.tool_call_id }};{% endfor %}"
+        "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id|length != 9 %}{{ raise_exception('9!') }}"
+        "{% endif %}{{ c.id }};{% endfor %}{{ m.tool_call_id }};{% endfor %}"
     )
 
     def ids(call_id: str) -> list[str]:
