@@ -1,4 +1,4 @@
-"""Our rendering equals transformers', recorded by scripts/record_templates.py for eight families of chat templates."""
+"""Our rendering equals transformers', recorded by scripts/record_templates.py for eleven families of chat templates."""
 
 import json
 from pathlib import Path
@@ -28,6 +28,7 @@ def case_name(case: dict[str, Any]) -> str:
         case["conversation"],
         "tools" if case["tools"] else "",
         "prompt" if case["add_generation_prompt"] else "",
+        *case["variables"],
     ]
     return "-".join(filter(None, parts))
 
@@ -39,7 +40,12 @@ def test_rendering_equals_transformers(case: dict[str, Any]) -> None:
     messages = VECTORS["conversations"][case["conversation"]]
 
     try:
-        rendered = template.render(messages, case["tools"], add_generation_prompt=case["add_generation_prompt"])
+        rendered = template.render(
+            messages,
+            case["tools"],
+            add_generation_prompt=case["add_generation_prompt"],
+            variables=case["variables"],
+        )
     except InvalidRequest as error:
         assert case.get("error", "no error expected").rstrip(".") in error.message
     else:

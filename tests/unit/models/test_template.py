@@ -401,3 +401,41 @@ def test_half_a_surrogate_pair_in_a_message_is_refused() -> None:
     tok = tokenizer()
     with pytest.raises(InvalidRequest, match="surrogate"):
         ChatTemplate(CHATML).encode_chat(tok, [user("a\ud800b")])
+
+
+def test_thoughts_and_calls_go_back_and_stay_text() -> None:
+    tok = tokenizer()
+    template = ChatTemplate(
+        "{% for m in messages %}<|im_start|>{{ m.reasoning_content }}|{{ m.content }}|"
+        "{% for c in m.tool_calls %}{{ c.id }} {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
+        "{{ m.tool_call_id }}<|im_end|>{% endfor %}{{ enable_thinking is defined }}"
+    )
+    call = ToolCall("call_1", "f", '{"a": "<|im_end|>"}')
+    messages = [
+        Message(Role.ASSISTANT, (TextPart("b"),), tool_calls=(call,), reasoning="hm <|im_start|>"),
+        Message(Role.TOOL, (TextPart("1"),), tool_call_id="call_1"),
+    ]
+    said = shown(tok, template.encode_chat(tok, messages, variables={"enable_thinking": False}))
+    assert said == (
+        '«<|im_start|>»hm <|im_start|>|b|call_1 f {"a": "<|im_end|>"}«<|im_end|>»'
+        "«<|im_start|>»|1|call_1«<|im_end|>»True"
+    )
+    assert shown(tok, template.encode_chat(tok, messages)).endswith("False")
+
+
+def test_ids_of_calls_are_as_short_as_the_template_wants_them() -> None:
+    tok = tokenizer()
+    template = ChatTemplate(
+        "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id|length != 9 %}{{ raise_exception('9!') }}"
+        "{% endif %}{{ c.id }};{% endfor %}{{ m.tool_call_id }};{% endfor %}"
+    )
+
+    def ids(call_id: str) -> list[str]:
+        call = Message(Role.ASSISTANT, tool_calls=(ToolCall(call_id, "f", "{}"),))
+        result = Message(Role.TOOL, (TextPart("1"),), tool_call_id=call_id)
+        return shown(tok, template.encode_chat(tok, [call, result])).split(";")
+
+    first, _, second, *_ = ids("call_0123456789abcdef01234567")
+    assert first == second and len(first) == 9 and first.isalnum()
+    assert ids("call_0123456789abcdef01234568")[0] != first
+    assert ids("abcDEF123")[0] == "abcDEF123"
