@@ -105,6 +105,34 @@ def test_the_mark_of_a_whole_request_carries_a_conversation_forward(model: Loade
     play(model, main)
 
 
+def test_an_answer_goes_on_from_what_the_assistant_has_said(model: LoadedModel) -> None:
+    async def main(client: anthropic.AsyncAnthropic) -> None:
+        start = "The capital of France is"
+        talk: list[Any] = [*question("What is the capital of France?"), {"role": "assistant", "content": start}]
+        answer = await client.messages.create(**ASK | {"max_tokens": 3}, messages=talk, system="Be brief.")
+        # The same tokens as those of the template written out by hand.
+        prompt = (
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
+            f"<|im_start|>assistant\n{start}"
+        )
+        body: Any = {"model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 3}
+        raw = await client.post("/v1/completions", body=body, cast_to=object)
+        assert said(answer) == raw["choices"][0]["text"]  # type: ignore[index]
+        assert said(answer).startswith(" Paris")
+        assert sum(split(answer)) == raw["usage"]["prompt_tokens"]  # type: ignore[index]
+
+    play(model, main)
+
+
+def test_what_is_asked_for_beyond_the_context_is_lowered_to_it(model: LoadedModel) -> None:
+    async def main(client: anthropic.AsyncAnthropic) -> None:
+        async with client.messages.stream(**ASK | {"max_tokens": 64_000}, messages=question("Hi")) as stream:
+            async for _ in stream.text_stream:
+                break  # accepted, and going on
+
+    play(model, main)
+
+
 def test_less_than_a_page_is_not_kept_and_that_is_no_error(model: LoadedModel) -> None:
     async def main(client: anthropic.AsyncAnthropic) -> None:
         message = await client.messages.create(**ASK, messages=question("Hi"), system=marked("Be brief."))
