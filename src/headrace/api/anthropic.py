@@ -79,7 +79,10 @@ class Call:
         word = _WORDS.get(error.param or "")
         if word is None or error.param is None:
             return error
-        return type(error)(word + error.message.removeprefix(error.param), param=word, code=error.code)
+        message = error.message
+        if message.startswith(f"{error.param}:"):
+            message = word + message.removeprefix(error.param)
+        return type(error)(message, param=word, code=error.code)
 
 
 def decode_messages(data: bytes, caller: Caller) -> Call:

@@ -360,6 +360,8 @@ def test_a_backends_refusal_comes_in_the_protocols_words() -> None:
     error = call.reword(UnsupportedField("response_format: this schema is too wide.", param="response_format"))
     assert isinstance(error, UnsupportedField)
     assert (error.param, error.message) == ("output_config.format", "output_config.format: this schema is too wide.")
+    plain = call.reword(InvalidRequest("This schema is too wide.", param="response_format"))
+    assert (plain.param, plain.message) == ("output_config.format", "This schema is too wide.")
     other = InvalidRequest("messages: too many.", param="messages")
     assert call.reword(other) is other
 
