@@ -300,9 +300,10 @@ class ToyTemplate:
         tools: Any = (),
         *,
         add_generation_prompt: bool = True,
+        answer_start: str = "",
         variables: Any = None,
     ) -> list[int]:
-        return tokenizer.encode("".join(message.text for message in messages))
+        return tokenizer.encode("".join(message.text for message in messages) + answer_start)
 
 
 @dataclass(frozen=True)

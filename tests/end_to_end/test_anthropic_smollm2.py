@@ -105,6 +105,88 @@ def test_the_mark_of_a_whole_request_carries_a_conversation_forward(model: Loade
     play(model, main)
 
 
+def test_reading_without_answering_warms_the_cache(model: LoadedModel) -> None:
+    async def main(client: anthropic.AsyncAnthropic) -> None:
+        given: dict[str, Any] = {"messages": question("Where to?"), "system": marked(LONG)}
+        warm = await client.messages.create(**ASK | {"max_tokens": 0}, **given)
+        assert (warm.content, warm.stop_reason, warm.usage.output_tokens) == ([], "max_tokens", 0)
+        hit = await client.messages.create(**ASK, **given)
+        assert split(hit)[1] >= split(warm)[2] >= 5 * PAGE
+        assert split(hit)[2] == 0
+
+    play(model, main)
+
+
+def test_a_forced_tool_is_called_with_what_its_schema_says_and_marked_tools_are_kept(model: LoadedModel) -> None:
+    place = {
+        "type": "object",
+        "properties": {"place": {"type": "string", "enum": ["Ulm", "Jena"]}},
+        "required": ["place"],
+    }
+    tools: list[Any] = [
+        {"name": "get_stream", "description": LONG, "input_schema": {"type": "object"}},
+        {
+            "name": "get_weather",
+            "description": "The weather of a place.",
+            "input_schema": place,
+            "cache_control": {"type": "ephemeral", "ttl": "1h"},
+        },
+    ]
+
+    async def main(client: anthropic.AsyncAnthropic) -> None:
+        ask = ASK | {"max_tokens": 60, "tools": tools, "tool_choice": {"type": "tool", "name": "get_weather"}}
+        first = await client.messages.create(**ask, messages=question("How is the weather in Ulm?"))
+        async with client.messages.stream(**ask, messages=question("And in Jena?")) as stream:
+            second = await stream.get_final_message()
+        for message in (first, second):
+            assert message.stop_reason == "tool_use"
+            (call,) = message.content
+            assert call.type == "tool_use"
+            assert call.name == "get_weather"
+            assert call.input in ({"place": "Ulm"}, {"place": "Jena"})
+        assert first.usage.cache_creation is not None
+        assert first.usage.cache_creation.ephemeral_1h_input_tokens >= 4 * PAGE
+        assert split(second)[1] >= first.usage.cache_creation.ephemeral_1h_input_tokens
+        result = {"type": "tool_result", "tool_use_id": first.content[0].id, "content": "Rain."}  # type: ignore[union-attr]
+        talk: list[Any] = [
+            *question("How is the weather in Ulm?"),
+            first.to_param(),
+            {"role": "user", "content": [result]},
+        ]
+        last = await client.messages.create(**ASK, tools=tools, messages=talk)
+        assert last.usage.output_tokens > 0
+
+    play(model, main)
+
+
+def test_an_answer_goes_on_from_what_the_assistant_has_said(model: LoadedModel) -> None:
+    async def main(client: anthropic.AsyncAnthropic) -> None:
+        start = "The capital of France is"
+        talk: list[Any] = [*question("What is the capital of France?"), {"role": "assistant", "content": start}]
+        answer = await client.messages.create(**ASK | {"max_tokens": 3}, messages=talk, system="Be brief.")
+        # The same tokens as those of the template written out by hand.
+        prompt = (
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
+            f"<|im_start|>assistant\n{start}"
+        )
+        body: Any = {"model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 3}
+        raw = await client.post("/v1/completions", body=body, cast_to=object)
+        assert said(answer) == raw["choices"][0]["text"]  # type: ignore[index]
+        assert said(answer).startswith(" Paris")
+        assert sum(split(answer)) == raw["usage"]["prompt_tokens"]  # type: ignore[index]
+
+    play(model, main)
+
+
+def test_what_is_asked_for_beyond_the_context_is_lowered_to_it(model: LoadedModel) -> None:
+    async def main(client: anthropic.AsyncAnthropic) -> None:
+        async with client.messages.stream(**ASK | {"max_tokens": 64_000}, messages=question("Hi")) as stream:
+            async for _ in stream.text_stream:
+                break  # accepted, and going on
+
+    play(model, main)
+
+
 def test_less_than_a_page_is_not_kept_and_that_is_no_error(model: LoadedModel) -> None:
     async def main(client: anthropic.AsyncAnthropic) -> None:
         message = await client.messages.create(**ASK, messages=question("Hi"), system=marked("Be brief."))

@@ -25,7 +25,18 @@ from headrace.api.errors import UNSUPPORTED_THREAD
 from headrace.api.openai import Caller
 from headrace.api.openai_refusal import bounded, refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
-from headrace.core.request import CacheHints, FormatKind, Limits, Principal, Request, ResponseFormat, Sampling, Task
+from headrace.core.request import (
+    CacheHints,
+    Effort,
+    FormatKind,
+    Limits,
+    Principal,
+    Request,
+    ResponseFormat,
+    Sampling,
+    Task,
+    ToolMode,
+)
 
 MAX_USER_CHARS: Final = 512
 _INTERLEAVED: Final = "interleaved-thinking-2025-05-14"
@@ -41,6 +52,7 @@ _WORDS: Final = {
     "cache": "cache_control",
     "max_tool_calls": "tool_choice.disable_parallel_tool_use",
     "reasoning max_tokens": "thinking.budget_tokens",
+    "answer_start": "messages",
 }
 
 
@@ -67,7 +79,10 @@ class Call:
         word = _WORDS.get(error.param or "")
         if word is None or error.param is None:
             return error
-        return type(error)(word + error.message.removeprefix(error.param), param=word, code=error.code)
+        message = error.message
+        if message.startswith(f"{error.param}:"):
+            message = word + message.removeprefix(error.param)
+        return type(error)(message, param=word, code=error.code)
 
 
 def decode_messages(data: bytes, caller: Caller) -> Call:
@@ -108,11 +123,30 @@ def decode_count(data: bytes, caller: Caller) -> Call:
 
 
 def _checked(call: Call) -> Call:
+    _check_start(call.request)
     try:
         call.request.check()
     except InvalidRequest as error:
         raise call.reword(error) from None
     return call
+
+
+def _check_start(request: Request) -> None:
+    """Refuse what an answer that has begun already cannot have any more."""
+    if not request.answer_start:
+        return
+    taken = {
+        "thinking": request.reasoning.effort is not Effort.NONE,
+        "output_config.format": request.response_format.kind is not FormatKind.TEXT,
+        "tool_choice": request.tool_choice.mode is ToolMode.REQUIRED,
+    }
+    for name, is_taken in taken.items():
+        if is_taken:
+            raise InvalidRequest(
+                f"{name}: does not go with a conversation that ends with the assistant (prefill); end it with a user "
+                "message, or leave this out.",
+                param=name,
+            )
 
 
 def _betas(caller: Caller) -> frozenset[str]:
@@ -147,6 +181,7 @@ def _request(body: PromptBody, caller: Caller, max_tokens: int | None, *, is_int
         id=caller.request_id,
         model=body.model,
         messages=tuple(talk.messages),
+        answer_start=talk.answer_start,
         tools=tools(body.tools or [], frozenset(talk.referenced)),
         tool_choice=tool_choice(body.tool_choice, has_tools=bool(body.tools)),
         reasoning=reasoning(body.thinking, body.output_config, max_tokens, is_interleaved=is_interleaved),
@@ -164,7 +199,12 @@ def _limits(body: MessagesBody, caller: Caller) -> Limits:
         raise InvalidRequest(
             f"max_tokens: {show(body.max_tokens)} is not in [0, {2**31 - 1}]; give a number inside.", param="max_tokens"
         )
-    return Limits(max_tokens=body.max_tokens, stop=tuple(body.stop_sequences or ()), deadline_s=caller.deadline_s)
+    return Limits(
+        max_tokens=body.max_tokens,
+        fits_context=True,  # as with Anthropic's newer models; clients ask for what their own model could give
+        stop=tuple(body.stop_sequences or ()),
+        deadline_s=caller.deadline_s,
+    )
 
 
 def _sampling(body: MessagesBody) -> Sampling:

@@ -190,7 +190,7 @@ class StreamWriter:
 
     def _end(self, usage: Usage) -> bytes:
         assert self._finished is not None
-        said = {"delta": _ending(self._finished), "usage": _usage(Ledger.of(usage))}
+        said = {"delta": _ending(self._call, self._finished, usage), "usage": _usage(Ledger.of(usage))}
         if self._call.lists_edits:
             said["context_management"] = {"applied_edits": []}
         return _frame("message_delta", said) + _frame("message_stop", {})
@@ -234,7 +234,7 @@ class AnswerWriter:
         """The message as JSON. Raises EngineFault when the events ended too early."""
         if self._finished is None or self._usage is None:
             raise EngineFault("the backend ended the stream before the answer was finished.")
-        message = self._message | _ending(self._finished)
+        message = self._message | _ending(self._call, self._finished, self._usage)
         message["content"] = [self._content(block) for block in self._blocks]
         message["usage"] = _usage(Ledger.of(self._usage))
         if self._call.lists_edits:
@@ -337,9 +337,11 @@ def _message(call: Call, started: Started, diagnostics: dict[str, Any] | None) -
     return message | ({"headrace": own} if own else {})
 
 
-def _ending(finished: ChoiceFinished) -> dict[str, Any]:
+def _ending(call: Call, finished: ChoiceFinished, usage: Usage) -> dict[str, Any]:
     match = finished.stop_match
     reason = _STOP_REASONS[finished.reason] if match is None else "stop_sequence"
+    if reason == "max_tokens" and usage.completion_tokens < (call.request.limits.max_tokens or 0):
+        reason = "model_context_window_exceeded"
     return {"stop_reason": reason, "stop_sequence": match, "stop_details": None}
 
 

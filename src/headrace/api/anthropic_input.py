@@ -3,6 +3,7 @@
     system (text)                         -> one system message, the first
     user: tool_result*, then text ...     -> one tool message for each result, then one user message
     assistant: thinking, text, tool_use   -> one assistant message with reasoning, text and calls
+    assistant, last                       -> what the answer begins with
     system, between the turns             -> a system message where it stands
 
 Turns of one role that follow each other are one turn. Text blocks of a user are lines of one text; those of an
@@ -42,9 +43,11 @@ _Value = TypeVar("_Value")
 
 @dataclass(slots=True)
 class Conversation:
-    """What came of the turns: messages, where cache marks lie among them, and tools that results have named."""
+    """What came of the turns: messages, where cache marks lie among them, tools that results have named, and what the
+    answer begins with."""
 
     messages: list[Message] = field(default_factory=list)
+    answer_start: str = ""
     marks: Marks = field(default_factory=Marks)
     referenced: set[str] = field(default_factory=set)
 
@@ -76,12 +79,7 @@ def conversation(body: PromptBody, marks: Marks) -> Conversation:
     made = Conversation(marks=marks)
     _add_system(body.system, made)
     turns = list(_turns(body.messages))
-    if turns[-1].role == "assistant":
-        raise UnsupportedField(
-            f"{turns[-1].path}.role: the conversation ends with the assistant, and to continue its words (prefill) is "
-            "not supported; end it with a user message.",
-            param=f"{turns[-1].path}.role",
-        )
+    start = turns.pop() if turns[-1].role == "assistant" else None
     clear_before = _thinking_kept_from(body.context_management, turns)
     open_calls: dict[str, str] = {}  # id of a call that waits for its result -> where it stands
     for index, turn in enumerate(turns):
@@ -93,7 +91,27 @@ def conversation(body: PromptBody, marks: Marks) -> Conversation:
         else:
             _add_text(turn, made, Role.SYSTEM)
     _refuse_unanswered(open_calls)
+    if start is not None:
+        _add_start(start, made)
     return made
+
+
+def _add_start(turn: _Turn, made: Conversation) -> None:
+    """What the assistant has said already (prefill): the answer goes on from there."""
+    if not made.messages:
+        raise InvalidRequest("messages: there is nothing to be answered; give a user message.", param="messages")
+    for one in turn.blocks:
+        if one.block.type != "text":
+            raise _wrong_kind(one.block, one.path, ("text",))
+        # What is kept ends with what the template says before the answer.
+        made.mark(one.block, one.path, len(made.messages) - 1)
+    text = "".join(_needed(one, "text", one.block.text) for one in turn.blocks)
+    if text != text.rstrip():
+        raise InvalidRequest(
+            f"{turn.path}.content: ends in white space, which would be a token of its own; leave it off.",
+            param=f"{turn.path}.content",
+        )
+    made.answer_start = text
 
 
 def _add_system(system: str | list[Block] | None, made: Conversation) -> None:

@@ -194,9 +194,11 @@ class Sampling:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When an answer ends. `max_tokens` None means as much as the context allows, 0 that the input is read and kept and
-    nothing is generated; `deadline_s` counts from arrival."""
+    nothing is generated; what the context does not allow is refused, or with `fits_context` lowered to what it does.
+    `deadline_s` counts from arrival."""
 
     max_tokens: int | None = None
+    fits_context: bool = False
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -314,7 +316,8 @@ class Request:
     Exactly one of `messages`, `prompt`, `tokens` and `inputs` is given: a conversation for the chat template, raw text,
     ids of the model's own vocabulary, or, to embed or score, many texts. An embedding is cut to its first `dimensions`
     and normalised again (None: all); with `truncates` inputs that are too long for the model are cut instead of
-    refused. `suffix` is what follows the text that a `prompt` asks for. `logprobs` is None (off) or the number of
+    refused. `suffix` is what follows the text that a `prompt` asks for, `answer_start` what the answer to `messages`
+    begins with: it is read like them and not said again. `logprobs` is None (off) or the number of
     alternatives per position, `prompt_logprobs` the same of the input's own tokens. `session` and `parent` name the
     conversation and the request that this one belongs to.
     """
@@ -329,6 +332,7 @@ class Request:
     dimensions: int | None = None
     truncates: bool = False
     suffix: str | None = None
+    answer_start: str = ""
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     reasoning: Reasoning = Reasoning()
@@ -356,6 +360,8 @@ class Request:
         self._check_tools()
         if self.suffix is not None and self.prompt is None:
             raise InvalidRequest("suffix: needs a prompt that it follows; give one as text.", param="suffix")
+        if self.answer_start and self.messages is None:
+            raise InvalidRequest("answer_start: needs messages that are answered; give some.", param="answer_start")
         self.sampling.check()
         self.limits.check()
         self.cache.check(len(self.messages or ()))

@@ -134,8 +134,10 @@ class Served:
         return Salt(request.principal.tenant, self.model.digest, adapter, template, request.cache.salt)
 
     def detokenizer(self, request: Request) -> Detokenizer:
-        """For one choice. An answer in a chat begins a text of its own; after a raw prompt it continues that one."""
-        strips = self.model.tokenizer.strips_leading_space and request.messages is not None
+        """For one choice. An answer in a chat begins a text of its own; after a raw prompt, or a start that was given,
+        it continues that one."""
+        begins = request.messages is not None and not request.answer_start
+        strips = self.model.tokenizer.strips_leading_space and begins
         return Detokenizer(self.marked_table(self.idiom.markers(request)), strips_leading_space=strips)
 
     def marked_table(self, markers: frozenset[str]) -> list[bytes]:
@@ -203,6 +205,8 @@ class Served:
                     param="messages",
                 )
             ids = self._encode_chat(model.template, request, request.messages)
+            if request.answer_start:
+                self._refuse_thought(model.template, request, request.messages)
         if not ids:
             raise InvalidRequest("The input has no tokens; give at least one character.", param="prompt")
         return np.array(ids, np.int32)
@@ -345,6 +349,15 @@ class Served:
         """The score of a pair from the output [1] of the model's head."""
         return self.model.activation.apply(float(vector[0]))
 
+    def _refuse_thought(self, template: "ChatTemplate", request: Request, messages: tuple[Message, ...]) -> None:
+        ids = self._encode_chat(template, replace(request, answer_start=""), messages)
+        if self.has_open_thought(np.array(ids, np.int32)):
+            raise UnsupportedField(
+                f"answer_start: {self.name} begins its answers with what it thinks, so that no answer can be begun for "
+                "it; leave it out.",
+                param="answer_start",
+            )
+
     def _encode_chat(
         self,
         template: "ChatTemplate",
@@ -362,6 +375,7 @@ class Served:
             told,
             tools,
             add_generation_prompt=add_generation_prompt,
+            answer_start=request.answer_start if add_generation_prompt else "",
             variables=self.idiom.variables(request.reasoning),
         )
 

@@ -44,12 +44,13 @@ def make_work(
     logprobs = request.logprobs
     if logprobs is None and sampling.num_drawn > sampling.num_choices:
         logprobs = 0  # to know which are best
+    max_tokens = room if limits.max_tokens is None else max(1, limits.max_tokens)
     return Work(
         model=served.model.name,
         tokens=tokens,
         sampling=sampling,
         seed=seed,
-        max_tokens=room if limits.max_tokens is None else max(1, limits.max_tokens),
+        max_tokens=min(room, max_tokens) if limits.fits_context else max_tokens,
         stop_ids=stop_ids,
         salt=served.salt(request),
         priority=request.principal.priority,

@@ -107,9 +107,14 @@ class ChatTemplate:
         tools: Sequence[Tool] = (),
         *,
         add_generation_prompt: bool = True,
+        answer_start: str = "",
         variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Token ids of a conversation, in which only the template's own control tokens are control tokens."""
+        """Token ids of a conversation, in which only the template's own control tokens are control tokens.
+
+        `answer_start` stands behind all that the template makes, as plain text.
+        """
+        check_text(answer_start)
         disguise = _Disguise(tokenizer.special_tokens)
         rendered = self.render(
             [self._message(message, disguise) for message in messages],
@@ -127,7 +132,7 @@ class ChatTemplate:
             ids.extend(tokenizer.encode(disguise.remove(text)))
             ids.append(piece)
             text = ""
-        ids.extend(tokenizer.encode(disguise.remove(text)))
+        ids.extend(tokenizer.encode(disguise.remove(text) + answer_start))
         if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
             ids.insert(0, tokenizer.bos_id)
         return ids

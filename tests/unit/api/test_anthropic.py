@@ -122,6 +122,15 @@ def test_older_thinking_is_cleared_if_that_is_asked_for() -> None:
     assert kept({"type": "thinking_turns", "value": 2}) == kept({"type": "thinking_turns", "value": 9}) == ["a", "b"]
 
 
+def test_the_assistants_last_words_are_what_the_answer_begins_with() -> None:
+    marked = text("wer is", cache_control=MARK)
+    request = decode(messages=[USER, assistant(text("The ans")), assistant(marked)]).request
+    assert [message.text for message in request.messages or ()] == ["Hi"]
+    assert request.answer_start == "The answer is"
+    assert request.cache.breakpoints == (Breakpoint(0, 300.0),)
+    assert decode(messages=[USER, assistant()]).request.answer_start == ""
+
+
 def test_documents_and_search_results_of_plain_text_are_read() -> None:
     document = {
         "type": "document",
@@ -213,7 +222,18 @@ def test_the_header_of_claude_code_names_the_session() -> None:
         ({"messages": [user()]}, "messages[0].content"),
         ({"messages": [user(text(""))]}, "messages[0].content"),
         ({"messages": [user({"type": "text"})]}, "messages[0].content[0].text"),
-        ({"messages": [USER, assistant(text("and"))]}, "messages[1].role"),
+        ({"messages": [USER, assistant(text("and "))]}, "messages[1].content"),
+        ({"messages": [assistant(text("and"))]}, "messages"),
+        ({"messages": [USER, assistant(text("x"), USE)]}, "messages[1].content[1].type"),
+        ({"messages": [USER, assistant(text("and"))], "thinking": {"type": "adaptive"}}, "thinking"),
+        (
+            {
+                "messages": [USER, assistant(text("and"))],
+                "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+            },
+            "output_config.format",
+        ),
+        ({"messages": [USER, assistant(text("and"))], "tools": [TOOL], "tool_choice": {"type": "any"}}, "tool_choice"),
         ({"messages": [USER | {"clear_at": "never"}]}, "messages[0].clear_at"),
         ({"messages": [user({"type": "image", "source": {}})]}, "messages[0].content[0].type"),
         ({"messages": [user({"type": "document", "source": {"type": "url"}})]}, "messages[0].content[0].source.type"),
@@ -340,6 +360,8 @@ def test_a_backends_refusal_comes_in_the_protocols_words() -> None:
     error = call.reword(UnsupportedField("response_format: this schema is too wide.", param="response_format"))
     assert isinstance(error, UnsupportedField)
     assert (error.param, error.message) == ("output_config.format", "output_config.format: this schema is too wide.")
+    plain = call.reword(InvalidRequest("This schema is too wide.", param="response_format"))
+    assert (plain.param, plain.message) == ("output_config.format", "This schema is too wide.")
     other = InvalidRequest("messages: too many.", param="messages")
     assert call.reword(other) is other
 

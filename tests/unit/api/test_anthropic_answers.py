@@ -32,7 +32,7 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
-from headrace.core.request import Message, Request, Role, TextPart
+from headrace.core.request import Limits, Message, Request, Role, TextPart
 
 CALL = Call(Request(id="msg_1", model="m", messages=(Message(Role.USER, (TextPart("Hi"),)),)))
 STARTED = Started("msg_1", "m", 100, 64, cache_writes=((3600.0, 16), (300.0, 4)))
@@ -148,6 +148,14 @@ def test_an_answer_without_a_word_has_no_block() -> None:
     assert outline(stream(events)) == ["message_start", "message_delta", "message_stop"]
     message = whole(events)
     assert (message["content"], message["stop_reason"]) == ([], "max_tokens")
+
+
+def test_an_answer_that_the_context_ended_says_so() -> None:
+    limits = Limits(max_tokens=8, fits_context=True)
+    call = Call(replace(CALL.request, limits=limits))
+    for count, reason in ((8, "max_tokens"), (7, "model_context_window_exceeded")):
+        events = [STARTED, TextDelta(0, "a", 1), ChoiceFinished(0, FinishReason.LENGTH), Finished(Usage(100, count))]
+        assert whole(events, call)["stop_reason"] == stream(events, call)[-2]["delta"]["stop_reason"] == reason
 
 
 def test_a_stop_string_is_named() -> None:

@@ -83,7 +83,7 @@ def make(
 
 
 def ask(*, max_tokens: int | None = 20, temperature: float = 0.0, num_choices: int = 1, **options: Any) -> Request:
-    names = ("stop", "stop_token_ids", "ignore_eos", "deadline_s")
+    names = ("stop", "stop_token_ids", "ignore_eos", "deadline_s", "fits_context")
     limits = Limits(max_tokens=max_tokens, **{name: options.pop(name) for name in names if name in options})
     if not {"messages", "tokens"} & options.keys():
         options.setdefault("prompt", PROMPT)
@@ -288,6 +288,33 @@ def test_without_max_tokens_an_answer_fills_the_context() -> None:
     async def main() -> None:
         events = await collect(engine.run(ask(max_tokens=None, ignore_eos=True)))
         assert events[-1] == Finished(Usage(len(IDS), 512 - len(IDS), 0))
+
+    run(engine, main)
+
+
+def test_max_tokens_that_may_be_lowered_is_lowered_to_the_context_and_the_pool() -> None:
+    for engine, room in ((make(), 512), (make(pages=4), 128)):
+
+        async def main(engine: TextEngine = engine, room: int = room) -> None:
+            wide = ask(max_tokens=64_000, fits_context=True, ignore_eos=True)
+            assert (await engine.probe(wide)).fits
+            assert (await collect(engine.run(wide)))[-1] == Finished(Usage(len(IDS), room - len(IDS), 0))
+            narrow = ask(max_tokens=5, fits_context=True, ignore_eos=True)
+            assert (await collect(engine.run(narrow)))[-1] == Finished(Usage(len(IDS), 5, len(IDS) // 32 * 32))
+
+        run(engine, main)
+
+
+def test_an_answer_goes_on_from_the_start_that_it_was_given() -> None:
+    engine = make()
+    said = Message(Role.USER, (TextPart(PROMPT[:40]),))
+
+    async def main() -> None:
+        events = await collect(engine.run(ask(messages=(said,), answer_start=PROMPT[40:], ignore_eos=True)))
+        assert events[-1] == Finished(Usage(len(IDS), 20, 0))
+        assert text_of(events) == text_of(await collect(engine.run(ask(ignore_eos=True))))
+        with pytest.raises(InvalidRequest, match="answer_start: needs messages"):
+            await collect(engine.run(ask(answer_start="x")))
 
     run(engine, main)
 

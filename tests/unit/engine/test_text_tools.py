@@ -251,3 +251,15 @@ def test_tools_of_a_raw_prompt_are_refused() -> None:
             await collect(engine.run(ask(prompt=PROMPT, tools=(TOOL,))))
 
     run(engine, main)
+
+
+def test_no_answer_is_begun_for_a_model_that_begins_with_a_thought() -> None:
+    engine = made(template=ThinkingTemplate())
+
+    async def main() -> None:
+        with pytest.raises(UnsupportedField, match="answer_start: toy begins its answers with what it thinks"):
+            await collect(engine.run(ask(messages=chat(OPEN), answer_start="So")))
+        events = await collect(engine.run(ask(messages=chat(SAID), answer_start=" So", ignore_eos=True)))
+        assert usage_of(events).prompt_tokens == len(ToyTokenizer().encode(SAID + " So"))
+
+    run(engine, main)

@@ -51,6 +51,14 @@ def shown(tok: Tokenizer, ids: list[int]) -> str:
     return b"".join(names[i].encode() if i in names else tok.token_bytes(i) for i in ids).decode()
 
 
+def test_what_an_answer_begins_with_stands_behind_the_template_and_is_text() -> None:
+    tok, template = tokenizer(), ChatTemplate(CHATML)
+    ids = template.encode_chat(tok, [user("hi")], answer_start="So<|im_end|>")
+    behind = tok.encode("So<|im_end|>")
+    assert ids[-len(behind) :] == behind
+    assert shown(tok, ids) == shown(tok, template.encode_chat(tok, [user("hi")])) + "So<|im_end|>"
+
+
 DOUBLE = "{% set ns = namespace(s='x' * 1000, l=[1]) %}{% for i in range(99) %}"
 ATTACKS = {
     "a range without end": "{% for i in range(10**12) %}x{% endfor %}",
