@@ -28,7 +28,7 @@ def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, jso
         database.empty_log()
     if json:
         document = {"tenant": tenant, "responses": responses, "conversations": conversations}
-        document["completions"] = completions
+        document |= {"completions": completions}
         typer.echo(jsonlib.dumps(document))
         return
     typer.echo(

@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 
 from headrace.cli.config import compose
 from headrace.cli.main import app
+from headrace.core.service import StoredCompletion
 from headrace.memory import responses as memory
+from headrace.memory.completions import add
 from headrace.memory.database import Database
 from headrace.models.store import open_home
 
@@ -18,9 +20,14 @@ def test_a_tenant_is_erased_and_others_stay(tmp_path: Path) -> None:
         for tenant in ("acme", "other"):
             items = [{"id": "i", "text": f"secret of {tenant}"}]
             database.transact(memory.create_conversation, tenant, "conv_1", {}, items, 0.0)
+            said = f"spoken to {tenant}".encode()
+            kept = StoredCompletion(id="c", created=0, model="m", messages=b"[]", answer=said)
+            database.transact(add, tenant, kept)
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path), "--json"])
-    assert json.loads(result.stdout) == {"tenant": "acme", "responses": 0, "conversations": 1, "completions": 0}
+    assert json.loads(result.stdout) == {"tenant": "acme", "responses": 0, "conversations": 1, "completions": 1}
     assert b"secret of acme" not in path.read_bytes()
+    assert b"spoken to acme" not in path.read_bytes()
+    assert b"spoken to other" in path.read_bytes()
     assert b"secret of other" in path.read_bytes()
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path)])
     assert "Erased 0 responses, 0 conversations and 0 chat completions of acme" in result.stdout
