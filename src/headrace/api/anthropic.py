@@ -25,6 +25,7 @@ from headrace.api.errors import UNSUPPORTED_THREAD
 from headrace.api.openai import Caller
 from headrace.api.openai_refusal import bounded, refuse_inert, show
 from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.core.request import (
     CacheHints,
     Effort,
@@ -73,6 +74,7 @@ class Call:
     previous_id: str | None = None
     lists_edits: bool = False
     explains_cache: bool = False
+    prices: PriceList = NO_PRICES
 
     def reword(self, error: InvalidRequest) -> InvalidRequest:
         """A backend's refusal in the caller's words."""
@@ -109,6 +111,7 @@ def decode_messages(data: bytes, caller: Caller) -> Call:
         previous_id=None if diagnostics is None else diagnostics.previous_message_id,
         lists_edits=body.context_management is not None,
         explains_cache=caller.explains_cache,
+        prices=caller.prices,
     )
     return _checked(call)
 

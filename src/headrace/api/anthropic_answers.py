@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.api.anthropic import Call
 from headrace.api.anthropic_thinking import seal
+from headrace.api.openai_usage import cost_field
 from headrace.core.errors import EngineFault
 from headrace.core.events import (
     ChoiceFinished,
@@ -125,6 +126,7 @@ class StreamWriter:
         self._index = -1
         self._prefix = b""  # of a delta of the open block, up to its JSON string
         self._finished: ChoiceFinished | None = None
+        self._model = ""
 
     @property
     def is_done(self) -> bool:
@@ -150,6 +152,7 @@ class StreamWriter:
         return b"".join(frames)
 
     def _start(self, started: Started) -> bytes:
+        self._model = started.model
         usage = Usage(started.prompt_tokens, 0, started.cached_tokens, cache_writes=started.cache_writes)
         message = _message(self._call, started, self._watch(started)) | {"usage": _usage(Ledger.of(usage))}
         return _frame("message_start", {"message": message})
@@ -190,7 +193,7 @@ class StreamWriter:
 
     def _end(self, usage: Usage) -> bytes:
         assert self._finished is not None
-        said = {"delta": _ending(self._call, self._finished, usage), "usage": _usage(Ledger.of(usage))}
+        said = {"delta": _ending(self._call, self._finished, usage), "usage": _total(self._call, usage, self._model)}
         if self._call.lists_edits:
             said["context_management"] = {"applied_edits": []}
         return _frame("message_delta", said) + _frame("message_stop", {})
@@ -205,6 +208,7 @@ class AnswerWriter:
         self._order = _Order()
         self._blocks: list[_Block] = []
         self._message: dict[str, Any] = {}
+        self._model = ""
         self._finished: ChoiceFinished | None = None
         self._usage: Usage | None = None
 
@@ -224,6 +228,7 @@ class AnswerWriter:
                 if text:
                     self._blocks[-1].pieces.append(text)
             elif isinstance(event, Started):
+                self._model = event.model
                 self._message = _message(self._call, event, self._watch(event))
             elif isinstance(event, ChoiceFinished):
                 self._finished = event
@@ -236,7 +241,7 @@ class AnswerWriter:
             raise EngineFault("the backend ended the stream before the answer was finished.")
         message = self._message | _ending(self._call, self._finished, self._usage)
         message["content"] = [self._content(block) for block in self._blocks]
-        message["usage"] = _usage(Ledger.of(self._usage))
+        message["usage"] = _total(self._call, self._usage, self._model)
         if self._call.lists_edits:
             message["context_management"] = {"applied_edits": []}
         return _encode_json(message)
@@ -343,6 +348,11 @@ def _ending(call: Call, finished: ChoiceFinished, usage: Usage) -> dict[str, Any
     if reason == "max_tokens" and usage.completion_tokens < (call.request.limits.max_tokens or 0):
         reason = "model_context_window_exceeded"
     return {"stop_reason": reason, "stop_sequence": match, "stop_details": None}
+
+
+def _total(call: Call, usage: Usage, model: str) -> dict[str, Any]:
+    ledger = Ledger.of(usage)
+    return _usage(ledger) | cost_field(ledger, model, call.prices)
 
 
 def _usage(ledger: Ledger) -> dict[str, Any]:

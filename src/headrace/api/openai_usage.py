@@ -30,5 +30,10 @@ def encode_usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
             "rejected_prediction_tokens": 0,
         },
     }
+    return told | cost_field(ledger, model, prices)
+
+
+def cost_field(ledger: Ledger, model: str, prices: PriceList) -> dict[str, float]:
+    """The `cost` of a usage object in any protocol; nothing if the model has no price."""
     cost = prices.cost(model, ledger)
-    return told if cost is None else told | {"cost": cost}
+    return {} if cost is None else {"cost": cost}

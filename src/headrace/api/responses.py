@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from headrace.api.metadata import metadata
 from headrace.api.openai import Caller, model_name, principal_of
 from headrace.api.openai_refusal import bounded, refuse_body, refuse_inert, show
 from headrace.api.responses_cache import cache_wish
@@ -35,16 +36,15 @@ from headrace.api.responses_items import read_items
 from headrace.api.responses_service import CreateCall, Item, Page
 from headrace.api.responses_settings import (
     Tools,
-    check_metadata,
     read_format,
     read_include,
     read_reasoning,
     read_sampling,
-    read_tier,
     read_tool_choice,
     read_tools,
     read_verbosity,
 )
+from headrace.api.service_tier import serve_in_tier
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import CacheHints, Limits, Request, Sampling, Task
 
@@ -105,12 +105,12 @@ def decode_compact(data: bytes, caller: Caller) -> CreateCall:
 def decode_conversation(data: bytes, suffix: str) -> tuple[tuple[Item, ...], dict[str, str]]:
     """The items and metadata of `POST /v1/conversations`, whose body may be empty. Raises InvalidRequest."""
     body = _decode(ConversationBody, data or b"{}")
-    return _new_items(body.items or [], data, suffix), check_metadata(body.metadata)
+    return _new_items(body.items or [], data, suffix), metadata(body.metadata)
 
 
 def decode_metadata(data: bytes) -> dict[str, str]:
     """The metadata of `POST /v1/conversations/{id}`. Raises InvalidRequest."""
-    return check_metadata(_decode(MetadataBody, data).metadata)
+    return metadata(_decode(MetadataBody, data).metadata)
 
 
 def decode_items(data: bytes, suffix: str) -> tuple[Item, ...]:
@@ -204,7 +204,7 @@ def _create_echo(body: CreateBody, sampling: Sampling, *, store: bool) -> dict[s
         "frequency_penalty": sampling.frequency_penalty,
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
-        "metadata": check_metadata(body.metadata),
+        "metadata": metadata(body.metadata),
         "presence_penalty": sampling.presence_penalty,
         "prompt_cache_key": body.prompt_cache_key,
         "safety_identifier": body.safety_identifier,
@@ -225,7 +225,7 @@ def _asked(body: AskedBody, data: bytes, caller: Caller, echo: dict[str, Any], t
     form, shown_form = read_format(body.text)
     verbosity = read_verbosity(body.text)
     reasoning, shown_reasoning = read_reasoning(body.reasoning)
-    tier, principal = read_tier(body.service_tier, principal_of(body, caller.principal))
+    principal, tier = serve_in_tier(body.service_tier or "auto", principal_of(body, caller.principal))
     conversation_id = _conversation(body)
     request = Request(
         id=caller.request_id,
@@ -266,6 +266,7 @@ def _asked(body: AskedBody, data: bytes, caller: Caller, echo: dict[str, Any], t
         summarizes=shown_reasoning["summary"] is not None,
         tool_names=tools.names,
         cache=cache_wish(body.prompt_cache_options, body.prompt_cache_retention),
+        prices=caller.prices,
     )
 
 

@@ -94,6 +94,7 @@ class ResponseWriter:
         self._held: list[TokenLogprob] = []
         self._reason: FinishReason | None = None
         self._usage = Usage(0, 0)
+        self._model = ""
         self._out: list[ResponseEvent] = []
         self.output: list[Item] = []
 
@@ -129,6 +130,7 @@ class ResponseWriter:
         elif isinstance(event, ChoiceFinished):
             self._end_items(event.reason)
         elif isinstance(event, Started):
+            self._model = event.model
             self._usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
         elif isinstance(event, Finished):
             self._usage = event.usage
@@ -158,6 +160,7 @@ class ResponseWriter:
             status,
             self.output,
             self._usage if self._usage.prompt_tokens else None,
+            self._model,
             error=None if error is None else failure(error),
             incomplete_details=None if reason is None else {"reason": reason},
         )
@@ -174,6 +177,7 @@ class ResponseWriter:
             status,
             self.output,
             self._usage,
+            self._model,
             completed_at=None if is_cut else now,
             incomplete_details={"reason": "max_output_tokens"} if is_cut else None,
         )

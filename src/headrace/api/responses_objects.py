@@ -10,10 +10,12 @@ from typing import Any, Final
 import msgspec
 
 from headrace.api.openai_logprobs import ChatRenderer
+from headrace.api.openai_usage import cost_field
 from headrace.api.responses_cache import TTLS_S
 from headrace.api.responses_service import CreateCall, Item
 from headrace.core.errors import HeadraceError, InvalidRequest, RateLimited
 from headrace.core.events import TokenLogprob, Usage
+from headrace.core.ledger import Ledger
 
 # The few codes that a failed response may carry, by the nearest class; every other error is the server's.
 _FAILURES: Final[Mapping[type[HeadraceError], str]] = {
@@ -31,10 +33,11 @@ def response_object(
     status: str,
     output: Sequence[Item] = (),
     usage: Usage | None = None,
+    model: str = "",
     **ending: Any,
 ) -> dict[str, Any]:
-    """A response as it stands. Times are Unix seconds; `ending` may tell `completed_at`, `error` and
-    `incomplete_details`."""
+    """A response as it stands. Times are Unix seconds; `model` is the one that answered, `ending` may tell
+    `completed_at`, `error` and `incomplete_details`."""
     return {
         "id": call.request.id,
         "object": "response",
@@ -44,7 +47,7 @@ def response_object(
         "error": None,
         "incomplete_details": None,
         "output": list(output),
-        "usage": None if usage is None else usage_object(usage),
+        "usage": None if usage is None else usage_object(usage) | _cost(call, usage, model),
         **ending,
         **call.echo,
     }
@@ -54,6 +57,10 @@ def failure(error: HeadraceError) -> dict[str, str]:
     """Why a response failed."""
     code = next(_FAILURES[cls] for cls in type(error).__mro__ if cls in _FAILURES)
     return {"code": code, "message": error.message}
+
+
+def _cost(call: CreateCall, usage: Usage, model: str) -> dict[str, float]:
+    return cost_field(Ledger.of(usage), model, call.prices)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

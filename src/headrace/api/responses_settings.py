@@ -5,8 +5,7 @@ that only OpenAI can run is refused by name; so is whatever else would be left u
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +29,6 @@ from headrace.core.request import (
     MAX_TOP_LOGPROBS,
     Effort,
     FormatKind,
-    Principal,
     Reasoning,
     ResponseFormat,
     Sampling,
@@ -52,13 +50,6 @@ _INCLUDED_BY_TOOLS: Final = (
 )
 _FORMAT_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SUMMARIES: Final = ("auto", "concise", "detailed")
-# service_tier -> (the tier that the answer tells, how much later the request goes). Nothing is faster than default.
-_TIERS: Final = {"auto": ("default", 0), "default": ("default", 0), "flex": ("flex", 1)} | dict.fromkeys(
-    ("scale", "priority", "fast", "ultrafast"), ("default", 0)
-)
-_MAX_METADATA: Final = 16
-_MAX_KEY_CHARS: Final = 64
-_MAX_VALUE_CHARS: Final = 512
 
 
 @dataclass(slots=True)
@@ -318,34 +309,6 @@ def read_include(body: CreateBody) -> tuple[frozenset[str], int | None]:
             param="top_logprobs",
         )
     return include, None
-
-
-def read_tier(given: str | None, principal: Principal) -> tuple[str, Principal]:
-    """The tier that serves the request, as the response tells it. A `flex` request goes after the others."""
-    if given is not None and given not in _TIERS:
-        raise InvalidRequest(f"service_tier: {show(given)} is none; use {', '.join(_TIERS)}.", param="service_tier")
-    tier, later = _TIERS[given or "auto"]
-    return tier, replace(principal, priority=principal.priority - later)
-
-
-def check_metadata(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Pairs that are kept with an object. Raises InvalidRequest for too many or too long ones."""
-    metadata = dict(given or {})
-    if len(metadata) > _MAX_METADATA:
-        raise InvalidRequest(
-            f"metadata: {len(metadata)} pairs given; at most {_MAX_METADATA} are allowed.", param="metadata"
-        )
-    for what in _too_long(metadata):
-        raise InvalidRequest(f"metadata: {what}; shorten it.", param="metadata")
-    return metadata
-
-
-def _too_long(metadata: Mapping[str, str]) -> Iterator[str]:
-    for key, value in metadata.items():
-        if len(key) > _MAX_KEY_CHARS:
-            yield f"the key {show(key)} has more than {_MAX_KEY_CHARS} characters"
-        if len(value) > _MAX_VALUE_CHARS:
-            yield f"the value of {show(key)} has more than {_MAX_VALUE_CHARS} characters"
 
 
 def _at_least_1(name: str, value: int) -> int:

@@ -3,7 +3,7 @@
     auto            as urgent as the key allows, as without the field
     default         no more urgent than a key without a priority
     flex            after everybody who asked for no tier
-    priority, fast  as urgent as the key allows
+    priority        as urgent as the key allows, and so scale, fast and ultrafast
 
 An answer names the tier that it was really served in: `priority` only if the key has a priority above 0.
 """
@@ -12,23 +12,21 @@ from dataclasses import replace
 from typing import Final
 
 from headrace.api.openai_refusal import show
-from headrace.core.errors import UnsupportedField
+from headrace.core.errors import InvalidRequest
 from headrace.core.request import Principal
 
-TIERS: Final = ("auto", "default", "flex", "priority", "fast")
+TIERS: Final = ("auto", "default", "flex", "priority", "scale", "fast", "ultrafast")
 """What a body may name."""
 
 _FLEX: Final = -1
 
 
 def serve_in_tier(tier: str | None, principal: Principal) -> tuple[Principal, str | None]:
-    """Who asks, as urgent as the tier says, and the tier as the answer names it. Raises UnsupportedField."""
+    """Who asks, as urgent as the tier says, and the tier as the answer names it. Raises InvalidRequest."""
     if tier is None:
         return principal, None
     if tier not in TIERS:
-        raise UnsupportedField(
-            f"service_tier: {show(tier)} is not supported; send {', '.join(TIERS)}.", param="service_tier"
-        )
+        raise InvalidRequest(f"service_tier: {show(tier)} is none of {', '.join(TIERS)}.", param="service_tier")
     if tier == "flex":
         return replace(principal, priority=min(principal.priority, 0) + _FLEX), "flex"
     if tier == "default" or principal.priority <= 0:

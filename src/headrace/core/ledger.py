@@ -135,7 +135,7 @@ class PriceList:
 
     def cost(self, model: str, ledger: Ledger) -> float | None:
         """What an answer of a model costs, None if it has no price. An adapter costs what its model does unless it has
-        a price of its own."""
+        a price of its own. An answer's model is the name that `Started` tells, not an alias."""
         prices = self.models.get(model) or self.models.get(model.rpartition(":")[0])
         return None if prices is None else prices.cost(ledger)
 

@@ -315,6 +315,7 @@ def test_effort_that_nobody_knows_is_refused() -> None:
         (2, "flex", -1, "flex"),
         (2, "priority", 2, "priority"),
         (2, "fast", 2, "priority"),
+        (2, "scale", 2, "priority"),
         (0, "auto", 0, "default"),
         (0, "priority", 0, "default"),
         (0, "flex", -1, "flex"),
@@ -333,7 +334,7 @@ def test_a_tier_is_as_urgent_as_the_key_allows_and_is_told_as_it_was_served(
 def test_a_tier_beside_a_priority_or_one_that_nobody_knows_is_refused() -> None:
     assert chat(service_tier="auto", priority=1).request.principal.priority == -1
     assert refused(InvalidRequest, service_tier="flex", priority=1).param == "priority"
-    assert refused(UnsupportedField, service_tier="scale").param == "service_tier"
+    assert refused(InvalidRequest, service_tier="first").param == "service_tier"
 
 
 def test_metadata_is_sixteen_short_texts() -> None:

@@ -95,8 +95,8 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"conversation": "c", "previous_response_id": "r"}, "previous_response_id", "mutually_exclusive_parameters",
      "send one of them"),
     ({"conversation": {}}, "conversation.id", "missing_required_parameter", "is missing"),
-    ({"metadata": {"k" * 65: "v"}}, "metadata", "invalid_value", "64 characters"),
-    ({"metadata": {"k": "v" * 513}}, "metadata", "invalid_value", "512 characters"),
+    ({"metadata": {"k" * 65: "v"}}, "metadata", "invalid_value", "1 to 64 are allowed"),
+    ({"metadata": {"k": "v" * 513}}, "metadata", "invalid_value", "512 are allowed"),
     ({"metadata": {str(index): "v" for index in range(17)}}, "metadata", "invalid_value", "at most 16"),
     ({"metadata": {"k": 5}}, "metadata[...]", "invalid_type", "a string is needed"),
     ({"prompt_cache_options": {"ttl": "1h"}}, "prompt_cache_options.ttl", "unsupported_parameter", "30m or 12h"),
@@ -188,9 +188,9 @@ def test_the_response_repeats_what_it_was_asked_with_every_mandatory_field() -> 
     )
 
 
-def test_a_flex_request_goes_after_others_of_its_key() -> None:
+def test_a_flex_request_goes_after_everybody_who_asked_for_no_tier() -> None:
     assert asked(priority=-2).request.principal.priority == 2
-    assert asked(priority=-2, service_tier="flex").request.principal.priority == 1
+    assert asked(priority=-2, service_tier="flex").request.principal.priority == -1
 
 
 def test_what_is_sealed_comes_back_and_nothing_else_does() -> None:
