@@ -147,6 +147,11 @@ def decode_completion(data: bytes, caller: Caller) -> Call:
     call = _call(body, _asking(common, first, bool(body.echo)), caller, echo=bool(body.echo))
     if not more:
         return call
+    if caller.explains_cache:
+        raise UnsupportedField(
+            "x-headrace-explain: one prompt at a time is explained; send one, or leave the header out.",
+            param="x-headrace-explain",
+        )
     _check_num_prompts(len(more) + 1, call.request)
     ids = (f"{caller.request_id}-{index}" for index in range(1, len(more) + 1))
     form = call.request.response_format

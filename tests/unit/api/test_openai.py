@@ -1,5 +1,6 @@
 """Bodies become requests; what we do not do is refused by name."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -217,6 +218,10 @@ def test_several_prompts_make_no_more_choices_than_one_may() -> None:
     assert refused(InvalidRequest, completion, prompt=["a"] * 65, n=2).param == "prompt"
     assert refused(InvalidRequest, completion, prompt=["a"] * 65, best_of=2).param == "prompt"
     assert refused(InvalidRequest, completion, prompt=["a", ""]).param == "prompt"
+    explaining = dataclasses.replace(CALLER, explains_cache=True)
+    assert decode_completion(b'{"model":"m","prompt":["a"]}', explaining).request.cache.explain
+    with pytest.raises(UnsupportedField, match="^x-headrace-explain: one prompt at a time"):
+        decode_completion(b'{"model":"m","prompt":["a","b"]}', explaining)
     assert refused(InvalidRequest, completion, prompt=["a", 7]).message.startswith("prompt[1]: 7 is a token id among")
 
 
