@@ -220,7 +220,7 @@ def test_several_prompts_make_no_more_choices_than_one_may() -> None:
     assert refused(InvalidRequest, completion, prompt=["a", ""]).param == "prompt"
     explaining = dataclasses.replace(CALLER, explains_cache=True)
     assert decode_completion(b'{"model":"m","prompt":["a"]}', explaining).request.cache.explain
-    with pytest.raises(UnsupportedField, match="^x-headrace-explain: one prompt at a time"):
+    with pytest.raises(UnsupportedField, match=r"^x-headrace-explain: one prompt at a time"):
         decode_completion(b'{"model":"m","prompt":["a","b"]}', explaining)
     assert refused(InvalidRequest, completion, prompt=["a", 7]).message.startswith("prompt[1]: 7 is a token id among")
 
