@@ -291,7 +291,7 @@ class ToyTemplate:
     """The texts of all messages, one after the other."""
 
     digest = "sha256:toy-template"
-    source = ""
+    tool_source = ""
 
     def encode_chat(
         self,

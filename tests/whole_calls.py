@@ -76,7 +76,7 @@ class Whole:
 
     def call_at(self, at: int, start: int, *, is_fresh: bool) -> int | None:
         """Tell a call, or several, that begin at a place, after the text before it; where they end."""
-        begin = {"hermes": self.hermes, "mistral": self.mistral}.get(self.family, self.bare)
+        begin = {"hermes": self.hermes, "mistral_lists": self.mistral}.get(self.family, self.bare)
         if self.family in {"generic", "llama_json", "pythonic"}:
             line = self.text[start:at].rpartition("\n")
             if line[2].strip() or not (line[1] or (is_fresh and not line[0].strip())):

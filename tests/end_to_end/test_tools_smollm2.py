@@ -9,6 +9,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tests.doubles_http import run
+from tests.end_to_end.test_server_smollm2 import LIMIT_S, MODEL, connected
 
 from headrace.core.events import (
     ChoiceFinished,
@@ -64,7 +66,7 @@ REQUIRED = ToolChoice(ToolMode.REQUIRED)
 
 @pytest.fixture(scope="module")
 def model(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return load_model(smollm2_path, name="smollm2", cache_dir=tmp_path_factory.mktemp("packed"))
+    return load_model(smollm2_path, name=MODEL, cache_dir=tmp_path_factory.mktemp("packed"))
 
 
 def play(model: LoadedModel, main: Callable[[TextEngine], Coroutine[Any, Any, None]]) -> None:
@@ -87,7 +89,7 @@ def turn(text: str, role: Role = Role.USER, **fields: Any) -> Message:
 def ask(text: str = "What is the weather in Paris?", **fields: Any) -> Request:
     fields = {"messages": (turn(text),), "tools": tuple(TOOLS.values()), "limits": Limits(max_tokens=200)} | fields
     fields.setdefault("sampling", Sampling(temperature=0))
-    return Request(id=fields.pop("id", "r1"), model="smollm2", **fields)
+    return Request(id=fields.pop("id", "r1"), model=MODEL, **fields)
 
 
 async def collect(engine: TextEngine, request: Request) -> list[Event]:
@@ -201,3 +203,69 @@ def test_a_required_call_goes_before_the_form_of_an_answer(model: LoadedModel) -
         assert text_of(await collect(engine, quiet)) in ("yes", "no")
 
     play(model, main)
+
+
+def test_a_model_that_has_seen_calls_makes_one_by_itself_and_strict_holds_it_to_its_schema(model: LoadedModel) -> None:
+    def cycle(city: str, weather: str) -> tuple[Message, ...]:
+        call = ToolCall(f"call_{city}", "get_weather", json.dumps({"city": city, "unit": "celsius"}))
+        return (
+            turn(f"What is the weather in {city}?"),
+            turn("", Role.ASSISTANT, tool_calls=(call,)),
+            turn(weather, Role.TOOL, tool_call_id=call.id),
+            turn(f"It is {weather} in {city}.", Role.ASSISTANT),
+        )
+
+    async def main(engine: TextEngine) -> None:
+        history = (*cycle("Berlin", "12 C"), *cycle("Madrid", "31 C"), *cycle("Oslo", "3 C"))
+        messages = (*history, turn("What is the weather in Rome?"))
+        # Its examples have no days, and a city in them is a text.
+        properties = {"city": {"enum": ["Rom", "Wien"]}, "days": {"type": "integer", "minimum": 2, "maximum": 4}}
+        schema = {"type": "object", "properties": properties, "required": ["city", "days"]}
+        for is_strict in (False, True):
+            tool = Tool("get_weather", "Tells the weather of a city.", schema, strict=is_strict)
+            events = await collect(engine, ask(messages=messages, tools=(tool,)))
+            ((_, name, arguments),) = calls_of(events)
+            assert name == "get_weather"
+            assert ChoiceFinished(0, FinishReason.TOOL_CALLS) in events
+            validator = jsonschema.Draft202012Validator({**schema, "additionalProperties": False})
+            assert validator.is_valid(json.loads(arguments)) is is_strict
+            free = await collect(engine, ask("Say hello.", tools=(tool,), limits=Limits(max_tokens=12)))
+            assert calls_of(free) == []
+            assert text_of(free) != ""
+
+    play(model, main)
+
+
+FUNCTION: dict[str, Any] = {
+    "name": "add",
+    "parameters": {**ADD.parameters, "additionalProperties": False},
+    "strict": True,
+}
+
+
+def test_the_official_client_calls_tools_whole_and_streamed(model: LoadedModel) -> None:
+    tools: list[Any] = [{"type": "function", "function": FUNCTION}]
+    asks: dict[str, Any] = {"model": model.name, "tools": tools, "max_tokens": 60, "temperature": 0.7, "seed": 4}
+    question: list[Any] = [{"role": "user", "content": "What is 2 + 3?"}]
+
+    async def main() -> None:
+        async with connected(model) as client:
+            create = client.chat.completions.create
+            named: Any = {"type": "function", "function": {"name": "add"}}
+            for choice in ("required", named):
+                reply = await create(**asks, messages=question, tool_choice=choice)
+                (call,) = reply.choices[0].message.tool_calls or []
+                assert call.type == "function"
+                jsonschema.validate(json.loads(call.function.arguments), FUNCTION["parameters"])
+            async with client.chat.completions.stream(**asks, messages=question, tool_choice="required") as stream:
+                kinds = [event.type async for event in stream]
+                parsed = (await stream.get_final_completion()).choices[0].message.tool_calls or []
+            assert kinds.count("tool_calls.function.arguments.delta") > 2
+            assert set(parsed[0].function.parsed_arguments or {}) == {"a", "b"}  # type: ignore[call-overload]
+            turns = [*question, reply.choices[0].message.model_dump(exclude_none=True)]
+            turns += [{"role": "tool", "tool_call_id": call.id, "content": "5"}]
+            answer = await create(**asks, messages=turns, tool_choice="none")
+            assert answer.choices[0].message.content
+            assert answer.choices[0].finish_reason in ("stop", "length")
+
+    run(main(), LIMIT_S)

@@ -16,7 +16,7 @@ FAMILIES: dict[str, Family] = {
     "hermes": Hermes(),
     "generic": GENERIC,
     "llama_json": LLAMA_JSON,
-    "mistral": Mistral(writes_lists=True),
+    "mistral_lists": Mistral(writes_lists=True),
     "pythonic": Pythonic(),
 }
 OBJECTS = [

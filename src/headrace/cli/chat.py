@@ -69,6 +69,11 @@ class Terminal:
         """Show what the model says, at once."""
         self.write(printable(text) if self.is_pretty else text)
 
+    def think(self, text: str) -> None:
+        """Show what the model thinks, at once; not where an answer is read by a program."""
+        if self.is_pretty:
+            self.write(f"{_DIM}{printable(text)}{_PLAIN}")
+
     def note(self, text: str) -> None:
         """Show a line beside the conversation."""
         self.write(f"{_DIM}{printable(text)}{_PLAIN}\n" if self.is_pretty else f"{text}\n")
@@ -145,7 +150,7 @@ class Chat:
         )
         began = time.monotonic()
         try:
-            runner.run(stream(self._backend, request, answer, self._terminal.say))
+            runner.run(stream(self._backend, request, answer, self._terminal.say, self._terminal.think))
         except KeyboardInterrupt:
             self._terminal.write(" ...")
         except HeadraceError as error:

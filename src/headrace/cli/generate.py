@@ -17,7 +17,7 @@ from headrace.cli.assembly import open_model
 from headrace.cli.config import compose
 from headrace.core.backend import Backend
 from headrace.core.errors import InvalidRequest
-from headrace.core.events import ChoiceFinished, Finished, TextDelta, TokenLogprob, Usage
+from headrace.core.events import ChoiceFinished, Finished, ReasoningDelta, TextDelta, TokenLogprob, Usage
 from headrace.core.request import FormatKind, Limits, Message, Request, ResponseFormat, Role, Sampling, TextPart
 
 Write = Callable[[str], Any]
@@ -46,6 +46,7 @@ class Answer:
     usage: Usage | None = None
     reason: str | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -115,12 +116,20 @@ def to_format(schema_file: Path | None, regex: str | None) -> ResponseFormat:
     return ResponseFormat(FormatKind.JSON_SCHEMA, schema=schema)
 
 
-async def stream(backend: Backend, request: Request, answer: Answer, write: Write) -> None:
-    """Run the request, writing and collecting text as it comes; closing is cancelling, so it is always closed."""
+async def stream(
+    backend: Backend, request: Request, answer: Answer, write: Write, think: Write = lambda _: None
+) -> None:
+    """Run the request, writing and collecting text as it comes, thoughts apart; closing is cancelling, so it is always
+    closed."""
     events = backend.run(request)
     try:
         async for event in events:
-            if isinstance(event, TextDelta):
+            if isinstance(event, ReasoningDelta):
+                answer.thoughts.append(event.text)
+                think(event.text)
+            elif isinstance(event, TextDelta):
+                if answer.thoughts and event.text and not answer.text:
+                    think("\n\n")
                 answer.pieces.append(event.text)
                 answer.logprobs += event.logprobs
                 write(event.text)
@@ -145,6 +154,8 @@ def as_dict(model: str, answer: Answer) -> dict[str, Any]:
             "cached_tokens": usage.cached_tokens,
         },
     }
+    if answer.thoughts:
+        document["reasoning"] = "".join(answer.thoughts)
     if answer.logprobs:
         document["logprobs"] = [
             {

@@ -79,13 +79,13 @@ class Choice:
 
     def push(self, token: int, reason: FinishReason | None) -> None:
         """Take a token; afterwards `text` and `num_tokens` are what is new, and `reason` is set if it was the last."""
-        if self.is_silent:
-            self.reason = FinishReason.LENGTH
-            return
         self.num_tokens += 1
         # A stop token ends the answer and is not part of it.
         text = "" if reason is FinishReason.STOP else self._detokenizer.push(token)
         if reason is not None:
+            if self.is_silent:  # its one token was drawn because that costs nothing
+                self.num_tokens, self.reason = 0, FinishReason.LENGTH
+                return
             text += self._detokenizer.flush()
             self.reason = reason
         if self.speech is not None:

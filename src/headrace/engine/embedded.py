@@ -36,7 +36,7 @@ from headrace.models.store import default_home, open_home, resolve
 
 _SAMPLING = {field.name for field in fields(Sampling)}
 _LIMITS = {field.name for field in fields(Limits)}
-_REQUEST = {"logprobs", "prompt_logprobs", "response_format"}
+_REQUEST = {"logprobs", "prompt_logprobs", "reasoning", "response_format", "suffix", "tool_choice", "tools"}
 
 
 class Engine:
@@ -89,8 +89,9 @@ class Engine:
 
         messages have a role and a content. options are the fields of `core.request.Sampling` and `Limits`: max_tokens,
         temperature (0, greedy, unless given), top_p, top_k, min_p, seed, num_choices, stop, stop_token_ids, ignore_eos,
-        deadline_s and so on; and of `Request`: response_format (a `core.request.ResponseFormat`), logprobs and
-        prompt_logprobs (how many alternatives are told of each token). Closing the iterator cancels the work.
+        deadline_s and so on; and of `Request`, as values of `core.request`: response_format, tools, tool_choice and
+        reasoning; suffix (with a raw prompt: what follows what is to be written); logprobs and prompt_logprobs (how
+        many alternatives are told of each token). Closing the iterator cancels the work.
 
         Raises:
             InvalidRequest: an option nobody knows or a value out of range; the message names it.

@@ -5,7 +5,7 @@ Knows no tokens: which control tokens must be seen is said by their texts.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +47,11 @@ class Idiom:
     switches: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, source: str) -> "Idiom":
-        """Of a model, by the source of its chat template; empty if it has none."""
+    def of(cls, source: str, is_token: Callable[[str], bool] = lambda _: False) -> "Idiom":
+        """Of a model, by the source of its chat template, empty if it has none; `is_token`: whether a text is a token
+        of its own in its vocabulary, and no plain text."""
         family = find_family(source)
-        marks = next((marks for marks in MARKS if marks.close in source), None)
+        marks = next((marks for marks in MARKS if marks.close in source or all(map(is_token, marks))), None)
         switches = frozenset(name for name, pattern in _SWITCHES.items() if pattern.search(source))
         return cls(family or GENERIC, family is not None, marks, switches)
 
@@ -113,6 +114,8 @@ class Idiom:
         is_free = answer.kind is FormatKind.TEXT
         if calls is None and (is_free or answer.after or not self._may_think(request)):
             return None if is_free else answer
+        if answer.after:
+            return Composed(answer=answer, calls=calls, opening=Opening.BEGUN, marks=Marks("", answer.after))
         opening = Opening.NONE
         if self._may_think(request):
             opening = Opening.BEGUN if is_open else Opening.MAYBE

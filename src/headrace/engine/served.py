@@ -88,7 +88,7 @@ class Served:
         # A model may have more rows than its tokenizer has tokens; such rows add nothing to a text.
         byte_table = model.tokenizer.byte_table
         self.byte_table = [*byte_table, *[b""] * (model.plan.vocab_size - len(byte_table))]
-        self.idiom = Idiom.of("" if model.template is None else model.template.source)
+        self.idiom = Idiom.of("" if model.template is None else model.template.tool_source, self._is_token)
         self._tables: dict[frozenset[int], list[bytes]] = {}
         self.generates = Task.GENERATE in model.tasks
         self._grammars = GrammarCompiler(model.tokenizer, model.plan.vocab_size) if self.generates else None
@@ -152,6 +152,9 @@ class Served:
             for text in markers & special.keys():
                 table[special[text]] = text.encode()
         return table
+
+    def _is_token(self, text: str) -> bool:
+        return not any(isinstance(piece, str) for piece in self.model.tokenizer.split(text))
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of our own text that goes on after other text, control tokens included."""

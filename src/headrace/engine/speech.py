@@ -45,6 +45,7 @@ class Speech:
     __slots__ = (
         "_calls",
         "_choice",
+        "_last",
         "_logprobs",
         "_matcher",
         "_max_calls",
@@ -73,6 +74,7 @@ class Speech:
         self._matcher = StopMatcher(stops) if stops else None
         self._max_calls = max_calls
         self._segments: list[_Segment] = []
+        self._last = _TEXT  # kind of the last segment
         self._num_tokens = 0  # not yet counted with a segment
         self._logprobs: list[TokenLogprob] = []
         self.num_reasoning = 0  # tokens
@@ -124,7 +126,7 @@ class Speech:
     def take_deltas(self, choice: int, *, is_last: bool) -> list[Delta]:
         """What has gathered since the last call, as deltas of `choice`; at the last, tokens that made nothing too."""
         if is_last and self._num_tokens:
-            self._segment(self._segments[-1].index if self._segments else _TEXT)
+            self._segment(self._last)
         segments, self._segments = self._segments, []
         return [_delta(choice, segment) for segment in segments]
 
@@ -174,6 +176,7 @@ class Speech:
         """The segment that goes on with `index`, with what is yet to be counted."""
         if not self._segments or self._segments[-1].index != index:
             self._segments.append(_Segment(index))
+            self._last = index
         segment = self._segments[-1]
         segment.num_tokens += self._num_tokens
         if index == _TEXT:

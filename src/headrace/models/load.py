@@ -43,8 +43,9 @@ from headrace.models.packed import (
 from headrace.models.pooling import Pooling, ScoreActivation, read_activation, read_pooling
 from headrace.models.registry import Architecture, C, architecture_for
 from headrace.models.regroup import regroup
-from headrace.models.safetensors import SafetensorsFolder, read_json
-from headrace.models.template import MAX_SOURCE_CHARS, ChatTemplate
+from headrace.models.safetensors import SafetensorsFolder
+from headrace.models.template import ChatTemplate
+from headrace.models.template_source import TemplateSource, source_of_folder, source_of_gguf
 from headrace.models.tokenizer import Tokenizer
 
 _TOKENIZER = "tokenizer"
@@ -419,43 +420,23 @@ def _folder_of(path: Path) -> Path:
 
 def read_template(checkpoint: Checkpoint, path: Path) -> str:
     """The source of the model's chat template, empty if it has none. Raises ModelFileError."""
+    source = _template_source(checkpoint, path)
+    return "" if source is None else source.plain
+
+
+def _template_source(checkpoint: Checkpoint, path: Path) -> TemplateSource | None:
     if checkpoint.format == "gguf":
-        source = checkpoint.metadata.get("tokenizer.chat_template")
-    else:
-        source, _ = _template_of_folder(_folder_of(path))
-    return source if isinstance(source, str) else ""
+        return source_of_gguf(checkpoint.metadata)
+    return source_of_folder(_folder_of(path))
 
 
 def _template(checkpoint: Checkpoint, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The model's chat template, if it has one."""
-    if checkpoint.format == "gguf":
-        source = checkpoint.metadata.get("tokenizer.chat_template")
-        eos_id = checkpoint.metadata.get("tokenizer.ggml.eos_token_id")
-        eos = "" if eos_id is None else tokenizer.token_text(eos_id)
-    else:
-        source, eos = _template_of_folder(_folder_of(path))
+    source = _template_source(checkpoint, path)
     if source is None:
         return None
-    if not isinstance(source, str):
-        raise ModelFileError(f"chat template: {type(source).__name__} instead of text; the file is corrupt.")
+    eos = source.eos
+    if checkpoint.format == "gguf" and (eos_id := checkpoint.metadata.get("tokenizer.ggml.eos_token_id")) is not None:
+        eos = tokenizer.token_text(eos_id)
     bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
-    return ChatTemplate(source, bos_token=bos, eos_token=eos)
-
-
-def _template_of_folder(folder: Path) -> tuple[object, str]:
-    """Template source and EOS text; a file of its own goes before the tokenizer's config."""
-    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    eos = config.get("eos_token")
-    eos = eos.get("content") if isinstance(eos, dict) else eos
-    source = config.get("chat_template")
-    if isinstance(source, list):
-        # Several named ones; `default` is what a plain conversation uses.
-        named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
-        source = named.get("default")
-    own_file = folder / "chat_template.jinja"
-    if own_file.is_file():
-        try:
-            source = own_file.read_bytes()[: 4 * MAX_SOURCE_CHARS + 4].decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelFileError(f"{own_file}: cannot be read ({error}); download it again.") from error
-    return source, eos if isinstance(eos, str) else ""
+    return ChatTemplate(source.plain, bos_token=bos, eos_token=eos, with_tools=source.with_tools)

@@ -43,12 +43,28 @@ class _Refusal(TemplateError):
 class ChatTemplate:
     """One model's template, compiled once per source; rendering is safe from several threads."""
 
-    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "", clock: Clock | None = None) -> None:
-        """Raises ModelFileError for a source that does not compile or is absurdly long."""
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos_token: str = "",
+        eos_token: str = "",
+        clock: Clock | None = None,
+        with_tools: str = "",
+    ) -> None:
+        """`with_tools` is the source for conversations with tools, where that is another one.
+
+        Raises ModelFileError for a source that does not compile or is absurdly long.
+        """
         if len(source) > MAX_SOURCE_CHARS:
             raise ModelFileError(f"chat template: {len(source)} characters; at most {MAX_SOURCE_CHARS} are read.")
         self.source = source
-        self.digest = "sha256:" + hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+        self.tool_source = with_tools or source
+        said = f"{source}\0{with_tools}" if with_tools else source
+        self.digest = "sha256:" + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+        self._with_tools: ChatTemplate | None = None
+        if with_tools:
+            self._with_tools = ChatTemplate(with_tools, bos_token=bos_token, eos_token=eos_token, clock=clock)
         self._constants = {"bos_token": bos_token, "eos_token": eos_token}
         self._compiled = _compile(source)
         self._clock = clock or SystemClock()
@@ -114,6 +130,15 @@ class ChatTemplate:
 
         `answer_start` stands behind all that the template makes, as plain text.
         """
+        if self._with_tools is not None and (tools or any(_is_about_tools(message) for message in messages)):
+            return self._with_tools.encode_chat(
+                tokenizer,
+                messages,
+                tools,
+                add_generation_prompt=add_generation_prompt,
+                answer_start=answer_start,
+                variables=variables,
+            )
         check_text(answer_start)
         disguise = _Disguise(tokenizer.special_tokens)
         rendered = self.render(
@@ -287,6 +312,10 @@ def _special_shapes(special: tuple[str, ...]) -> _Shapes:
         longest=max(map(len, special), default=0),
         joined="\n".join(special),
     )
+
+
+def _is_about_tools(message: Message) -> bool:
+    return message.role is Role.TOOL or bool(message.tool_calls)
 
 
 def _tool(tool: Tool, disguise: _Disguise) -> dict[str, Any]:

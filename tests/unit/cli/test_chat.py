@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.scripted import Scripted, Turn
 
 from headrace.cli.chat import Chat, Conversation, Terminal
 from headrace.cli.generate import Answer, Ask, as_dict, stream, to_format, to_request
@@ -170,6 +171,21 @@ def test_an_answer_is_written_as_it_comes_and_described_as_one_document() -> Non
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 2, "completion_tokens": 2, "cached_tokens": 0},
     }
+
+
+def test_what_a_model_thinks_is_shown_beside_its_answer_and_is_a_part_of_the_document() -> None:
+    backend = Scripted([Turn(reasoning="let me see", text="Paris")], any_model=True)
+    answer, written, thoughts = Answer(), list[str](), list[str]()
+    asyncio.run(stream(backend, to_request("x", ask(), "m"), answer, written.append, thoughts.append))
+    assert "".join(written) == "Paris"
+    assert "".join(thoughts) == "let me see\n\n"
+    document = as_dict("m", answer)
+    assert (document["text"], document["reasoning"]) == ("Paris", "let me see")
+    out = io.StringIO()
+    Terminal(input, out, is_pretty=False).think("hm")
+    assert out.getvalue() == ""
+    Terminal(input, out, is_pretty=True).think("h\x1bm")
+    assert out.getvalue() == "\x1b[2mhm\x1b[0m"
 
 
 def test_a_constraint_and_a_wish_for_log_probabilities_reach_the_backend(tmp_path: Path) -> None:

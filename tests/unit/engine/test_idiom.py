@@ -42,12 +42,12 @@ def ask(*, thinks: Reasoning = Reasoning(), **fields: Any) -> Request:  # noqa: 
         (TEMPLATES["qwen-like"], "hermes", True, "<think>"),
         (TEMPLATES["qwen3-like"], "hermes", True, "<think>"),
         (TEMPLATES["mistral-like"], "generic", False, None),
-        (TEMPLATES["mistral-tools-like"], "mistral", True, None),
+        (TEMPLATES["mistral-tools-like"], "mistral_lists", True, None),
         (TEMPLATES["deepseek-like"], "generic", False, "<think>"),
         ("{% if tools %}[func_name1(params_name1=params_value1)]{% endif %}", "pythonic", True, None),
         (
             "{{ tools }}[TOOL_CALLS]{{ name }}[ARGS]{{ args }}[THINK]x[/THINK]",
-            "mistral",
+            "mistral_names",
             True,
             "[THINK]",
         ),
@@ -64,9 +64,9 @@ def test_the_source_of_a_template_tells_how_its_model_calls_and_thinks(
     assert (None if idiom.marks is None else idiom.marks.open) == open_mark
 
 
-def test_newer_models_of_mistral_write_names_and_older_ones_lists() -> None:
-    assert getattr(Idiom.of(TEMPLATES["mistral-tools-like"]).family, "writes_lists", None) is True
-    assert getattr(Idiom.of("{{ tools }}[TOOL_CALLS]f[ARGS]{}").family, "writes_lists", None) is False
+def test_a_vocabulary_with_marks_of_thoughts_is_a_model_that_thinks() -> None:
+    assert Idiom.of("", lambda text: text in ("<think>", "</think>")).marks is not None
+    assert Idiom.of("", lambda text: text == "</think>").marks is None
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,14 @@ def test_a_call_that_was_begun_and_not_ended_is_no_whole_call() -> None:
     assert said(deltas) == [("TextDelta", '{"name": "f", "argum')]
 
 
+def test_tokens_that_made_nothing_are_counted_with_what_was_told_last() -> None:
+    deltas, _ = speak(["<think>a</think>", CALL, "\n", ""], steps=True)
+    assert [type(delta) for delta in deltas] == [ReasoningDelta, ToolCallDelta, ToolCallDelta]
+    assert deltas[-1] == ToolCallDelta(0, 0, "", 2)
+    deltas, _ = speak([""], steps=True)
+    assert deltas == [TextDelta(0, "", 1)]
+
+
 def test_a_thought_that_never_ends_is_all_there_is() -> None:
     deltas, _ = speak(["a", "b</thi"], is_open=True)
     assert said(deltas) == [("ReasoningDelta", "ab</thi")]

@@ -51,7 +51,7 @@ OPEN = f"{SAID} <think>"
 class ThinkingTemplate(ToyTemplate):
     """The toy's, of a model that thinks."""
 
-    source = "{{ messages }}</think>"
+    tool_source = "{{ messages }}</think>"
 
 
 class FillingTokenizer(ToyTokenizer):

@@ -209,6 +209,25 @@ def test_an_answer_is_a_call_or_has_its_form(compiler: GrammarCompiler, vocabula
         assert seen == {0, 1}, family.name
 
 
+@pytest.mark.parametrize("name", ["mcp__a-b.c", "get x/y"])
+def test_any_name_can_be_called_or_is_refused(
+    name: str, compiler: GrammarCompiler, vocabulary: SmallVocabulary
+) -> None:
+    for key, family in FAMILIES.items():
+        tool = Tool(name, "", {"properties": {}})
+        form = Composed(calls=Calls(family=family, tools=(tool,), most=1))
+        lazy = Composed(calls=Calls(family=family, tools=(tool,), is_required=False, held=frozenset({name})))
+        if " " in name and key in ("pythonic", "mistral names"):
+            with pytest.raises(InvalidRequest, match="tools: 'get x/y'"):
+                compiler.compile(form)
+            continue
+        text = write(compiler, vocabulary, form, "", 1)
+        assert text is not None
+        parser = CallParser(family, frozenset({name}))
+        assert joined([*parser.push(text), *parser.flush()]) == [Called(name), Argued("{}")]
+        compiler.compile(lazy)
+
+
 def test_what_a_grammar_cannot_ask_for_is_refused_with_its_place(compiler: GrammarCompiler) -> None:
     def compile_tool(parameters: dict[str, Any], family: Family = GENERIC) -> None:
         compiler.compile(Composed(calls=Calls(family=family, tools=(Tool("f", "", parameters),))))

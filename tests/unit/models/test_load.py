@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tests.gguf_files import TinyLlama, byte_alphabet, write_small_file, write_tiny_llama
 
 from headrace.core.errors import ModelFileError
-from headrace.core.request import Task
+from headrace.core.request import Message, Role, Task, TextPart, Tool
 from headrace.kernels import native, reference, reference_pages
 from headrace.kernels.grouped import unpack
 from headrace.kernels.plan import MatrixSpec, VectorSpec
@@ -386,6 +386,26 @@ def test_a_folders_template_is_its_own_file_else_the_configs_else_the_default_of
     assert rendered(folder) == "default"
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}{{ eos_token }}")
     assert rendered(folder) == "hi<|end|>"
+
+
+def test_a_folder_may_have_a_template_of_its_own_for_tools(folder: Path, checkpoint: GgufFile) -> None:
+    def encoded(*tools: Tool) -> str:
+        model = load_model(folder)
+        assert model.template is not None
+        ids = model.template.encode_chat(model.tokenizer, [Message(Role.USER, (TextPart("hi"),))], tools)
+        return b"".join(map(model.tokenizer.token_bytes, ids)).decode()
+
+    several = [{"name": "tool_use", "template": "{{ tools[0].function.name }}"}, {"name": "default", "template": "no"}]
+    write_checkpoint_folder(folder, checkpoint, chat_template=several, eos_token={"content": "<|end|>"})
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    assert (encoded(), encoded(Tool("f"))) == ("no", "f")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("own {{ tools[0].function.name }}")
+    assert (encoded(), encoded(Tool("f"))) == ("no", "own f")
+    write_checkpoint_folder(folder, checkpoint, chat_template=[*several[1:], {"name": "tool_use", "template": 1}])
+    (folder / "additional_chat_templates" / "tool_use.jinja").unlink()
+    with pytest.raises(ModelFileError, match="chat template: int instead of text"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"{{ 1", b"x" * 2_000_000])

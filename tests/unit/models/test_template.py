@@ -431,6 +431,17 @@ def test_thoughts_and_calls_go_back_and_stay_text() -> None:
     assert shown(tok, template.encode_chat(tok, messages)).endswith("False")
 
 
+def test_conversations_with_tools_may_have_a_template_of_their_own() -> None:
+    tok = tokenizer()
+    template = ChatTemplate("plain", with_tools="{{ messages | length }} with {{ tools | length if tools else 0 }}")
+    call = Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", "{}"),))
+    assert template.tool_source.startswith("{{ messages")
+    assert template.digest != ChatTemplate("plain").digest
+    assert shown(tok, template.encode_chat(tok, [user("q")])) == "plain"
+    assert shown(tok, template.encode_chat(tok, [user("q")], [Tool("f"), Tool("g")])) == "1 with 2"
+    assert shown(tok, template.encode_chat(tok, [user("q"), call])) == "2 with 0"
+
+
 def test_ids_of_calls_are_as_short_as_the_template_wants_them() -> None:
     tok = tokenizer()
     template = ChatTemplate(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from headrace.core.errors import InvalidRequest
 from headrace.engine.tools.scan import Scan, Status, ValueScan, decode
 
 _ARGUMENTS = frozenset({"arguments", "parameters"})
@@ -192,6 +193,15 @@ def as_object(text: str) -> str:
     if isinstance(value, str) and isinstance(decode(value), dict):
         return value
     return text
+
+
+def check_name(name: str, pattern: re.Pattern[str]) -> None:
+    """Raise InvalidRequest for the name of a tool that cannot be told from what follows it."""
+    if not pattern.fullmatch(name):
+        raise InvalidRequest(
+            f"tools: {name!r} is no name that this model's calls have room for; use letters, digits, - and _.",
+            param="tools",
+        )
 
 
 def quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from headrace.engine.tools.family import (
     Mark,
     ObjectReader,
     begun,
+    check_name,
     object_rules,
     quoted,
     read_object,
@@ -31,11 +32,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 class Mistral:
     """See `family.Family`."""
 
-    name = "mistral"
     markers: tuple[str, ...] = (_OPEN, _ID, _ARGUMENTS)
     is_bare = False
 
     def __init__(self, *, writes_lists: bool) -> None:
+        self.name = "mistral_lists" if writes_lists else "mistral_names"
         self.writes_lists = writes_lists
 
     def places(self, text: str, *, is_fresh: bool) -> Iterator[int]:
@@ -81,6 +82,8 @@ class Mistral:
 
     def grammars(self, tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
         """See `family.Family`."""
+        for tool in () if self.writes_lists else tools:
+            check_name(tool.name, _NAME)
         return whole_schemas(tools)
 
     def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.core.errors import UnsupportedField
 from headrace.engine.tools.bare import PYTHON_TAG
-from headrace.engine.tools.family import CallableTool, Head, Mark, line_starts, quoted, repeated
+from headrace.engine.tools.family import CallableTool, Head, Mark, check_name, line_starts, quoted, repeated
 from headrace.engine.tools.literal import LiteralReader
 from headrace.engine.tools.scan import Scan
 
@@ -58,6 +58,7 @@ class Pythonic:
         """See `family.Family`. One for each keyword: what a schema says of several at once cannot be asked for."""
         grammars = {}
         for index, tool in enumerate(tools):
+            check_name(tool.name, _NAME)
             for place, (key, schema) in enumerate(_keywords(tool).items()):
                 if not _IDENTIFIER.match(key):
                     raise UnsupportedField(
