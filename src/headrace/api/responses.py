@@ -266,6 +266,7 @@ def _asked(body: AskedBody, data: bytes, caller: Caller, echo: dict[str, Any], t
         summarizes=shown_reasoning["summary"] is not None,
         tool_names=tools.names,
         cache=cache_wish(body.prompt_cache_options, body.prompt_cache_retention),
+        prices=caller.prices,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.api.responses_items import ID_PREFIXES
-from headrace.api.responses_objects import encode, failure, logprob_objects, response_object
+from headrace.api.responses_objects import encode, explanation, failure, logprob_objects, response_object
 from headrace.api.responses_seal import seal
 from headrace.api.responses_service import CreateCall, Item, ResponseEvent, ToolName
 from headrace.api.responses_settings import ENCRYPTED
@@ -30,6 +30,7 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
+from headrace.core.ledger import Ledger
 
 
 class State(Enum):
@@ -94,6 +95,7 @@ class ResponseWriter:
         self._held: list[TokenLogprob] = []
         self._reason: FinishReason | None = None
         self._usage = Usage(0, 0)
+        self._started: Started | None = None
         self._out: list[ResponseEvent] = []
         self.output: list[Item] = []
 
@@ -129,12 +131,18 @@ class ResponseWriter:
         elif isinstance(event, ChoiceFinished):
             self._end_items(event.reason)
         elif isinstance(event, Started):
-            self._usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
+            self._note(Usage(event.prompt_tokens, 0, event.cached_tokens))
+            self._started = event
         elif isinstance(event, Finished):
-            self._usage = event.usage
+            self._note(event.usage)
             self._finish(now)
         self._state = following
         return self._taken()
+
+    def _note(self, usage: Usage) -> None:
+        """Take counts that do not contradict each other. Raises EngineFault for others."""
+        Ledger.of(usage)
+        self._usage = usage
 
     def fail(self, error: HeadraceError) -> list[ResponseEvent]:
         """The end of a response that cannot go on."""
@@ -151,6 +159,8 @@ class ResponseWriter:
     def _stop(
         self, kind: str, status: str, error: HeadraceError | None = None, reason: str | None = None
     ) -> list[ResponseEvent]:
+        if self.is_done:
+            return self._taken()
         self._close("incomplete")
         made = response_object(
             self._call,
@@ -338,6 +348,8 @@ class ResponseWriter:
         self._add(kind, encode({"type": kind} | fields | {"sequence_number": self._count}))
 
     def _tell_state(self, kind: str, response: dict[str, Any], error: HeadraceError | None = None) -> None:
+        if self._call.request.cache.explain and self._started is not None:
+            response["headrace"] = response.get("headrace", {}) | explanation(self._started)
         data = encode({"type": kind, "response": response, "sequence_number": self._count})
         self._add(kind, data, response, error)
 

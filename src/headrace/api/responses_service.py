@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from headrace.api.responses_cache import CacheWish
 from headrace.core.errors import HeadraceError
+from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.core.request import Request
 
 # An item of a conversation, in the shape and with the field names of the wire, with its id.
@@ -109,6 +110,7 @@ class CreateCall:
     summarizes: bool = False
     tool_names: Mapping[str, ToolName] = field(default_factory=dict)
     cache: CacheWish = field(default_factory=CacheWish)
+    prices: PriceList = NO_PRICES
 
     def reword(self, error: HeadraceError) -> HeadraceError:
         """A backend's refusal in the caller's words."""

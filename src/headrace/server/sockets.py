@@ -306,6 +306,7 @@ class Socket:
             parent=self._hints.parent,
             explains_cache=self._hints.explains_cache,
             headers=self._exchange.headers,
+            prices=self._answering.config.prices,
         )
         call = decode_turn(turn.create.body, caller, generates=turn.create.generates)
         record.model = call.request.model[:200]
