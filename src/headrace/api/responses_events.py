@@ -17,7 +17,7 @@ from headrace.api.responses_objects import encode, explanation, failure, logprob
 from headrace.api.responses_seal import seal
 from headrace.api.responses_service import CreateCall, Item, ResponseEvent, ToolName
 from headrace.api.responses_settings import ENCRYPTED
-from headrace.core.errors import EngineFault, HeadraceError
+from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest
 from headrace.core.events import (
     ChoiceFinished,
     Event,
@@ -31,6 +31,10 @@ from headrace.core.events import (
     Usage,
 )
 from headrace.core.ledger import Ledger
+
+
+# The last event holds all of a response, and log-probabilities are far longer than its text.
+MAX_LOGPROBS: Final = 200_000
 
 
 class State(Enum):
@@ -96,6 +100,7 @@ class ResponseWriter:
         self._reason: FinishReason | None = None
         self._usage = Usage(0, 0)
         self._started: Started | None = None
+        self._num_logprobs = 0
         self._out: list[ResponseEvent] = []
         self.output: list[Item] = []
 
@@ -221,6 +226,13 @@ class ResponseWriter:
         if self._held and self._call.request.logprobs is not None:
             told, self._held = logprob_objects(self._held, self._call.request.logprobs), []
             item.logprobs.extend(told)
+            self._num_logprobs += sum(1 + len(one["top_logprobs"]) for one in told)
+            if self._num_logprobs > MAX_LOGPROBS:
+                raise InvalidRequest(
+                    f"top_logprobs: the response has more than {MAX_LOGPROBS} log-probabilities; ask for fewer of them, "
+                    "or for a shorter answer.",
+                    param="top_logprobs",
+                )
             end = b',"logprobs":' + encode(told) + b',"sequence_number":%d}' % self._count
         self._add("response.output_text.delta", item.prefix + encode(event.text) + end)
 

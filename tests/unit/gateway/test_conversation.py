@@ -324,6 +324,21 @@ def test_a_full_quota_is_told_before_anything_is_computed(tmp_path: Path) -> Non
     assert len(backend.requests) == 3
 
 
+def test_log_probabilities_end_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.api.responses_events.MAX_LOGPROBS", 8)
+    backend = Scripted([Turn(text="one two three four")])
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, _):
+            fields: Any = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+            (*_, last) = await told(service, ask("x", **fields))
+            assert last.type == "response.failed"
+            assert last.error is not None and last.error.param == "top_logprobs"
+
+    run(main())
+    assert backend.num_open == 0
+
+
 def test_references_find_items_of_the_tenant_alone(tmp_path: Path) -> None:
     backend = Scripted([Turn(text="ok")])
 
