@@ -21,33 +21,40 @@ MODEL = "scripted"
 
 
 @contextlib.asynccontextmanager
-async def serving(backend: Scripted, folder: Path, keys: KeyRing | None = None) -> AsyncIterator[str]:
+async def serving(
+    backend: Scripted, folder: Path, keys: KeyRing | None = None, config: ServerConfig | None = None
+) -> AsyncIterator[str]:
     """The base URL of a running server whose memory lies in a folder."""
     async with scripted_services(backend, folder) as services:
         given = {one.name: getattr(services, one.name) for one in dataclasses.fields(services)}
-        app = make_app(backend, ServerConfig(port=0), keys=keys, **given)
+        app = make_app(backend, config or ServerConfig(port=0), keys=keys, **given)
         async with listening(app) as (_, port):
             yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextlib.asynccontextmanager
-async def connected(backend: Scripted, folder: Path, keys: KeyRing | None = None) -> AsyncIterator[openai.AsyncOpenAI]:
+async def connected(
+    backend: Scripted, folder: Path, keys: KeyRing | None = None, config: ServerConfig | None = None
+) -> AsyncIterator[openai.AsyncOpenAI]:
     """The official client of such a server."""
     async with (
-        serving(backend, folder, keys) as url,
+        serving(backend, folder, keys, config) as url,
         openai.AsyncOpenAI(base_url=url, api_key="hr_one", max_retries=0, timeout=5) as client,
     ):
         yield client
 
 
 def play(
-    backend: Scripted, main: Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, None]], keys: KeyRing | None = None
+    backend: Scripted,
+    main: Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, None]],
+    keys: KeyRing | None = None,
+    config: ServerConfig | None = None,
 ) -> None:
     """Run one exchange to its end; nothing of the backend may be left open."""
 
     async def whole() -> None:
         with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
-            async with connected(backend, Path(folder), keys) as client:
+            async with connected(backend, Path(folder), keys, config) as client:
                 await main(client)
         assert backend.num_open == 0
 

@@ -67,6 +67,10 @@ def said(role: str, content: Any, **fields: Any) -> dict[str, Any]:
     return {"type": "message", "role": role, "content": content} | fields
 
 
+def events_of(reply: httpx.Response) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in reply.text.split("\n") if line.startswith("data: {")]
+
+
 def text_of(response: dict[str, Any]) -> str:
     return "".join(part["text"] for item in response["output"] if item["type"] == "message" for part in item["content"])
 
@@ -140,7 +144,7 @@ def test_streaming_reasoning_fits_but_for_names_of_openai() -> None:
         for reasoning in ({}, {"summary": "auto"}):
             body = {"model": MODEL, "input": "Hello", "stream": True, "reasoning": reasoning}
             reply = await client.post("/responses", json=body)
-            events = [json.loads(line[6:]) for line in reply.text.split("\n") if line.startswith("data: {")]
+            events = events_of(reply)
             for event in events:
                 if event["type"] not in UNNAMED:
                     EVENTS[event["type"]].model_validate(event)
@@ -161,19 +165,37 @@ def test_system_prompt() -> None:
     ]
 
 
-def test_tool_calling() -> None:
-    tool = {
-        "type": "function",
-        "name": "get_weather",
-        "description": "Get the current weather for a location",
-        "parameters": {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]},
-    }
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the current weather for a location",
+    "parameters": {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]},
+}
 
+
+def test_tool_calling() -> None:
     async def main(client: httpx.AsyncClient) -> None:
-        whole = await respond(client, input=[said("user", "What's the weather?")], tools=[tool])
+        whole = await respond(client, input=[said("user", "What's the weather?")], tools=[WEATHER])
         (call,) = [item for item in whole["output"] if item["type"] == "function_call"]
         assert (call["name"], json.loads(call["arguments"])) == ("get_weather", {"location": "San Francisco, CA"})
         assert whole["tools"][0]["name"] == "get_weather"
+
+    play(main)
+
+
+def test_tool_calling_streaming() -> None:
+    async def main(client: httpx.AsyncClient) -> None:
+        body = {"model": MODEL, "input": [said("user", "What's the weather?")], "tools": [WEATHER], "stream": True}
+        events = events_of(await client.post("/responses", json=body))
+        for event in events:
+            EVENTS[event["type"]].model_validate(event)
+        kinds = [(event["type"], event.get("item", {}).get("type")) for event in events]
+        assert ("response.output_item.added", "function_call") in kinds
+        assert ("response.output_item.done", "function_call") in kinds
+        deltas = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
+        (done,) = [event for event in events if event["type"] == "response.function_call_arguments.done"]
+        assert len(deltas) > 1
+        assert "".join(deltas) == done["arguments"]
 
     play(main)
 

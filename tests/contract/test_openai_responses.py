@@ -1,5 +1,6 @@
 """Responses and Conversations through the official client over a real socket: its typed parsing accepts everything."""
 
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -10,7 +11,9 @@ from tests.contract.responses_client import MODEL, play, two_tenants
 from tests.scripted import CARD, Call, Gate, Scripted, Turn, last_says, tool_results
 
 from headrace.core.errors import EngineFault, Overloaded
+from headrace.core.ledger import PriceList, Prices
 from headrace.core.request import Effort, FormatKind, Role, ToolMode
+from headrace.server.config import ServerConfig
 
 WEATHER: Any = {
     "type": "function",
@@ -485,9 +488,45 @@ def test_input_is_counted_and_compacted_to_what_goes_on() -> None:
     assert "They spoke of Rome." in messages[1].text
 
 
-def test_the_oldest_turns_go_where_a_request_would_not_fit() -> None:
-    from dataclasses import replace
+def test_results_of_tools_go_before_the_question_does_and_never_without_their_call() -> None:
+    backend = Scripted([Turn(text="ok")], cards=[replace(CARD, context_length=24)])
+    calls: Any = [{"role": "user", "content": "the question"}]
+    for index in range(4):
+        call_id = f"call_{index}"
+        calls += [
+            {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": call_id, "output": "a result of five words"},
+        ]
 
+    async def main(client: openai.AsyncOpenAI) -> None:
+        await client.responses.create(model=MODEL, input=calls, truncation="auto")
+
+    play(backend, main)
+    messages = backend.requests[-1].messages
+    assert messages is not None
+    assert messages[0].text == "the question"
+    assert [message.role for message in messages[1:]] == [Role.ASSISTANT, Role.TOOL] * 2
+    assert messages[1].tool_calls[0].id == messages[2].tool_call_id == "call_2"
+
+
+def test_what_a_response_cost_and_why_it_was_not_in_the_cache_is_told_where_it_is_asked() -> None:
+    prices = PriceList({MODEL: Prices(input=1.0, output=10.0)})
+
+    async def main(client: openai.AsyncOpenAI) -> None:
+        response = await client.responses.create(
+            model=MODEL, input="one two", extra_headers={"x-headrace-explain": "cache"}
+        )
+        assert response.usage is not None
+        told = response.to_dict()
+        assert told["usage"]["cost"] == pytest.approx((3 * 1.0 + 2 * 10.0) / 1e6)  # type: ignore[index]
+        assert told["headrace"] == {"cache_miss": None}
+        plain = await client.responses.create(model=MODEL, input="one two")
+        assert "headrace" not in plain.to_dict()
+
+    play(Scripted([Turn(text="so much")]), main, config=ServerConfig(port=0, prices=prices))
+
+
+def test_the_oldest_turns_go_where_a_request_would_not_fit() -> None:
     backend = Scripted([Turn(text="ok")], cards=[replace(CARD, context_length=20)])
     long: Any = [
         {"role": "developer", "content": "Be brief."},

@@ -13,11 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from headrace.api.responses_items import ID_PREFIXES
-from headrace.api.responses_objects import encode, failure, logprob_objects, response_object
+from headrace.api.responses_objects import encode, explanation, failure, logprob_objects, response_object
 from headrace.api.responses_seal import seal
 from headrace.api.responses_service import CreateCall, Item, ResponseEvent, ToolName
 from headrace.api.responses_settings import ENCRYPTED
-from headrace.core.errors import EngineFault, HeadraceError
+from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest
 from headrace.core.events import (
     ChoiceFinished,
     Event,
@@ -30,6 +30,10 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
+from headrace.core.ledger import Ledger
+
+# The last event holds all of a response, and log-probabilities are far longer than its text.
+MAX_LOGPROBS: Final = 200_000
 
 
 class State(Enum):
@@ -94,7 +98,8 @@ class ResponseWriter:
         self._held: list[TokenLogprob] = []
         self._reason: FinishReason | None = None
         self._usage = Usage(0, 0)
-        self._model = ""
+        self._started: Started | None = None
+        self._num_logprobs = 0
         self._out: list[ResponseEvent] = []
         self.output: list[Item] = []
 
@@ -130,13 +135,18 @@ class ResponseWriter:
         elif isinstance(event, ChoiceFinished):
             self._end_items(event.reason)
         elif isinstance(event, Started):
-            self._model = event.model
-            self._usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
+            self._note(Usage(event.prompt_tokens, 0, event.cached_tokens))
+            self._started = event
         elif isinstance(event, Finished):
-            self._usage = event.usage
+            self._note(event.usage)
             self._finish(now)
         self._state = following
         return self._taken()
+
+    def _note(self, usage: Usage) -> None:
+        """Take counts that do not contradict each other. Raises EngineFault for others."""
+        Ledger.of(usage)
+        self._usage = usage
 
     def fail(self, error: HeadraceError) -> list[ResponseEvent]:
         """The end of a response that cannot go on."""
@@ -153,6 +163,8 @@ class ResponseWriter:
     def _stop(
         self, kind: str, status: str, error: HeadraceError | None = None, reason: str | None = None
     ) -> list[ResponseEvent]:
+        if self.is_done:
+            return self._taken()
         self._close("incomplete")
         made = response_object(
             self._call,
@@ -160,7 +172,7 @@ class ResponseWriter:
             status,
             self.output,
             self._usage if self._usage.prompt_tokens else None,
-            self._model,
+            "" if self._started is None else self._started.model,
             error=None if error is None else failure(error),
             incomplete_details=None if reason is None else {"reason": reason},
         )
@@ -177,7 +189,7 @@ class ResponseWriter:
             status,
             self.output,
             self._usage,
-            self._model,
+            "" if self._started is None else self._started.model,
             completed_at=None if is_cut else now,
             incomplete_details={"reason": "max_output_tokens"} if is_cut else None,
         )
@@ -215,6 +227,13 @@ class ResponseWriter:
         if self._held and self._call.request.logprobs is not None:
             told, self._held = logprob_objects(self._held, self._call.request.logprobs), []
             item.logprobs.extend(told)
+            self._num_logprobs += sum(1 + len(one["top_logprobs"]) for one in told)
+            if self._num_logprobs > MAX_LOGPROBS:
+                raise InvalidRequest(
+                    f"top_logprobs: the response has more than {MAX_LOGPROBS} log-probabilities; ask for fewer of them, "
+                    "or for a shorter answer.",
+                    param="top_logprobs",
+                )
             end = b',"logprobs":' + encode(told) + b',"sequence_number":%d}' % self._count
         self._add("response.output_text.delta", item.prefix + encode(event.text) + end)
 
@@ -342,6 +361,8 @@ class ResponseWriter:
         self._add(kind, encode({"type": kind} | fields | {"sequence_number": self._count}))
 
     def _tell_state(self, kind: str, response: dict[str, Any], error: HeadraceError | None = None) -> None:
+        if self._call.request.cache.explain and self._started is not None:
+            response["headrace"] = response.get("headrace", {}) | explanation(self._started)
         data = encode({"type": kind, "response": response, "sequence_number": self._count})
         self._add(kind, data, response, error)
 

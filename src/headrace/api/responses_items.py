@@ -42,6 +42,7 @@ ID_PREFIXES: Final = {
     "compaction": "cmp",
 }
 CALLS: Final = ("function_call", "custom_tool_call")
+RESULTS: Final = ("function_call_output", "custom_tool_call_output")
 _SUMMARY: Final = "Summary of the conversation so far:\n\n"
 
 NewId = Callable[[str], str]
@@ -269,7 +270,7 @@ def _check_outputs(items: Sequence[Item]) -> None:
     for item in items:
         if item["type"] in CALLS:
             called.add(item["call_id"])
-        elif item["type"] in ("function_call_output", "custom_tool_call_output") and item["call_id"] not in called:
+        elif item["type"] in RESULTS and item["call_id"] not in called:
             raise InvalidRequest(
                 f"input: no tool call found for the output of call_id {show(item['call_id'])}; send the call before "
                 "it, or continue the response that made it.",

@@ -14,7 +14,7 @@ from headrace.api.openai_usage import cost_field
 from headrace.api.responses_cache import TTLS_S
 from headrace.api.responses_service import CreateCall, Item
 from headrace.core.errors import HeadraceError, InvalidRequest, RateLimited
-from headrace.core.events import TokenLogprob, Usage
+from headrace.core.events import Started, TokenLogprob, Usage
 from headrace.core.ledger import Ledger
 
 # The few codes that a failed response may carry, by the nearest class; every other error is the server's.
@@ -47,7 +47,7 @@ def response_object(
         "error": None,
         "incomplete_details": None,
         "output": list(output),
-        "usage": None if usage is None else usage_object(usage) | _cost(call, usage, model),
+        "usage": None if usage is None else usage_object(usage, call, model or call.request.model),
         **ending,
         **call.echo,
     }
@@ -59,28 +59,32 @@ def failure(error: HeadraceError) -> dict[str, str]:
     return {"code": code, "message": error.message}
 
 
-def _cost(call: CreateCall, usage: Usage, model: str) -> dict[str, float]:
-    return cost_field(Ledger.of(usage), model, call.prices)
+def usage_object(usage: Usage, call: CreateCall, model: str) -> dict[str, Any]:
+    """Token counts, and what they cost where the model has a price. Writes to the cache are told by time to live.
 
-
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """Token counts. Writes to the cache are told by time to live where they have one of OpenAI's two."""
-    details: dict[str, Any] = {
-        "cached_tokens": usage.cached_tokens,
-        "cache_write_tokens": sum(tokens for _, tokens in usage.cache_writes),
-    }
-    if usage.cache_writes:
-        by_ttl = dict(usage.cache_writes)
+    Raises EngineFault for counts that contradict each other.
+    """
+    ledger = Ledger.of(usage)
+    details: dict[str, Any] = {"cached_tokens": ledger.cached_tokens, "cache_write_tokens": ledger.written_tokens}
+    if ledger.writes:
         details["cache_write_tokens_details"] = {
-            f"ttl_{name}_tokens": by_ttl.get(seconds, 0) for name, seconds in TTLS_S.items()
+            f"ttl_{name}_tokens": ledger.written_for(seconds) for name, seconds in TTLS_S.items()
         }
     return {
-        "input_tokens": usage.prompt_tokens,
+        "input_tokens": ledger.prompt_tokens,
         "input_tokens_details": details,
-        "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "output_tokens": ledger.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": ledger.reasoning_tokens},
+        "total_tokens": ledger.total_tokens,
+        **cost_field(ledger, model, call.prices),
     }
+
+
+def explanation(started: Started) -> dict[str, Any]:
+    """Why the cache did not have more of the input."""
+    miss = started.cache_miss
+    told = None if miss is None else {"reason": miss.reason.value, "token": miss.token, "message": miss.message}
+    return {"cache_miss": told}
 
 
 def logprob_objects(tokens: Iterable[TokenLogprob], num_alternatives: int) -> list[Any]:
@@ -89,14 +93,14 @@ def logprob_objects(tokens: Iterable[TokenLogprob], num_alternatives: int) -> li
     return [msgspec.to_builtins(entry) for entry in made]
 
 
-def compaction_object(compaction_id: str, created: int, output: Sequence[Item], usage: Usage) -> dict[str, Any]:
+def compaction_object(call: CreateCall, created: int, output: Sequence[Item], usage: Usage) -> dict[str, Any]:
     """What `POST /v1/responses/compact` answers."""
     return {
-        "id": compaction_id,
+        "id": call.request.id,
         "object": "response.compaction",
         "created_at": created,
         "output": list(output),
-        "usage": usage_object(usage),
+        "usage": usage_object(usage, call, call.request.model),
     }
 
 

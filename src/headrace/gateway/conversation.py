@@ -340,7 +340,7 @@ class Responses:
         kept = [item for item in said if item["role"] != "assistant"]
         item_id = f"{ID_PREFIXES['compaction']}_{call.request.id.rpartition('_')[2]}"
         item = {"id": item_id, "type": "compaction", "encrypted_content": seal(summary, "summary")}
-        return compaction_object(call.request.id, int(self._clock.unix_s()), [*kept, item], usage)
+        return compaction_object(call, int(self._clock.unix_s()), [*kept, item], usage)
 
     async def _text(self, request: Request) -> tuple[str, Usage]:
         """All that the model says. Raises HeadraceError."""

@@ -3,11 +3,11 @@
 Decides when a response begins, ends and how; saves nothing. Whoever makes a `Run` closes it.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from headrace.api.responses_events import ResponseWriter
-from headrace.api.responses_items import complete
+from headrace.api.responses_items import CALLS, RESULTS, complete
 from headrace.api.responses_service import CreateCall, Halt, Item, ResponseEvent, reword
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock
@@ -34,37 +34,54 @@ class Prepared:
         """Whose response it is."""
         return self.request.principal.tenant
 
-    def without(self, num_dropped: int) -> Request:
-        """The request without the oldest turns: what stands before the `num_dropped`-th user's message, except what
-        the system and the developer say."""
+    def since(self, cut: int) -> Request:
+        """The request without what stands before an item, except what the system and the developer say, and the last
+        thing that the user asked."""
         items = (*self.past, *self.asked)
-        starts = turn_starts(items)
-        cut = starts[num_dropped]
-        kept = [item for item in items[:cut] if item["type"] == "message" and item["role"] in ("system", "developer")]
+        asked = max((index for index, item in enumerate(items) if _says(item, "user")), default=cut)
+        kept = [item for index, item in enumerate(items[:cut]) if _says(item, "system", "developer") or index == asked]
         call = self.call
         return complete(self.request, call.instructions, [*kept, *items[cut:]], call.cache)
 
 
-def turn_starts(items: tuple[Item, ...]) -> list[int]:
-    """Where turns begin: at each message of the user."""
-    return [index for index, item in enumerate(items) if item["type"] == "message" and item["role"] == "user"]
+def cuts(items: Sequence[Item]) -> list[int]:
+    """Where a conversation may begin instead of at its first item: at a message of the user, and behind the last one
+    wherever no result stands without its call."""
+    users = [index for index, item in enumerate(items) if _says(item, "user")]
+    found = users[1:]
+    open_calls: set[str] = set()
+    for index in range(users[-1] + 1 if users else 0, len(items)):
+        item = items[index]
+        is_result = item["type"] in RESULTS
+        if index > 0 and not open_calls and not is_result and (not users or index > users[-1] + 1):
+            found.append(index)
+        if item["type"] in CALLS:
+            open_calls.add(item["call_id"])
+        elif is_result:
+            open_calls.discard(item["call_id"])
+    return found
+
+
+def _says(item: Item, *roles: str) -> bool:
+    return item["type"] == "message" and item["role"] in roles
 
 
 async def shortened(backend: Backend, prepared: Prepared) -> Request:
-    """The request with as few of the oldest turns left out as make it fit; with the last turn alone if none does.
+    """The request with as little of its beginning left out as makes it fit; with as much as can be if nothing does.
 
     Whether a request fits is asked a few times only: the more is left out, the better it fits.
     """
-    low, high = 1, len(turn_starts((*prepared.past, *prepared.asked))) - 1
-    if high < 1:
+    places = cuts((*prepared.past, *prepared.asked))
+    if not places:
         return prepared.request
+    low, high = 0, len(places) - 1
     while low < high:
         middle = (low + high) // 2
-        if (await backend.probe(prepared.without(middle))).fits:
+        if (await backend.probe(prepared.since(places[middle]))).fits:
             high = middle
         else:
             low = middle + 1
-    return prepared.without(low)
+    return prepared.since(places[low])
 
 
 class Run:

@@ -131,6 +131,7 @@ def test_what_the_assistant_said_thought_and_called_is_one_turn() -> None:
         OUTPUT,
         {"type": "custom_tool_call_output", "call_id": "d", "output": [{"type": "input_text", "text": "y"}]},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "So."}]},
         {"role": "assistant", "content": "But."},
         instructions="Be brief.",
     )
@@ -143,7 +144,7 @@ def test_what_the_assistant_said_thought_and_called_is_one_turn() -> None:
         (Role.ASSISTANT, "No."),
         (Role.ASSISTANT, "But."),
     ]
-    assert told[2].reasoning == "Hm."
+    assert [one.reasoning for one in told] == ["", "", "Hm.", "", "", "", "So."]
     assert [(call.id, call.arguments) for call in told[2].tool_calls] == [("c", "{}"), ("d", '{"input":"a\\"b"}')]
     assert [one.tool_call_id for one in told[3:5]] == ["c", "d"]
 

@@ -205,6 +205,45 @@ def test_a_conversation_never_loses_a_turn_unnoticed(tmp_path: Path) -> None:
     run(main())
 
 
+def test_an_item_that_the_conversation_has_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    backend = Scripted([Turn(text="ok")])
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, store):
+            conversations = Conversations(store, HandClock())
+            first = [{"id": "msg_1", "type": "message", "role": "user", "content": [], "status": "completed"}]
+            await conversations.create_conversation("a", "conv_1", first, {})
+            again = [{"id": "msg_1", "role": "user", "content": "x"}]
+            with pytest.raises(InvalidRequest, match="'msg_1' is in the conversation already"):
+                await told(service, ask(again, conversation="conv_1"))
+
+    run(main())
+    assert backend.requests == []
+
+
+def test_who_cancels_a_response_that_is_being_stored_finds_it_as_it_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path, Scripted([Turn(text="ok")])) as (service, store):
+            saving, go_on = asyncio.Event(), asyncio.Event()
+            write = store.call
+
+            async def slow(function: Any, *given: Any, **named: Any) -> Any:
+                if function.__name__ == "save_response" and given[0].body["status"] == "completed":
+                    saving.set()
+                    await go_on.wait()
+                return await write(function, *given, **named)
+
+            store.call = slow  # type: ignore[method-assign]
+            begun = await service.begin(ask("x", background=True))
+            await saving.wait()
+            task = asyncio.get_running_loop().create_task(service.cancel("a", begun["id"]))
+            await asyncio.sleep(0)
+            go_on.set()
+            assert (await task)["status"] == "completed"
+
+    run(main())
+
+
 def test_background_work_that_is_stopped_or_left_behind_has_failed_and_says_why(tmp_path: Path) -> None:
     gate = Gate()
     backend = Scripted([Turn(text="one two", gates={1: gate})])
@@ -283,6 +322,21 @@ def test_a_full_quota_is_told_before_anything_is_computed(tmp_path: Path) -> Non
 
     run(main())
     assert len(backend.requests) == 3
+
+
+def test_log_probabilities_end_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.api.responses_events.MAX_LOGPROBS", 8)
+    backend = Scripted([Turn(text="one two three four")])
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, _):
+            fields: Any = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+            (*_, last) = await told(service, ask("x", **fields))
+            assert last.type == "response.failed"
+            assert last.error is not None and last.error.param == "top_logprobs"
+
+    run(main())
+    assert backend.num_open == 0
 
 
 def test_references_find_items_of_the_tenant_alone(tmp_path: Path) -> None:
