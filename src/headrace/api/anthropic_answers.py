@@ -197,10 +197,11 @@ class StreamWriter:
 
 
 class AnswerWriter:
-    """Events in, one whole message out."""
+    """Events in, one whole message out; `tier` is what its usage calls the service."""
 
-    def __init__(self, call: Call, watch: Watch) -> None:
+    def __init__(self, call: Call, watch: Watch, tier: str = "standard") -> None:
         self._call = call
+        self._tier = tier
         self._watch = watch
         self._order = _Order()
         self._blocks: list[_Block] = []
@@ -236,7 +237,7 @@ class AnswerWriter:
             raise EngineFault("the backend ended the stream before the answer was finished.")
         message = self._message | _ending(self._call, self._finished, self._usage)
         message["content"] = [self._content(block) for block in self._blocks]
-        message["usage"] = _usage(Ledger.of(self._usage))
+        message["usage"] = _usage(Ledger.of(self._usage)) | {"service_tier": self._tier}
         if self._call.lists_edits:
             message["context_management"] = {"applied_edits": []}
         return _encode_json(message)
