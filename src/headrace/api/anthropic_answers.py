@@ -30,8 +30,9 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
-from headrace.core.ledger import LONG_TTL_S, Ledger
+from headrace.core.ledger import LONG_TTL_S, Ledger, PriceList
 
+NO_PRICES: Final = PriceList()
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 _encode_json = msgspec.json.Encoder().encode
@@ -116,8 +117,10 @@ def _open(event: Delta, kind: State) -> _Block:
 class StreamWriter:
     """Events in, bytes of a server-sent event stream out; bytes may be empty."""
 
-    def __init__(self, call: Call, watch: Watch) -> None:
+    def __init__(self, call: Call, watch: Watch, prices: PriceList = NO_PRICES) -> None:
         self._call = call
+        self._prices = prices
+        self._model = ""
         self._watch = watch
         self._order = _Order()
         self._opening = b""  # message_start, until there is something to say
@@ -151,7 +154,9 @@ class StreamWriter:
 
     def _start(self, started: Started) -> bytes:
         usage = Usage(started.prompt_tokens, 0, started.cached_tokens, cache_writes=started.cache_writes)
-        message = _message(self._call, started, self._watch(started)) | {"usage": _usage(Ledger.of(usage))}
+        self._model = started.model
+        message = _message(self._call, started, self._watch(started))
+        message["usage"] = _usage(usage, started.model, self._prices)
         return _frame("message_start", {"message": message})
 
     def _take_opening(self) -> bytes:
@@ -190,7 +195,7 @@ class StreamWriter:
 
     def _end(self, usage: Usage) -> bytes:
         assert self._finished is not None
-        said = {"delta": _ending(self._call, self._finished, usage), "usage": _usage(Ledger.of(usage))}
+        said = {"delta": _ending(self._call, self._finished, usage), "usage": _usage(usage, self._model, self._prices)}
         if self._call.lists_edits:
             said["context_management"] = {"applied_edits": []}
         return _frame("message_delta", said) + _frame("message_stop", {})
@@ -199,8 +204,9 @@ class StreamWriter:
 class AnswerWriter:
     """Events in, one whole message out; `tier` is what its usage calls the service."""
 
-    def __init__(self, call: Call, watch: Watch, tier: str = "standard") -> None:
+    def __init__(self, call: Call, watch: Watch, prices: PriceList = NO_PRICES, tier: str = "standard") -> None:
         self._call = call
+        self._prices = prices
         self._tier = tier
         self._watch = watch
         self._order = _Order()
@@ -237,7 +243,8 @@ class AnswerWriter:
             raise EngineFault("the backend ended the stream before the answer was finished.")
         message = self._message | _ending(self._call, self._finished, self._usage)
         message["content"] = [self._content(block) for block in self._blocks]
-        message["usage"] = _usage(Ledger.of(self._usage)) | {"service_tier": self._tier}
+        usage = _usage(self._usage, message["model"], self._prices)
+        message["usage"] = usage | {"service_tier": self._tier}
         if self._call.lists_edits:
             message["context_management"] = {"applied_edits": []}
         return _encode_json(message)
@@ -346,8 +353,10 @@ def _ending(call: Call, finished: ChoiceFinished, usage: Usage) -> dict[str, Any
     return {"stop_reason": reason, "stop_sequence": match, "stop_details": None}
 
 
-def _usage(ledger: Ledger) -> dict[str, Any]:
+def _usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
+    ledger = Ledger.of(usage)
     long = ledger.written_for(LONG_TTL_S)
+    cost = prices.cost(model, ledger)
     return {
         "input_tokens": ledger.uncached_tokens,
         "cache_creation_input_tokens": ledger.written_tokens,
@@ -360,7 +369,7 @@ def _usage(ledger: Ledger) -> dict[str, Any]:
         "output_tokens_details": {"thinking_tokens": ledger.reasoning_tokens},
         "server_tool_use": None,
         "service_tier": "standard",
-    }
+    } | ({} if cost is None else {"cost": cost})
 
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:

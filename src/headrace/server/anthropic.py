@@ -62,10 +62,10 @@ def anthropic_routes(answering: Answering) -> list[Route]:
     recent = RecentMessages()
 
     def stream(call: Call, _: int) -> StreamWriter:
-        return StreamWriter(call, recent.watch(call))
+        return StreamWriter(call, recent.watch(call), answering.config.prices)
 
     def whole(call: Call, _: int) -> AnswerWriter:
-        return AnswerWriter(call, recent.watch(call))
+        return AnswerWriter(call, recent.watch(call), answering.config.prices)
 
     def count(call: Call, _: int) -> CountWriter:
         return CountWriter(call)
