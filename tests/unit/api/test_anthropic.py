@@ -1,6 +1,7 @@
 """What bodies of Anthropic's Messages become, and how they are refused."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -200,6 +201,11 @@ def test_marks_become_breakpoints_of_the_messages_they_lie_in() -> None:
     )
 
 
+def test_of_two_marks_in_one_message_the_longer_time_counts() -> None:
+    blocks = [text("a", cache_control=MARK | {"ttl": "1h"}), text("b", cache_control=MARK)]
+    assert decode(messages=[user(*blocks)]).request.cache.breakpoints == (Breakpoint(0, 3600.0),)
+
+
 def test_the_mark_of_the_whole_request_is_none_more_where_the_last_block_has_one() -> None:
     marked = [text("a", cache_control=MARK)] * 4
     call = decode(messages=[user(*marked)], cache_control=MARK)
@@ -209,6 +215,8 @@ def test_the_mark_of_the_whole_request_is_none_more_where_the_last_block_has_one
 def test_the_header_of_claude_code_names_the_session() -> None:
     assert decode({"x_claude_code_session_id": "abc"}).request.session == "abc"
     assert decode({"x_claude_code_session_id": "not one"}).request.session is None
+    both = replace(caller(x_claude_code_session_id="abc"), session="ours")
+    assert decode_messages(body(), both).request.session == "ours"
 
 
 @pytest.mark.parametrize(
