@@ -138,6 +138,10 @@ class StreamWriter:
         """Frames for events that are at hand together, to be sent in one write. Raises EngineFault."""
         frames: list[bytes] = []
         for event in events:
+            if type(event) is TextDelta and self._order.state is State.TEXT and event.choice == 0:  # the hot row
+                if event.text:
+                    frames.append(self._prefix + _encode_json(event.text) + b"}}\n\n")
+                continue
             begins = self._order.step(event)
             if isinstance(event, Delta):
                 if begins:
