@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
-from fuzz.target import Target, decoding
+from fuzz.target import Target, check_refusal, decoding
 
 from headrace.api.anthropic import Call, decode_count, decode_messages
+from headrace.api.anthropic_batches import DIALECT, decode_requests
 from headrace.api.errors import ANTHROPIC
 from headrace.api.openai import Caller
+from headrace.core.errors import HeadraceError
 
 PROMPTS = [
     b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"system":"s"}',
@@ -40,6 +42,11 @@ ANSWERS = [
     b'"budget_tokens":1024}}',
 ]
 
+BATCHES = [
+    b'{"requests":[{"custom_id":"a","params":{"model":"scripted","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}},'
+    b'{"custom_id":"b-2","params":{"model":"scripted", "text":"\\u00e9\\ud83d\\ude00\\n",\n"more":[1,2.5,null]}}]}',
+]
+
 MESSAGES = [*ANSWERS, *(seed.replace(b'"model":"m",', b'"model":"m","max_tokens":50,') for seed in PROMPTS)]
 
 
@@ -47,7 +54,21 @@ def _decode_with_betas(data: bytes, caller: Caller) -> Call:
     return decode_messages(data, replace(caller, headers={b"anthropic-beta": b"new-2030-01-01"}))
 
 
+def _check_batch(data: bytes) -> bool:
+    """A batch is lines that are read again as what they were, or a refusal."""
+    try:
+        lines = decode_requests(data, lambda _: True, 10)
+    except HeadraceError as error:
+        check_refusal(error, ANTHROPIC)
+        return False
+    for line in lines:
+        assert line.count(b"\n") == 1
+        assert DIALECT.read(line, "/v1/messages").custom_id
+    return True
+
+
 TARGETS = [
+    Target("message-batches", BATCHES, _check_batch, paths=("/v1/messages/batches",)),
     Target("messages", MESSAGES, decoding(decode_messages, ANTHROPIC), paths=("/v1/messages",)),
     Target("messages-betas", MESSAGES, decoding(_decode_with_betas, ANTHROPIC)),
     Target("count-tokens", PROMPTS, decoding(decode_count, ANTHROPIC), paths=("/v1/messages/count_tokens",)),

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.doubles_http import HandClock
 
+from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
-from headrace.api.batches import DIALECT
 from headrace.core.batch import Batch, BatchOrder
 from headrace.core.file import FileNote, FileRecord
 from headrace.core.request import Principal
@@ -103,7 +103,7 @@ async def opened(
         foreground=foreground,
         clock=clock,
         new_id=new_id,
-        dialects={DIALECT.name: DIALECT},
+        dialects=DIALECTS,
         codecs=LINE_CODECS,
         tick=ticks,
     )

@@ -11,8 +11,8 @@ from secrets import token_hex
 
 from tests.scripted import Scripted, prompt_words
 
+from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
-from headrace.api.batches import DIALECT
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
@@ -155,7 +155,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             foreground=Foreground(backend),
             clock=clock,
             new_id=new_id,
-            dialects={DIALECT.name: DIALECT},
+            dialects=DIALECTS,
             codecs=LINE_CODECS,
         )
         runner = BatchRunner(batches, store, files, around, Turn(folder / "batches.lock"))

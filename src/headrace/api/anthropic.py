@@ -24,7 +24,7 @@ from headrace.api.anthropic_tools import tool_choice, tools
 from headrace.api.errors import UNSUPPORTED_THREAD
 from headrace.api.openai import Caller
 from headrace.api.openai_refusal import bounded, refuse_inert, show
-from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.core.errors import ContextTooLong, InvalidRequest, UnsupportedField
 from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.core.request import (
     CacheHints,
@@ -78,6 +78,9 @@ class Call:
 
     def reword(self, error: InvalidRequest) -> InvalidRequest:
         """A backend's refusal in the caller's words."""
+        if isinstance(error, ContextTooLong):
+            # The words that Claude Code looks for: it then shortens the conversation.
+            return type(error)(f"prompt is too long: {error.message}", param=error.param, code=error.code)
         word = _WORDS.get(error.param or "")
         if word is None or error.param is None:
             return error
@@ -185,7 +188,7 @@ def _request(body: PromptBody, caller: Caller, max_tokens: int | None, *, is_int
         model=body.model,
         messages=tuple(talk.messages),
         answer_start=talk.answer_start,
-        tools=tools(body.tools or [], frozenset(talk.referenced)),
+        tools=tools(body.tools or [], talk.referenced),
         tool_choice=tool_choice(body.tool_choice, has_tools=bool(body.tools)),
         reasoning=reasoning(body.thinking, body.output_config, max_tokens, is_interleaved=is_interleaved),
         response_format=_format(body),

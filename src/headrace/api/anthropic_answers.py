@@ -18,7 +18,6 @@ import msgspec
 
 from headrace.api.anthropic import Call
 from headrace.api.anthropic_thinking import seal
-from headrace.api.openai_usage import cost_field
 from headrace.core.errors import EngineFault
 from headrace.core.events import (
     ChoiceFinished,
@@ -31,7 +30,7 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
-from headrace.core.ledger import LONG_TTL_S, Ledger
+from headrace.core.ledger import LONG_TTL_S, Ledger, PriceList
 
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -119,6 +118,7 @@ class StreamWriter:
 
     def __init__(self, call: Call, watch: Watch) -> None:
         self._call = call
+        self._model = ""
         self._watch = watch
         self._order = _Order()
         self._opening = b""  # message_start, until there is something to say
@@ -126,7 +126,6 @@ class StreamWriter:
         self._index = -1
         self._prefix = b""  # of a delta of the open block, up to its JSON string
         self._finished: ChoiceFinished | None = None
-        self._model = ""
 
     @property
     def is_done(self) -> bool:
@@ -137,6 +136,10 @@ class StreamWriter:
         """Frames for events that are at hand together, to be sent in one write. Raises EngineFault."""
         frames: list[bytes] = []
         for event in events:
+            if type(event) is TextDelta and self._order.state is State.TEXT and event.choice == 0:  # the hot row
+                if event.text:
+                    frames.append(self._prefix + _encode_json(event.text) + b"}}\n\n")
+                continue
             begins = self._order.step(event)
             if isinstance(event, Delta):
                 if begins:
@@ -152,9 +155,10 @@ class StreamWriter:
         return b"".join(frames)
 
     def _start(self, started: Started) -> bytes:
-        self._model = started.model
         usage = Usage(started.prompt_tokens, 0, started.cached_tokens, cache_writes=started.cache_writes)
-        message = _message(self._call, started, self._watch(started)) | {"usage": _usage(Ledger.of(usage))}
+        self._model = started.model
+        message = _message(self._call, started, self._watch(started))
+        message["usage"] = _usage(usage, started.model, self._call.prices)
         return _frame("message_start", {"message": message})
 
     def _take_opening(self) -> bytes:
@@ -193,22 +197,25 @@ class StreamWriter:
 
     def _end(self, usage: Usage) -> bytes:
         assert self._finished is not None
-        said = {"delta": _ending(self._call, self._finished, usage), "usage": _total(self._call, usage, self._model)}
+        said = {
+            "delta": _ending(self._call, self._finished, usage),
+            "usage": _usage(usage, self._model, self._call.prices),
+        }
         if self._call.lists_edits:
             said["context_management"] = {"applied_edits": []}
         return _frame("message_delta", said) + _frame("message_stop", {})
 
 
 class AnswerWriter:
-    """Events in, one whole message out."""
+    """Events in, one whole message out; `tier` is what its usage calls the service."""
 
-    def __init__(self, call: Call, watch: Watch) -> None:
+    def __init__(self, call: Call, watch: Watch, tier: str = "standard") -> None:
         self._call = call
+        self._tier = tier
         self._watch = watch
         self._order = _Order()
         self._blocks: list[_Block] = []
         self._message: dict[str, Any] = {}
-        self._model = ""
         self._finished: ChoiceFinished | None = None
         self._usage: Usage | None = None
 
@@ -228,7 +235,6 @@ class AnswerWriter:
                 if text:
                     self._blocks[-1].pieces.append(text)
             elif isinstance(event, Started):
-                self._model = event.model
                 self._message = _message(self._call, event, self._watch(event))
             elif isinstance(event, ChoiceFinished):
                 self._finished = event
@@ -241,7 +247,8 @@ class AnswerWriter:
             raise EngineFault("the backend ended the stream before the answer was finished.")
         message = self._message | _ending(self._call, self._finished, self._usage)
         message["content"] = [self._content(block) for block in self._blocks]
-        message["usage"] = _total(self._call, self._usage, self._model)
+        usage = _usage(self._usage, message["model"], self._call.prices)
+        message["usage"] = usage | {"service_tier": self._tier}
         if self._call.lists_edits:
             message["context_management"] = {"applied_edits": []}
         return _encode_json(message)
@@ -350,13 +357,10 @@ def _ending(call: Call, finished: ChoiceFinished, usage: Usage) -> dict[str, Any
     return {"stop_reason": reason, "stop_sequence": match, "stop_details": None}
 
 
-def _total(call: Call, usage: Usage, model: str) -> dict[str, Any]:
+def _usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
     ledger = Ledger.of(usage)
-    return _usage(ledger) | cost_field(ledger, model, call.prices)
-
-
-def _usage(ledger: Ledger) -> dict[str, Any]:
     long = ledger.written_for(LONG_TTL_S)
+    cost = prices.cost(model, ledger)
     return {
         "input_tokens": ledger.uncached_tokens,
         "cache_creation_input_tokens": ledger.written_tokens,
@@ -369,7 +373,7 @@ def _usage(ledger: Ledger) -> dict[str, Any]:
         "output_tokens_details": {"thinking_tokens": ledger.reasoning_tokens},
         "server_tool_use": None,
         "service_tier": "standard",
-    }
+    } | ({} if cost is None else {"cost": cost})
 
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:

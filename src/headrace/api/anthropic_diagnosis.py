@@ -64,7 +64,7 @@ def diagnose(request: Request, started: Started, previous: Fingerprint | None) -
         ("model_changed", _model(started) != previous.model),
         ("system_changed", _digest(system) != previous.system),
         ("tools_changed", _digest(request.tools) != previous.tools),
-        ("messages_changed", len(kept) < previous.num_messages or _digest(kept) != previous.messages),
+        ("messages_changed", _digest(kept) != previous.messages),
     ]
     kind = next((name for name, is_so in changed if is_so), None)
     if kind is not None:

@@ -49,7 +49,7 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     answer_start: str = ""
     marks: Marks = field(default_factory=Marks)
-    referenced: set[str] = field(default_factory=set)
+    referenced: dict[str, None] = field(default_factory=dict)  # in their order
 
     def mark(self, block: Block, path: str, message: int) -> None:
         """Note a block's cache mark, if it has one, as that of a message."""
@@ -286,7 +286,7 @@ def _result(placed: _Placed, made: Conversation) -> tuple[TextPart, ...]:
         refuse_inert(block, INERT_BLOCK, f"{one.path}.")
         made.mark(block, one.path, len(made.messages))
         if block.type == "tool_reference":
-            made.referenced.add(_needed(one, "tool_name", block.tool_name))
+            made.referenced[_needed(one, "tool_name", block.tool_name)] = None
         texts.append(_text(one))
     return _lines(texts)
 

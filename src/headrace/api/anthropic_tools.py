@@ -5,7 +5,7 @@ Knows no messages; which deferred tools are wanted it is told.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -83,8 +83,9 @@ KNOWN: Final[dict[str, _Known]] = {
 }
 
 
-def tools(given: list[OfferedTool], referenced: frozenset[str]) -> tuple[Tool, ...]:
-    """The tools that the model is told of: all but deferred ones that no `tool_reference` has named.
+def tools(given: list[OfferedTool], referenced: Iterable[str]) -> tuple[Tool, ...]:
+    """The tools that the model is told of: those that are not deferred, and behind them, so that what stands before
+    stays as it was, deferred ones in the order in which a `tool_reference` has named them.
 
     Raises InvalidRequest and UnsupportedField.
     """
@@ -93,11 +94,10 @@ def tools(given: list[OfferedTool], referenced: frozenset[str]) -> tuple[Tool, .
         raise InvalidRequest(
             "tools[0].defer_loading: all tools are deferred; at least one must not be.", param="tools[0].defer_loading"
         )
-    return tuple(
-        neutral
-        for tool, neutral in zip(given, all_tools, strict=True)
-        if not tool.defer_loading or neutral.name in referenced
-    )
+    pairs = list(zip(given, all_tools, strict=True))
+    at_once = [neutral for tool, neutral in pairs if not tool.defer_loading]
+    deferred = {neutral.name: neutral for tool, neutral in pairs if tool.defer_loading}
+    return (*at_once, *(deferred[name] for name in referenced if name in deferred))
 
 
 def _tool(tool: OfferedTool, path: str) -> Tool:

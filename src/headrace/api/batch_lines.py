@@ -6,9 +6,12 @@ line's answer is always whole. Knows no files and no order of lines.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
+from headrace.api.anthropic import Call as MessagesCall
+from headrace.api.anthropic import decode_messages
+from headrace.api.anthropic_answers import AnswerWriter as MessageWriter
 from headrace.api.errors import ErrorDialect
 from headrace.api.inputs import InputsCall, ResultTable, reword
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
@@ -100,9 +103,25 @@ def _inputs(id_prefix: str, decode: Callable[[bytes, Caller], Any]) -> LineCodec
     return LineCodec(id_prefix, decode, InputsAnswer, lambda call, error: reword(error, call.field))
 
 
+def _decode_message(data: bytes, caller: Caller) -> MessagesCall:
+    """A line that asks for a message is read as if it named betas: its batch's header is gone when it runs."""
+    call = decode_messages(data, replace(caller, headers={b"anthropic-beta": b"message-batches-2024-09-24"}))
+    if call.request.limits.max_tokens == 0:
+        raise InvalidRequest(
+            "max_tokens: 0 reads the prompt into the cache, which a batch has no use for; give 1 or more.",
+            param="max_tokens",
+        )
+    return call
+
+
+def _answer_message(call: MessagesCall, _: int) -> MessageWriter:
+    return MessageWriter(call, lambda _: None, tier="batch")
+
+
 LINE_CODECS: Final[dict[str, LineCodec]] = {
     "/v1/chat/completions": _generation(CHAT, decode_chat),
     "/v1/completions": _generation(COMPLETION, decode_completion),
+    "/v1/messages": LineCodec("msg_", _decode_message, _answer_message, lambda call, error: call.reword(error)),
     "/v1/embeddings": _inputs("embd-", decode_embeddings),
     "/v1/rerank": _inputs("rerank-", decode_rerank),
     "/v1/score": _inputs("score-", decode_score),

@@ -68,7 +68,9 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
     """An order for a batch."""
 
     input_file_id: str
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/score"]
+    endpoint: Literal[
+        "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/embeddings", "/v1/rerank", "/v1/score"
+    ]
     completion_window: Literal["24h"]
     metadata: dict[str, str] | None = None
     output_expires_after: OutputExpiry | None = None

@@ -30,6 +30,7 @@ from headrace.api.openapi_answers import (
     TokenizeAnswer,
 )
 from headrace.api.openapi_files import FILE_OPERATIONS
+from headrace.api.openapi_messages import MESSAGE_BATCH_OPERATIONS
 from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
@@ -196,5 +197,6 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
     **RESPONSES_OPERATIONS,
     **FILE_OPERATIONS,
+    **MESSAGE_BATCH_OPERATIONS,
     **OLLAMA_OPERATIONS,
 }

@@ -230,8 +230,8 @@ class ResponseWriter:
             self._num_logprobs += sum(1 + len(one["top_logprobs"]) for one in told)
             if self._num_logprobs > MAX_LOGPROBS:
                 raise InvalidRequest(
-                    f"top_logprobs: the response has more than {MAX_LOGPROBS} log-probabilities; ask for fewer of them, "
-                    "or for a shorter answer.",
+                    f"top_logprobs: the response has more than {MAX_LOGPROBS} log-probabilities; ask for fewer "
+                    "of them, or for a shorter answer.",
                     param="top_logprobs",
                 )
             end = b',"logprobs":' + encode(told) + b',"sequence_number":%d}' % self._count

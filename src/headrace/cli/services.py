@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from secrets import token_hex
 
+from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
-from headrace.api.batches import DIALECT
 from headrace.cli.assembly import served_paths
 from headrace.cli.config import Settings
 from headrace.cli.library import ServedLibrary
@@ -53,7 +53,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             foreground=foreground,
             clock=clock,
             new_id=new_id,
-            dialects={DIALECT.name: DIALECT},
+            dialects=DIALECTS,
             codecs=LINE_CODECS,
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))

@@ -114,3 +114,7 @@ class Batches(Protocol):
     async def cancel(self, tenant: str, batch_id: str) -> Batch:
         """Stop a batch; what has finished stays. Raises NotFound, and Conflict if it is over."""
         ...
+
+    async def delete(self, tenant: str, batch_id: str) -> None:
+        """Forget a batch that is over, and erase its results. Raises NotFound, and Conflict if it is not over."""
+        ...

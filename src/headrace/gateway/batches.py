@@ -6,13 +6,14 @@ runs has a priority so low that the engine's queue prefers everybody else. Only 
 `batch_runner.py`; rows are `memory/batches.py`'s.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from headrace.core.batch import Batch, BatchOrder, BatchStatus
 from headrace.core.clock import Clock
-from headrace.core.errors import InvalidRequest
+from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.file import BATCH_INPUT, BATCH_SPOOL, ListQuery, Page
 from headrace.core.request import Principal
 from headrace.memory import batches as rows
@@ -119,6 +120,14 @@ class BatchService:
         batch = await self._store.call(rows.cancel_batch, tenant, batch_id, int(self._clock.unix_s()))
         self._tell()
         return batch
+
+    async def delete(self, tenant: str, batch_id: str) -> None:
+        """Forget a batch that is over, and erase its results. Raises NotFound, and Conflict if it is not over."""
+        batch = await self._store.call(rows.delete_batch, tenant, batch_id)
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id is not None:
+                with contextlib.suppress(NotFound):  # its owner may have erased it before
+                    await self._files.delete(tenant, file_id)
 
     def _tell(self) -> None:
         for call in self.on_change:

@@ -31,6 +31,7 @@ from headrace.observe.metrics import Metrics
 from headrace.server.admin import adapter_routes, resident_routes
 from headrace.server.answers import Answering
 from headrace.server.anthropic import anthropic_routes
+from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
@@ -120,6 +121,8 @@ class App:
             routes += file_routes(answering, services.files)
         if services.batches is not None:
             routes += batch_routes(answering, services.batches)
+        if services.batches is not None and services.files is not None:
+            routes += anthropic_batch_routes(answering, services.batches, services.files)
         return routes
 
     def _make_socket_routes(self, services: Services) -> list[Route]:

@@ -1,6 +1,7 @@
 """What bodies of Anthropic's Messages become, and how they are refused."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from headrace.api.anthropic import Call, decode_count, decode_messages
 from headrace.api.anthropic_thinking import seal
 from headrace.api.errors import encode_anthropic_error
 from headrace.api.openai import Caller
-from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.core.errors import ContextTooLong, InvalidRequest, UnsupportedField
 from headrace.core.request import Breakpoint, Effort, Message, Principal, Reasoning, Role, TextPart, ToolCall
 
 USER: dict[str, Any] = {"role": "user", "content": "Hi"}
@@ -177,11 +178,11 @@ def test_tools_that_the_client_runs_bring_their_own_schema() -> None:
 
 
 def test_a_deferred_tool_waits_until_a_result_names_it() -> None:
-    given = [TOOL, TOOL | {"name": "late", "defer_loading": True}]
+    given = [*(TOOL | {"name": name, "defer_loading": True} for name in ("a", "b", "c")), TOOL]
     assert [tool.name for tool in decode(tools=given).request.tools] == ["look"]
-    found = RESULT | {"content": [{"type": "tool_reference", "tool_name": "late"}]}
+    found = RESULT | {"content": [{"type": "tool_reference", "tool_name": name} for name in ("c", "a", "c", "x")]}
     call = decode(tools=given, messages=[USER, assistant(USE), user(found)])
-    assert [tool.name for tool in call.request.tools] == ["look", "late"]
+    assert [tool.name for tool in call.request.tools] == ["look", "c", "a"]
 
 
 def test_marks_become_breakpoints_of_the_messages_they_lie_in() -> None:
@@ -200,6 +201,11 @@ def test_marks_become_breakpoints_of_the_messages_they_lie_in() -> None:
     )
 
 
+def test_of_two_marks_in_one_message_the_longer_time_counts() -> None:
+    blocks = [text("a", cache_control=MARK | {"ttl": "1h"}), text("b", cache_control=MARK)]
+    assert decode(messages=[user(*blocks)]).request.cache.breakpoints == (Breakpoint(0, 3600.0),)
+
+
 def test_the_mark_of_the_whole_request_is_none_more_where_the_last_block_has_one() -> None:
     marked = [text("a", cache_control=MARK)] * 4
     call = decode(messages=[user(*marked)], cache_control=MARK)
@@ -209,6 +215,8 @@ def test_the_mark_of_the_whole_request_is_none_more_where_the_last_block_has_one
 def test_the_header_of_claude_code_names_the_session() -> None:
     assert decode({"x_claude_code_session_id": "abc"}).request.session == "abc"
     assert decode({"x_claude_code_session_id": "not one"}).request.session is None
+    both = replace(caller(x_claude_code_session_id="abc"), session="ours")
+    assert decode_messages(body(), both).request.session == "ours"
 
 
 @pytest.mark.parametrize(
@@ -364,6 +372,12 @@ def test_a_backends_refusal_comes_in_the_protocols_words() -> None:
     assert (plain.param, plain.message) == ("output_config.format", "This schema is too wide.")
     other = InvalidRequest("messages: too many.", param="messages")
     assert call.reword(other) is other
+
+
+def test_a_prompt_that_is_too_long_is_said_to_be_in_words_that_clients_look_for() -> None:
+    error = decode().reword(ContextTooLong("The prompt has 9 tokens and the model's context 8.", param="messages"))
+    assert isinstance(error, ContextTooLong)
+    assert error.message.startswith("prompt is too long: The prompt has 9 tokens")
 
 
 def test_a_packed_signature_has_a_bound() -> None:

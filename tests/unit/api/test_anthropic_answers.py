@@ -32,6 +32,7 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
+from headrace.core.ledger import PriceList, Prices
 from headrace.core.request import Limits, Message, Request, Role, TextPart
 
 CALL = Call(Request(id="msg_1", model="m", messages=(Message(Role.USER, (TextPart("Hi"),)),)))
@@ -131,6 +132,19 @@ def test_usage_is_told_at_the_start_and_whole_at_the_end() -> None:
     assert {name: last[name] for name in wanted} == wanted
     assert (last["output_tokens"], last["output_tokens_details"]) == (7, {"thinking_tokens": 2})
     assert whole([STARTED, TextDelta(0, "Hi", 1), STOP, FINISHED])["usage"] == last
+
+
+def test_usage_tells_what_the_answer_costs_where_prices_are_set() -> None:
+    call = replace(CALL, prices=PriceList({"m": Prices(input=1.0, output=10.0)}))
+    events = [STARTED, TextDelta(0, "Hi", 1), STOP, FINISHED]
+    writer = AnswerWriter(call, lambda _: None)
+    writer.add(events)
+    # 16 computed, 64 read at a tenth, 16 written at twice and 4 at 1.25 times the price; 7 at that of output.
+    wanted = (16 + 6.4 + 32 + 5 + 70) / 1e6
+    assert json.loads(writer.encode())["usage"]["cost"] == pytest.approx(wanted)
+    frames = StreamWriter(call, lambda _: None).encode(events).decode().split("data: ")
+    assert json.loads(frames[-2].split("\n")[0])["usage"]["cost"] == pytest.approx(wanted)
+    assert "cost" not in whole(events)["usage"]
 
 
 def test_nothing_is_sent_before_there_is_something_to_say() -> None:
