@@ -233,7 +233,7 @@ def main() -> None:
         num_begin=options.begin,
         num_added=options.added,
     )
-    with state(home) as folder, serving(path, options.threads, decision.kv_type, ["--home", str(folder)]) as server:
+    with state(home) as folder, serving(path, options.threads, decision.kind, ["--home", str(folder)]) as server:
         bench = Bench(Agent(server, trace), options)
         bench.measure()
     config: dict[str, Any] = {

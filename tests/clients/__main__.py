@@ -32,7 +32,7 @@ RUN_LIMIT_S = 240
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One `client.toml`."""
+    """One `client.toml`; files that its folder lacks are those of the client that it is `like`."""
 
     name: str
     folder: Path
@@ -42,6 +42,7 @@ class Client:
     command: list[str]
     environ: dict[str, str] = field(default_factory=dict)
     script: str = "../script.json"
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def run_client(client: Client) -> Result:
     """Install, run, check; a client that could not be installed raises NotInstalled."""
     with tempfile.TemporaryDirectory(prefix="headrace-client-") as name:
         environment = install(client.manager, client.packages, Path(name))
-        shutil.copytree(client.folder, environment.run, dirs_exist_ok=True)
+        for folder in (HERE / client.like, client.folder) if client.like else (client.folder,):
+            shutil.copytree(folder, environment.run, dirs_exist_ok=True)
         with serving((client.folder / client.script).resolve(), Path(name)) as server:
             printed, failure = _run(client, environment, server)
             ran = Ran(printed, server.requests(), environment.run)

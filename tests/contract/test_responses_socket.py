@@ -10,10 +10,15 @@ import asyncio
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
+from openai.resources.responses.responses import AsyncResponsesConnection
 from openai.types.responses.responses_server_event import ResponseWsError
+from tests.adversarial.test_socket_handshake import entry
 from tests.doubles_http import run
 from tests.scripted import Call, Gate, Turn, last_says, tool_results
 from tests.socket_client import LOOKUP, Place, serving
+
+from headrace.api.socket_frames import encode_notice
+from headrace.server.keys import KeyRing
 
 OK = [Turn(text="OK")]
 TOOL_LOOP = [Turn(calls=(Call("lookup", {}),), when=tool_results(0)), Turn(text="It is 42.")]
@@ -162,3 +167,91 @@ def strict(event: Any) -> None:
     kind = type(event)
     assert kind.__name__ != "BaseModel"
     kind.model_validate(event.model_dump(warnings="error"), strict=False)
+
+
+def test_what_was_compacted_over_http_begins_a_new_chain() -> None:
+    async def main() -> None:
+        async with serving(OK) as (place, backend), sdk(place, AsyncOpenAI) as http, place.client() as client:
+            kept = await http.responses.compact(model="scripted", input=[{"role": "user", "content": "Code: opal."}])
+            given = kept.model_dump(mode="json", exclude_none=True, warnings=False)["output"]
+            again = {"type": "message", "role": "user", "content": "Which code?"}
+            last = await client.turn([*given, again])
+            assert last["type"] == "response.completed"
+            said = [message.text for message in backend.requests[-1].messages]
+            assert (said[0], said[-1]) == ("Code: opal.", "Which code?")
+            more = await client.turn("And now?", previous_response_id=last["response"]["id"])
+            assert more["type"] == "response.completed"
+
+    run(main())
+
+
+def test_what_is_stored_can_be_continued_from_another_connection_and_over_http() -> None:
+    async def main() -> None:
+        async with serving(OK) as (place, _), sdk(place, AsyncOpenAI) as http:
+            async with place.client() as client:
+                first = (await client.turn("One.", store=True))["response"]["id"]
+            async with place.client() as client:
+                second = (await client.turn("Two.", store=True, previous_response_id=first))["response"]["id"]
+            third = await http.responses.create(model="scripted", input="Three.", previous_response_id=second)
+            assert third.output_text == "OK"
+            assert (await http.responses.retrieve(first)).output_text == "OK"
+
+    run(main())
+
+
+def test_another_tenants_response_is_not_found_and_never_forbidden() -> None:
+    keys = KeyRing(lambda: [entry("hr_anna", tenant="anna"), entry("hr_ben", tenant="ben")])
+
+    async def main() -> None:
+        async with serving(OK, keys=keys) as (place, _):
+            async with place.client(authorization="Bearer hr_anna") as client:
+                theirs = (await client.turn("Mine.", store=True))["response"]["id"]
+            async with place.client(authorization="Bearer hr_ben") as client:
+                refused = await client.turn("Yours?", previous_response_id=theirs)
+                absent = await client.turn("Yours?", previous_response_id="resp_none")
+                assert (refused["status"], refused["error"]["code"]) == (400, "previous_response_not_found")
+                assert refused["error"]["message"].replace(theirs, "") == absent["error"]["message"].replace(
+                    "resp_none", ""
+                )
+
+    run(main())
+
+
+def test_a_steered_call_is_finished_and_its_input_precedes_the_result() -> None:
+    gate = Gate()
+    turns = [
+        Turn(calls=(Call("lookup", {"part": 1}),), sizes=(4,), gates={2: gate}, when=tool_results(0)),
+        Turn(text="Done."),
+    ]
+
+    async def main() -> None:
+        async with serving(turns) as (place, backend), place.client() as client:
+            await client.create("Look.", tools=[LOOKUP], stream_id="a")
+            await client.until("response.function_call_arguments.delta")
+            steer = {"type": "response.steer", "previous_response_id": client.frames[0]["response"]["id"]}
+            await client.send(steer | {"input": "Be quick."})
+            accepted = await client.until("response.steer.accepted")
+            gate.go.set()
+            done = await client.until("response.completed")
+            pending = await client.until("response.steer.pending")
+            (call,) = done["response"]["output"]
+            stub = {"type": "function_call_output", "call_id": call["call_id"], "name": "lookup"}
+            assert pending["required_input"] == [stub]
+            assert pending["steer"]["id"] == accepted["steer"]["id"]
+            numbers = [frame["sequence_number"] for frame in client.frames]
+            assert numbers == list(range(len(numbers)))
+            assert {frame["stream_id"] for frame in client.frames} == {"a"}
+            answer = {**stub, "output": "42"}
+            del answer["name"]
+            fields = {"tools": [LOOKUP], "stream_id": "a", "previous_response_id": done["response"]["id"]}
+            assert (await client.turn([answer], **fields))["type"] == "response.completed"
+            said = [(message.role, message.text) for message in backend.requests[-1].messages]
+            assert said == [("user", "Look."), ("assistant", ""), ("user", "Be quick."), ("tool", "42")]
+
+    run(main())
+
+
+def test_the_official_client_takes_our_own_notice_for_what_it_is() -> None:
+    connection = object.__new__(AsyncResponsesConnection)
+    event = connection.parse_event(encode_notice(300))
+    assert event.type == "headrace:connection.expiring"  # type: ignore[comparison-overlap]

@@ -18,6 +18,7 @@ name = "Headrace"
 base_url = "{os.environ["HEADRACE_URL"]}/v1"
 wire_api = "responses"
 env_key = "HEADRACE_KEY"
+{os.environ.get("CODEX_PROVIDER", "")}
 """)
 # The sandbox of a throwaway folder in a container is the container.
 OPTIONS = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
