@@ -67,6 +67,8 @@ MAY_READ_THE_DATE = (
     "gateway/batch_runner.py",
     "gateway/batches.py",
     "memory/files.py",
+    "api/ollama_answers.py",
+    "server/ollama.py",
     "cli/",
 )
 

@@ -168,8 +168,8 @@ def test_tools_are_called_with_objects_and_their_results_find_their_calls() -> N
             assert message.tool_calls is not None
             assert [call.function.arguments for call in message.tool_calls] == [{"city": "Paris"}, {"city": "Oslo"}]
             messages.append(message)
-            for call in message.tool_calls:
-                messages.append({"role": "tool", "content": "3 C", "tool_name": call.function.name})
+            names = [call.function.name for call in message.tool_calls]
+            messages += [{"role": "tool", "content": "3 C", "tool_name": name} for name in names]
             answer = await client.chat("scripted", messages, tools=[WEATHER])
             assert answer.message.content == "Cold in both."
 

@@ -4,6 +4,7 @@ The parsing is python-multipart's; here are the bounds and the words. Whatever b
 raise InvalidRequest. Nothing here grows with the file. Knows no routes and no disk.
 """
 
+import logging
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
@@ -16,6 +17,9 @@ MAX_FIELD_BYTES: Final = 4096
 MAX_HEADERS: Final = 8
 MAX_HEADER_BYTES: Final = 4096
 FILE: Final = "file"
+
+# The parser warns of every broken form, which its sender is told; a log is not for senders to fill.
+_SILENT = logging.Logger("headrace.multipart", logging.CRITICAL + 1)
 
 
 class FormReader:
@@ -57,6 +61,7 @@ class FormReader:
             )
         except FormParserError as error:
             raise _broken(error) from None
+        self._parser.logger = _SILENT
 
     def feed(self, data: bytes) -> list[bytes]:
         """The bytes of the file that are in the next bytes of the body. Raises InvalidRequest, PayloadTooLarge."""
