@@ -29,7 +29,8 @@ _SEAL = seal("thought", "reasoning").encode()
 _SUMMARY = seal("summary", "summary").encode()
 
 SEEDS = [
-    b'{"model":"m","input":"Hi","stream":true,"stream_options":{"include_obfuscation":false},"store":false}',
+    b'{"model":"m","input":"Hi","stream":true,"stream_options":{"include_obfuscation":false,"include_usage":true},'
+    b'"store":false}',
     b'{"model":"m","input":[{"role":"user","content":"Hi"},{"type":"message","role":"assistant","content":[{"type":'
     b'"output_text","text":"\\u00e9\\ud83d\\ude00","annotations":[],"logprobs":[]},{"type":"refusal","refusal":"no"}],'
     b'"phase":"commentary","id":"msg_1","status":"completed"}],"instructions":"Be brief.","temperature":0.5,"top_p":1,'

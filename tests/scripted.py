@@ -81,8 +81,9 @@ class Turn:
     """What the model does in one turn: it thinks, speaks, calls tools, in this order, and may fail after that.
 
     Each is split into deltas of `sizes` characters, over and over; () is a delta for every word. `gates` are waited at
-    after so many deltas (0: before the first), `error` is raised after `error_after` of them (None: after all).
-    `cached_tokens` and `cache_writes` are what usage says; None is what the backend remembers.
+    after so many deltas (0: before the first). `error` is raised after `error_after` of them (None: after all; -1:
+    before the request is admitted). `cached_tokens` and `cache_writes` are what usage says; None is what the backend
+    remembers.
     """
 
     text: str = ""
@@ -216,6 +217,8 @@ class Scripted:
                 param="prompt" if request.messages is None else "messages",
             )
         turn = fitting(self.turns, request)
+        if turn.error is not None and turn.error_after == -1:
+            raise turn.error
         cached = self._shared(request, words) if turn.cached_tokens is None else turn.cached_tokens
         writes = turn.cache_writes
         if writes is None:

@@ -20,7 +20,7 @@ TOOLS: dict[str, dict[str, Any]] = {
         "description": "The weather in a city.",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}},
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
             "required": ["city"],
         },
     },

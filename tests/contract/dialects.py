@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anthropic
+import ollama
 import openai
 from anthropic.types import Message as AnthropicMessage
 from anthropic.types import RawMessageStreamEvent
@@ -35,7 +36,7 @@ class Heard:
 class Dialect:
     """`body` is what a client sends for a conversation; `ask(url, body, stream)` lets the SDK send it and read the
     answer; `whole` and `frame` are the SDK's types, which raw answers and raw frames must satisfy; `reasons` are its
-    words for an answer that ended by itself and for one that calls tools."""
+    words for an answer that ended by itself and for one that calls tools. `is_lines`: a stream is lines of JSON."""
 
     name: str
     path: str
@@ -44,9 +45,17 @@ class Dialect:
     whole: TypeAdapter[Any]
     frame: TypeAdapter[Any]
     reasons: tuple[str, str]
+    has_tool_choice: bool = True
+    is_lines: bool = False
+
+    def can_say(self, conversation: Conversation) -> bool:
+        """Whether it has words for all of a conversation."""
+        return self.has_tool_choice or conversation.tool_choice == "auto"
 
     def frames(self, body: bytes) -> list[bytes]:
         """The JSON of every frame of a stream."""
+        if self.is_lines:
+            return body.splitlines()
         lines = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ")]
         return [line for line in lines if line != b"[DONE]"]
 
@@ -251,6 +260,50 @@ async def _ask_responses(url: str, body: dict[str, Any], stream: bool) -> Heard:
     return Heard(said, response.status, (usage.input_tokens, usage.output_tokens))
 
 
+# Ollama --------------------------------------------------------------------------------------------------------------
+
+
+def _ollama_body(conversation: Conversation) -> dict[str, Any]:
+    messages: list[dict[str, Any]] = []
+    if conversation.system is not None:
+        messages.append({"role": "system", "content": conversation.system})
+    names: dict[str, str] = {}
+    for one, calls in _turns(conversation, ""):
+        message: dict[str, Any] = {"role": one["role"], "content": one.get("text", "")}
+        if one.get("reasoning"):
+            message["thinking"] = one["reasoning"]
+        if calls:
+            message["tool_calls"] = [
+                {"function": {"name": call["name"], "arguments": call["arguments"]}} for _, call in calls
+            ]
+            names |= {call_id: call["name"] for call_id, call in calls}
+        if one["role"] == "tool":
+            message["tool_name"] = names[one["call_id"]]
+        messages.append(message)
+    options = {"temperature": TEMPERATURE, "num_predict": MAX_TOKENS}
+    body: dict[str, Any] = {"model": "scripted", "messages": messages, "options": options, "stream": False}
+    if conversation.tools:
+        body["tools"] = [{"type": "function", "function": {"name": name, **TOOLS[name]}} for name in conversation.tools]
+    return body
+
+
+async def _ask_ollama(url: str, body: dict[str, Any], stream: bool) -> Heard:
+    client, given = ollama.AsyncClient(host=url, timeout=5), body | {"stream": stream}
+    try:
+        parts = [part async for part in await client.chat(**given)] if stream else [await client.chat(**given)]
+    finally:
+        await client._client.aclose()
+    last = parts[-1]
+    assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
+    calls = [call.function for part in parts for call in part.message.tool_calls or ()]
+    said = _said(
+        "".join(part.message.content or "" for part in parts),
+        "".join(part.message.thinking or "" for part in parts),
+        [(call.name, json.dumps(call.arguments)) for call in calls],
+    )
+    return Heard(said, str(last.done_reason), (last.prompt_eval_count or 0, last.eval_count or 0))
+
+
 CHAT = Dialect(
     "chat",
     "/v1/chat/completions",
@@ -278,4 +331,15 @@ RESPONSES = Dialect(
     TypeAdapter(ResponseStreamEvent),
     ("completed", "completed"),
 )
-DIALECTS = [CHAT, MESSAGES, RESPONSES]
+OLLAMA = Dialect(
+    "ollama",
+    "/api/chat",
+    _ollama_body,
+    _ask_ollama,
+    TypeAdapter(ollama.ChatResponse),
+    TypeAdapter(ollama.ChatResponse),
+    ("stop", "stop"),
+    has_tool_choice=False,
+    is_lines=True,
+)
+DIALECTS = [CHAT, MESSAGES, RESPONSES, OLLAMA]

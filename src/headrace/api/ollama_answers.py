@@ -35,6 +35,8 @@ CONTENT_TYPE: Final = b"application/x-ndjson"
 _REASONS: Final = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.TOOL_CALLS: "stop"}
 
 _encode_json = msgspec.json.Encoder().encode
+# Characters at which Ollama's clients for Python would end a line, as JSON escapes them; other such are escaped anyway.
+_LINE_ENDS: Final = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
 def shown_time(unix_s: float) -> str:
@@ -159,7 +161,7 @@ class StreamWriter:
                 lines.append(_encode_json(self._answer.line(fields, done=False)))
             if self.is_done:
                 lines.append(_encode_json(self._answer.line({}, **self._answer.ending)))
-        return b"".join(line + b"\n" for line in lines)
+        return b"".join(_one_line(line) + b"\n" for line in lines)
 
 
 class WholeWriter:
@@ -258,3 +260,10 @@ def _logprob(token: TokenLogprob) -> dict[str, Any]:
 
 def _ns(seconds: float) -> int:
     return max(0, round(seconds * 1e9))
+
+
+def _one_line(line: bytes) -> bytes:
+    """JSON that has no end of a line in it, whoever reads it."""
+    for raw, escaped in _LINE_ENDS:
+        line = line.replace(raw, escaped)
+    return line

@@ -25,7 +25,10 @@ INERT_SETTINGS: dict[str, tuple[Any, ...] | None] = {
 
 INERT_REASONING: dict[str, tuple[Any, ...] | None] = {"context": ("auto",), "mode": ("standard",)}
 
-INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {"include_obfuscation": (False, True)}
+INERT_STREAM_OPTIONS: dict[str, tuple[Any, ...] | None] = {
+    "include_obfuscation": (False, True),
+    "include_usage": (True,),  # Chat's, which load tools send here too: the last event always tells it
+}
 
 INERT_CACHE_OPTIONS: dict[str, tuple[Any, ...] | None] = {"prewarm": (False,), "comparison_response_id": ()}
 
@@ -234,6 +237,7 @@ class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     """Options that only a streamed response has."""
 
     include_obfuscation: Any = None
+    include_usage: Any = None
 
 
 class ResponseCacheOptions(msgspec.Struct, forbid_unknown_fields=True):
