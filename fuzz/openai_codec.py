@@ -30,6 +30,11 @@ SEEDS = [
     b'{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f"}}],'
     b'"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":'
     b'{"name":"f"}}]}},"service_tier":"priority"}',
+    b'{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"c","type":"custom","custom":{"name":"s","input":'
+    b'"ls"}}],"parsed":{"a":1}}],"tools":[{"type":"custom","custom":{"name":"s","format":{"type":"grammar","grammar":'
+    b'{"syntax":"regex","definition":"a+"}}}}],"tool_choice":{"type":"custom","custom":{"name":"s"}},"thinking":{"type":'
+    b'"disabled"},"chat_template_kwargs":{"enable_thinking":false},"stream":true,"stream_options":{"include_usage":true,'
+    b'"continuous_usage_stats":true}}',
     b'{"model":"m","prompt":["Hi",[1,2],"x"],"n":2,"echo":true,"logprobs":1,"max_tokens":0}',
     b'{"model":"m","prompt":"Hi","suffix":"end"}',
     b'{"model":"m","prompt":"Hi","structured_outputs":{"choice":["a","b"],"json":null,"grammar":null}}',

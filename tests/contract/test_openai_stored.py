@@ -91,12 +91,18 @@ def test_what_is_stored_is_found_changed_and_forgotten(tmp_path: Path) -> None:
 def test_the_messages_of_a_stored_answer_are_those_that_were_sent(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (client, _):
-            messages = [*HI, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go on."}]
+            called = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+            messages = [
+                *HI,
+                {"role": "assistant", "content": "Yes?", "tool_calls": [called], "refusal": None},
+                {"role": "tool", "tool_call_id": "c", "content": "Go on."},
+            ]
             kept = await client.chat.completions.create(model="scripted", messages=messages, store=True)
             page = await client.chat.completions.messages.list(kept.id, limit=2)
             told = [message async for message in page]  # the client asks for the next page by itself
             assert [message.id for message in told] == [f"{kept.id}-{index}" for index in range(3)]
-            assert [message.role for message in told] == ["user", "assistant", "user"]
+            assert [message.role for message in told] == ["user", "assistant", "tool"]
+            assert told[1].to_dict()["tool_calls"] == [called]
             assert [message.content for message in told] == [None, "Yes?", "Go on."]
             parts = told[0].content_parts or []
             assert [part.to_dict() for part in parts] == HI[0]["content"]

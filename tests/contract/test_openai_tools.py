@@ -202,6 +202,29 @@ def test_the_older_functions_are_understood() -> None:
     play(TASK, main)
 
 
+def test_a_custom_tool_takes_free_text() -> None:
+    tool: Any = {"type": "custom", "custom": {"name": "shell", "description": "Runs it."}}
+
+    async def main(client: openai.AsyncOpenAI) -> None:
+        messages = list(ASK)
+        reply = await client.chat.completions.create(model="scripted", messages=messages, tools=[tool])
+        message = reply.choices[0].message
+        (call,) = message.tool_calls or ()
+        assert call.type == "custom"
+        assert (call.custom.name, call.custom.input) == ("shell", "ls -l\n")
+        messages += [message, {"role": "tool", "tool_call_id": call.id, "content": "a.txt"}]
+        final = await client.chat.completions.create(model="scripted", messages=messages, tools=[tool])
+        assert final.choices[0].message.content == "One file."
+
+    turns = [
+        Turn(calls=(Call("shell", {"input": "ls -l\n"}),), when=tool_results(0)),
+        Turn(text="One file.", when=tool_results(1)),
+    ]
+    backend = play(turns, main)
+    assert backend.requests[1].messages is not None
+    assert backend.requests[1].messages[1].tool_calls[0].arguments == '{"input":"ls -l\\n"}'
+
+
 def test_effort_tier_and_metadata_go_through() -> None:
     async def main(client: openai.AsyncOpenAI) -> None:
         reply = await client.chat.completions.create(

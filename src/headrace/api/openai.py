@@ -65,8 +65,8 @@ class Call:
     `counts_on`: every chunk of a stream tells what was used so far (vLLM's). `prompt_logprobs` is what the answer shows
     under that name; the request may ask for more, because an echo shows log-probabilities of the prompt too. `others`
     are the requests of a completion's further prompts. `service_tier` is the tier that the answer names,
-    `has_functions` says that it tells calls in OpenAI's older words. A call that `stores` is to be kept with its
-    `messages`, as they came, and its `metadata`.
+    `has_functions` says that it tells calls in OpenAI's older words, `custom_tools` names those that take free text. A
+    call that `stores` is to be kept with its `messages`, as they came, and its `metadata`.
     """
 
     request: Request
@@ -80,6 +80,7 @@ class Call:
     others: tuple[Request, ...] = ()
     service_tier: str | None = None
     has_functions: bool = False
+    custom_tools: frozenset[str] = frozenset()
     stores: bool = False
     metadata: Mapping[str, str] | None = None
     messages: tuple[WireMessage, ...] = ()
@@ -123,6 +124,7 @@ def decode_chat(data: bytes, caller: Caller) -> Call:
         _call(body, request, caller),
         service_tier=tier,
         has_functions=wanted.has_functions,
+        custom_tools=wanted.custom,
         metadata=None if body.metadata is None else metadata(body.metadata),
     )
     return replace(call, stores=True, messages=tuple(body.messages)) if body.store else call

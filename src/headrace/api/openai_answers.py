@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.api.custom_tools import free_text
 from headrace.api.openai import Call
 from headrace.api.openai_logprobs import (
     ChatRenderer,
@@ -100,7 +101,8 @@ class AnswerHead:
     """The constants of one answer. `created` is Unix time in whole seconds.
 
     `logprobs` and `prompt_logprobs` are None (off) or the number of alternatives to show. `num_choices` are those of
-    all `prompts` together, as many of each. `has_functions`: calls are told in OpenAI's older words.
+    all `prompts` together, as many of each. `has_functions`: calls are told in OpenAI's older words; `custom_tools`
+    take free text.
     """
 
     dialect: Dialect
@@ -117,6 +119,7 @@ class AnswerHead:
     prices: PriceList = NO_PRICES
     service_tier: str | None = None
     has_functions: bool = False
+    custom_tools: frozenset[str] = frozenset()
     metadata: Mapping[str, str] | None = None
 
     def prompt_of(self, choice: int) -> int:
@@ -155,6 +158,7 @@ def answer_head(dialect: Dialect, call: Call, created: int) -> AnswerHead:
         prices=call.prices,
         service_tier=call.service_tier,
         has_functions=call.has_functions,
+        custom_tools=call.custom_tools,
         metadata=call.metadata,
     )
 
@@ -326,7 +330,12 @@ class AnswerWriter:
         if calls and self._head.has_functions:
             message["function_call"] = calls[0].function()
         elif calls:
-            message["tool_calls"] = [{"id": call.id, "type": "function", "function": call.function()} for call in calls]
+            message["tool_calls"] = [
+                custom_call(call.id, call.name, "".join(call.arguments))
+                if call.name in self._head.custom_tools
+                else {"id": call.id, "type": "function", "function": call.function()}
+                for call in calls
+            ]
         return message
 
     def _prompt_field(self, prompt: int) -> dict[str, Any]:
@@ -353,6 +362,11 @@ def identity(head: AnswerHead, object_name: str, started: Started) -> dict[str, 
         "system_fingerprint": fingerprint(started),
     }
     return begin if head.service_tier is None else begin | {"service_tier": head.service_tier}
+
+
+def custom_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call of a tool that takes free text."""
+    return {"id": call_id, "type": "custom", "custom": {"name": name, "input": free_text(arguments)}}
 
 
 def finish_reason(head: AnswerHead, reason: FinishReason) -> str:

@@ -76,6 +76,13 @@ class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
     parsed_arguments: Any = None
 
 
+class CalledCustom(msgspec.Struct, forbid_unknown_fields=True):
+    """The text that an assistant gave a custom tool in an earlier turn."""
+
+    name: str
+    input: str
+
+
 class CallOfTool(msgspec.Struct, forbid_unknown_fields=True):
     """One of an assistant's `tool_calls`. `index` is a stream's, which some clients send back; the order says it."""
 
@@ -83,7 +90,7 @@ class CallOfTool(msgspec.Struct, forbid_unknown_fields=True):
     function: CalledFunction | None = None
     type: str = "function"
     index: int | None = None
-    custom: Any = None
+    custom: CalledCustom | None = None
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,12 +119,34 @@ class Function(msgspec.Struct, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
+class CustomGrammar(msgspec.Struct, forbid_unknown_fields=True):
+    """A language that a custom tool's text is in."""
+
+    definition: str
+    syntax: str
+
+
+class CustomFormat(msgspec.Struct, forbid_unknown_fields=True):
+    """What a custom tool's text looks like."""
+
+    type: str
+    grammar: CustomGrammar | None = None
+
+
+class Custom(msgspec.Struct, forbid_unknown_fields=True):
+    """A tool that takes free text."""
+
+    name: str
+    description: str | None = None
+    format: CustomFormat | None = None
+
+
 class Tool(msgspec.Struct, forbid_unknown_fields=True):
-    """One of `tools`. Kinds besides functions are named so that the refusal can speak of them."""
+    """One of `tools`, of type function or custom."""
 
     type: str
     function: Function | None = None
-    custom: Any = None
+    custom: Custom | None = None
 
 
 class NamedFunction(msgspec.Struct, forbid_unknown_fields=True):
@@ -131,7 +160,7 @@ class NamedTool(msgspec.Struct, forbid_unknown_fields=True):
 
     type: str
     function: NamedFunction | None = None
-    custom: Any = None
+    custom: NamedFunction | None = None
 
 
 class TemplateSwitches(msgspec.Struct, forbid_unknown_fields=True):
@@ -160,7 +189,7 @@ class Choice(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
-    custom: Any = None
+    custom: NamedFunction | None = None
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -300,6 +329,7 @@ FIELDS_AT: dict[str, tuple[str, ...]] = {
     "messages[].content[]": Part.__struct_fields__,
     "messages[].function_call": CalledFunction.__struct_fields__,
     "messages[].tool_calls[].function": CalledFunction.__struct_fields__,
+    "messages[].tool_calls[].custom": CalledCustom.__struct_fields__,
     "messages[].tool_calls[]": CallOfTool.__struct_fields__,
     "messages[]": Message.__struct_fields__,
     "prompt_cache_options": CacheOptions.__struct_fields__,
@@ -311,6 +341,9 @@ FIELDS_AT: dict[str, tuple[str, ...]] = {
     "tool_choice.allowed_tools.tools[]": NamedTool.__struct_fields__,
     "tool_choice.allowed_tools": AllowedTools.__struct_fields__,
     "tool_choice": Choice.__struct_fields__,
+    "tools[].custom.format.grammar": CustomGrammar.__struct_fields__,
+    "tools[].custom.format": CustomFormat.__struct_fields__,
+    "tools[].custom": Custom.__struct_fields__,
     "tools[].function": Function.__struct_fields__,
     "tools[]": Tool.__struct_fields__,
 }

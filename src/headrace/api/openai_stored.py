@@ -148,16 +148,16 @@ def _told(found: StoredCompletion) -> dict[str, Any]:
 
 
 def _message(message: Message, message_id: str) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        name: value
-        for name, value in msgspec.to_builtins(message).items()
-        if value is not None or name in ("content", "name")
-    }
-    content = told["content"]
-    parts = None
-    if isinstance(content, list):
-        parts = [{name: value for name, value in part.items() if value is not None} for part in content]
-    return told | {"id": message_id, "content": None if parts else content, "content_parts": parts}
+    told: dict[str, Any] = {"content": None, "name": None} | _bare(msgspec.to_builtins(message))
+    parts = told["content"] if isinstance(told["content"], list) else None
+    return told | {"id": message_id, "content": None if parts else told["content"], "content_parts": parts}
+
+
+def _bare(value: Any) -> Any:
+    """A value without fields that are null, which are those that were not sent."""
+    if isinstance(value, dict):
+        return {name: _bare(one) for name, one in value.items() if one is not None}
+    return [_bare(one) for one in value] if isinstance(value, list) else value
 
 
 def _page(entries: list[dict[str, Any]], *, has_more: bool) -> bytes:

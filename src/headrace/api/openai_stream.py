@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.api.openai_answers import AnswerHead, Order, State, explain, finish_reason, identity
+from headrace.api.openai_answers import AnswerHead, Order, State, custom_call, explain, finish_reason, identity
 from headrace.api.openai_logprobs import echoed_tokens, prompt_text
 from headrace.api.openai_usage import encode_usage
 from headrace.core.events import (
@@ -47,6 +47,7 @@ class StreamWriter:
         self._usage_null = b',"usage":null' if head.include_usage else b""
         self._started: Started | None = None
         self._num_tokens = 0
+        self._custom: dict[int, list[ToolCallDelta]] = {}  # choice -> pieces of the call with free text that is open
 
     @property
     def is_done(self) -> bool:
@@ -74,11 +75,11 @@ class StreamWriter:
     def _frame(self, event: Event) -> bytes:
         """The chunk of an event that is no text."""
         if isinstance(event, ToolCallDelta):
-            return self._delta_frame(event.choice, self._call(event))
+            return self._call_frames(event)
         if isinstance(event, ReasoningDelta):
             return self._delta_frame(event.choice, _reasoning(event)) if event.text else b""
         if isinstance(event, ChoiceFinished):
-            return self._opening(event.choice, b'""') + self._finish_frame(event)
+            return self._held_call(event.choice) + self._opening(event.choice, b'""') + self._finish_frame(event)
         if isinstance(event, Finished):
             return self._end(event.usage)
         if isinstance(event, Started):
@@ -119,6 +120,27 @@ class StreamWriter:
         """A chunk that is not text; a choice that begins with it has no content so far."""
         opening = self._opening(choice, b"null")
         return opening + self._place(choice) + b',"delta":' + _encode_json(delta)[:-1] + self._suffix
+
+    def _call_frames(self, event: ToolCallDelta) -> bytes:
+        """A piece of a call. Free text is JSON until its end, and is told when it is all there."""
+        held = self._custom.get(event.choice)
+        if held is not None and held[0].index == event.index:
+            held.append(event)
+            return b""
+        frames = b"" if event.name is None else self._held_call(event.choice)
+        if event.name in self._head.custom_tools:
+            self._custom[event.choice] = [event]
+            return frames
+        return frames + self._delta_frame(event.choice, self._call(event))
+
+    def _held_call(self, choice: int) -> bytes:
+        """The call that is held of a choice, now that it has ended."""
+        pieces = self._custom.pop(choice, None)
+        if pieces is None:
+            return b""
+        first, arguments = pieces[0], "".join(piece.arguments for piece in pieces)
+        told = {"index": first.index} | custom_call(first.id or "", first.name or "", arguments)
+        return self._delta_frame(choice, {"tool_calls": [told]})
 
     def _call(self, event: ToolCallDelta) -> dict[str, Any]:
         function = {"arguments": event.arguments}

@@ -1,7 +1,8 @@
 """Tools of a chat: what may be called, what has to be, and the calls and results of earlier turns.
 
-OpenAI's older `functions` and `function_call` say the same with other words: they become tools of which one is called
-at a time, and the answer is written in those words again (`Call.has_functions`).
+Custom tools take free text (`custom_tools.py`). OpenAI's older `functions` and `function_call` say the same as `tools`
+with other words: they become tools of which one is called at a time, and the answer is written in those words again
+(`Call.has_functions`).
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from headrace.api.custom_tools import as_arguments, custom_tool, text_pattern
 from headrace.api.openai_fields import CallOfTool, ChatBody, Choice, Function, NamedFunction, NamedTool
 from headrace.api.openai_fields import Message as WireMessage
 from headrace.api.openai_fields import Tool as WireTool
@@ -20,23 +22,28 @@ from headrace.core.request import Tool, ToolCall, ToolChoice, ToolMode
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _MODES: Final = {"none": ToolMode.NONE, "auto": ToolMode.AUTO, "required": ToolMode.REQUIRED}
 _ALLOWED_MODES: Final = {"auto": ToolMode.AUTO, "required": ToolMode.REQUIRED}
+_KINDS: Final = ("function", "custom")
 FUNCTION_ID: Final = "call_"
 """How ids of calls begin that came without one, as those of `function_call` do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a body says of tools. `has_functions`: it said so in the older words."""
+    """What a body says of tools. `custom` are the names of those that take free text; `has_functions`: it spoke in the
+    older words."""
 
     tools: tuple[Tool, ...]
     choice: ToolChoice
+    custom: frozenset[str] = frozenset()
     has_functions: bool = False
 
 
 def tools(body: ChatBody) -> Tools:
     """The tools of a body. Raises InvalidRequest or UnsupportedField with the path of what is wrong."""
     if body.functions is None and body.function_call is None:
-        return Tools(given_tools(body.tools or ()), _choice(body))
+        given = body.tools or ()
+        custom = frozenset(tool.custom.name for tool in given if tool.custom is not None)
+        return Tools(given_tools(given), _choice(body), custom)
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if getattr(body, old) is not None and (body.tools or body.tool_choice is not None):
             raise InvalidRequest(
@@ -52,19 +59,47 @@ def given_tools(given: Sequence[WireTool]) -> tuple[Tool, ...]:
 
 
 def _tool(tool: WireTool, path: str) -> Tool:
-    if tool.type != "function":
-        raise _no_function(tool.type, path)
-    if tool.function is None:
-        raise _missing(f"{path}.function", "a tool of type 'function' needs it")
-    return _function(tool.function, f"{path}.function")
+    _check_kind(tool, path)
+    if tool.function is not None:
+        return _function(tool.function, f"{path}.function")
+    assert tool.custom is not None
+    custom, path = tool.custom, f"{path}.custom"
+    _check_name(custom.name, path)
+    pattern = None
+    if custom.format is not None:
+        grammar = custom.format.grammar
+        syntax, definition = (None, None) if grammar is None else (grammar.syntax, grammar.definition)
+        pattern = text_pattern(custom.format.type, syntax, definition, path)
+    return custom_tool(custom.name, custom.description, pattern)
+
+
+def _check_kind(tool: WireTool | NamedTool | Choice | CallOfTool, path: str) -> None:
+    """Raise unless a tool, or what names or calls one, is of one kind and says of that kind what it has to."""
+    if tool.type not in _KINDS:
+        raise UnsupportedField(
+            f"{path}.type: {show(tool.type)} is not supported; the models served here call tools of type "
+            f"{' or '.join(_KINDS)}.",
+            param=f"{path}.type",
+        )
+    for kind in _KINDS:
+        if kind != tool.type and getattr(tool, kind) is not None:
+            raise InvalidRequest(
+                f"{path}.{kind}: does not go with type {tool.type!r}; leave it out.", param=f"{path}.{kind}"
+            )
+    if getattr(tool, tool.type) is None:
+        raise _missing(f"{path}.{tool.type}", f"type {tool.type!r} needs it")
+
+
+def _check_name(name: str, path: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{path}.name: {show(name)} must be 1 to 128 letters, digits, underscores, dots or dashes.",
+            param=f"{path}.name",
+        )
 
 
 def _function(function: Function, path: str) -> Tool:
-    if not _NAME.fullmatch(function.name):
-        raise InvalidRequest(
-            f"{path}.name: {show(function.name)} must be 1 to 128 letters, digits, underscores, dots or dashes.",
-            param=f"{path}.name",
-        )
+    _check_name(function.name, path)
     return Tool(function.name, function.description or "", function.parameters or {}, bool(function.strict))
 
 
@@ -88,20 +123,15 @@ def _named_choice(given: Choice, max_calls: int | None) -> ToolChoice:
         if not names:
             raise InvalidRequest(f"{path}.tools: is empty; name a tool, or send 'none'.", param=f"{path}.tools")
         return ToolChoice(_mode(allowed.mode, _ALLOWED_MODES, f"{path}.mode"), names, max_calls)
-    if given.type != "function":
-        raise _no_function(given.type, "tool_choice")
-    if given.function is None:
-        raise _missing("tool_choice.function", "type 'function' needs it")
-    # One function is named, and so one is called.
-    return ToolChoice(ToolMode.REQUIRED, (given.function.name,), 1)
+    # One tool is named, and so one is called.
+    return ToolChoice(ToolMode.REQUIRED, (_name_of(given, "tool_choice"),), 1)
 
 
-def _name_of(tool: NamedTool, path: str) -> str:
-    if tool.type != "function":
-        raise _no_function(tool.type, path)
-    if tool.function is None:
-        raise _missing(f"{path}.function", "a tool of type 'function' needs it")
-    return tool.function.name
+def _name_of(tool: NamedTool | Choice, path: str) -> str:
+    _check_kind(tool, path)
+    named = tool.function or tool.custom
+    assert named is not None
+    return named.name
 
 
 def _function_call(given: str | NamedFunction | None) -> ToolChoice:
@@ -133,13 +163,13 @@ def earlier_calls(message: WireMessage, path: str) -> tuple[ToolCall, ...]:
 
 
 def _call(call: CallOfTool, path: str) -> ToolCall:
-    if call.type != "function":
-        raise _no_function(call.type, path)
-    if call.function is None:
-        raise _missing(f"{path}.function", "a call of type 'function' needs it")
+    _check_kind(call, path)
     if not call.id:
         raise InvalidRequest(f"{path}.id: is empty; send the id that the call came with.", param=f"{path}.id")
-    return ToolCall(call.id, call.function.name, call.function.arguments)
+    if call.function is not None:
+        return ToolCall(call.id, call.function.name, call.function.arguments)
+    assert call.custom is not None
+    return ToolCall(call.id, call.custom.name, as_arguments(call.custom.input))
 
 
 def answered_call(message: WireMessage, path: str) -> str:
@@ -151,13 +181,6 @@ def answered_call(message: WireMessage, path: str) -> str:
     if not message.tool_call_id:
         raise _missing(f"{path}.tool_call_id", "it says which call this is the result of")
     return message.tool_call_id
-
-
-def _no_function(kind: str, path: str) -> UnsupportedField:
-    return UnsupportedField(
-        f"{path}.type: {show(kind)} is not supported; the models served here call tools of type 'function'.",
-        param=f"{path}.type",
-    )
 
 
 def _missing(path: str, why: str) -> InvalidRequest:

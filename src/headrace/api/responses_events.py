@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.api.custom_tools import free_text
 from headrace.api.responses_items import ID_PREFIXES
 from headrace.api.responses_objects import encode, explanation, failure, logprob_objects, response_object
 from headrace.api.responses_seal import seal
@@ -322,7 +323,7 @@ class ResponseWriter:
     def _close_call(self, item: _Open, status: str) -> Item:
         said = item.text
         if item.tool.is_custom:
-            said = _free_text(said)
+            said = free_text(said)
             if said:
                 self._tell("response.custom_tool_call_input.delta", **item.place(), delta=said)
             self._tell("response.custom_tool_call_input.done", **item.place(), input=said)
@@ -375,17 +376,6 @@ class ResponseWriter:
     def _taken(self) -> list[ResponseEvent]:
         out, self._out = self._out, []
         return out
-
-
-def _free_text(arguments: str) -> str:
-    """The text for a custom tool, which the model wrote as a function's one argument. What is none stays as it is."""
-    try:
-        given = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
-        return arguments
-    if isinstance(given, dict) and isinstance(given.get("input"), str):
-        return str(given["input"])
-    return arguments
 
 
 def restated(event: ResponseEvent, **changes: Any) -> ResponseEvent:

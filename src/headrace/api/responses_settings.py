@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.api.custom_tools import custom_tool, text_pattern
 from headrace.api.openai_refusal import bounded, refuse_field, refuse_inert, show
 from headrace.api.responses_fields import (
     INERT_CUSTOM,
@@ -137,20 +138,10 @@ def _custom(tools: Tools, tool: CustomToolField, path: str) -> dict[str, Any]:
     """A tool with free text is told to the model as a function with one string."""
     refuse_inert(tool, INERT_CUSTOM, f"{path}.")
     _check_name(tool.name, path)
-    text: dict[str, Any] = {"type": "string"}
-    shown: dict[str, Any] = {"type": "text"}
-    if tool.format is not None and tool.format.type != "text":
-        if tool.format.type != "grammar" or tool.format.syntax != "regex":
-            raise UnsupportedField(
-                f"{path}.format: {show(tool.format.syntax or tool.format.type)} is not supported for text inside a "
-                "call; leave the format out, or send a grammar of syntax 'regex'.",
-                param=f"{path}.format",
-            )
-        text["pattern"] = f"^(?:{tool.format.definition or ''})$"
-        shown = {"type": "grammar", "syntax": "regex", "definition": tool.format.definition or ""}
-    parameters = {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
-    neutral = Tool(tool.name, tool.description or "", parameters, strict="pattern" in text)
-    tools.add(neutral, ToolName(tool.name, is_custom=True))
+    form = tool.format
+    pattern = None if form is None else text_pattern(form.type, form.syntax, form.definition, path)
+    shown = {"type": "text"} if pattern is None else {"type": "grammar", "syntax": "regex", "definition": pattern}
+    tools.add(custom_tool(tool.name, tool.description, pattern), ToolName(tool.name, is_custom=True))
     return {"type": "custom", "name": tool.name, "description": tool.description, "format": shown}
 
 

@@ -39,6 +39,7 @@ CALLER = Caller(request_id="id-1", principal=Principal(tenant="acme", priority=2
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Of a city", "parameters": SCHEMA}}
+SHELL = {"type": "custom", "custom": {"name": "shell", "description": "Runs it"}}
 TIME = {"type": "function", "function": {"name": "time", "strict": True}}
 
 
@@ -102,6 +103,10 @@ def test_what_may_and_must_be_called(fields: dict[str, Any], choice: ToolChoice)
         ({"tools": [named("")]}, "tools[0].function.name"),
         ({"tools": [named("x" * 129)]}, "tools[0].function.name"),
         ({"tools": [WEATHER, WEATHER]}, "tools"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].custom"),
+        ({"tools": [SHELL | {"custom": {"name": "a b"}}]}, "tools[0].custom.name"),
+        ({"tools": [SHELL | {"function": {"name": "a"}}]}, "tools[0].function"),
+        ({"tools": [WEATHER | {"type": "custom"}]}, "tools[0].function"),
         (
             {"tools": [{"type": "function", "function": {"name": "a", "parameters": []}}]},
             "tools[0].function.parameters",
@@ -138,8 +143,26 @@ def test_tools_that_make_no_sense_are_refused_with_their_field(fields: dict[str,
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "custom", "custom": {"name": "shell"}}]}, "tools[0].type"),
-        ({"tools": [WEATHER], "tool_choice": {"type": "custom", "custom": {"name": "shell"}}}, "tool_choice.type"),
+        ({"tools": [{"type": "mcp"}]}, "tools[0].type"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+        (
+            {"tools": [SHELL | {"custom": {"name": "shell", "format": {"type": "yaml"}}}]},
+            "tools[0].custom.format",
+        ),
+        (
+            {
+                "tools": [
+                    {
+                        "type": "custom",
+                        "custom": {
+                            "name": "shell",
+                            "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "x"}},
+                        },
+                    }
+                ]
+            },
+            "tools[0].custom.format",
+        ),
         (
             {
                 "tools": [WEATHER],
@@ -151,12 +174,12 @@ def test_tools_that_make_no_sense_are_refused_with_their_field(fields: dict[str,
             "tool_choice.allowed_tools.tools[0].type",
         ),
         (
-            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "type": "custom", "custom": {}}]}]},
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "type": "mcp"}]}]},
             "messages[0].tool_calls[0].type",
         ),
     ],
 )
-def test_tools_that_are_no_functions_are_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_tools_of_other_kinds_are_refused_by_name(fields: dict[str, Any], param: str) -> None:
     assert refused(UnsupportedField, **fields).param == param
 
 
@@ -235,6 +258,49 @@ def test_what_is_no_text_is_refused_by_its_kind(kind: str) -> None:
     assert error.param == "messages[0].content[1].type"
     assert f'"{kind}"' in error.message
     assert refused(UnsupportedField, messages=[{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}])
+
+
+def test_a_custom_tool_is_a_function_with_one_text() -> None:
+    pattern = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "ls|cd"}}
+    held = {"type": "custom", "custom": {"name": "held", "format": pattern}}
+    named_shell = {"type": "custom", "custom": {"name": "shell"}}
+    call = chat(tools=[SHELL, WEATHER, held], tool_choice=named_shell)
+    shell, _, strict = call.request.tools
+    assert (shell.name, shell.description, shell.strict) == ("shell", "Runs it", False)
+    assert shell.parameters["properties"] == {"input": {"type": "string"}}
+    assert (strict.strict, strict.parameters["properties"]["input"]["pattern"]) == (True, "^(?:ls|cd)$")
+    assert call.request.tool_choice == ToolChoice(ToolMode.REQUIRED, ("shell",), 1)
+    assert call.custom_tools == {"shell", "held"}
+    said = {"id": "1", "type": "custom", "custom": {"name": "shell", "input": 'echo "\u2764"'}}
+    messages = chat(messages=[*HI, {"role": "assistant", "tool_calls": [said]}]).request.messages
+    assert messages is not None
+    assert json.loads(messages[1].tool_calls[0].arguments) == {"input": 'echo "\u2764"'}
+
+
+def test_the_text_of_a_custom_tool_is_told_when_it_is_all_there() -> None:
+    given = answer_head(CHAT, chat(tools=[SHELL, WEATHER]), 5)
+    events: list[Event] = [
+        Started("id-1", "m", 5),
+        ToolCallDelta(0, 0, "", 1, "call_a", "shell"),
+        ToolCallDelta(0, 0, '{"input": "ls', 1),
+        ToolCallDelta(0, 0, ' -l"}', 1),
+        ToolCallDelta(0, 1, "{}", 1, "call_b", "weather"),
+        ToolCallDelta(0, 2, "not JSON", 1, "call_c", "shell"),
+        *CALLS[8:],
+    ]
+    wanted = [
+        {"id": "call_a", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}},
+        {"id": "call_b", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+        {"id": "call_c", "type": "custom", "custom": {"name": "shell", "input": "not JSON"}},
+    ]
+    assert whole(events, given)["choices"][0]["message"]["tool_calls"] == wanted
+    pieces = [
+        piece
+        for frame in stream(events, given)
+        for choice in frame["choices"]
+        for piece in choice["delta"].get("tool_calls", ())
+    ]
+    assert pieces == [{"index": index} | call for index, call in enumerate(wanted)]
 
 
 def test_the_older_functions_are_tools_of_which_one_is_called() -> None:
