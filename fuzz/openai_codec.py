@@ -49,7 +49,7 @@ SEEDS = [
 _CODECS = [
     ("chat", decode_chat, b'"messages"', ("/v1/chat/completions",)),
     ("completions", decode_completion, b'"prompt"', ("/v1/completions",)),
-    ("embeddings", decode_embeddings, b'"input"', ("/v1/embeddings",)),
+    ("embeddings", decode_embeddings, b'"model":"m","input"', ("/v1/embeddings",)),
     ("score", decode_score, b'"text_1"', ("/v1/score", "/score")),
     ("rerank", decode_rerank, b'"query"', ("/v1/rerank", "/v2/rerank", "/rerank")),
 ]
