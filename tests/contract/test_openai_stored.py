@@ -180,6 +180,7 @@ def test_who_keeps_as_much_as_is_allowed_is_told_before_anything_is_answered(tmp
             assert (await Client(app, "POST", path, body, key).run()).status == 200
             reply = await Client(app, "POST", path, body, key).run()
             assert (reply.status, reply.error()["code"]) == (429, "storage_quota_exceeded")
+            assert reply.headers["x-should-retry"] == "false"
             assert (await Client(app, "POST", path, chat(model="scripted"), key).run()).status == 200
             assert (await Client(app, "POST", path, body, {"authorization": "Bearer other"}).run()).status == 200
 

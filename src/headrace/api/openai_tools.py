@@ -114,6 +114,12 @@ def _choice(body: ChatBody) -> ToolChoice:
 
 
 def _named_choice(given: Choice, max_calls: int | None) -> ToolChoice:
+    for kind in (*_KINDS, "allowed_tools"):
+        if kind != given.type and getattr(given, kind) is not None:
+            raise InvalidRequest(
+                f"tool_choice.{kind}: does not go with type {show(given.type)}; leave it out.",
+                param=f"tool_choice.{kind}",
+            )
     if given.type == "allowed_tools":
         allowed = given.allowed_tools
         if allowed is None:

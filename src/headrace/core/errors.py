@@ -11,6 +11,7 @@
     |-- Conflict              409  what was asked for cannot be while something else goes on
     |-- PayloadTooLarge       413
     |-- RateLimited           429  retryable, after `retry_after_s`
+    |   `-- QuotaFull         429  what the caller may keep is used up; only deleting helps
     |-- DeadlineExceeded      408  the request's own time limit passed; retryable
     |-- Overloaded            503  queue full; retryable
     |-- Unavailable           503  starting, draining or stopped; retryable
@@ -109,6 +110,13 @@ class RateLimited(HeadraceError):
     code = "rate_limit_exceeded"
     status = 429
     retryable = True
+
+
+class QuotaFull(RateLimited):
+    """The caller keeps as much as is allowed; sending it again cannot help before something is deleted."""
+
+    code = "storage_quota_exceeded"
+    retryable = False
 
 
 class DeadlineExceeded(HeadraceError):

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.core.errors import NotFound, RateLimited
+from headrace.core.errors import NotFound, QuotaFull
 from headrace.core.service import CompletionPage, CompletionQuery, StoredCompletion
 from headrace.memory.store import Store
 
@@ -45,16 +45,15 @@ class CompletionStore:
 
 
 def check_room(connection: sqlite3.Connection, tenant: str, max_bytes: int) -> None:
-    """Raise RateLimited for a tenant who keeps that much."""
+    """Raise QuotaFull for a tenant who keeps that much."""
     used = connection.execute(
         "SELECT COALESCE(SUM(num_bytes), 0) FROM completions WHERE tenant = ?", (tenant,)
     ).fetchone()[0]
     if used >= max_bytes:
-        raise RateLimited(
+        raise QuotaFull(
             f"store: {used} bytes of completions are kept for you, and {max_bytes} are allowed; delete some, or send "
             "store false.",
             param="store",
-            code="storage_quota_exceeded",
         )
 
 

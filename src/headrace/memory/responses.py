@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.core.errors import InvalidRequest, NotFound, RateLimited
+from headrace.core.errors import InvalidRequest, NotFound, QuotaFull
 
 Item = Mapping[str, Any]
 
@@ -66,18 +66,17 @@ class Slice:
 
 
 def check_room(connection: sqlite3.Connection, tenant: str, max_bytes: int) -> None:
-    """Raise RateLimited for a tenant whose quota is full."""
+    """Raise QuotaFull for a tenant whose quota is full."""
     used = connection.execute(
         "SELECT (SELECT COALESCE(SUM(num_bytes), 0) FROM threads WHERE tenant = ?1)"
         " + (SELECT COALESCE(SUM(num_bytes), 0) FROM conversations WHERE tenant = ?1)",
         (tenant,),
     ).fetchone()[0]
     if used >= max_bytes:
-        raise RateLimited(
+        raise QuotaFull(
             f"{used} bytes of responses and conversations are stored for you, and {max_bytes} are allowed; delete "
             "some, or send store false.",
             param="store",
-            code="storage_quota_exceeded",
         )
 
 
