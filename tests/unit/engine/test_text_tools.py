@@ -263,3 +263,55 @@ def test_no_answer_is_begun_for_a_model_that_begins_with_a_thought() -> None:
         assert usage_of(events).prompt_tokens == len(ToyTokenizer().encode(SAID + " So"))
 
     run(engine, main)
+
+
+class MarkedTokenizer(ToyTokenizer):
+    """The toy's, with marks as control tokens in the place of some characters, and a line end."""
+
+    special_tokens: ClassVar[dict[str, int]] = {
+        **ToyTokenizer.special_tokens,
+        **{"<tool_call>": 32, "</tool_call>": 60, "<think>": 62, "</think>": 64},
+    }
+    byte_table: ClassVar[list[bytes]] = [
+        b"\n" if token == 3 else b"" if token in {32, 60, 62, 64} else data
+        for token, data in enumerate(ToyTokenizer.byte_table)
+    ]
+
+    def split(self, text: str) -> list[str | int]:
+        for mark, token in self.special_tokens.items():
+            before, found, after = text.partition(mark)
+            if found:
+                return [*self.split(before), token, *self.split(after)]
+        return [text] if text else []
+
+
+class QwenTemplate(ToyTemplate):
+    """The toy's, of a family with marks."""
+
+    tool_source = "{{ tools }} <tool_call> enable_thinking <think></think>"
+
+
+def test_marks_that_are_control_tokens_are_read_and_never_shown() -> None:
+    engine = made(tokenizer=MarkedTokenizer(), template=QwenTemplate())
+
+    async def main() -> None:
+        thinking = Reasoning(Effort.LOW, 4)
+        options: dict[str, Any] = {"tools": (TOOL,), "tool_choice": REQUIRED, "temperature": 1.0, "max_tokens": 300}
+        num_thoughts = 0
+        for seed in range(8):
+            events = await collect(engine.run(ask(messages=chat(SAID), seed=seed, reasoning=thinking, **options)))
+            ((name, arguments), *_) = calls_of(events)
+            assert name == "f"
+            jsonschema.validate(json.loads(arguments), TOOL.parameters)
+            assert text_of(events) == ""
+            assert not {"<tool_call>", "<think>", "</think>"} & {thought_of(events)}
+            usage = usage_of(events)
+            # Its marks, what is between them, and the line ends that go with the second.
+            assert usage.reasoning_tokens <= 1 + 4 + 4
+            num_thoughts += usage.reasoning_tokens > 0
+        assert num_thoughts > 0
+        # Who brings no tools sees no mark of calls either.
+        plain = await collect(engine.run(ask(messages=chat(SAID), max_tokens=200, ignore_eos=True)))
+        assert "tool_call" not in text_of(plain) + thought_of(plain)
+
+    run(engine, main)
