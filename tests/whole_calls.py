@@ -76,7 +76,9 @@ class Whole:
 
     def call_at(self, at: int, start: int, *, is_fresh: bool) -> int | None:
         """Tell a call, or several, that begin at a place, after the text before it; where they end."""
-        begin = {"hermes": self.hermes, "mistral_lists": self.mistral}.get(self.family, self.bare)
+        begin = {"hermes": self.hermes, "mistral_lists": self.mistral, "granite": self.listed}.get(
+            self.family, self.bare
+        )
         if self.family in {"generic", "llama_json", "pythonic"}:
             line = self.text[start:at].rpartition("\n")
             if line[2].strip() or not (line[1] or (is_fresh and not line[0].strip())):
@@ -117,14 +119,15 @@ class Whole:
         return place + 1 if self.text.startswith(";", place) else end
 
     def mistral(self, at: int) -> int | None:
-        if not self.text.startswith("[TOOL_CALLS]", at):
-            return None
-        at = self.skip(at + len("[TOOL_CALLS]"))
-        named = re.compile(r"([A-Za-z0-9_.-]+)(?:\[CALL_ID\][A-Za-z0-9_.-]+)?(?:\[ARGS\])?\s*(?=\{)").match(
-            self.text, at
-        )
-        if named:
+        name = r"\[TOOL_CALLS\]\s*([A-Za-z0-9_.-]+)(?:\[CALL_ID\][A-Za-z0-9_.-]+)?(?:\[ARGS\])?\s*(?=\{)"
+        if named := re.compile(name).match(self.text, at):
             return abs(self.arguments(named[1], named.end(), 0))
+        return self.listed(at, "[TOOL_CALLS]")
+
+    def listed(self, at: int, mark: str = "<|tool_call|>") -> int | None:
+        if not self.text.startswith(mark, at):
+            return None
+        at = self.skip(at + len(mark))
         is_list = self.text.startswith("[", at)
         end = self.object(self.skip(at + is_list), None, is_marked=True)
         while is_list and end is not None and end >= 0:

@@ -7,6 +7,7 @@ from tests.whole_calls import Unknown, joined, read_whole
 from headrace.engine.tools.bare import GENERIC, LLAMA_JSON
 from headrace.engine.tools.family import Family
 from headrace.engine.tools.hermes import Hermes
+from headrace.engine.tools.lists import MarkedList
 from headrace.engine.tools.mistral import Mistral
 from headrace.engine.tools.parser import CallParser, Piece
 from headrace.engine.tools.pythonic import Pythonic
@@ -16,6 +17,7 @@ FAMILIES: dict[str, Family] = {
     "hermes": Hermes(),
     "generic": GENERIC,
     "llama_json": LLAMA_JSON,
+    "granite": MarkedList("granite", "<|tool_call|>"),
     "mistral_lists": Mistral(writes_lists=True),
     "pythonic": Pythonic(),
 }
@@ -42,6 +44,7 @@ WRAPPED = [
     *(f"<tool_call>\n{one}\n</tool_call>" for one in OBJECTS),
     *(f"<|python_tag|>{one}; " for one in OBJECTS),
     *(f"[TOOL_CALLS] [{one}, {one}]" for one in OBJECTS),
+    *(f"<|tool_call|>[{one},{one}]" for one in OBJECTS),
     *("[TOOL_CALLS]f[ARGS]{}", '[TOOL_CALLS]add[CALL_ID]x1[ARGS]{"a": "[ARGS]"}'),
     *(f"[{one}, {two}]" for one in CALLS for two in CALLS[::3]),
 ]

@@ -51,6 +51,7 @@ def ask(*, thinks: Reasoning = Reasoning(), **fields: Any) -> Request:  # noqa: 
             True,
             "[THINK]",
         ),
+        ("{{ tools }} respond with <|tool_call|> followed by a JSON list", "granite", True, None),
         # Calls in a way that is not read here: such a model is told about tools in words.
         ("{% if tools %}<tool_call>\n<function=f>\n<parameter=a>{% endif %}", "generic", False, None),
         ("", "generic", False, None),

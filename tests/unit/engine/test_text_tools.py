@@ -58,7 +58,44 @@ class FillingTokenizer(ToyTokenizer):
     """The toy's, whose tokens of some characters fill in the middle."""
 
     filling: tuple[int, ...] = (1, 2, 3)
-    filling_ends: ClassVar[frozenset[int]] = frozenset({1, 2, 3, 7})
+    filling_ends: ClassVar[frozenset[int]] = frozenset({1, 2, 3, 64})
+
+
+class MarkedTokenizer(ToyTokenizer):
+    """The toy's, with marks as control tokens in the place of some characters, and a line end."""
+
+    special_tokens: ClassVar[dict[str, int]] = {
+        **ToyTokenizer.special_tokens,
+        "<tool_call>": 32,
+        "</tool_call>": 60,
+        "<think>": 62,
+        "</think>": 64,
+    }
+    byte_table: ClassVar[list[bytes]] = [
+        b"\n" if token == 3 else b"" if token in {32, 60, 62, 64} else data
+        for token, data in enumerate(ToyTokenizer.byte_table)
+    ]
+
+    def token_text(self, token: int) -> str:
+        names = {number: mark for mark, number in self.special_tokens.items()}
+        return names.get(token) or super().token_text(token)
+
+    def split(self, text: str) -> list[str | int]:
+        for mark, token in self.special_tokens.items():
+            before, found, after = text.partition(mark)
+            if found:
+                return [*self.split(before), token, *self.split(after)]
+        return [text] if text else []
+
+
+class QwenTemplate(ToyTemplate):
+    """The toy's, of a family with marks."""
+
+    tool_source = "{{ tools }} <tool_call> enable_thinking <think></think>"
+    said: list[int] | None = None
+
+    def encode_chat(self, tokenizer: ToyTokenizer, *given: Any, **options: Any) -> list[int]:
+        return self.said or super().encode_chat(tokenizer, *given, **options)
 
 
 def made(**fields: Any) -> TextEngine:
@@ -152,6 +189,26 @@ def test_a_thought_ends_after_its_budget_and_the_answer_begins(logprobs: int | N
     run(engine, main)
 
 
+def test_the_end_of_a_thought_is_forced_whole_and_nothing_behind_it() -> None:
+    tokenizer = MarkedTokenizer()
+    engine = made(tokenizer=tokenizer, template=QwenTemplate())
+
+    async def main() -> None:
+        opened = [*ToyTokenizer().encode(SAID), 62]
+        template.said = opened
+        request = ask(messages=chat(SAID), max_tokens=30, ignore_eos=True, reasoning=Reasoning(max_tokens=3))
+        events = await collect(engine.run(request))
+        thought = greedy(3, opened)
+        expected = greedy(30 - 3 - 4, [*opened, *thought, 3, 64, 3, 3])
+        shown = "".join(tokenizer.byte_table[token].decode() or tokenizer.token_text(token) for token in expected)
+        assert text_of(events) == shown.lstrip("\n")
+        assert usage_of(events).reasoning_tokens == 5
+
+    template = engine._roster.served("toy").model.template
+    assert isinstance(template, QwenTemplate)
+    run(engine, main)
+
+
 def test_behind_a_thought_comes_the_form_of_the_answer_or_a_call() -> None:
     engine = made(template=ThinkingTemplate())
 
@@ -205,8 +262,8 @@ def test_a_gap_is_filled_by_models_that_have_the_tokens_and_refused_by_others() 
         assert isinstance(events[0], Started)
         assert events[0].prompt_tokens == len(ids)
         expected = greedy(30, ids)
-        ends = [place for place, token in enumerate(expected) if token in {1, 2, 3, 7, 94}]
-        assert text_of(events) == toy_text(expected[: ends[0]] if ends else expected)
+        assert 64 not in expected[:3] and expected[3] == 64  # a token of the kind that ends a file
+        assert text_of(events) == toy_text(expected[:3])
 
     run(engine, main)
     plain = make()
@@ -261,5 +318,31 @@ def test_no_answer_is_begun_for_a_model_that_begins_with_a_thought() -> None:
             await collect(engine.run(ask(messages=chat(OPEN), answer_start="So")))
         events = await collect(engine.run(ask(messages=chat(SAID), answer_start=" So", ignore_eos=True)))
         assert usage_of(events).prompt_tokens == len(ToyTokenizer().encode(SAID + " So"))
+
+    run(engine, main)
+
+
+def test_marks_that_are_control_tokens_are_read_and_never_shown() -> None:
+    engine = made(tokenizer=MarkedTokenizer(), template=QwenTemplate())
+
+    async def main() -> None:
+        thinking = Reasoning(Effort.LOW, 4)
+        options: dict[str, Any] = {"tools": (TOOL,), "tool_choice": REQUIRED, "temperature": 1.0, "max_tokens": 300}
+        num_thoughts = 0
+        for seed in range(8):
+            events = await collect(engine.run(ask(messages=chat(SAID), seed=seed, reasoning=thinking, **options)))
+            ((name, arguments), *_) = calls_of(events)
+            assert name == "f"
+            jsonschema.validate(json.loads(arguments), TOOL.parameters)
+            assert text_of(events) == ""
+            assert not {"<tool_call>", "<think>", "</think>"} & {thought_of(events)}
+            usage = usage_of(events)
+            # Its marks, what is between them, and the line ends that go with the second.
+            assert usage.reasoning_tokens <= 1 + 4 + 4
+            num_thoughts += usage.reasoning_tokens > 0
+        assert num_thoughts > 0
+        # Who brings no tools sees no mark of calls either.
+        plain = await collect(engine.run(ask(messages=chat(SAID), max_tokens=200, ignore_eos=True)))
+        assert "tool_call" not in text_of(plain) + thought_of(plain)
 
     run(engine, main)

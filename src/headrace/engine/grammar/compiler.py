@@ -76,9 +76,11 @@ class GrammarCompiler:
         Raises InvalidRequest and UnsupportedField, which say what is wrong with it and where.
         """
         if not self._vocabulary.eos_ids:
+            param = "tools" if isinstance(form, Composed) and form.calls is not None else "response_format"
             raise UnsupportedField(
-                "response_format: this model has no token that ends an answer; leave the format out.",
-                param="response_format",
+                f"{param}: this model has no token that ends an answer, so that nothing can hold it to a form; leave"
+                " that out.",
+                param=param,
             )
         if (known := self.find(form)) is not None:
             return known

@@ -3,6 +3,7 @@
 from headrace.engine.tools.bare import GENERIC, LLAMA_JSON
 from headrace.engine.tools.family import Family
 from headrace.engine.tools.hermes import Hermes
+from headrace.engine.tools.lists import MarkedList
 from headrace.engine.tools.mistral import Mistral
 from headrace.engine.tools.pythonic import Pythonic
 
@@ -10,6 +11,7 @@ from headrace.engine.tools.pythonic import Pythonic
 _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...], Family], ...] = (
     (("[TOOL_CALLS]", "[ARGS]"), (), Mistral(writes_lists=False)),
     (("[TOOL_CALLS]",), (), Mistral(writes_lists=True)),
+    (("<|tool_call|>",), (), MarkedList("granite", "<|tool_call|>")),
     (("<tool_call>",), ("<function=", "<arg_key>"), Hermes()),
     (("[func_name1(",), (), Pythonic()),
     (('"parameters":', '"name":'), (), LLAMA_JSON),

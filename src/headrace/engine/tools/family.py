@@ -185,6 +185,26 @@ def read_whole_object(scan: Scan) -> Head | None:
     return Head(name, ObjectReader(as_object(json.dumps(given, ensure_ascii=False)), 0))
 
 
+def marks(text: str, marker: str) -> Iterator[int]:
+    """Places of a marker's first character."""
+    at = text.find(marker[0])
+    while at >= 0:
+        yield at
+        at = text.find(marker[0], at + 1)
+
+
+def read_marked_object(scan: Scan, *, after_blanks: bool = False) -> Head | None:
+    """The head of a call where a mark has promised one, in whatever order its parts are."""
+    if after_blanks:
+        scan.blanks()
+    start = scan.at
+    head = read_object(scan, None)
+    if head is None:
+        scan.at = start
+        head = read_whole_object(scan)
+    return head
+
+
 def as_object(text: str) -> str:
     """Arguments that are not written as an object: nothing, or an object inside a string; else as they are."""
     value = decode(text)

@@ -11,16 +11,17 @@ from headrace.engine.tools.family import (
     Head,
     Mark,
     begun,
+    marks,
     object_rules,
     quoted,
-    read_object,
-    read_whole_object,
+    read_marked_object,
     repeated,
     whole_schemas,
 )
 from headrace.engine.tools.scan import Scan
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_BREAK = quoted("\n")
 
 
 class Hermes:
@@ -36,7 +37,7 @@ class Hermes:
 
     def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
         """See `family.Family`."""
-        return _object(scan) if scan.word(_OPEN) else None
+        return read_marked_object(scan, after_blanks=True) if scan.word(_OPEN) else None
 
     def close(self, scan: Scan, head: Head) -> bool:
         """See `family.Family`."""
@@ -51,7 +52,7 @@ class Hermes:
 
     def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
         """See `family.Family`."""
-        return _object(scan)
+        return read_marked_object(scan, after_blanks=True)
 
     def grammars(self, tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:
         """See `family.Family`."""
@@ -60,7 +61,7 @@ class Hermes:
     def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
         """See `family.Family`."""
         call = f'call: {mark(_OPEN)} "\\n" object "\\n" {mark(_CLOSE)}\n'
-        return f"calls: {repeated('call', quoted(chr(10)), most)}\n{call}{object_rules(tools, 'arguments')}"
+        return f"calls: {repeated('call', _BREAK, most)}\n{call}{object_rules(tools, 'arguments')}"
 
     def call_schema(self, tool: CallableTool, where: str) -> dict[str, Any] | None:
         """See `family.Family`."""
@@ -70,21 +71,3 @@ class Hermes:
         """See `family.Family`."""
         rest = f'"\\n" object "\\n" {mark(_CLOSE)} ("\\n" call)*'
         return f"body: begun {rest} | TEXT\n{begun(mark(_OPEN))}\n"
-
-
-def marks(text: str, marker: str) -> Iterator[int]:
-    """Places of a marker's first character."""
-    at = text.find(marker[0])
-    while at >= 0:
-        yield at
-        at = text.find(marker[0], at + 1)
-
-
-def _object(scan: Scan) -> Head | None:
-    scan.blanks()
-    start = scan.at
-    head = read_object(scan, None)
-    if head is None:
-        scan.at = start
-        head = read_whole_object(scan)
-    return head

@@ -58,7 +58,8 @@ class LiteralReader:
         try:
             while status is Status.OPEN:
                 status = self._string(scan, told) if self._quote else self._part(scan, told)
-                done = scan.at
+                # What could not be read is left for others to read.
+                done = done if status is Status.BROKEN else scan.at
         except More:
             pass
         return done, "".join(told), status

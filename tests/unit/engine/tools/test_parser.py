@@ -1,0 +1,140 @@
+"""Calls in every family's syntax, well and badly written, by example; `property/test_tool_text.py` has the rest."""
+
+import json
+
+import pytest
+from tests.whole_calls import joined
+
+from headrace.engine.tools.bare import GENERIC, LLAMA_JSON
+from headrace.engine.tools.family import Family
+from headrace.engine.tools.hermes import Hermes
+from headrace.engine.tools.lists import MarkedList
+from headrace.engine.tools.literal import LiteralReader
+from headrace.engine.tools.mistral import Mistral
+from headrace.engine.tools.parser import Argued, Called, CallParser, Piece, Said
+from headrace.engine.tools.pythonic import Pythonic
+from headrace.engine.tools.scan import Status
+
+HERMES, PYTHONIC = Hermes(), Pythonic()
+GRANITE = MarkedList("granite", "<|tool_call|>")
+MISTRAL = Mistral(writes_lists=False)
+
+
+def read(family: Family, text: str) -> list[Piece]:
+    parser = CallParser(family, frozenset({"f", "g"}))
+    told = joined([*parser.push(text), *parser.flush()])
+    one_by_one = CallParser(family, frozenset({"f", "g"}))
+    pieces = [piece for char in text for piece in one_by_one.push(char)]
+    assert joined([*pieces, *one_by_one.flush()]) == told
+    return told
+
+
+F1 = [Called("f"), Argued('{"a": 1}')]
+G = [Called("g"), Argued("{}")]
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "told"),
+    [
+        (HERMES, '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>', F1),
+        (HERMES, 'Hm.\n<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>', [Said("Hm."), *F1]),
+        (HERMES, '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>', F1),
+        (HERMES, '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', F1),
+        (
+            HERMES,
+            '<tool_call>{"name": "g"}</tool_call>\n<tool_call>{"name": "g", "arguments": null}</tool_call>',
+            G + G,
+        ),
+        # A name that no tool has: the mark says that it is a call.
+        (HERMES, '<tool_call>{"name": "x", "arguments": {}}</tool_call>', [Called("x"), Argued("{}")]),
+        (HERMES, "<tool_call>not JSON</tool_call>", [Said("<tool_call>not JSON</tool_call>")]),
+        (HERMES, 'a < b and <tool_cal {"name"', [Said('a < b and <tool_cal {"name"')]),
+        (LLAMA_JSON, '{"name": "f", "parameters": {"a": 1}}', F1),
+        (LLAMA_JSON, '<|python_tag|>{"type": "function", "name": "f", "parameters": {"a": 1}}', F1),
+        (LLAMA_JSON, '{"name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {}}', F1 + G),
+        (LLAMA_JSON, '{"name": "x", "parameters": {}}', [Said('{"name": "x", "parameters": {}}')]),
+        (LLAMA_JSON, '<|python_tag|>print("hi")', [Said('<|python_tag|>print("hi")')]),
+        (GENERIC, 'I look:\n{"name": "f", "arguments": {"a": 1}}\nDone.', [Said("I look:"), *F1, Said("Done.")]),
+        (GENERIC, 'So {"name": "f", "arguments": {"a": 1}}', [Said('So {"name": "f", "arguments": {"a": 1}}')]),
+        (GENERIC, '{"city": "Bern"}', [Said('{"city": "Bern"}')]),
+        (MISTRAL, '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}, "id": "abcdefghi"}, {"name": "g"}]', F1 + G),
+        (MISTRAL, '[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g[CALL_ID]x1[ARGS]{}', F1 + G),
+        (MISTRAL, "[TOOL_CALLS]f and so on", [Said("[TOOL_CALLS]f and so on")]),
+        (GRANITE, '<|tool_call|>[{"name": "f", "arguments": {"a": 1}},{"name": "g", "arguments": {}}]', F1 + G),
+        (PYTHONIC, "[f(a=1), g()]", F1 + G),
+        (PYTHONIC, "[f(a=1)] or\n[x(a=1)]", [*F1, Said("or\n[x(a=1)]")]),
+        (PYTHONIC, "[f(1)]", [Said("[f(1)]")]),
+        (PYTHONIC, "[1, 2, 3]", [Said("[1, 2, 3]")]),
+    ],
+)
+def test_what_a_text_says_and_calls(family: Family, text: str, told: list[Piece]) -> None:
+    assert read(family, text) == told
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "told"),
+    [
+        (HERMES, '<tool_call>{"name": "f", "arguments": {"a": [1, "}', [Called("f"), Argued('{"a": [1, "}')]),
+        (HERMES, '<tool_call>{"name": "f", "arg', [Said('<tool_call>{"name": "f", "arg')]),
+        (
+            HERMES,
+            '<tool_call>{"name": "f", "arguments": {"a": </tool_call>',
+            [Called("f"), Argued('{"a": '), Said("</tool_call>")],
+        ),
+        (PYTHONIC, "[f(a='x", [Called("f"), Argued('{"a": "x')]),
+        (PYTHONIC, "[f(a=b + 1)]", [Called("f"), Argued('{"a": '), Said("b + 1)]")]),
+    ],
+)
+def test_a_call_that_breaks_off_is_told_as_far_as_it_came(family: Family, text: str, told: list[Piece]) -> None:
+    assert read(family, text) == told
+    parser = CallParser(family, frozenset({"f"}))
+    parser.push(text)
+    parser.flush()
+    assert parser.num_whole == 0
+    assert parser.num_calls == sum(isinstance(piece, Called) for piece in told)
+
+
+def test_arguments_are_told_while_they_come() -> None:
+    parser = CallParser(HERMES, frozenset({"f"}))
+    assert parser.push('<tool_call>{"name": "f", "arguments": ') == []
+    assert parser.push('{"a": "lo') == [Called("f"), Argued('{"a": "lo')]
+    assert parser.push("ng") == [Argued("ng")]
+    assert (parser.num_calls, parser.num_whole) == (1, 0)
+    assert parser.push('"}') == [Argued('"}')]
+    assert parser.num_whole == 1
+    assert parser.push("}\n</tool_call>") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ("a=1, b=-2.5e3, c=.5, d=1_000", {"a": 1, "b": -2500.0, "c": 0.5, "d": 1000}),
+        ("a=True, b=False, c=None, d=true", {"a": True, "b": False, "c": None, "d": True}),
+        ("a='it\\'s', b=\"\\\"\", c='\\n\\t\\\\\\x41\\u00e9'", {"a": "it's", "b": '"', "c": "\n\t\\A\u00e9"}),
+        ("a='', b='''x'y\n''z''', c=\"é\"", {"a": "", "b": "x'y\n''z", "c": "é"}),
+        ("a=[1, [], ['x',]], b={'k': {'n': None}, 2: 3}", {"a": [1, [], ["x"]], "b": {"k": {"n": None}, "2": 3}}),
+        ("\n  a = 1 ,\n", {"a": 1}),
+        ("", {}),
+    ],
+)
+def test_pythons_literals_become_json_as_they_grow(arguments: str, value: object) -> None:
+    for size in (1, 2, 3, 1000):
+        reader, told, held = LiteralReader(), "", ""
+        status = Status.OPEN
+        text = f"{arguments})"
+        for start in range(0, len(text), size):
+            held += text[start : start + size]
+            end, said, status = reader.feed(held, is_last=False)
+            told, held = told + said, held[end:]
+        assert status is Status.DONE and held == ""
+        assert json.loads(told) == value
+
+
+@pytest.mark.parametrize(
+    "arguments", ["a=x", "a={1, 2}", "a=f()", "a='x' 'y'", "a=1 b=2", "a==1", "a=1.2.3", "a=b'x'", "a=)"]
+)
+def test_what_is_no_literal_breaks_a_call_off(arguments: str) -> None:
+    reader = LiteralReader()
+    _, _, status = reader.feed(f"{arguments})", is_last=True)
+    assert status is Status.BROKEN
+    assert not reader.is_complete
