@@ -37,12 +37,12 @@ from headrace.core.request import (
 )
 from headrace.gateway.background import Job
 from headrace.gateway.response_run import Prepared, Run, shortened
+from headrace.gateway.room import DEFAULT_QUOTA_BYTES, Room
 from headrace.memory import responses as memory
 from headrace.memory.store import Store
 
 DAY_S: Final = 86_400.0
 DEFAULT_DAYS: Final = 30
-DEFAULT_QUOTA_BYTES: Final = 4 * 1024**3
 MAX_JOBS: Final = 256
 # What of a response can be gone on from.
 _CONTINUABLE: Final = ("completed", "incomplete")
@@ -66,13 +66,13 @@ class Responses:
         clock: Clock,
         *,
         days: int = DEFAULT_DAYS,
-        quota: int = DEFAULT_QUOTA_BYTES,
+        room: Room | None = None,
     ) -> None:
         self._backend = backend
         self._store = store
         self._clock = clock
         self._days = days
-        self._quota = quota
+        self._room = room or Room(store, clock, DEFAULT_QUOTA_BYTES)
         self._jobs: dict[tuple[str, str], Job] = {}
         self._cleaner: asyncio.Task[None] | None = None
 
@@ -111,7 +111,9 @@ class Responses:
                 _logger.warning("what has expired could not be forgotten: %s", error)
 
     async def _forget(self) -> None:
-        num_gone = await self._store.call(memory.purge, self._clock.unix_s() - self._days * DAY_S)
+        num_gone, before_s = 0, self._clock.unix_s() - self._days * DAY_S
+        while (gone := await self._store.call(memory.purge, before_s)) > 0:
+            num_gone += gone
         if num_gone:
             _logger.info("%d chains of responses and conversations have expired", num_gone)
 
@@ -147,7 +149,7 @@ class Responses:
         check_task(self._backend.models(), call.request)
         tenant = call.request.principal.tenant
         if call.store:
-            await self._store.call(memory.check_room, tenant, self._quota)
+            await self._room.check(tenant)
         thread, past = call.request.id, tuple[Item, ...]()
         if call.previous_response_id is not None:
             history = await self._history(tenant, call.previous_response_id, local)
@@ -235,7 +237,9 @@ class Responses:
         )
         now_s = self._clock.unix_s()
         output = response["output"]
-        await self._store.call(memory.save_response, record, prepared.asked, output, now_s, conversation)
+        save = memory.save_response
+        added = await self._store.call(save, record, prepared.asked, output, now_s, conversation)
+        self._room.add(prepared.tenant, added)
 
     # -- background ---------------------------------------------------------------------------------------------------
 

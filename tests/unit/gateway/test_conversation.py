@@ -19,6 +19,7 @@ from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, Not
 from headrace.core.request import Principal, Request
 from headrace.gateway.conversation import DAY_S, Responses
 from headrace.gateway.conversation_items import Conversations
+from headrace.gateway.room import DEFAULT_QUOTA_BYTES, RECOUNT_S, Room
 from headrace.memory.store import Store
 
 _Given = ParamSpec("_Given")
@@ -61,11 +62,12 @@ class FailingStore(Store):
 
 @asynccontextmanager
 async def opened(
-    folder: Path, backend: Scripted, clock: HandClock | None = None, **named: Any
+    folder: Path, backend: Scripted, clock: HandClock | None = None, quota: int = DEFAULT_QUOTA_BYTES
 ) -> AsyncIterator[tuple[Responses, FailingStore]]:
     store = FailingStore(folder / "state.db")
     await store.open()
-    service = Responses(backend, store, clock or HandClock(), **named)
+    clock = clock or HandClock()
+    service = Responses(backend, store, clock, room=Room(store, clock, quota))
     await service.open()
     try:
         yield service, store
@@ -322,6 +324,29 @@ def test_a_full_quota_is_told_before_anything_is_computed(tmp_path: Path) -> Non
 
     run(main())
     assert len(backend.requests) == 3
+
+
+def test_rows_are_counted_once_a_minute_and_when_the_quota_seems_full(tmp_path: Path) -> None:
+    clock, backend = HandClock(), Scripted([Turn(text="ok")])
+
+    async def main() -> None:
+        async with opened(tmp_path, backend, clock) as (_, store):
+            room = Room(store, clock, 100)
+            await room.check("a")
+            room.add("a", 99)
+            store.fails = frozenset({"used_bytes"})
+            await room.check("a")
+            clock.now_s += RECOUNT_S
+            with pytest.raises(Unavailable):
+                await room.check("a")
+            clock.now_s -= RECOUNT_S
+            room.add("a", 1)
+            with pytest.raises(Unavailable):
+                await room.check("a")
+            store.fails = frozenset()
+            await room.check("a")
+
+    run(main())
 
 
 def test_log_probabilities_end_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
