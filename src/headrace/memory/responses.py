@@ -282,7 +282,7 @@ def conversation_items(connection: sqlite3.Connection, tenant: str, conversation
 def append_items(
     connection: sqlite3.Connection, tenant: str, conversation_id: str, items: Sequence[Item], now_s: float
 ) -> int:
-    """Add items to the end of a conversation; their bytes. Raises NotFound, and InvalidRequest for an id that it has."""
+    """Add items to the end of a conversation; their bytes. Raises NotFound, InvalidRequest for an id that it has."""
     load_conversation(connection, tenant, conversation_id)
     new: set[str] = set()
     for item in items:
