@@ -22,21 +22,10 @@ from headrace.api.responses_seal import seal
 from headrace.api.responses_service import CreateCall, Halt, History, Item, LocalState, Page, ResponseEvent
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock
-from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, NotFound, Overloaded, Unavailable
-from headrace.core.events import Finished, TextDelta, Usage
-from headrace.core.request import (
-    Effort,
-    Limits,
-    Message,
-    Reasoning,
-    Request,
-    ResponseFormat,
-    Role,
-    TextPart,
-    ToolChoice,
-)
+from headrace.core.errors import HeadraceError, InvalidRequest, NotFound, Overloaded, Unavailable
 from headrace.gateway.background import Job
-from headrace.gateway.response_run import Prepared, Run, shortened
+from headrace.gateway.compaction import summarize
+from headrace.gateway.response_run import Prepared, Run
 from headrace.gateway.room import DEFAULT_QUOTA_BYTES, Room
 from headrace.memory import responses as memory
 from headrace.memory.store import Store
@@ -46,12 +35,6 @@ DEFAULT_DAYS: Final = 30
 MAX_JOBS: Final = 256
 # What of a response can be gone on from.
 _CONTINUABLE: Final = ("completed", "incomplete")
-_LONGEST_SUMMARY: Final = 1024
-_SUMMARIZE: Final = (
-    "Summarize the conversation so far for somebody who has to go on with it and sees nothing else of it: what "
-    "was asked, what was decided and done, what tools returned that still matters, and what is open. Write nothing "
-    "but the summary."
-)
 
 _logger = logging.getLogger("headrace.gateway")
 
@@ -322,40 +305,12 @@ class Responses:
     async def compact(self, call: CreateCall) -> Mapping[str, Any]:
         """See `ResponsesService.compact`: what everybody but the assistant said, and a summary by the model."""
         prepared = await self.prepare(call)
-        wish = Message(role=Role.USER, parts=(TextPart(_SUMMARIZE),))
-
-        def asking(request: Request) -> Request:
-            return replace(
-                request,
-                messages=(*(request.messages or ()), wish),
-                tools=(),
-                tool_choice=ToolChoice(),
-                reasoning=Reasoning(effort=Effort.NONE),
-                response_format=ResponseFormat(),
-                limits=Limits(max_tokens=_LONGEST_SUMMARY, deadline_s=request.limits.deadline_s),
-            )
-
-        if not (await self._backend.probe(asking(prepared.request))).fits:
-            request = asking(await shortened(self._backend, prepared))
-        else:
-            request = asking(prepared.request)
-        summary, usage = await self._text(request)
+        summary, usage = await summarize(self._backend, prepared)
         said = [item for item in (*prepared.past, *prepared.asked) if item["type"] == "message"]
         kept = [item for item in said if item["role"] != "assistant"]
         item_id = f"{ID_PREFIXES['compaction']}_{call.request.id.rpartition('_')[2]}"
         item = {"id": item_id, "type": "compaction", "encrypted_content": seal(summary, "summary")}
         return compaction_object(call, int(self._clock.unix_s()), [*kept, item], usage)
-
-    async def _text(self, request: Request) -> tuple[str, Usage]:
-        """All that the model says. Raises HeadraceError."""
-        pieces: list[str] = []
-        async with contextlib.aclosing(self._backend.run(request)) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    pieces.append(event.text)
-                elif isinstance(event, Finished):
-                    return "".join(pieces), event.usage
-        raise EngineFault("the backend ended the answer without saying that it was finished; send it again.")
 
 
 def _check_new(past: Sequence[Item], asked: Sequence[Item]) -> None:

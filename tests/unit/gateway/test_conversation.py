@@ -4,13 +4,14 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import pytest
 from tests.doubles_http import HandClock, run
-from tests.scripted import Gate, Scripted, Turn, last_says, tool_results
+from tests.scripted import CARD, Gate, Scripted, Turn, last_says, tool_results
 
 from headrace.api.openai import Caller
 from headrace.api.responses import decode_create, decode_turn
@@ -362,6 +363,27 @@ def test_log_probabilities_end_before_they_fill_the_memory(tmp_path: Path, monke
 
     run(main())
     assert backend.num_open == 0
+
+
+def test_a_summary_leaves_out_what_does_not_fit_and_takes_a_part_of_the_context(tmp_path: Path) -> None:
+    backend = Scripted([Turn(text="They counted.")], cards=[replace(CARD, context_length=120)])
+    turns: list[Any] = [{"role": "developer", "content": "Be kind."}]
+    for index in range(20):
+        turns += [{"role": "user", "content": f"turn {index} has five words"}, {"role": "assistant", "content": "ok"}]
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, _):
+            made = await service.compact(ask(turns))
+            kinds = [item.get("role", item["type"]) for item in made["output"]]
+            assert kinds == ["developer", *["user"] * 20, "compaction"]
+
+    run(main())
+    (request,) = backend.requests
+    assert request.limits.max_tokens == 30
+    texts = [message.text for message in request.messages or ()]
+    assert texts[0] == "Be kind."
+    assert 3 < len(texts) < 30
+    assert texts[-3:-1] == ["turn 19 has five words", "ok"]
 
 
 def test_references_find_items_of_the_tenant_alone(tmp_path: Path) -> None:
