@@ -24,6 +24,7 @@ from headrace.gateway.batches import BatchService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
+from headrace.gateway.room import Room
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
@@ -143,7 +144,8 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         await store.open()
         stack.push_async_callback(store.close)
         clock, new_id = SystemClock(), partial(token_hex, 12)
-        responses = Responses(backend, store, clock, days=1, quota=QUOTA_BYTES)
+        room = Room(store, clock, QUOTA_BYTES)
+        responses = Responses(backend, store, clock, days=1, room=room)
         await responses.open()
         stack.push_async_callback(responses.close)
         files = FileStore(store, folder / "files", clock, new_id)
@@ -165,7 +167,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             adapters=ScriptedAdapters(backend),
             residents=ScriptedResidents(backend),
             responses=responses,
-            conversations=Conversations(store, clock, quota=QUOTA_BYTES),
+            conversations=Conversations(store, clock, room=room),
             tokens=ScriptedTokens(backend),
             completions=CompletionStore(store, QUOTA_BYTES),
             files=files,

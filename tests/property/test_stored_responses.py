@@ -33,6 +33,7 @@ class Model:
     responses: dict[str, Kept] = field(default_factory=dict)
     used: dict[str, float] = field(default_factory=dict)
     conversations: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
+    count: int = 0
 
 
 class Storing(RuleBasedStateMachine):
@@ -44,7 +45,6 @@ class Storing(RuleBasedStateMachine):
         self.database = Database(Path(self.folder.name) / "state.db")
         self.models = {"a": Model(), "b": Model()}
         self.now_s = 0.0
-        self.count = 0
 
     def teardown(self) -> None:
         self.database.close()
@@ -58,8 +58,8 @@ class Storing(RuleBasedStateMachine):
         """A response: on its own, or continuing one that can be, or in a conversation."""
         model = self.models[tenant]
         self.now_s += 1.0
-        self.count += 1
-        name = f"r{self.count}"
+        model.count += 1
+        name = f"r{model.count}"
         whole = [one for one in model.responses if self.chain(tenant, one) is not None]
         previous = whole[pick % len(whole)] if whole and pick % 3 else None
         talks = sorted(model.conversations)
@@ -84,9 +84,11 @@ class Storing(RuleBasedStateMachine):
     @rule(tenant=TENANTS, number=st.integers(1, 40))
     def delete(self, tenant: str, number: int) -> None:
         """Of what may be there or not."""
-        known = self.models[tenant].responses.pop(f"r{number}", None)
+        model = self.models[tenant]
+        name = f"r{number % (model.count + 1) + 1}"
+        known = model.responses.pop(name, None)
         try:
-            self.run(memory.delete_response, tenant, f"r{number}")
+            self.run(memory.delete_response, tenant, name)
             assert known is not None
         except NotFound:
             assert known is None
@@ -94,17 +96,19 @@ class Storing(RuleBasedStateMachine):
     @rule(tenant=TENANTS)
     def talk(self, tenant: str) -> None:
         """A new conversation."""
-        self.count += 1
-        name = f"c{self.count}"
+        model = self.models[tenant]
+        model.count += 1
+        name = f"c{model.count}"
         self.run(memory.create_conversation, tenant, name, {}, [{"id": f"{name}first"}], self.now_s)
-        self.models[tenant].conversations[name] = (self.now_s, [f"{name}first"])
+        model.conversations[name] = (self.now_s, [f"{name}first"])
 
     @rule(tenant=TENANTS, number=st.integers(1, 40), drops=st.booleans())
     def change(self, tenant: str, number: int, drops: bool) -> None:
         """A conversation is deleted, or its first item."""
-        name, model = f"c{number}", self.models[tenant]
-        if name not in model.conversations:
+        model = self.models[tenant]
+        if not model.conversations:
             return
+        name = sorted(model.conversations)[number % len(model.conversations)]
         if drops or not model.conversations[name][1]:
             self.run(memory.delete_conversation, tenant, name)
             del model.conversations[name]
@@ -130,7 +134,7 @@ class Storing(RuleBasedStateMachine):
         model = self.models[tenant]
         told = self.run(memory.erase, tenant)
         assert tuple(told)[:2] == (len(model.responses), len(model.conversations))
-        self.models[tenant] = Model()
+        self.models[tenant] = Model(count=model.count)
 
     def chain(self, tenant: str, name: str | None) -> list[str] | None:
         """What the model says was said up to a response."""
@@ -147,7 +151,7 @@ class Storing(RuleBasedStateMachine):
     def agrees(self) -> None:
         """Every chain, every conversation, and the bytes that are counted."""
         for tenant, model in getattr(self, "models", {}).items():
-            for number in range(1, self.count + 1):
+            for number in range(1, model.count + 1):
                 told = self.run(memory.load_chain, tenant, f"r{number}")
                 ids = None if told is None else [item["id"] for item in told.items]
                 assert ids == self.chain(tenant, f"r{number}")
@@ -168,4 +172,4 @@ def _bytes(connection: sqlite3.Connection, tenant: str) -> tuple[int, int]:
 
 
 TestStoring = Storing.TestCase
-TestStoring.settings = settings(max_examples=40, stateful_step_count=30)
+TestStoring.settings = settings(max_examples=60, stateful_step_count=40)

@@ -21,6 +21,7 @@ from headrace.gateway.batches import BatchLimits, BatchService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
+from headrace.gateway.room import Room
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileLimits, FileStore
 from headrace.memory.store import Store
@@ -40,7 +41,8 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
         await store.open()
         stack.push_async_callback(store.close)
         clock, quota, new_id = SystemClock(), settings.responses_bytes, partial(token_hex, 12)
-        responses = Responses(foreground, store, clock, days=settings.responses_days, quota=quota)
+        room = Room(store, clock, quota)
+        responses = Responses(foreground, store, clock, days=settings.responses_days, room=room)
         await responses.open(_is_running)
         stack.push_async_callback(responses.close)
         limits = FileLimits(max_file_bytes=settings.file_bytes, max_tenant_bytes=settings.file_quota)
@@ -65,7 +67,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             tokens=engine.tokens,
             completions=CompletionStore(store, quota),
             responses=responses,
-            conversations=Conversations(store, clock, quota=quota),
+            conversations=Conversations(store, clock, room=room),
             files=files,
             batches=batches,
             library=ServedLibrary(served_paths(settings), settings.home),

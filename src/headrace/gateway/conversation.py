@@ -22,36 +22,19 @@ from headrace.api.responses_seal import seal
 from headrace.api.responses_service import CreateCall, Halt, History, Item, LocalState, Page, ResponseEvent
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock
-from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, NotFound, Overloaded, Unavailable
-from headrace.core.events import Finished, TextDelta, Usage
-from headrace.core.request import (
-    Effort,
-    Limits,
-    Message,
-    Reasoning,
-    Request,
-    ResponseFormat,
-    Role,
-    TextPart,
-    ToolChoice,
-)
+from headrace.core.errors import HeadraceError, InvalidRequest, NotFound, Overloaded, Unavailable
 from headrace.gateway.background import Job
-from headrace.gateway.response_run import Prepared, Run, shortened
+from headrace.gateway.compaction import summarize
+from headrace.gateway.response_run import Prepared, Run
+from headrace.gateway.room import DEFAULT_QUOTA_BYTES, Room
 from headrace.memory import responses as memory
 from headrace.memory.store import Store
 
 DAY_S: Final = 86_400.0
 DEFAULT_DAYS: Final = 30
-DEFAULT_QUOTA_BYTES: Final = 4 * 1024**3
 MAX_JOBS: Final = 256
 # What of a response can be gone on from.
 _CONTINUABLE: Final = ("completed", "incomplete")
-_LONGEST_SUMMARY: Final = 1024
-_SUMMARIZE: Final = (
-    "Summarize the conversation so far for somebody who has to go on with it and sees nothing else of it: what "
-    "was asked, what was decided and done, what tools returned that still matters, and what is open. Write nothing "
-    "but the summary."
-)
 
 _logger = logging.getLogger("headrace.gateway")
 
@@ -66,13 +49,13 @@ class Responses:
         clock: Clock,
         *,
         days: int = DEFAULT_DAYS,
-        quota: int = DEFAULT_QUOTA_BYTES,
+        room: Room | None = None,
     ) -> None:
         self._backend = backend
         self._store = store
         self._clock = clock
         self._days = days
-        self._quota = quota
+        self._room = room or Room(store, clock, DEFAULT_QUOTA_BYTES)
         self._jobs: dict[tuple[str, str], Job] = {}
         self._cleaner: asyncio.Task[None] | None = None
 
@@ -111,7 +94,9 @@ class Responses:
                 _logger.warning("what has expired could not be forgotten: %s", error)
 
     async def _forget(self) -> None:
-        num_gone = await self._store.call(memory.purge, self._clock.unix_s() - self._days * DAY_S)
+        num_gone, before_s = 0, self._clock.unix_s() - self._days * DAY_S
+        while (gone := await self._store.call(memory.purge, before_s)) > 0:
+            num_gone += gone
         if num_gone:
             _logger.info("%d chains of responses and conversations have expired", num_gone)
 
@@ -147,7 +132,7 @@ class Responses:
         check_task(self._backend.models(), call.request)
         tenant = call.request.principal.tenant
         if call.store:
-            await self._store.call(memory.check_room, tenant, self._quota)
+            await self._room.check(tenant)
         thread, past = call.request.id, tuple[Item, ...]()
         if call.previous_response_id is not None:
             history = await self._history(tenant, call.previous_response_id, local)
@@ -235,7 +220,9 @@ class Responses:
         )
         now_s = self._clock.unix_s()
         output = response["output"]
-        await self._store.call(memory.save_response, record, prepared.asked, output, now_s, conversation)
+        save = memory.save_response
+        added = await self._store.call(save, record, prepared.asked, output, now_s, conversation)
+        self._room.add(prepared.tenant, added)
 
     # -- background ---------------------------------------------------------------------------------------------------
 
@@ -318,40 +305,12 @@ class Responses:
     async def compact(self, call: CreateCall) -> Mapping[str, Any]:
         """See `ResponsesService.compact`: what everybody but the assistant said, and a summary by the model."""
         prepared = await self.prepare(call)
-        wish = Message(role=Role.USER, parts=(TextPart(_SUMMARIZE),))
-
-        def asking(request: Request) -> Request:
-            return replace(
-                request,
-                messages=(*(request.messages or ()), wish),
-                tools=(),
-                tool_choice=ToolChoice(),
-                reasoning=Reasoning(effort=Effort.NONE),
-                response_format=ResponseFormat(),
-                limits=Limits(max_tokens=_LONGEST_SUMMARY, deadline_s=request.limits.deadline_s),
-            )
-
-        if not (await self._backend.probe(asking(prepared.request))).fits:
-            request = asking(await shortened(self._backend, prepared))
-        else:
-            request = asking(prepared.request)
-        summary, usage = await self._text(request)
+        summary, usage = await summarize(self._backend, prepared)
         said = [item for item in (*prepared.past, *prepared.asked) if item["type"] == "message"]
         kept = [item for item in said if item["role"] != "assistant"]
         item_id = f"{ID_PREFIXES['compaction']}_{call.request.id.rpartition('_')[2]}"
         item = {"id": item_id, "type": "compaction", "encrypted_content": seal(summary, "summary")}
         return compaction_object(call, int(self._clock.unix_s()), [*kept, item], usage)
-
-    async def _text(self, request: Request) -> tuple[str, Usage]:
-        """All that the model says. Raises HeadraceError."""
-        pieces: list[str] = []
-        async with contextlib.aclosing(self._backend.run(request)) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    pieces.append(event.text)
-                elif isinstance(event, Finished):
-                    return "".join(pieces), event.usage
-        raise EngineFault("the backend ended the answer without saying that it was finished; send it again.")
 
 
 def _check_new(past: Sequence[Item], asked: Sequence[Item]) -> None:

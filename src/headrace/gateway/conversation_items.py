@@ -6,7 +6,7 @@ from typing import Any
 from headrace.api.responses_objects import conversation_object
 from headrace.api.responses_service import Item, Page
 from headrace.core.clock import Clock
-from headrace.gateway.conversation import DEFAULT_QUOTA_BYTES
+from headrace.gateway.room import DEFAULT_QUOTA_BYTES, Room
 from headrace.memory import responses as memory
 from headrace.memory.store import Store
 
@@ -14,18 +14,19 @@ from headrace.memory.store import Store
 class Conversations:
     """See `api.responses_service.ConversationsService`."""
 
-    def __init__(self, store: Store, clock: Clock, *, quota: int = DEFAULT_QUOTA_BYTES) -> None:
+    def __init__(self, store: Store, clock: Clock, *, room: Room | None = None) -> None:
         self._store = store
         self._clock = clock
-        self._quota = quota
+        self._room = room or Room(store, clock, DEFAULT_QUOTA_BYTES)
 
     async def create_conversation(
         self, tenant: str, conversation_id: str, items: Sequence[Item], metadata: Mapping[str, str]
     ) -> Mapping[str, Any]:
         """See `ConversationsService`."""
         now_s = self._clock.unix_s()
-        await self._store.call(memory.check_room, tenant, self._quota)
-        await self._store.call(memory.create_conversation, tenant, conversation_id, metadata, items, now_s)
+        await self._room.check(tenant)
+        create = memory.create_conversation
+        self._room.add(tenant, await self._store.call(create, tenant, conversation_id, metadata, items, now_s))
         return conversation_object(conversation_id, int(now_s), metadata)
 
     async def conversation(self, tenant: str, conversation_id: str) -> Mapping[str, Any]:
@@ -47,8 +48,9 @@ class Conversations:
 
     async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Sequence[Item]:
         """See `ConversationsService`."""
-        await self._store.call(memory.check_room, tenant, self._quota)
-        await self._store.call(memory.append_items, tenant, conversation_id, items, self._clock.unix_s())
+        await self._room.check(tenant)
+        now_s = self._clock.unix_s()
+        self._room.add(tenant, await self._store.call(memory.append_items, tenant, conversation_id, items, now_s))
         return items
 
     async def items(self, tenant: str, conversation_id: str, page: Page) -> tuple[Sequence[Item], bool]:

@@ -3,7 +3,7 @@
 Decides when a response begins, ends and how; saves nothing. Whoever makes a `Run` closes it.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.api.responses_events import ResponseWriter
@@ -66,10 +66,12 @@ def _says(item: Item, *roles: str) -> bool:
     return item["type"] == "message" and item["role"] in roles
 
 
-async def shortened(backend: Backend, prepared: Prepared) -> Request:
+async def shortened(
+    backend: Backend, prepared: Prepared, asks: Callable[[Request], Request] = lambda request: request
+) -> Request:
     """The request with as little of its beginning left out as makes it fit; with as much as can be if nothing does.
 
-    Whether a request fits is asked a few times only: the more is left out, the better it fits.
+    What has to fit is what `asks` makes of it. It is tried a few times only: the more is left out, the better it fits.
     """
     places = cuts((*prepared.past, *prepared.asked))
     if not places:
@@ -77,7 +79,7 @@ async def shortened(backend: Backend, prepared: Prepared) -> Request:
     low, high = 0, len(places) - 1
     while low < high:
         middle = (low + high) // 2
-        if (await backend.probe(prepared.since(places[middle]))).fits:
+        if (await backend.probe(asks(prepared.since(places[middle])))).fits:
             high = middle
         else:
             low = middle + 1

@@ -6,7 +6,7 @@
     conversations   one conversation object each
 
 Every row has a tenant and every query names it: what another tenant owns is not there. A chain and a conversation are
-kept for so long after their last use (`purge`), and both count against one quota of bytes a tenant (`check_room`).
+kept for so long after their last use (`purge`), and both count against one quota of bytes a tenant (`used_bytes`).
 Knows items only by their `id`; what they mean is the affair of whoever saves them.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.core.errors import InvalidRequest, NotFound, QuotaFull
+from headrace.core.errors import InvalidRequest, NotFound
 
 Item = Mapping[str, Any]
 
@@ -65,19 +65,14 @@ class Slice:
     before: str | None = None
 
 
-def check_room(connection: sqlite3.Connection, tenant: str, max_bytes: int) -> None:
-    """Raise QuotaFull for a tenant whose quota is full."""
-    used = connection.execute(
+def used_bytes(connection: sqlite3.Connection, tenant: str) -> int:
+    """What a tenant stores."""
+    used: int = connection.execute(
         "SELECT (SELECT COALESCE(SUM(num_bytes), 0) FROM threads WHERE tenant = ?1)"
         " + (SELECT COALESCE(SUM(num_bytes), 0) FROM conversations WHERE tenant = ?1)",
         (tenant,),
     ).fetchone()[0]
-    if used >= max_bytes:
-        raise QuotaFull(
-            f"{used} bytes of responses and conversations are stored for you, and {max_bytes} are allowed; delete "
-            "some, or send store false.",
-            param="store",
-        )
+    return used
 
 
 def save_response(
@@ -87,8 +82,9 @@ def save_response(
     answered: Sequence[Item],
     now_s: float,
     conversation: str | None = None,
-) -> None:
-    """Keep a response with what it was asked and what it answered, in the place of an earlier state of it.
+) -> int:
+    """Keep a response with what it was asked and what it answered, in the place of an earlier state of it; the bytes
+    that this adds.
 
     With a conversation, both are appended to it. Raises NotFound if that was deleted meanwhile.
     """
@@ -122,7 +118,8 @@ def save_response(
         (num_bytes, record.tenant, record.thread),
     )
     if conversation is not None:
-        append_items(connection, record.tenant, conversation, [*asked, *answered], now_s)
+        num_bytes += append_items(connection, record.tenant, conversation, [*asked, *answered], now_s)
+    return num_bytes
 
 
 def load_response(connection: sqlite3.Connection, tenant: str, response_id: str) -> dict[str, Any]:
@@ -232,13 +229,13 @@ def create_conversation(
     metadata: Mapping[str, str],
     items: Sequence[Item],
     now_s: float,
-) -> None:
-    """Keep a new conversation with its first items. Raises InvalidRequest for an id that is there twice."""
+) -> int:
+    """Keep a new conversation with its first items; their bytes. Raises InvalidRequest for an id that comes twice."""
     connection.execute(
         "INSERT INTO conversations (tenant, id, created_at, used_at, num_bytes, metadata) VALUES (?, ?, ?, ?, 0, ?)",
         (tenant, conversation_id, now_s, now_s, _encode(metadata)),
     )
-    append_items(connection, tenant, conversation_id, items, now_s)
+    return append_items(connection, tenant, conversation_id, items, now_s)
 
 
 def load_conversation(
@@ -284,8 +281,8 @@ def conversation_items(connection: sqlite3.Connection, tenant: str, conversation
 
 def append_items(
     connection: sqlite3.Connection, tenant: str, conversation_id: str, items: Sequence[Item], now_s: float
-) -> None:
-    """Add items to the end of a conversation. Raises NotFound, and InvalidRequest for an id that it has already."""
+) -> int:
+    """Add items to the end of a conversation; their bytes. Raises NotFound, InvalidRequest for an id that it has."""
     load_conversation(connection, tenant, conversation_id)
     new: set[str] = set()
     for item in items:
@@ -303,6 +300,7 @@ def append_items(
         "UPDATE conversations SET used_at = ?, num_bytes = num_bytes + ? WHERE tenant = ? AND id = ?",
         (now_s, num_bytes, tenant, conversation_id),
     )
+    return num_bytes
 
 
 def conversation_page(
@@ -352,15 +350,17 @@ def fail_unfinished(connection: sqlite3.Connection, is_running: Callable[[int], 
     return len(left)
 
 
-def purge(connection: sqlite3.Connection, before_s: float) -> int:
-    """Forget chains and conversations of all tenants that were last used before a time; how many there were."""
-    gone = 0
-    for tenant, thread in connection.execute(
-        "SELECT tenant, id FROM threads WHERE used_at < ?", (before_s,)
-    ).fetchall():
-        busy = "SELECT 1 FROM responses WHERE tenant = ? AND thread = ? AND status IN (?, ?)"
-        if connection.execute(busy, (tenant, thread, *UNFINISHED)).fetchone() is not None:
-            continue
+def purge(connection: sqlite3.Connection, before_s: float, limit: int = 500) -> int:
+    """Forget chains and conversations of all tenants that were last used before a time; how many there were.
+
+    No more than `limit` of each at once, so that others need not wait long; whoever gets that many asks again.
+    """
+    old = connection.execute(
+        "SELECT tenant, id FROM threads WHERE used_at < ? AND NOT EXISTS (SELECT 1 FROM responses"
+        " WHERE responses.tenant = threads.tenant AND thread = threads.id AND status IN (?, ?)) LIMIT ?",
+        (before_s, *UNFINISHED, limit),
+    ).fetchall()
+    for tenant, thread in old:
         connection.execute(
             "DELETE FROM items WHERE tenant = ?1"
             " AND owner IN (SELECT id FROM responses WHERE tenant = ?1 AND thread = ?2)",
@@ -368,11 +368,12 @@ def purge(connection: sqlite3.Connection, before_s: float) -> int:
         )
         connection.execute("DELETE FROM responses WHERE tenant = ? AND thread = ?", (tenant, thread))
         connection.execute("DELETE FROM threads WHERE tenant = ? AND id = ?", (tenant, thread))
-        gone += 1
-    old = connection.execute("SELECT tenant, id FROM conversations WHERE used_at < ?", (before_s,)).fetchall()
-    for tenant, conversation_id in old:
+    talks = connection.execute(
+        "SELECT tenant, id FROM conversations WHERE used_at < ? LIMIT ?", (before_s, limit)
+    ).fetchall()
+    for tenant, conversation_id in talks:
         delete_conversation(connection, tenant, conversation_id)
-    return gone + len(old)
+    return len(old) + len(talks)
 
 
 def erase(connection: sqlite3.Connection, tenant: str) -> tuple[int, int]:

@@ -4,13 +4,14 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import pytest
 from tests.doubles_http import HandClock, run
-from tests.scripted import Gate, Scripted, Turn, last_says, tool_results
+from tests.scripted import CARD, Gate, Scripted, Turn, last_says, tool_results
 
 from headrace.api.openai import Caller
 from headrace.api.responses import decode_create, decode_turn
@@ -19,6 +20,7 @@ from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, Not
 from headrace.core.request import Principal, Request
 from headrace.gateway.conversation import DAY_S, Responses
 from headrace.gateway.conversation_items import Conversations
+from headrace.gateway.room import DEFAULT_QUOTA_BYTES, RECOUNT_S, Room
 from headrace.memory.store import Store
 
 _Given = ParamSpec("_Given")
@@ -61,11 +63,12 @@ class FailingStore(Store):
 
 @asynccontextmanager
 async def opened(
-    folder: Path, backend: Scripted, clock: HandClock | None = None, **named: Any
+    folder: Path, backend: Scripted, clock: HandClock | None = None, quota: int = DEFAULT_QUOTA_BYTES
 ) -> AsyncIterator[tuple[Responses, FailingStore]]:
     store = FailingStore(folder / "state.db")
     await store.open()
-    service = Responses(backend, store, clock or HandClock(), **named)
+    clock = clock or HandClock()
+    service = Responses(backend, store, clock, room=Room(store, clock, quota))
     await service.open()
     try:
         yield service, store
@@ -324,6 +327,29 @@ def test_a_full_quota_is_told_before_anything_is_computed(tmp_path: Path) -> Non
     assert len(backend.requests) == 3
 
 
+def test_rows_are_counted_once_a_minute_and_when_the_quota_seems_full(tmp_path: Path) -> None:
+    clock, backend = HandClock(), Scripted([Turn(text="ok")])
+
+    async def main() -> None:
+        async with opened(tmp_path, backend, clock) as (_, store):
+            room = Room(store, clock, 100)
+            await room.check("a")
+            room.add("a", 99)
+            store.fails = frozenset({"used_bytes"})
+            await room.check("a")
+            clock.now_s += RECOUNT_S
+            with pytest.raises(Unavailable):
+                await room.check("a")
+            clock.now_s -= RECOUNT_S
+            room.add("a", 1)
+            with pytest.raises(Unavailable):
+                await room.check("a")
+            store.fails = frozenset()
+            await room.check("a")
+
+    run(main())
+
+
 def test_log_probabilities_end_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.api.responses_events.MAX_LOGPROBS", 8)
     backend = Scripted([Turn(text="one two three four")])
@@ -337,6 +363,27 @@ def test_log_probabilities_end_before_they_fill_the_memory(tmp_path: Path, monke
 
     run(main())
     assert backend.num_open == 0
+
+
+def test_a_summary_leaves_out_what_does_not_fit_and_takes_a_part_of_the_context(tmp_path: Path) -> None:
+    backend = Scripted([Turn(text="They counted.")], cards=[replace(CARD, context_length=120)])
+    turns: list[Any] = [{"role": "developer", "content": "Be kind."}]
+    for index in range(20):
+        turns += [{"role": "user", "content": f"turn {index} has five words"}, {"role": "assistant", "content": "ok"}]
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, _):
+            made = await service.compact(ask(turns))
+            kinds = [item.get("role", item["type"]) for item in made["output"]]
+            assert kinds == ["developer", *["user"] * 20, "compaction"]
+
+    run(main())
+    (request,) = backend.requests
+    assert request.limits.max_tokens == 30
+    texts = [message.text for message in request.messages or ()]
+    assert texts[0] == "Be kind."
+    assert 3 < len(texts) < 30
+    assert texts[-3:-1] == ["turn 19 has five words", "ok"]
 
 
 def test_references_find_items_of_the_tenant_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.core.errors import InvalidRequest, NotFound, RateLimited
+from headrace.core.errors import InvalidRequest, NotFound
 from headrace.memory import responses as memory
 from headrace.memory.database import Database
 
@@ -115,15 +115,14 @@ def test_a_response_is_added_to_its_conversation_or_not_saved_at_all(tmp_path: P
         assert database.transact(memory.load_response, "a", "r1")["id"] == "r1"
 
 
-def test_a_full_quota_is_a_tenants_own_and_is_told(connection: sqlite3.Connection) -> None:
+def test_what_a_tenant_stores_is_counted_as_its_own(connection: sqlite3.Connection) -> None:
     save(connection, "r1")
-    with pytest.raises(RateLimited, match="delete some, or send store false") as caught:
-        memory.check_room(connection, "a", 10)
-    assert caught.value.code == "storage_quota_exceeded"
-    memory.check_room(connection, "a", 10_000)
-    memory.check_room(connection, "b", 10)
+    memory.create_conversation(connection, "b", "c", {}, [item("x")], 0.0)
+    held, counted = num_bytes(connection)
+    assert held == counted == memory.used_bytes(connection, "a") + memory.used_bytes(connection, "b")
+    assert memory.used_bytes(connection, "a") > memory.used_bytes(connection, "b") > 0
     memory.delete_response(connection, "a", "r1")
-    memory.check_room(connection, "a", 10)
+    assert memory.used_bytes(connection, "a") == 0
 
 
 def test_what_was_not_used_expires_as_a_whole_and_what_is_at_work_stays(connection: sqlite3.Connection) -> None:
@@ -133,7 +132,7 @@ def test_what_was_not_used_expires_as_a_whole_and_what_is_at_work_stays(connecti
     save(connection, "busy", now_s=1.0, status="in_progress", runner=1)
     memory.create_conversation(connection, "b", "old", {}, [item("x")], 1.0)
     memory.create_conversation(connection, "b", "new", {}, [], 9.0)
-    assert memory.purge(connection, 5.0) == 2
+    assert [memory.purge(connection, 5.0, limit=1) for _ in range(2)] == [2, 0]
     assert memory.load_chain(connection, "a", "old") is None
     assert memory.load_chain(connection, "a", "continued") is not None
     assert memory.load_chain(connection, "a", "busy") is not None
