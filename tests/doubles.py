@@ -290,6 +290,7 @@ class ToyTokenizer:
 class ToyTemplate:
     """The texts of all messages, one after the other."""
 
+    takes_later_instructions = True
     digest = "sha256:toy-template"
     tool_source = ""
 

@@ -10,7 +10,7 @@ a `ping` may come before it, which clients skip. Errors are written by `errors.p
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.api.anthropic import Call
 from headrace.api.anthropic_thinking import seal
+from headrace.api.json_strings import StringEscaper
 from headrace.core.errors import EngineFault
 from headrace.core.events import (
     ChoiceFinished,
@@ -105,6 +106,11 @@ class _Block:
     pieces: list[str]
     id: str = ""
     name: str = ""
+    escaper: StringEscaper = field(default_factory=StringEscaper)
+
+    def read(self, event: Delta) -> str:
+        """What a delta adds to it. Arguments are made JSON that clients can parse while it comes."""
+        return self.escaper.push(event.arguments) if isinstance(event, ToolCallDelta) else event.text
 
 
 def _open(event: Delta, kind: State) -> _Block:
@@ -174,8 +180,8 @@ class StreamWriter:
         return _frame("content_block_start", {"index": self._index, "content_block": _empty(block)})
 
     def _delta(self, event: Delta) -> bytes:
-        text = event.arguments if isinstance(event, ToolCallDelta) else event.text
         block = self._block
+        text = "" if block is None else block.read(event)
         if not text or block is None:
             return b""
         if block.kind is State.THINKING:
@@ -231,8 +237,8 @@ class AnswerWriter:
             if isinstance(event, Delta):
                 if begins:
                     self._blocks.append(_open(event, self._order.state))
-                text = event.arguments if isinstance(event, ToolCallDelta) else event.text
-                if text:
+                # A delta without text begins no block, and may come before the first.
+                if self._blocks and (text := self._blocks[-1].read(event)):
                     self._blocks[-1].pieces.append(text)
             elif isinstance(event, Started):
                 self._message = _message(self._call, event, self._watch(event))

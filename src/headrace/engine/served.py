@@ -18,6 +18,7 @@ from headrace.core.events import TokenLogprob
 from headrace.core.request import Input, Message, Request, Role, Task, TextPart, Tool
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
+from headrace.engine.folding import fold_instructions, has_later_instructions
 from headrace.engine.grammar.compiler import GrammarCompiler
 from headrace.engine.idiom import Idiom, has_tools
 from headrace.engine.kv.salt import Salt
@@ -372,6 +373,8 @@ class Served:
         """Token ids of the request's conversation, or of its beginning, behind our own system turn if it has none."""
         has_system = any(message.role in {Role.SYSTEM, Role.DEVELOPER} for message in request.messages or ())
         messages = (*(() if has_system else self._opening), *messages)
+        if has_later_instructions(messages) and not template.takes_later_instructions:
+            messages = fold_instructions(messages)
         told, tools = self.idiom.conversation(messages, request.tools if has_tools(request) else ())
         return template.encode_chat(
             self.model.tokenizer,

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
 from jinja2 import Template
@@ -33,6 +33,7 @@ NO_TEMPLATE = "This model has no chat template; use /v1/completions with a promp
 # What a template's own expressions raise when they meet values that they were not written for.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _WANTS_NINE = re.compile(r"length\s*(?:!=|==)\s*9\b")
+_PROBE = "later instruction"
 _FORMAT_WIDTH = re.compile(r"%[-_0^#]*\d")
 
 
@@ -71,6 +72,15 @@ class ChatTemplate:
         self._knows_developer = "developer" in source
         # Mistral's: an id of another length is refused.
         self._id_chars = 9 if _WANTS_NINE.search(source) else None
+
+    @cached_property
+    def takes_later_instructions(self) -> bool:
+        """Whether it shows a system message in the middle: some templates refuse it, and some leave it out."""
+        talk = [("user", "a"), ("system", _PROBE), ("assistant", "b"), ("user", "c")]
+        try:
+            return _PROBE in self.render([{"role": role, "content": text} for role, text in talk])
+        except InvalidRequest:
+            return False
 
     def render(
         self,

@@ -59,3 +59,21 @@ const models = [];
 for await (const one of client.models.list()) models.push(one.id);
 assert.deepEqual(models, ["scripted"]);
 did("models");
+
+const params = (content) => ({ ...base, messages: ask(content) });
+const requests = [
+  { custom_id: "good", params: params("Hello") },
+  { custom_id: "bad", params: { ...params("Hello"), temperature: 3 } },
+];
+let batch = await client.messages.batches.create({ requests });
+while (batch.processing_status !== "ended") batch = await client.messages.batches.retrieve(batch.id);
+const results = {};
+for await (const line of await client.messages.batches.results(batch.id)) results[line.custom_id] = line.result;
+assert.equal(results.good.message.content[0].text, "Hello from the script.");
+assert.equal(results.bad.error.error.type, "invalid_request_error");
+const listed = [];
+for await (const one of client.messages.batches.list()) listed.push(one.id);
+assert.deepEqual(listed, [batch.id]);
+await client.messages.batches.delete(batch.id);
+await assert.rejects(client.messages.batches.retrieve(batch.id), Anthropic.NotFoundError);
+did("message batches");
