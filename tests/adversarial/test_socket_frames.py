@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from tests.socket_client import LAST, LOOKUP, Place, serving, until
 from headrace.core.errors import Overloaded
 from headrace.core.events import Event
 from headrace.core.request import Request
+from headrace.observe.logs import ACCESS_LOGGER
 from headrace.server.config import ServerConfig
 from headrace.server.keys import KeyRing
 from headrace.server.sockets import MAX_ERRORS_IN_A_ROW
@@ -383,5 +385,56 @@ def test_what_does_not_end_with_its_connection_is_ended() -> None:
             codes = [frame["error"]["code"] for frame in client.frames if frame["type"] == "error"]
             assert codes == ["websocket_connection_limit_reached", "unavailable", "websocket_connection_limit_reached"]
             assert backend.num_open == 0
+
+    run(main())
+
+
+def test_orders_that_wait_are_counted_with_the_bodies_of_requests_and_let_go_with_their_connection() -> None:
+    gate = Gate()
+    config = ServerConfig(port=0, max_buffered_bytes=100_000)
+
+    async def main() -> None:
+        async with serving([Turn(text="a b", gates={1: gate})], config) as (place, _):
+            bodies = place.app._answering.bodies
+            async with place.client() as client:
+                await client.create("x" * 40_000, stream_id="a")
+                await client.create("x" * 40_000, stream_id="a")
+                await client.create("x" * 40_000, stream_id="a")
+                refused = await client.until("error")
+                assert (refused["status"], refused["error"]["code"]) == (503, "overloaded")
+                assert refused["error"]["headers"]["retry-after"] == "1"
+                assert 80_000 < bodies.used < 100_000
+                gate.go.set()
+                for _ in range(2):
+                    await client.until("response.completed")
+                await until(lambda: bodies.used == 0)
+                gate.go.clear()
+                await client.create("x" * 40_000)
+                await client.until("response.created")
+                client.connection.transport.abort()
+            await until(lambda: bodies.used == 0)
+
+    run(main())
+
+
+def test_every_turn_is_logged_and_counted_as_a_request_is(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        with caplog.at_level(logging.INFO, ACCESS_LOGGER):
+            async with serving(OK) as (place, _):
+                async with place.client() as client:
+                    done = await client.turn("one two three")
+                    await client.turn(model="another")
+                await until(lambda: not place.server.server_state.connections)
+                text = place.app._metrics.expose()[0].decode()
+        lines = [record.headrace_fields for record in caplog.records if record.name == ACCESS_LOGGER]
+        assert [(line["method"], line["status"], line["outcome"]) for line in lines] == [
+            ("MESSAGE", 200, "ok"),
+            ("MESSAGE", 404, "not_found"),
+            ("GET", 101, "ok"),
+        ]
+        usage = done["response"]["usage"]
+        assert (lines[0]["prompt_tokens"], lines[0]["completion_tokens"]) == (usage["input_tokens"], 1)
+        assert lines[0]["request_id"] == done["response"]["id"]
+        assert 'method="MESSAGE",route="/v1/responses",status="200"} 1.0' in text
 
     run(main())

@@ -52,13 +52,14 @@ class Steer:
 @dataclass(frozen=True, slots=True)
 class Create:
     """An order of a response. `fields` are those of `POST /v1/responses`, undecoded; `generates` false: prepare only;
-    `is_automatic`: it follows from steering, and no client waits for an answer to it."""
+    `is_automatic`: it follows from steering, and no client waits for an answer to it; `num_bytes`: of its fields."""
 
     stream_id: str | None
     fields: Fields = field(repr=False)
     previous_response_id: str | None = None
     generates: bool = True
     is_automatic: bool = False
+    num_bytes: int = 0
 
     @property
     def is_steerable(self) -> bool:
@@ -81,7 +82,7 @@ class Create:
         made = self._with_input(_items(steers))
         previous = msgspec.Raw(msgspec.json.encode(response_id))
         fields = {**made.fields, "previous_response_id": previous}
-        return replace(made, fields=fields, previous_response_id=response_id, is_automatic=True)
+        return replace(made, fields=fields, previous_response_id=response_id, is_automatic=True, num_bytes=0)
 
     def _with_input(self, items: list[Any]) -> "Create":
         return replace(self, fields={**self.fields, "input": msgspec.Raw(msgspec.json.encode(items))})
@@ -121,7 +122,8 @@ def decode_create_frame(frame: Frame) -> Create:
     for name in ("type", "stream_id", "stream", "background", "generate"):
         fields.pop(name, None)
     fields["stream"] = msgspec.Raw(b"true")
-    return Create(frame.stream_id, fields, _text(fields, "previous_response_id"), generate is not False)
+    previous, num_bytes = _text(fields, "previous_response_id"), sum(map(len, fields.values()))
+    return Create(frame.stream_id, fields, previous, generate is not False, num_bytes=num_bytes)
 
 
 def decode_steer(frame: Frame) -> Steer:

@@ -199,7 +199,7 @@ class Engine:
     def release(self, session: str, tenant: str = "") -> None:
         """Let go of what is pinned for a tenant's session, after the current step."""
         for lane in self._lanes.values():
-            self._post_call(partial(lane.scheduler.retention.pins.unpin, tenant, session))
+            self._post_call(partial(lane.release, tenant, session))
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new work and wait for what is running; whether all of it ended in time."""

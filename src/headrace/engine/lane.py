@@ -142,6 +142,11 @@ class Lane:
         del self.runner
         return large
 
+    def release(self, tenant: str, session: str) -> None:
+        """Let go of what is pinned for a session, and show it: no step may come for long."""
+        self.scheduler.retention.pins.unpin(tenant, session)
+        self.publish()
+
     def publish(self) -> None:
         """Show the state if it has changed, and tell the metrics."""
         scheduler = self.scheduler

@@ -70,7 +70,11 @@ class LimitedSocketProtocol(WebSocketsSansIOProtocol):
             self.close_timer = self.loop.call_later(CLOSE_S, self._abort)
 
     def keepalive_timeout(self) -> None:
-        """Drop a client that does not answer pings, also when it does not read either."""
+        """Drop a client that does not answer pings, unless it has more to read first, or we do not read."""
+        if self.transport.get_write_buffer_size() or self.read_paused:  # whoever reads nothing is `outbox.py`'s affair
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         self.loop.call_later(CLOSE_S, self._abort)
 

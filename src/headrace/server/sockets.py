@@ -20,6 +20,7 @@ from headrace.api.responses import decode_turn
 from headrace.api.responses_service import CreateCall, ResponseEvent, ResponsesService
 from headrace.api.responses_service import Halt as Order
 from headrace.api.socket_frames import (
+    Create,
     InvalidSteer,
     begins_call,
     decode_create_frame,
@@ -137,6 +138,7 @@ class Socket:
         self._running: dict[Turn, Running] = {}
         self._sessions: set[str] = set()
         self._num_errors = 0
+        self._num_held = 0
         self._closing: tuple[int, str] | None = None  # as soon as nothing runs any more
         self._has_notice = False
         self._expired: HeadraceError | None = None
@@ -185,11 +187,9 @@ class Socket:
         stream_id = None
         try:
             frame = decode_frame(text)
-            stream_id = frame.stream_id if frame.type == "response.create" else None
             if frame.type == "response.create":
-                create = decode_create_frame(frame)
-                self._check_open()
-                actions = self._lanes.create(create)
+                stream_id = frame.stream_id
+                actions = self._order(decode_create_frame(frame))
             else:
                 steer_id = f"steer_{self._answering.new_id()}"
                 actions = self._lanes.steer(decode_steer(frame), steer_id)
@@ -200,10 +200,25 @@ class Socket:
             return
         self._act(actions)
 
-    def _check_open(self) -> None:
+    def _order(self, create: Create) -> list[Action]:
+        """Put an order into its lane; it is held in memory until it has ended. Raises HeadraceError."""
         if self._expired is not None:
             raise self._expired
         self._answering.lifecycle.check_accepting()
+        bodies = self._answering.bodies
+        try:
+            bodies.add(create.num_bytes)
+            actions = self._lanes.create(create)
+        except HeadraceError:
+            bodies.used -= create.num_bytes
+            raise
+        self._num_held += create.num_bytes
+        return actions
+
+    def _let_go(self, num_bytes: int) -> None:
+        """An order is no longer held."""
+        self._answering.bodies.used -= num_bytes
+        self._num_held -= num_bytes
 
     def _refuse(self, error: HeadraceError, stream_id: str | None) -> None:
         self._outbox.put(encode_error_frame(error, self._request_id, stream_id))
@@ -222,6 +237,7 @@ class Socket:
             elif isinstance(action, Say):
                 self._say(action)
             else:
+                self._let_go(action.turn.create.num_bytes)
                 self._outbox.put(encode_error_frame(_NOT_BEGUN, self._request_id, action.turn.lane.name))
         if self._closing is not None and not self._lanes.num_in_flight:
             self._close(*self._closing)
@@ -251,6 +267,9 @@ class Socket:
                     required = required_input(last.response or {})
                 except HeadraceError as refusal:
                     error = refusal
+                except ClientGone:
+                    record.outcome = "cancelled"
+                    return
                 except asyncio.CancelledError:
                     record.outcome = "cancelled"
                     if running.error is None or running.task is None:
@@ -268,6 +287,7 @@ class Socket:
             self._running.pop(turn, None)
         if end is Move.FAIL and turn.create.previous_response_id is not None:
             self._memory.evict(turn.create.previous_response_id)
+        self._let_go(turn.create.num_bytes)
         self._act(self._lanes.finished(turn, end, required, None if error is None else error.message))
 
     async def _answer(self, running: Running, record: AccessRecord, started_s: float) -> ResponseEvent:
@@ -375,6 +395,7 @@ class Socket:
     async def _leave(self) -> None:
         """Close every stream, forget every response, release every lane's pages."""
         await self._stop_turns()
+        self._let_go(self._num_held)
         self._memory.clear()
         for session in sorted(self._sessions):
             await self._answering.backend.release(session, self._tenant)
