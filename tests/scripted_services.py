@@ -21,6 +21,7 @@ from headrace.core.request import Request
 from headrace.core.service import Residence, Tokenized
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchService
+from headrace.gateway.caches import CacheService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
@@ -170,5 +171,6 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             completions=CompletionStore(store, QUOTA_BYTES),
             files=files,
             batches=batches,
+            caches=CacheService(store, backend, ScriptedTokens(backend), clock, new_id),
             library=ScriptedLibrary(backend),
         )

@@ -18,6 +18,7 @@ from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchLimits, BatchService
+from headrace.gateway.caches import CacheService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
@@ -68,6 +69,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             conversations=Conversations(store, clock, quota=quota),
             files=files,
             batches=batches,
+            caches=CacheService(store, foreground, engine.tokens, clock, new_id),
             library=ServedLibrary(served_paths(settings), settings.home),
         )
 
