@@ -16,6 +16,8 @@ from headrace.cli.config import Settings
 from headrace.cli.library import ServedLibrary
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
+from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
+from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchLimits, BatchService
 from headrace.gateway.caches import CacheService
@@ -56,6 +58,8 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             new_id=new_id,
             dialects=DIALECTS,
             codecs=LINE_CODECS,
+            # Beside the service that callers wait at, over the engine itself: its requests are not the foreground's.
+            services={RESPONSES: ResponseLines(Responses(engine, store, clock, quota=quota))},
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
         runner.start()
