@@ -104,7 +104,10 @@ def test_content_is_read_when_it_is_kept_and_counts_as_cached_when_it_is_used(tm
             reply = await it.chat(made["name"], max_tokens=5)
             usage = reply.json()["usage"]
             assert usage["prompt_tokens_details"]["cached_tokens"] == num_tokens
+            assert usage["cached_content_token_count"] == num_tokens
             assert usage["prompt_tokens"] > num_tokens
+            streamed = await it.chat(made["name"], stream=True, stream_options={"include_usage": True}, max_tokens=5)
+            assert streamed.frames()[-2]["usage"]["cached_content_token_count"] >= num_tokens
             asked = it.backend.requests[-1]
             assert asked.messages is not None
             assert [(one.role, one.text) for one in asked.messages] == [

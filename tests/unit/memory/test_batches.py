@@ -1,4 +1,4 @@
-"""Rows of batches: a line ends once, a status changes as the life of a batch allows, and a tenant's erasure is whole."""
+"""Rows of batches: a line ends once, a status changes as a batch's life allows, a tenant's erasure is whole."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
