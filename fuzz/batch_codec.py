@@ -1,4 +1,4 @@
-"""Fuzz what batches and uploads bring: orders, lines of an input, and forms, whole and byte by byte."""
+"""Fuzz what batches, uploads and explicit caches bring: orders, lines of an input, and forms, in one piece and two."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from fuzz.target import Check, Target, check_refusal
 
 from headrace.api.batches import decode_order, read_line
+from headrace.api.caches import decode_cache, decode_change
 from headrace.api.files import read_note
 from headrace.api.multipart import FormReader
 from headrace.core.errors import HeadraceError
@@ -25,6 +26,17 @@ FORMS = [
     b'--b\r\ncontent-disposition: form-data; name="file"\r\n\r\n\r\n--\r\n--b\r\ncontent-disposition: form-data; name='
     b'"purpose"\r\n\r\nuser_data\r\n--b\r\ncontent-disposition: form-data; name="expires_after[anchor]"\r\n\r\n'
     b'created_at\r\n--b\r\ncontent-disposition: form-data; name="expires_after[seconds]"\r\n\r\n3600\r\n--b--\r\n',
+]
+
+
+CACHES = [
+    b'{"model":"scripted","contents":"x","system_instruction":"s","ttl":"300s","display_name":"n"}',
+    b'{"model":"scripted","contents":[{"role":"user","parts":[{"text":"a"}]},{"role":"model","parts":[{"text":"b"}]}],'
+    b'"tools":[{"function_declarations":[{"name":"f","description":"d","parameters":{"type":"OBJECT","properties":{"a":'
+    b'{"type":"STRING","nullable":true}}}}]},{"type":"function","function":{"name":"g"}}],"tool_config":'
+    b'{"function_calling_config":{"mode":"ANY","allowed_function_names":["f"]}}}',
+    b'{"model":"scripted","messages":[{"role":"user","content":"x"}],"ttl":"0.5s","system_instruction":{"parts":[{"text":'
+    b'"s"}]}}',
 ]
 
 
@@ -60,5 +72,8 @@ def _read_form(data: bytes) -> None:
 TARGETS = [
     Target("batch-order", ORDERS, _check(decode_order)),
     Target("batch-line", LINES, _check(lambda data: read_line(data, "/v1/chat/completions"))),
+    Target("cache", CACHES[:2], _check(decode_cache), paths=("/v1/caches",)),
+    Target("cache-messages", CACHES, _check(decode_cache)),
+    Target("cache-change", [b'{"ttl":"60s"}', b'{"expire_time":"2030-01-02T03:04:05Z"}'], _check(decode_change)),
     Target("upload-form", FORMS, _check(_read_form)),
 ]

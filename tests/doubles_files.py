@@ -16,8 +16,11 @@ from headrace.api.batch_lines import LINE_CODECS
 from headrace.core.batch import Batch, BatchOrder
 from headrace.core.file import FileNote, FileRecord
 from headrace.core.request import Principal
+from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
+from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchLimits, BatchService
+from headrace.gateway.conversation import Responses
 from headrace.gateway.foreground import Foreground
 from headrace.memory.files import FileLimits, FileStore
 from headrace.memory.store import Store
@@ -105,6 +108,7 @@ async def opened(
         new_id=new_id,
         dialects=DIALECTS,
         codecs=LINE_CODECS,
+        services={RESPONSES: ResponseLines(Responses(backend, store, clock))},
         tick=ticks,
     )
     runner = BatchRunner(service, store, files, around, Turn(home / "batches.lock"))

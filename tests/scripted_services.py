@@ -19,8 +19,11 @@ from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.library import ModelDetails, PullStep
 from headrace.core.request import Request
 from headrace.core.service import Residence, Tokenized
+from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
+from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchService
+from headrace.gateway.caches import CacheService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
@@ -159,6 +162,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             new_id=new_id,
             dialects=DIALECTS,
             codecs=LINE_CODECS,
+            services={RESPONSES: ResponseLines(Responses(backend, store, clock))},
         )
         runner = BatchRunner(batches, store, files, around, Turn(folder / "batches.lock"))
         runner.start()
@@ -172,5 +176,6 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             completions=CompletionStore(store, QUOTA_BYTES),
             files=files,
             batches=batches,
+            caches=CacheService(store, backend, ScriptedTokens(backend), clock, new_id),
             library=ScriptedLibrary(backend),
         )

@@ -66,6 +66,7 @@ MAY_READ_THE_DATE = (
     "gateway/response_run.py",
     "gateway/batch_runner.py",
     "gateway/batches.py",
+    "gateway/caches.py",
     "memory/files.py",
     "api/ollama_answers.py",
     "server/ollama.py",

@@ -27,7 +27,7 @@ DETAILS = ModelDetails(
     quantization="Q4_1",
     context_length=8192,
     embedding_length=576,
-    template="{{ messages }} {{ tools }}",
+    template="{{ messages }} {{ tools }} <think>",
     licence="apache-2.0",
     metadata={"general.architecture": "llama", "llama.block_count": 30},
 )
@@ -288,7 +288,7 @@ def test_models_are_listed_shown_and_running() -> None:
         assert second.model == "encoder:latest"
         shown = await client.show("scripted:latest")
         assert shown.template == DETAILS.template
-        assert shown.capabilities == ["completion", "embedding", "tools"]
+        assert shown.capabilities == ["completion", "embedding", "tools", "thinking"]
         assert shown.modelinfo is not None
         assert shown.modelinfo["llama.context_length"] == CARD.context_length
         assert shown.license == "apache-2.0"

@@ -116,6 +116,7 @@ def test_a_batch_of_chats_goes_from_file_to_results(tmp_path: Path) -> None:
     [
         ("/v1/embeddings", {"input": ["a", "b"]}, "data"),
         ("/v1/completions", {"prompt": "Once"}, "choices"),
+        ("/v1/responses", {"input": "Once"}, "output"),
         ("/v1/rerank", {"query": "q", "documents": ["d"]}, "results"),
         ("/v1/score", {"text_1": "a", "text_2": "b"}, "data"),
     ],

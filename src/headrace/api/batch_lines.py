@@ -92,6 +92,10 @@ def _generation(dialect: Dialect, decode: Callable[[bytes, Caller], Call]) -> Li
             raise UnsupportedField("stream: an answer in a batch is always whole; leave it out.", param="stream")
         if call.others:
             raise UnsupportedField("prompt: a line of a batch has one prompt; give each its own line.", param="prompt")
+        if call.cached_content is not None:
+            raise UnsupportedField(
+                "cached_content: is not supported in a batch; write the content into the line.", param="cached_content"
+            )
         if call.stores:
             raise UnsupportedField("store: answers of batches are kept in their files; leave it out.", param="store")
         return call

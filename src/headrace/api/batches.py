@@ -1,8 +1,8 @@
 """OpenAI's Batch API: the order for a batch, the lines of its input and of its results, and how a batch looks in JSON.
 
 https://platform.openai.com/docs/api-reference/batch, as the SDK types it, and the guide's lines: `{"custom_id",
-"method", "url", "body"}` in, `{"id", "custom_id", "response", "error"}` out. Which endpoints there are is
-`batch_lines.py`'s table.
+"method", "url", "body"}` in, `{"id", "custom_id", "response", "error"}` out. How an endpoint reads a line and writes
+its answer is `batch_lines.py`'s knowledge.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.api.batch_lines import LINE_CODECS, BatchDialect, LineNames, ReadLine
+from headrace.api.batch_lines import BatchDialect, LineNames, ReadLine
 from headrace.api.errors import OPENAI
 from headrace.api.files import encode_page, read_lifetime
 from headrace.api.openai_refusal import show
@@ -19,6 +19,15 @@ from headrace.core.errors import HeadraceError, InvalidRequest, UnsupportedField
 from headrace.core.file import Page
 
 NAME: Final = "openai"
+ENDPOINTS: Final = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/score",
+)
 WINDOWS_S: Final = {"24h": 86_400}
 MAX_METADATA: Final = 16
 MAX_KEY_CHARS: Final = 64
@@ -69,9 +78,9 @@ def decode_order(data: bytes) -> BatchOrder:
             f"completion_window: {show(body.completion_window)} is not supported; send {' or '.join(WINDOWS_S)}.",
             param="completion_window",
         )
-    if body.endpoint not in LINE_CODECS:
+    if body.endpoint not in ENDPOINTS:
         raise UnsupportedField(
-            f"endpoint: {show(body.endpoint)} cannot be asked in batches; possible are {', '.join(LINE_CODECS)}.",
+            f"endpoint: {show(body.endpoint)} cannot be asked in batches; possible are {', '.join(ENDPOINTS)}.",
             param="endpoint",
         )
     lifetime_s = None
@@ -125,7 +134,7 @@ def read_line(data: bytes, endpoint: str) -> ReadLine:
         raise InvalidRequest(
             f"url: {show(line.url)} is not the batch's endpoint {endpoint}; a batch asks one endpoint.",
             param="url",
-            code="invalid_url" if line.url not in LINE_CODECS else "mismatched_url",
+            code="invalid_url" if line.url not in ENDPOINTS else "mismatched_url",
         )
     return ReadLine(line.custom_id, bytes(line.body), read_model(bytes(line.body)))
 

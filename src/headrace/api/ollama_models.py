@@ -120,8 +120,11 @@ def encode_details(card: ModelCard, details: ModelDetails | None) -> bytes:
         "model_info": _info(card, details),
     }
     if details is not None:
-        if details.template and "tools" in details.template and Task.GENERATE in card.tasks:
+        if details.template and Task.GENERATE in card.tasks:
+            # Whoever has a conversation can call tools, in the template's way or in one that the engine writes itself.
             capabilities.append("tools")
+            if "<think>" in details.template:
+                capabilities.append("thinking")
         if details.licence:
             shown["license"] = details.licence
     return _encode_json(shown | _modified(card, known))

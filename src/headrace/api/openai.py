@@ -35,7 +35,7 @@ from headrace.api.openai_tools import tools
 from headrace.api.service_tier import serve_in_tier
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.ledger import NO_PRICES, PriceList
-from headrace.core.request import MAX_CHOICES, MAX_TOP_LOGPROBS, Limits, Principal, Request, Sampling
+from headrace.core.request import MAX_CHOICES, MAX_TOP_LOGPROBS, Limits, Principal, Request, Role, Sampling
 
 # OpenAI's own default for /v1/completions; chat has none and answers until the context ends.
 COMPLETION_MAX_TOKENS: Final = 16
@@ -66,7 +66,8 @@ class Call:
     under that name; the request may ask for more, because an echo shows log-probabilities of the prompt too. `others`
     are the requests of a completion's further prompts. `service_tier` is the tier that the answer names,
     `has_functions` says that it tells calls in OpenAI's older words, `custom_tools` names those that take free text. A
-    call that `stores` is to be kept with its `messages`, as they came, and its `metadata`.
+    call that `stores` is to be kept with its `messages`, as they came, and its `metadata`. `cached_content` names what
+    stands before the request's messages.
     """
 
     request: Request
@@ -84,6 +85,7 @@ class Call:
     stores: bool = False
     metadata: Mapping[str, str] | None = None
     messages: tuple[WireMessage, ...] = ()
+    cached_content: str | None = None
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -126,6 +128,7 @@ def decode_chat(data: bytes, caller: Caller) -> Call:
         has_functions=wanted.has_functions,
         custom_tools=wanted.custom,
         metadata=None if body.metadata is None else metadata(body.metadata),
+        cached_content=_cached_content(body),
     )
     return replace(call, stores=True, messages=tuple(body.messages)) if body.store else call
 
@@ -195,6 +198,21 @@ def _request(body: SharedBody, caller: Caller) -> Request:
         session=caller.session,
         parent=caller.parent,
     )
+
+
+def _cached_content(body: ChatBody) -> str | None:
+    """The cache that a chat begins with, which brings all that stands before its turns. Raises InvalidRequest."""
+    if body.cached_content is None:
+        return None
+    own = [name for name in ("tools", "tool_choice", "functions", "function_call") if getattr(body, name) is not None]
+    roles = {message.role for message in body.messages} & {Role.SYSTEM.value, Role.DEVELOPER.value}
+    if own or roles:
+        what = own[0] if own else f"messages of {min(roles)}"
+        raise InvalidRequest(
+            f"cached_content: {what} cannot be sent with it; put system messages and tools into the cache.",
+            param="cached_content",
+        )
+    return body.cached_content
 
 
 def _in_tier(body: ChatBody, caller: Caller) -> tuple[Caller, str | None]:

@@ -121,6 +121,7 @@ class AnswerHead:
     has_functions: bool = False
     custom_tools: frozenset[str] = frozenset()
     metadata: Mapping[str, str] | None = None
+    names_content: bool = False
 
     def prompt_of(self, choice: int) -> int:
         """The index of the prompt that a choice continues."""
@@ -160,6 +161,7 @@ def answer_head(dialect: Dialect, call: Call, created: int) -> AnswerHead:
         has_functions=call.has_functions,
         custom_tools=call.custom_tools,
         metadata=call.metadata,
+        names_content=call.cached_content is not None,
     )
 
 
@@ -296,7 +298,7 @@ class AnswerWriter:
         answer = identity(head, head.dialect.whole_object, started)
         renderers: Sequence[Renderer | None] = head.renderers() or [None] * head.num_choices
         answer["choices"] = [self._choice(choice, renderer) for choice, renderer in enumerate(renderers)]
-        answer["usage"] = encode_usage(self._usage, started.model, head.prices)
+        answer["usage"] = encode_usage(self._usage, started.model, head.prices, names_content=head.names_content)
         if head.metadata is not None:
             answer["metadata"] = head.metadata
         if head.dialect.has_roles:

@@ -296,6 +296,7 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    cached_content: str | None = None
     prompt_cache_options: CacheOptions | None = None
     prompt_cache_retention: str | None = None
     add_generation_prompt: Any = None

@@ -177,7 +177,8 @@ class StreamWriter:
         started = event if isinstance(event, Started) else self._started
         if started is not None:
             used = Usage(started.prompt_tokens, self._num_tokens, started.cached_tokens)
-            self._usage_null = b',"usage":' + _encode_json(encode_usage(used, started.model, self._head.prices))
+            told = encode_usage(used, started.model, self._head.prices, names_content=self._head.names_content)
+            self._usage_null = b',"usage":' + _encode_json(told)
             self._set_suffix()
 
     def _tail(self) -> bytes:
@@ -194,7 +195,8 @@ class StreamWriter:
     def _end(self, usage: Usage) -> bytes:
         if not self._head.include_usage or self._started is None:
             return DONE
-        told = encode_usage(usage, self._started.model, self._head.prices)
+        head = self._head
+        told = encode_usage(usage, self._started.model, head.prices, names_content=head.names_content)
         return self._base + b'],"usage":' + _encode_json(told) + self._explanation() + b"}\n\n" + DONE
 
     def _explanation(self) -> bytes:

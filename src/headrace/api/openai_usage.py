@@ -9,8 +9,11 @@ from headrace.core.events import Usage
 from headrace.core.ledger import Ledger, PriceList
 
 
-def encode_usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
-    """What an answer of a model used. Raises EngineFault for counts that contradict each other."""
+def encode_usage(usage: Usage, model: str, prices: PriceList, *, names_content: bool = False) -> dict[str, Any]:
+    """What an answer of a model used. `names_content`: what was cached is told by Gemini's name, too.
+
+    Raises EngineFault for counts that contradict each other.
+    """
     ledger = Ledger.of(usage)
     prompt_details = {"cached_tokens": ledger.cached_tokens, "audio_tokens": 0}
     if ledger.disk_tokens:
@@ -30,6 +33,8 @@ def encode_usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
             "rejected_prediction_tokens": 0,
         },
     }
+    if names_content:
+        told["cached_content_token_count"] = ledger.cached_tokens
     return told | cost_field(ledger, model, prices)
 
 

@@ -69,7 +69,13 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
 
     input_file_id: str
     endpoint: Literal[
-        "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/embeddings", "/v1/rerank", "/v1/score"
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/score",
     ]
     completion_window: Literal["24h"]
     metadata: dict[str, str] | None = None

@@ -29,6 +29,7 @@ from headrace.api.openapi_answers import (
     StoredMessageList,
     TokenizeAnswer,
 )
+from headrace.api.openapi_caches import CACHE_OPERATIONS
 from headrace.api.openapi_files import FILE_OPERATIONS
 from headrace.api.openapi_messages import MESSAGE_BATCH_OPERATIONS
 from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
@@ -196,6 +197,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/metrics"): Operation("Prometheus text.", media=("text/plain",)),
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
     **RESPONSES_OPERATIONS,
+    **CACHE_OPERATIONS,
     **FILE_OPERATIONS,
     **MESSAGE_BATCH_OPERATIONS,
     **OLLAMA_OPERATIONS,

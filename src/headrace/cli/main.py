@@ -436,7 +436,7 @@ def responses_erase(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Erase every response, conversation and stored chat completion of a tenant, and overwrite where they were."""
+    """Erase all that is stored of a tenant: responses, conversations, chat completions, files, batches and caches."""
     from headrace.cli.responses import run_erase
 
     run_erase({"home": home}, config, tenant=tenant, json=json)

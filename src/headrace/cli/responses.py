@@ -13,24 +13,34 @@ from typing import Any
 import typer
 
 from headrace.cli.config import compose
+from headrace.memory.batches import erase as erase_batches
+from headrace.memory.caches import erase as erase_caches
 from headrace.memory.completions import erase as erase_completions
 from headrace.memory.database import Database
+from headrace.memory.files import erase as erase_files
 from headrace.memory.responses import erase
 from headrace.models.store import open_home
 
 
 def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, json: bool) -> None:
-    """Erase everything that is stored of a tenant's responses, conversations and chat completions."""
+    """Erase everything that is stored of a tenant; rows are overwritten where they were, files are unlinked."""
     settings = compose(flags, os.environ, config).settings
-    with Database(open_home(settings.home).database) as database:
+    layout = open_home(settings.home)
+    with Database(layout.database) as database:
         responses, conversations = database.transact(erase, tenant)
         completions = database.transact(erase_completions, tenant)
+        batches = database.transact(erase_batches, tenant)
+        files = database.transact(erase_files, tenant)
+        caches = database.transact(erase_caches, tenant)
         database.empty_log()
+    for file_id in files:
+        (layout.files / file_id).unlink(missing_ok=True)
     if json:
         document = {"tenant": tenant, "responses": responses, "conversations": conversations}
-        document |= {"completions": completions}
+        document |= {"completions": completions, "files": len(files), "batches": batches, "caches": caches}
         typer.echo(jsonlib.dumps(document))
         return
     typer.echo(
-        f"Erased {responses} responses, {conversations} conversations and {completions} chat completions of {tenant}"
+        f"Erased {responses} responses, {conversations} conversations, {completions} chat completions, {len(files)} "
+        f"files, {batches} batches and {caches} caches of {tenant}"
     )

@@ -16,8 +16,11 @@ from headrace.cli.config import Settings
 from headrace.cli.library import ServedLibrary
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
+from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
+from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchLimits, BatchService
+from headrace.gateway.caches import CacheService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
@@ -57,6 +60,8 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             new_id=new_id,
             dialects=DIALECTS,
             codecs=LINE_CODECS,
+            # Beside the service that callers wait at, over the engine itself: its requests are not the foreground's.
+            services={RESPONSES: ResponseLines(Responses(engine, store, clock, quota=quota))},
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
         runner.start()
@@ -70,6 +75,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             conversations=Conversations(store, clock, room=room),
             files=files,
             batches=batches,
+            caches=CacheService(store, foreground, engine.tokens, clock, new_id),
             library=ServedLibrary(served_paths(settings), settings.home),
         )
 

@@ -15,10 +15,10 @@ import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from headrace.api.batch_lines import BatchDialect, LineCodec, LineNames
 from headrace.api.openai import Caller
@@ -49,9 +49,25 @@ async def _tick() -> None:
     await asyncio.sleep(TICK_S)
 
 
+class LineService(Protocol):
+    """What answers lines that no single request to the backend answers."""
+
+    @property
+    def id_prefix(self) -> str:
+        """How ids of its answers begin."""
+        ...
+
+    async def ask(self, body: bytes, caller: Caller) -> tuple[bytes, Usage | None]:
+        """The answer to a body, behind everybody who waits for one, and what it used. Raises HeadraceError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What runs the lines and what a test replaces: time and chance. `tick` returns when it is time to look again."""
+    """What runs the lines and what a test replaces: time and chance. `tick` returns when it is time to look again.
+
+    An endpoint is asked through its codec, or through its entry in `services`.
+    """
 
     backend: Backend
     foreground: Foreground
@@ -59,6 +75,7 @@ class Surroundings:
     new_id: Callable[[], str]
     dialects: Mapping[str, BatchDialect]
     codecs: Mapping[str, LineCodec]
+    services: Mapping[str, LineService] = field(default_factory=dict)
     tick: Callable[[], Awaitable[None]] = _tick
 
 
@@ -112,8 +129,14 @@ class BatchRunner:
         self._swept_s = self._began_s
         self._last_tenant = ""
         self._said = ""
+        self._has_work = False
         service.on_change.append(self._wake.set)
-        surroundings.foreground.on_idle.append(self._wake.set)
+        surroundings.foreground.on_idle.append(self._go_on)
+
+    def _go_on(self) -> None:
+        """The foreground has become idle; a server without batches need not be woken for that."""
+        if self._has_work:
+            self._wake.set()
 
     def start(self) -> None:
         """Begin, or go on where a process before ended."""
@@ -155,7 +178,9 @@ class BatchRunner:
             self._swept_s = now_s
             await self._files.sweep()
         going = []
-        for batch in await self._store.call(rows.unfinished_batches):
+        unfinished = await self._store.call(rows.unfinished_batches)
+        self._has_work = bool(unfinished)
+        for batch in unfinished:
             try:
                 following = await self._advance(batch)
             except HeadraceError as error:
@@ -255,10 +280,10 @@ class BatchRunner:
     async def _run_line(self, batch: Batch, line: Line) -> None:
         key = (batch.id, line.number)
         dialect = self._around.dialects[batch.order.dialect]
-        codec = self._around.codecs[batch.order.endpoint]
-        names = self._names(line, codec.id_prefix + self._around.new_id())
+        asked = self._asked(batch.order.endpoint)
+        names = self._names(line, asked.id_prefix + self._around.new_id())
         try:
-            body, usage = await self._ask(batch, line, dialect, codec, names.request_id)
+            body, usage = await self._ask(batch, line, asked, names.request_id)
             end = LineEnd(dialect.succeeded(names, body), is_failed=False, usage=usage)
         except HeadraceError as error:
             if self._tries_again(key, error):
@@ -281,12 +306,21 @@ class BatchRunner:
             self._tries[key] = self._tries.get(key, 0) + 1
         return self._tries.get(key, 0) < MAX_TRIES
 
+    def _asked(self, endpoint: str) -> LineCodec | LineService:
+        return self._around.services.get(endpoint) or self._around.codecs[endpoint]
+
     async def _ask(
-        self, batch: Batch, line: Line, dialect: BatchDialect, codec: LineCodec, request_id: str
+        self, batch: Batch, line: Line, asked: LineCodec | LineService, request_id: str
     ) -> tuple[bytes, Usage | None]:
         data = await self._files.read_at(batch.order.input_file_id, line.offset, line.num_bytes)
-        body = dialect.read(data, batch.order.endpoint).body
-        call = codec.decode(body, Caller(request_id=request_id, principal=batch.principal))
+        body = self._around.dialects[batch.order.dialect].read(data, batch.order.endpoint).body
+        caller = Caller(request_id=request_id, principal=batch.principal)
+        if not isinstance(asked, LineCodec):
+            return await asked.ask(body, caller)
+        return await self._ask_backend(asked, body, caller)
+
+    async def _ask_backend(self, codec: LineCodec, body: bytes, caller: Caller) -> tuple[bytes, Usage | None]:
+        call = codec.decode(body, caller)
         request = replace(call.request, principal=background(call.request.principal))
         check_task(self._around.backend.models(), request)
         answer = codec.answer(call, self._now_s())

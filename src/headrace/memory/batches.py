@@ -245,8 +245,17 @@ def delete_batch(connection: sqlite3.Connection, tenant: str, batch_id: str) -> 
     return batch
 
 
+def erase(connection: sqlite3.Connection, tenant: str) -> int:
+    """Forget all batches of a tenant, those that run too, and count them."""
+    connection.execute("DELETE FROM batch_lines WHERE batch_id IN (SELECT id FROM batches WHERE tenant = ?)", (tenant,))
+    return connection.execute("DELETE FROM batches WHERE tenant = ?", (tenant,)).rowcount
+
+
 def _reread(connection: sqlite3.Connection, batch_id: str) -> Batch:
-    return _batch(connection.execute(f"SELECT {_COLUMNS} FROM batches WHERE id = ?", (batch_id,)).fetchone())  # noqa: S608
+    row = connection.execute(f"SELECT {_COLUMNS} FROM batches WHERE id = ?", (batch_id,)).fetchone()  # noqa: S608
+    if row is None:
+        raise _no_batch(batch_id)
+    return _batch(row)
 
 
 def _batch(row: tuple[Any, ...]) -> Batch:

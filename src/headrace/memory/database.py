@@ -149,6 +149,21 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX batch_lines_waiting ON batch_lines (batch_id, line) WHERE result IS NULL
     """,
+    """
+    CREATE TABLE caches (
+        number       INTEGER PRIMARY KEY AUTOINCREMENT,
+        id           TEXT NOT NULL UNIQUE,
+        tenant       TEXT NOT NULL,
+        model        TEXT NOT NULL,
+        display_name TEXT NOT NULL,
+        created_s    REAL NOT NULL,
+        updated_s    REAL NOT NULL,
+        expires_s    REAL NOT NULL,
+        num_tokens   INTEGER NOT NULL,
+        content      BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX caches_by_tenant ON caches (tenant, number)
+    """,
 )
 
 

@@ -270,6 +270,11 @@ def find_file(connection: sqlite3.Connection, tenant: str, file_id: str, now_s: 
     return _record(row)
 
 
+def erase(connection: sqlite3.Connection, tenant: str) -> list[str]:
+    """Forget all files of a tenant; the ids under which their bytes lie, which the caller erases."""
+    return [str(row[0]) for row in connection.execute("DELETE FROM files WHERE tenant = ? RETURNING id", (tenant,))]
+
+
 def _insert(connection: sqlite3.Connection, record: FileRecord, max_tenant_bytes: int, along: Along | None) -> None:
     # Asked again, because several uploads of a tenant may have arrived side by side.
     if _used_bytes(connection, record.tenant) + record.num_bytes > max_tenant_bytes:

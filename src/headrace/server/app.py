@@ -33,6 +33,7 @@ from headrace.server.answers import Answering
 from headrace.server.anthropic import anthropic_routes
 from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
+from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig, is_loopback
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
@@ -96,7 +97,7 @@ class App:
     def _make_routes(self, services: Services) -> list[Route]:
         answering = self._answering
         routes = [
-            *openai_routes(answering, services.completions),
+            *openai_routes(answering, services.completions, services.caches),
             *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),
@@ -123,6 +124,8 @@ class App:
             routes += batch_routes(answering, services.batches)
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
+        if services.caches is not None:
+            routes += cache_routes(answering, services.caches)
         return routes
 
     def _make_socket_routes(self, services: Services) -> list[Route]:

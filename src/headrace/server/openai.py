@@ -19,9 +19,10 @@ from headrace.api.openai_stored import (
 )
 from headrace.api.openai_stream import StreamWriter
 from headrace.core.backend import Backend
+from headrace.core.cache import Caches
 from headrace.core.errors import UnsupportedField
 from headrace.core.events import Event
-from headrace.core.request import Principal
+from headrace.core.request import Principal, Request
 from headrace.core.service import Completions
 from headrace.server.answers import Answering, GenerationRoute, generation_routes
 from headrace.server.exchange import Exchange
@@ -33,20 +34,22 @@ _CHAT = "/v1/chat/completions"
 _STORED = "/v1/chat/completions/{id}"
 
 
-def openai_routes(answering: Answering, completions: Completions | None) -> list[Route]:
+def openai_routes(answering: Answering, completions: Completions | None, caches: Caches | None = None) -> list[Route]:
     """`/v1/chat/completions` and `/v1/completions`; with a service that keeps completions the routes to those, too."""
-    table = {_CHAT: _chat(completions), "/v1/completions": _completion()}
+    table = {_CHAT: _chat(completions, caches), "/v1/completions": _completion()}
     routes = generation_routes(answering, table)
     return routes if completions is None else routes + _stored_routes(answering, completions)
 
 
-def _chat(completions: Completions | None) -> GenerationRoute:
+def _chat(completions: Completions | None, caches: Caches | None) -> GenerationRoute:
     def decode(data: bytes, caller: Caller) -> Call:
         call = decode_chat(data, caller)
         if call.stores and completions is None:
             raise UnsupportedField(
                 "store: this server keeps no completions; leave it out or send false.", param="store"
             )
+        if call.cached_content is not None and caches is None:
+            raise UnsupportedField("cached_content: this server keeps no caches; leave it out.", param="cached_content")
         return call
 
     def stream(call: Call, created: int) -> StreamWriter | KeptStream:
@@ -59,10 +62,22 @@ def _chat(completions: Completions | None) -> GenerationRoute:
             await completions.add_completion(principal.tenant, stored(call, answer))
 
     def run(backend: Backend, call: Call) -> AsyncGenerator[Event, None]:
-        events = backend.run(call.request)
+        if caches is not None and call.cached_content is not None:
+            events = _with_content(backend, call.request, caches, call.cached_content)
+        else:
+            events = backend.run(call.request)
         return events if completions is None or not call.stores else _with_room(events, call, completions)
 
     return GenerationRoute(CHAT.id_prefix, decode, stream, _whole_of(CHAT), run=run, keep=keep)
+
+
+async def _with_content(
+    backend: Backend, request: Request, caches: Caches, cache_id: str
+) -> AsyncGenerator[Event, None]:
+    """The answer to a request that begins with the content of a cache."""
+    async with aclosing(backend.run(await caches.begin(request, cache_id))) as events:
+        async for event in events:
+            yield event
 
 
 async def _with_room(

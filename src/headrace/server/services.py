@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.batch import Batches
+from headrace.core.cache import Caches
 from headrace.core.file import Files
 from headrace.core.library import Library
 from headrace.core.service import Adapters, Completions, Residents, Tokens
@@ -21,4 +22,5 @@ class Services:
     conversations: ConversationsService | None = None
     files: Files | None = None
     batches: Batches | None = None
+    caches: Caches | None = None
     library: Library | None = None

@@ -1,6 +1,7 @@
 """`headrace responses erase` and what the settings say about keeping responses."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -23,14 +24,24 @@ def test_a_tenant_is_erased_and_others_stay(tmp_path: Path) -> None:
             said = f"spoken to {tenant}".encode()
             kept = StoredCompletion(id="c", created=0, model="m", messages=b"[]", answer=said)
             database.transact(add, tenant, kept)
+    (tmp_path / "files").mkdir()
+    with sqlite3.connect(path) as connection:
+        for tenant in ("acme", "other"):
+            row = (f"file-{tenant}", tenant, "a", "user_data", 1, 0, None)
+            connection.execute("INSERT INTO files VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
+            (tmp_path / "files" / row[0]).write_text(f"file of {tenant}")
+    connection.close()
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path), "--json"])
-    assert json.loads(result.stdout) == {"tenant": "acme", "responses": 0, "conversations": 1, "completions": 1}
+    counts = {"responses": 0, "conversations": 1, "completions": 1, "files": 1, "batches": 0, "caches": 0}
+    assert json.loads(result.stdout) == {"tenant": "acme"} | counts
+    assert [path.read_text() for path in (tmp_path / "files").iterdir() if path.is_file()] == ["file of other"]
     assert b"secret of acme" not in path.read_bytes()
     assert b"spoken to acme" not in path.read_bytes()
     assert b"spoken to other" in path.read_bytes()
     assert b"secret of other" in path.read_bytes()
     result = CliRunner().invoke(app, ["responses", "erase", "--tenant", "acme", "--home", str(tmp_path)])
-    assert "Erased 0 responses, 0 conversations and 0 chat completions of acme" in result.stdout
+    said = "Erased 0 responses, 0 conversations, 0 chat completions, 0 files, 0 batches and 0 caches of acme"
+    assert said in result.stdout
 
 
 def test_days_and_bytes_are_settings() -> None:
