@@ -16,9 +16,12 @@ import typer.main
 
 import clients
 from headrace import __version__
+from headrace.api.openapi import shown_path
+from headrace.api.openapi_routes import OPERATIONS
 from headrace.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
+HTTP_PAGE = ROOT / "docs" / "reference" / "http.md"
 CLI_PAGE = ROOT / "docs" / "reference" / "cli.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _WIDTH = 100
@@ -65,9 +68,21 @@ def _stale() -> Iterator[str]:
             yield f"{path.relative_to(ROOT)} shows results that are no longer the newest; delete it."
 
 
+def _routes() -> Iterator[str]:
+    """Paths that docs/reference/http.md's list of routes has and the server does not, and the other way round."""
+    table = HTTP_PAGE.read_text("utf-8").partition("| route |")[2].partition("\n\n")[0]
+    told = {path for row in table.splitlines()[2:] for path in re.findall(r"`(/[^`]*)`", row.split("|")[1])}
+    served = {shown_path(path) for _, path in OPERATIONS}
+    for path in sorted(served - told):
+        yield f"docs/reference/http.md has no row for {path}."
+    for path in sorted(told - served):
+        yield f"docs/reference/http.md has a row for {path}, which no server has."
+
+
 def problems() -> Iterator[str]:
     """Sentences, one for each thing that is not true."""
     yield from _stale()
+    yield from _routes()
     changelog = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
     if changelog is None or changelog[1] != __version__:
         yield f"CHANGELOG.md begins with {changelog and changelog[1]}, the package is {__version__}."

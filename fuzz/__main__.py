@@ -6,6 +6,7 @@ Inputs are shared out among the targets. The same seed gives the same inputs; on
 """
 
 import argparse
+import logging
 import math
 import random
 import sys
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would tell of every form that it refuses
     with exchanges(CODECS) as routes:
         targets = [*CODECS, *routes]
         names = [target.name for target in targets]

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fuzz.answers import Answers, Playing
 from fuzz.mutation import cuts
 from fuzz.target import Check, Target
 from tests.doubles_http import Client, make_app
@@ -28,24 +29,33 @@ _ANY = [b'{"model":"scripted"}', b'{"lora_name":"scripted:formal"}', b"{}"]
 
 
 @contextlib.contextmanager
-def exchanges(codecs: Sequence[Target]) -> Iterator[list[Target]]:
-    """A target for each route that takes a body, with the seeds of the codec that it goes through. All share one
-    application with all services, which ends with the block."""
-    seeds = {path: target.seeds for target in codecs for path in target.paths}
-    backend = Scripted(_TURNS, any_model=True)
+def application(backend: Scripted) -> Iterator[tuple[asyncio.Runner, App]]:
+    """An application with all services around a backend, and the loop that it runs in; both end with the block."""
     with tempfile.TemporaryDirectory(prefix="headrace-fuzz-") as folder, asyncio.Runner() as runner:
         opening = scripted_services(backend, Path(folder))
         services = runner.run(opening.__aenter__())
         given = {one.name: getattr(services, one.name) for one in dataclasses.fields(services)}
-        app = make_app(backend, **given)
         try:
-            yield [
+            yield runner, make_app(backend, **given)
+        finally:
+            runner.run(opening.__aexit__(None, None, None))
+
+
+@contextlib.contextmanager
+def exchanges(codecs: Sequence[Target]) -> Iterator[list[Target]]:
+    """A target for each route that takes a body, with the seeds of the codec that it goes through, and those of the
+    answers. They end with the block."""
+    seeds = {path: target.seeds for target in codecs for path in target.paths}
+    playing = Playing()
+    with application(Scripted(_TURNS, any_model=True)) as (runner, app), application(playing) as (other, answering):
+        yield [
+            *Answers(other, playing, answering).targets(),
+            *(
                 Target(f"POST {route.name}", seeds.get(route.name, _ANY), _check(runner, app, route.name), _SHARE)
                 for route in app.routes
                 if route.method == "POST"
-            ]
-        finally:
-            runner.run(opening.__aexit__(None, None, None))
+            ),
+        ]
 
 
 def _check(runner: asyncio.Runner, app: App, template: str) -> Check:

@@ -1,6 +1,7 @@
 """A few hundred damaged inputs for every codec and every route; `make fuzz` tries a million."""
 
 import random
+from typing import Any
 
 import pytest
 from fuzz.__main__ import fuzz
@@ -10,6 +11,7 @@ from fuzz.target import Target, check_refusal
 from fuzz.targets import CODECS
 
 from headrace.core.errors import EngineFault
+from headrace.core.events import Started, TextDelta
 
 SEED = b'{"a":{"b":[1,"two"]},"c":null}'
 
@@ -19,11 +21,18 @@ def test_damaged_inputs_are_requests_or_refusals(target: Target) -> None:
     fuzz(target, 300, seed=7)
 
 
-def test_no_route_fails_on_a_damaged_body() -> None:
+def test_no_route_fails_on_a_damaged_body_and_no_answer_on_what_a_model_says() -> None:
     with exchanges(CODECS) as targets:
         assert len(targets) > 10
         for target in targets:
-            fuzz(target, 60, seed=7)
+            fuzz(target, 30, seed=7)
+
+
+def test_a_defect_in_a_writer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: list[Any] = [Started("r", "scripted", 3), TextDelta(0, 7, 1)]  # type: ignore[arg-type]
+    monkeypatch.setattr("fuzz.answers.make_events", lambda _: broken)
+    with exchanges(CODECS) as targets, pytest.raises(AssertionError, match="expected str instance"):
+        next(target for target in targets if target.name == "orders").check(b"")
 
 
 @pytest.mark.parametrize("target", CODECS, ids=lambda target: target.name)

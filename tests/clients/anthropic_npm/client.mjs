@@ -77,3 +77,12 @@ assert.deepEqual(listed, [batch.id]);
 await client.messages.batches.delete(batch.id);
 await assert.rejects(client.messages.batches.retrieve(batch.id), Anthropic.NotFoundError);
 did("message batches");
+// What a breakpoint keeps is told, by its time, and read the next time; the three inputs add up to the prompt.
+const guide = { type: "text", text: "Be brief. ".repeat(60), cache_control: { type: "ephemeral", ttl: "1h" } };
+const kept = await client.messages.create({ ...base, system: [guide], messages: ask("Hello") });
+assert.ok(kept.usage.cache_creation.ephemeral_1h_input_tokens > 100, JSON.stringify(kept.usage));
+assert.ok(kept.usage.cache_read_input_tokens < 5, JSON.stringify(kept.usage)); // "Be brief." was said before
+const found = await client.messages.create({ ...base, system: [guide], messages: ask("Hello again") });
+assert.ok(found.usage.cache_read_input_tokens >= kept.usage.cache_creation_input_tokens, JSON.stringify(found.usage));
+assert.equal(found.usage.cache_creation_input_tokens, 0);
+did("caching");

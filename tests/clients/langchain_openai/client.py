@@ -47,6 +47,13 @@ did("chat streamed")
 assert exchange(chat) == "It is 21 degrees in Paris."
 did("tool exchange over chat")
 
+responses = ChatOpenAI(
+    base_url=URL, api_key="unused", model="scripted", max_retries=0, timeout=20, use_responses_api=True
+)
+assert exchange(responses) == "It is 21 degrees in Paris."
+assert "".join(chunk.text for chunk in responses.stream("Hello")) == "Hello from the script."
+did("tool exchange and stream over responses")
+
 structured = chat.with_structured_output(Weather, method="json_schema")
 assert structured.invoke("Give me the weather as JSON.") == Weather(city="Paris", degrees=21)
 did("structured output")

@@ -1,6 +1,9 @@
 // The OpenAI SDK for Node against Headrace: what it parses and what its helpers make of it.
 import assert from "node:assert/strict";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
+import { zodTextFormat } from "openai/helpers/zod";
+import { ResponsesWS } from "openai/resources/responses/ws";
+import { z } from "zod";
 
 const client = new OpenAI({ baseURL: `${process.env.HEADRACE_URL}/v1`, apiKey: "unused", maxRetries: 0, timeout: 20_000 });
 const model = "scripted";
@@ -71,3 +74,62 @@ did("errors");
 const vectors = await client.embeddings.create({ model, input: ["a", "b"], dimensions: 4 });
 assert.deepEqual(vectors.data.map((one) => one.embedding.length), [4, 4]);
 did("embeddings");
+
+// Responses: whole, streamed, chained, parsed, looked up again.
+const first = await client.responses.create({ model, input: "Hello" });
+assert.equal(first.output_text, "Hello from the script.");
+const again = await client.responses.retrieve(first.id);
+assert.deepEqual(again.output, first.output);
+const next = await client.responses.create({ model, input: "Hello", previous_response_id: first.id });
+assert.ok(next.usage.input_tokens > first.usage.input_tokens);
+await client.responses.delete(first.id);
+await assert.rejects(client.responses.retrieve(first.id), OpenAI.NotFoundError);
+did("responses stored and chained");
+
+let spoken = "";
+const responding = client.responses.stream({ model, input: "Hello" });
+responding.on("response.output_text.delta", (event) => (spoken += event.delta));
+assert.equal((await responding.finalResponse()).output_text, spoken);
+assert.equal(spoken, "Hello from the script.");
+did("responses streamed");
+
+const Weather = z.object({ city: z.string(), degrees: z.number() });
+const parsed = await client.responses.parse({ model, input: "JSON, please", text: { format: zodTextFormat(Weather, "weather") } });
+assert.deepEqual(parsed.output_parsed, { city: "Paris", degrees: 21 });
+did("responses parsed");
+
+const flat = [{ type: "function", strict: false, ...tools[0].function }];
+const asked = [{ role: "user", content: "What is the weather in Paris?" }];
+const wants = await client.responses.create({ model, input: asked, tools: flat, store: false });
+const call = wants.output.find((item) => item.type === "function_call");
+assert.deepEqual(JSON.parse(call.arguments), { city: "Paris" });
+const result = { type: "function_call_output", call_id: call.call_id, output: "21 degrees" };
+const learned = await client.responses.create({ model, input: [...asked, ...wants.output, result], tools: flat, store: false });
+assert.equal(learned.output_text, "It is 21 degrees in Paris.");
+did("tool exchange over responses");
+
+const socket = new ResponsesWS(client);
+const told = [];
+for await (const message of socket.stream()) {
+  if (message.type === "open") socket.send({ type: "response.create", model, input: "Hello" });
+  if (message.type === "error") throw message.error;
+  if (message.type === "message") told.push(message.message);
+  if (told.at(-1)?.type === "response.completed") break;
+}
+assert.equal(told.at(-1).response.output[0].content[0].text, "Hello from the script.");
+socket.close();
+did("responses over a WebSocket");
+
+// A batch from a file, to its output.
+const line = { custom_id: "one", method: "POST", url: "/v1/chat/completions", body: { model, messages: ask("Hello") } };
+const upload = await toFile(Buffer.from(`${JSON.stringify(line)}\n`), "batch.jsonl");
+const file = await client.files.create({ file: upload, purpose: "batch" });
+let batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
+for (let tries = 0; batch.status !== "completed"; tries += 1) {
+  assert.ok(tries < 200 && !["failed", "expired", "cancelled"].includes(batch.status), JSON.stringify(batch));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  batch = await client.batches.retrieve(batch.id);
+}
+const output = JSON.parse(await (await client.files.content(batch.output_file_id)).text());
+assert.equal(output.response.body.choices[0].message.content, "Hello from the script.");
+did("files and batches");
