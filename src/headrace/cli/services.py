@@ -61,7 +61,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             dialects=DIALECTS,
             codecs=LINE_CODECS,
             # Beside the service that callers wait at, over the engine itself: its requests are not the foreground's.
-            services={RESPONSES: ResponseLines(Responses(engine, store, clock, quota=quota))},
+            services={RESPONSES: ResponseLines(Responses(engine, store, clock, room=room))},
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
         runner.start()
