@@ -1,5 +1,6 @@
 """Whatever comes in is a request or a refusal; whatever goes out passes the official client's own parser."""
 
+import itertools
 import json
 from typing import Any
 
@@ -7,11 +8,12 @@ from anthropic import NOT_GIVEN
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
 from fuzz.anthropic_codec import MESSAGES, PROMPTS, TARGETS
+from fuzz.target import CALLER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from headrace.api.anthropic import Call
+from headrace.api.anthropic import Call, decode_messages
 from headrace.api.anthropic_answers import AnswerWriter, StreamWriter
 from headrace.api.anthropic_fields import STRUCTS_AT, MessagesBody
 from headrace.api.anthropic_thinking import seal, unseal
@@ -127,3 +129,53 @@ def test_the_clients_parser_gathers_the_whole_message_from_its_stream(
 def test_what_was_thought_comes_back_as_it_was_sealed(text: str, hides: bool) -> None:
     shown = "" if hides else text
     assert unseal(shown, seal(text, is_hidden=hides), "x") == text
+
+
+@st.composite
+def talks(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A conversation that the protocol allows: each call is answered in the turn after it, in any order."""
+    said = st.text(st.characters(categories=["L"]), min_size=1, max_size=5)
+    talk: list[dict[str, Any]] = []
+    number, waiting = 0, list[str]()
+    for _ in range(draw(st.integers(1, 5))):
+        blocks = [
+            {"type": "tool_result", "tool_use_id": one, "content": draw(said)} for one in draw(st.permutations(waiting))
+        ]
+        blocks += [{"type": "text", "text": draw(said)} for _ in range(draw(st.integers(0 if blocks else 1, 2)))]
+        cut = draw(st.integers(1, len(blocks)))  # one turn may be sent as two
+        talk += [{"role": "user", "content": part} for part in (blocks[:cut], blocks[cut:]) if part]
+        waiting = [f"toolu_{number + index}" for index in range(draw(st.integers(0, 2)))]
+        number += len(waiting)
+        calls = [{"type": "tool_use", "id": one, "name": "f", "input": {"a": draw(said)}} for one in waiting]
+        talk.append({"role": "assistant", "content": [{"type": "text", "text": draw(said)}, *calls]})
+    results = [{"type": "tool_result", "tool_use_id": one, "content": draw(said)} for one in waiting]
+    talk.append({"role": "user", "content": [*results, {"type": "text", "text": draw(said)}]})
+    for block in draw(st.lists(st.sampled_from([one for turn in talk for one in turn["content"]]), max_size=4)):
+        block["cache_control"] = {"type": "ephemeral"}
+    return talk
+
+
+@given(talks())
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_every_word_call_result_and_mark_of_a_conversation_arrives(talk: list[dict[str, Any]]) -> None:
+    data = json.dumps({"model": "m", "max_tokens": 9, "messages": talk}).encode()
+    request = decode_messages(data, CALLER).request
+    messages = request.messages or ()
+    blocks = [(turn["role"], block) for turn in talk for block in turn["content"]]
+
+    def words(kind: str, role: str) -> list[str]:
+        return [block.get("text", block.get("content")) for by, block in blocks if (block["type"], by) == (kind, role)]
+
+    told = {role: [word for one in messages if one.role is role for word in one.text.split("\n")] for role in Role}
+    assert told[Role.USER] == words("text", "user")
+    assert told[Role.TOOL] == words("tool_result", "user")
+    assert "".join(told[Role.ASSISTANT]) == "".join(words("text", "assistant"))
+    calls = [call.id for one in messages for call in one.tool_calls]
+    assert calls == [block["id"] for _, block in blocks if block["type"] == "tool_use"]
+    assert sorted(calls) == sorted(one.tool_call_id or "" for one in messages if one.role is Role.TOOL)
+    pairs = itertools.pairwise(one.role for one in messages)
+    assert all(one is not other for one, other in pairs if one is not Role.TOOL)
+    num_marks = sum("cache_control" in block for _, block in blocks)
+    points = [point.message for point in request.cache.breakpoints]
+    assert points == sorted(set(points))
+    assert min(1, num_marks) <= len(points) <= num_marks
