@@ -164,7 +164,7 @@ def serve(
     config: Config = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
 ) -> None:
-    """Serve models over HTTP, in OpenAI's dialect."""
+    """Serve models over HTTP, in the dialects of OpenAI, Anthropic and Ollama."""
     flags = {name: value for name, value in locals().items() if name not in {"config", "print_config", "models"}}
     if models:
         flags |= {"model": models[0], "guests": models[1:]}
