@@ -114,6 +114,9 @@ def test_token_ids_are_those_that_an_answer_is_charged_for(model: LoadedModel) -
         body: dict[str, Any] = {"model": MODEL, "messages": ASK, "return_token_strs": True}
         told: Any = await plain.post("/tokenize", body=body, cast_to=object)
         back: Any = await plain.post("/detokenize", body={"tokens": told["tokens"]}, cast_to=object)
+        closed: Any = await plain.post("/tokenize", body=body | {"add_generation_prompt": False}, cast_to=object)
+        assert closed["count"] < told["count"]
+        assert closed["tokens"] == told["tokens"][: closed["count"]]
         assert back["prompt"] == "".join(told["token_strs"])
         assert ASK[0]["content"].strip() in back["prompt"]
         # Nothing is answered; what was read is found again.
