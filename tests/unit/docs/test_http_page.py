@@ -20,7 +20,7 @@ INERT_INPUTS = {*input_fields.INERT_EMBEDDING, *input_fields.INERT_RERANK}
 
 @pytest.mark.parametrize("name", sorted({*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__} - INERT))
 def test_every_field_that_does_something_is_described(name: str) -> None:
-    assert re.search(rf"`{name}[`.]", PAGE)
+    assert re.search(rf"`{name}[`.:]", PAGE)
 
 
 @pytest.mark.parametrize("body", [EmbeddingBody, RerankBody, ScoreBody])
