@@ -101,6 +101,8 @@ class ResponseWriter:
         self._usage = Usage(0, 0)
         self._started: Started | None = None
         self._num_logprobs = 0
+        self._num_tokens = 0
+        self._num_reasoning = 0
         self._out: list[ResponseEvent] = []
         self.output: list[Item] = []
 
@@ -124,6 +126,9 @@ class ResponseWriter:
 
     def take(self, event: Event, now: int) -> list[ResponseEvent]:
         """What there is to say after an event of the backend. Raises EngineFault for one out of order."""
+        if type(event) is TextDelta and self._state is State.SPEAKING:
+            self._speak(event)  # the hot row of the table
+            return self._taken()
         following = TRANSITIONS.get((self._state, type(event)))
         if following is None:
             raise EngineFault(f"the backend sent {type(event).__name__} while the response was {self._state.value}.")
@@ -172,7 +177,7 @@ class ResponseWriter:
             self._created,
             status,
             self.output,
-            self._usage if self._usage.prompt_tokens else None,
+            self._so_far(),
             "" if self._started is None else self._started.model,
             error=None if error is None else failure(error),
             incomplete_details=None if reason is None else {"reason": reason},
@@ -202,20 +207,18 @@ class ResponseWriter:
             self._open_message()  # an answer of no words is still an answer
         self._close("incomplete" if reason is FinishReason.LENGTH else "completed")
 
-    def _count_tokens(self, num_tokens: int, num_reasoning: int = 0) -> None:
-        known = self._usage
-        self._usage = Usage(
-            known.prompt_tokens,
-            known.completion_tokens + num_tokens,
-            known.cached_tokens,
-            reasoning_tokens=known.reasoning_tokens + num_reasoning,
-        )
+    def _so_far(self) -> Usage | None:
+        """What a response that ends early has used, if it had begun."""
+        if self._started is None:
+            return None
+        return replace(self._usage, completion_tokens=self._num_tokens, reasoning_tokens=self._num_reasoning)
 
     # -- what the model says --------------------------------------------------------------------------------------
 
     def _speak(self, event: TextDelta) -> None:
-        self._count_tokens(event.num_tokens)
-        self._held.extend(event.logprobs)
+        self._num_tokens += event.num_tokens
+        if event.logprobs:
+            self._held.extend(event.logprobs)
         if not event.text:
             return  # half a character is held back; its log-probabilities go with the rest
         if self._open is None or self._open.kind != "message":
@@ -255,7 +258,8 @@ class ResponseWriter:
         return {"id": item.id, "type": "message", "status": status, "role": "assistant", "content": [part]}
 
     def _think(self, event: ReasoningDelta) -> None:
-        self._count_tokens(event.num_tokens, event.num_tokens)
+        self._num_tokens += event.num_tokens
+        self._num_reasoning += event.num_tokens
         if not event.text:
             return
         if self._open is None or self._open.kind != "reasoning":
@@ -299,7 +303,7 @@ class ResponseWriter:
         return made
 
     def _invoke(self, event: ToolCallDelta) -> None:
-        self._count_tokens(event.num_tokens)
+        self._num_tokens += event.num_tokens
         item = self._open
         if item is None or item.call_index != event.index:
             if event.id is None or event.name is None:

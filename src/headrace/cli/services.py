@@ -46,7 +46,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
         clock, quota, new_id = SystemClock(), settings.responses_bytes, partial(token_hex, 12)
         room = Room(store, clock, quota)
         responses = Responses(foreground, store, clock, days=settings.responses_days, room=room)
-        await responses.open(_is_running)
+        await responses.open(is_running)
         stack.push_async_callback(responses.close)
         limits = FileLimits(max_file_bytes=settings.file_bytes, max_tenant_bytes=settings.file_quota)
         files = FileStore(store, layout.files, clock, new_id, limits)
@@ -80,7 +80,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
         )
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
     """Whether another process is there, which may be a server on the same state directory."""
     if process == os.getpid():
         return False  # a number that is used again: no response of ours is old

@@ -67,5 +67,6 @@ async def summarize(backend: Backend, prepared: Prepared) -> tuple[str, Usage]:
 
 def _longest(backend: Backend, model: str) -> int:
     """Tokens that a summary may have."""
-    contexts = [card.context_length for card in backend.models() if model in (card.id, *card.aliases)]
-    return min(LONGEST_SUMMARY, *(max(1, length // SUMMARY_PART) for length in contexts))
+    names = {model, model.rpartition(":")[0]}  # an adapter that is not loaded yet is on no card; its model is
+    contexts = [card.context_length for card in backend.models() if names & {card.id, *card.aliases}]
+    return min([LONGEST_SUMMARY, *(max(1, length // SUMMARY_PART) for length in contexts)])

@@ -1,13 +1,17 @@
 """`headrace responses erase` and what the settings say about keeping responses."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from headrace.cli.config import compose
 from headrace.cli.main import app
+from headrace.cli.services import is_running
 from headrace.core.service import StoredCompletion
 from headrace.memory import responses as memory
 from headrace.memory.completions import add
@@ -47,3 +51,11 @@ def test_a_tenant_is_erased_and_others_stay(tmp_path: Path) -> None:
 def test_days_and_bytes_are_settings() -> None:
     settings = compose({"responses_days": 3, "responses_bytes": "1GB"}, {"HOME": "/h"}).settings
     assert (settings.responses_days, settings.responses_bytes) == (3, 10**9)
+
+
+def test_work_of_a_process_that_is_gone_is_not_taken_for_somebody_elses() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        assert is_running(other.pid)
+        other.communicate(b"\n")
+    assert not is_running(other.pid)
+    assert not is_running(os.getpid())
