@@ -67,6 +67,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_is_dropped_after_its_ti
                 for _ in range(5):
                     await other.turn()
                 assert len(backend.streams[0].events) == written
+                assert not backend.streams[0].is_closed
                 place.clock.now_s += 61
                 place.timers.fire()
                 await until(lambda: backend.streams[0].is_closed and len(backend.released) == 1)
