@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 Event = dict[str, Any]
 
@@ -118,13 +121,18 @@ class HttpWire:
 
 
 class SocketWire:
-    """`wss /v1/responses`, without compression."""
+    """`wss /v1/responses`, without compression and without a thread of its own."""
 
     def __init__(self, port: int) -> None:
         self._link = _dial(port)
-        self._socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{port}/v1/responses", sock=self._link, compression=None, max_size=None
-        )
+        self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/v1/responses"), max_size=None)
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        while self._protocol.state is State.CONNECTING:
+            self._read()
+        if self._protocol.handshake_exc is not None:
+            raise self._protocol.handshake_exc
+        self._protocol.events_received()
 
     @property
     def num_sent(self) -> int:
@@ -134,9 +142,29 @@ class SocketWire:
     def ask(self, body: Mapping[str, Any]) -> Answer:
         """See Wire."""
         began = time.perf_counter()
-        self._socket.send(json.dumps({"type": "response.create", **body}, separators=(",", ":")))
-        return _follow(map(json.loads, self._socket), began)
+        data = json.dumps({"type": "response.create", **body}, separators=(",", ":")).encode()
+        self._protocol.send_text(data)
+        self._flush()
+        return _follow(self._events(), began)
+
+    def _events(self) -> Iterator[Event]:
+        while True:
+            for frame in self._protocol.events_received():
+                assert isinstance(frame, Frame)
+                if frame.opcode is Opcode.CLOSE:
+                    raise RuntimeError(f"the server closed the connection: {frame.data!r}")
+                if frame.opcode is Opcode.TEXT:
+                    yield json.loads(bytes(frame.data))
+            self._read()
+
+    def _read(self) -> None:
+        self._protocol.receive_data(self._link.recv(65536))
+        self._flush()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            self._link.sendall(data)
 
     def close(self) -> None:
         """See Wire."""
-        self._socket.close()
+        self._link.close()

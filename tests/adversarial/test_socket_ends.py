@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator
 
+import pytest
 from tests.adversarial.test_socket_frames import masked, raw
 from tests.adversarial.test_socket_handshake import handshake
 from tests.doubles_http import run
@@ -48,7 +49,9 @@ class Endless(Scripted):
             stream.is_closed = True
 
 
-def test_a_client_that_does_not_read_holds_up_nobody_and_is_dropped_after_its_time() -> None:
+def test_a_client_that_does_not_read_holds_up_nobody_and_is_dropped_after_its_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         config = ServerConfig(port=0, write_timeout_s=60)
         async with serving(Endless(OK), config) as (place, backend), place.client() as other:
@@ -67,12 +70,14 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_is_dropped_after_its_ti
                 for _ in range(5):
                     await other.turn()
                 assert len(backend.streams[0].events) == written
+                assert not backend.streams[0].is_closed
                 place.clock.now_s += 61
                 place.timers.fire()
                 await until(lambda: backend.streams[0].is_closed and len(backend.released) == 1)
                 assert (await other.turn())["type"] == "response.completed"
 
     run(main(), limit_s=30)
+    assert "defect" not in caplog.text
 
 
 def test_a_client_that_sends_and_does_not_read_is_not_read_either() -> None:

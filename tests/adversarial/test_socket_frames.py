@@ -278,6 +278,24 @@ def test_too_many_responses_at_once_and_too_many_lanes_are_refused_by_name() -> 
     run(main())
 
 
+def test_turns_count_among_the_requests_that_a_server_takes() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        turns = [Turn(text="a b", gates={1: gate})]
+        async with serving(turns, ServerConfig(port=0, max_requests=1)) as (place, _), place.client() as client:
+            await client.create(stream_id="a")
+            await gate.reached.wait()
+            refused = await client.turn(stream_id="b")
+            while refused.get("stream_id") != "b":
+                refused = await client.until(*LAST)
+            assert (refused["status"], refused["error"]["code"]) == (503, "overloaded")
+            gate.go.set()
+            await client.until("response.completed")
+
+    run(main())
+
+
 def test_a_key_that_is_taken_back_ends_the_connection_with_its_next_turn() -> None:
     held: list[Entry] = [entry("hr_one"), entry("hr_two")]
     keys = KeyRing(lambda: held)

@@ -156,3 +156,14 @@ def test_a_server_without_the_service_has_no_such_socket() -> None:
             assert (await exchange(port, handshake())).startswith(b"HTTP/1.1 404 ")
 
     run(main())
+
+
+def test_a_server_that_stops_takes_no_new_socket() -> None:
+    async def main() -> None:
+        async with serving(OK) as (place, _):
+            place.app.lifecycle.start_draining()
+            reply = await exchange(place.port, handshake())
+            assert reply.startswith(b"HTTP/1.1 503 ")
+            assert b'"code":"unavailable"' in reply
+
+    run(main())

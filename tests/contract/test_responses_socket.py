@@ -15,9 +15,10 @@ from openai.types.responses.responses_server_event import ResponseWsError
 from tests.adversarial.test_socket_handshake import entry
 from tests.doubles_http import run
 from tests.scripted import Call, Gate, Turn, last_says, tool_results
-from tests.socket_client import LOOKUP, Place, serving
+from tests.socket_client import LOOKUP, Place, serving, until
 
 from headrace.api.socket_frames import encode_notice
+from headrace.server.config import ServerConfig
 from headrace.server.keys import KeyRing
 
 OK = [Turn(text="OK")]
@@ -87,6 +88,37 @@ def test_a_failed_continuation_takes_away_what_it_continued() -> None:
             assert failed["error"]["param"] == "input"
             again = await client.turn("What was it?", previous_response_id=first)
             assert again["error"]["code"] == "previous_response_not_found"
+
+    run(main())
+
+
+def test_a_continuation_with_a_wrong_field_has_failed_like_any_other() -> None:
+    async def main() -> None:
+        async with serving(OK) as (place, _), place.client() as client:
+            first = (await client.turn())["response"]["id"]
+            assert (await client.turn(previous_response_id=first, temperature="hot"))["type"] == "error"
+            again = await client.turn(previous_response_id=first)
+            assert again["error"]["code"] == "previous_response_not_found"
+
+    run(main())
+
+
+def test_a_tenants_connections_share_what_they_may_remember_and_free_it_when_they_end() -> None:
+    config = ServerConfig(port=0, max_tenant_lane_bytes=2000)
+
+    async def main() -> None:
+        async with serving(OK, config) as (place, _):
+            async with place.client() as client:
+                first = (await client.turn("x" * 1000))["response"]["id"]
+                async with place.client() as other:
+                    second = (await other.turn("x" * 1000))["response"]["id"]
+                    lost = await other.turn("more", previous_response_id=second)
+                    assert lost["error"]["code"] == "previous_response_not_found"
+                assert (await client.turn("more", previous_response_id=first))["type"] == "response.completed"
+            await until(lambda: not place.server.server_state.tasks)
+            async with place.client() as client:
+                first = (await client.turn("x" * 1000))["response"]["id"]
+                assert (await client.turn("more", previous_response_id=first))["type"] == "response.completed"
 
     run(main())
 

@@ -1,9 +1,18 @@
-"""OpenAI's Agents SDK against Headrace: an agent with one tool, over Responses (its default) and Chat Completions."""
+"""OpenAI's Agents SDK against Headrace: an agent with one tool, over Responses (its default; HTTP and its WebSocket) and
+Chat Completions."""
 
 import asyncio
 import os
 
-from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+from agents import (
+    Agent,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    OpenAIResponsesWSModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
 from openai import AsyncOpenAI
 
 CLIENT = AsyncOpenAI(base_url=f"{os.environ['HEADRACE_URL']}/v1", api_key="unused", max_retries=0, timeout=20)
@@ -31,6 +40,7 @@ async def exchange(name: str, kind: type) -> None:
 async def main() -> None:
     await exchange("chat", OpenAIChatCompletionsModel)
     await exchange("responses", OpenAIResponsesModel)
+    await exchange("responses by WebSocket", OpenAIResponsesWSModel)
 
 
 asyncio.run(main())
