@@ -47,10 +47,21 @@ def keywords(text: str) -> dict[str | None, Any] | None:
         return None
 
 
+def plain(text: str) -> str:
+    """What stands in a tag as JSON: itself, a literal of Python, or else a text."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text.strip())
+        except (ValueError, SyntaxError):
+            continue
+        return text.strip() if read is json.loads else json.dumps(value, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False)
+
+
 class Whole:
     """One text; `names` are the tools."""
 
-    def __init__(self, family: str, text: str, names: frozenset[str]) -> None:
+    def __init__(self, family: str, text: str, names: Any) -> None:
         self.family, self.text, self.names = family, text, names
         self.told: list[Piece] = []
         self.num_whole = 0
@@ -76,9 +87,12 @@ class Whole:
 
     def call_at(self, at: int, start: int, *, is_fresh: bool) -> int | None:
         """Tell a call, or several, that begin at a place, after the text before it; where they end."""
-        begin = {"hermes": self.hermes, "mistral_lists": self.mistral, "granite": self.listed}.get(
-            self.family, self.bare
-        )
+        begin = {
+            "hermes": self.hermes,
+            "mistral_lists": self.mistral,
+            "granite": self.listed,
+            "tagged": self.tagged,
+        }.get(self.family, self.bare)
         if self.family in {"generic", "llama_json", "pythonic"}:
             line = self.text[start:at].rpartition("\n")
             if line[2].strip() or not (line[1] or (is_fresh and not line[0].strip())):
@@ -141,6 +155,48 @@ class Whole:
                 return place + 1
             end = following
         return None if end is None else abs(end)
+
+    def tagged(self, at: int) -> int | None:
+        has_tag = self.text.startswith("<tool_call>", at)
+        if has_tag:
+            at = self.skip(at + len("<tool_call>"))
+            if self.text.startswith("{", at):
+                end = self.object(at, None, is_marked=True)
+                return self.after_tags(end) if end is not None and end >= 0 else None if end is None else -end
+        end = self.function(at, is_known=not has_tag)
+        while end is not None:
+            place = self.skip(end)
+            if self.text.startswith("</tool_call>", place) or not self.text.startswith("<function=", place):
+                return self.after_tags(end)
+            following = self.function(place)
+            if following is None:
+                return place
+            end = following
+        return None
+
+    def after_tags(self, end: int) -> int:
+        place = self.skip(end)
+        if self.text.startswith("<function=", place):
+            following = self.function(place)
+            return place if following is None else self.after_tags(following)
+        return place + len("</tool_call>") if self.text.startswith("</tool_call>", place) else end
+
+    def function(self, at: int, *, is_known: bool = False) -> int | None:
+        """Tell one function's call by regular expressions; whole ones only."""
+        head = re.compile(r"<function=([^<>\s]+)>").match(self.text, at)
+        if head is None or (is_known and head[1] not in self.names):
+            return None
+        body = re.compile(r"((?:\s*<parameter=[^<>\s]+>.*?</parameter>)*)\s*</function>", re.DOTALL)
+        found = body.match(self.text, head.end())
+        if found is None:
+            raise Unknown
+        schema = self.names.get(head[1], {}) if isinstance(self.names, dict) else {}
+        texts = [key for key, one in schema.get("properties", {}).items() if one.get("type") == "string"]
+        values = re.findall(r"\s*<parameter=([^<>\s]+)>\n?(.*?)\n?</parameter>", found[1], re.DOTALL)
+        said = [(key, json.dumps(text, ensure_ascii=False) if key in texts else plain(text)) for key, text in values]
+        arguments = ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in said)
+        self.call(head[1], f"{{{arguments}}}")
+        return found.end()
 
     def pythonic(self, at: int) -> int | None:
         tag = "<|python_tag|>"
@@ -253,6 +309,6 @@ class Whole:
         return -len(self.text)
 
 
-def read_whole(family: str, text: str, names: frozenset[str]) -> list[Piece]:
+def read_whole(family: str, text: str, names: Any) -> list[Piece]:
     """See the file's head."""
     return Whole(family, text, names).read()

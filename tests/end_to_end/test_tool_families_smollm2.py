@@ -31,6 +31,7 @@ FAMILIES = {
     "mistral_names": CHATML + "tools [TOOL_CALLS] [ARGS] #}",
     "llama_json": SOURCES["llama3-like"],
     "pythonic": CHATML + "tools [func_name1( #}",
+    "tagged": CHATML + "tools <tool_call> <function=f> <parameter=a> #}",
     "granite": CHATML + "tools <|tool_call|> #}",
 }
 
@@ -58,6 +59,8 @@ def test_required_calls_are_valid_in_every_familys_syntax(plain: LoadedModel, fa
             sampling = Sampling(temperature=1.2, seed=seed)
             # The one that thinks is told not to, or it might not come to an end.
             request = ask(tool_choice=choice, sampling=sampling, reasoning=Reasoning(Effort.NONE))
+            if family == "tagged":  # in which the length of a text cannot be bounded
+                request = replace(request, tools=(ADD,))
             events = await collect(engine, request)
             calls = calls_of(events)
             assert 1 <= len(calls) <= 2

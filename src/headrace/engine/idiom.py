@@ -95,8 +95,9 @@ class Idiom:
         thoughts = ThoughtSplitter(self.marks, is_open=is_open) if self.marks and self._may_think(request) else None
         calls = None
         if has_tools(request):
-            names = request.tool_choice.names or [tool.name for tool in request.tools]
-            calls = CallParser(self.family, frozenset(names))
+            names = request.tool_choice.names
+            tools = {tool.name: tool.parameters for tool in request.tools if not names or tool.name in names}
+            calls = CallParser(self.family, tools)
         if thoughts is None and calls is None:
             return None
         return Speech(

@@ -142,9 +142,11 @@ class Speech:
         assert self._calls is not None
         index = self._calls.num_calls - sum(type(piece) is Called for piece in pieces) - 1
         for piece in pieces:
-            if self.stop_match is not None or (self._max_calls is not None and index >= self._max_calls):
+            if self.stop_match is not None:
                 return
             if type(piece) is Said:
+                if self.is_over and index + 1 == self._max_calls:
+                    return
                 self._match(piece.text)
             elif type(piece) is Called:
                 index += 1

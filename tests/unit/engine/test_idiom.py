@@ -52,8 +52,9 @@ def ask(*, thinks: Reasoning = Reasoning(), **fields: Any) -> Request:  # noqa: 
             "[THINK]",
         ),
         ("{{ tools }} respond with <|tool_call|> followed by a JSON list", "granite", True, None),
+        ("{% if tools %}<tool_call>\n<function=f>\n<parameter=a>{% endif %}", "tagged", True, None),
         # Calls in a way that is not read here: such a model is told about tools in words.
-        ("{% if tools %}<tool_call>\n<function=f>\n<parameter=a>{% endif %}", "generic", False, None),
+        ("{% if tools %}<tool_call>f\n<arg_key>a</arg_key>{% endif %}", "generic", False, None),
         ("", "generic", False, None),
     ],
 )

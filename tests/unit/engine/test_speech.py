@@ -103,8 +103,13 @@ def test_after_the_last_call_that_may_be_made_nothing_more_is_told() -> None:
     assert said(deltas) == [("0:f", '{"a": "."}')]
     assert speech.is_over
     assert speech.has_called
-    at_once, _ = speak([f"{CALL}\n{CALL}\nmore"], most=1)
-    assert said(at_once) == said(deltas)
+    for rest in (f"\n{CALL}\nmore", "\nmore", "; x"):
+        at_once, _ = speak([f"{CALL}{rest}"], most=1)
+        assert said(at_once) == said(deltas)
+    # A call that broke off is none that was made.
+    deltas, speech = speak(['{"name": "f", "arguments": {<} so', " be it"], most=1)
+    assert said(deltas) == [("0:f", "{"), ("TextDelta", "<} so be it")]
+    assert not speech.is_over
 
 
 def test_a_call_that_was_begun_and_not_ended_is_no_whole_call() -> None:

@@ -346,3 +346,49 @@ def test_marks_that_are_control_tokens_are_read_and_never_shown() -> None:
         assert "tool_call" not in text_of(plain) + thought_of(plain)
 
     run(engine, main)
+
+
+def test_who_leaves_in_the_middle_of_a_call_leaves_nothing_behind() -> None:
+    engine = made()
+
+    async def main() -> None:
+        request = ask(
+            messages=chat(SAID), tools=(TOOL,), tool_choice=REQUIRED, num_choices=3, max_tokens=200, logprobs=0
+        )
+        events = engine.run(request)
+        async for event in events:
+            if isinstance(event, ToolCallDelta):
+                break
+        await events.aclose()
+        # The next one finds everything free, and a grammar that is as good as new.
+        again = await collect(engine.run(ask(messages=chat(SAID), tools=(TOOL,), tool_choice=REQUIRED, max_tokens=200)))
+        assert len(calls_of(again)) == 1
+
+    run(engine, main)
+
+
+def test_an_answer_is_over_when_its_last_call_is_and_its_siblings_go_on() -> None:
+    engine = made()
+
+    async def main() -> None:
+        two = ToolChoice(ToolMode.REQUIRED, max_calls=2)
+        for seed in range(6):
+            request = ask(
+                messages=chat(SAID),
+                tools=(TOOL,),
+                tool_choice=two,
+                num_choices=3,
+                temperature=1.0,
+                seed=seed,
+                max_tokens=250,
+            )
+            events = await collect(engine.run(request))
+            for choice in range(3):
+                calls = calls_of(events, choice)
+                assert 1 <= len(calls) <= 2
+                for _, arguments in calls:
+                    jsonschema.validate(json.loads(arguments), TOOL.parameters)
+            told = sum(event.num_tokens for event in events if isinstance(event, TextDelta | ToolCallDelta))
+            assert told == usage_of(events).completion_tokens
+
+    run(engine, main)

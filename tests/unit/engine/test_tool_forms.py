@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jsonschema
@@ -22,6 +23,7 @@ from headrace.engine.tools.lists import MarkedList
 from headrace.engine.tools.mistral import Mistral
 from headrace.engine.tools.parser import Argued, Called, CallParser, Said
 from headrace.engine.tools.pythonic import Pythonic
+from headrace.engine.tools.tagged import Tagged
 
 FAMILIES: dict[str, Family] = {
     "hermes": Hermes(),
@@ -31,6 +33,7 @@ FAMILIES: dict[str, Family] = {
     "mistral lists": Mistral(writes_lists=True),
     "mistral names": Mistral(writes_lists=False),
     "pythonic": Pythonic(),
+    "tagged": Tagged(),
 }
 CONTROLS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "<|tool_call|>", "<think>", "</think>"]
 TOOLS = {
@@ -54,6 +57,16 @@ TOOLS = {
         Tool("none"),
     )
 }
+
+
+# Where arguments are texts as they are, random ones would never end.
+SHORT = {**TOOLS["f_long"].parameters["properties"], "s": {"type": "string", "enum": ["x", "<z>"]}}
+LONG = replace(TOOLS["f_long"], parameters={**TOOLS["f_long"].parameters, "properties": SHORT})
+TAGGED_TOOLS = {**TOOLS, "f_long": LONG}
+
+
+def tools_of(family: str) -> dict[str, Tool]:
+    return TAGGED_TOOLS if family == "tagged" else TOOLS
 
 
 class Marked(SmallVocabulary):
@@ -93,7 +106,7 @@ def write(compiler: GrammarCompiler, vocabulary: SmallVocabulary, form: Composed
     matcher = grammar.start()
     draw = random.Random(seed)
     said = b""
-    for step in range(250):
+    for step in range(600 if form.calls is not None and form.calls.is_required else 250):
         beginning = ids_of(vocabulary, begin)
         token = beginning[step] if step < len(beginning) else draw.choice(allowed_tokens(matcher, grammar).tolist())
         if token in vocabulary.eos_ids:
@@ -105,7 +118,8 @@ def write(compiler: GrammarCompiler, vocabulary: SmallVocabulary, form: Composed
 
 def read(family: Family, text: str) -> list[tuple[str, Any]]:
     """The calls in a text that says nothing else."""
-    parser = CallParser(family, frozenset(TOOLS))
+    tools = tools_of(family.name)
+    parser = CallParser(family, {name: tool.parameters for name, tool in tools.items()})
     pieces = joined([*parser.push(text), *parser.flush()])
     assert not any(isinstance(piece, Said) for piece in pieces), pieces
     assert parser.num_calls == parser.num_whole
@@ -124,7 +138,7 @@ def check(calls: list[tuple[str, Any]]) -> None:
 def test_required_calls_are_valid_and_no_more_than_may_be(
     family: str, compiler: GrammarCompiler, vocabulary: SmallVocabulary
 ) -> None:
-    tools = (TOOLS["f"], TOOLS["f_long"])
+    tools = (tools_of(family)["f"], tools_of(family)["f_long"])
     form = Composed(calls=Calls(family=FAMILIES[family], tools=tools, most=3))
     seen = set()
     for seed in range(24):
@@ -146,6 +160,7 @@ BEGINNINGS = {
     "mistral lists": "[TOOL_CALLS]",
     "mistral names": "Well[TOOL_CALLS]",
     "pythonic": "[f_long(",
+    "tagged": "Well\n<tool_call>",
 }
 
 
@@ -153,7 +168,7 @@ BEGINNINGS = {
 def test_free_text_turns_into_a_call_that_is_held_to_its_schema_from_where_it_begins(
     family: str, compiler: GrammarCompiler, vocabulary: SmallVocabulary
 ) -> None:
-    tools = tuple(TOOLS.values())
+    tools = tuple(tools_of(family).values())
     calls = Calls(family=FAMILIES[family], tools=tools, is_required=False, held=frozenset({"f_long"}))
     form = Composed(calls=calls)
     num_ended = 0
@@ -220,7 +235,7 @@ def test_any_name_can_be_called_or_is_refused(
         tool = Tool(name, "", {"properties": {}})
         form = Composed(calls=Calls(family=family, tools=(tool,), most=1))
         lazy = Composed(calls=Calls(family=family, tools=(tool,), is_required=False, held=frozenset({name})))
-        if " " in name and key in ("pythonic", "mistral names"):
+        if " " in name and key in ("pythonic", "mistral names", "tagged"):
             with pytest.raises(InvalidRequest, match="tools: 'get x/y'"):
                 compiler.compile(form)
             continue

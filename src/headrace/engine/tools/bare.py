@@ -7,7 +7,7 @@ Only the name of a tool that there is makes such an object a call; any other JSO
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from headrace.engine.grammar.source import OPTION_KEY, moved
@@ -44,7 +44,7 @@ class BareJson:
         """See `family.Family`."""
         return line_starts(text, "{" + self._tag[:1], is_fresh=is_fresh)
 
-    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+    def open(self, scan: Scan, names: Collection[str]) -> Head | None:
         """See `family.Family`."""
         if self._tag and scan.text.startswith("<", scan.at):
             if not scan.word(self._tag):
@@ -60,7 +60,7 @@ class BareJson:
             scan.at = start
         return False
 
-    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+    def reopen(self, scan: Scan, names: Collection[str], head: Head) -> Head | None:
         """See `family.Family`."""
         return None
 

@@ -6,12 +6,14 @@ from headrace.engine.tools.hermes import Hermes
 from headrace.engine.tools.lists import MarkedList
 from headrace.engine.tools.mistral import Mistral
 from headrace.engine.tools.pythonic import Pythonic
+from headrace.engine.tools.tagged import Tagged
 
 # The first row all of whose texts the source has, and none of whose others, is the family.
 _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...], Family], ...] = (
     (("[TOOL_CALLS]", "[ARGS]"), (), Mistral(writes_lists=False)),
     (("[TOOL_CALLS]",), (), Mistral(writes_lists=True)),
     (("<|tool_call|>",), (), MarkedList("granite", "<|tool_call|>")),
+    (("<tool_call>", "<function=", "<parameter="), (), Tagged()),
     (("<tool_call>",), ("<function=", "<arg_key>"), Hermes()),
     (("[func_name1(",), (), Pythonic()),
     (('"parameters":', '"name":'), (), LLAMA_JSON),

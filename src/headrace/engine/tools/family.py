@@ -6,11 +6,12 @@ A family says where a call may begin, reads its head, and reads what stands behi
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headrace.core.errors import InvalidRequest
+from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.engine.grammar.source import OPTION_KEY
 from headrace.engine.tools.scan import Scan, Status, ValueScan, decode
 
 _ARGUMENTS = frozenset({"arguments", "parameters"})
@@ -45,6 +46,11 @@ class CallableTool:
     name: str
     schema: dict[str, Any]
 
+    def part(self, schema: Any) -> dict[str, Any]:
+        """The schema of one argument, with all that it may refer to."""
+        shared = {name: self.schema[name] for name in ("$defs", "definitions", OPTION_KEY) if name in self.schema}
+        return {**({"not": {}} if schema is False else {} if schema is True else schema), **shared}
+
 
 Mark = Callable[[str], str]
 
@@ -61,7 +67,7 @@ class Family(Protocol):
         """Where a call may begin, or begin to begin; `is_fresh`: nothing but calls was said before `text`."""
         ...
 
-    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+    def open(self, scan: Scan, names: Collection[str]) -> Head | None:
         """Read the head of a call to one of the tools called `names`."""
         ...
 
@@ -69,7 +75,7 @@ class Family(Protocol):
         """Read what stands behind a call; whether another one follows in its list."""
         ...
 
-    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+    def reopen(self, scan: Scan, names: Collection[str], head: Head) -> Head | None:
         """Read the head of the next call of a list; `head` is the one before."""
         ...
 
@@ -134,7 +140,7 @@ def line_starts(text: str, begins: str, *, is_fresh: bool) -> Iterator[int]:
             yield at
 
 
-def read_object(scan: Scan, names: frozenset[str] | None) -> Head | None:
+def read_object(scan: Scan, names: Collection[str] | None) -> Head | None:
     """The head of a call that is a JSON object: what it calls, before its arguments; of a tool in `names`, if given."""
     if not scan.word("{"):
         return None
@@ -239,6 +245,23 @@ def repeated(item: str, between: str, most: int | None) -> str:
 def begun(marker: str) -> str:
     """Lark: the rule `begun`, free text up to a marker."""
     return f"begun: TEXT {marker}" if marker.startswith("<[") else f"begun[lazy]: TEXT {marker}"
+
+
+def properties_of(tool: CallableTool) -> dict[str, Any]:
+    """The schemas of a tool's arguments one by one, those that must be given first.
+
+    Raises UnsupportedField for what says more than a list of properties can.
+    """
+    for word in ("allOf", "anyOf", "oneOf", "$ref", "patternProperties"):
+        if word in tool.schema:
+            raise UnsupportedField(
+                f"tools: {tool.name}: the keyword {word!r} at # of its parameters is not supported: this model gives"
+                " arguments one by one; name properties.",
+                param="tools",
+            )
+    properties: dict[str, Any] = tool.schema.get("properties", {})
+    required = [key for key in tool.schema.get("required", []) if isinstance(key, str)]
+    return {**{key: properties.get(key, {}) for key in required}, **properties}
 
 
 def whole_schemas(tools: Sequence[CallableTool]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 Also read: the parts of the object in any order, and several objects between one pair of marks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from headrace.engine.tools.family import (
@@ -35,7 +35,7 @@ class Hermes:
         """See `family.Family`."""
         return marks(text, _OPEN)
 
-    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+    def open(self, scan: Scan, names: Collection[str]) -> Head | None:
         """See `family.Family`."""
         return read_marked_object(scan, after_blanks=True) if scan.word(_OPEN) else None
 
@@ -50,7 +50,7 @@ class Hermes:
         scan.at = start
         return False
 
-    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+    def reopen(self, scan: Scan, names: Collection[str], head: Head) -> Head | None:
         """See `family.Family`."""
         return read_marked_object(scan, after_blanks=True)
 

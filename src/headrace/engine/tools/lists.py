@@ -4,7 +4,7 @@ ones of Mistral (`mistral.py`).
 Also read: a single object without the list, and the parts of an object in any order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from headrace.engine.tools.family import (
@@ -37,7 +37,7 @@ class MarkedList:
         """See `family.Family`."""
         return marks(text, self._mark)
 
-    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+    def open(self, scan: Scan, names: Collection[str]) -> Head | None:
         """See `family.Family`."""
         if not scan.word(self._mark):
             return None
@@ -64,7 +64,7 @@ class MarkedList:
         scan.at = start
         return False
 
-    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+    def reopen(self, scan: Scan, names: Collection[str], head: Head) -> Head | None:
         """See `family.Family`."""
         return _member(scan)
 

@@ -123,14 +123,14 @@ class LiteralReader:
             return Status.BROKEN
         if (plain := _PLAIN[self._quote[0]].match(scan.text, scan.at)) is not None:
             scan.at = plain.end()
-            told.append(_inside(plain[0]))
+            told.append(text_inside(plain[0]))
         elif scan.word(self._quote):
             self._quote = ""
             told.append('"')
         elif scan.text[scan.at] == "\\":
-            told.append(_inside(_escape(scan)))
+            told.append(text_inside(_escape(scan)))
         else:
-            told.append(_inside(scan.text[scan.at]))  # a quotation mark, where it takes three to end the string
+            told.append(text_inside(scan.text[scan.at]))  # a quotation mark, where it takes three to end the string
             scan.at += 1
         return Status.OPEN
 
@@ -168,7 +168,15 @@ def _escape(scan: Scan) -> str:
         return found[0]
 
 
-def _inside(text: str) -> str:
+def literal_as_json(text: str) -> str | None:
+    """One of Python's literals as JSON, if it is one that JSON has something like."""
+    try:
+        return json.dumps(ast.literal_eval(text), ensure_ascii=False, allow_nan=False)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def text_inside(text: str) -> str:
     """As it stands between the quotation marks of a JSON string."""
     try:
         text.encode()
@@ -178,10 +186,4 @@ def _inside(text: str) -> str:
 
 
 def _number(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        value = ast.literal_eval(text)
-        return json.dumps(value, allow_nan=False)
-    except (SyntaxError, ValueError, TypeError):
-        return None
+    return None if text is None else literal_as_json(text)

@@ -5,7 +5,7 @@ may still become a call is held, with the white space before it; if it does not,
 dropped. However the text is cut into pieces, what comes out is the same, put together. Knows no tokens and no ids.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from headrace.engine.tools.family import Family, Head
@@ -51,7 +51,7 @@ class CallParser:
         "num_whole",
     )
 
-    def __init__(self, family: Family, names: frozenset[str]) -> None:
+    def __init__(self, family: Family, names: Collection[str]) -> None:
         self._family = family
         self._names = names
         self._held = ""

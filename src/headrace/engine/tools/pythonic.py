@@ -5,19 +5,27 @@ True, False and None, strings, numbers, lists and dicts their likes. What is no 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from headrace.core.errors import UnsupportedField
 from headrace.engine.tools.bare import PYTHON_TAG
-from headrace.engine.tools.family import CallableTool, Head, Mark, check_name, line_starts, quoted, repeated
+from headrace.engine.tools.family import (
+    CallableTool,
+    Head,
+    Mark,
+    check_name,
+    line_starts,
+    properties_of,
+    quoted,
+    repeated,
+)
 from headrace.engine.tools.literal import LiteralReader
 from headrace.engine.tools.scan import Scan
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _KEYWORD = re.compile(r"[A-Za-z_]\w*")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
-_UNSPLIT = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties")
 
 
 class Pythonic:
@@ -31,7 +39,7 @@ class Pythonic:
         """See `family.Family`."""
         return line_starts(text, "[<", is_fresh=is_fresh)
 
-    def open(self, scan: Scan, names: frozenset[str]) -> Head | None:
+    def open(self, scan: Scan, names: Collection[str]) -> Head | None:
         """See `family.Family`."""
         if scan.text.startswith("<", scan.at):
             if not scan.word(PYTHON_TAG):
@@ -50,7 +58,7 @@ class Pythonic:
         scan.at = start
         return False
 
-    def reopen(self, scan: Scan, names: frozenset[str], head: Head) -> Head | None:
+    def reopen(self, scan: Scan, names: Collection[str], head: Head) -> Head | None:
         """See `family.Family`."""
         return _head(scan, names)
 
@@ -59,16 +67,14 @@ class Pythonic:
         grammars = {}
         for index, tool in enumerate(tools):
             check_name(tool.name, _NAME)
-            for place, (key, schema) in enumerate(_keywords(tool).items()):
+            for place, (key, schema) in enumerate(properties_of(tool).items()):
                 if not _IDENTIFIER.match(key):
                     raise UnsupportedField(
                         f"tools: {tool.name}: {key!r} is no keyword of Python, as which this model gives its arguments;"
                         " rename it.",
                         param="tools",
                     )
-                shared = {name: tool.schema[name] for name in ("$defs", "definitions") if name in tool.schema}
-                style = {"x-guidance": tool.schema["x-guidance"]}
-                grammars[f"tool_{index}_{place}"] = {**({} if schema is True else schema), **shared, **style}
+                grammars[f"tool_{index}_{place}"] = tool.part(schema)
         return grammars
 
     def rules(self, tools: Sequence[CallableTool], mark: Mark, most: int | None) -> str:
@@ -92,7 +98,7 @@ class Pythonic:
         return "\n".join([f"body: {' | '.join([*calls, 'TEXT'])}", *begins, ""])
 
 
-def _head(scan: Scan, names: frozenset[str]) -> Head | None:
+def _head(scan: Scan, names: Collection[str]) -> Head | None:
     scan.blanks()
     name = scan.matched(_NAME)
     if name is None or name not in names or not scan.word("("):
@@ -110,22 +116,8 @@ def _head(scan: Scan, names: frozenset[str]) -> Head | None:
     return Head(name, LiteralReader())
 
 
-def _keywords(tool: CallableTool) -> dict[str, Any]:
-    """Schemas of a tool's keywords, those that must be given first."""
-    for word in _UNSPLIT:
-        if word in tool.schema:
-            raise UnsupportedField(
-                f"tools: {tool.name}: the keyword {word!r} at # of its parameters is not supported: this model gives"
-                " arguments one by one; name properties.",
-                param="tools",
-            )
-    properties: dict[str, Any] = tool.schema.get("properties", {})
-    required = [key for key in tool.schema.get("required", []) if isinstance(key, str)]
-    return {**{key: properties.get(key, {}) for key in required}, **properties}
-
-
 def _arguments(index: int, tool: CallableTool) -> str:
-    keys = list(_keywords(tool))
+    keys = list(properties_of(tool))
     num_required = len({*tool.schema.get("required", [])} & {*keys})
     values = [f"{quoted(key + '=')} @tool_{index}_{place}" for place, key in enumerate(keys)]
     following = [f'", " {value}' for value in values]

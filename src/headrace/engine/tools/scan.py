@@ -164,6 +164,11 @@ class ValueScan:
 _NOTHING = object()
 
 
+def is_value(text: str) -> bool:
+    """Whether a text is JSON."""
+    return decode(text) is not _NOTHING
+
+
 def decode(text: str) -> Any:
     """A JSON value; something that equals no JSON value if it is none, or holds half of a surrogate pair."""
     try:

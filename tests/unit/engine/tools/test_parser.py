@@ -14,8 +14,10 @@ from headrace.engine.tools.mistral import Mistral
 from headrace.engine.tools.parser import Argued, Called, CallParser, Piece, Said
 from headrace.engine.tools.pythonic import Pythonic
 from headrace.engine.tools.scan import Status
+from headrace.engine.tools.tagged import Tagged
 
 HERMES, PYTHONIC = Hermes(), Pythonic()
+TAGGED = Tagged()
 GRANITE = MarkedList("granite", "<|tool_call|>")
 MISTRAL = Mistral(writes_lists=False)
 
@@ -65,6 +67,10 @@ G = [Called("g"), Argued("{}")]
         (PYTHONIC, "[f(a=1)] or\n[x(a=1)]", [*F1, Said("or\n[x(a=1)]")]),
         (PYTHONIC, "[f(1)]", [Said("[f(1)]")]),
         (PYTHONIC, "[1, 2, 3]", [Said("[1, 2, 3]")]),
+        (TAGGED, "So:\n<tool_call>\n<function=g>\n</function>\n</tool_call>", [Said("So:"), *G]),
+        (TAGGED, "<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>", F1),
+        (TAGGED, '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>', F1),
+        (TAGGED, "<function=x>\n</function>", [Said("<function=x>\n</function>")]),
     ],
 )
 def test_what_a_text_says_and_calls(family: Family, text: str, told: list[Piece]) -> None:
@@ -81,6 +87,8 @@ def test_what_a_text_says_and_calls(family: Family, text: str, told: list[Piece]
             '<tool_call>{"name": "f", "arguments": {"a": </tool_call>',
             [Called("f"), Argued('{"a": '), Said("</tool_call>")],
         ),
+        (TAGGED, "<tool_call><function=f><parameter=a>1", [Called("f"), Argued('{"a": ')]),
+        (TAGGED, "<tool_call><function=f>what", [Called("f"), Said("what")]),
         (PYTHONIC, "[f(a='x", [Called("f"), Argued('{"a": "x')]),
         (PYTHONIC, "[f(a=b + 1)]", [Called("f"), Argued('{"a": '), Said("b + 1)]")]),
     ],
@@ -92,6 +100,55 @@ def test_a_call_that_breaks_off_is_told_as_far_as_it_came(family: Family, text: 
     parser.flush()
     assert parser.num_whole == 0
     assert parser.num_calls == sum(isinstance(piece, Called) for piece in told)
+
+
+SCHEMA = {
+    "properties": {
+        "text": {"type": "string"},
+        "kind": {"enum": ["1", "2"]},
+        "number": {"type": "integer"},
+        "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "either": {"type": ["string", "integer"]},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("text", "12", "12"),
+        ("text", "a <b>\n\n</parameter", "a <b>\n\n</parameter"),
+        ("text", "", ""),
+        ("kind", "1", "1"),
+        ("number", " 12 ", 12),
+        ("number", "twelve", "twelve"),
+        ("maybe", "12", "12"),
+        ("maybe", "null", None),
+        ("maybe", '"x"', "x"),
+        ("maybe", "x", "x"),
+        ("either", "12", 12),
+        ("unknown", '{"a": [true]}', {"a": [True]}),
+        ("unknown", "True", True),
+        ("unknown", "some words", "some words"),
+    ],
+)
+def test_a_schema_says_whether_what_stands_in_a_tag_is_text(key: str, text: str, value: object) -> None:
+    said = f"<tool_call>\n<function=f>\n<parameter={key}>\n{text}\n</parameter>\n</function>\n</tool_call>"
+    for pieces in ([said], list(said)):
+        parser = CallParser(Tagged(), {"f": SCHEMA})
+        told = joined([piece for one in pieces for piece in parser.push(one)] + parser.flush())
+        assert told[0] == Called("f")
+        assert [json.loads(piece[0]) for piece in told[1:]] == [{key: value}]
+        assert parser.num_whole == 1
+
+
+def test_a_text_in_a_tag_is_told_while_it_comes() -> None:
+    parser = CallParser(Tagged(), {"f": SCHEMA})
+    assert parser.push("<function=f>\n<parameter=text>\none") == [Called("f"), Argued('{"text": "one')]
+    assert parser.push("\n") == []
+    assert parser.push('"two"\n</para') == [Argued('\\n\\"two\\"')]
+    assert parser.push("meter>\n") == [Argued('"')]
+    assert parser.push("</function>") == [Argued("}")]
 
 
 def test_arguments_are_told_while_they_come() -> None:
