@@ -36,6 +36,7 @@ from headrace.memory import batches as rows
 from headrace.memory.batches import Line, LineEnd
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
+from headrace.observe.metrics import Metrics
 
 MAX_TRIES: Final = 3
 TICK_S: Final = 1.0
@@ -76,6 +77,7 @@ class Surroundings:
     dialects: Mapping[str, BatchDialect]
     codecs: Mapping[str, LineCodec]
     services: Mapping[str, LineService] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
     tick: Callable[[], Awaitable[None]] = _tick
 
 
@@ -180,6 +182,7 @@ class BatchRunner:
         going = []
         unfinished = await self._store.call(rows.unfinished_batches)
         self._has_work = bool(unfinished)
+        self._around.metrics.batches.set(len(unfinished))
         for batch in unfinished:
             try:
                 following = await self._advance(batch)
@@ -294,7 +297,7 @@ class BatchRunner:
             _logger.exception("line %d of %s met a defect", line.number, batch.id)
             fault = EngineFault("an unexpected defect ended this request; it is logged.")
             end = LineEnd(dialect.failed(names, fault), is_failed=True)
-        await self._store.call(rows.end_lines, batch.id, {line.number: end})
+        await self._end_lines(batch, {line.number: end})
         self._tries.pop(key, None)
 
     def _tries_again(self, key: tuple[str, int], error: HeadraceError) -> bool:
@@ -344,7 +347,13 @@ class BatchRunner:
                 line.number: LineEnd(dialect.unrun(self._names(line, ""), why), is_failed=True, is_run=False)
                 for line in lines
             }
-            await self._store.call(rows.end_lines, batch.id, ends)
+            await self._end_lines(batch, ends)
+
+    async def _end_lines(self, batch: Batch, ends: Mapping[int, LineEnd]) -> None:
+        await self._store.call(rows.end_lines, batch.id, ends)
+        for end in ends.values():
+            outcome = "unrun" if not end.is_run else "failed" if end.is_failed else "succeeded"
+            self._around.metrics.batch_lines.labels(outcome).inc()
 
     async def _give_up(self, keys: list[tuple[str, int]]) -> None:
         tasks = [self._lines[key] for key in keys]
@@ -363,7 +372,10 @@ class BatchRunner:
         end = BatchStatus.EXPIRED if batch.num_unrun else BatchStatus.COMPLETED
         if batch.status is BatchStatus.CANCELLING:
             end = BatchStatus.CANCELLED
-        return await self._store.call(rows.move_batch, batch.id, end, self._now_s())
+        over = await self._store.call(rows.move_batch, batch.id, end, self._now_s())
+        if over is not None:
+            _logger.info("%s is %s: %d lines, %d of them failed", over.id, over.status, over.num_lines, over.num_failed)
+        return over
 
     async def _write(self, batch: Batch, is_failed: bool | None) -> None:
         found = await self._store.call(rows.results, batch.id, 0, _ROWS_AT_ONCE, is_failed=is_failed)

@@ -51,6 +51,9 @@ def test_a_batch_runs_behind_everybody_and_says_what_each_line_said(tmp_path: Pa
             assert (failed["custom_id"], failed["response"]["status_code"], failed["error"]) == ("b", 400, None)
             assert failed["response"]["body"]["error"]["param"] == "temperature"
             assert shelf.runner._lines == {}
+            told = shelf.metrics.expose()[0].decode()
+            assert 'headrace:batch_lines_total{outcome="succeeded"} 2.0' in told
+            assert 'headrace:batch_lines_total{outcome="failed"} 1.0' in told
 
     run(main())
     priorities = sorted(request.principal.priority for request in backend.requests)
