@@ -254,20 +254,26 @@ class BatchRunner:
         room = num_to_start(load, self._limits)
         if not room or not going:
             return
-        # Tenants in turn, and of a tenant the oldest batch.
-        ordered = sorted(going, key=lambda batch: batch.principal.tenant <= self._last_tenant)
-        waiting = {batch.id: await self._waiting(batch, room) for batch in ordered}
-        while room and any(waiting.values()):
-            for batch in ordered:
-                if room and waiting[batch.id]:
-                    self._begin(batch, waiting[batch.id].pop(0))
+        # Tenants in turn, and of a tenant the oldest batch that has lines left.
+        queues: dict[str, list[Batch]] = {}
+        for batch in sorted(going, key=lambda batch: batch.principal.tenant <= self._last_tenant):
+            queues.setdefault(batch.principal.tenant, []).append(batch)
+        while room and queues:
+            for tenant, batches in list(queues.items()):
+                line = None
+                while batches and (line := await self._next_line(batches[0])) is None:
+                    batches.pop(0)
+                if line is None:
+                    del queues[tenant]
+                elif room:
+                    self._begin(batches[0], line)
                     room -= 1
 
-    async def _waiting(self, batch: Batch, room: int) -> list[Line]:
-        """The next lines of a batch that neither ran nor run, as many as could begin."""
+    async def _next_line(self, batch: Batch) -> Line | None:
+        """The first line of a batch that neither ran nor runs."""
         running = {number for batch_id, number in self._lines if batch_id == batch.id}
-        found = await self._store.call(rows.waiting_lines, batch.id, 0, room + len(running))
-        return [line for line in found if line.number not in running][:room]
+        found = await self._store.call(rows.waiting_lines, batch.id, 0, len(running) + 1)
+        return next((line for line in found if line.number not in running), None)
 
     def _begin(self, batch: Batch, line: Line) -> None:
         key = (batch.id, line.number)

@@ -294,6 +294,8 @@ def test_tenants_take_turns(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path, backend, limits=BatchLimits(max_running=1), starts=False) as shelf:
             one = await shelf.order(b"".join(line(f"a{number}") for number in range(4)))
+            for _ in range(3):  # more batches are not more turns
+                await shelf.order(line("more"))
             other = Principal(tenant="other")
             two = await shelf.order(b"".join(line(f"b{number}") for number in range(4)), other)
             shelf.runner.start()
