@@ -24,6 +24,7 @@ from headrace.gateway.conversation import Responses
 from headrace.gateway.foreground import Foreground
 from headrace.memory.files import FileLimits, FileStore
 from headrace.memory.store import Store
+from headrace.observe.metrics import Metrics
 
 CHAT = "/v1/chat/completions"
 ACME = Principal(tenant="acme", user="u1", priority=2)
@@ -51,6 +52,7 @@ class Shelf:
     foreground: Foreground
     clock: HandClock
     ticks: HandTicks = field(default_factory=HandTicks)
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def keep(self, data: bytes, principal: Principal = ACME, purpose: str = "batch", **note: Any) -> FileRecord:
         """A file with these bytes."""
@@ -94,7 +96,7 @@ async def opened(
 ) -> AsyncIterator[Shelf]:
     """The services over `home`; leaving closes them in the order of a server's end."""
     clock = clock or HandClock()
-    ticks = HandTicks()
+    ticks, metrics = HandTicks(), Metrics()
     store = Store(home / "headrace.db")
     await store.open()
     files = FileStore(store, home / "files", clock, new_id, file_limits)
@@ -109,13 +111,14 @@ async def opened(
         dialects=DIALECTS,
         codecs=LINE_CODECS,
         services={RESPONSES: ResponseLines(Responses(backend, store, clock))},
+        metrics=metrics,
         tick=ticks,
     )
     runner = BatchRunner(service, store, files, around, Turn(home / "batches.lock"))
     if starts:
         runner.start()
     try:
-        yield Shelf(store, files, service, runner, foreground, clock, ticks)
+        yield Shelf(store, files, service, runner, foreground, clock, ticks, metrics)
     finally:
         await runner.close()
         await files.close()

@@ -36,6 +36,7 @@ from headrace.memory import batches as rows
 from headrace.memory.batches import Line, LineEnd
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
+from headrace.observe.metrics import Metrics
 
 MAX_TRIES: Final = 3
 TICK_S: Final = 1.0
@@ -76,6 +77,7 @@ class Surroundings:
     dialects: Mapping[str, BatchDialect]
     codecs: Mapping[str, LineCodec]
     services: Mapping[str, LineService] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
     tick: Callable[[], Awaitable[None]] = _tick
 
 
@@ -180,6 +182,7 @@ class BatchRunner:
         going = []
         unfinished = await self._store.call(rows.unfinished_batches)
         self._has_work = bool(unfinished)
+        self._around.metrics.batches.set(len(unfinished))
         for batch in unfinished:
             try:
                 following = await self._advance(batch)
@@ -216,7 +219,12 @@ class BatchRunner:
     async def _validate(self, batch: Batch) -> Batch | None:
         dialect = self._around.dialects[batch.order.dialect]
         names = {name for card in self._around.backend.models() for name in (card.id, *card.aliases)}
-        check = InputCheck(dialect, batch.order.endpoint, self._limits, names.__contains__)
+
+        def knows_model(name: str) -> bool:
+            # An adapter that nobody has asked for yet is on no card; its model is.
+            return name in names or name.rpartition(":")[0] in names
+
+        check = InputCheck(dialect, batch.order.endpoint, self._limits, knows_model)
         splitter = LineSplitter(self._limits.max_line_bytes)
         await self._store.call(rows.clear_lines, batch.id)
         try:
@@ -246,20 +254,26 @@ class BatchRunner:
         room = num_to_start(load, self._limits)
         if not room or not going:
             return
-        # Tenants in turn, and of a tenant the oldest batch.
-        ordered = sorted(going, key=lambda batch: batch.principal.tenant <= self._last_tenant)
-        waiting = {batch.id: await self._waiting(batch, room) for batch in ordered}
-        while room and any(waiting.values()):
-            for batch in ordered:
-                if room and waiting[batch.id]:
-                    self._begin(batch, waiting[batch.id].pop(0))
+        # Tenants in turn, and of a tenant the oldest batch that has lines left.
+        queues: dict[str, list[Batch]] = {}
+        for batch in sorted(going, key=lambda batch: batch.principal.tenant <= self._last_tenant):
+            queues.setdefault(batch.principal.tenant, []).append(batch)
+        while room and queues:
+            for tenant, batches in list(queues.items()):
+                line = None
+                while batches and (line := await self._next_line(batches[0])) is None:
+                    batches.pop(0)
+                if line is None:
+                    del queues[tenant]
+                elif room:
+                    self._begin(batches[0], line)
                     room -= 1
 
-    async def _waiting(self, batch: Batch, room: int) -> list[Line]:
-        """The next lines of a batch that neither ran nor run, as many as could begin."""
+    async def _next_line(self, batch: Batch) -> Line | None:
+        """The first line of a batch that neither ran nor runs."""
         running = {number for batch_id, number in self._lines if batch_id == batch.id}
-        found = await self._store.call(rows.waiting_lines, batch.id, 0, room + len(running))
-        return [line for line in found if line.number not in running][:room]
+        found = await self._store.call(rows.waiting_lines, batch.id, 0, len(running) + 1)
+        return next((line for line in found if line.number not in running), None)
 
     def _begin(self, batch: Batch, line: Line) -> None:
         key = (batch.id, line.number)
@@ -294,7 +308,7 @@ class BatchRunner:
             _logger.exception("line %d of %s met a defect", line.number, batch.id)
             fault = EngineFault("an unexpected defect ended this request; it is logged.")
             end = LineEnd(dialect.failed(names, fault), is_failed=True)
-        await self._store.call(rows.end_lines, batch.id, {line.number: end})
+        await self._end_lines(batch, {line.number: end})
         self._tries.pop(key, None)
 
     def _tries_again(self, key: tuple[str, int], error: HeadraceError) -> bool:
@@ -344,7 +358,13 @@ class BatchRunner:
                 line.number: LineEnd(dialect.unrun(self._names(line, ""), why), is_failed=True, is_run=False)
                 for line in lines
             }
-            await self._store.call(rows.end_lines, batch.id, ends)
+            await self._end_lines(batch, ends)
+
+    async def _end_lines(self, batch: Batch, ends: Mapping[int, LineEnd]) -> None:
+        await self._store.call(rows.end_lines, batch.id, ends)
+        for end in ends.values():
+            outcome = "unrun" if not end.is_run else "failed" if end.is_failed else "succeeded"
+            self._around.metrics.batch_lines.labels(outcome).inc()
 
     async def _give_up(self, keys: list[tuple[str, int]]) -> None:
         tasks = [self._lines[key] for key in keys]
@@ -363,7 +383,10 @@ class BatchRunner:
         end = BatchStatus.EXPIRED if batch.num_unrun else BatchStatus.COMPLETED
         if batch.status is BatchStatus.CANCELLING:
             end = BatchStatus.CANCELLED
-        return await self._store.call(rows.move_batch, batch.id, end, self._now_s())
+        over = await self._store.call(rows.move_batch, batch.id, end, self._now_s())
+        if over is not None:
+            _logger.info("%s is %s: %d lines, %d of them failed", over.id, over.status, over.num_lines, over.num_failed)
+        return over
 
     async def _write(self, batch: Batch, is_failed: bool | None) -> None:
         found = await self._store.call(rows.results, batch.id, 0, _ROWS_AT_ONCE, is_failed=is_failed)

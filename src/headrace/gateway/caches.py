@@ -156,9 +156,15 @@ class CacheService:
 
     def _model(self, name: str) -> str:
         """The name that a model goes by, whatever it is called. Raises NotFound."""
-        for card in self._backend.models():
+        cards = self._backend.models()
+        for card in cards:
             if name == card.id or name in card.aliases:
                 return card.id
+        # An adapter that nobody has asked for yet is on no card; its model is.
+        base, colon, adapter = name.rpartition(":")
+        for card in cards:
+            if base == card.id or base in card.aliases:
+                return card.id + colon + adapter
         raise NotFound(f"model: {name[:200]!r} is not served here; GET /v1/models lists what is.", param="model")
 
     async def _read(self, principal: Principal, model: str, content: CacheContent, ttl_s: float) -> None:

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import Final, TypeVar
 
 from headrace.core.batch import UNFINISHED
 from headrace.core.clock import Clock
-from headrace.core.errors import Conflict, DiskFull, NotFound, PayloadTooLarge, Unavailable
+from headrace.core.errors import Conflict, DiskFull, NotFound, Overloaded, PayloadTooLarge, Unavailable
 from headrace.core.file import BATCH_SPOOL, FileNote, FileRecord, ListQuery, Page
 from headrace.memory.store import Store
 
@@ -39,13 +40,14 @@ Along = Callable[[sqlite3.Connection, FileRecord], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileLimits:
-    """How large one file, and all files of a tenant together, may be; in bytes."""
+    """Bytes of one file and of all files of a tenant together, and how many of them may arrive at once."""
 
     max_file_bytes: int = 512 * 10**6
     max_tenant_bytes: int = 10 * 10**9
+    max_uploads: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("max_file_bytes", "max_tenant_bytes"):
+        for name in ("max_file_bytes", "max_tenant_bytes", "max_uploads"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not above 0.")
 
@@ -62,6 +64,7 @@ class FileStore:
         self._clock = clock
         self._new_id = new_id
         self._threads = ThreadPoolExecutor(2, "headrace-files")
+        self._num_uploads: Counter[str] = Counter()  # by tenant; each holds a piece in memory and a descriptor
 
     @property
     def max_file_bytes(self) -> int:
@@ -83,12 +86,22 @@ class FileStore:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def begin(self, tenant: str, *, is_bounded: bool = True) -> "FileUpload":
-        """Begin to take in a file of a tenant; results that are owed to it are not bounded. Raises DiskFull."""
+        """Begin to take in a file of a tenant; results that are owed to it are not bounded.
+
+        Raises Overloaded if too many arrive at once, DiskFull, Unavailable.
+        """
         room = _UNBOUNDED
         if is_bounded:
+            if self._num_uploads[tenant] >= self.limits.max_uploads:
+                raise Overloaded(
+                    f"{self.limits.max_uploads} of your files are arriving already; send this one when one of them is "
+                    "there.",
+                    retry_after_s=1.0,
+                )
             room = self.limits.max_tenant_bytes - await self._store.call(_used_bytes, tenant)
         file_id = f"file-{self._new_id()}"
         descriptor = await self._run(self._create, self.partial / file_id)
+        self._num_uploads[tenant] += 1
         return FileUpload(self, tenant, file_id, descriptor, room)
 
     async def get(self, tenant: str, file_id: str) -> FileRecord:
@@ -144,6 +157,12 @@ class FileStore:
             await self._run(self._unlink, upload.file_id)
             raise
         return record
+
+    def forget(self, upload: "FileUpload") -> None:
+        """An upload is over; `FileUpload` calls this."""
+        self._num_uploads[upload.tenant] -= 1
+        if not self._num_uploads[upload.tenant]:
+            del self._num_uploads[upload.tenant]
 
     async def run(self, function: Callable[..., _Made], *given: object) -> _Made:
         """What a function that touches the disk returns, run on a thread; its OSErrors come out as sentences."""
@@ -253,6 +272,7 @@ class FileUpload:
         if not self._is_over:
             self._is_over = True
             os.close(self.descriptor)
+            self._files.forget(self)
 
     async def _flush(self) -> None:
         data, self._buffer = self._buffer, bytearray()

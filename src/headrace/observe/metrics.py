@@ -106,7 +106,8 @@ _HISTOGRAMS = {
 
 
 class Metrics:
-    """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's."""
+    """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's,
+    `batch*` is written by whoever runs batches."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
@@ -128,6 +129,13 @@ class Metrics:
         self.http_requests = Counter(
             "headrace:http_requests", "HTTP responses.", ("route", "method", "status"), registry=self.registry
         )
+        self.batch_lines = Counter(
+            "headrace:batch_lines",
+            "Lines of batches that ended, by how: succeeded, failed or unrun (cancelled, expired).",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.batches = Gauge("headrace:batches_unfinished", "Batches that are not over.", registry=self.registry)
         self.http_in_flight = Gauge("headrace:http_requests_in_flight", "HTTP requests open.", registry=self.registry)
 
     def for_model(self, model: str) -> ModelMetrics:

@@ -32,7 +32,7 @@ from headrace.api.ollama_models import (
     find_card,
 )
 from headrace.api.openai import Caller
-from headrace.core.errors import Forbidden, HeadraceError, UnsupportedField
+from headrace.core.errors import Forbidden, HeadraceError, NotFound, UnsupportedField
 from headrace.core.library import Library, ModelDetails
 from headrace.core.service import Residents
 from headrace.server.answers import Answering, GenerationRoute
@@ -114,8 +114,12 @@ class OllamaRoutes:
 
     def _card_id(self, name: str) -> str:
         """A model's own name; an adapter's is its model's."""
-        card = find_card(self._answering.backend.models(), name)
-        return card.parent or card.id
+        cards = self._answering.backend.models()
+        with contextlib.suppress(NotFound):
+            card = find_card(cards, name)
+            return card.parent or card.id
+        # An adapter that nobody has asked for yet is on no card; its model is.
+        return find_card(cards, name.rpartition(":")[0] or name).id
 
     async def _tags(self, exchange: Exchange, _: Identity) -> None:
         cards = self._answering.backend.models()

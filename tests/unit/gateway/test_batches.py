@@ -51,6 +51,9 @@ def test_a_batch_runs_behind_everybody_and_says_what_each_line_said(tmp_path: Pa
             assert (failed["custom_id"], failed["response"]["status_code"], failed["error"]) == ("b", 400, None)
             assert failed["response"]["body"]["error"]["param"] == "temperature"
             assert shelf.runner._lines == {}
+            told = shelf.metrics.expose()[0].decode()
+            assert 'headrace:batch_lines_total{outcome="succeeded"} 2.0' in told
+            assert 'headrace:batch_lines_total{outcome="failed"} 1.0' in told
 
     run(main())
     priorities = sorted(request.principal.priority for request in backend.requests)
@@ -291,6 +294,8 @@ def test_tenants_take_turns(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path, backend, limits=BatchLimits(max_running=1), starts=False) as shelf:
             one = await shelf.order(b"".join(line(f"a{number}") for number in range(4)))
+            for _ in range(3):  # more batches are not more turns
+                await shelf.order(line("more"))
             other = Principal(tenant="other")
             two = await shelf.order(b"".join(line(f"b{number}") for number in range(4)), other)
             shelf.runner.start()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.doubles_http import Client, HandClock, Reply, make_app, run
 from tests.scripted import CARD, Scripted, Turn
 from tests.scripted_services import ScriptedTokens
 
+from headrace.core.backend import ModelCard
 from headrace.core.cache import CacheContent
 from headrace.core.errors import ContextTooLong
 from headrace.core.request import (
@@ -36,6 +38,13 @@ WEATHER = {
     "description": "The weather.",
     "parameters": {"type": "OBJECT", "properties": {"city": {"type": "STRING", "nullable": True}}},
 }
+
+
+class AnyTokens(ScriptedTokens):
+    """Counts for adapters that are on no card, too."""
+
+    def _card(self, request: Request) -> ModelCard:
+        return super()._card(replace(request, model=request.model.partition(":")[0]))
 
 
 class Keys:
@@ -71,11 +80,14 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(home: Path, *turns: Turn, limits: CacheLimits | None = None) -> AsyncIterator[Bench]:
-    backend, clock = Scripted(turns or [Turn(text="Him.")], remembers=True), HandClock()
+async def bench(
+    home: Path, *turns: Turn, limits: CacheLimits | None = None, any_model: bool = False
+) -> AsyncIterator[Bench]:
+    backend = Scripted(turns or [Turn(text="Him.")], remembers=True, any_model=any_model)
+    clock = HandClock()
     store = Store(home / "headrace.db")
     await store.open()
-    caches = CacheService(store, backend, ScriptedTokens(backend), clock, new_id, limits)
+    caches = CacheService(store, backend, AnyTokens(backend), clock, new_id, limits)
     try:
         yield Bench(make_app(backend, keys=Keys(), clock=clock, caches=caches), backend, clock)
     finally:
@@ -154,6 +166,17 @@ def test_a_cache_is_found_listed_changed_and_forgotten_by_its_tenant_alone(tmp_p
             assert (await it.ask("GET", path)).status == 404
             assert (await it.chat(names[0])).error()["param"] == "cached_content"
             assert (await it.chat(names[1].removeprefix("caches/"))).status == 200
+
+    run(main())
+
+
+def test_an_adapter_that_nobody_has_asked_for_yet_has_caches_of_its_own(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path, any_model=True) as it:
+            made = await it.make(model="scripted:formal")
+            assert made["model"] == "scripted:formal"
+            assert (await it.chat(made["name"], model="scripted:formal")).status == 200
+            assert (await it.chat(made["name"])).error()["param"] == "cached_content"
 
     run(main())
 

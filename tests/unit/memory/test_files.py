@@ -10,7 +10,7 @@ import pytest
 from tests.doubles_files import opened
 from tests.doubles_http import HandClock, ScriptedBackend, answer, run
 
-from headrace.core.errors import DiskFull, NotFound, PayloadTooLarge, Unavailable
+from headrace.core.errors import DiskFull, NotFound, Overloaded, PayloadTooLarge, Unavailable
 from headrace.core.file import FileNote, ListQuery
 from headrace.core.request import Principal
 from headrace.memory.files import FileLimits
@@ -79,6 +79,21 @@ def test_an_upload_that_is_too_large_or_over_the_quota_leaves_nothing(tmp_path: 
             await third.abort()
             assert kept(tmp_path) == [record.id]
             await shelf.keep(b"x" * 900, Principal(tenant="other"))
+
+    run(main())
+
+
+def test_only_so_many_files_of_a_tenant_arrive_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path, BACKEND, file_limits=FileLimits(max_uploads=2)) as shelf:
+            first, second = await shelf.files.begin("acme"), await shelf.files.begin("acme")
+            with pytest.raises(Overloaded, match="arriving already"):
+                await shelf.files.begin("acme")
+            await (await shelf.files.begin("other")).abort()
+            await first.abort()
+            await second.commit(NOTE)
+            for _ in range(3):
+                await shelf.keep(b"x")
 
     run(main())
 
