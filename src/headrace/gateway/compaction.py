@@ -68,4 +68,4 @@ async def summarize(backend: Backend, prepared: Prepared) -> tuple[str, Usage]:
 def _longest(backend: Backend, model: str) -> int:
     """Tokens that a summary may have."""
     contexts = [card.context_length for card in backend.models() if model in (card.id, *card.aliases)]
-    return min(LONGEST_SUMMARY, *(max(1, length // SUMMARY_PART) for length in contexts))
+    return min([LONGEST_SUMMARY, *(max(1, length // SUMMARY_PART) for length in contexts)])
