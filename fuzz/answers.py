@@ -7,13 +7,13 @@ comes out is an answer or an error of ours, and never a defect.
 
 import asyncio
 import json
-import logging
 import random
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fuzz.defects import Defects
 from fuzz.target import Target
 from tests.doubles_http import Client, ScriptedBackend
 from tests.scripted import Call, Scripted, Turn, fitting
@@ -139,29 +139,14 @@ DIALECTS = [
 ]
 
 
-class _Defects(logging.Handler):
-    """Keeps what the server logs as a defect of its own."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
-            self.found.append(logging.Formatter().format(record))
-
-
 class Answers:
     """Both targets, on an application around a backend that plays what an input says."""
 
-    def __init__(self, runner: asyncio.Runner, backend: "Playing", app: App) -> None:
+    def __init__(self, runner: asyncio.Runner, backend: "Playing", app: App, defects: Defects) -> None:
         self._runner = runner
         self._backend = backend
         self._app = app
-        self._defects = _Defects()
-        logger = logging.getLogger("headrace.server")
-        logger.addHandler(self._defects)
-        logger.propagate = False  # what is found is raised, with its input
+        self._defects = defects
 
     def targets(self) -> list[Target]:
         """The two targets."""
@@ -189,7 +174,8 @@ class Answers:
             for stream in (False, True):
                 status, parts = self._ask(dialect, stream)
                 assert status in {200, 400, 500}, (dialect.path, stream, status, parts)
-                assert not self._defects.found, (dialect.path, stream, self._defects.found, events)
+                found = self._defects.take()
+                assert not found, (dialect.path, stream, found, events)
         return True
 
     def _ask(self, dialect: Dialect, stream: bool) -> tuple[int, list[Any]]:

@@ -11,9 +11,11 @@ import random
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from fuzz.answers import Answers, Playing
+from fuzz.defects import Defects, listening
 from fuzz.mutation import cuts
 from fuzz.target import Check, Target
 from tests.doubles_http import Client, make_app
@@ -47,23 +49,30 @@ def exchanges(codecs: Sequence[Target]) -> Iterator[list[Target]]:
     answers. They end with the block."""
     seeds = {path: target.seeds for target in codecs for path in target.paths}
     playing = Playing()
-    with application(Scripted(_TURNS, any_model=True)) as (runner, app), application(playing) as (other, answering):
+    with (
+        listening() as defects,
+        application(Scripted(_TURNS, any_model=True)) as (runner, app),
+        application(playing) as (other, answering),
+    ):
+        check = partial(_check, runner, app, defects)
         yield [
-            *Answers(other, playing, answering).targets(),
+            *Answers(other, playing, answering, defects).targets(),
             *(
-                Target(f"POST {route.name}", seeds.get(route.name, _ANY), _check(runner, app, route.name), _SHARE)
+                Target(f"POST {route.name}", seeds.get(route.name, _ANY), check(route.name), _SHARE)
                 for route in app.routes
                 if route.method == "POST"
             ),
         ]
 
 
-def _check(runner: asyncio.Runner, app: App, template: str) -> Check:
+def _check(runner: asyncio.Runner, app: App, defects: Defects, template: str) -> Check:
     path = "/".join("x" if part.startswith("{") else part for part in template.split("/"))
 
     def check(data: bytes) -> bool:
         random_ = random.Random(zlib.crc32(data))  # noqa: S311  (repeatable, not secret)
         reply = runner.run(Client(app, "POST", path, cuts(data, random_)).run())
+        found = defects.take()
+        assert not found, found
         assert reply.is_complete and 200 <= reply.status < 500, (reply.status, reply.body[:500])
         if reply.status >= 400:
             assert json.loads(reply.body)["error"]

@@ -17,6 +17,14 @@ from headrace.api.openapi_routes import ERRORS, OPERATIONS, UNKNOWN
 from headrace.api.openapi_values import refine, shown_name, struct_named
 
 JSON: Final = "application/json"
+# What is said of a stream holds for each of its events.
+_MEDIA: Final[dict[str, Any]] = {
+    "text/event-stream": {
+        "type": "object",
+        "properties": {"data": {"type": "string"}, "event": {"type": "string"}},
+        "required": ["data"],
+    }
+}
 _REF: Final = "#/components/schemas/{name}"
 _HEADERS: Final = {"x-request-id": {"description": "Names the exchange in logs.", "schema": {"type": "string"}}}
 
@@ -72,7 +80,7 @@ def _operation(route: Listed, operation: Operation, named: Mapping[int, Any]) ->
         if part.startswith("{")
     ]
     parameters += [{"name": name, "in": "query", "schema": named[id(kind)]} for name, kind in operation.query.items()]
-    content = {media: {"schema": {"type": "string"}} for media in operation.media}
+    content = {media: {"schema": _MEDIA.get(media, {"type": "string"})} for media in operation.media}
     if operation.answer is not None:
         content[JSON] = {"schema": named[id(operation.answer)]}
     refused = {"schema": named[id(ERRORS[route.errors.name])]}

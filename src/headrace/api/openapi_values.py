@@ -48,6 +48,11 @@ INERT: Final[dict[type, Inert]] = {
 
 _COUNT: Final = {"minimum": 0, "maximum": 2**31 - 1}
 _TOKEN: Final = {"type": "integer", **_COUNT}
+_NAME: Final = {"pattern": "^[A-Za-z0-9_.-]{1,128}$"}
+_BLOCKS: Final = [
+    *("text", "document", "search_result", "tool_result", "thinking", "redacted_thinking", "tool_use"),
+    "tool_reference",
+]
 _CUTS: Final = {"enum": [-1, None]}
 _SAMPLING: Final[dict[str, Any]] = {
     "temperature": {"minimum": 0, "maximum": 100},
@@ -96,6 +101,12 @@ VALUES: Final[dict[type, dict[str, Any]]] = {
         "best_of": {"minimum": 1, "maximum": MAX_CHOICES},
         "logprobs": {"minimum": 0, "maximum": MAX_TOP_LOGPROBS},
     },
+    openai_fields.Part: {"type": {"enum": ["text", "refusal"]}},
+    openai_fields.Tool: {"type": {"enum": ["function"]}},
+    openai_fields.NamedTool: {"type": {"enum": ["function"]}},
+    openai_fields.Choice: {"type": {"enum": ["function", "allowed_tools"]}},
+    openai_fields.AllowedTools: {"mode": {"enum": ["auto", "required"]}},
+    openai_fields.Function: {"name": _NAME},
     openai_fields.Message: {"role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}},
     input_fields.EmbeddingBody: {
         "input": {
@@ -123,6 +134,9 @@ VALUES: Final[dict[type, dict[str, Any]]] = {
         "role": {"enum": ["user", "assistant", "system"]},
         "clear_at": {"enum": ["never", "next_user_message", None]},
     },
+    anthropic_fields.Block: {"type": {"enum": _BLOCKS}},
+    anthropic_fields.OfferedTool: {"name": _NAME},
+    ollama_fields.OllamaMessage: {"role": {"enum": ["system", "user", "assistant", "tool"]}},
     anthropic_fields.CacheControl: {"type": {"enum": ["ephemeral"]}, "ttl": {"enum": ["5m", "1h", None]}},
     anthropic_fields.OfferedChoice: {"type": {"enum": ["auto", "any", "tool", "none"]}},
     anthropic_fields.OutputFormat: {"type": {"enum": ["json_schema"]}},
@@ -134,12 +148,18 @@ VALUES: Final[dict[type, dict[str, Any]]] = {
 }
 
 
+# Fields that mean the same in every body.
+_EVERYWHERE: Final[dict[str, Any]] = {"model": {"minLength": 1}}
+
+
 def refine(kind: type | None, schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a struct with what is known of its fields."""
-    if kind is None or "properties" not in schema:
+    """The schema of a struct with what is known of its fields; None for a struct that no table knows."""
+    if "properties" not in schema:
         return schema
-    properties, known = dict(schema["properties"]), VALUES.get(kind, {})
-    for field, values in INERT.get(kind, {}).items():
+    properties, known = dict(schema["properties"]), dict(_EVERYWHERE)
+    if kind is not None:
+        known |= VALUES.get(kind, {})
+    for field, values in INERT.get(kind, {}).items() if kind is not None else ():
         if field in properties and values is not None:
             properties[field] = {"enum": [None, *values]}
     return schema | {"properties": {field: known.get(field, {}) | one for field, one in properties.items()}}

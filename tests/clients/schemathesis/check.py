@@ -4,4 +4,4 @@ from typing import Any
 
 
 def check(ran: Any) -> None:
-    assert len(ran.requests) > 100, len(ran.requests)
+    assert len(ran.requests) > 400, len(ran.requests)
