@@ -278,6 +278,33 @@ def test_too_many_responses_at_once_and_too_many_lanes_are_refused_by_name() -> 
     run(main())
 
 
+def test_what_crosses_a_close_on_its_way_begins_nothing() -> None:
+    async def main() -> None:
+        async with serving(OK) as (place, backend), raw(place) as (reader, writer):
+            writer.write(masked(2, b"{}") + masked(1, json.dumps(CREATE).encode()))
+            assert await close_code(reader) == 1003
+            await until(lambda: not place.app.lifecycle.running)
+            assert backend.requests == []
+
+    run(main())
+
+
+def test_a_client_that_leaves_before_it_is_accepted_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with serving(OK) as (place, backend):
+            for _ in range(20):
+                _, writer = await asyncio.open_connection("127.0.0.1", place.port)
+                writer.write(handshake())
+                writer.transport.abort()
+            async with place.client() as client:
+                assert (await client.turn())["type"] == "response.completed"
+            await until(lambda: not place.server.server_state.connections)
+            assert backend.num_open == 0
+
+    run(main())
+    assert "defect" not in caplog.text
+
+
 def test_turns_count_among_the_requests_that_a_server_takes() -> None:
     gate = Gate()
 

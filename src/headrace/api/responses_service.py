@@ -21,9 +21,10 @@ LAST_TYPES: Final = frozenset({"response.completed", "response.incomplete", "res
 
 @dataclass(frozen=True, slots=True)
 class ResponseEvent:
-    """One event of a response. `data` is a JSON object that begins with its type; sequence numbers count from 0.
+    """One event of a response. `data` is a JSON object that begins with its type and ends with its sequence number.
 
-    Events that tell the state of the whole response carry it as `response`, too. `error` is why a response failed.
+    Those numbers count from 0. Events that tell the state of the whole response carry it as `response`, too. `error`
+    is why a response failed.
     """
 
     type: str

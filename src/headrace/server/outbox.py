@@ -16,7 +16,10 @@ MAX_WAITING_BYTES: Final = 256 * 1024
 
 
 class Outbox:
-    """Frames on their way to one client. `abort` ends its connection; `on_beat` is called now and then."""
+    """Frames on their way to one client. `abort` ends its connection; `on_beat` is called now and then.
+
+    It `is_closed` once a close is among them, and `is_gone` when nobody takes them any more.
+    """
 
     def __init__(self, send: Send, pace: Pace, abort: Callable[[], None], on_beat: Callable[[], None]) -> None:
         self._send = send
@@ -28,7 +31,7 @@ class Outbox:
         self._changed: asyncio.Future[None] | None = None
         self._rooms: list[asyncio.Future[None]] = []
         self._sending_since_s: float | None = None
-        self._is_closed = False
+        self.is_closed = False
         self.is_gone = False
 
     async def __aenter__(self) -> Self:
@@ -39,21 +42,21 @@ class Outbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._is_closed or self.is_gone:  # else the last frames are on their way
+        if not self.is_closed or self.is_gone:  # else the last frames are on their way
             self._task.cancel()
         await asyncio.wait([self._task])
         self._timer.cancel()
 
     def put(self, data: bytes) -> None:
         """Send a frame after those before it. After the close nothing is sent."""
-        if not self._is_closed and not self.is_gone:
+        if not self.is_closed and not self.is_gone:
             self._num_bytes += len(data)
             self._add({"type": "websocket.send", "text": data.decode()})
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection when everything before is sent."""
-        if not self._is_closed and not self.is_gone:
-            self._is_closed = True
+        if not self.is_closed and not self.is_gone:
+            self.is_closed = True
             self._add({"type": "websocket.close", "code": code, "reason": reason})
 
     async def room(self) -> None:

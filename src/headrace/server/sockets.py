@@ -151,16 +151,15 @@ class Socket:
         await self._exchange.receive()  # the handshake itself
         self._exchange.is_started = True
         self._exchange.record.status = 101
-        await self._exchange.send(
-            {"type": "websocket.accept", "headers": [(b"x-request-id", self._request_id.encode())]}
-        )
         self._control.on_drain = self._drain
         try:
+            headers = [(b"x-request-id", self._request_id.encode())]
+            await self._exchange.send({"type": "websocket.accept", "headers": headers})
             async with self._outbox:
                 await self._read()
                 await self._stop_turns()
-        except ClientGone:
-            pass
+        except (ClientGone, OSError):
+            self._exchange.record.outcome = "cancelled"
         except Exception:
             # The boundary of a connection: its defect must not take others down.
             _logger.exception("WebSocket %s met a defect", self._id)
@@ -177,7 +176,8 @@ class Socket:
             message = await self._exchange.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            self._take(message)
+            if not self._outbox.is_closed:  # else it crossed our close on its way
+                self._take(message)
 
     def _take(self, message: Message) -> None:
         text = message.get("text")

@@ -1,5 +1,5 @@
-"""OpenAI's Agents SDK against Headrace: an agent with one tool, over Responses (its default; HTTP and WebSocket) and Chat
-Completions."""
+"""OpenAI's Agents SDK against Headrace: an agent with one tool, over Responses (its default, over HTTP and over a
+WebSocket) and Chat Completions."""
 
 import asyncio
 import os
