@@ -104,7 +104,7 @@ VALUES: Final[dict[type, dict[str, Any]]] = {
     openai_fields.Part: {"type": {"enum": ["text", "refusal"]}},
     openai_fields.Tool: {"type": {"enum": ["function", "custom"]}},
     openai_fields.NamedTool: {"type": {"enum": ["function", "custom"]}},
-    openai_fields.Choice: {"type": {"enum": ["function", "allowed_tools"]}},
+    openai_fields.Choice: {"type": {"enum": ["function", "allowed_tools", "custom"]}},
     openai_fields.AllowedTools: {"mode": {"enum": ["auto", "required"]}},
     openai_fields.Function: {"name": _NAME},
     openai_fields.Message: {"role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}},
