@@ -8,6 +8,7 @@ import json
 import re
 from typing import Any
 
+from headrace.engine.tools.json_strings import StringEscaper
 from headrace.engine.tools.parser import Argued, Called, Piece, Said
 
 STRING = r'"(?:[^"\\]|\\.)*"'
@@ -276,13 +277,13 @@ class Whole:
         return text
 
     def call(self, name: str, arguments: str) -> None:
-        self.told += [Called(name), Argued(arguments)]
+        self.told += [Called(name), Argued(StringEscaper().push(arguments))]
         self.num_whole += 1
 
     def arguments(self, name: str, at: int, depth: int) -> int:
         """Tell a call whose arguments begin at a place, with so many objects around them; where all of it ends."""
         end = self.balanced(at, 0)
-        self.told += [Called(name), Argued(self.text[at : abs(end)])]
+        self.told += [Called(name), Argued(StringEscaper().push(self.text[at : abs(end)]))]
         if end < 0:
             return end
         self.num_whole += 1

@@ -10,7 +10,7 @@ a `ping` may come before it, which clients skip. Errors are written by `errors.p
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ import msgspec
 
 from headrace.api.anthropic import Call
 from headrace.api.anthropic_thinking import seal
-from headrace.api.json_strings import StringEscaper
 from headrace.core.errors import EngineFault
 from headrace.core.events import (
     ChoiceFinished,
@@ -106,11 +105,10 @@ class _Block:
     pieces: list[str]
     id: str = ""
     name: str = ""
-    escaper: StringEscaper = field(default_factory=StringEscaper)
 
     def read(self, event: Delta) -> str:
-        """What a delta adds to it. Arguments are made JSON that clients can parse while it comes."""
-        return self.escaper.push(event.arguments) if isinstance(event, ToolCallDelta) else event.text
+        """What a delta adds to it."""
+        return event.arguments if isinstance(event, ToolCallDelta) else event.text
 
 
 def _open(event: Delta, kind: State) -> _Block:

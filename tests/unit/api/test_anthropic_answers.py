@@ -118,14 +118,6 @@ def test_every_kind_of_block_comes_in_turn() -> None:
     assert message["stop_reason"] == frames[-2]["delta"]["stop_reason"] == "tool_use"
 
 
-def test_line_breaks_in_arguments_are_escaped_for_parsers_that_are_strict() -> None:
-    pieces = ['{"text": "one\n', "two\\", '"\t"', "}"]
-    deltas: list[Event] = [ToolCallDelta(0, 0, piece, 1, "call_a", "f") for piece in pieces]
-    events = [STARTED, *deltas, ChoiceFinished(0, FinishReason.TOOL_CALLS), FINISHED]
-    sent = "".join(frame["delta"].get("partial_json", "") for frame in stream(events) if "delta" in frame)
-    assert json.loads(sent) == {"text": 'one\ntwo"\t'} == whole(events)["content"][0]["input"]
-
-
 def test_usage_is_told_at_the_start_and_whole_at_the_end() -> None:
     frames = stream([STARTED, TextDelta(0, "Hi", 1), STOP, FINISHED])
     wanted = {

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from headrace.engine.tools.family import Family, Head
+from headrace.engine.tools.json_strings import StringEscaper
 from headrace.engine.tools.scan import More, Scan, Status
 
 MAX_HELD_CHARS = 16_384  # of what may become a call; reading it again with each piece must stay cheap
@@ -27,7 +28,7 @@ class Called(NamedTuple):
 
 
 class Argued(NamedTuple):
-    """More argument text of the call that began last."""
+    """More argument text of the call that began last: JSON, but for the end of a call that was cut short."""
 
     text: str
 
@@ -39,6 +40,7 @@ class CallParser:
     """See the file's head. `names` are the tools that there are."""
 
     __slots__ = (
+        "_escaper",
         "_family",
         "_head",
         "_held",
@@ -58,6 +60,7 @@ class CallParser:
         self._pieces: list[Piece] = []
         self._read: Callable[[], bool] = self._read_text
         self._head: Head | None = None
+        self._escaper = StringEscaper()
         self._is_fresh = True  # nothing but calls, and white space, was said so far, or since the last call
         self._is_last = False
         self.num_calls = 0
@@ -105,7 +108,7 @@ class CallParser:
         self.num_whole += reader.is_complete and not was_whole
         self._held = self._held[end:]
         if said:
-            self._pieces.append(Argued(said))
+            self._pieces.append(Argued(self._escaper.push(said)))
         if status is Status.OPEN:
             return False
         self._go_on(self._read_close if status is Status.DONE else self._read_text)
@@ -141,6 +144,7 @@ class CallParser:
         self._head, self._held = head, rest
         self.num_calls += 1
         self._pieces.append(Called(head.name))
+        self._escaper = StringEscaper()
         self._read = self._read_arguments
 
     def _go_on(self, read: Callable[[], bool]) -> None:

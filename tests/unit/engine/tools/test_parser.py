@@ -151,6 +151,22 @@ def test_a_text_in_a_tag_is_told_while_it_comes() -> None:
     assert parser.push("</function>") == [Argued("}")]
 
 
+@pytest.mark.parametrize(
+    ("family", "before", "after"),
+    [
+        (Hermes(), '<tool_call>\n{"name": "f", "arguments": ', "}\n</tool_call>"),
+        (GENERIC, '{"name": "f", "arguments": ', "}"),
+        (LLAMA_JSON, '{"name": "f", "parameters": ', "}"),
+    ],
+)
+def test_a_raw_line_break_in_a_string_is_escaped_for_parsers_that_are_strict(
+    family: Family, before: str, after: str
+) -> None:
+    text = before + '{"a": "one\ntwo\t\\"",\n "b": 1}' + after + "\n" + before + '{"a": "\n"}' + after
+    said = [piece.text for piece in joined(read(family, text)) if isinstance(piece, Argued)]
+    assert [json.loads(one) for one in said] == [{"a": 'one\ntwo\t"', "b": 1}, {"a": "\n"}]
+
+
 def test_arguments_are_told_while_they_come() -> None:
     parser = CallParser(HERMES, frozenset({"f"}))
     assert parser.push('<tool_call>{"name": "f", "arguments": ') == []

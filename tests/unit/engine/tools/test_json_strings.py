@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.api.json_strings import StringEscaper
+from headrace.engine.tools.json_strings import StringEscaper
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(max_codepoint=200), max_size=8),
