@@ -15,6 +15,7 @@ from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
 from headrace.core.batch import Batch, BatchOrder
 from headrace.core.file import FileNote, FileRecord
+from headrace.core.ledger import PriceList, Prices
 from headrace.core.request import Principal
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
@@ -112,6 +113,7 @@ async def opened(
         codecs=LINE_CODECS,
         services={RESPONSES: ResponseLines(Responses(backend, store, clock))},
         metrics=metrics,
+        prices=PriceList({"tiny": Prices(input=1, output=2)}),
         tick=ticks,
     )
     runner = BatchRunner(service, store, files, around, Turn(home / "batches.lock"))

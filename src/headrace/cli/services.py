@@ -60,6 +60,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             new_id=new_id,
             dialects=DIALECTS,
             codecs=LINE_CODECS,
+            prices=settings.prices,
             metrics=engine.metrics,
             # Beside the service that callers wait at, over the engine itself: its requests are not the foreground's.
             services={RESPONSES: ResponseLines(Responses(engine, store, clock, room=room))},

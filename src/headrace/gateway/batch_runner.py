@@ -29,6 +29,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import DiskFull, EngineFault, HeadraceError, InvalidRequest, NotFound, Unavailable
 from headrace.core.events import Finished, Usage
 from headrace.core.file import BATCH_OUTPUT, FileNote, FileRecord
+from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.gateway.batch_input import InputCheck, LineSplitter
 from headrace.gateway.batches import BatchService, Load, background, num_to_start
 from headrace.gateway.foreground import Foreground
@@ -78,6 +79,7 @@ class Surroundings:
     codecs: Mapping[str, LineCodec]
     services: Mapping[str, LineService] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
+    prices: PriceList = NO_PRICES
     tick: Callable[[], Awaitable[None]] = _tick
 
 
@@ -328,7 +330,7 @@ class BatchRunner:
     ) -> tuple[bytes, Usage | None]:
         data = await self._files.read_at(batch.order.input_file_id, line.offset, line.num_bytes)
         body = self._around.dialects[batch.order.dialect].read(data, batch.order.endpoint).body
-        caller = Caller(request_id=request_id, principal=batch.principal)
+        caller = Caller(request_id=request_id, principal=batch.principal, prices=self._around.prices)
         if not isinstance(asked, LineCodec):
             return await asked.ask(body, caller)
         return await self._ask_backend(asked, body, caller)

@@ -47,6 +47,7 @@ def test_a_batch_runs_behind_everybody_and_says_what_each_line_said(tmp_path: Pa
             first, second = await shelf.lines_of(batch.output_file_id)
             assert (first["custom_id"], second["custom_id"]) == ("a", "c")
             assert first["response"]["body"]["choices"][0]["message"]["content"] == "Paris"
+            assert first["response"]["body"]["usage"]["cost"] == pytest.approx((3 * 1 + 4 * 0.1 + 2 * 2) / 1e6)
             (failed,) = await shelf.lines_of(batch.error_file_id)
             assert (failed["custom_id"], failed["response"]["status_code"], failed["error"]) == ("b", 400, None)
             assert failed["response"]["body"]["error"]["param"] == "temperature"
