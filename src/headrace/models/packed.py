@@ -301,9 +301,10 @@ def _in_memory(items: Iterable[Item]) -> Pack:
 
 def _write_pack(path: Path, key: PackKey, items: Iterable[Item]) -> None:
     """Write beside `path`, make sure it is on disk, rename. Raises OSError and leaves nothing behind."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}{_PARTIAL}")
+    file = _create_locked(path)
+    partial = Path(file.name)
     try:
-        with _create_locked(partial) as file:
+        with file:
             index = _Index(key.digest, key.plan)
             file.write(bytes(_PREFIX.size))
             for item in items:
@@ -323,10 +324,11 @@ def _write_pack(path: Path, key: PackKey, items: Iterable[Item]) -> None:
     _sync_folder(path.parent)
 
 
-def _create_locked(partial: Path) -> BinaryIO:
-    """A new file whose lock, held until it is closed, tells `_remove_orphans` that somebody is still writing."""
+def _create_locked(path: Path) -> BinaryIO:
+    """A new file beside `path` whose lock, held until it is closed, tells `_remove_orphans` that somebody writes it."""
     while True:
-        file = partial.open("xb")
+        # A name of its own each time: who took the last one for an orphan may be about to delete what has that name.
+        file = path.with_name(f"{path.name}.{secrets.token_hex(6)}{_PARTIAL}").open("xb")
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return file

@@ -1,12 +1,14 @@
 """Packed weights: what is written comes back as views; what cannot be trusted or written is built again."""
 
 import contextlib
+import fcntl
 import logging
 import resource
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,11 +257,28 @@ def test_starts_at_the_same_moment_do_not_disturb_each_other(tmp_path: Path) -> 
 def test_what_a_killed_start_left_behind_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
     dead = tmp_path / f"{KEY.file_name}.dead.partial"
     dead.write_bytes(b"half of a pack")
-    live = tmp_path / f"{KEY.file_name}.live.partial"
-    with packed._create_locked(live):
+    with packed._create_locked(tmp_path / KEY.file_name) as live:
         open_or_build(tmp_path, KEY, Builder())
-        assert live.exists()
+        assert Path(live.name).exists()
     assert not dead.exists()
+
+
+def test_a_file_that_was_taken_for_an_orphan_is_begun_again_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+    lock = fcntl.flock
+
+    def lock_late(file: Any, how: int) -> None:
+        if not taken and file.name.endswith(".partial"):
+            taken.append(Path(file.name))
+            taken[0].unlink()  # by another start, which may delete whatever has that name once more
+        lock(file, how)
+
+    monkeypatch.setattr("headrace.models.packed.fcntl.flock", lock_late)
+    with packed._create_locked(tmp_path / KEY.file_name) as live:
+        assert Path(live.name).exists()
+        assert Path(live.name) != taken[0]
 
 
 def test_a_discarded_pack_is_built_again(tmp_path: Path) -> None:
