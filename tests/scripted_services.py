@@ -16,7 +16,7 @@ from headrace.api.batch_lines import LINE_CODECS
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
-from headrace.core.library import ModelDetails, PullStep
+from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Request
 from headrace.core.service import Residence, Tokenized
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
@@ -177,5 +177,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             files=files,
             batches=batches,
             caches=CacheService(store, backend, ScriptedTokens(backend), clock, new_id),
-            library=ScriptedLibrary(backend),
+            model_library=ScriptedLibrary(backend),
         )

@@ -13,7 +13,7 @@ from tests.scripted import CARD, Call, Scripted, Turn, last_says, tool_results
 
 from headrace.core.backend import ModelCard
 from headrace.core.errors import ContextTooLong, EngineFault, HeadraceError, InvalidRequest, ModelFileError
-from headrace.core.library import ModelDetails, PullStep
+from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Effort, FormatKind, Role, Task
 from headrace.core.service import Residence
 from headrace.server.config import ServerConfig
@@ -87,7 +87,7 @@ class Rooms:
 
 @contextlib.asynccontextmanager
 async def connected(backend: Scripted, **services: Any) -> AsyncIterator[ollama.AsyncClient]:
-    app = make_app(backend, ServerConfig(port=0), **{"library": Shelf()} | services)
+    app = make_app(backend, ServerConfig(port=0), **{"model_library": Shelf()} | services)
     async with listening(app) as (_, port):
         client = ollama.AsyncClient(host=f"http://127.0.0.1:{port}", timeout=4, trust_env=False)
         try:
@@ -345,7 +345,7 @@ def test_a_model_of_the_catalog_is_pulled_and_no_other() -> None:
             async for _ in await client.pull("smollm2", stream=True):
                 pass
 
-    play(Scripted([]), broken, library=Shelf(ModelFileError("wrong bytes.")))
+    play(Scripted([]), broken, model_library=Shelf(ModelFileError("wrong bytes.")))
 
 
 def test_refusals_are_errors_of_the_client_before_and_in_a_stream() -> None:

@@ -14,7 +14,7 @@ from headrace.api.ollama_input import TAG, model_name
 from headrace.api.openai_refusal import refuse_body
 from headrace.core.backend import ModelCard
 from headrace.core.errors import NotFound
-from headrace.core.library import ModelDetails, PullStep
+from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Task
 from headrace.core.service import Residence
 

@@ -13,7 +13,7 @@ from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
 from headrace.cli.assembly import served_paths
 from headrace.cli.config import Settings
-from headrace.cli.library import ServedLibrary
+from headrace.cli.model_library import ServedLibrary
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
@@ -78,7 +78,7 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
             files=files,
             batches=batches,
             caches=CacheService(store, foreground, engine.tokens, clock, new_id),
-            library=ServedLibrary(served_paths(settings), settings.home),
+            model_library=ServedLibrary(served_paths(settings), settings.home),
         )
 
 

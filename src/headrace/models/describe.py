@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.core.errors import ModelFileError
-from headrace.core.library import ModelDetails
+from headrace.core.model_library import ModelDetails
 from headrace.models.gguf import GgufFile
 from headrace.models.load import open_checkpoint, read_template
 from headrace.models.safetensors import SafetensorsFolder

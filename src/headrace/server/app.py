@@ -101,7 +101,7 @@ class App:
             *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),
-            *ollama_routes(answering, services.residents, services.library, self._surroundings.version),
+            *ollama_routes(answering, services.residents, services.model_library, self._surroundings.version),
             Route("/health", "GET", None, self._health, is_open=True),
             Route("/ready", "GET", None, self._ready, is_open=True),
             Route("/version", "GET", None, self._version),

@@ -33,7 +33,7 @@ from headrace.api.ollama_models import (
 )
 from headrace.api.openai import Caller
 from headrace.core.errors import Forbidden, HeadraceError, NotFound, UnsupportedField
-from headrace.core.library import Library, ModelDetails
+from headrace.core.model_library import Library, ModelDetails
 from headrace.core.service import Residents
 from headrace.server.answers import Answering, GenerationRoute
 from headrace.server.exchange import Exchange

@@ -6,7 +6,7 @@ from headrace.api.responses_service import ConversationsService, ResponsesServic
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.file import Files
-from headrace.core.library import Library
+from headrace.core.model_library import Library
 from headrace.core.service import Adapters, Completions, Residents, Tokens
 
 
@@ -23,4 +23,4 @@ class Services:
     files: Files | None = None
     batches: Batches | None = None
     caches: Caches | None = None
-    library: Library | None = None
+    model_library: Library | None = None

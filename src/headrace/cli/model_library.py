@@ -12,7 +12,7 @@ from rich.console import Console
 
 from headrace.cli.pull import install
 from headrace.core.errors import HeadraceError, InvalidRequest, NotFound
-from headrace.core.library import ModelDetails, PullStep
+from headrace.core.model_library import ModelDetails, PullStep
 from headrace.models.catalog import CATALOG, canonical_name
 from headrace.models.describe import describe
 from headrace.models.pull import Order
@@ -36,7 +36,7 @@ class ServedLibrary:
         return self._known[model]
 
     async def pull(self, name: str) -> AsyncGenerator[PullStep, None]:
-        """Fetch a model of the catalog; see `core.library.Library`."""
+        """Fetch a model of the catalog; see `core.model_library.Library`."""
         wanted = canonical_name(name)
         if wanted not in CATALOG:
             raise InvalidRequest(
