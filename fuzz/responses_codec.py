@@ -5,13 +5,13 @@ from typing import Any
 
 from fuzz.target import CALLER, Check, Target, check_refusal, check_request
 
+from headrace.api.metadata import decode_metadata
 from headrace.api.responses import (
     decode_compact,
     decode_conversation,
     decode_count,
     decode_create,
     decode_items,
-    decode_metadata,
     decode_turn,
 )
 from headrace.api.responses_items import complete

@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.api.anthropic import Call
 from headrace.api.anthropic_thinking import seal
+from headrace.api.openai_usage import cost_field
 from headrace.core.errors import EngineFault
 from headrace.core.events import (
     ChoiceFinished,
@@ -364,7 +365,6 @@ def _ending(call: Call, finished: ChoiceFinished, usage: Usage) -> dict[str, Any
 def _usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
     ledger = Ledger.of(usage)
     long = ledger.written_for(LONG_TTL_S)
-    cost = prices.cost(model, ledger)
     return {
         "input_tokens": ledger.uncached_tokens,
         "cache_creation_input_tokens": ledger.written_tokens,
@@ -377,7 +377,8 @@ def _usage(usage: Usage, model: str, prices: PriceList) -> dict[str, Any]:
         "output_tokens_details": {"thinking_tokens": ledger.reasoning_tokens},
         "server_tool_use": None,
         "service_tier": "standard",
-    } | ({} if cost is None else {"cost": cost})
+        **cost_field(ledger, model, prices),
+    }
 
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:

@@ -20,7 +20,6 @@ from headrace.api.openai_embeddings import decode_embeddings
 from headrace.api.rerank import decode_rerank, decode_score
 from headrace.core.errors import HeadraceError, InvalidRequest, UnsupportedField
 from headrace.core.events import Event
-from headrace.core.request import Request
 
 
 class LineAnswer(Protocol):
@@ -37,15 +36,6 @@ class LineAnswer(Protocol):
 
     def encode(self) -> bytes:
         """The answer as JSON."""
-        ...
-
-
-class LineCall(Protocol):
-    """A decoded body of a line."""
-
-    @property
-    def request(self) -> Request:
-        """What the backend is asked."""
         ...
 
 

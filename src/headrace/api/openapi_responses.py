@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from headrace.api.metadata import MetadataBody
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.responses_fields import (
     CompactBody,
@@ -14,7 +15,6 @@ from headrace.api.responses_fields import (
     CountBody,
     CreateBody,
     ItemsBody,
-    MetadataBody,
 )
 
 

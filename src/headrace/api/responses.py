@@ -30,7 +30,6 @@ from headrace.api.responses_fields import (
     CountBody,
     CreateBody,
     ItemsBody,
-    MetadataBody,
 )
 from headrace.api.responses_items import read_items
 from headrace.api.responses_service import CreateCall, Item, Page
@@ -106,11 +105,6 @@ def decode_conversation(data: bytes, suffix: str) -> tuple[tuple[Item, ...], dic
     """The items and metadata of `POST /v1/conversations`, whose body may be empty. Raises InvalidRequest."""
     body = _decode(ConversationBody, data or b"{}")
     return _new_items(body.items or [], data, suffix), metadata(body.metadata)
-
-
-def decode_metadata(data: bytes) -> dict[str, str]:
-    """The metadata of `POST /v1/conversations/{id}`. Raises InvalidRequest."""
-    return metadata(_decode(MetadataBody, data).metadata)
 
 
 def decode_items(data: bytes, suffix: str) -> tuple[Item, ...]:

@@ -316,12 +316,6 @@ class ConversationBody(msgspec.Struct, forbid_unknown_fields=True):
     metadata: dict[str, str] | None = None
 
 
-class MetadataBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /v1/conversations/{id}`."""
-
-    metadata: dict[str, str] | None
-
-
 class ItemsBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/conversations/{id}/items`."""
 

@@ -7,6 +7,7 @@ stream's status line waits for its first event, so that what is refused has its 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final
 
+from headrace.api.metadata import decode_metadata
 from headrace.api.openai import Caller
 from headrace.api.responses import (
     ID_PREFIX,
@@ -16,7 +17,6 @@ from headrace.api.responses import (
     decode_create,
     decode_follow,
     decode_items,
-    decode_metadata,
     decode_page,
 )
 from headrace.api.responses_objects import encode, encode_count, encode_deleted, encode_list

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from headrace.api.metadata import decode_metadata
 from headrace.api.openai import Caller
 from headrace.api.responses import (
     decode_conversation,
@@ -14,7 +15,6 @@ from headrace.api.responses import (
     decode_create,
     decode_follow,
     decode_items,
-    decode_metadata,
     decode_page,
 )
 from headrace.api.responses_items import complete
