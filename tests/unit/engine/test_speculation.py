@@ -1,10 +1,11 @@
 """What a client sees with speculation on is what it sees with it off: text, stops, choices, likelihoods, usage."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
-from tests.doubles import TOY_PAGE_BYTES, EchoProgram, ManualClock, TickingClock, ToyModel
+from tests.doubles import TOY_PAGE_BYTES, EchoProgram, ManualClock, ToyModel
 
 from headrace.core.events import Event, Finished, TextDelta
 from headrace.core.request import Limits, Request, Sampling
@@ -14,6 +15,15 @@ from headrace.observe.metrics import Metrics
 
 PROMPT = "one two three one two three one two three "
 BOUND_S = 5.0
+
+
+class EngineTicks(ManualClock):
+    """Time that passes whenever the engine's thread looks, so that what a step takes depends on no other thread."""
+
+    def monotonic_s(self) -> float:
+        if threading.current_thread().name == "headrace-engine":
+            self.now += 0.001
+        return self.now
 
 
 class Asked:
@@ -31,7 +41,7 @@ class Asked:
         )
         self.metrics = Metrics()
         models: list[Any] = [ToyModel(program=EchoProgram())]
-        clock = options.pop("clock", None) or TickingClock()
+        clock = options.pop("clock", None) or EngineTicks()
         self.engine = TextEngine(models, config, clock=clock, threads=object(), seeds=lambda: 5, metrics=self.metrics)
         self.events: list[list[Event]] = []
 
