@@ -6,16 +6,20 @@
     |   `-- ContextTooLong    400  prompt (+ max_tokens) can never fit the model's context or the page pool
     |-- Unauthenticated       401  no key, or a key nobody issued
     |-- Forbidden             403  a valid key without the scope
+    |   `-- NotCleared        403  no backend may see a request with these labels
     |-- NotFound              404  no such route, model or object
     |-- MethodNotAllowed      405  the route exists and wants another method
     |-- Conflict              409  what was asked for cannot be while something else goes on
     |-- PayloadTooLarge       413
     |-- RateLimited           429  retryable, after `retry_after_s`
-    |   `-- QuotaFull         429  what the caller may keep is used up; only deleting helps
+    |   |-- QuotaFull         429  what the caller may keep is used up; only deleting helps
+    |   `-- BudgetExceeded    429  what the caller may spend is used up, or would be by this request
     |-- DeadlineExceeded      408  the request's own time limit passed; retryable
     |-- Overloaded            503  queue full; retryable
     |-- Unavailable           503  starting, draining or stopped; retryable
     |   `-- DiskFull          507  there is no room for what was to be kept
+    |-- UpstreamFault         502  a remote backend failed, or said what it must not
+    |   `-- UpstreamTimeout   504  a remote backend did not connect, begin or go on in time
     |-- EngineFault           500  our defect; retryable, because it fails one batch and not the engine
     `-- ModelFileError        500  a model file that cannot be read or trusted (start-up)
 
@@ -75,6 +79,12 @@ class Forbidden(HeadraceError):
     status = 403
 
 
+class NotCleared(Forbidden):
+    """The request carries labels, and no backend that could answer it is cleared for them."""
+
+    code = "not_cleared"
+
+
 class NotFound(HeadraceError):
     """No such route, model or object."""
 
@@ -119,6 +129,14 @@ class QuotaFull(RateLimited):
     retryable = False
 
 
+class BudgetExceeded(RateLimited):
+    """The request could cost more than is left of a budget; sending it again cannot help before the budget's window
+    ends or somebody raises it."""
+
+    code = "budget_exceeded"
+    retryable = False
+
+
 class DeadlineExceeded(HeadraceError):
     """The request's time limit passed before it finished."""
 
@@ -149,6 +167,21 @@ class DiskFull(Unavailable):
     code = "disk_full"
     status = 507
     retryable = False
+
+
+class UpstreamFault(HeadraceError):
+    """A remote backend refused the connection, failed, or sent what is not its protocol."""
+
+    code = "upstream_fault"
+    status = 502
+    retryable = True
+
+
+class UpstreamTimeout(UpstreamFault):
+    """A remote backend did not connect, begin to answer or go on answering in time."""
+
+    code = "upstream_timeout"
+    status = 504
 
 
 class EngineFault(HeadraceError):

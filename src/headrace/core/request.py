@@ -298,15 +298,20 @@ class Input:
 class Principal:
     """On whose behalf a request runs; `tenant` is the isolation boundary of every cache and budget.
 
-    A larger `priority` goes first; of one priority, tenants get service in proportion to their `share`.
+    A larger `priority` goes first; of one priority, tenants get service in proportion to their `share`. `key` is the
+    name of the key that was shown, `tags` are what its spending is counted under beside, and `labels` say what every
+    one of its requests holds ("restricted"): only backends that are cleared for all of them may see it.
     """
 
     tenant: str = "local"
+    key: str | None = None
     user: str | None = None
     agent: str | None = None
     scopes: frozenset[str] = frozenset({"generate"})
     priority: int = 0
     share: float = 1.0
+    tags: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +324,8 @@ class Request:
     refused. `suffix` is what follows the text that a `prompt` asks for, `answer_start` what the answer to `messages`
     begins with: it is read like them and not said again. `logprobs` is None (off) or the number of
     alternatives per position, `prompt_logprobs` the same of the input's own tokens. `session` and `parent` name the
-    conversation and the request that this one belongs to.
+    conversation and the request that this one belongs to. `labels` and `tags` are the request's own, beside those of
+    its principal.
     """
 
     id: str
@@ -345,6 +351,8 @@ class Request:
     principal: Principal = Principal()
     session: str | None = None
     parent: str | None = None
+    labels: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise InvalidRequest for what no backend could accept."""

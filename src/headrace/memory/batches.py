@@ -70,7 +70,7 @@ def insert_batch(connection: sqlite3.Connection, batch: Batch, max_unfinished: i
         (
             batch.id,
             principal.tenant,
-            json.dumps(asdict(principal) | {"scopes": sorted(principal.scopes)}),
+            json.dumps(asdict(principal), default=sorted),  # its sets, as lists
             order.dialect,
             order.endpoint,
             order.input_file_id,
@@ -260,11 +260,10 @@ def _reread(connection: sqlite3.Connection, batch_id: str) -> Batch:
 
 def _batch(row: tuple[Any, ...]) -> Batch:
     found: Mapping[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    principal = json.loads(found["principal"])
     notes = json.loads(found["notes"])
     plain = "id created_s expires_s model num_lines num_ended num_failed num_unrun output_file_id error_file_id"
     return Batch(
-        principal=Principal(**principal | {"scopes": frozenset(principal["scopes"])}),
+        principal=_principal(json.loads(found["principal"])),
         order=BatchOrder(
             dialect=found["dialect"],
             endpoint=found["endpoint"],
@@ -286,3 +285,9 @@ def _batch(row: tuple[Any, ...]) -> Batch:
 
 def _no_batch(batch_id: str) -> NotFound:
     return NotFound(f"there is no batch {batch_id[:100]!r}; GET /v1/batches lists yours.", param="batch_id")
+
+
+def _principal(found: dict[str, Any]) -> Principal:
+    """One written by this or an older version, which knew fewer fields."""
+    sets = {name: frozenset(found.get(name, ())) for name in ("scopes", "labels")}
+    return Principal(**found | sets | {"tags": tuple(found.get("tags", ()))})

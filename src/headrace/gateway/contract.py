@@ -1,0 +1,183 @@
+"""The parts of a gateway as they see each other: protocols and the values between them. No behaviour.
+
+gate.py         joins the parts: plan, reserve, attempt, settle, record
+routing/        Planner: a shape and what is known of the backends in, an order of candidates and the reasons out
+accounts/       Accounts: budgets and limits, reserved before dispatch and settled once
+upstreams/      Upstream: one backend, the engine or a remote one, asked in events or in its own bytes
+answer_cache/   AnswerCache: answers that may be given again
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headrace.core.events import Event, Usage
+from headrace.core.gateway import Ask, Headers, RawBody
+from headrace.core.request import Request
+from headrace.core.shape import Shape
+from headrace.core.usage import UsageRecord
+from headrace.gateway.settings import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a request cannot exceed: tokens of input and output, and their price in billionths."""
+
+    tokens: int
+    nanos: int
+
+
+class Reservation(Protocol):
+    """What is set aside for one request. Settled exactly once; a second time changes nothing."""
+
+    def settle(self, record: UsageRecord) -> None:
+        """Charge what the record says (tokens and cost), give back the rest, and keep the record. Never waits; what was
+        settled survives the process."""
+        ...
+
+
+class Accounts(Protocol):
+    """Budgets and limits of everybody."""
+
+    async def reserve(self, shape: Shape, route: str, bound: Bound) -> Reservation:
+        """Set the bound aside in every budget and limit that the request falls under, in all of them or in none.
+
+        Raises BudgetExceeded and RateLimited, naming the budget or limit, what is left, and when there is more.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A target that may be asked, its place in the plan given by its position. `price_bound` is what the request can
+    cost there, in billionths; `tier` and `verifiers` as in settings."""
+
+    target: Target
+    bound: Bound
+    max_tokens: int | None = None  # what an answer is cut to there, if the request itself says nothing or more
+    reason: str = ""
+    tier: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Who is asked, in order. `refused` says of each target that is not there why."""
+
+    route: str
+    candidates: tuple[Candidate, ...]
+    refused: Mapping[Target, str] = field(default_factory=dict)
+    shadow: Target | None = None
+    hedge_after_s: float | None = None
+    reason: str = ""
+
+
+class Planner(Protocol):
+    """Decides, without I/O, from a shape and what was seen of the backends."""
+
+    def plan(self, shape: Shape) -> Plan:
+        """The order of candidates. Raises NotFound for an unknown model, NotCleared, InvalidRequest if no backend can
+        do what is asked (naming the need), Unavailable if all that could are out."""
+        ...
+
+
+class Sightings(Protocol):
+    """What is seen of the backends while requests run; the planner decides from it."""
+
+    def begin(self, target: Target, shape: Shape) -> int:
+        """A request goes out; a number for the calls below."""
+        ...
+
+    def first_event(self, number: int) -> None:
+        """Something of its answer is here."""
+        ...
+
+    def end(self, number: int, usage: Usage | None, error: Exception | None, *, is_cancelled: bool = False) -> None:
+        """Its stream is over, or closed. Load counts until here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamReply:
+    """A whole answer in bytes. `usage` is None if it told none."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    usage: Usage | None
+
+
+class UpstreamStream(Protocol):
+    """A streamed answer in bytes, its status and headers here, and its first piece read ahead: what begins with an
+    error was raised as one."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status, 2xx."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Those that may travel on."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the pieces so far told."""
+        ...
+
+    @property
+    def num_output_bytes(self) -> int:
+        """Bytes of answer text so far: bounds the tokens where no usage was told."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Whole events, in order, unchanged but for usage that the client did not ask for. Raises UpstreamFault."""
+        ...
+
+
+class Upstream(Protocol):
+    """One backend as the gateway asks it: one attempt, no policies."""
+
+    @property
+    def dialects(self) -> frozenset[str]:
+        """Those of `RawBody` that it takes as bytes."""
+        ...
+
+    def run(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer in events; `request.model` is the backend's own name of the model. As `Backend.run`."""
+        ...
+
+    async def relay(self, raw: RawBody, target: Target, *, max_tokens: int | None) -> UpstreamReply | UpstreamStream:
+        """Answer in bytes. An answer is cut to `max_tokens` where the body asks for more or says nothing.
+
+        Raises UpstreamFault, UpstreamTimeout, and what the backend refused as the error it is.
+        """
+        ...
+
+    async def check(self) -> None:
+        """An active health check. Raises UpstreamFault."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of its connections."""
+        ...
+
+
+class AnswerCache(Protocol):
+    """Answers that may be given again."""
+
+    async def find(self, ask: Ask, plan: Plan) -> AsyncGenerator[Event, None] | None:
+        """A kept answer as events, if there is one that this caller may get."""
+        ...
+
+    def keeper(self, ask: Ask, plan: Plan) -> "Keeper | None":
+        """Who takes in the answer of this request, None if it may not be kept."""
+        ...
+
+
+class Keeper(Protocol):
+    """Takes in one answer as it passes."""
+
+    def add(self, event: Event) -> None:
+        """The next event; nothing is kept before `Finished` has come."""
+        ...
