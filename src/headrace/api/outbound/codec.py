@@ -87,12 +87,13 @@ class Scanner(Protocol):
 class OutboundCodec:
     """A protocol. `takes` are the dialects of `RawBody` that it passes through.
 
-    `encode(request, model, quirks)`: raises UnsupportedField for what the protocol cannot say. `reader(request, model)`:
-    `model` names the target in `Started`. `decode(request, model, body)`: a whole answer (embeddings, scores, counts).
+    `encode(request, model, quirks)`: raises UnsupportedField for what the protocol cannot say.
+    `reader(request, model)`: `model` names the target in `Started`.
+    `decode(request, model, body)`: a whole answer (embeddings, scores, counts).
     `reframe(raw, model, max_tokens, quirks)`: the body as it came but for the model's name, the bound of the answer and
     the wish for usage. `scanner(raw)` and `usage_of(body)`: what a stream or a whole answer told.
     `read_error(status, headers, body)`: what a refusal means to our caller; 401 and 403 of a backend are ours to mend,
-    and come out as UpstreamFault without its words.
+    and come out as UpstreamFault without its words. `secret_header(secret)`: how credentials are shown.
     """
 
     name: str
