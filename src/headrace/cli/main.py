@@ -1,7 +1,8 @@
 """The command line: what can be typed, and the boundary where expected errors become sentences.
 
-Options are declared here and nowhere else; each command hands plain values to the module that does the work, which is
-imported only then, so that `headrace --help` stays quick. Knows no engine and no server.
+Commands that stand alone are declared here, groups of them in `*_commands.py`, options that several have in
+`options.py`; each hands plain values to the module that does the work, which is imported only then, so that
+`headrace --help` stays quick. Knows no engine and no server.
 """
 
 from pathlib import Path
@@ -10,6 +11,39 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from headrace.cli.keys_commands import keys_app
+from headrace.cli.models_commands import models_app
+from headrace.cli.options import (
+    AdapterMemory,
+    Aging,
+    CacheMinTokens,
+    Config,
+    Context,
+    DiskCache,
+    DiskCacheDays,
+    Home,
+    Json,
+    KvMemory,
+    KvType,
+    MaxTokens,
+    Memory,
+    MinP,
+    ModelArgument,
+    ModelOption,
+    ModelsArgument,
+    ModelTtl,
+    ResponsesBytes,
+    ResponsesDays,
+    Seed,
+    Speculation,
+    System,
+    SystemTurn,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+)
+from headrace.cli.stored_commands import cache_app, responses_app
 from headrace.core.errors import HeadraceError
 
 
@@ -35,88 +69,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-keys_app = typer.Typer(help="Issue and take back API keys.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(keys_app, name="keys")
-models_app = typer.Typer(
-    help="List models; see and change which of them a running server has in memory.", rich_markup_mode=None
-)
-app.add_typer(models_app, name="models")
-cache_app = typer.Typer(
-    help="Show and erase what the prefix cache keeps on disk.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(cache_app, name="cache")
-responses_app = typer.Typer(
-    help="What is stored of responses and conversations.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(responses_app, name="responses")
-
-ModelArgument = Annotated[str | None, typer.Argument(help="Name, alias or path. [default: smollm2-135m-instruct]")]
-ModelsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Names, aliases or paths. The first is loaded at once, the others when they are asked for. "
-        "[default: smollm2-135m-instruct]"
-    ),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(help="What loaded models may hold, weights, keys and values, such as 6GiB. [default: no bound]"),
-]
-ModelTtl = Annotated[
-    float | None, typer.Option(help="Seconds after which an unused model leaves; the first stays. [default: 600]")
-]
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Name, alias or path of the model.")]
-Home = Annotated[Path | None, typer.Option(help="State directory: models, database, keys.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings. [default: ./headrace.toml if it is there]")]
-Url = Annotated[str | None, typer.Option(help="Address of the server. [default: the one that the settings name]")]
-Key = Annotated[str | None, typer.Option(help="Key of scope admin. [default: HEADRACE_API_KEY]")]
-ServedName = Annotated[str, typer.Argument(help="Name of a model that the server serves.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: one per core]")]
-KvMemory = Annotated[str | None, typer.Option(help="Memory for keys and values, such as 2GiB. [default: auto]")]
-KvType = Annotated[
-    str | None,
-    typer.Option(help="How keys and values are stored: fp16, int8, or auto: int8 where it costs no quality."),
-]
-CacheMinTokens = Annotated[
-    int | None, typer.Option(help="Tokens below which a cache breakpoint keeps nothing. [default: 0]")
-]
-DiskCacheDays = Annotated[int | None, typer.Option(help="Erase what was not used for so long. [default: 7]")]
-Aging = Annotated[float | None, typer.Option(help="Seconds of waiting that count as one priority more. [default: 30]")]
-DiskCache = Annotated[
-    str | None,
-    typer.Option(
-        help="Keep pages of prompts between runs: on (in the state directory), off, or a directory. [default: off]"
-    ),
-]
-ResponsesDays = Annotated[
-    int | None, typer.Option(help="Forget responses and conversations not used for so long. [default: 30]")
-]
-ResponsesBytes = Annotated[
-    str | None, typer.Option(help="What a tenant may store of them, such as 1GiB. [default: 4GiB]")
-]
-Speculation = Annotated[
-    str | None, typer.Option(help="Guess tokens where that pays: auto or off; alters no answer. [default: auto]")
-]
-AdapterMemory = Annotated[str | None, typer.Option(help="Memory for adapters, such as 512MiB. [default: 512MiB]")]
-CachedTenant = Annotated[str | None, typer.Option(help="Only pages of this tenant.")]
-CachedModel = Annotated[
-    str | None, typer.Option("--model", "-m", help="Only pages of this model: name, path or digest.")
-]
-SystemTurn = Annotated[
-    str | None,
-    typer.Option(
-        help="System turn for conversations without one; an empty text keeps the template's. [default: the model's]"
-    ),
-]
-Context = Annotated[int | None, typer.Option(help="Longest prompt and answer, in tokens. [default: the model's]")]
-MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens that together have this probability.")]
-TopK = Annotated[int, typer.Option(help="Keep that many of the likeliest tokens; 0 keeps all.")]
-MinP = Annotated[float, typer.Option(help="Drop tokens less likely than this share of the likeliest one.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
-System = Annotated[str | None, typer.Option(help="Instructions that come before the conversation.")]
+# In the order of the list that `headrace --help` shows.
+for _group, _name in (
+    (keys_app, "keys"),
+    (models_app, "models"),
+    (cache_app, "cache"),
+    (responses_app, "responses"),
+):
+    app.add_typer(_group, name=_name)
 
 
 @app.command()
@@ -289,50 +249,6 @@ def pull(
     run_pull(name, save_as, sha256, {"home": home}, config, json=json)
 
 
-@models_app.callback(invoke_without_command=True)
-def models(context: typer.Context, *, home: Home = None, config: Config = None, json: Json = False) -> None:
-    """List the models that are installed, and those that can be pulled by name; or ask a running server."""
-    if context.invoked_subcommand is not None:
-        return
-    from headrace.cli.pull import run_models
-
-    run_models({"home": home}, config, json=json)
-
-
-@models_app.command("ps")
-def models_ps(*, url: Url = None, key: Key = None, config: Config = None, json: Json = False) -> None:
-    """Show which models a running server has in memory, and what they hold."""
-    from headrace.cli.residents import Server, run_ps
-
-    run_ps(Server(url, key, config), json=json)
-
-
-@models_app.command("load")
-def models_load(
-    name: ServedName, *, url: Url = None, key: Key = None, config: Config = None, json: Json = False
-) -> None:
-    """Have a running server load a model that it serves, before somebody asks for it."""
-    from headrace.cli.residents import Server, run_load
-
-    run_load(Server(url, key, config), name, json=json)
-
-
-@models_app.command("unload")
-def models_unload(
-    name: ServedName,
-    *,
-    wait: Annotated[bool, typer.Option(help="Wait for the requests that use it, or refuse.")] = True,
-    url: Url = None,
-    key: Key = None,
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """Have a running server unload a model; requests that use it end as they would."""
-    from headrace.cli.residents import Server, run_unload
-
-    run_unload(Server(url, key, config), name, waits=wait, json=json)
-
-
 @app.command()
 def doctor(
     model: ModelArgument = None,
@@ -356,90 +272,6 @@ def version() -> None:
     from headrace import __version__
 
     typer.echo(__version__)
-
-
-@keys_app.command("add")
-def keys_add(
-    name: Annotated[str, typer.Argument(help="What to call the key.")],
-    *,
-    tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
-    scope: Annotated[list[str] | None, typer.Option(help="generate, metrics or admin; may be repeated.")] = None,
-    priority: Annotated[int, typer.Option(help="The most urgent that its requests may be; larger goes first.")] = 0,
-    share: Annotated[float, typer.Option(help="Its tenant's weight beside others of the same priority.")] = 1.0,
-    home: Home = None,
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """Issue a key; it is shown this once and stored only as a hash."""
-    from headrace.cli.issue import run_add
-    from headrace.cli.keys import KeyRights
-
-    rights = KeyRights(tenant=tenant, scopes=tuple(scope or ["generate"]), priority=priority, share=share)
-    run_add(name, rights, {"home": home}, config, json=json)
-
-
-@keys_app.command("list")
-def keys_list(*, home: Home = None, config: Config = None, json: Json = False) -> None:
-    """List the keys by name, never the keys themselves."""
-    from headrace.cli.issue import run_list
-
-    run_list({"home": home}, config, json=json)
-
-
-@keys_app.command("remove")
-def keys_remove(
-    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
-) -> None:
-    """Take a key back. SIGHUP tells a running server."""
-    from headrace.cli.issue import run_remove
-
-    run_remove(name, {"home": home}, config)
-
-
-@cache_app.command("stats")
-def cache_stats(
-    *,
-    tenant: CachedTenant = None,
-    model: CachedModel = None,
-    disk_cache: DiskCache = None,
-    home: Home = None,
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """Count the pages on disk, by tenant and model."""
-    from headrace.cli.cache import run_stats
-
-    run_stats({"disk_cache": disk_cache, "home": home}, config, tenant=tenant, model=model, json=json)
-
-
-@cache_app.command("clear")
-def cache_clear(
-    *,
-    tenant: CachedTenant = None,
-    model: CachedModel = None,
-    disk_cache: DiskCache = None,
-    home: Home = None,
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """Erase the pages on disk, of one tenant or model if named; a running server computes them again."""
-    from headrace.cli.cache import run_clear
-
-    run_clear({"disk_cache": disk_cache, "home": home}, config, tenant=tenant, model=model, json=json)
-
-
-@responses_app.command("erase")
-def responses_erase(
-    *,
-    tenant: Annotated[str, typer.Option(help="Whose.")],
-    home: Home = None,
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """Erase all that is stored of a tenant: responses, conversations, chat completions, files, batches and caches."""
-    from headrace.cli.responses import run_erase
-
-    run_erase({"home": home}, config, tenant=tenant, json=json)
 
 
 def main() -> None:
