@@ -9,8 +9,8 @@ from headrace.core.errors import UpstreamFault
 
 # Bytes that mean something, so that random streams are full of borders.
 PIECES = st.sampled_from(
-    [b"data", b"data: ", b"data:", b"event: ", b"event:", b":", b" ", b"x", b"\n", b"\r", b"\r\n", b"\n\n", b"\xef\xbb\xbf",
-     b"id: 1", b"retry: 5", "ü".encode(), b"\xff", b'{"a":1}', b"data: y\n\n", b"data: z\r\n\r\n", b"data: w\r\r"]
+    [b"data", b"data: ", b"data:", b"event: ", b"event:", b":", b" ", b"x", b"\n", b"\r", b"\r\n", b"\n\n",
+     b"\xef\xbb\xbf", b"id: 1", b"retry: 5", "ü".encode(), b"\xff", b"data: y\n\n", b"data: z\r\n\r\n", b"data: w\r\r"]
 )  # fmt: skip
 STREAMS = st.lists(PIECES, max_size=30).map(b"".join)
 

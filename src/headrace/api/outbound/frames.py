@@ -93,12 +93,13 @@ def split_frames(whole: bytes) -> list[bytes]:
     """The frames of what a cutter gave, each with its end; joined they are what it gave."""
     if b"\r" in whole:
         ends = [match.end() for match in _END.finditer(whole)]
-        return [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
-    frames, start = [], 0
-    while (end := whole.find(b"\n\n", start)) >= 0:
-        frames.append(whole[start : end + 2])
-        start = end + 2
-    return frames
+    else:
+        ends, end = [], 0
+        while (end := whole.find(b"\n\n", end) + 2) >= 2:
+            ends.append(end)
+    if ends:
+        ends[-1] = len(whole)  # an odd empty line behind the last end
+    return [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
 
 
 def parse_frame(frame: bytes) -> tuple[str, bytes] | None:
