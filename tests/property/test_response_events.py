@@ -87,7 +87,8 @@ def test_events_add_up_to_the_response(middle: list[Event], reason: FinishReason
     told = [json.loads(event.data) for event in written(call(**settings), events)]
     assert [event["sequence_number"] for event in told] == list(range(len(told)))
     last = told[-1]["response"]
-    status = "incomplete" if reason is FinishReason.LENGTH else "completed"
+    is_cut = reason in (FinishReason.LENGTH, FinishReason.FILTERED)
+    status = "incomplete" if is_cut else "completed"
     assert (told[-1]["type"], last["status"]) == (f"response.{status}", status)
     items: list[dict[str, Any]] = []
     is_open = False

@@ -68,6 +68,7 @@ _STOP_REASONS: Final = {
     FinishReason.STOP: "end_turn",
     FinishReason.LENGTH: "max_tokens",
     FinishReason.TOOL_CALLS: "tool_use",
+    FinishReason.FILTERED: "refusal",
 }
 
 Delta = TextDelta | ReasoningDelta | ToolCallDelta

@@ -26,6 +26,7 @@ from headrace.core.errors import (
     RateLimited,
     Unauthenticated,
     Unavailable,
+    UpstreamFault,
 )
 
 # Messages repeat values that a caller sent; a bound keeps a refusal smaller than what it refuses.
@@ -47,6 +48,7 @@ TYPES: dict[type[HeadraceError], str] = {
     Overloaded: "server_error",
     Unavailable: "server_error",
     EngineFault: "server_error",
+    UpstreamFault: "server_error",
     ModelFileError: "server_error",
     HeadraceError: "invalid_request_error",
 }
@@ -63,6 +65,7 @@ ANTHROPIC_TYPES: dict[type[HeadraceError], str] = {
     Overloaded: "overloaded_error",
     Unavailable: "overloaded_error",
     EngineFault: "api_error",
+    UpstreamFault: "api_error",
     ModelFileError: "api_error",
     HeadraceError: "invalid_request_error",
 }

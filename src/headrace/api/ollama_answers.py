@@ -32,7 +32,12 @@ from headrace.core.events import (
 )
 
 CONTENT_TYPE: Final = b"application/x-ndjson"
-_REASONS: Final = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.TOOL_CALLS: "stop"}
+_REASONS: Final = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TOOL_CALLS: "stop",
+    FinishReason.FILTERED: "stop",  # Ollama has no word for it
+}
 
 _encode_json = msgspec.json.Encoder().encode
 # Characters at which Ollama's clients for Python would end a line, as JSON escapes them; other such are escaped anyway.
@@ -60,7 +65,7 @@ class _Call:
             arguments = None
         if isinstance(arguments, dict):
             return {"id": self.id, "function": {"index": index, "name": self.name, "arguments": arguments}}
-        if reason is FinishReason.LENGTH:
+        if reason in (FinishReason.LENGTH, FinishReason.FILTERED):
             return None
         raise EngineFault(f"the backend called the tool {self.name[:100]!r} with arguments that are no object.")
 

@@ -74,7 +74,7 @@ class ChatChoice(msgspec.Struct):
     index: int
     message: AnswerMessage
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 
 
 class ChatAnswer(msgspec.Struct):
@@ -267,7 +267,9 @@ class MessagesAnswer(msgspec.Struct):
     role: Literal["assistant"]
     model: str
     content: list[TextBlock | ThinkingBlock | ToolUseBlock]
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+    stop_reason: Literal[
+        "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded", "refusal"
+    ]
     stop_sequence: str | None
     usage: MessagesUsage
 

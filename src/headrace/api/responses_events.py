@@ -63,6 +63,9 @@ TRANSITIONS: Final[dict[tuple[State, type], State]] = {
     )
 }
 
+# What an answer lacks that ended for one of these reasons.
+_INCOMPLETE: Final = {FinishReason.LENGTH: "max_output_tokens", FinishReason.FILTERED: "content_filter"}
+
 
 @dataclass(slots=True)
 class _Open:
@@ -187,8 +190,8 @@ class ResponseWriter:
         return self._taken()
 
     def _finish(self, now: int) -> None:
-        is_cut = self._reason is FinishReason.LENGTH and self._call.generates
-        status = "incomplete" if is_cut else "completed"
+        why = None if self._reason is None or not self._call.generates else _INCOMPLETE.get(self._reason)
+        status = "incomplete" if why else "completed"
         made = response_object(
             self._call,
             self._created,
@@ -196,8 +199,8 @@ class ResponseWriter:
             self.output,
             self._usage,
             "" if self._started is None else self._started.model,
-            completed_at=None if is_cut else now,
-            incomplete_details={"reason": "max_output_tokens"} if is_cut else None,
+            completed_at=None if why else now,
+            incomplete_details={"reason": why} if why else None,
         )
         self._tell_state(f"response.{status}", made)
 
@@ -205,7 +208,7 @@ class ResponseWriter:
         self._reason = reason
         if not self.output and self._open is None and self._call.generates:
             self._open_message()  # an answer of no words is still an answer
-        self._close("incomplete" if reason is FinishReason.LENGTH else "completed")
+        self._close("incomplete" if reason in _INCOMPLETE else "completed")
 
     def _so_far(self) -> Usage | None:
         """What a response that ends early has used, if it had begun."""

@@ -23,6 +23,7 @@ class FinishReason(StrEnum):
     STOP = "stop"  # end-of-turn token, stop token or stop string
     LENGTH = "length"  # max_tokens or the model's context
     TOOL_CALLS = "tool_calls"
+    FILTERED = "content_filter"  # a remote model refused, or its provider withheld the answer or the rest of it
 
 
 @dataclass(frozen=True, slots=True)

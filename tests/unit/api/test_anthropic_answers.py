@@ -172,6 +172,11 @@ def test_an_answer_that_the_context_ended_says_so() -> None:
         assert whole(events, call)["stop_reason"] == stream(events, call)[-2]["delta"]["stop_reason"] == reason
 
 
+def test_an_answer_that_was_withheld_is_a_refusal() -> None:
+    events = [STARTED, TextDelta(0, "a", 1), ChoiceFinished(0, FinishReason.FILTERED), FINISHED]
+    assert whole(events)["stop_reason"] == stream(events)[-2]["delta"]["stop_reason"] == "refusal"
+
+
 def test_a_stop_string_is_named() -> None:
     events = [STARTED, TextDelta(0, "a", 1), ChoiceFinished(0, FinishReason.STOP, "END"), FINISHED]
     for ending in (whole(events), stream(events)[-2]["delta"]):

@@ -1,0 +1,260 @@
+"""A neutral request as the body of Anthropic's Messages, and a caller's own body for a backend that speaks it too.
+
+    system, developer at the beginning   -> system blocks         later ones            -> a turn of role system
+    user, tool results                   -> one user turn         assistant             -> text and tool_use blocks
+    cache breakpoints                    -> cache_control on the last block of the message that they end
+    answer_start                         -> the last turn, of the assistant (prefill)
+
+What an assistant thought is left out: Anthropic takes thinking back only with its own signature, and no other protocol
+carries that. A caller that speaks Messages itself is passed through, signatures and all. Knows no sockets.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from headrace.api.anthropic_answers import tool_id, tool_input
+from headrace.api.outbound.body import encode_body, refuse_names, refuse_unsaid, unsaid
+from headrace.api.outbound.codec import OutboundCall, Quirks
+from headrace.api.outbound.messages_models import row_of, thinking
+from headrace.core.errors import InvalidRequest
+from headrace.core.gateway import Headers, RawBody
+from headrace.core.ledger import LONG_TTL_S
+from headrace.core.request import (
+    FormatKind,
+    Message,
+    Request,
+    ResponseFormat,
+    Role,
+    Sampling,
+    Task,
+    Tool,
+    ToolChoice,
+    ToolMode,
+)
+
+PROTOCOL: Final = "Anthropic's Messages"
+PATH: Final = "/v1/messages"
+COUNT_PATH: Final = "/v1/messages/count_tokens"
+VERSION: Final = (b"anthropic-version", b"2023-06-01")
+
+_SAID: Final = frozenset({"top_k", "parallel_tool_calls", "response_format"})
+_INSTRUCTIONS: Final = (Role.SYSTEM, Role.DEVELOPER)
+
+Block = dict[str, Any]
+
+
+def encode(request: Request, model: str, quirks: Quirks) -> OutboundCall:
+    """The call that asks a Messages backend. Raises UnsupportedField and InvalidRequest."""
+    refuse_unsaid(request, _SAID, PROTOCOL)
+    refuse_names(request, PROTOCOL)
+    if request.task not in (Task.GENERATE, Task.COUNT):
+        raise unsaid("inputs", PROTOCOL)
+    is_count = request.task is Task.COUNT
+    body = _prompt(request, model)
+    if not is_count:
+        body |= _answer(request, body["max_tokens"])
+    else:
+        del body["max_tokens"]
+    path = COUNT_PATH if is_count else PATH
+    return OutboundCall(path=path, body=encode_body(body, quirks), is_stream=not is_count, headers=(VERSION,))
+
+
+def reframe(raw: RawBody, model: str, max_tokens: int | None, quirks: Quirks) -> OutboundCall:
+    """The caller's body with the backend's name of the model and the bound of the answer."""
+    fields = {name: value for name, value in raw.fields.items() if name not in quirks.drops}
+    fields["model"] = msgspec.json.encode(model)
+    is_count = raw.path.endswith("/count_tokens")
+    if max_tokens is not None and not is_count:
+        fields["max_tokens"] = _lower(fields.get("max_tokens"), max_tokens)
+    fields |= {name: msgspec.json.encode(value) for name, value in quirks.adds.items()}
+    body = b",".join(msgspec.json.encode(name) + b":" + value for name, value in fields.items())
+    return OutboundCall(
+        path=COUNT_PATH if is_count else PATH,
+        body=b"{" + body + b"}",
+        is_stream=fields.get("stream") == b"true",
+        headers=_versioned(raw.headers),
+    )
+
+
+def _lower(given: bytes | None, bound: int) -> bytes:
+    """The smaller of what the caller asked for and the bound; what is no number is the backend's to refuse."""
+    if given is None:
+        return b"%d" % bound
+    try:
+        asked = msgspec.json.decode(given, type=int)
+    except msgspec.DecodeError:
+        return given
+    return given if asked <= bound else b"%d" % bound
+
+
+def _versioned(headers: Headers) -> Headers:
+    return headers if any(name == VERSION[0] for name, _ in headers) else (*headers, VERSION)
+
+
+def _prompt(request: Request, model: str) -> dict[str, Any]:
+    """What is read, and what bounds it: `max_tokens` is in it, for thinking has to fit under it."""
+    max_tokens = request.limits.max_tokens
+    if max_tokens is None:
+        max_tokens = row_of(model).max_tokens
+    thinks, effort = thinking(request.reasoning, model, max_tokens)
+    talk = _Talk()
+    for index, message in enumerate(request.messages or ()):
+        talk.add(index, message)
+    if request.answer_start:
+        talk.extend("assistant", [_text(request.answer_start)])
+    if not talk.turns:
+        raise InvalidRequest("messages: has no text to be answered; give a user message.", param="messages")
+    tools = [_tool(tool) for tool in _offered(request)]
+    _mark(request, talk, tools)
+    output = {"effort": effort, "format": _format(request.response_format)}
+    return {
+        "model": model,
+        "max_tokens": max_tokens,
+        "system": talk.system or None,
+        "messages": talk.turns,
+        "tools": tools or None,
+        "tool_choice": _choice(request.tool_choice) if tools else None,
+        "thinking": thinks,
+        "output_config": {name: value for name, value in output.items() if value is not None} or None,
+    }
+
+
+def _answer(request: Request, max_tokens: int) -> dict[str, Any]:
+    """What an answer is made by, which a count does not take."""
+    user = request.principal.user
+    return _sampling(request.sampling) | {
+        "max_tokens": max_tokens,
+        "stop_sequences": list(request.limits.stop) or None,
+        "metadata": None if user is None else {"user_id": user},
+        "stream": True,
+    }
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    """Only what was asked for: newer models refuse all three."""
+    if sampling.temperature > 1:
+        raise unsaid("temperature", PROTOCOL, f"{sampling.temperature} is above 1, its largest; give 0 to 1")
+    return {
+        "temperature": sampling.temperature if sampling.temperature != 1 else None,
+        "top_p": sampling.top_p if sampling.top_p < 1 else None,
+        "top_k": sampling.top_k or None,
+    }
+
+
+@dataclass(slots=True)
+class _Talk:
+    """System blocks and turns as they grow, and the last block of each message."""
+
+    system: list[Block] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    last: dict[int, Block] = field(default_factory=dict)
+
+    def add(self, index: int, message: Message) -> None:
+        """Take the next message."""
+        blocks = list(_blocks(message))
+        if not blocks:
+            return  # a turn without a word; Anthropic takes no empty text
+        self.last[index] = blocks[-1]
+        if message.role in _INSTRUCTIONS and not self.turns:
+            self.system += blocks
+        else:
+            self.extend(_ROLES[message.role], blocks)
+
+    def extend(self, role: str, blocks: list[Block]) -> None:
+        """Let somebody say more."""
+        if not self.turns or self.turns[-1]["role"] != role:
+            self.turns.append({"role": role, "content": []})
+        self.turns[-1]["content"] += blocks
+
+
+_ROLES: Final = {
+    Role.SYSTEM: "system",
+    Role.DEVELOPER: "system",
+    Role.USER: "user",
+    Role.TOOL: "user",
+    Role.ASSISTANT: "assistant",
+}
+
+
+def _blocks(message: Message) -> Iterator[Block]:
+    text = message.text
+    if message.role is Role.TOOL:
+        result: Block = {"type": "tool_result", "tool_use_id": tool_id(message.tool_call_id or "")}
+        yield result | ({"content": [_text(text)]} if text else {})
+        return
+    if text:
+        yield _text(text)
+    for call in message.tool_calls:
+        yield {
+            "type": "tool_use",
+            "id": tool_id(call.id),
+            "name": call.name,
+            "input": tool_input(call.arguments),
+        }
+
+
+def _text(text: str) -> Block:
+    return {"type": "text", "text": text}
+
+
+def _offered(request: Request) -> list[Tool]:
+    """The tools that may be called: there is a word for having to call one, and none for a choice among some."""
+    choice = request.tool_choice
+    is_named = choice.mode is ToolMode.REQUIRED and len(choice.names) == 1
+    if not choice.names or is_named or choice.mode is ToolMode.NONE:
+        return list(request.tools)
+    return [tool for tool in request.tools if tool.name in choice.names]
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    schema: Mapping[str, Any] = tool.parameters if "type" in tool.parameters else {"type": "object", **tool.parameters}
+    offered: dict[str, Any] = {"name": tool.name, "input_schema": schema}
+    if tool.description:
+        offered["description"] = tool.description
+    if tool.strict:
+        offered["strict"] = True
+    return offered
+
+
+def _choice(choice: ToolChoice) -> dict[str, Any] | None:
+    if choice == ToolChoice():
+        return None
+    if choice.mode is ToolMode.NONE:
+        return {"type": "none"}
+    kind: dict[str, Any] = {"type": "auto" if choice.mode is ToolMode.AUTO else "any"}
+    if choice.mode is ToolMode.REQUIRED and len(choice.names) == 1:
+        kind = {"type": "tool", "name": choice.names[0]}
+    return kind | ({"disable_parallel_tool_use": True} if choice.max_calls == 1 else {})
+
+
+def _format(wanted: ResponseFormat) -> dict[str, Any] | None:
+    if wanted.kind is FormatKind.TEXT:
+        return None
+    if wanted.kind is not FormatKind.JSON_SCHEMA or not isinstance(wanted.schema, Mapping):
+        raise unsaid("response_format", PROTOCOL, f"{wanted.kind.value} is no form of its answers; use a JSON schema")
+    return {"type": "json_schema", "schema": wanted.schema}
+
+
+def _mark(request: Request, talk: _Talk, tools: list[dict[str, Any]]) -> None:
+    """Put cache marks where breakpoints end. A request with a salt of its own is kept nowhere: there all of this
+    gateway's tenants are one."""
+    if request.cache.salt:
+        return
+    num_messages = len(request.messages or ())
+    points = sorted(
+        (num_messages - 1 if point.message is None else point.message, point.ttl_s)
+        for point in request.cache.breakpoints
+    )
+    is_long = True
+    for message, ttl_s in points:
+        block = (tools[-1] if tools else None) if message < 0 else _last_before(talk.last, message)
+        is_long = is_long and ttl_s >= LONG_TTL_S  # a longer time cannot follow a shorter one
+        if block is not None:
+            block["cache_control"] = {"type": "ephemeral", "ttl": "1h" if is_long else "5m"}
+
+
+def _last_before(last: Mapping[int, Block], message: int) -> Block | None:
+    return next((last[index] for index in range(message, -1, -1) if index in last), None)
