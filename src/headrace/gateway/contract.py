@@ -5,6 +5,7 @@ routing/        Planner: a shape and what is known of the backends in, an order 
 accounts/       Accounts: budgets and limits, reserved before dispatch and settled once
 upstreams/      Upstream: one backend, the engine or a remote one, asked in events or in its own bytes
 answer_cache/   AnswerCache: answers that may be given again
+standing.py     Standings: who can be asked at all, from breakers, health checks and drains
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -50,25 +51,51 @@ class Accounts(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A target that may be asked, its place in the plan given by its position. `price_bound` is what the request can
-    cost there, in billionths; `tier` and `verifiers` as in settings."""
+    cost there, in billionths; `tier` as in settings. `is_fallback`: it is not of the route itself, and asked only when
+    none of the route's own is left."""
 
     target: Target
     bound: Bound
     max_tokens: int | None = None  # what an answer is cut to there, if the request itself says nothing or more
     reason: str = ""
     tier: int = 0
+    is_fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Who is asked, in order. `refused` says of each target that is not there why."""
+    """Who is asked, in order, fallbacks last. `refused` says of each target that is not there why. `shadow` is cleared
+    for the request as candidates are."""
 
     route: str
     candidates: tuple[Candidate, ...]
     refused: Mapping[Target, str] = field(default_factory=dict)
-    shadow: Target | None = None
+    shadow: Candidate | None = None
     hedge_after_s: float | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a target can be asked. `share` is 0 if it cannot, 1 if nothing is wrong, and between while it warms up:
+    what part of its usual requests it may get. `reason` and `retry_after_s` (None: unknown) say more where it is 0."""
+
+    share: float = 1.0
+    reason: str = ""
+    retry_after_s: float | None = None
+
+
+class Standings(Protocol):
+    """Who can be asked at all: what breakers, health checks and operators' drains say together."""
+
+    @property
+    def is_clear(self) -> bool:
+        """True if nothing is wrong with any target, so that none has to be looked at."""
+        ...
+
+    def standing(self, target: Target) -> Standing:
+        """How a target stands now. A breaker that is due for a trial stands at share 1."""
+        ...
 
 
 class Planner(Protocol):
@@ -131,7 +158,10 @@ class UpstreamStream(Protocol):
         ...
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Whole events, in order, unchanged but for usage that the client did not ask for. Raises UpstreamFault."""
+        """Whole events, in order, unchanged but for usage that the client did not ask for. Raises UpstreamFault.
+
+        Called once. Closing them lets go of the connection even if none was read: no plain async generator does that.
+        """
         ...
 
 
@@ -163,20 +193,33 @@ class Upstream(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A kept answer. `kind` is `exact` or `semantic`; `target` gave it once, and its prices hold for it."""
+
+    kind: str
+    target: Target
+    events: AsyncGenerator[Event, None]
+
+
 class AnswerCache(Protocol):
     """Answers that may be given again."""
 
-    async def find(self, ask: Ask, plan: Plan) -> AsyncGenerator[Event, None] | None:
-        """A kept answer as events, if there is one that this caller may get."""
+    async def find(self, ask: Ask, plan: Plan) -> Kept | None:
+        """A kept answer, if there is one that this caller may get."""
         ...
 
     def keeper(self, ask: Ask, plan: Plan) -> "Keeper | None":
-        """Who takes in the answer of this request, None if it may not be kept."""
+        """Who takes in the answer of this request, None if it may not be kept. It is then asked for in events."""
         ...
 
 
 class Keeper(Protocol):
     """Takes in one answer as it passes."""
+
+    def begin(self, target: Target) -> None:
+        """Who gives it; called once, before the first event."""
+        ...
 
     def add(self, event: Event) -> None:
         """The next event; nothing is kept before `Finished` has come."""
