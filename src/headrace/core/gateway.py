@@ -6,8 +6,9 @@ bytes, and how they are decoded. Knows no policies.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from headrace.core.backend import Backend
 from headrace.core.events import Event
@@ -60,6 +61,11 @@ class Taken:
     saved_nanos: int | None = None
 
 
+WATCH: Final[ContextVar[Callable[[Taken], None] | None]] = ContextVar("headrace.watch", default=None)
+"""Who is shown the `Taken` of every request that `Gateway.run` begins in this context: a server whose answer is made by
+a service between them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawReply:
     """A whole answer in the caller's protocol. It is settled by the time that it is here."""
@@ -94,7 +100,7 @@ Reply = RawReply | RawStream | EventReply
 
 class Gateway(Backend, Protocol):
     """A backend that also takes bytes. `run(request)` is `ask` with the request alone, so that every service that
-    holds it as a backend is under the same policies."""
+    holds it as a backend is under the same policies; it shows its `Taken` to `WATCH`."""
 
     async def ask(self, ask: Ask) -> Reply:
         """Answer in the caller's protocol or in events. Raises one HeadraceError if nothing of an answer is there;

@@ -236,11 +236,12 @@ class Breakpoint:
 @dataclass(frozen=True, slots=True)
 class CacheHints:
     """What the caller says about reuse. `salt` separates prefix caches inside one tenant; `explain` asks why what was
-    not found was not found."""
+    not found was not found; `fresh`: no whole answer that was given before is given again."""
 
     salt: str = ""
     breakpoints: tuple[Breakpoint, ...] = ()
     explain: bool = False
+    fresh: bool = False
 
     def check(self, num_messages: int) -> None:
         """Raise InvalidRequest naming the field, the value and the allowed range."""

@@ -40,7 +40,8 @@ class Shape:
     `num_bytes` are the UTF-8 bytes of everything the model reads. No tokenizer makes more tokens than bytes, so
     `num_bytes` plus BYTES_PER_MESSAGE a message bounds the prompt; images and sounds are counted in `num_media`.
     `labels` and `tags` are those of the request and of its principal together. `prefix()` are chained hashes of blocks
-    of the input, first block first: two requests whose first n are equal begin alike.
+    of the input, first block first: two requests whose first n are equal begin alike. `is_fresh`: an answer that was
+    given before is not wanted.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Shape:
     tags: tuple[str, ...] = ()
     session: str | None = None
     deadline_s: float | None = None
+    is_fresh: bool = False
     prefix: Callable[[], tuple[int, ...]] = no_blocks
 
     @classmethod
@@ -84,6 +86,7 @@ class Shape:
             tags=tuple(dict.fromkeys((*principal.tags, *request.tags))),
             session=request.session,
             deadline_s=request.limits.deadline_s,
+            is_fresh=request.cache.fresh,
             prefix=prefix,
         )
 
