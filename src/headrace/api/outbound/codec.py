@@ -76,7 +76,12 @@ class Scanner(Protocol):
 
     @property
     def is_done(self) -> bool:
-        """Whether the stream has said its last word."""
+        """Whether the stream has said its last word: nothing more needs to be read."""
+        ...
+
+    @property
+    def can_end(self) -> bool:
+        """Whether a connection that ends here leaves a whole answer: not all servers say a last word."""
         ...
 
     def feed(self, data: bytes) -> bytes:
