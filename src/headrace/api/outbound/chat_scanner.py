@@ -1,0 +1,162 @@
+"""Streams and whole bodies of OpenAI's older routes that pass through: what is looked into, and what is left out.
+
+A frame is decoded only if the bytes of a usage object or of an error are in it; every other costs two searches. What is
+told of usage where the caller did not ask for it is left out if it is all that a chunk says. Knows no policies.
+"""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from headrace.api.outbound.chat_reader import garbage
+from headrace.api.outbound.chat_refusals import read_error_frame
+from headrace.api.outbound.chat_usage import ChatUsage, read_usage
+from headrace.api.outbound.frames import FrameCutter, parse_frame, split_frames
+from headrace.core.errors import HeadraceError, UpstreamFault
+from headrace.core.events import Usage
+
+# A key of JSON: inside a string its quotes would be escaped.
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
+_DONE: Final = b"data: [DONE]"
+_ENDS: Final = re.compile(rb'^data: ?\[DONE\]|"finish_reason"\s*:\s*"|"usage"\s*:\s*\{', re.MULTILINE)
+_TEXT: Final = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|text|delta)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_NUM_MEASURED: Final = 4
+"""Pieces of a stream by which it is found out how much of a frame is not the answer."""
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: ChatUsage | None = None
+    error: Any = None
+
+
+class _Whole(msgspec.Struct):
+    usage: ChatUsage | None = None
+    error: Any = None
+    choices: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    results: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+
+
+class OutputGauge:
+    """How many bytes of a stream are the answer's text, about: what is in its frames beyond their envelopes, which are
+    measured in the first ones and alike in the others. Never less than one byte a frame."""
+
+    def __init__(self) -> None:
+        self._num_bytes = 0
+        self._num_frames = 0
+        self._num_measured = 0
+        self._envelope = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes so far."""
+        return max(self._num_frames, self._num_bytes - self._num_frames * self._envelope)
+
+    def add(self, whole: bytes) -> None:
+        """Count what a cutter gave."""
+        self._num_bytes += len(whole)
+        self._num_frames += whole.count(b"\n\n") or 1
+        if self._num_measured < _NUM_MEASURED:
+            self._num_measured += 1
+            for frame in split_frames(whole):
+                size = len(frame) - sum(len(text) for text in _TEXT.findall(frame))
+                self._envelope = min(self._envelope or size, size)
+
+
+class ChatScanner:
+    """Bytes of a stream in, whole frames out. `asked` says whether the caller wants to be told of usage."""
+
+    def __init__(self, *, asked: bool) -> None:
+        self._asked = asked
+        self._cutter = FrameCutter()
+        self._gauge = OutputGauge()
+        self._usage: Usage | None = None
+        self._is_first = True
+        self._has_failed = False
+        self._last = b""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was told so far."""
+        return self._usage
+
+    @property
+    def num_output_bytes(self) -> int:
+        """Bytes of the answer's text so far, about."""
+        return self._gauge.num_bytes
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream has said its last word."""
+        return not self._has_failed and _DONE in self._last
+
+    @property
+    def can_end(self) -> bool:
+        """Whether what came last may be the end: `[DONE]`, the end of a choice, or the usage."""
+        return not self._has_failed and _ENDS.search(self._last) is not None
+
+    def feed(self, data: bytes) -> bytes:
+        """What of these bytes goes on. Raises the error that a first frame carries instead of an answer, and
+        UpstreamFault for a first frame that is none of the protocol."""
+        whole = self._cutter.feed(data)
+        if not whole:
+            return whole
+        self._last = whole
+        self._gauge.add(whole)
+        if self._is_first or (b'"usage"' in whole and _USAGE.search(whole)) or b'"error"' in whole:
+            return self._look_into(whole)
+        return whole
+
+    def _look_into(self, whole: bytes) -> bytes:
+        frames = split_frames(whole)
+        kept = [frame for frame in frames if self._keeps(frame)]
+        return whole if len(kept) == len(frames) else b"".join(kept)
+
+    def _keeps(self, frame: bytes) -> bool:
+        has_usage, has_error = _USAGE.search(frame) is not None, b'"error"' in frame
+        if not (self._is_first or has_usage or has_error):
+            return True
+        told = parse_frame(frame)
+        if told is None:
+            return True  # a comment that keeps the connection alive
+        is_first, self._is_first = self._is_first, False
+        if told[1].startswith(b"[DONE]"):
+            return True
+        try:
+            chunk = _decode_chunk(told[1])
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
+            if is_first:
+                raise garbage(error) from None
+            return True
+        if chunk.error is not None:
+            if is_first:
+                raise read_error_frame(chunk.error)
+            self._has_failed = True
+            return True
+        if chunk.usage is not None:
+            self._usage = read_usage(chunk.usage)
+        return self._asked or chunk.usage is None or bool(chunk.choices)
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """What a whole answer told. Raises UpstreamFault for a body that is no answer, and the error of one that carries
+    nothing else."""
+    try:
+        told = _decode_whole(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
+        raise garbage(error) from None
+    if told.choices is told.data is told.results is msgspec.UNSET:
+        raise _no_answer(told.error)
+    return None if told.usage is None else read_usage(told.usage)
+
+
+def _no_answer(error: object) -> HeadraceError:
+    if error is not None:
+        return read_error_frame(error)
+    return UpstreamFault("the backend answered with what is no answer of its protocol.")

@@ -1,0 +1,107 @@
+"""Bodies of OpenAI's protocols that pass through: written anew from their fields, each value as it came.
+
+What a gateway may change is the model's name, the bound of the answer and the wish to be told of usage, and nothing
+else: fields that nobody here knows travel on. This runs for every request that passes through, so nothing is decoded
+but what changes. Knows which fields those are, and no policies.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from headrace.api.outbound.chat_body import can_drop
+from headrace.api.outbound.codec import Quirks
+from headrace.core.errors import InvalidRequest
+
+_encode_json = msgspec.json.Encoder().encode
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WANTED: Final = re.compile(rb'"include_usage"\s*:\s*true\b')
+_INCLUDE: Final = b'{"include_usage":true}'
+_BOUNDS: Final = ("max_completion_tokens", "max_tokens")
+
+# Keys as JSON, made once: those that are met all the time.
+_KEYS: Final[dict[str, bytes]] = {}
+_MAX_KEYS: Final = 512
+
+
+def wants_stream(fields: Mapping[str, bytes]) -> bool:
+    """Whether a body asks for a stream."""
+    return fields.get("stream") == b"true"
+
+
+def wants_usage(fields: Mapping[str, bytes]) -> bool:
+    """Whether a body asks that its stream tells its usage."""
+    options = fields.get("stream_options")
+    return options is not None and _WANTED.search(options) is not None
+
+
+def write_fields(fields: Mapping[str, bytes]) -> bytes:
+    """A body of fields, each value as it is."""
+    return b"{" + b",".join([(_KEYS.get(name) or _key(name)) + value for name, value in fields.items()]) + b"}"
+
+
+def rewrite(fields: Mapping[str, bytes], model: str, quirks: Quirks) -> dict[str, bytes]:
+    """The fields with the backend's name of the model, without those that it would refuse and nobody misses, and with
+    those that it always gets."""
+    changed = dict(fields)
+    changed["model"] = _encode_json(model)
+    if quirks.drops:
+        for name in [name for name in changed if can_drop(name, quirks)]:
+            del changed[name]
+    for name, value in quirks.adds.items():
+        changed.setdefault(name, _encode_json(value))
+    return changed
+
+
+def bound_answer(fields: dict[str, bytes], field: str, max_tokens: int | None) -> None:
+    """Lower the bound of an answer to `max_tokens` where it is higher or missing, and call it `field`.
+
+    Raises InvalidRequest for a bound that is no number and would have to be lowered.
+    """
+    if max_tokens is None:
+        other = _BOUNDS[field == _BOUNDS[0]]
+        if other in fields and field not in fields:
+            fields[field] = fields.pop(other)
+        return
+    for name in _BOUNDS:
+        value = fields.pop(name, b"null")
+        if value != b"null":
+            max_tokens = min(max_tokens, read_number(name, value))
+    fields[field] = b"%d" % max_tokens
+
+
+def ask_usage(fields: dict[str, bytes], quirks: Quirks) -> None:
+    """Wish to be told of a stream's usage; other options stay as they are."""
+    options = fields.get("stream_options")
+    if not quirks.has_usage_option:
+        fields.pop("stream_options", None)
+    elif options is None or options == b"null":
+        fields["stream_options"] = _INCLUDE
+    elif not _WANTED.search(options):
+        try:
+            given: dict[str, Any] = dict(_options.decode(options))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            words = "stream_options: is no object; send one, or leave it out."
+            raise InvalidRequest(words, param="stream_options") from None
+        fields["stream_options"] = _encode_json(given | {"include_usage": True})
+
+
+def read_number(name: str, value: bytes) -> int:
+    """A number of tokens in a body. Raises InvalidRequest."""
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if number < 0 or len(value) > 18:
+        shown = value[:40].decode("utf-8", "replace")
+        raise InvalidRequest(f"{name}: {shown} is no number of tokens; send a whole number.", param=name)
+    return number
+
+
+def _key(name: str) -> bytes:
+    key = _encode_json(name) + b":"
+    if len(_KEYS) < _MAX_KEYS:
+        _KEYS[name] = key
+    return key

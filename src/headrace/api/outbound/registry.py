@@ -1,0 +1,10 @@
+"""Which codec speaks a protocol: one row each, by the name that settings give it. Knows no backends."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from headrace.api.outbound.chat import CHAT
+from headrace.api.outbound.codec import OutboundCodec
+
+CODECS: Final[Mapping[str, OutboundCodec]] = MappingProxyType({"chat": CHAT})
