@@ -57,6 +57,12 @@ _FORMS: Final[dict[FormatKind, tuple[tuple[str, str], ...]]] = {
 # How much a budget of reasoning is, in words: the largest budget of each.
 _BUDGETS: Final = ((1024, Effort.LOW), (8192, Effort.MEDIUM))
 
+# What says that an assistant's earlier reasoning is read, and under which name.
+_REASONING: Final = (
+    ("messages.reasoning_content", "reasoning_content"),
+    ("messages.reasoning", "reasoning"),
+)
+
 # Fields that only say who asks: where a provider refuses one, leaving it out changes no answer.
 _IDLE: Final = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
 
@@ -140,7 +146,7 @@ def _message(message: Message, quirks: Quirks) -> dict[str, Any]:
             for call in message.tool_calls
         ]
     if message.reasoning:
-        told |= {name: message.reasoning for name in ("reasoning_content", "reasoning") if name in quirks.knows}
+        told |= {name: message.reasoning for known, name in _REASONING if known in quirks.knows}
     return told
 
 

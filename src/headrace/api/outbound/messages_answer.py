@@ -211,6 +211,11 @@ class MessagesScanner:
         """Whether message_stop or an error has come."""
         return self._is_done
 
+    @property
+    def can_end(self) -> bool:
+        """Whether it is done: this protocol always says its last word."""
+        return self._is_done
+
     def feed(self, data: bytes) -> bytes:
         """Whole frames, unchanged. Raises the error that stands in the place of an answer, and UpstreamFault."""
         whole = self._cutter.feed(data)

@@ -6,5 +6,6 @@ from typing import Final
 
 from headrace.api.outbound.chat import CHAT
 from headrace.api.outbound.codec import OutboundCodec
+from headrace.api.outbound.messages import MESSAGES
 
-CODECS: Final[Mapping[str, OutboundCodec]] = MappingProxyType({"chat": CHAT})
+CODECS: Final[Mapping[str, OutboundCodec]] = MappingProxyType({codec.name: codec for codec in (CHAT, MESSAGES)})
