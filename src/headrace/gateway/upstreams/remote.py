@@ -190,7 +190,7 @@ class Remote:
             )
         if status in _NOT_THEIRS:
             return UpstreamFault(
-                f"backend {self._name!r} refused the gateway's credentials (status {status}); an operator must mend them."
+                f"backend {self._name!r} refused the gateway's key (status {status}); an operator must mend it."
             )
         return self._codec.read_error(status, answer.headers, body)
 
