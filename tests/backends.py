@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from tests.upstreams import Upstream, upstream
 
+from headrace.api.outbound.registry import CODECS
 from headrace.core.events import Event, Finished, TextDelta, Usage
 from headrace.core.gateway import Headers, RawBody
 from headrace.core.request import Limits, Message, Request, Role, TextPart
 from headrace.gateway.contract import UpstreamReply
 from headrace.gateway.settings import BackendSettings, Dialect, Target, Timeouts
 from headrace.gateway.upstreams.catalog import CATALOG, open_remote
-from headrace.gateway.upstreams.codecs import CODECS
 from headrace.gateway.upstreams.remote import Remote
 
 TARGET = Target("back", "m-1")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from headrace.api.outbound.codec import OutboundCodec, Quirks
+from headrace.api.outbound.codec import Quirks
+from headrace.api.outbound.registry import CODECS
 from headrace.gateway.settings import BackendSettings, Dialect
-from headrace.gateway.upstreams.codecs import CODECS
 from headrace.gateway.upstreams.remote import Remote
 
 
@@ -91,7 +91,10 @@ CATALOG: Final[Mapping[str, Provider]] = MappingProxyType(
             title="OpenRouter",
             urls={Dialect.CHAT: "https://openrouter.ai/api/v1", Dialect.MESSAGES: "https://openrouter.ai/api"},
             key_variable="OPENROUTER_API_KEY",
-            quirks=replace(_MAX_TOKENS, knows=frozenset({"top_k", "min_p", "repetition_penalty", "reasoning"})),
+            quirks=replace(
+                _MAX_TOKENS,
+                knows=frozenset({"top_k", "min_p", "repetition_penalty", "reasoning", "messages.reasoning"}),
+            ),
         ),
         "mistral": Provider(
             title="Mistral",
@@ -109,7 +112,7 @@ CATALOG: Final[Mapping[str, Provider]] = MappingProxyType(
             title="DeepSeek",
             urls={Dialect.CHAT: "https://api.deepseek.com/v1", Dialect.MESSAGES: "https://api.deepseek.com/anthropic"},
             key_variable="DEEPSEEK_API_KEY",
-            quirks=replace(_MAX_TOKENS, knows=frozenset({"thinking"})),
+            quirks=replace(_MAX_TOKENS, knows=frozenset({"thinking", "messages.reasoning_content"})),
         ),
         "groq": Provider(
             title="Groq",
@@ -224,10 +227,4 @@ def open_remote(settings: BackendSettings, *, secret: str | None = None, tls: ss
     if not url:
         raise ValueError(f"url: is missing; a backend of kind {settings.kind} that speaks {dialect} has no usual one")
     quirks = provider.quirks if dialect is Dialect.CHAT else Quirks()
-    return Remote(
-        replace(settings, dialect=dialect, url=url), _codec_of(dialect), quirks=quirks, secret=secret, tls=tls
-    )
-
-
-def _codec_of(dialect: Dialect) -> OutboundCodec:
-    return CODECS[dialect]
+    return Remote(replace(settings, dialect=dialect, url=url), CODECS[dialect], quirks=quirks, secret=secret, tls=tls)

@@ -274,6 +274,8 @@ class _Pieces(AsyncGenerator[bytes, None]):
             await self.aclose()
             raise
         self._is_over = True
+        if scanner.can_end:
+            raise StopAsyncIteration
         raise _cut_off()
 
     async def asend(self, value: None) -> bytes:
@@ -305,8 +307,8 @@ async def _read_first(answer: Answer, scanner: Scanner) -> bytes:
         first += scanner.feed(data)
         if first and (scanner.is_done or not _is_comment(first)):
             return first
-        if scanner.is_done:
-            break
+    if first and scanner.can_end:
+        return first
     raise _cut_off()
 
 

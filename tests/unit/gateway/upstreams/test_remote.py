@@ -1,6 +1,7 @@
 """A remote backend: what travels to it and back, in events and in bytes, whatever its protocol."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.backends import (
     text_of,
     usage_of,
 )
-from tests.upstreams import chunk, head, stream, whole
+from tests.upstreams import ANSWERS, chunk, head, stream, whole
 
 from headrace.core.errors import InvalidRequest, UpstreamFault
 from headrace.core.events import Started, TextDelta
@@ -69,10 +70,11 @@ def test_a_streamed_answer_passes_as_it_is_and_tells_its_usage(dialect: Dialect)
 @pytest.mark.parametrize("dialect", PASSING)
 def test_a_whole_answer_passes_as_it_is_and_tells_its_usage(dialect: Dialect) -> None:
     async def body(j: Joined) -> None:
-        body = b'{"odd":  "spacing", "usage": null}'
-        j.up.script.append(whole(body))
-        assert (await j.whole()).body == body
+        name = "chat/completions" if dialect is Dialect.CHAT else dialect.value
+        odd = json.dumps(ANSWERS[name][0](j.up, TARGET.model, {}) | {"a_vendors": 1}, indent=3).encode()
+        j.up.script.append(whole(odd))
         reply = await j.whole()
+        assert reply.body == odd
         assert reply.usage is not None
         assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 3)
 
