@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from tests.upstreams import (
     CHUNKED,
     LAST_CHUNK,
@@ -82,7 +83,9 @@ def run(test: Callable[[Harness], Awaitable[None]], settings: PoolSettings = PLA
             async with asyncio.timeout(20):
                 await test(h)
 
-    asyncio.run(body())
+    for loop_factory in (asyncio.new_event_loop, uvloop.new_event_loop):  # a test's and a server's
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(body())
 
 
 def test_a_request_goes_out_as_one_well_framed_message_and_its_answer_comes_back() -> None:
