@@ -83,6 +83,7 @@ class Upstream:
     lines: "set[_Line]" = field(default_factory=set)
     records: bool = True
     server: asyncio.Server | None = None
+    is_mute: bool = False
     _seen: asyncio.Event = field(default_factory=asyncio.Event)
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -160,7 +161,8 @@ class _Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._up.records:
             self._raw += data
-        self._parser.feed_data(data)
+        if not self._up.is_mute:
+            self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
         self._url, self._headers, self._body = b"", [], []  # type: ignore[var-annotated]
