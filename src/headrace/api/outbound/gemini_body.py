@@ -202,7 +202,7 @@ def _embed(request: Request, model: str) -> dict[str, Any]:
     for index, one in enumerate(request.inputs or ()):
         if not isinstance(one.text, str):
             raise unsaid(f"inputs[{index}]", PROTOCOL, "send text instead of token ids")
-        requests.append({"model": _resource(model), "content": {"parts": [{"text": one.text}]}, **size})
+        requests.append({"model": _resource(model), "content": {"role": "user", "parts": [{"text": one.text}]}, **size})
     return {"requests": requests}
 
 
