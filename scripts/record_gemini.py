@@ -4,7 +4,7 @@
     .peers/genai/bin/python scripts/record_gemini.py          writes tests/oracle/vectors/gemini.json
 
 Each case is a call of the SDK against a server on loopback that answers with JSON written here. Recorded are the path,
-the headers that carry the key, the body as the SDK wrote it, and what it heard: the oracle of `api/outbound/gemini*.py`.
+the headers that carry the key, the body as the SDK wrote it, and what it heard: the oracle of `api/outbound/gemini*`.
 The API forbids nothing here: the SDK's types do (a field that they do not know is an error).
 """
 
