@@ -1,6 +1,15 @@
 """Every fuzz target that is a codec; `exchanges.py` makes one of each route around them."""
 
-from fuzz import anthropic_codec, batch_codec, ollama_codec, openai_codec, outbound_codec, responses_codec, tokens_codec
+from fuzz import (
+    anthropic_codec,
+    batch_codec,
+    native_backends,
+    ollama_codec,
+    openai_codec,
+    outbound_codec,
+    responses_codec,
+    tokens_codec,
+)
 
 CODECS = [
     *openai_codec.TARGETS,
@@ -10,4 +19,5 @@ CODECS = [
     *ollama_codec.TARGETS,
     *batch_codec.TARGETS,
     *outbound_codec.TARGETS,
+    *native_backends.TARGETS,
 ]

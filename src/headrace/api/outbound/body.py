@@ -20,6 +20,7 @@ ASKED: Final[Mapping[str, Callable[[Request], bool]]] = {
     "prompt": lambda request: request.prompt is not None,
     "tokens": lambda request: request.tokens is not None,
     "inputs": lambda request: request.inputs is not None,
+    "answer_start": lambda request: bool(request.answer_start),
     "suffix": lambda request: request.suffix is not None,
     "truncate": lambda request: request.truncates,
     "n": lambda request: request.sampling.num_choices > 1,

@@ -66,6 +66,8 @@ class MessagesReader:
 
     def feed(self, event: str, data: bytes) -> list[Event]:
         """What one frame says. Raises the error that it carries, and UpstreamFault."""
+        if event and event not in _TAKES:
+            return []  # ping, and what is new: it may look like anything
         frame = read_frame(data)
         take = _TAKES.get(frame.type)
         if take is None:
@@ -229,7 +231,7 @@ class MessagesScanner:
         if event == "content_block_delta":  # nearly all of them, and none is decoded
             self._num_output_bytes += len(data)
             return
-        if event == "ping":
+        if event and event not in _TAKES:
             return
         frame = read_frame(data)
         if frame.type == "error" and not self._is_begun:

@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.api.anthropic_answers import tool_id, tool_input
 from headrace.api.outbound.body import encode_body, refuse_names, refuse_unsaid, unsaid
+from headrace.api.outbound.call_ids import plain_id
 from headrace.api.outbound.codec import OutboundCall, Quirks
 from headrace.api.outbound.messages_models import row_of, thinking
 from headrace.core.errors import InvalidRequest
@@ -40,7 +41,7 @@ PATH: Final = "/v1/messages"
 COUNT_PATH: Final = "/v1/messages/count_tokens"
 VERSION: Final = (b"anthropic-version", b"2023-06-01")
 
-_SAID: Final = frozenset({"top_k", "parallel_tool_calls", "response_format"})
+_SAID: Final = frozenset({"answer_start", "top_k", "parallel_tool_calls", "response_format"})
 _INSTRUCTIONS: Final = (Role.SYSTEM, Role.DEVELOPER)
 
 Block = dict[str, Any]
@@ -100,6 +101,8 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
     if max_tokens is None:
         max_tokens = row_of(model).max_tokens
     thinks, effort = thinking(request.reasoning, model, max_tokens)
+    if thinks is not None and thinks["type"] == "enabled" and _is_calling(request):
+        thinks = None
     talk = _Talk()
     for index, message in enumerate(request.messages or ()):
         talk.add(index, message)
@@ -120,6 +123,13 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
         "thinking": thinks,
         "output_config": {name: value for name, value in output.items() if value is not None} or None,
     }
+
+
+def _is_calling(request: Request) -> bool:
+    """Whether the answer goes on after calls of tools. With a budget it must then begin with the signed thinking that
+    came before them, which nobody has: it is asked to go on without more."""
+    said = [message for message in request.messages or () if message.role is Role.ASSISTANT]
+    return bool(said and said[-1].tool_calls)
 
 
 def _answer(request: Request, max_tokens: int) -> dict[str, Any]:
@@ -182,7 +192,7 @@ _ROLES: Final = {
 def _blocks(message: Message) -> Iterator[Block]:
     text = message.text
     if message.role is Role.TOOL:
-        result: Block = {"type": "tool_result", "tool_use_id": tool_id(message.tool_call_id or "")}
+        result: Block = {"type": "tool_result", "tool_use_id": tool_id(plain_id(message.tool_call_id or ""))}
         yield result | ({"content": [_text(text)]} if text else {})
         return
     if text:
@@ -190,7 +200,7 @@ def _blocks(message: Message) -> Iterator[Block]:
     for call in message.tool_calls:
         yield {
             "type": "tool_use",
-            "id": tool_id(call.id),
+            "id": tool_id(plain_id(call.id)),
             "name": call.name,
             "input": tool_input(call.arguments),
         }
