@@ -15,7 +15,7 @@ from dataclasses import replace
 from headrace.core.backend import ModelCard, Probe
 from headrace.core.errors import BudgetExceeded, HeadraceError
 from headrace.core.events import Event
-from headrace.core.gateway import Ask, EventReply, Reply
+from headrace.core.gateway import WATCH, Ask, EventReply, Reply
 from headrace.core.request import Request
 from headrace.core.shape import Shape
 from headrace.gateway.attempts import answer_in_turn
@@ -85,6 +85,8 @@ class Gate:
         shape = replace(Shape.of(request), id=f"{request.id}.{next(self._numbers)}")
         reply = await self.ask(Ask(shape=shape, decode=lambda: request))
         assert isinstance(reply, EventReply)
+        if (watch := WATCH.get()) is not None:
+            watch(reply.taken)
         try:
             async for event in reply.events:
                 yield event
