@@ -5,11 +5,32 @@ Knows no files and no environment: `cli` composes this.
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 
 from headrace.core.errors import InvalidRequest
 from headrace.core.ledger import NO_PRICES, PriceList
 
 _MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Files of a certificate with its chain and of its key, both PEM. `minimum_version` is 1.2 or 1.3; with `client_ca`
+    only clients with a certificate that one of its authorities signed are let in."""
+
+    certificate: Path
+    key: Path
+    minimum_version: str = "1.2"
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """Pages of which sites may call from a browser: `origins` as a browser says them, each in full. `max_age_s`: how
+    long a browser may remember a preflight's answer."""
+
+    origins: tuple[str, ...]
+    max_age_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
