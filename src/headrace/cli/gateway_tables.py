@@ -56,9 +56,6 @@ from headrace.gateway.settings import (
 from headrace.gateway.upstreams.address import read_url
 
 ENGINE_KIND: Final = "engine"
-EVERYTHING: Final = frozenset({"*"})
-"""The clearance for every label: the engine's own, because nothing leaves."""
-
 # Words of a header's name that say that its value is a credential.
 _CREDENTIALS: Final = {"authorization", "auth", "key", "apikey", "token", "secret", "cookie", "password", "credential"}
 _HOP_BY_HOP: Final = {"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
@@ -145,7 +142,7 @@ SECRET: Final = leaf(
     read_secret_place, {"type": "string", "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}, show=hidden
 )
 LABEL: Final = word(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|\*", str, "is no label; use letters, digits, dots, dashes, underscores"
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", str, "is no label; use letters, digits, dots, dashes, underscores"
 )
 NAME: Final = word(r"\S(?:.{0,198}\S)?", str, "is no name; give 1 to 200 characters without space around")
 LABELS: Final = several(LABEL, frozenset)
@@ -238,27 +235,41 @@ CACHE: Final = table(
 )
 
 
+_NOT_OF_THE_ENGINE: Final = {
+    "url": "it has no address",
+    "secret": "it asks for no key",
+    "dialect": "it takes every one",
+    "headers": "nothing is sent",
+    "models": "name those that are served by model and guests",
+    "is_open": "name the models that are served by model and guests",
+    "clearance": "nothing leaves the process, so it may see everything",
+    "region": "nothing leaves the process, so no rule asks for it",
+    "retention": "nothing leaves the process, so no rule asks for it",
+}
+
+
 def _backend(*, name: str, kind: str, models: Any = None, **given: Any) -> BackendSettings:
     is_engine = kind == ENGINE_KIND
-    if is_engine != (name == ENGINE):
+    if is_engine and name != ENGINE:
         raise WrongKey("kind", f"{kind!r} is the kind of the backend {ENGINE} and of no other; name it so")
+    if name == ENGINE and not is_engine:
+        raise WrongKey(
+            "kind", f"{kind!r} is not that of {ENGINE}, this process's own engine; name the backend otherwise"
+        )
     row = CATALOG[kind]
-    wrong = [
-        one for one in ("url", "secret", "dialect", "headers", "models") if one in given or (one == "models" and models)
-    ]
-    if is_engine and wrong:
-        raise WrongKey(wrong[0], "is not for the engine in this process; its models are those that are served")
+    if is_engine:
+        for parameter in (one for one in _NOT_OF_THE_ENGINE if one in given or (one == "models" and models)):
+            raise WrongKey(parameter, f"is not for the engine in this process: {_NOT_OF_THE_ENGINE[parameter]}")
+        return BackendSettings(name=name, kind=kind, **given)
     given.setdefault("dialect", row.dialect)
     given.setdefault("url", row.url)
-    if not is_engine and not given["url"]:
+    if not given["url"]:
         raise WrongKey(
             "url", f'is missing; a backend of kind {kind} has no address of its own: url = "http://host:port/v1"'
         )
     if row.has_secret and "secret" not in given:
         raise WrongKey("secret", f'is missing; {kind} asks for a key: secret = "env:NAME" or "file:/path"')
-    if is_engine:
-        given.setdefault("clearance", EVERYTHING)
-    elif not models and not given.get("is_open"):
+    if not models and not given.get("is_open"):
         raise WrongKey("models", f'is missing; name them: models = ["NAME"], or [backends.{name}.models."NAME"]')
     return BackendSettings(name=name, kind=kind, models=models or {}, **given)
 

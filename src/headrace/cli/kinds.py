@@ -82,7 +82,8 @@ class Spot:
         problem = Problem(
             file=self.report.file, line=line, key=shown_path(self.path), sentence=sentence, is_warning=is_warning
         )
-        self.report.problems.append(problem)
+        if problem not in self.report.problems:  # rules are asked again when more is known
+            self.report.problems.append(problem)
         return WRONG
 
 
@@ -196,7 +197,9 @@ def several(kind: Kind, build: Callable[[Iterable[Any]], Any] = tuple, *, or_one
         if or_one and not isinstance(value, list):
             value = [value]
         if not isinstance(value, list):
-            return spot.say(f"{shown(value)} is not a list; write it in brackets.")
+            is_table = bool(kind.fields) and isinstance(value, dict)
+            remedy = f"write [[{shown_path(spot.path)}]]" if is_table else "write it in brackets"
+            return spot.say(f"{shown(value)} is not a list; {remedy}.")
         found = [kind.read(inner, spot.at(index)) for index, inner in enumerate(value)]
         return WRONG if any(inner is WRONG for inner in found) else build(found)
 
