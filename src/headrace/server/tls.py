@@ -46,8 +46,8 @@ def _load(context: ssl.SSLContext, tls: Tls) -> None:
         context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
     except ssl.SSLError as error:
         raise InvalidRequest(
-            f"{tls.certificate} and {tls.key} are no certificate with its key ({_reason(error)}); both are PEM, and the "
-            "key is not encrypted.",
+            f"{tls.certificate} and {tls.key} are no certificate with its key ({_reason(error)}); both are PEM, the "
+            "key unencrypted.",
             param="certificate",
         ) from error
 

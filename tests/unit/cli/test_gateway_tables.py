@@ -272,7 +272,7 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         (
             BACKEND + "[routes.r]\ncandidates = [\n'a/m',\n'a/o']",
             9,
-            "candidates[2]: a/o is no model of a; did you mean",
+            "candidates[2]: a/o is no model of a; known are m, n",
         ),
         (BACKEND + "[routes.r]\ncandidates = ['a/m', 'a/m']", 7, "candidates[2]: a/m is there twice; raise its weight"),
         (BACKEND + "[routes.r]\ncandidates = ['local/m']", 7, "local/m is a model of the engine, and there is none"),
