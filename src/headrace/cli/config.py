@@ -88,6 +88,7 @@ class Settings:
     log_level: str
     trusted_proxies: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
+    log_clients: bool
     default_max_tokens: int
     usage_days: int
     max_in_flight: int

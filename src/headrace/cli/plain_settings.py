@@ -91,6 +91,14 @@ def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
     return parse
 
 
+def _truth(value: Any) -> bool:
+    found = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+    text = str(value).lower()
+    if text not in found:
+        raise ValueError("is neither true nor false")
+    return found[text]
+
+
 def _networks(value: Any) -> tuple[str, ...]:
     names = _names(value)
     for name in names:
@@ -138,6 +146,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "log_level": "info",
     "trusted_proxies": (),
     "allowed_hosts": (),
+    "log_clients": False,
     "default_max_tokens": 4096,
     "usage_days": 90,
     "max_in_flight": 2048,
@@ -180,6 +189,7 @@ PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "log_level": _one_of(LOG_LEVELS),
     "trusted_proxies": _networks,
     "allowed_hosts": _names,
+    "log_clients": _truth,
     "default_max_tokens": _integer(1, 2**31),
     "usage_days": _integer(1, 3650),
     "max_in_flight": _integer(1, 1_000_000),

@@ -39,8 +39,14 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    # Names besides loopback ones that a keyless server answers to; others may be a rebound DNS name in a browser.
+    # Names that the server answers to. Without keys loopback ones are, too, and no others: they may be a rebound DNS
+    # name in a browser. With keys every name is, unless some are given here.
     allowed_hosts: tuple[str, ...] = ()
+    # Networks of proxies whose word is taken for where a request comes from, and whether the access log tells that.
+    trusted_proxies: tuple[str, ...] = ()
+    logs_clients: bool = False
+    tls: Tls | None = None
+    cors: Cors | None = None
     max_body_bytes: int = 10 * _MIB
     # All bodies that are being read, together.
     max_buffered_bytes: int = 256 * _MIB
