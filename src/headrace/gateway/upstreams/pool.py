@@ -182,8 +182,7 @@ class Pool:
         self._idle.append(connection)
         if len(self._idle) > self._settings.max_idle:
             self._idle.pop(0).close()
-        if self._timer_s == NEVER:
-            self._watch(now_s + self._settings.max_idle_s)
+        self._watch(now_s + self._settings.max_idle_s)
 
     # Opening one
 
