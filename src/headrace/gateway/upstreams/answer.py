@@ -143,14 +143,19 @@ class Answer:
 
     def leave(self) -> None:
         """Nothing more of it is wanted: its connection is kept if it ends at once, else closed."""
-        if not self.is_done:
+        self._pieces.clear()
+        if not self.is_done and not self._is_left:
             self._is_left = True
             self.deadline_s = self._clock.time() + LEAVE_S
             self._line.watch(self.deadline_s)
             if self._is_paused:
                 self._is_paused = False
                 self._line.resume()
-        self._pieces.clear()
+
+    def close_unless_left(self) -> None:
+        """`close`, if `leave` was not called."""
+        if not self._is_left:
+            self.close()
 
     def close(self) -> None:
         """Nothing more of it is wanted, and the backend shall know: its connection is closed unless it is over."""
