@@ -146,11 +146,12 @@ class Remote:
 
     def _headers(self, call: OutboundCall, raw: RawBody) -> Headers:
         """The protocol's and the client's; a client's goes before the protocol's, the operator's before both."""
-        headers = headers_up(raw.headers)
-        if not headers:
+        given = raw.headers
+        if not given:
             return call.headers
-        named = {name for name, _ in headers}
-        kept = [one for one in call.headers if one[0] not in named]
+        headers = headers_up(given)
+        named = {name for name, _ in headers} | self._named
+        kept = [one for one in call.headers if one[0] not in named and one not in given]
         return [*kept, *(one for one in headers if one[0] not in self._named)]
 
     async def _send(self, call: OutboundCall, headers: Headers) -> Answer:
@@ -196,8 +197,8 @@ class Remote:
         if error is None:
             return None
         code = error.get("code") if isinstance(error, dict) else None
-        is_status = type(code) is int and 400 <= code < 600
-        return self._codec.read_error(code if is_status else 500, answer.headers, body)
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        return self._codec.read_error(status, answer.headers, body)
 
     def _wrong_type(self, answer: Answer, wanted: str) -> UpstreamFault:
         found = next((value for name, value in answer.headers if name == b"content-type"), b"")
