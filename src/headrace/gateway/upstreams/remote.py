@@ -32,6 +32,8 @@ MAX_ERROR_BYTES: Final = 1024 * 1024
 """Of a refusal's body, or of an answer where a stream should be."""
 
 _JSON: Final = b"application/json"
+# Credentials are the operator's: what a backend says of them may repeat them, and no caller can mend them.
+_NOT_THEIRS: Final = frozenset({401, 403, 407})
 _EVENTS: Final = b"text/event-stream"
 
 
@@ -185,6 +187,10 @@ class Remote:
         if status < 400:
             return UpstreamFault(
                 f"backend {self._name!r} answers with status {status}; redirects are not followed: correct its url."
+            )
+        if status in _NOT_THEIRS:
+            return UpstreamFault(
+                f"backend {self._name!r} refused the gateway's credentials (status {status}); an operator must mend them."
             )
         return self._codec.read_error(status, answer.headers, body)
 
