@@ -30,7 +30,8 @@ class FinishReason(StrEnum):
 class Usage:
     """Token counts. `cached_tokens` counts prompt tokens whose keys and values were really reused, `disk_tokens` those
     of them that came from disk, `cache_writes` tokens newly kept under breakpoints, as (ttl_s, tokens);
-    `reasoning_tokens` counts those of `completion_tokens` that were not part of the answer."""
+    `reasoning_tokens` counts those of `completion_tokens` that were not part of the answer. `is_estimated`: a remote
+    backend told no counts, and these are bounds."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -38,6 +39,7 @@ class Usage:
     disk_tokens: int = 0
     cache_writes: tuple[tuple[float, int], ...] = ()
     reasoning_tokens: int = 0
+    is_estimated: bool = False
 
 
 class MissReason(StrEnum):

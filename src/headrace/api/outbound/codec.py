@@ -32,13 +32,15 @@ class OutboundCall:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
     """Where a provider departs from the protocol it speaks. `max_tokens_field` is its name of the bound of an answer;
-    `drops` are fields that it would refuse; `adds` go into every body; `has_usage_option`: `stream_options` is
-    understood."""
+    `drops` are fields that it would refuse; `adds` go into every body that does not have them; `has_usage_option`:
+    `stream_options` is understood. `knows` are fields that it takes beyond the protocol (`top_k`, `guided_json`):
+    what needs one is refused by name where it is not there, and so is what needs a dropped one."""
 
     max_tokens_field: str = "max_completion_tokens"
     drops: frozenset[str] = frozenset()
     adds: Mapping[str, object] = field(default_factory=dict)
     has_usage_option: bool = True
+    knows: frozenset[str] = frozenset()
 
 
 class Reader(Protocol):

@@ -51,7 +51,17 @@ class Answer:
 
     __slots__ = (
         *("_ahead_bytes", "_clock", "_error", "_framing", "_has_surplus", "_is_interim", "_is_left", "_is_paused"),
-        *("_is_whole", "_line", "_max_bytes", "_parser", "_pieces", "_quiet_bytes", "_timeouts", "_waiter"),
+        *(
+            "_is_whole",
+            "_keeps_alive",
+            "_line",
+            "_max_bytes",
+            "_parser",
+            "_pieces",
+            "_quiet_bytes",
+            "_timeouts",
+            "_waiter",
+        ),
         *("deadline_s", "has_begun", "has_head", "headers", "is_done", "num_received", "status"),
     )
 
@@ -73,6 +83,7 @@ class Answer:
         self._is_paused = False
         self._is_left = False
         self._has_surplus = False
+        self._keeps_alive = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.num_received = 0
@@ -132,14 +143,19 @@ class Answer:
 
     def leave(self) -> None:
         """Nothing more of it is wanted: its connection is kept if it ends at once, else closed."""
-        if not self.is_done:
+        self._pieces.clear()
+        if not self.is_done and not self._is_left:
             self._is_left = True
             self.deadline_s = self._clock.time() + LEAVE_S
             self._line.watch(self.deadline_s)
             if self._is_paused:
                 self._is_paused = False
                 self._line.resume()
-        self._pieces.clear()
+
+    def close_unless_left(self) -> None:
+        """`close`, if `leave` was not called."""
+        if not self._is_left:
+            self.close()
 
     def close(self) -> None:
         """Nothing more of it is wanted, and the backend shall know: its connection is closed unless it is over."""
@@ -270,8 +286,9 @@ class Answer:
         """The answer is whole, or an interim one is over."""
         if self._is_interim:
             self._is_interim = False
-        else:
+        elif not self.is_done:
             self.is_done = True
+            self._keeps_alive = self._parser.should_keep_alive()  # the parser forgets it right after
 
     def _check_length(self) -> None:
         if self._is_whole and self.has_head:
@@ -291,7 +308,7 @@ class Answer:
         self.deadline_s = NEVER
         self._wake()
         if self._error is None:
-            self._line.finish(is_clean=not self._has_surplus and self._parser.should_keep_alive())
+            self._line.finish(is_clean=self._keeps_alive and not self._has_surplus)
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -32,9 +32,7 @@ _UPWARD_NAMES: Final = frozenset((b"traceparent", b"tracestate", b"baggage", b"h
 _NOT_UPWARD: Final = (b"x-headrace-", b"x-forwarded-", b"x-stainless-", b"x-envoy-", b"x-amzn-", b"x-original-")
 
 _DOWNWARD: Final = (b"openai-", b"anthropic-", b"x-ratelimit-", b"ratelimit", b"x-groq-", b"x-litellm-", b"x-vllm-")
-_DOWNWARD_NAMES: Final = frozenset(
-    (b"retry-after", b"retry-after-ms", b"x-should-retry", b"content-type", b"request-id")
-)
+_DOWNWARD_NAMES: Final = frozenset((b"retry-after", b"retry-after-ms", b"x-should-retry", b"request-id"))
 _RENAMED: Final = {b"x-request-id": b"x-upstream-request-id"}
 
 
@@ -85,17 +83,19 @@ class Head:
 
 def headers_up(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Those of a client's headers that go to a backend; names are in lower case."""
-    return [
-        one
-        for one in headers
-        if (one[0].startswith(_UPWARD) and not one[0].startswith(_NOT_UPWARD) and one[0] not in OURS)
-        or one[0] in _UPWARD_NAMES
-    ]
+    return [one for one in headers if _goes_up(one[0])]
+
+
+def _goes_up(name: bytes) -> bool:
+    if not name.startswith(_UPWARD):
+        return name in _UPWARD_NAMES
+    return not name.startswith(_NOT_UPWARD) and name not in OURS
 
 
 def headers_down(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Those of a backend's headers that go to a client; names are in lower case. A backend's id of the request is told
-    as `x-upstream-request-id`, because ours has its own."""
+    as `x-upstream-request-id`, because ours has its own. The type of the content is the protocol's, and not among
+    them."""
     return [
         (_RENAMED.get(name, name), value)
         for name, value in headers

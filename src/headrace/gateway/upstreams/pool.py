@@ -31,10 +31,14 @@ class PoolSettings:
 class Pool:
     """Connections to one address."""
 
-    def __init__(self, address: Address, settings: PoolSettings, *, tls: ssl.SSLContext | None = None) -> None:
-        """`tls` is needed for an https address. Opens nothing."""
+    def __init__(
+        self, address: Address, settings: PoolSettings, *, tls: ssl.SSLContext | None = None, name: str = ""
+    ) -> None:
+        """`tls` is needed for an https address. Errors call the backend by its `name`, because where it is concerns no
+        caller. Opens nothing."""
         assert (tls is not None) == address.is_tls
         self._address = address
+        self._name = name or address.authority
         self._settings = settings
         self._tls = tls
         self._idle: list[Connection] = []
@@ -136,7 +140,7 @@ class Pool:
                 return await self._connect(limits.connect_s)
         except TimeoutError:
             self._give_back()
-            raise UpstreamTimeout(f"no connection to {self._address.authority} in {limits.connect_s:g} s.") from None
+            raise UpstreamTimeout(f"no connection to {self._name} in {limits.connect_s:g} s.") from None
         except BaseException:
             self._give_back()
             raise
@@ -182,8 +186,7 @@ class Pool:
         self._idle.append(connection)
         if len(self._idle) > self._settings.max_idle:
             self._idle.pop(0).close()
-        if self._timer_s == NEVER:
-            self._watch(now_s + self._settings.max_idle_s)
+        self._watch(now_s + self._settings.max_idle_s)
 
     # Opening one
 
@@ -209,7 +212,7 @@ class Pool:
                 wrong = error
             else:
                 return connection
-        raise UpstreamFault(f"no connection to {self._address.authority}: {_why(wrong)}.") from None
+        raise UpstreamFault(f"no connection to {self._name}: {_why(wrong)}.") from None
 
     async def _resolve(self) -> list[tuple[int, str]]:
         """Machines by family and number. What a name resolves to is held to the same rule as what is written."""
@@ -219,13 +222,13 @@ class Pool:
                 address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
             )
         except (OSError, UnicodeError) as error:
-            raise UpstreamFault(f"{address.host}: the name cannot be resolved ({_why(error)}).") from None
+            raise UpstreamFault(f"{self._name}: the name of its host cannot be resolved ({_why(error)}).") from None
         places = [(int(family), str(where[0])) for family, _, _, _, where in found]
         for _, host in places:
             try:
                 check_machine(host)
             except ValueError as error:
-                raise UpstreamFault(f"{address.host} leads to a machine that is no backend: {error}.") from None
+                raise UpstreamFault(f"{self._name} leads to a machine that can be none: {error}.") from None
         return places
 
     # Time
@@ -248,7 +251,7 @@ class Pool:
             if answer is None:
                 continue
             if answer.deadline_s <= now_s:
-                answer.fail(UpstreamTimeout(f"{self._address.authority} {answer.overdue()}."))
+                answer.fail(UpstreamTimeout(f"{self._name} {answer.overdue()}."))
             else:
                 next_s = min(next_s, answer.deadline_s)
         while self._idle and self._idle[0].idle_since_s + self._settings.max_idle_s <= now_s:
