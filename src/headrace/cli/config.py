@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.cli.gateway_checks import check_gateway
-from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
-from headrace.cli.kinds import WRONG, Kind, Problem, Report, Spot, WrongSettings, named, parse_bytes, several, unknown
+from headrace.cli.key_table import KeyTable
+from headrace.cli.kinds import WRONG, Kind, Problem, Report, Spot, WrongSettings, parse_bytes, unknown
 from headrace.cli.plain_settings import DEFAULTS, LOG_LEVELS, NO_MODEL, PARSERS
-from headrace.cli.server_tables import CORS, KEY, TLS, KeyTable
 from headrace.cli.toml_lines import Lines
 from headrace.cli.toml_writer import write_tables, write_value
 from headrace.core.errors import InvalidRequest
@@ -25,7 +24,7 @@ from headrace.gateway.settings import CacheSettings, GatewaySettings
 from headrace.models.store import default_home
 from headrace.server.config import Cors, Tls
 
-__all__ = ["LOG_LEVELS", "PARSERS", "TABLES", "Resolved", "Settings", "compose", "parse_bytes"]
+__all__ = ["LOG_LEVELS", "PARSERS", "TABLE_NAMES", "Resolved", "Settings", "compose", "parse_bytes"]
 
 CONFIG_FILE = "headrace.toml"
 PREFIX = "HEADRACE_"
@@ -33,19 +32,11 @@ PREFIX = "HEADRACE_"
 OTHER_VARIABLES = {"HEADRACE_CONFIG", "HEADRACE_KERNELS", "HEADRACE_TEST_MODEL", "HEADRACE_SANITIZE"}
 OTHER_VARIABLES |= {"HEADRACE_API_KEY"}
 
-TABLES: Final[dict[str, Kind]] = {
-    "prices": named(PRICES),
-    "backends": named(BACKEND),
-    "routes": named(ROUTE),
-    "budgets": several(BUDGET),
-    "limits": several(LIMIT),
-    "tenants": named(TENANT),
-    "answer_cache": CACHE,
-    "keys": several(KEY),
-    "tls": TLS,
-    "cors": CORS,
-}
-"""What only a file can say. `keys` may also be the path of a keys file, which is a plain setting."""
+TABLE_NAMES: Final = frozenset(
+    {"prices", "backends", "routes", "budgets", "limits", "tenants", "answer_cache", "keys", "tls", "cors"}
+)
+"""What only a file can say, see `file_tables.py`, which takes a moment to import. `keys` may also be the path of a keys
+file, which is a plain setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +214,16 @@ def _read_file(named_file: Path | None) -> tuple[Report, dict[str, Any]]:
 def _read_document(document: Mapping[str, Any], values: dict[str, Any], spot: Spot) -> dict[str, Any]:
     """The tables that could be read; plain settings go into `values`."""
     tables: dict[str, Any] = {}
+    kinds: Mapping[str, Kind] = {}
+    if not document.keys().isdisjoint(TABLE_NAMES):
+        # Imported here because it takes a moment: the catalog of backends knows every protocol.
+        from headrace.cli.file_tables import TABLES
+
+        kinds = TABLES
     for name, value in document.items():
         at = spot.at(name)
-        if name in TABLES and not (name in PARSERS and isinstance(value, str)):
-            if (table := TABLES[name].read(value, at)) is not WRONG:
+        if name in TABLE_NAMES and not (name in PARSERS and isinstance(value, str)):
+            if (table := kinds[name].read(value, at)) is not WRONG:
                 tables[name] = table
         elif name in PARSERS:
             try:
@@ -234,7 +231,7 @@ def _read_document(document: Mapping[str, Any], values: dict[str, Any], spot: Sp
             except ValueError as error:
                 at.say(f"{value!r} {error}")
         else:
-            at.say(unknown(name, sorted({*PARSERS, *TABLES})))
+            at.say(unknown(name, sorted({*PARSERS, *TABLE_NAMES})))
     return tables
 
 
@@ -244,7 +241,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
         if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES or value == "":
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name in TABLES and name not in PARSERS:
+        if name in TABLE_NAMES and name not in PARSERS:
             raise InvalidRequest(f"{variable} (the environment): {name} is a table; write it in the settings file.")
         if name not in PARSERS or variable != PREFIX + name.upper():
             known = sorted(OTHER_VARIABLES | {PREFIX + one.upper() for one in PARSERS})

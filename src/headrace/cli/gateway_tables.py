@@ -5,7 +5,7 @@ go together is `gateway_checks.py`'s. Knows no files, no environment and no secr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ from headrace.gateway.settings import (
     Window,
 )
 from headrace.gateway.upstreams.address import read_url
+from headrace.gateway.upstreams.catalog import CATALOG
 
 ENGINE_KIND: Final = "engine"
 # Words of a header's name that say that its value is a credential.
@@ -68,15 +69,6 @@ _ERRORS: Final = [
     "rate_limit_exceeded",
     "deadline_exceeded",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogRow:
-    """What is known of a kind of backend."""
-
-    dialect: Dialect | None
-    url: str = ""
-    has_secret: bool = True
 
 
 def read_secret_place(value: Any) -> Secret:
@@ -120,15 +112,6 @@ def _headers(value: Any) -> Mapping[str, str]:
             raise ValueError(f"has {name} with a value that is not one line of ASCII")
         found[lower] = text
     return MappingProxyType(found)
-
-
-# What a catalog of kinds says, until there is one.
-CATALOG: Final[Mapping[str, CatalogRow]] = {
-    ENGINE_KIND: CatalogRow(dialect=None, has_secret=False),
-    "openai": CatalogRow(dialect=Dialect.CHAT, url="https://api.openai.com/v1"),
-    "anthropic": CatalogRow(dialect=Dialect.MESSAGES, url="https://api.anthropic.com"),
-    "openai-compatible": CatalogRow(dialect=Dialect.CHAT, has_secret=False),
-}
 
 
 def _url(value: Any) -> str:
@@ -256,21 +239,25 @@ def _backend(*, name: str, kind: str, models: Any = None, **given: Any) -> Backe
         raise WrongKey(
             "kind", f"{kind!r} is not that of {ENGINE}, this process's own engine; name the backend otherwise"
         )
-    row = CATALOG[kind]
     if is_engine:
         for parameter in (one for one in _NOT_OF_THE_ENGINE if one in given or (one == "models" and models)):
             raise WrongKey(parameter, f"is not for the engine in this process: {_NOT_OF_THE_ENGINE[parameter]}")
         return BackendSettings(name=name, kind=kind, **given)
+    row = CATALOG[kind]
     given.setdefault("dialect", row.dialect)
-    given.setdefault("url", row.url)
+    given.setdefault("url", row.url_of(given["dialect"]))
     if not given["url"]:
         raise WrongKey(
             "url", f'is missing; a backend of kind {kind} has no address of its own: url = "http://host:port/v1"'
         )
     if row.has_secret and "secret" not in given:
-        raise WrongKey("secret", f'is missing; {kind} asks for a key: secret = "env:NAME" or "file:/path"')
+        raise WrongKey(
+            "secret", f'is missing; {kind} asks for a key: secret = "env:{row.key_variable}" or "file:/path"'
+        )
     if not models and not given.get("is_open"):
         raise WrongKey("models", f'is missing; name them: models = ["NAME"], or [backends.{name}.models."NAME"]')
+    if "health" in given and given["health"].path is None:
+        given["health"] = replace(given["health"], path=row.health_path)
     return BackendSettings(name=name, kind=kind, models=models or {}, **given)
 
 
@@ -295,7 +282,7 @@ MODELS: Final = Kind(
 BACKEND: Final = table(
     _backend,
     {
-        "kind": one_of(CATALOG, str, "kind of backend"),
+        "kind": one_of([ENGINE_KIND, *CATALOG], str, "kind of backend"),
         "dialect": one_of(Dialect, Dialect),
         "url": URL,
         "secret": SECRET,

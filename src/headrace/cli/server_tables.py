@@ -4,42 +4,16 @@ Reads values and refuses what is wrong by itself; opens nothing. Knows no enviro
 """
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from headrace.cli.gateway_tables import LABEL, LABELS, NAMES, SECRET, SUBJECT_NAME
+from headrace.cli.key_table import KeyTable
 from headrace.cli.keys import MAX_PRIORITY, MAX_SHARE, SCOPES
 from headrace.cli.kinds import Kind, WrongKey, integer, leaf, number, one_of, seconds, several, table, word
-from headrace.gateway.settings import Secret
 from headrace.server.config import Cors, Tls
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyTable:
-    """A key that the settings file issues: by its hash, or by the place where it is found itself."""
-
-    name: str
-    tenant: str = "local"
-    scopes: frozenset[str] = frozenset({"generate"})
-    sha256: str | None = None
-    secret: Secret | None = None
-    priority: int = 0
-    share: float = 1.0
-    user: str | None = None
-    tags: tuple[str, ...] = ()
-    labels: frozenset[str] = frozenset()
-    routes: frozenset[str] = frozenset()
-    expires: datetime | None = None
-
-    def __post_init__(self) -> None:
-        if (self.sha256 is None) == (self.secret is None):
-            raise ValueError(
-                "needs sha256 or secret, one of them: the hash that `headrace keys list` stores, or where the key is "
-                'found: secret = "env:NAME"'
-            )
 
 
 def _path(value: Any) -> Path:

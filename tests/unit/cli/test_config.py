@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace.cli.config import PARSERS, TABLES, Settings, compose, parse_bytes
+from headrace.cli.config import PARSERS, TABLE_NAMES, Settings, compose, parse_bytes
+from headrace.cli.file_tables import TABLES
 from headrace.core.errors import InvalidRequest
 from headrace.core.ledger import Prices
 
@@ -95,7 +96,7 @@ def test_what_is_printed_is_a_configuration_file_with_the_same_meaning(tmp_path:
     first = compose(flags, ENVIRON)
     second = compose({}, {}, write(tmp_path / "a.toml", first.toml()))
     assert second.settings == first.settings
-    assert set(tomllib.loads(first.toml())) <= {*PARSERS, *TABLES}
+    assert set(tomllib.loads(first.toml())) <= {*PARSERS, *TABLE_NAMES}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ def test_a_size_that_is_none_is_refused(value: Any) -> None:
 
 
 def test_every_setting_has_a_parser_and_the_other_way_round() -> None:
+    assert set(TABLES) == TABLE_NAMES
     assert set(PARSERS) | {"prices", "gateway", "issued", "tls", "cors"} == set(Settings.__dataclass_fields__)
 
 

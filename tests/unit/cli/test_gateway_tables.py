@@ -180,7 +180,11 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         ("[backends.a]\nurl = 'http://h'\n", 1, "backends.a: kind is missing; give one."),
         ("[backnds.a]\n", 1, "backnds: is no setting; did you mean backends?"),
         ("[backends]\nfast = 7\n", 2, "backends.fast: 7 is not a table; its keys would be kind, dialect,"),
-        ("[backends.a]\nkind='openai'\n", 1, 'secret: is missing; openai asks for a key: secret = "env:NAME"'),
+        (
+            "[backends.a]\nkind='openai'\n",
+            1,
+            'secret: is missing; openai asks for a key: secret = "env:OPENAI_API_KEY"',
+        ),
         ("[backends.a]\nkind='openai-compatible'\n", 1, "backends.a.url: is missing"),
         (BACKEND.replace("http://h", "ftp://h"), 3, "backends.a.url: 'ftp://h': begins with 'ftp'; use http://"),
         (BACKEND.replace("http://h", "http://169.254.169.254/"), 3, "is link-local: cloud machines' metadata"),
