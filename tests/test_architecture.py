@@ -67,6 +67,7 @@ MAY_READ_THE_DATE = (
     "gateway/batch_runner.py",
     "gateway/batches.py",
     "gateway/caches.py",
+    "gateway/gate.py",
     "memory/files.py",
     "api/ollama_answers.py",
     "server/ollama.py",

@@ -1,0 +1,141 @@
+"""The gateway: every request planned, reserved for, attempted and settled, whatever protocol it came in.
+
+    ask --> room? --> plan --> reserve --> kept answer? --> attempts --> answer --> settle
+                                                 (each way out of here settles, exactly once)
+
+`run` is `ask` in neutral form, so that whoever holds this as a backend is under the same policies. Each request keeps
+the parts that it began with; `replace` puts others in their place for those that come. Knows no policies: its parts do.
+"""
+
+import itertools
+from asyncio import CancelledError, current_task
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from headrace.core.backend import ModelCard, Probe
+from headrace.core.errors import BudgetExceeded, HeadraceError
+from headrace.core.events import Event
+from headrace.core.gateway import WATCH, Ask, EventReply, Reply
+from headrace.core.request import Request
+from headrace.core.shape import Shape
+from headrace.gateway.attempts import answer_in_turn
+from headrace.gateway.cards import model_cards
+from headrace.gateway.offers import offers
+from headrace.gateway.parts import Parts
+from headrace.gateway.passage import Passage
+from headrace.gateway.retry_budget import RetryBudget
+from headrace.gateway.settings import ENGINE, RouteSettings
+
+
+class Gate:
+    """Implements `core.gateway.Gateway`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._budgets: dict[str, RetryBudget] = {}
+        self._plain = RouteSettings(name="", candidates=())
+        self._numbers = itertools.count(1)
+
+    @property
+    def parts(self) -> Parts:
+        """Those that the next request gets."""
+        return self._parts
+
+    def replace(self, parts: Parts) -> Parts:
+        """Go on with other parts; those before, which requests under way go on with."""
+        before, self._parts = self._parts, parts
+        self._budgets = {
+            name: budget
+            for name, budget in self._budgets.items()
+            if self._route(before, name).retry == self._route(parts, name).retry
+        }
+        return before
+
+    async def ask(self, ask: Ask) -> Reply:
+        """Answer in the caller's protocol or in events. Raises one HeadraceError if nothing of an answer is there."""
+        parts = self._parts
+        clock, shape = parts.clock, ask.shape
+        started_s = clock.monotonic_s()
+        parts.admission.enter(shape.principal.priority)
+        try:
+            passage = Passage(parts, ask, parts.planner.plan(shape), started_s, clock.unix_s())
+        except BaseException:
+            parts.admission.leave()
+            raise
+        try:
+            if shape.deadline_s is not None:
+                passage.waiter = current_task()
+                parts.deadlines.add(passage, shape.deadline_s)
+            route = self._route(parts, passage.plan.route)
+            await _reserve(passage, route)
+            said = await answer_in_turn(passage, route.retry, self._budget(route), route.max_queue)
+            return said.reply(passage)
+        except BaseException as error:
+            ended = passage.end_of(error) if isinstance(error, CancelledError) else error
+            passage.fail(ended)
+            if ended is error:
+                raise
+            raise ended from None
+        finally:
+            passage.waiter = None
+
+    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer a neutral request in events, under the same policies."""
+        # Services ask several times on behalf of one request; each time is accounted for by itself.
+        shape = replace(Shape.of(request), id=f"{request.id}.{next(self._numbers)}")
+        reply = await self.ask(Ask(shape=shape, decode=lambda: request))
+        assert isinstance(reply, EventReply)
+        if (watch := WATCH.get()) is not None:
+            watch(reply.taken)
+        try:
+            async for event in reply.events:
+                yield event
+        finally:
+            await reply.events.aclose()
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Names that can be asked for: routes, and models of backends."""
+        return model_cards(self._parts)
+
+    async def probe(self, request: Request) -> Probe:
+        """What the request would meet at the backend that it would go to first; at a remote one, bounds."""
+        parts, shape = self._parts, Shape.of(request)
+        target = parts.planner.plan(shape).candidates[0].target
+        if target.backend == ENGINE and parts.engine is not None:
+            return await parts.engine.probe(replace(request, model=target.model))
+        context_length = parts.tariffs.model(target).context_length
+        return Probe(shape.prompt_bound, 0, shape.prompt_bound <= context_length)
+
+    async def release(self, session: str, tenant: str = "local") -> None:
+        """Free what the embedded engine has pinned for a tenant's session."""
+        if self._parts.engine is not None:
+            await self._parts.engine.release(session, tenant)
+
+    def _route(self, parts: Parts, name: str) -> RouteSettings:
+        return parts.settings.routes.get(name, self._plain)
+
+    def _budget(self, route: RouteSettings) -> RetryBudget:
+        budget = self._budgets.get(route.name)
+        if budget is None:
+            budget = self._budgets[route.name] = RetryBudget(route.retry)
+        return budget
+
+
+async def _reserve(passage: Passage, route: RouteSettings) -> None:
+    """Set aside what the request can cost at most; where that is too much, what it costs at those that it fits for."""
+    accounts, shape, plan = passage.parts.accounts, passage.ask.shape, passage.plan
+    refusal: HeadraceError | None = None
+    for offer in offers(plan, route):
+        try:
+            passage.reservation = await accounts.reserve(shape, plan.route, offer.bound)
+        except BudgetExceeded as error:
+            refusal = refusal or error
+            continue
+        passage.candidates = offer.candidates
+        passage.hedges, passage.escalates = offer.hedges, offer.escalates
+        if offer.note:
+            taken = passage.taken
+            taken.reason = f"{taken.reason}; {offer.note}" if taken.reason else offer.note
+        return
+    assert refusal is not None
+    raise refusal

@@ -1,0 +1,281 @@
+"""One governed request from its reservation to its settlement, and each attempt in it.
+
+    reserved --> attempt ended (n times) --> settled, exactly once: by the answer's end, an error, or its reader going
+
+Every way out leads through `Passage.settle`, and every attempt through `Attempt.end`; both may be called again and do
+nothing then. Knows no order of attempts: `attempts.py`.
+"""
+
+from asyncio import CancelledError, Task, current_task
+from typing import Any, Final
+
+from headrace.core.clock import Clock
+from headrace.core.errors import DeadlineExceeded, HeadraceError
+from headrace.core.events import (
+    Event,
+    Finished,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from headrace.core.gateway import Ask, RawBody, Taken
+from headrace.core.request import Request
+from headrace.core.usage import UsageRecord
+from headrace.gateway.admission import Line
+from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
+from headrace.gateway.contract import Candidate, Keeper, Plan, Reservation
+from headrace.gateway.parts import Parts
+
+CANCELLED: Final = "cancelled"
+_EXPIRED: Final = "the request's time limit passed before its answer was whole; allow it more."
+
+
+class Passage:
+    """One request under way. `candidates` are those of the plan that the reservation covers."""
+
+    __slots__ = (
+        "_decoded",
+        "ask",
+        "candidates",
+        "charge",
+        "clock",
+        "escalates",
+        "first_s",
+        "hedges",
+        "is_expired",
+        "is_settled",
+        "keeper",
+        "parts",
+        "plan",
+        "reservation",
+        "started_s",
+        "started_unix_s",
+        "taken",
+        "undecodable",
+        "wait_s",
+        "waiter",
+    )  # fmt: skip
+
+    def __init__(self, parts: Parts, ask: Ask, plan: Plan, started_s: float, started_unix_s: float) -> None:
+        self.parts = parts
+        self.clock: Clock = parts.clock
+        self.ask = ask
+        self.plan = plan
+        self.candidates = plan.candidates
+        self.reservation: Reservation | None = None
+        self.taken = Taken(route=plan.route, reason=plan.reason)
+        self.charge = NOTHING
+        self.started_s = started_s
+        self.started_unix_s = started_unix_s
+        self.first_s: float | None = None
+        self.wait_s = 0.0  # for backends, before anything of an answer was there
+        self.hedges = False
+        self.escalates = False
+        self.is_expired = False
+        self.is_settled = False
+        self.keeper: Keeper | None = None
+        self.undecodable: HeadraceError | None = None
+        self.waiter: Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
+        self._decoded: Request | None = None
+
+    def can_ask(self, candidate: Candidate) -> bool:
+        """Whether the request can be put to a target at all, as bytes or in neutral form."""
+        return self.undecodable is None or self.raw_for(candidate) is not None
+
+    def raw_for(self, candidate: Candidate) -> RawBody | None:
+        """The body, if a target takes it as it is and no policy reads the answer."""
+        raw = self.ask.raw
+        if raw is None or self.escalates or self.keeper is not None:
+            return None
+        return raw if raw.dialect in self.parts.upstreams[candidate.target.backend].dialects else None
+
+    def decode(self) -> Request:
+        """The request in neutral form, decoded once. Raises what the caller's protocol refuses."""
+        if self._decoded is None:
+            if self.undecodable is not None:
+                raise self.undecodable
+            try:
+                self._decoded = self.ask.decode()
+            except HeadraceError as error:
+                self.undecodable = error
+                raise
+        return self._decoded
+
+    def expire(self) -> None:
+        """The request's deadline has passed: whoever waits for a backend stops waiting."""
+        self.is_expired = True
+        if self.waiter is not None:
+            self.waiter.cancel()
+
+    def end_of(self, cancelled: CancelledError) -> BaseException:
+        """What a cancelled wait ends by: a passed deadline is an error, and no cancellation of the task."""
+        if self.is_expired and (task := current_task()) is not None and task.uncancel() == 0:
+            return DeadlineExceeded(_EXPIRED)
+        return cancelled
+
+    def check_expired(self) -> None:
+        """Raise DeadlineExceeded if the deadline passed while nobody waited."""
+        if self.is_expired:
+            raise DeadlineExceeded(_EXPIRED)
+
+    def begin(self, candidate: Candidate, line: Line, *, is_trial: bool, is_whole: bool) -> "Attempt":
+        """An attempt goes out; its place in the line is taken."""
+        taken, target = self.taken, candidate.target
+        taken.num_attempts += 1
+        taken.backend = target.backend
+        taken.model = target.model
+        return Attempt(self, candidate, line, is_trial=is_trial, is_whole=is_whole)
+
+    def hand_over(self, attempt: "Attempt") -> None:
+        """An attempt has answered: what headers tell of it is known."""
+        taken, target = self.taken, attempt.candidate.target
+        taken.backend = target.backend
+        taken.model = target.model
+        if attempt.candidate.reason:
+            taken.reason = f"{taken.reason}; {attempt.candidate.reason}" if taken.reason else attempt.candidate.reason
+        taken.overhead_s = max(0.0, self.clock.monotonic_s() - self.started_s - self.wait_s - taken.queue_s)
+
+    def settle(self, outcome: str) -> None:
+        """Charge what the attempts used, free what was set aside, keep the record."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        taken, charge = self.taken, self.charge
+        taken.cost_nanos = charge.cost_nanos
+        taken.saved_nanos = charge.saved_nanos
+        record = self._record(outcome)
+        try:
+            if self.reservation is not None:
+                self.reservation.settle(record)
+        finally:
+            self.parts.admission.leave()
+            self.parts.deadlines.remove(self)
+        if self.parts.on_record is not None:
+            self.parts.on_record(record)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle by what ended it."""
+        if isinstance(error, HeadraceError):
+            self.settle(error.code)
+        elif isinstance(error, (CancelledError, GeneratorExit)):
+            self.settle("deadline_exceeded" if self.is_expired else CANCELLED)
+        else:
+            self.settle("internal_error")
+
+    def _record(self, outcome: str) -> UsageRecord:
+        shape, taken, charge = self.ask.shape, self.taken, self.charge
+        principal, first_s = shape.principal, self.first_s
+        return UsageRecord(
+            request_id=shape.id,
+            started_s=self.started_unix_s,
+            tenant=principal.tenant,
+            key=principal.key,
+            user=principal.user,
+            tags=shape.tags,
+            task=shape.task.value,
+            asked_model=shape.model,
+            route=taken.route,
+            backend=taken.backend,
+            model=taken.model,
+            num_attempts=taken.num_attempts,
+            outcome=outcome,
+            cache=taken.cache,
+            prompt_tokens=charge.prompt_tokens,
+            cached_tokens=charge.cached_tokens,
+            written_tokens=charge.written_tokens,
+            completion_tokens=charge.completion_tokens,
+            reasoning_tokens=charge.reasoning_tokens,
+            cost_nanos=charge.cost_nanos,
+            saved_nanos=charge.saved_nanos,
+            is_estimated=charge.is_estimated,
+            queue_s=taken.queue_s,
+            overhead_s=taken.overhead_s,
+            ttft_s=None if first_s is None else first_s - self.started_s,
+            duration_s=self.clock.monotonic_s() - self.started_s,
+        )
+
+
+class Attempt:
+    """One target asked once. It counts as load, and holds its place in the line, until its `end`."""
+
+    __slots__ = (
+        "_has_answered",
+        "_line",
+        "_number",
+        "_passage",
+        "candidate",
+        "heard",
+        "is_over",
+        "is_trial",
+        "is_whole",
+    )
+
+    def __init__(self, passage: Passage, candidate: Candidate, line: Line, *, is_trial: bool, is_whole: bool) -> None:
+        self.candidate = candidate
+        self.heard = Heard()
+        self.is_trial = is_trial
+        self.is_whole = is_whole
+        self.is_over = False
+        self._has_answered = False
+        self._line = line
+        self._passage = passage
+        self._number = passage.parts.sightings.begin(candidate.target, passage.ask.shape)
+
+    def answer(self) -> None:
+        """The first of its answer is here."""
+        if not self._has_answered:
+            self._has_answered = True
+            self.heard.has_begun = True
+            passage = self._passage
+            passage.parts.sightings.first_event(self._number)
+            passage.parts.standings.answer(self.candidate.target, is_trial=self.is_trial)
+            if passage.first_s is None:
+                passage.first_s = passage.clock.monotonic_s()
+
+    def hear(self, event: Event) -> None:
+        """An event of its answer passes."""
+        heard = self.heard
+        if isinstance(event, (TextDelta, ReasoningDelta)):
+            text = event.text
+            heard.num_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+            heard.num_tokens += event.num_tokens
+        elif isinstance(event, ToolCallDelta):
+            heard.num_bytes += len(event.arguments.encode("utf-8", "surrogatepass")) + len(event.name or "")
+            heard.num_tokens += event.num_tokens
+        elif isinstance(event, Started):
+            heard.has_begun = True
+            heard.prompt_tokens = event.prompt_tokens
+            heard.cached_tokens = event.cached_tokens
+            return
+        elif isinstance(event, Finished):
+            return
+        if not self._has_answered:
+            self.answer()
+
+    def end(self, usage: Usage | None, error: BaseException | None) -> None:
+        """It is over, well (None) or by `error`; what it used is added to its passage's charge."""
+        if self.is_over:
+            return
+        self.is_over = True
+        passage, target = self._passage, self.candidate.target
+        is_cancelled = isinstance(error, (CancelledError, GeneratorExit))
+        fault = error if isinstance(error, Exception) and not is_cancelled else None
+        try:
+            passage.parts.sightings.end(self._number, usage, fault, is_cancelled=is_cancelled)
+            passage.parts.standings.end(target, error, is_trial=self.is_trial)
+            charge = self._charge(usage, error)
+            passage.charge = charge if passage.charge is NOTHING else passage.charge.plus(charge)
+        finally:
+            self._line.leave()
+
+    def _charge(self, usage: Usage | None, error: BaseException | None) -> Charge:
+        passage = self._passage
+        model = passage.parts.tariffs.model(self.candidate.target)
+        if usage is not None and (charge := told(usage, model.prices)) is not None:
+            return charge
+        if isinstance(error, Exception) and not self.heard.has_begun and not isinstance(error, CancelledError):
+            return NOTHING  # what failed before anything came is not charged
+        is_unknown = self.is_whole and error is not None
+        return estimated(passage.ask.shape, self.candidate, model, self.heard, is_whole=is_unknown)

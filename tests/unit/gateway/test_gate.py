@@ -1,0 +1,359 @@
+"""The gate: one way for bytes and events, each request settled once, and what it is charged."""
+
+import asyncio
+
+import pytest
+from tests.doubles_gateway import (
+    ANSWER,
+    USAGE,
+    ScriptedUpstream,
+    Wait,
+    ask,
+    backend,
+    bench,
+    candidate,
+    in_loop,
+    shape,
+)
+
+from headrace.core.errors import (
+    BudgetExceeded,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    UnsupportedField,
+    UpstreamFault,
+)
+from headrace.core.events import Event, Finished, Started, Usage
+from headrace.core.gateway import EventReply, RawReply, RawStream
+from headrace.core.request import Limits, Message, Request, Role, TextPart
+from headrace.gateway.contract import Bound, Plan, UpstreamReply
+
+WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
+FAULT = UpstreamFault("it failed")
+
+
+async def read(reply: object) -> list[Event]:
+    assert isinstance(reply, EventReply)
+    try:
+        return [event async for event in reply.events]
+    finally:
+        await reply.events.aclose()
+
+
+@in_loop
+async def test_a_whole_answer_passes_as_bytes_and_is_settled_when_it_is_here() -> None:
+    at = bench({"a": ScriptedUpstream([WHOLE])})
+    reply = await at.gate.ask(ask(shape(is_stream=False)))
+    assert isinstance(reply, RawReply)
+    assert (reply.status, reply.headers, reply.body) == (200, WHOLE.headers, WHOLE.body)
+    (record,) = at.book.records
+    assert (record.outcome, record.backend, record.model, record.num_attempts) == ("ok", "a", "m", 1)
+    assert (record.prompt_tokens, record.completion_tokens, record.cost_nanos) == (100, 10, 200_000)
+    assert (record.tenant, record.key, record.asked_model, record.route) == ("t", "k", "smart", "smart")
+    assert reply.taken.cost_nanos == 200_000
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_stream_passes_as_bytes_and_is_settled_by_its_usage_at_its_end() -> None:
+    at = bench({"a": ScriptedUpstream([b"one", b"two"])})
+    reply = await at.gate.ask(ask())
+    assert isinstance(reply, RawStream)
+    assert not at.book.records
+    assert [chunk async for chunk in reply.chunks] == [b"one", b"two"]
+    await reply.chunks.aclose()
+    (record,) = at.book.records
+    assert (record.outcome, record.cost_nanos, record.is_estimated) == ("ok", 200_000, False)
+    assert at.is_quiet
+
+
+@in_loop
+async def test_events_are_the_backends_own_and_settled_before_the_last_is_told() -> None:
+    at = bench({"a": ScriptedUpstream(ANSWER)})
+    reply = await at.gate.ask(ask(raw=None))
+    assert isinstance(reply, EventReply)
+    async for event in reply.events:
+        if isinstance(event, Finished):
+            assert at.book.records[0].outcome == "ok"
+            assert reply.taken.cost_nanos == 200_000
+    await reply.events.aclose()
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_neutral_request_is_governed_in_the_same_way_and_each_run_is_accounted_for_by_itself() -> None:
+    at = bench({"a": ScriptedUpstream(ANSWER)})
+    request = Request(id="resp_1", model="smart", messages=(Message(Role.USER, (TextPart("hi"),)),))
+    for _ in range(2):
+        assert tuple([event async for event in at.gate.run(request)]) == ANSWER
+    first, second = at.book.records
+    assert first.request_id != second.request_id
+    assert first.request_id.startswith("resp_1.")
+    assert at.upstreams["a"].requests[0].model == "m"
+    assert at.is_quiet
+
+
+@in_loop
+async def test_what_cached_tokens_spared_is_told() -> None:
+    usage = Usage(prompt_tokens=100, completion_tokens=0, cached_tokens=100)
+    at = bench({"a": ScriptedUpstream([UpstreamReply(status=200, headers=(), body=b"{}", usage=usage)])})
+    await at.gate.ask(ask(shape(is_stream=False)))
+    (record,) = at.book.records
+    assert (record.cached_tokens, record.cost_nanos, record.saved_nanos) == (100, 10_000, 90_000)
+
+
+@in_loop
+async def test_a_stream_that_nobody_reads_is_settled_and_closed_all_the_same() -> None:
+    at = bench({"a": ScriptedUpstream([b"one", b"two"])})
+    reply = await at.gate.ask(ask())
+    assert isinstance(reply, RawStream)
+    await reply.chunks.aclose()
+    assert at.book.records[0].outcome == "cancelled"
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_stream_closed_halfway_is_charged_its_bounds_and_never_more_than_was_reserved() -> None:
+    of = shape()
+    at = bench({"a": ScriptedUpstream([b"x" * 20, b"two"])})
+    reply = await at.gate.ask(ask(of))
+    assert isinstance(reply, RawStream)
+    await anext(reply.chunks)
+    await reply.chunks.aclose()
+    (record,) = at.book.records
+    assert (record.prompt_tokens, record.completion_tokens) == (of.prompt_bound, 20)
+    assert (record.cost_nanos, record.is_estimated) == (of.prompt_bound * 1000 + 20 * 10_000, True)
+
+    at = bench({"a": ScriptedUpstream([b"x" * 5000, b"two"])})
+    reply = await at.gate.ask(ask(of))
+    assert isinstance(reply, RawStream)
+    await anext(reply.chunks)
+    await reply.chunks.aclose()
+    (record,) = at.book.records
+    assert record.prompt_tokens + record.completion_tokens == 1000
+    assert record.cost_nanos == 5_000_000
+    assert at.is_quiet
+
+
+@in_loop
+async def test_events_closed_halfway_are_charged_what_was_told_of_the_prompt_and_bytes_of_the_answer() -> None:
+    at = bench({"a": ScriptedUpstream(ANSWER)})
+    reply = await at.gate.ask(ask(raw=None))
+    assert isinstance(reply, EventReply)
+    await anext(reply.events)
+    await anext(reply.events)
+    await reply.events.aclose()
+    (record,) = at.book.records
+    assert (record.prompt_tokens, record.completion_tokens, record.is_estimated) == (100, len("hello"), True)
+    assert at.is_quiet
+
+
+@in_loop
+async def test_the_embedded_engine_counts_its_tokens_so_that_nothing_of_it_is_estimated() -> None:
+    backends = {"local": backend("local")}
+    at = bench({"local": ScriptedUpstream(ANSWER, takes=frozenset())}, backends=backends)
+    reply = await at.gate.ask(ask())
+    assert isinstance(reply, EventReply)
+    await anext(reply.events)
+    await anext(reply.events)
+    await reply.events.aclose()
+    (record,) = at.book.records
+    assert (record.prompt_tokens, record.completion_tokens, record.is_estimated) == (100, 3, False)
+
+
+@in_loop
+async def test_an_answer_whose_backend_told_no_usage_is_charged_its_bounds() -> None:
+    at = bench({"a": ScriptedUpstream([b"x" * 20], usage=None)})
+    reply = await at.gate.ask(ask())
+    assert isinstance(reply, RawStream)
+    assert [chunk async for chunk in reply.chunks] == [b"x" * 20]
+    (record,) = at.book.records
+    assert (record.outcome, record.completion_tokens, record.is_estimated) == ("ok", 20, True)
+
+
+@in_loop
+async def test_counts_that_contradict_each_other_are_as_good_as_none() -> None:
+    usage = Usage(prompt_tokens=5, completion_tokens=1, cached_tokens=50)
+    at = bench({"a": ScriptedUpstream([UpstreamReply(status=200, headers=(), body=b"{}", usage=usage)])})
+    await at.gate.ask(ask(shape(is_stream=False)))
+    (record,) = at.book.records
+    assert (record.outcome, record.is_estimated, record.completion_tokens) == ("ok", True, 2)
+
+
+@in_loop
+async def test_an_error_before_anything_came_charges_nothing_and_goes_to_the_next_candidate() -> None:
+    at = bench({"a": ScriptedUpstream([FAULT]), "b": ScriptedUpstream([WHOLE])})
+    reply = await at.gate.ask(ask(shape(is_stream=False)))
+    assert isinstance(reply, RawReply)
+    assert (reply.taken.backend, reply.taken.num_attempts) == ("b", 2)
+    (record,) = at.book.records
+    assert (record.backend, record.cost_nanos, record.num_attempts) == ("b", 200_000, 2)
+    assert at.is_quiet
+
+
+@in_loop
+async def test_an_error_of_every_candidate_is_the_answer_and_is_recorded_at_no_cost() -> None:
+    at = bench({"a": ScriptedUpstream([FAULT]), "b": ScriptedUpstream([FAULT])})
+    with pytest.raises(UpstreamFault):
+        await at.gate.ask(ask())
+    (record,) = at.book.records
+    assert (record.outcome, record.cost_nanos, record.num_attempts) == ("upstream_fault", 0, 3)
+    assert at.is_quiet
+
+
+@in_loop
+async def test_an_error_after_the_first_event_is_the_answers_end_and_is_charged() -> None:
+    at = bench({"a": ScriptedUpstream([*ANSWER[:2], FAULT]), "b": ScriptedUpstream(ANSWER)})
+    reply = await at.gate.ask(ask(raw=None))
+    with pytest.raises(UpstreamFault):
+        await read(reply)
+    (record,) = at.book.records
+    assert (record.outcome, record.backend, record.prompt_tokens) == ("upstream_fault", "a", 100)
+    assert not at.upstreams["b"].requests
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_callers_own_mistake_is_never_asked_twice() -> None:
+    at = bench({"a": ScriptedUpstream([InvalidRequest("no")]), "b": ScriptedUpstream([WHOLE])})
+    with pytest.raises(InvalidRequest):
+        await at.gate.ask(ask())
+    assert not at.upstreams["b"].relayed
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_field_that_one_backends_protocol_lacks_is_left_to_another() -> None:
+    at = bench({"a": ScriptedUpstream([UnsupportedField("no top_k")]), "b": ScriptedUpstream(ANSWER)})
+    assert tuple(await read(await at.gate.ask(ask(raw=None)))) == ANSWER
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_body_that_cannot_be_decoded_goes_only_to_backends_that_take_it_as_it_is() -> None:
+    odd = InvalidRequest("a field that is not ours")
+    at = bench({"a": ScriptedUpstream(ANSWER, takes=frozenset()), "b": ScriptedUpstream([WHOLE])})
+    reply = await at.gate.ask(ask(shape(is_stream=False), error=odd))
+    assert isinstance(reply, RawReply)
+    assert reply.taken.num_attempts == 1
+
+    at = bench({"a": ScriptedUpstream(ANSWER, takes=frozenset())})
+    with pytest.raises(InvalidRequest, match="not ours"):
+        await at.gate.ask(ask(error=odd))
+    assert at.book.records[0].outcome == "invalid_value"
+    assert at.is_quiet
+
+
+@in_loop
+async def test_the_bound_of_the_answer_goes_to_the_backend_in_either_form() -> None:
+    plan = Plan(route="smart", candidates=(candidate("a", max_tokens=64),))
+    at = bench({"a": ScriptedUpstream([WHOLE], ANSWER)}, plan=plan)
+    await at.gate.ask(ask(shape(is_stream=False)))
+    assert at.upstreams["a"].relayed[0][2] == 64
+    await read(await at.gate.ask(ask(raw=None)))
+    assert at.upstreams["a"].requests[0].limits == Limits(max_tokens=64, fits_context=True)
+
+
+@in_loop
+async def test_what_does_not_fit_a_budget_is_reserved_for_cheaper_candidates_and_the_reason_says_so() -> None:
+    plan = Plan(route="smart", candidates=(candidate("a", nanos=9), candidate("b", nanos=5), candidate("c", nanos=9)))
+    upstreams = {name: ScriptedUpstream([WHOLE]) for name in "abc"}
+    at = bench(upstreams, plan=plan, left_nanos=6)
+    reply = await at.gate.ask(ask(shape(is_stream=False)))
+    assert isinstance(reply, RawReply)
+    assert reply.taken.backend == "b"
+    assert "without a/m, c/m, which the budget has no room for" in reply.taken.reason
+    assert at.book.reserved[0].bound == Bound(1000, 5)
+
+    at = bench(upstreams, plan=plan, left_nanos=4)
+    with pytest.raises(BudgetExceeded):
+        await at.gate.ask(ask())
+    assert not at.book.records
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_request_that_cannot_be_planned_leaves_nothing() -> None:
+    at = bench({"a": ScriptedUpstream()}, plan=NotFound("no such model"))
+    with pytest.raises(NotFound):
+        await at.gate.ask(ask())
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_caller_cancelled_while_a_backend_is_silent_is_settled_and_the_backend_let_go() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, *ANSWER])})
+    task = asyncio.create_task(at.gate.ask(ask(raw=None)))
+    await wait.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (record,) = at.book.records
+    assert (record.outcome, record.completion_tokens, record.is_estimated) == ("cancelled", 0, True)
+    assert at.book.ended[0] == (None, None, True)
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_whole_answer_that_nobody_waited_for_is_charged_all_that_it_may_have_become() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, WHOLE])})
+    task = asyncio.create_task(at.gate.ask(ask(shape(is_stream=False))))
+    await wait.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (record,) = at.book.records
+    assert (record.prompt_tokens + record.completion_tokens, record.cost_nanos) == (1000, 5_000_000)
+
+
+@in_loop
+async def test_a_passed_deadline_is_an_error_and_ends_the_work() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, *ANSWER])})
+    task = asyncio.create_task(at.gate.ask(ask(shape(deadline_s=1e-9), raw=None)))
+    with pytest.raises(DeadlineExceeded):
+        await task
+    assert at.book.records[0].outcome == "deadline_exceeded"
+    assert not task.cancelled()
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_deadline_that_passes_while_the_reader_is_away_ends_the_stream_at_its_next_read() -> None:
+    at = bench({"a": ScriptedUpstream(ANSWER)})
+    reply = await at.gate.ask(ask(shape(deadline_s=1e6), raw=None))
+    assert isinstance(reply, EventReply)
+    assert isinstance(await anext(reply.events), Started)
+    next(iter(at.gate.parts.deadlines._ticks)).expire()
+    with pytest.raises(DeadlineExceeded):
+        await anext(reply.events)
+    assert at.is_quiet
+
+
+@in_loop
+async def test_who_finds_every_place_of_a_backend_taken_waits_and_the_wait_is_told() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, WHOLE], [WHOLE])}, backends={"a": backend("a", max_concurrency=1)})
+    first = asyncio.create_task(at.gate.ask(ask(shape("1", is_stream=False))))
+    await wait.reached.wait()
+    second = asyncio.create_task(at.gate.ask(ask(shape("2", is_stream=False))))
+    await asyncio.sleep(0)
+    at.clock.now_s += 3.0
+    wait.go.set()
+    for task in (first, second):
+        assert isinstance(await task, RawReply)
+    assert {record.request_id: record.queue_s for record in at.book.records} == {"1": 0.0, "2": 3.0}
+    assert at.is_quiet
+
+
+@in_loop
+async def test_what_no_place_is_left_for_is_refused_before_anything_else() -> None:
+    at = bench({"a": ScriptedUpstream([WHOLE])}, max_in_flight=0)
+    with pytest.raises(Overloaded) as refused:
+        await at.gate.ask(ask())
+    assert refused.value.retry_after_s == 1.0
+    assert not at.book.reserved
