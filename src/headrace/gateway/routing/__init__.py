@@ -1,0 +1,1 @@
+"""Who is asked, in which order, and why: values in, values out."""

@@ -1,0 +1,148 @@
+"""One plan in the making: filters, policies and bounds applied to a route, then to its fallbacks.
+
+Made for one request and thrown away. Knows no names.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.core.request import Request
+from headrace.core.shape import Shape
+from headrace.gateway.contract import Bound, Candidate
+from headrace.gateway.routing.affinity import PrefixIndex
+from headrace.gateway.routing.choice import is_chosen
+from headrace.gateway.routing.filters import fit, likely_tokens, refuse, sieve
+from headrace.gateway.routing.option import FULL, OUT, Option, Refusal, Route, Sieved
+from headrace.gateway.routing.policies import order
+from headrace.gateway.routing.pricing import bound_of, cut_of
+from headrace.gateway.routing.scene import Scene
+from headrace.gateway.routing.world import World
+from headrace.gateway.settings import Policy, Target, TenantRule
+
+SPARE: Final = 2
+"""Candidates of a plan beyond those that its attempts can use: one may have gone out by then, or not fit a budget."""
+
+_NOTHING: Final[Mapping[Target, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a plan is made for. `default_max_tokens` bounds what nothing else does; `is_cut`: answers are cut to it."""
+
+    shape: Shape
+    rule: TenantRule | None
+    decode: Callable[[], Request] | None
+    default_max_tokens: int
+    is_cut: bool
+
+
+class Draft:
+    """Candidates, in order, and why others are none. `takes_all`: as many as there are, not as many as are needed."""
+
+    __slots__ = ("_bounds", "_index", "_query", "_seen", "_sieves", "_world", "candidates", "refused", "takes_all")
+
+    def __init__(self, world: World, index: PrefixIndex, query: Query, *, takes_all: bool = False) -> None:
+        self.candidates: list[Candidate] = []
+        self.refused: dict[Target, Refusal] = {}  # found out now; those of `_sieves` were known
+        self.takes_all = takes_all
+        self._world = world
+        self._index = index
+        self._query = query
+        self._sieves: list[Sieved] = []
+        self._seen: set[Target] = set()
+        self._bounds: dict[int, tuple[Bound, int | None]] = {}
+
+    def take(self, route: Route, reason: str = "") -> None:
+        """Put a route's options behind what is there, but for those that are there already."""
+        world, shape = self._world, self._query.shape
+        sieved = sieve(route, shape, self._query.rule)
+        self._sieves.append(sieved)
+        if route.canary is not None and is_chosen(route.name, shape, route.settings.canary_share, world.rng):
+            self._take_trial(route.canary)
+        options: Iterable[Option] = sieved.options
+        if len(sieved.options) > 1 or likely_tokens(shape) > sieved.min_context:
+            options = self._ordered(route, sieved)
+        wanted = len(self.candidates) + route.settings.retry.max_attempts + SPARE
+        for option in options:
+            if self._admit(option):
+                self._add(option, reason)
+                if len(self.candidates) >= wanted and not self.takes_all:
+                    break
+        if sieved.cheapest is not None and self._admit(sieved.cheapest):
+            self._add(sieved.cheapest, reason)
+
+    def shadow(self, route: Route) -> Target | None:
+        """Who gets a copy of the request, under the same filters."""
+        option = route.shadow
+        if option is None or self._world.rng.random() >= route.settings.shadow_share:
+            return None
+        if refuse(option, self._query.shape, self._query.rule) is not None or self._world.is_out(option.backend.name):
+            return None
+        return option.target
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """All of them."""
+        return [*self.refused.values(), *(one for sieved in self._sieves for one in sieved.refused.values())]
+
+    @property
+    def texts(self) -> Mapping[Target, str]:
+        """Why each target that is not there is not."""
+        known = self._sieves[0].texts if self._sieves else _NOTHING
+        if not self.refused and len(self._sieves) == 1:
+            return known
+        texts = {target: text for sieved in self._sieves for target, text in sieved.texts.items()}
+        return texts | {target: refusal.text for target, refusal in self.refused.items()}
+
+    def _ordered(self, route: Route, sieved: Sieved) -> Iterator[Option]:
+        world, query = self._world, self._query
+        options: tuple[Option, ...] | list[Option] = sieved.options
+        tight: list[Option] = []
+        if likely_tokens(query.shape) > sieved.min_context:
+            options, tight, refused = fit(sieved.options, query.shape)
+            self.refused |= refused
+        if Policy.CACHE_AFFINITY in route.policies:  # its cap is of the mean load of those that can be asked
+            options = [option for option in options if self._admit(option)]
+        scene = Scene(world, self._index, route, query.shape, query.decode)
+        yield from order(scene, options, route.policies)
+        yield from tight
+
+    def _admit(self, option: Option) -> bool:
+        target, backend = option.target, option.backend
+        if target in self._seen:
+            return False
+        if (why := self._world.is_out(backend.name)) is not None:
+            self.refused[target] = Refusal(OUT, why)
+            return False
+        most = backend.max_concurrency
+        if most is not None and option.state.backend.in_flight >= most:
+            self.refused[target] = Refusal(FULL, f"it has {most} requests, its max_concurrency")
+            return False
+        return True
+
+    def _take_trial(self, option: Option) -> None:
+        refusal = refuse(option, self._query.shape, self._query.rule)
+        if refusal is not None:
+            self.refused[option.target] = refusal
+        elif self._admit(option):
+            self._add(option, "canary")
+
+    def _add(self, option: Option, reason: str) -> None:
+        bound, cut = self._bounds.get(option.price_class) or self._bound(option)
+        self._seen.add(option.target)
+        self.candidates.append(
+            Candidate(target=option.target, bound=bound, max_tokens=cut, reason=reason, tier=option.tier)
+        )
+
+    def _bound(self, option: Option) -> tuple[Bound, int | None]:
+        query, model = self._query, option.model
+        cut = cut_of(query.shape, model, query.default_max_tokens)
+        asked = query.shape.max_tokens
+        output = cut if cut is not None else asked if asked is not None else query.default_max_tokens
+        if option.is_engine:
+            output = min(output, model.context_length)  # it stops there by itself
+        if not query.is_cut and asked is None and model.max_output_tokens is None:
+            cut = None
+        found = self._bounds[option.price_class] = (bound_of(query.shape, model, option.rate, output), cut)
+        return found

@@ -1,0 +1,121 @@
+"""Decides who is asked: name -> route -> filters -> policies -> the order of candidates, with what each can cost.
+
+Nothing is sent and nobody is waited for. A plan has as many candidates as attempts can use, and the cheapest among
+them; fallbacks follow, under the same filters. Knows no budgets and no keys.
+"""
+
+from collections.abc import Callable, Iterable
+
+from headrace.core.backend import ModelCard
+from headrace.core.errors import (
+    ContextTooLong,
+    HeadraceError,
+    InvalidRequest,
+    NotCleared,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
+from headrace.core.request import Request
+from headrace.core.shape import Need, Shape
+from headrace.gateway.contract import Plan
+from headrace.gateway.routing.builder import Builder
+from headrace.gateway.routing.draft import Draft, Query
+from headrace.gateway.routing.names import Names
+from headrace.gateway.routing.option import CANNOT, FULL, NOT_CLEARED, TOO_LONG, Refusal, Route
+from headrace.gateway.routing.sightings import RouteSightings
+from headrace.gateway.routing.world import World
+from headrace.gateway.settings import GatewaySettings, TenantRule
+
+FULL_RETRY_S = 1.0
+"""When somebody may come again whose backends were all full."""
+
+_FIELDS = {
+    Need.TOOLS.value: "tools",
+    Need.SCHEMA.value: "response_format",
+    Need.VISION.value: "messages",
+    Need.AUDIO.value: "messages",
+    Need.LOGPROBS.value: "logprobs",
+    Need.REASONING.value: "reasoning",
+    Need.SUFFIX.value: "suffix",
+    Need.TOKENS.value: "prompt",
+}
+
+
+class RoutePlanner:
+    """See `gateway.contract.Planner`. Made anew when settings change; the sightings go on."""
+
+    def __init__(self, settings: GatewaySettings, sightings: RouteSightings, world: World) -> None:
+        self._settings = settings
+        self._sightings = sightings
+        self._world = world
+        self._is_bounded = world.is_bounded or _told_by(settings)
+        builder = Builder(settings, world.prices, sightings)
+        self._names = Names(settings, world.served, world.clock, builder.route)
+
+    def plan(self, shape: Shape, *, decode: Callable[[], Request] | None = None) -> Plan:
+        """See `gateway.contract.Planner`. `decode` lets the policy `complexity` look at the text."""
+        rule = self._settings.tenants.get(shape.principal.tenant)
+        route = self._names.find(shape.model, rule)
+        draft = self._draft(shape, rule, decode)
+        draft.take(route)
+        if route.settings.fallbacks:
+            self._fall_back(draft, route)
+        if not draft.candidates:
+            raise _refusal(route, shape, rule, draft.refusals)
+        candidates = tuple(draft.candidates)
+        return Plan(
+            route=route.name,
+            candidates=candidates,
+            refused=draft.texts,
+            shadow=None if route.shadow is None else draft.shadow(route),
+            hedge_after_s=route.settings.hedge_after_s,
+            reason=candidates[0].reason or route.reason,
+        )
+
+    def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
+        """What a tenant may ask for, None: everything that can be asked for."""
+        return self._names.cards(None if tenant is None else self._settings.tenants.get(tenant))
+
+    def _draft(self, shape: Shape, rule: TenantRule | None, decode: Callable[[], Request] | None) -> Draft:
+        query = Query(shape, rule, decode, self._settings.default_max_tokens, self._is_bounded())
+        return Draft(self._world, self._sightings.index, query)
+
+    def _fall_back(self, draft: Draft, route: Route) -> None:
+        """Breadth first, each route once, so that a cycle ends by itself."""
+        visited, waiting = {route.name}, list(route.settings.fallbacks)
+        for name in waiting:
+            try:
+                found = self._names.find(name)
+            except NotFound:
+                continue  # a model of the engine's that is not there now
+            if found.name not in visited:
+                visited.add(found.name)
+                draft.take(found, f"fallback {name}")
+                waiting += found.settings.fallbacks
+
+
+def _told_by(settings: GatewaySettings) -> Callable[[], bool]:
+    is_bounded = bool(settings.budgets) or any(limit.tokens_per_minute is not None for limit in settings.limits)
+    return lambda: is_bounded
+
+
+def _refusal(route: Route, shape: Shape, rule: TenantRule | None, refusals: Iterable[Refusal]) -> HeadraceError:
+    """The error for a plan without candidates: of what came nearest to being asked."""
+    nearest = max(refusals, key=lambda one: one.stage)
+    if nearest.stage == NOT_CLEARED:
+        labels = ", ".join(sorted(shape.labels | (rule.labels if rule else frozenset()))) or "those of its tenant"
+        return NotCleared(
+            f"No backend of {route.name} may see this request ({labels}); ask for another model or clear one for it."
+        )
+    if nearest.stage == CANNOT:
+        need = ", ".join(nearest.needs)
+        return InvalidRequest(
+            f"No model of {route.name} can do what is asked: {need}; leave it out or ask for another model.",
+            param=_FIELDS.get(nearest.needs[0], "model"),
+        )
+    if nearest.stage == TOO_LONG:
+        return ContextTooLong(f"No model of {route.name} can hold it: {nearest.text}; shorten it.", param="messages")
+    if nearest.stage == FULL:
+        return Overloaded(f"Every backend of {route.name} is busy: {nearest.text}.", retry_after_s=FULL_RETRY_S)
+    return Unavailable(f"No backend of {route.name} can be asked now: {nearest.text}.")

@@ -1,0 +1,90 @@
+"""What a policy may look at while one request is planned: its shape, the time, and what was measured of it so far.
+
+Made once for a plan; what costs something to know (who is warm, how hard it is) is found out when a policy first asks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from headrace.core.request import Request
+from headrace.core.shape import Shape
+from headrace.gateway.routing.affinity import PrefixIndex
+from headrace.gateway.routing.difficulty import difficulty
+from headrace.gateway.routing.option import Option, Route
+from headrace.gateway.routing.sightings import size_class
+from headrace.gateway.routing.world import World
+from headrace.gateway.settings import Target
+
+USUAL_OUTPUT_TOKENS = 256.0
+"""Of an answer, where nothing was seen yet."""
+
+
+class Scene:
+    """One request under one route."""
+
+    __slots__ = (
+        "_decode",
+        "_difficulty",
+        "_index",
+        "_now_s",
+        "_warm",
+        "_world",
+        "ramp",
+        "rng",
+        "route",
+        "shape",
+        "size",
+    )
+
+    def __init__(
+        self, world: World, index: PrefixIndex, route: Route, shape: Shape, decode: Callable[[], Request] | None
+    ) -> None:
+        self.rng = world.rng
+        self.ramp = world.ramp
+        self.route = route
+        self.shape = shape
+        self.size = size_class(shape.num_bytes)
+        self._world = world
+        self._index = index
+        self._now_s: float | None = None
+        self._decode = decode
+        self._warm: tuple[Mapping[Target, int], int] | None = None
+        self._difficulty: float | None = None
+
+    @property
+    def now_s(self) -> float:
+        """Monotonic seconds, one reading for a plan."""
+        if self._now_s is None:
+            self._now_s = self._world.clock.monotonic_s()
+        return self._now_s
+
+    def share(self, option: Option) -> float:
+        """The weight that an option has now."""
+        if self.ramp is None:
+            return option.weight
+        return option.weight * self.ramp(option.backend.name)
+
+    def load(self, option: Option) -> float:
+        """Requests on the way for each unit of weight, this one included: what is idle goes by its weight."""
+        share = self.share(option)
+        return (option.state.backend.in_flight + 1) / share if share > 0 else float("inf")
+
+    def warm_share(self, option: Option) -> float:
+        """What share of the input a target has read lately, from 0 to 1."""
+        if self._warm is None:
+            self._warm = self._index.warm(self.shape, has_engine=any(one.is_engine for one in self.route.options))
+        found, num_blocks = self._warm
+        return found.get(option.target, 0) / num_blocks if found else 0.0
+
+    def output_tokens(self, options: Sequence[Option]) -> float:
+        """Tokens that an answer will have, from what was seen of these targets."""
+        seen = [value for one in options if (value := one.state.output_tokens.value(self.now_s)) is not None]
+        expected = sum(seen) / len(seen) if seen else USUAL_OUTPUT_TOKENS
+        limit = self.shape.max_tokens
+        return expected if limit is None else min(expected, limit)
+
+    @property
+    def difficulty(self) -> float:
+        """How hard the request looks, from 0 to 1."""
+        if self._difficulty is None:
+            self._difficulty = difficulty(self.shape, self._decode)
+        return self._difficulty
