@@ -164,6 +164,88 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX caches_by_tenant ON caches (tenant, number)
     """,
+    # A usage record's number is its run's and its own within it, which makes writing it twice the same as once: the
+    # names of requests are their callers' affair, and two may have one.
+    """
+    CREATE TABLE ledger_runs (
+        run       INTEGER PRIMARY KEY AUTOINCREMENT,
+        boot      TEXT NOT NULL,
+        started_s REAL NOT NULL,
+        is_ended  INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE usage_records (
+        number           INTEGER PRIMARY KEY,
+        request_id       TEXT NOT NULL,
+        started_s        REAL NOT NULL,
+        tenant           TEXT NOT NULL,
+        key              TEXT,
+        user             TEXT,
+        tags             TEXT NOT NULL,
+        task             TEXT NOT NULL,
+        asked_model      TEXT NOT NULL,
+        route            TEXT NOT NULL,
+        backend          TEXT NOT NULL,
+        model            TEXT NOT NULL,
+        num_attempts     INTEGER NOT NULL,
+        outcome          TEXT NOT NULL,
+        cache            TEXT NOT NULL,
+        prompt_tokens    INTEGER NOT NULL,
+        cached_tokens    INTEGER NOT NULL,
+        written_tokens   INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        reasoning_tokens INTEGER NOT NULL,
+        cost_nanos       INTEGER NOT NULL,
+        saved_nanos      INTEGER NOT NULL,
+        is_estimated     INTEGER NOT NULL,
+        queue_s          REAL NOT NULL,
+        overhead_s       REAL NOT NULL,
+        ttft_s           REAL,
+        duration_s       REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX usage_records_of_tenant ON usage_records (tenant, number);
+    CREATE TABLE usage_days (
+        day_s             INTEGER NOT NULL,
+        tenant            TEXT NOT NULL,
+        key               TEXT NOT NULL,
+        user              TEXT NOT NULL,
+        tags              TEXT NOT NULL,
+        route             TEXT NOT NULL,
+        model             TEXT NOT NULL,
+        backend           TEXT NOT NULL,
+        num_requests      INTEGER NOT NULL,
+        num_failed        INTEGER NOT NULL,
+        prompt_tokens     INTEGER NOT NULL,
+        cached_tokens     INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        cost_nanos        INTEGER NOT NULL,
+        saved_nanos       INTEGER NOT NULL,
+        PRIMARY KEY (day_s, tenant, key, user, tags, route, model, backend)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE budget_periods (
+        subject      TEXT NOT NULL,
+        window       TEXT NOT NULL,
+        start_s      INTEGER NOT NULL,
+        nanos        INTEGER NOT NULL,
+        tokens       INTEGER NOT NULL,
+        lease_nanos  INTEGER,
+        lease_tokens INTEGER,
+        PRIMARY KEY (subject, window, start_s)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE budgets (
+        name    TEXT PRIMARY KEY,
+        subject TEXT NOT NULL,
+        window  TEXT NOT NULL,
+        money   REAL,
+        tokens  INTEGER
+    ) STRICT;
+    CREATE TABLE limits (
+        name                TEXT PRIMARY KEY,
+        subject             TEXT NOT NULL,
+        requests_per_minute INTEGER,
+        tokens_per_minute   INTEGER,
+        concurrency         INTEGER
+    ) STRICT
+    """,
 )
 
 
@@ -248,6 +330,29 @@ class Database:
         **named: _Given.kwargs,
     ) -> _Made:
         """What `function(connection, *given)` returns, in one transaction: all of what it changed, or nothing."""
+        return self._transact(function, *given, **named)
+
+    def transact_durably(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _Given], _Made],
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Made:
+        """The same; when it returns, this and every transaction before it survive a loss of power."""
+        with self._speaking():
+            self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            return self._transact(function, *given, **named)
+        finally:
+            with self._speaking():
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _transact(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _Given], _Made],
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Made:
         with self._speaking():
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -48,10 +48,23 @@ class Store:
 
         A caller that is cancelled while it waits does not undo it. Raises what the function raises, and Unavailable.
         """
-        database = self._database
-        if database is None:
+        database = self._opened()
+        return await self._run(lambda: database.transact(function, *given, **named))
+
+    async def call_durably(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _Given], _Made],
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Made:
+        """The same as `call`; when it returns, this and every call before it survive a loss of power."""
+        database = self._opened()
+        return await self._run(lambda: database.transact_durably(function, *given, **named))
+
+    def _opened(self) -> Database:
+        if self._database is None:
             raise Unavailable("The server's memory is not open; try again in a moment.", retry_after_s=1.0)
-        work = asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: database.transact(function, *given, **named)
-        )
-        return await asyncio.shield(work)
+        return self._database
+
+    async def _run(self, work: Callable[[], _Made]) -> _Made:
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
