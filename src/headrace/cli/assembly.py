@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.cli.config import Settings
+from headrace.cli.served_models import served_name, served_paths
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
 from headrace.engine.config import KV_TYPES, EngineConfig, detect_hardware
@@ -21,9 +22,9 @@ from headrace.engine.kv.disk import DAY_S, DiskConfig, DiskTier
 from headrace.engine.kv.gate import choose_kind
 from headrace.engine.text import Setup, Source, TextEngine
 from headrace.kernels import native
-from headrace.models.catalog import ALIASES, canonical_name, system_turn
+from headrace.models.catalog import ALIASES, system_turn
 from headrace.models.load import LoadedModel, Reading, load_model
-from headrace.models.store import Layout, installed_names, open_home, resolve
+from headrace.models.store import Layout, open_home, resolve
 from headrace.observe.metrics import Metrics
 
 
@@ -131,33 +132,6 @@ def engine_config(settings: Settings) -> EngineConfig:
         )
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
-
-
-def served_name(settings: Settings) -> str:
-    """What the first model is called in requests."""
-    return _served_name(settings.model, settings)
-
-
-def served_paths(settings: Settings) -> dict[str, Path]:
-    """All models by the names that they are served under, and where they are. Raises NotFound, or InvalidRequest if two
-    have one name."""
-    found: dict[str, Path] = {}
-    for wanted in (settings.model, *settings.guests):
-        path = resolve(wanted, settings.home)
-        name = _served_name(wanted, settings)
-        if name in found:
-            raise InvalidRequest(f"guests: {wanted} is served under the name {name} already; name each model once.")
-        found[name] = path
-    return found
-
-
-def _served_name(wanted: str, settings: Settings) -> str:
-    """The name it is installed under, or that of its file or folder."""
-    name = canonical_name(wanted)
-    if name in installed_names(Layout(settings.home).home):
-        return name
-    path = resolve(wanted, settings.home)
-    return path.stem if path.is_file() else path.name
 
 
 @contextmanager

@@ -1,32 +1,42 @@
 """What an operator can set: one table of settings, composed from a TOML file, the environment and flags, in that order.
 
-An unknown key is an error that names the nearest known one; a bad value is an error that names the setting, the value,
-where it came from and what is allowed. Values that are left to "auto" (None) are resolved by their owners, for example
-`engine/config.py`.
+Everything that is wrong with a file is found at once, and told with line, key, value and remedy; an unknown key names
+the nearest known one. Values that are left to "auto" (None) are resolved by their owners, for example
+`engine/config.py`. Reads no secrets: those are `secret_text.py`'s.
 """
 
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from headrace.cli.gateway_checks import check_gateway
+from headrace.cli.key_table import KeyTable
+from headrace.cli.kinds import WRONG, Kind, Problem, Report, Spot, WrongSettings, parse_bytes, unknown
+from headrace.cli.plain_settings import DEFAULTS, LOG_LEVELS, NO_MODEL, PARSERS
+from headrace.cli.toml_lines import Lines
+from headrace.cli.toml_writer import write_tables, write_value
 from headrace.core.errors import InvalidRequest
-from headrace.core.ledger import PriceList, Prices
-from headrace.engine.config import KV_TYPES, SPECULATION
-from headrace.models.catalog import DEFAULT_MODEL
+from headrace.core.ledger import PriceList
+from headrace.gateway.settings import CacheSettings, GatewaySettings
 from headrace.models.store import default_home
+from headrace.server.config import Cors, Tls
+
+__all__ = ["LOG_LEVELS", "PARSERS", "TABLE_NAMES", "Resolved", "Settings", "compose", "parse_bytes"]
 
 CONFIG_FILE = "headrace.toml"
 PREFIX = "HEADRACE_"
 # Variables of the same prefix that are read elsewhere and are no settings of the server.
 OTHER_VARIABLES = {"HEADRACE_CONFIG", "HEADRACE_KERNELS", "HEADRACE_TEST_MODEL", "HEADRACE_SANITIZE"}
 OTHER_VARIABLES |= {"HEADRACE_API_KEY"}
-LOG_LEVELS = ("debug", "info", "warning", "error")
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+TABLE_NAMES: Final = frozenset(
+    {"prices", "backends", "routes", "budgets", "limits", "tenants", "answer_cache", "keys", "tls", "cors"}
+)
+"""What only a file can say, see `file_tables.py`, which takes a moment to import. `keys` may also be the path of a keys
+file, which is a plain setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,32 +77,59 @@ class Settings:
     keys: Path | None
     home: Path
     log_level: str
+    trusted_proxies: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    log_clients: bool
+    default_max_tokens: int
+    usage_days: int
+    max_in_flight: int
     prices: PriceList
+    gateway: GatewaySettings
+    issued: tuple[KeyTable, ...]
+    tls: Tls | None
+    cors: Cors | None
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether this process runs models itself."""
+        return self.model != NO_MODEL
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Settings with the place each value came from: default, a file, a variable or a flag."""
+    """Settings with the place each value came from: default, a file, a variable or a flag. `report` holds warnings, and
+    takes what else turns out to be wrong with the file."""
 
     settings: Settings
     origins: Mapping[str, str]
+    report: Report
 
     def toml(self) -> str:
-        """The settings as a TOML document that could be used as a configuration file; what is not set is a comment."""
+        """The settings as a TOML document that could be used as a configuration file; what is not set is a comment.
+        Secrets are the places where they are found."""
         lines: list[str] = []
-        for field in fields(Settings):
-            value = getattr(self.settings, field.name)
-            if isinstance(value, PriceList):  # tables, and so the last of the settings
-                lines.extend(_price_tables(value))
-                continue
+        for name in PARSERS:
+            value = getattr(self.settings, name)
             if value is None:
-                lines.append(f"# {field.name} is not set")
-                continue
-            if isinstance(value, tuple):
-                shown: Any = "[" + ", ".join(map(_toml_string, value)) + "]"
+                if name != "keys" or not self.settings.issued:
+                    lines.append(f"# {name} is not set")
             else:
-                shown = value if isinstance(value, int | float) else _toml_string(str(value))
-            lines.append(f"{field.name} = {shown}  # {self.origins[field.name]}")
+                shown = write_value(value if isinstance(value, int | float | tuple) else str(value))
+                lines.append(f"{name} = {shown}  # {self.origins[name]}")
+        settings, gateway = self.settings, self.settings.gateway
+        tables = {
+            "prices": settings.prices.models,
+            "backends": gateway.backends,
+            "routes": gateway.routes,
+            "budgets": gateway.budgets,
+            "limits": gateway.limits,
+            "tenants": gateway.tenants,
+            "answer_cache": gateway.cache if gateway.cache != CacheSettings() else None,
+            "keys": settings.issued,
+            "tls": settings.tls,
+            "cors": settings.cors,
+        }
+        lines.extend(write_tables(tables, self.report.lines))
         return "\n".join(lines) + "\n"
 
 
@@ -102,14 +139,17 @@ def compose(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path |
     `config` names the file; else $HEADRACE_CONFIG does; else ./headrace.toml is read if it is there.
     Raises InvalidRequest.
     """
-    named = config or (Path(environ["HEADRACE_CONFIG"]) if environ.get("HEADRACE_CONFIG") else None)
+    named_file = config or (Path(environ["HEADRACE_CONFIG"]) if environ.get("HEADRACE_CONFIG") else None)
+    report, document = _read_file(named_file)
+    spot = Spot(report)
+    values: dict[str, Any] = {**DEFAULTS, "home": default_home(environ)}
+    origins = dict.fromkeys(values, "default")
+    tables = _read_document(document, values, spot)
+    origins.update(dict.fromkeys(document.keys() & PARSERS.keys(), f"from {report.file}"))
     layers = [
-        (f"from {named or CONFIG_FILE}", _from_file(named)),
         ("from the environment", _from_environ(environ)),
         ("from the command line", {name: value for name, value in flags.items() if value is not None}),
     ]
-    values: dict[str, Any] = {**_DEFAULTS, "home": default_home(environ)}
-    origins = dict.fromkeys(values, "default")
     for origin, layer in layers:
         for name, value in layer.items():
             try:
@@ -117,40 +157,82 @@ def compose(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path |
             except ValueError as error:
                 raise InvalidRequest(f"{name}: {value!r} ({origin}) {error}.", param=name) from error
             origins[name] = origin
-    return Resolved(Settings(**values), origins)
+    if origins["model"] == "default" and any(one.dialect for one in tables.get("backends", {}).values()):
+        values["model"], origins["model"] = NO_MODEL, "default: there are backends"
+    settings = _settings(values, tables)
+    if not report.problems:  # what is missing because it could not be read would be told twice
+        served = None if settings.has_engine else ()
+        check_gateway(settings.gateway, spot, served=served)
+    report.end()
+    return Resolved(settings, origins, report)
 
 
-def parse_bytes(value: Any) -> int:
-    """A size: a number of bytes, or text such as 512MiB, 2g or 1.5GB."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        number, unit = float(value), ""
-    else:
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
-        if match is None or match[2] not in _UNITS:
-            raise ValueError("is not a size; write for example 512MiB, 2GiB or a number of bytes")
-        number, unit = float(match[1]), match[2]
-    size = int(number * _UNITS[unit])
-    if not 1 <= size <= 2**46:
-        raise ValueError("is not between 1 byte and 64 TiB")
-    return size
+def _settings(values: Mapping[str, Any], tables: Mapping[str, Any]) -> Settings:
+    gateway = GatewaySettings(
+        backends=tables.get("backends", {}),
+        routes=tables.get("routes", {}),
+        budgets=tables.get("budgets", ()),
+        limits=tables.get("limits", ()),
+        tenants=tables.get("tenants", {}),
+        cache=tables.get("answer_cache", CacheSettings()),
+        default_max_tokens=values["default_max_tokens"],
+        usage_days=values["usage_days"],
+        max_in_flight=values["max_in_flight"],
+    )
+    return Settings(
+        **values,
+        prices=PriceList(tables.get("prices", {})),
+        gateway=gateway,
+        issued=tables.get("keys", ()),
+        tls=tables.get("tls"),
+        cors=tables.get("cors"),
+    )
 
 
-def _from_file(named: Path | None) -> dict[str, Any]:
-    path = named or Path(CONFIG_FILE)
+def _read_file(named_file: Path | None) -> tuple[Report, dict[str, Any]]:
+    path = named_file or Path(CONFIG_FILE)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        document = tomllib.loads(text)
     except FileNotFoundError as error:
-        if named is None:
-            return {}
+        if named_file is None:
+            return Report(CONFIG_FILE, Lines("")), {}
         raise InvalidRequest(f"config: there is no file {path}; correct --config or HEADRACE_CONFIG.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"config: {path} cannot be read ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"config: {path} cannot be read ({error.reason}); save it as UTF-8.") from error
+    except OSError as error:
+        raise InvalidRequest(f"config: {path} cannot be read ({error.strerror or error}).") from error
     except tomllib.TOMLDecodeError as error:
-        raise InvalidRequest(f"config: {path} is not valid TOML: {error}.") from error
-    for name in document:
-        if name not in PARSERS:
-            raise InvalidRequest(_unknown(name, str(path), sorted(PARSERS)))
-    return document
+        line = re.search(r"at line (\d+)", str(error))
+        # The reader's sentence may have the text of a key, never that of a value.
+        sentence = f"is not valid TOML: {error}."
+        number = text.count("\n") + 1 if line is None else int(line[1])
+        raise WrongSettings([Problem(file=str(path), line=number, key="", sentence=sentence)]) from error
+    return Report(str(path), Lines(text)), document
+
+
+def _read_document(document: Mapping[str, Any], values: dict[str, Any], spot: Spot) -> dict[str, Any]:
+    """The tables that could be read; plain settings go into `values`."""
+    tables: dict[str, Any] = {}
+    kinds: Mapping[str, Kind] = {}
+    if not document.keys().isdisjoint(TABLE_NAMES):
+        # Imported here because it takes a moment: the catalog of backends knows every protocol.
+        from headrace.cli.file_tables import TABLES
+
+        kinds = TABLES
+    for name, value in document.items():
+        at = spot.at(name)
+        if name in TABLE_NAMES and not (name in PARSERS and isinstance(value, str)):
+            if (table := kinds[name].read(value, at)) is not WRONG:
+                tables[name] = table
+        elif name in PARSERS:
+            try:
+                values[name] = PARSERS[name](value)
+            except ValueError as error:
+                at.say(f"{value!r} {error}")
+        else:
+            at.say(unknown(name, sorted({*PARSERS, *TABLE_NAMES})))
+    return tables
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
@@ -159,202 +241,10 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
         if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES or value == "":
             continue
         name = variable.removeprefix(PREFIX).lower()
+        if name in TABLE_NAMES and name not in PARSERS:
+            raise InvalidRequest(f"{variable} (the environment): {name} is a table; write it in the settings file.")
         if name not in PARSERS or variable != PREFIX + name.upper():
-            known = sorted(OTHER_VARIABLES | {PREFIX + name.upper() for name in PARSERS})
-            raise InvalidRequest(_unknown(variable, "the environment", known))
+            known = sorted(OTHER_VARIABLES | {PREFIX + one.upper() for one in PARSERS})
+            raise InvalidRequest(f"{variable} (the environment) {unknown(variable, known)}")
         found[name] = value
     return found
-
-
-def _unknown(name: str, where: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-    return f"{name} ({where}) is no setting; {hint}"
-
-
-def _integer(low: int, high: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        try:
-            number = int(value) if not isinstance(value, float | bool) else None
-        except (TypeError, ValueError):
-            number = None
-        if number is None or not low <= number <= high:
-            raise ValueError(f"is not a whole number from {low} to {high}")
-        return number
-
-    return parse
-
-
-def _seconds(value: Any) -> float:
-    try:
-        number = float(value) if not isinstance(value, bool) else 0.0
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0.001 <= number <= 86_400:
-        raise ValueError("is not a number of seconds from 0.001 to 86400")
-    return number
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a text with something in it")
-    return value
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """A list of texts, or one text with commas."""
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError("is not a list of names")
-    return tuple(names)
-
-
-def _any_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("is not a text")  # noqa: TRY004 - settings errors are ValueErrors
-    return value
-
-
-def _path(value: Any) -> Path:
-    return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
-
-
-def _switch_or_path(value: Any) -> str:
-    """on, off, or a path as text; TOML's true and false are on and off."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    text = _text(str(value) if isinstance(value, Path) else value)
-    return text.lower() if text.lower() in {"on", "off"} else str(Path(text).expanduser())
-
-
-def _cpus(value: Any) -> str:
-    text = str(value).lower().replace(" ", "")
-    if isinstance(value, bool) or not re.fullmatch(r"none|cores|\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise ValueError("is neither none nor cores nor a list of CPUs such as 0,2-5")
-    return text
-
-
-def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
-    names = tuple(choices)
-
-    def parse(value: Any) -> str:
-        if str(value).lower() not in names:
-            raise ValueError(f"is not one of {', '.join(names)}")
-        return str(value).lower()
-
-    return parse
-
-
-def _prices(value: Any) -> PriceList:
-    """A table for each model; its keys are the fields of `Prices`."""
-    if isinstance(value, PriceList):
-        return value
-    if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
-        raise ValueError("is not a table of prices; write [prices.MODEL] with input and output in the settings file")
-    return PriceList({model: _model_prices(model, table) for model, table in value.items()})
-
-
-def _model_prices(model: str, table: dict[str, Any]) -> Prices:
-    known = [field.name for field in fields(Prices)]
-    for name, price in table.items():
-        if name not in known:
-            raise ValueError(f"has {name} for {model}, which is no price; known are {', '.join(known)}")
-        if isinstance(price, bool) or not isinstance(price, int | float):
-            raise ValueError(f"has {price!r} as {name} of {model}, no number")  # noqa: TRY004 - as `_any_text`
-    missing = [name for name in ("input", "output") if name not in table]
-    if missing:
-        raise ValueError(f"lacks {' and '.join(missing)} for {model}")
-    try:
-        return Prices(**table)
-    except ValueError as error:
-        raise ValueError(f"is wrong for {model}: {error}") from error
-
-
-def _price_tables(prices: PriceList) -> Iterable[str]:
-    for model, given in prices.models.items():
-        yield f"[prices.{_toml_string(model)}]"
-        for field in fields(Prices):
-            if (price := getattr(given, field.name)) is not None:
-                yield f"{field.name} = {price!r}"
-
-
-def _toml_string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
-_DEFAULTS: dict[str, Any] = {
-    "model": DEFAULT_MODEL,
-    "guests": (),
-    "host": "127.0.0.1",
-    "port": 8000,
-    "threads": None,
-    "pin_threads": "none",
-    "memory": None,
-    "model_ttl": 600.0,
-    "kv_memory": None,
-    "kv_type": "auto",
-    # Prompts in effect: who serves decides whether they are written down.
-    "disk_cache": "off",
-    "disk_cache_bytes": 4 * 2**30,
-    "disk_cache_days": 7,
-    "disk_cache_key": None,
-    "responses_days": 30,
-    "responses_bytes": 4 * 2**30,
-    "file_bytes": 512 * 10**6,
-    "file_quota": 10 * 10**9,
-    "batch_lines": 8,
-    "max_batch_tokens": 512,
-    "max_sequences": 64,
-    "context": None,
-    "adapters": None,
-    "adapter_memory": 2**29,
-    "queue": 1024,
-    "max_gap": 0.1,
-    "aging": 30.0,
-    "cache_min_tokens": 0,
-    "speculation": "auto",
-    "request_timeout": 600.0,
-    "system": None,
-    "keys": None,
-    "log_level": "info",
-    "prices": PriceList(),
-}
-
-PARSERS: dict[str, Callable[[Any], Any]] = {
-    "model": _text,
-    "guests": _names,
-    "host": _text,
-    "port": _integer(0, 65_535),
-    "threads": _integer(1, 1024),
-    "pin_threads": _cpus,
-    "memory": parse_bytes,
-    "model_ttl": _seconds,
-    "kv_memory": parse_bytes,
-    "kv_type": _one_of(KV_TYPES),
-    "disk_cache": _switch_or_path,
-    "disk_cache_bytes": parse_bytes,
-    "disk_cache_days": _integer(1, 3650),
-    "disk_cache_key": _path,
-    "responses_days": _integer(1, 3650),
-    "responses_bytes": parse_bytes,
-    "file_bytes": parse_bytes,
-    "file_quota": parse_bytes,
-    "batch_lines": _integer(1, 1024),
-    "max_batch_tokens": _integer(2, 65_536),
-    "max_sequences": _integer(1, 4096),
-    "context": _integer(1, 2**24),
-    "adapters": _path,
-    "adapter_memory": parse_bytes,
-    "queue": _integer(0, 1_000_000),
-    "max_gap": _seconds,
-    "aging": _seconds,
-    "cache_min_tokens": _integer(0, 2**31 - 1),
-    "speculation": _one_of(SPECULATION),
-    "request_timeout": _seconds,
-    "system": _any_text,
-    "keys": _path,
-    "home": _path,
-    "log_level": _one_of(LOG_LEVELS),
-    "prices": _prices,
-}

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from headrace.cli.config_commands import config_app
 from headrace.cli.keys_commands import keys_app
 from headrace.cli.models_commands import models_app
 from headrace.cli.options import (
@@ -75,6 +76,7 @@ for _group, _name in (
     (models_app, "models"),
     (cache_app, "cache"),
     (responses_app, "responses"),
+    (config_app, "config"),
 ):
     app.add_typer(_group, name=_name)
 

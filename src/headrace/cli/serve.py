@@ -37,7 +37,8 @@ def _serve(settings: Settings) -> None:
     import uvloop
 
     from headrace import __version__
-    from headrace.cli.assembly import assemble, engine_config, served_paths
+    from headrace.cli.assembly import assemble, engine_config
+    from headrace.cli.served_models import served_paths
     from headrace.cli.services import open_services
     from headrace.gateway.foreground import Foreground
     from headrace.observe.logs import configure_logs

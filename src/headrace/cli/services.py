@@ -11,9 +11,9 @@ from secrets import token_hex
 
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
-from headrace.cli.assembly import served_paths
 from headrace.cli.config import Settings
 from headrace.cli.model_library import ServedLibrary
+from headrace.cli.served_models import served_paths
 from headrace.core.clock import SystemClock
 from headrace.engine.text import TextEngine
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES

@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line, and the record of one HTTP exchange that ends in such a line.
 
-Never holds a prompt, an answer, a key or an address: only what operating needs. Who measures is `server`'s business;
-metrics are in `metrics.py`.
+Never holds a prompt, an answer or a key, and an address only where an operator asks for it: only what operating needs.
+Who measures is `server`'s business; metrics are in `metrics.py`.
 """
 
 import logging
@@ -19,7 +19,8 @@ _FIELDS_ATTRIBUTE = "headrace_fields"
 
 @dataclass(slots=True)
 class AccessRecord:
-    """What is known of one exchange when it ends. Times are seconds; `outcome` is ok, cancelled or an error's code."""
+    """What is known of one exchange when it ends. Times are seconds; `outcome` is ok, cancelled or an error's code;
+    `client` is an address, if it is to be told."""
 
     request_id: str
     method: str
@@ -29,6 +30,7 @@ class AccessRecord:
     tenant: str | None = None
     key: str | None = None
     model: str | None = None
+    client: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0

@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -34,7 +33,8 @@ from headrace.server.anthropic import anthropic_routes
 from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
-from headrace.server.config import ServerConfig, is_loopback
+from headrace.server.config import ServerConfig
+from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
 from headrace.server.files import file_routes
@@ -78,6 +78,7 @@ class App:
     ) -> None:
         self.config = config
         self.keys = keys
+        self.door = Door(config)
         self.lifecycle = Lifecycle()
         self._backend = backend
         self._metrics = metrics
@@ -160,6 +161,10 @@ class App:
         exchange.closes = self.lifecycle.phase is Phase.DRAINING
         try:
             found = self._find(exchange)
+            if self.door.logs_clients:
+                self.door.note_client(exchange)
+            if self.door.has_pages and await self.door.answer_page(exchange, found):
+                return
             self._tally.check_load()
             identity = self._admit(exchange, None if found is None else found.chosen(exchange.record.method))
             await _route_of(exchange, found).handler(exchange, identity)
@@ -192,41 +197,14 @@ class App:
 
     def _admit(self, exchange: Exchange, route: Route | None) -> Identity:
         """Who asks, or a refusal. Unknown paths are refused like any other before they are called unknown."""
-        if self.keys is None:
-            self._check_host(exchange)
-            identity = LOCAL
-        elif route is not None and route.is_open:
+        if self.keys is not None and route is not None and route.is_open:
             return LOCAL
-        else:
-            identity = self.keys.authenticate(exchange.shown_key())
+        self.door.check(exchange, has_keys=self.keys is not None)
+        identity = LOCAL if self.keys is None else self.keys.authenticate(exchange.shown_key())
         exchange.record.tenant, exchange.record.key = identity.principal.tenant, identity.key
         if route is not None and route.scope is not None and route.scope not in identity.principal.scopes:
             raise Forbidden(f"the key lacks the scope {route.scope!r}; ask for a key that has it.")
         return identity
-
-    def _check_host(self, exchange: Exchange) -> None:
-        """Without keys, refuse what a web page of another site could send through its reader's browser."""
-        host = exchange.headers.get(b"host", b"").decode("latin-1")
-        if not self._is_own(f"//{host}"):
-            raise Forbidden(
-                f"host: {host[:100]!r} is not a name of this machine; without a keys file only those are answered.",
-                param="host",
-                code="host_not_allowed",
-            )
-        origin = exchange.headers.get(b"origin")
-        if origin is not None and not self._is_own(origin.decode("latin-1")):
-            raise Forbidden(
-                "origin: pages of other sites may not call a server that has no keys file.",
-                param="origin",
-                code="origin_not_allowed",
-            )
-
-    def _is_own(self, url: str) -> bool:
-        try:
-            name = urlsplit(url).hostname or ""
-        except ValueError:
-            return False
-        return is_loopback(name) or name in self.config.allowed_hosts
 
     async def _health(self, exchange: Exchange, _: Identity) -> None:
         await exchange.respond(200, b'{"status":"alive"}')

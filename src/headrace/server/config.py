@@ -5,6 +5,7 @@ Knows no files and no environment: `cli` composes this.
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 
 from headrace.core.errors import InvalidRequest
 from headrace.core.ledger import NO_PRICES, PriceList
@@ -13,13 +14,39 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Files of a certificate with its chain and of its key, both PEM. `minimum_version` is 1.2 or 1.3; with `client_ca`
+    only clients with a certificate that one of its authorities signed are let in."""
+
+    certificate: Path
+    key: Path
+    minimum_version: str = "1.2"
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """Pages of which sites may call from a browser: `origins` as a browser says them, each in full. `max_age_s`: how
+    long a browser may remember a preflight's answer."""
+
+    origins: tuple[str, ...]
+    max_age_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Where the server listens and what it bears. Every time is in seconds, every size in bytes."""
 
     host: str = "127.0.0.1"
     port: int = 8000
-    # Names besides loopback ones that a keyless server answers to; others may be a rebound DNS name in a browser.
+    # Names that the server answers to. Without keys loopback ones are, too, and no others: they may be a rebound DNS
+    # name in a browser. With keys every name is, unless some are given here.
     allowed_hosts: tuple[str, ...] = ()
+    # Networks of proxies whose word is taken for where a request comes from, and whether the access log tells that.
+    trusted_proxies: tuple[str, ...] = ()
+    logs_clients: bool = False
+    tls: Tls | None = None
+    cors: Cors | None = None
     max_body_bytes: int = 10 * _MIB
     # All bodies that are being read, together.
     max_buffered_bytes: int = 256 * _MIB

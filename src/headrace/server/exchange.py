@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from headrace.api.errors import OPENAI, ErrorDialect, error_headers
@@ -173,12 +173,19 @@ class Exchange:
         await self.send(self.start(status, content_type, extra))
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
+    async def respond_empty(self) -> None:
+        """Say that all is well, with nothing more to say (204, which has no body and no length)."""
+        message = self.start(204, b"", [])
+        message["headers"] = [one for one in message["headers"] if one[0] != b"content-type"]
+        await self.send(message)
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def refuse(self, error: HeadraceError) -> None:
         """Send an error as the whole response."""
         self._extra += error_headers(error)
         await self.respond(self.errors.status(error), self.errors.body(error, self.record.request_id))
 
-    def start(self, status: int, content_type: bytes, extra: list[tuple[bytes, bytes]]) -> dict[str, object]:
+    def start(self, status: int, content_type: bytes, extra: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         """The message that begins the response, and the note that it has begun."""
         self.is_started = True
         self.record.status = status

@@ -3,7 +3,7 @@
     first SIGTERM or SIGINT   no new connections, new requests get 503, running answers have `drain_s` to finish,
                               then each gets an error that says why; the function returns
     second                    running answers are failed at once
-    SIGHUP                    the keys are read again
+    SIGHUP                    what may change while it runs is read again
 
 Knows no backend: who opened one closes it after `serve` returns.
 """
@@ -13,6 +13,7 @@ import functools
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -46,14 +47,25 @@ def listen(config: ServerConfig) -> socket.socket:
         ) from error
 
 
-async def serve(app: App, listener: socket.socket, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until a signal says stop. `on_ready` is told the address once requests are answered."""
+async def serve(
+    app: App,
+    listener: socket.socket,
+    on_ready: Callable[[str], None] | None = None,
+    *,
+    on_reload: Callable[[], None] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve until a signal says stop. `on_ready` is told the address once requests are answered; `on_reload` is called
+    for SIGHUP, None: the keys are read again."""
     check_bind(app.config, has_keys=app.keys is not None)
-    server = Server(app, on_ready)
+    server = Server(app, on_ready, tls)
     loop = asyncio.get_running_loop()
-    reloads = app.keys is not None and threading.current_thread() is threading.main_thread()
+    if on_reload is None and app.keys is not None:
+        on_reload = functools.partial(_reload_keys, app)
+    reloads = on_reload is not None and threading.current_thread() is threading.main_thread()
     if reloads:
-        loop.add_signal_handler(signal.SIGHUP, functools.partial(_reload_keys, app))
+        assert on_reload is not None
+        loop.add_signal_handler(signal.SIGHUP, on_reload)
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -64,18 +76,22 @@ async def serve(app: App, listener: socket.socket, on_ready: Callable[[str], Non
 class Server(uvicorn.Server):
     """uvicorn's server with our way of stopping."""
 
-    def __init__(self, app: App, on_ready: Callable[[str], None] | None) -> None:
+    def __init__(self, app: App, on_ready: Callable[[str], None] | None, tls: ssl.SSLContext | None = None) -> None:
         self._lifecycle = app.lifecycle
         self._drain_s = app.config.drain_s
         self._on_ready = on_ready
-        super().__init__(_uvicorn_config(app))
+        config = _uvicorn_config(app)
+        config.load()
+        config.ssl = tls  # uvicorn would make one of files, which could not be renewed
+        self._scheme = "http" if tls is None else "https"
+        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, then tell."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self._on_ready is not None and sockets:
-            self._on_ready(_url(sockets[0]))
+            self._on_ready(_url(self._scheme, sockets[0]))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop well on the first signal, at once on the second; uvicorn would raise the first again after a drain."""
@@ -132,6 +148,6 @@ def _reload_keys(app: App) -> None:
         _logger.info("read %d keys", len(app.keys))
 
 
-def _url(listener: socket.socket) -> str:
+def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

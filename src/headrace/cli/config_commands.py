@@ -1,0 +1,30 @@
+"""What can be typed behind `headrace config`. Imports what does the work only when it is asked for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli.options import Json
+
+config_app = typer.Typer(
+    help="Check, show and describe the settings file.", no_args_is_help=True, rich_markup_mode=None
+)
+
+File = Annotated[Path | None, typer.Argument(help="TOML file with settings. [default: ./headrace.toml if it is there]")]
+
+
+@config_app.command("check")
+def config_check(file: File = None, *, json: Json = False) -> None:
+    """Say everything that is wrong with a settings file, with lines; look at secrets, certificates and models, too."""
+    from headrace.cli.config_files import run_check
+
+    run_check(file, json=json)
+
+
+@config_app.command("show")
+def config_show(file: File = None) -> None:
+    """Print the settings in force and where each comes from; secrets are the places where they are found."""
+    from headrace.cli.config_files import run_show
+
+    run_show(file)

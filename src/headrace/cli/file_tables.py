@@ -1,0 +1,21 @@
+"""All tables of a settings file, by name. Knows what each may hold, and nothing of files."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
+from headrace.cli.kinds import Kind, named, several
+from headrace.cli.server_tables import CORS, KEY, TLS
+
+TABLES: Final[Mapping[str, Kind]] = {
+    "prices": named(PRICES),
+    "backends": named(BACKEND),
+    "routes": named(ROUTE),
+    "budgets": several(BUDGET),
+    "limits": several(LIMIT),
+    "tenants": named(TENANT),
+    "answer_cache": CACHE,
+    "keys": several(KEY),
+    "tls": TLS,
+    "cors": CORS,
+}

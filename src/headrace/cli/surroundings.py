@@ -1,0 +1,52 @@
+"""What settings name outside their file, looked at before anything starts: secrets, certificates, models, keys.
+
+Everything that is missing is said where the file names it. Knows the environment by what it is given.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.cli.config import Resolved, Settings
+from headrace.cli.gateway_checks import check_gateway
+from headrace.cli.kinds import Spot
+from headrace.cli.secret_text import SecretText, read_secrets, secret_places
+from headrace.cli.served_models import served_names
+from headrace.core.errors import HeadraceError
+from headrace.gateway.settings import Secret
+from headrace.server.tls import open_tls
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What was found. `secrets` by their places."""
+
+    secrets: Mapping[Secret, SecretText]
+    tls: ssl.SSLContext | None
+
+
+def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
+    """Everything that the settings name. Raises WrongSettings with all that is missing."""
+    report, settings = resolved.report, resolved.settings
+    spot = Spot(report)
+    secrets = read_secrets(secret_places(settings), environ, spot)
+    tls = None
+    if settings.tls is not None:
+        try:
+            tls = open_tls(settings.tls)
+        except HeadraceError as error:
+            spot.at("tls", error.param or "").say(error.message)
+    _check_models(settings, spot)
+    report.end()
+    return Surroundings(secrets, tls)
+
+
+def _check_models(settings: Settings, spot: Spot) -> None:
+    if not settings.has_engine:
+        return
+    try:
+        served = served_names(settings)
+    except HeadraceError as error:
+        spot.at("model").say(error.message)
+        return
+    check_gateway(settings.gateway, spot, served=served)

@@ -1,0 +1,71 @@
+"""TLS for the server's socket: a context from files, and newer files into a context in use.
+
+Knows no sockets: uvicorn is given the context. Ciphers are Python's own choice, which follows OpenSSL's.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+from headrace.core.errors import InvalidRequest
+from headrace.server.config import Tls
+
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def open_tls(tls: Tls) -> ssl.SSLContext:
+    """A context for accepting connections. Raises InvalidRequest, whose `param` is the field of the file's name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.minimum_version]
+    context.set_alpn_protocols(["http/1.1"])
+    _check_readable("certificate", tls.certificate)
+    _check_readable("key", tls.key)
+    _load(context, tls)
+    if tls.client_ca is not None:
+        _check_readable("client_ca", tls.client_ca)
+        try:
+            context.load_verify_locations(cafile=str(tls.client_ca))
+        except ssl.SSLError as error:
+            raise InvalidRequest(
+                f"{tls.client_ca} holds no certificates ({_reason(error)}); name a PEM file of authorities.",
+                param="client_ca",
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def renew_tls(context: ssl.SSLContext, tls: Tls) -> None:
+    """Take the certificate and key that the files hold now: connections from now on get them, running ones go on. If
+    they do not fit, nothing changes and InvalidRequest is raised, as by `open_tls`."""
+    open_tls(tls)
+    _load(context, tls)
+
+
+def _load(context: ssl.SSLContext, tls: Tls) -> None:
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except ssl.SSLError as error:
+        raise InvalidRequest(
+            f"{tls.certificate} and {tls.key} are no certificate with its key ({_reason(error)}); both are PEM, the "
+            "key unencrypted.",
+            param="certificate",
+        ) from error
+
+
+def _no_password() -> str:
+    # Asked on a terminal otherwise, which a server has none of.
+    return ""
+
+
+def _check_readable(field: str, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path} cannot be read ({error.strerror or error}); make it readable by the server.", param=field
+        ) from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or "not PEM").lower().replace("_", " ")
