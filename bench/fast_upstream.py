@@ -31,11 +31,9 @@ def pieces(num_tokens: int) -> list[bytes]:
     """A streamed answer: headers with the first event, then one chunk an event, usage and the end."""
     first: dict[str, Any] = {"role": "assistant", "content": ""}
     deltas: list[dict[str, Any]] = [first, *({"content": " water"} for _ in range(num_tokens))]
-    events: list[dict[str, Any]] = [
-        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
-    ]
-    events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    events.append({"choices": [], "usage": _USAGE})
+    choices: list[list[dict[str, Any]]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
+    choices.append([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    events: list[dict[str, Any]] = [*({"choices": one} for one in choices), {"choices": [], "usage": _USAGE}]
     frames = [_frame(b"data: " + _json({"object": "chat.completion.chunk", **event}) + b"\n\n") for event in events]
     frames[-1] += _frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
     return [_HEAD + b"text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" + frames[0], *frames[1:]]

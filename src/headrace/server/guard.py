@@ -78,7 +78,7 @@ class Guard:
         if gone is None:
             self._watch = asyncio.get_running_loop().create_task(self._wait_for_loss())
         else:
-            gone(self._lost)
+            gone["call"](self._interrupt)
         self._lifecycle.running.add(self)
         self._sweep.add(self)
         return self
@@ -124,9 +124,6 @@ class Guard:
             await say()
         finally:
             self._comment = None
-
-    def _lost(self) -> None:
-        self._interrupt()
 
     async def _wait_for_loss(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -111,7 +111,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._unanswered.append(self.cycle)
         # The request's task starts in the loop's next turn and sees this.
-        self.scope["extensions"] = {"headrace.abort": {"call": self._abort}, GONE: partial(_listen, self.cycle)}
+        self.scope["extensions"] = {
+            "headrace.abort": {"call": self._abort},
+            GONE: {"call": partial(_listen, self.cycle)},
+        }
 
     def on_message_complete(self) -> None:
         """The body is all here; what follows is the next request's."""
