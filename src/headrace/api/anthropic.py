@@ -193,10 +193,12 @@ def _request(body: PromptBody, caller: Caller, max_tokens: int | None, *, is_int
         reasoning=reasoning(body.thinking, body.output_config, max_tokens, is_interleaved=is_interleaved),
         response_format=_format(body),
         limits=Limits(deadline_s=caller.deadline_s),
-        cache=CacheHints(breakpoints=marks.breakpoints(), explain=caller.explains_cache),
+        cache=CacheHints(breakpoints=marks.breakpoints(), explain=caller.explains_cache, fresh=caller.is_fresh),
         principal=caller.principal,
         session=_session(caller),
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )
 
 

@@ -128,10 +128,12 @@ def input_request(body: InputsBody, caller: Caller, asked: Asked) -> Request:
         truncates=_truncates(body.truncate_prompt_tokens),
         limits=Limits(deadline_s=caller.deadline_s),
         logprobs=asked.logprobs,
-        cache=cache_hints(body, explain=False),
+        cache=cache_hints(body, explain=False, fresh=caller.is_fresh),
         principal=principal_of(body, caller.principal),
         session=caller.session,
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )
     try:
         request.check()

@@ -174,10 +174,12 @@ def _request(body: OllamaAnswerBody, caller: Caller) -> Request:
         response_format=response_format(body.format),
         reasoning=reasoning(body.think),
         logprobs=logprobs(body),
-        cache=CacheHints(),
+        cache=CacheHints(fresh=caller.is_fresh),
         principal=caller.principal,
         session=caller.session,
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )
 
 
@@ -197,9 +199,12 @@ def _embedding(
         dimensions=dimensions,
         truncates=truncates,
         limits=Limits(deadline_s=caller.deadline_s),
+        cache=CacheHints(fresh=caller.is_fresh),
         principal=caller.principal,
         session=caller.session,
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )
     request.check()
     return request

@@ -45,7 +45,8 @@ COMPLETION_MAX_TOKENS: Final = 16
 class Caller:
     """What the server knows of a call before it reads the body: who asks, and what the headers say.
 
-    `headers` are all of the request's, names in lower case, for those that only one dialect has.
+    `headers` are all of the request's, names in lower case, for those that only one dialect has. `is_fresh`: an answer
+    that was given before is not wanted.
     """
 
     request_id: str
@@ -56,6 +57,9 @@ class Caller:
     explains_cache: bool = False
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     prices: PriceList = NO_PRICES
+    labels: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +197,12 @@ def _request(body: SharedBody, caller: Caller) -> Request:
         model=model_name(body),
         sampling=_sampling(body),
         prompt_logprobs=_alternatives("prompt_logprobs", body.prompt_logprobs),
-        cache=cache_hints(body, explain=caller.explains_cache),
+        cache=cache_hints(body, explain=caller.explains_cache, fresh=caller.is_fresh),
         principal=principal_of(body, caller.principal),
         session=caller.session,
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )
 
 

@@ -102,7 +102,7 @@ def tokens(given: list[Any], path: str) -> tuple[int, ...]:
     return tuple(given)
 
 
-def cache_hints(body: RoutedBody, *, explain: bool) -> CacheHints:
+def cache_hints(body: RoutedBody, *, explain: bool, fresh: bool) -> CacheHints:
     """What a body says about reuse."""
     salt = body.cache_salt
     if salt is not None and not 1 <= len(salt) <= MAX_SALT_CHARS:
@@ -111,7 +111,7 @@ def cache_hints(body: RoutedBody, *, explain: bool) -> CacheHints:
             param="cache_salt",
         )
     points = _breakpoints(body) if isinstance(body, ChatBody) else ()
-    return CacheHints(salt=salt or "", breakpoints=points, explain=explain)
+    return CacheHints(salt=salt or "", breakpoints=points, explain=explain, fresh=fresh)
 
 
 def _breakpoints(body: ChatBody) -> tuple[Breakpoint, ...]:

@@ -229,10 +229,12 @@ def _asked(body: AskedBody, data: bytes, caller: Caller, echo: dict[str, Any], t
         reasoning=reasoning,
         response_format=form,
         limits=Limits(deadline_s=caller.deadline_s),
-        cache=CacheHints(salt=_salt(body), explain=caller.explains_cache),
+        cache=CacheHints(salt=_salt(body), explain=caller.explains_cache, fresh=caller.is_fresh),
         principal=principal,
         session=caller.session,
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )
     echo |= {
         "conversation": None if conversation_id is None else {"id": conversation_id},

@@ -169,4 +169,6 @@ def _request(model: str | None, caller: Caller, default_model: str) -> Request:
         principal=caller.principal,
         session=caller.session,
         parent=caller.parent,
+        labels=caller.labels,
+        tags=caller.tags,
     )

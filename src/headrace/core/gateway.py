@@ -106,3 +106,8 @@ class Gateway(Backend, Protocol):
         """Answer in the caller's protocol or in events. Raises one HeadraceError if nothing of an answer is there;
         a caller that is cancelled meanwhile has nothing to settle."""
         ...
+
+    def passes(self, model: str, dialect: str) -> bool:
+        """Whether every backend that a model's name can lead to, fallbacks too, takes bytes of a dialect: then a
+        caller's `decode` is never called. False for a name that leads nowhere."""
+        ...

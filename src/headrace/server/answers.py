@@ -7,22 +7,27 @@ The status line of a stream waits for the first thing to say, so that an early e
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from headrace.api.errors import OPENAI, ErrorDialect
 from headrace.api.openai import Caller
 from headrace.api.openai_models import check_task
+from headrace.api.peek import BodyKind, peek
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.backend import Backend
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, ReasoningDelta, Started, TextDelta, ToolCallDelta
+from headrace.core.gateway import WATCH, Gateway
 from headrace.core.request import Principal, Request
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import JSON, BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
+from headrace.server.guard import Sweep
 from headrace.server.hints import read_hints
 from headrace.server.keys import Identity
 from headrace.server.lifecycle import Lifecycle
+from headrace.server.relay import Asking, Relay, RelayRoute, travelling
 from headrace.server.routes import Route
 
 # A client that takes this much within `write_timeout_s` is slow and not gone: events with log-probabilities are long.
@@ -91,8 +96,9 @@ class GenerationRoute:
     written. `created`, the writers' second argument, is Unix time in whole seconds.
 
     `keep_alive` is sent into a silence; empty: the dialect has nothing that its clients would skip. `run` asks the
-    backend for a call. `keep(call, principal, writer)` is awaited once the writer is done and before its last bytes go
-    out, for answers that are to be found again.
+    backend for a call. `kind` is how its bodies are peeked into if a gateway may pass them on. `keep(call, principal,
+    writer)` is awaited once the writer is done and before its last bytes go out, for answers that are to be found
+    again.
     """
 
     id_prefix: str
@@ -104,14 +110,29 @@ class GenerationRoute:
     keep_alive: bytes = KEEP_ALIVE
     run: Callable[[Backend, Any], AsyncGenerator[Event, None]] = run_one
     keep: Callable[[Any, Principal, Any], Awaitable[None]] | None = None
+    kind: BodyKind | None = None
+
+    @property
+    def relay(self) -> RelayRoute:
+        """What is said of its streams where they come as bytes."""
+        return RelayRoute(
+            id_prefix=self.id_prefix,
+            decode=self.decode,
+            kind=self.kind,
+            errors=self.errors,
+            content_type=self.content_type,
+            keep_alive=self.keep_alive,
+        )
 
 
 def generation_routes(answering: "Answering", table: dict[str, GenerationRoute]) -> list[Route]:
     """The routes of a table: path -> how it is answered."""
 
     def route(name: str, given: GenerationRoute) -> Route:
+        relay = given.relay
+
         async def handle(exchange: Exchange, identity: Identity) -> None:
-            await answering.answer(given, exchange, identity.principal)
+            await answering.answer(given, relay, exchange, identity.principal)
 
         return Route(name, "POST", "generate", handle, given.errors)
 
@@ -128,17 +149,58 @@ class Answering:
     pace: Pace
     bodies: BodyBudget
     new_id: Callable[[], str]
+    sweep: Sweep
+    gateway: Gateway | None = None
 
-    async def answer(self, route: GenerationRoute, exchange: Exchange, principal: Principal) -> None:
+    async def answer(self, route: GenerationRoute, relay: RelayRoute, exchange: Exchange, principal: Principal) -> None:
         """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
-        call: Call = await self.read(exchange, principal, route.id_prefix, route.decode)
-        await self.reply(route, exchange, principal, call)
+        asked = await self.ask(exchange, principal, relay)
+        if asked is None:
+            return
+        call, events = asked
+        if events is None:
+            await self.reply(route, exchange, principal, call)
+        else:
+            await self._feed(route, exchange, principal, call, events)
+
+    async def ask(
+        self, exchange: Exchange, principal: Principal, route: RelayRoute
+    ) -> tuple[Any, AsyncGenerator[Event, None] | None] | None:
+        """Read a request and, if there is a gateway, ask it. None if the answer is sent; else the decoded call and its
+        events, None where the call is still to be run: our own server must act on what it says.
+
+        Raises HeadraceError while nothing is sent, and ClientGone.
+        """
+        caller, data = await self.receive(exchange, principal, route.id_prefix)
+        gateway = self.gateway
+        decode = partial(route.decode, data, caller)
+        if gateway is None or route.kind is None:
+            return decode(), None
+        peeked = peek(route.kind, data, caller, travelling(exchange.scope["headers"]))
+        del data
+        model = peeked.shape.model
+        if peeked.raw is None or (route.is_bytes_only and not gateway.passes(model, peeked.raw.dialect)):
+            return decode(), None
+        exchange.record.model = model[:200]
+        asking = Asking(peeked, decode, partial(self.admit, exchange))
+        del peeked, decode
+        reply = await Relay(exchange, self.lifecycle, self.sweep, route).run(gateway, asking)
+        return None if reply is None else (asking.call, reply.events)
 
     async def reply(self, route: GenerationRoute, exchange: Exchange, principal: Principal, call: Call) -> None:
         """Answer a request that was read. Raises HeadraceError while nothing is sent, and ClientGone."""
         self.admit(exchange, call.request)
+        await self._feed(route, exchange, principal, call, route.run(self.backend, call))
+
+    async def _feed(
+        self,
+        route: GenerationRoute,
+        exchange: Exchange,
+        principal: Principal,
+        call: Call,
+        events: AsyncGenerator[Event, None],
+    ) -> None:
         created = int(self.pace.clock.unix_s())
-        events = route.run(self.backend, call)
         log = Log(exchange, self.pace)
 
         async def keep(writer: Stream | Whole) -> None:
@@ -158,26 +220,34 @@ class Answering:
         self, exchange: Exchange, principal: Principal, id_prefix: str, decode: Callable[[bytes, Caller], Decoded]
     ) -> Decoded:
         """The body of a request, decoded. Raises HeadraceError and ClientGone."""
+        # The bytes are not held for as long as the answer takes.
+        caller, data = await self.receive(exchange, principal, id_prefix)
+        return decode(data, caller)
+
+    async def receive(self, exchange: Exchange, principal: Principal, id_prefix: str) -> tuple[Caller, bytes]:
+        """Who asks, and the body. Raises HeadraceError and ClientGone."""
         self.lifecycle.check_accepting()
         hints = read_hints(exchange.headers)
-        # The bytes are not held for as long as the answer takes.
-        return decode(
-            await exchange.read_body(self.config, self.bodies),
-            Caller(
-                request_id=id_prefix + self.new_id(),
-                principal=principal,
-                deadline_s=hints.deadline_s(self.config.request_timeout_s),
-                session=hints.session,
-                parent=hints.parent,
-                explains_cache=hints.explains_cache,
-                headers=exchange.headers,
-                prices=self.config.prices,
-            ),
+        data = await exchange.read_body(self.config, self.bodies)
+        caller = Caller(
+            request_id=id_prefix + self.new_id(),
+            principal=principal,
+            deadline_s=hints.deadline_s(self.config.request_timeout_s),
+            session=hints.session,
+            parent=hints.parent,
+            explains_cache=hints.explains_cache,
+            headers=exchange.headers,
+            prices=self.config.prices,
+            labels=hints.labels,
+            tags=hints.tags,
+            is_fresh=hints.is_fresh,
         )
+        return caller, data
 
     def admit(self, exchange: Exchange, request: Request) -> None:
         """Note whom the request asks. Raises InvalidRequest for a model that does not do such things."""
         exchange.record.model = request.model[:200]
+        WATCH.set(exchange.watch)
         check_task(self.backend.models(), request)
 
 

@@ -12,6 +12,7 @@ from headrace.api.anthropic import Call, decode_count, decode_messages
 from headrace.api.anthropic_answers import PING, AnswerWriter, CountWriter, StreamWriter, Watch
 from headrace.api.anthropic_diagnosis import Fingerprint, diagnose, fingerprint
 from headrace.api.errors import ANTHROPIC
+from headrace.api.peek import COUNT_TOKENS, MESSAGES
 from headrace.core.events import Started
 from headrace.server.answers import Answering, GenerationRoute, generation_routes
 from headrace.server.routes import Route
@@ -70,6 +71,6 @@ def anthropic_routes(answering: Answering) -> list[Route]:
     def count(call: Call, _: int) -> CountWriter:
         return CountWriter(call)
 
-    messages = GenerationRoute("msg_", decode_messages, stream, whole, ANTHROPIC, keep_alive=PING)
-    counting = GenerationRoute("msg_", decode_count, stream, count, ANTHROPIC)
+    messages = GenerationRoute("msg_", decode_messages, stream, whole, ANTHROPIC, keep_alive=PING, kind=MESSAGES)
+    counting = GenerationRoute("msg_", decode_count, stream, count, ANTHROPIC, kind=COUNT_TOKENS)
     return generation_routes(answering, {"/v1/messages": messages, "/v1/messages/count_tokens": counting})

@@ -38,12 +38,14 @@ from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
 from headrace.server.files import file_routes
+from headrace.server.guard import Sweep
 from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, Identity, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
+from headrace.server.relay import gateway_of
 from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
@@ -84,11 +86,14 @@ class App:
         self._metrics = metrics
         self._surroundings = surroundings
         self._tally = Tally(metrics, surroundings.clock, config.max_requests)
+        pace = Pace(surroundings.clock, config.keep_alive_s, config.write_timeout_s, surroundings.timers)
         self._answering = Answering(
             backend=backend,
+            gateway=gateway_of(backend),
             config=config,
             lifecycle=self.lifecycle,
-            pace=Pace(surroundings.clock, config.keep_alive_s, config.write_timeout_s, surroundings.timers),
+            pace=pace,
+            sweep=Sweep(pace),
             bodies=BodyBudget(config.max_buffered_bytes),
             new_id=surroundings.new_id,
         )

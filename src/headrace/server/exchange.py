@@ -20,9 +20,12 @@ from headrace.core.errors import (
     PayloadTooLarge,
     Unauthenticated,
 )
+from headrace.core.gateway import Taken
 from headrace.observe.logs import AccessRecord
 from headrace.server.config import ServerConfig
 from headrace.server.feed import ClientGone, Message, Receive, Scope, Send
+from headrace.server.hints import LISTS
+from headrace.server.taken import taken_headers
 
 JSON: Final = b"application/json"
 MAX_QUERY_FIELDS: Final = 64
@@ -62,6 +65,7 @@ class Exchange:
     is_started: bool = False
     params: Mapping[str, str] = field(default_factory=dict)
     errors: ErrorDialect = OPENAI
+    taken: Taken | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -70,7 +74,11 @@ class Exchange:
         # Of a repeated header the first counts: what a proxy in front adds comes last and decides nothing here.
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
-            headers.setdefault(name, value)
+            if name in headers:
+                # Lists mean all that is said: a label in a second header must not be lost.
+                headers[name] = headers[name] + b"," + value if name in LISTS else headers[name]
+            else:
+                headers[name] = value
         named = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = named if _REQUEST_ID.fullmatch(named) else new_id
         record = AccessRecord(request_id=request_id, method=scope["method"])
@@ -196,6 +204,8 @@ class Exchange:
             *extra,
             *self._extra,
         ]
+        if self.taken is not None:
+            headers += taken_headers(self.taken)
         if self.errors.id_header is not None:
             headers.append((self.errors.id_header, self.record.request_id.encode()))
         if self.closes:
@@ -205,6 +215,10 @@ class Exchange:
     def add_header(self, name: bytes, value: bytes) -> None:
         """A header for the response that is still to come."""
         self._extra.append((name, value))
+
+    def watch(self, taken: Taken) -> None:
+        """Which way a request of this exchange goes; of several the latest is told."""
+        self.taken = taken
 
     def query(self) -> dict[str, list[str]]:
         """What stands behind the path's question mark. Raises InvalidRequest if it is no query."""

@@ -6,37 +6,29 @@ megabytes of text.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final
 
 from headrace.api.inputs import InputsCall, ResultTable, reword
-from headrace.api.openai import Caller
 from headrace.api.openai_embeddings import decode_embeddings
+from headrace.api.peek import EMBEDDINGS
 from headrace.api.rerank import decode_rerank, decode_score
 from headrace.core.errors import InvalidRequest
+from headrace.core.events import Event
 from headrace.core.request import Principal
 from headrace.server.answers import Answering, Log, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import ClientGone, Feed
 from headrace.server.keys import Identity
+from headrace.server.relay import RelayRoute
 from headrace.server.routes import Route
 
-
-@dataclass(frozen=True, slots=True)
-class InputsRoute:
-    """One of these routes: how ids of its answers begin, and how its body is read."""
-
-    id_prefix: str
-    decode: Callable[[bytes, Caller], InputsCall]
-
-
-_SCORE = InputsRoute("score-", decode_score)
-_RERANK = InputsRoute("rerank-", decode_rerank)
+_SCORE = RelayRoute(id_prefix="score-", decode=decode_score, kind=None)
+_RERANK = RelayRoute(id_prefix="rerank-", decode=decode_rerank, kind=None)
 
 # Path -> how it is answered. vLLM serves reranking under the paths of Jina's and Cohere's clients.
 INPUTS_ROUTES: Final = {
-    "/v1/embeddings": InputsRoute("embd-", decode_embeddings),
+    "/v1/embeddings": RelayRoute(id_prefix="embd-", decode=decode_embeddings, kind=EMBEDDINGS),
     "/v1/score": _SCORE,
     "/score": _SCORE,
     "/v1/rerank": _RERANK,
@@ -48,7 +40,7 @@ INPUTS_ROUTES: Final = {
 def inputs_routes(answering: Answering) -> list[Route]:
     """All of these routes."""
 
-    def route(name: str, given: InputsRoute) -> Route:
+    def route(name: str, given: RelayRoute) -> Route:
         async def handle(exchange: Exchange, identity: Identity) -> None:
             await answer_inputs(answering, given, exchange, identity.principal)
 
@@ -57,15 +49,27 @@ def inputs_routes(answering: Answering) -> list[Route]:
     return [route(name, given) for name, given in INPUTS_ROUTES.items()]
 
 
-async def answer_inputs(answering: Answering, route: InputsRoute, exchange: Exchange, principal: Principal) -> None:
+async def answer_inputs(answering: Answering, route: RelayRoute, exchange: Exchange, principal: Principal) -> None:
     """Answer one request. Raises HeadraceError while nothing is sent, and ClientGone."""
-    await answer_call(answering, await answering.read(exchange, principal, route.id_prefix, route.decode), exchange)
+    asked = await answering.ask(exchange, principal, route)
+    if asked is None:
+        return
+    call, events = asked
+    if events is None:
+        await answer_call(answering, call, exchange)
+    else:
+        await _answer_events(answering, call, exchange, events)
 
 
 async def answer_call(answering: Answering, call: InputsCall, exchange: Exchange) -> None:
     """Answer a request that was read. Raises HeadraceError while nothing is sent, and ClientGone."""
     answering.admit(exchange, call.request)
-    events = answering.backend.run(call.request)
+    await _answer_events(answering, call, exchange, answering.backend.run(call.request))
+
+
+async def _answer_events(
+    answering: Answering, call: InputsCall, exchange: Exchange, events: AsyncGenerator[Event, None]
+) -> None:
     table, log = ResultTable(call.request), Log(exchange, answering.pace)
     async with Feed(events, exchange.receive, exchange.send, answering.lifecycle, answering.pace) as feed:
         try:

@@ -5,6 +5,7 @@ that keeps them.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from headrace.api import peek
 from headrace.api.metadata import decode_metadata
 from headrace.api.openai import Call, Caller, decode_chat, decode_completion
 from headrace.api.openai_answers import CHAT, COMPLETION, AnswerWriter, Dialect, answer_head
@@ -68,7 +69,7 @@ def _chat(completions: Completions | None, caches: Caches | None) -> GenerationR
             events = backend.run(call.request)
         return events if completions is None or not call.stores else _with_room(events, call, completions)
 
-    return GenerationRoute(CHAT.id_prefix, decode, stream, _whole_of(CHAT), run=run, keep=keep)
+    return GenerationRoute(CHAT.id_prefix, decode, stream, _whole_of(CHAT), run=run, keep=keep, kind=peek.CHAT)
 
 
 async def _with_content(
@@ -99,6 +100,7 @@ def _completion() -> GenerationRoute:
         stream,
         _whole_of(COMPLETION),
         run=lambda backend, call: run_together(backend, call.requests),
+        kind=peek.COMPLETIONS,
     )
 
 

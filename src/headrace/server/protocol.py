@@ -15,6 +15,8 @@ import asyncio
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from headrace.api.errors import encode_error
 from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
 from headrace.server.config import ServerConfig
+from headrace.server.guard import GONE
 
 # A refused body is read and thrown away for a while, because a client that is reset while it sends loses the refusal.
 LINGER_S: Final = 10.0
@@ -31,7 +34,8 @@ DISCARD_FACTOR: Final = 16
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """One connection. Its scopes carry the extension `headrace.abort`, which ends the connection at once."""
+    """One connection. Its scopes carry the extensions `headrace.abort`, which ends the connection at once, and
+    `headrace.gone`, which takes a function to be called when the client is lost."""
 
     def __init__(self, *args: Any, limits: ServerConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,6 +67,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
+            gone = getattr(cycle, "gone", None)
+            if gone is not None:
+                gone()
 
     def data_received(self, data: bytes) -> None:
         """Count, then parse."""
@@ -104,7 +111,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._unanswered.append(self.cycle)
         # The request's task starts in the loop's next turn and sees this.
-        self.scope["extensions"] = {"headrace.abort": {"call": self._abort}}
+        self.scope["extensions"] = {
+            "headrace.abort": {"call": self._abort},
+            GONE: {"call": partial(_listen, self.cycle)},
+        }
 
     def on_message_complete(self) -> None:
         """The body is all here; what follows is the next request's."""
@@ -171,6 +181,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _listen(cycle: Any, gone: Callable[[], None]) -> None:
+    """Let `gone` be called when the client of a request is lost before it has its whole answer."""
+    cycle.gone = gone
+    if cycle.disconnected:
+        gone()
 
 
 def _set_tcp_options(transport: asyncio.Transport, timeout_s: float) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from headrace.api.metadata import decode_metadata
 from headrace.api.openai import Caller
+from headrace.api.peek import RESPONSES
 from headrace.api.responses import (
     ID_PREFIX,
     decode_compact,
@@ -27,11 +28,15 @@ from headrace.server.answers import Answering, send_chunk, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import Feed
 from headrace.server.keys import Identity
+from headrace.server.relay import RelayRoute
 from headrace.server.routes import Handler, Route
 
 DONE: Final = b"data: [DONE]\n\n"
 # Events that say how the whole response stands, and nothing of what the model says.
 _STATES: Final = frozenset({"response.created", "response.queued", "response.in_progress"})
+
+
+_CREATE: Final = RelayRoute(id_prefix=ID_PREFIX, decode=decode_create, kind=RESPONSES, is_bytes_only=True)
 
 
 def frame(event: ResponseEvent) -> bytes:
@@ -113,7 +118,11 @@ def _model_routes(answering: Answering, service: ResponsesService) -> list[Route
     """Those that ask a model."""
 
     async def create(exchange: Exchange, identity: Identity) -> None:
-        call = await answering.read(exchange, identity.principal, ID_PREFIX, decode_create)
+        # What a backend that speaks this protocol answers is passed on if nobody here is to remember it.
+        asked = await answering.ask(exchange, identity.principal, _CREATE)
+        if asked is None:
+            return
+        call, _ = asked
         answering.admit(exchange, call.request)
         if call.stream:
             await _Answers(answering, exchange).stream(service.run(call))
