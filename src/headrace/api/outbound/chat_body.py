@@ -212,7 +212,7 @@ def sampling(request: Request, quirks: Quirks) -> dict[str, Any]:
         _extra(wanted, quirks)
     )
     if wanted.logit_bias:
-        body["logit_bias"] = {str(token): bias for token, bias in wanted.logit_bias}
+        body["logit_bias"] = {str(token): int(bias) if bias.is_integer() else bias for token, bias in wanted.logit_bias}
     if wanted.num_choices > 1:
         body["n"] = wanted.num_choices
     return body

@@ -19,6 +19,7 @@ from headrace.api.outbound.chat_reader import garbage
 from headrace.api.outbound.chat_refusals import read_error_frame
 from headrace.api.outbound.chat_usage import ChatUsage, read_usage
 from headrace.api.outbound.codec import OutboundCall, Quirks
+from headrace.api.vectors import FLOAT_BYTES, is_finite
 from headrace.core.errors import UpstreamFault
 from headrace.core.events import Embedding, Event, Finished, Score, Started, Usage
 from headrace.core.request import Request, Task
@@ -165,16 +166,14 @@ def _vector(told: str | list[float]) -> bytes:
             data = base64.b64decode(told, validate=True)
         except (binascii.Error, ValueError):
             raise UpstreamFault("the backend sent a vector that is no base64.") from None
-        if len(data) % 4 or not data:
-            raise UpstreamFault("the backend sent a vector that is no list of float32.")
-        return data
-    try:
+    else:
         floats = array("f", told)
-    except OverflowError:
-        raise UpstreamFault("the backend sent a vector that is no list of float32.") from None
-    if sys.byteorder == "big":
-        floats.byteswap()
-    return floats.tobytes()
+        if sys.byteorder == "big":
+            floats.byteswap()
+        data = floats.tobytes()
+    if not data or len(data) % FLOAT_BYTES or not is_finite(data):
+        raise UpstreamFault("the backend sent a vector that is no list of float32.")
+    return data
 
 
 def _usage(request: Request, told: ChatUsage | None) -> Usage:
