@@ -1,6 +1,7 @@
 """Fuzz the codecs of backends: whatever a backend sends is an answer in order, or one error that does not blame us."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from fuzz.target import Target
@@ -44,6 +45,25 @@ CHAT_STREAMS = [
     b'"content":"x","function_call":{"name":"f","arguments":{"a":1}}},"finish_reason":"function_call"}],"usage":{'
     b'"prompt_tokens":4,"prompt_cache_hit_tokens":2,"completion_tokens":2,"total_tokens":6}}\r\n\r\n',
     b'data: {"error":{"message":"boom","type":"server_error","code":500}}\n\n',
+]
+RESPONSE_STREAMS = [
+    b'event: response.created\ndata: {"type":"response.created","response":{"status":"in_progress","usage":null}}\n\n'
+    b'event: response.output_item.added\ndata: {"type":"response.output_item.added","output_index":0,"item":{"type":'
+    b'"reasoning","summary":[]}}\n\n'
+    b'data: {"type":"response.reasoning_text.delta","output_index":0,"content_index":0,"delta":"hm"}\n\n'
+    b'data: {"type":"response.output_text.delta","output_index":1,"content_index":0,"delta":"Hi","logprobs":[{"token":'
+    b'"Hi","logprob":-1,"bytes":[72,105],"top_logprobs":[]}]}\n\n'
+    b'data: {"type":"response.output_item.added","output_index":2,"item":{"type":"function_call","call_id":"c","name":'
+    b'"f","arguments":""}}\n\n'
+    b'data: {"type":"response.function_call_arguments.delta","output_index":2,"delta":"{}"}\n\n'
+    b'data: {"type":"response.function_call_arguments.done","output_index":2,"arguments":"{}"}\n\n'
+    b'data: {"type":"response.completed","response":{"status":"completed","output":[{"type":"message","content":[{'
+    b'"type":"output_text","text":"Hi"}]}],"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":2,'
+    b'"cache_write_tokens":1},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1}}}}\n\n',
+    b'data: {"type":"response.incomplete","response":{"output":[{"type":"reasoning","summary":[{"text":"a"}]},{"type":'
+    b'"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"message","content":[{"refusal":"no"}]}],'
+    b'"incomplete_details":{"reason":"max_output_tokens"}}}\n\n',
+    b'event: error\ndata: {"type":"error","code":"server_error","message":"boom"}\n\n',
 ]
 EMBEDDINGS = [
     b'{"object":"list","data":[{"index":1,"embedding":[0.5,1]},{"index":0,"embedding":"AACAPwAAAEA="}],"model":"m",'
@@ -96,8 +116,9 @@ def _is_read(read: Callable[[bytes], object], data: bytes) -> bool:
 
 
 def _read_stream(codec: OutboundCodec, data: bytes) -> None:
-    reader, parser = codec.reader(ASKED, "m"), FrameParser()
-    order = Order(AnswerHead(CHAT_ROUTE, "x", 1, num_choices=2))
+    asked = ASKED if codec is _CHAT else replace(ASKED, sampling=Sampling())
+    reader, parser = codec.reader(asked, "m"), FrameParser()
+    order = Order(AnswerHead(CHAT_ROUTE, "x", 1, num_choices=asked.sampling.num_choices))
     for name, said in parser.feed(data):
         _follow(order, reader.feed(name, said))
     _follow(order, reader.end())
@@ -122,6 +143,7 @@ _CHAT = CODECS["chat"]
 
 TARGETS = [
     Target("outbound chat", CHAT_STREAMS, partial(check_stream, _CHAT)),
+    Target("outbound responses", RESPONSE_STREAMS, partial(check_stream, CODECS["responses"])),
     Target("outbound embeddings", EMBEDDINGS, partial(check_body, _CHAT, EMBEDS)),
     Target("outbound rerank", RERANKINGS, partial(check_body, _CHAT, SCORES)),
     Target("outbound chat errors", ERRORS, partial(check_error, _CHAT)),

@@ -16,6 +16,7 @@ from headrace.core.request import (
     Effort,
     FormatKind,
     Message,
+    Reasoning,
     Request,
     ResponseFormat,
     Role,
@@ -269,7 +270,14 @@ def _reasoning(request: Request, quirks: Quirks) -> dict[str, Any]:
         if budget and "thinking_token_budget" in knows:
             body["thinking_token_budget"] = budget
         return body
-    if effort is None:
-        assert budget is not None
-        effort = next((effort for most, effort in _BUDGETS if budget <= most), Effort.HIGH)
-    return {"reasoning_effort": effort.value}
+    named = effort_of(request.reasoning)
+    return {} if named is None else {"reasoning_effort": named.value}
+
+
+def effort_of(wanted: Reasoning) -> Effort | None:
+    """How much is thought in words, where a budget was given in tokens."""
+    if wanted.effort is not None or wanted.max_tokens is None:
+        return wanted.effort
+    if wanted.max_tokens == 0:
+        return Effort.NONE
+    return next((effort for most, effort in _BUDGETS if wanted.max_tokens <= most), Effort.HIGH)

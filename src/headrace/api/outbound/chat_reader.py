@@ -8,6 +8,7 @@ without `[DONE]`. What contradicts itself is an UpstreamFault.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -243,15 +244,7 @@ class ChatReader(_ChunkReader):
     def _logprobs(self, told: ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
         if told is None or not self._tells_logprobs:
             return ()
-        return tuple(
-            TokenLogprob(
-                token.token,
-                _bytes(token),
-                token.logprob,
-                tuple((top.token, _bytes(top), top.logprob) for top in token.top_logprobs or ()),
-            )
-            for token in (*(told.content or ()), *(told.refusal or ()))
-        )
+        return token_logprobs((*(told.content or ()), *(told.refusal or ())))
 
 
 class TextReader(_ChunkReader):
@@ -288,6 +281,19 @@ class TextReader(_ChunkReader):
             )
             for token, logprob, top in zip(tokens, logprobs, tops, strict=True)
         )
+
+
+def token_logprobs(tokens: Sequence[ChatToken]) -> tuple[TokenLogprob, ...]:
+    """Tokens as a chat or a response tells them. Raises UpstreamFault for bytes that are none."""
+    return tuple(
+        TokenLogprob(
+            token.token,
+            _bytes(token),
+            token.logprob,
+            tuple((top.token, _bytes(top), top.logprob) for top in token.top_logprobs or ()),
+        )
+        for token in tokens
+    )
 
 
 def reason_of(told: str) -> FinishReason:

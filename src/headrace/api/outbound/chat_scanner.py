@@ -44,29 +44,36 @@ _decode_whole = msgspec.json.Decoder(_Whole).decode
 
 
 class OutputGauge:
-    """How many bytes of a stream are the answer's text, about: what is in its frames beyond their envelopes, which are
-    measured in the first ones and alike in the others. Never less than one byte a frame."""
+    """How many bytes of a stream are the answer's text, about. The first frames with text are measured exactly; of
+    later ones the smallest envelope of those is taken off, but never all: each counts one byte at least."""
 
     def __init__(self) -> None:
-        self._num_bytes = 0
-        self._num_frames = 0
+        self._measured = 0
         self._num_measured = 0
         self._envelope = 0
+        self._num_bytes = 0
+        self._num_frames = 0
 
     @property
     def num_bytes(self) -> int:
         """Bytes so far."""
-        return max(self._num_frames, self._num_bytes - self._num_frames * self._envelope)
+        return self._measured + max(self._num_frames, self._num_bytes - self._num_frames * self._envelope)
 
     def add(self, whole: bytes) -> None:
         """Count what a cutter gave."""
+        if self._num_measured < _NUM_MEASURED:
+            for frame in split_frames(whole):
+                self._measure(frame)
+            return
         self._num_bytes += len(whole)
         self._num_frames += whole.count(b"\n\n") or 1
-        if self._num_measured < _NUM_MEASURED:
+
+    def _measure(self, frame: bytes) -> None:
+        size = sum(map(len, _TEXT.findall(frame)))
+        if size:
+            self._measured += size
             self._num_measured += 1
-            for frame in split_frames(whole):
-                size = len(frame) - sum(len(text) for text in _TEXT.findall(frame))
-                self._envelope = min(self._envelope or size, size)
+            self._envelope = min(self._envelope or len(frame), len(frame) - size)
 
 
 class ChatScanner:

@@ -66,10 +66,18 @@ def bound_answer(fields: dict[str, bytes], field: str, max_tokens: int | None) -
             fields[field] = fields.pop(other)
         return
     for name in _BOUNDS:
-        value = fields.pop(name, b"null")
+        if name != field and (value := fields.pop(name, b"null")) != b"null":
+            max_tokens = min(max_tokens, _number(name, value))
+    bound_field(fields, field, max_tokens)
+
+
+def bound_field(fields: dict[str, bytes], field: str, max_tokens: int | None) -> None:
+    """Lower the bound of an answer that has one name only. Raises InvalidRequest as `bound_answer` does."""
+    if max_tokens is not None:
+        value = fields.get(field, b"null")
         if value != b"null":
-            max_tokens = min(max_tokens, read_number(name, value))
-    fields[field] = b"%d" % max_tokens
+            max_tokens = min(max_tokens, _number(field, value))
+        fields[field] = b"%d" % max_tokens
 
 
 def ask_usage(fields: dict[str, bytes], quirks: Quirks) -> None:
@@ -88,8 +96,7 @@ def ask_usage(fields: dict[str, bytes], quirks: Quirks) -> None:
         fields["stream_options"] = _encode_json(given | {"include_usage": True})
 
 
-def read_number(name: str, value: bytes) -> int:
-    """A number of tokens in a body. Raises InvalidRequest."""
+def _number(name: str, value: bytes) -> int:
     try:
         number = int(value)
     except ValueError:
