@@ -1,5 +1,7 @@
 """The table of providers holds together."""
 
+from pathlib import Path
+
 import pytest
 
 from headrace.api.outbound.registry import CODECS
@@ -27,3 +29,13 @@ def test_a_dialect_that_the_settings_name_goes_to_its_own_address() -> None:
     assert CATALOG["vllm"].url_of(Dialect.MESSAGES) == "http://127.0.0.1:8000"
     assert CATALOG["vllm"].url == "http://127.0.0.1:8000/v1"
     assert CATALOG["groq"].url_of(Dialect.GEMINI) == ""
+
+
+@pytest.mark.parametrize("kind", CATALOG)
+def test_the_guide_has_the_row(kind: str) -> None:
+    row = CATALOG[kind]
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "backends.md").read_text("utf-8")
+    dialects = ", ".join(f"`{dialect}`" for dialect in row.urls)
+    url = f"`{row.url}`" if row.url else "yours"
+    key = f"`{row.key_variable}`" if row.has_secret else ""
+    assert f"| `{kind}` | {row.title} | {dialects} | {url} | {key} |" in guide
