@@ -124,10 +124,15 @@ class Answer:
 
     async def read(self, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """All of the body. Raises UpstreamFault, also for one longer than `max_bytes`."""
-        self._is_whole, self._max_bytes = True, max_bytes
-        self._check_length()
+        if not self._is_whole:
+            self._is_whole, self._max_bytes = True, max_bytes
+            self._check_length()
+            if self._ahead_bytes > max_bytes:
+                self._refuse_length()
+            self.begin()
         if self._is_paused:
             self._is_paused = False
+            self._listen()
             self._line.resume()
         while self._error is None and not self.is_done:
             await self._wait()

@@ -66,12 +66,17 @@ class Remote:
         self._named = named
         self._head = Head(address, fixed)
         self._root = Head(Address(address.is_tls, address.host, address.port), fixed)
+        tls = (tls or open_tls()) if address.is_tls else None
+        name, patience_s = f"backend {settings.name!r}", settings.health.timeout_s
         self._pool = Pool(
             address,
             PoolSettings(timeouts=settings.timeouts, max_connections=settings.max_concurrency),
-            tls=(tls or open_tls()) if address.is_tls else None,
-            name=f"backend {settings.name!r}",
+            tls=tls,
+            name=name,
         )
+        # Checks do not wait for requests: a backend that is busy is not one that is ill.
+        patience = Timeouts(connect_s=patience_s, first_event_s=patience_s, idle_s=patience_s)
+        self._checks = Pool(address, PoolSettings(timeouts=patience, max_idle=1), tls=tls, name=name)
 
     def __repr__(self) -> str:
         return f"Remote({self._name})"
@@ -136,15 +141,15 @@ class Remote:
     async def check(self) -> None:
         """Ask the path of the health check, which begins at the server's root, or for the list of models."""
         health = self._settings.health
-        patience = Timeouts(connect_s=health.timeout_s, first_event_s=health.timeout_s, idle_s=health.timeout_s)
         head = self._root.write("GET", health.path, (), 0) if health.path else self._head.write("GET", "/models", (), 0)
-        answer = await self._pool.ask(head, b"", is_whole=True, timeouts=patience)
+        answer = await self._checks.ask(head, b"", is_whole=True)
         if not 200 <= answer.status < 300:
             raise UpstreamFault(f"backend {self._name!r} answers its health check with status {answer.status}.")
 
     async def close(self) -> None:
         """Close its connections."""
         await self._pool.close()
+        await self._checks.close()
 
     def _headers(self, call: OutboundCall, raw: RawBody) -> Headers:
         """The protocol's and the client's; a client's goes before the protocol's, the operator's before both."""

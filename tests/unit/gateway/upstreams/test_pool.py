@@ -329,6 +329,21 @@ def test_what_is_no_answer_is_a_fault_that_says_why_and_ends_the_connection(
     run(body)
 
 
+@pytest.mark.parametrize("framing", [("content-length", "3000000"), CHUNKED])
+def test_the_body_of_an_error_is_read_up_to_a_limit(framing: tuple[str, str]) -> None:
+    async def body(h: Harness) -> None:
+        data = b"x" * 3_000_000
+        begun = head(500, "text/plain", framing) + b"\r\n"
+        h.up.script.append([begun, *([chunk(data), LAST_CHUNK] if framing is CHUNKED else [data])])
+        answer = await h.ask(is_whole=False)
+        assert answer.status == 500
+        with pytest.raises(UpstreamFault, match="longer than 1000000 bytes"):
+            await answer.read(1_000_000)
+        await h.up.wait_open(0)
+
+    run(body)
+
+
 def test_interim_answers_and_trailers_are_no_part_of_an_answer() -> None:
     async def body(h: Harness) -> None:
         h.up.script.append(

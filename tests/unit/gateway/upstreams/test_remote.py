@@ -18,7 +18,7 @@ from tests.backends import (
     text_of,
     usage_of,
 )
-from tests.upstreams import ANSWERS, chunk, head, stream, whole
+from tests.upstreams import ANSWERS, chunk, hang_before, head, stream, whole
 
 from headrace.core.errors import InvalidRequest, UpstreamFault
 from headrace.core.events import Started, TextDelta
@@ -230,6 +230,35 @@ def test_a_health_check_asks_the_servers_root_with_its_own_patience() -> None:
             await j.remote.check()
 
     run(Dialect.MESSAGES, body, health=Health(path="/health?full=1"))
+
+
+def test_a_health_check_does_not_wait_for_requests() -> None:
+    async def body(j: Joined) -> None:
+        j.up.script.append(hang_before())
+        held = asyncio.ensure_future(j.whole())
+        await j.up.wait_received(1)
+        await j.remote.check()
+        held.cancel()
+        await asyncio.wait([held])
+
+    run(Dialect.MESSAGES, body, max_concurrency=1)
+
+
+@pytest.mark.parametrize("dialect", ["chat", "completions", "embeddings"])
+def test_every_dialect_that_a_backend_takes_passes(dialect: str) -> None:
+    async def body(j: Joined) -> None:
+        reply = await j.remote.relay(raw_body(dialect, is_stream=False), TARGET, max_tokens=5)
+        assert isinstance(reply, UpstreamReply)
+        assert reply.usage is not None
+        assert reply.usage.prompt_tokens == 7
+        request = j.up.received[-1]
+        assert request.path == raw_body(dialect, is_stream=False).path
+        bounds = {"chat": ("max_completion_tokens", 5), "completions": ("max_tokens", 5)}
+        if dialect in bounds:
+            name, value = bounds[dialect]
+            assert request.fields[name] == value
+
+    run(Dialect.CHAT, body)
 
 
 def test_neither_the_secret_nor_the_address_is_in_a_repr_or_an_error() -> None:
