@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +90,8 @@ class Joined:
         """A whole streamed answer in bytes."""
         found = await self.remote.relay(raw_body(self.dialect, is_stream=True, **more), TARGET, max_tokens=None)
         assert not isinstance(found, UpstreamReply)
-        return b"".join([piece async for piece in found.pieces()])
+        async with aclosing(found.pieces()) as pieces:
+            return b"".join([piece async for piece in pieces])
 
     async def whole(self, **more: Any) -> UpstreamReply:
         """A whole answer in bytes."""

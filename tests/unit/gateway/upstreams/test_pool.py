@@ -1,6 +1,7 @@
 """The client of backends over real sockets: what it sends, what it keeps, what it refuses, and that nothing is left."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,6 @@ from tests.upstreams import (
     CHUNKED,
     LAST_CHUNK,
     SSE,
-    Received,
     Script,
     Step,
     Upstream,
@@ -210,6 +210,8 @@ def test_a_stream_that_nobody_reads_is_not_read_from_the_backend_and_does_not_ti
         h.up.script.append(endless())
         answer = await h.ask(is_whole=False, timeouts=Timeouts(first_event_s=0.3, idle_s=0.3))
         await until(lambda: answer.deadline_s == NEVER)
+        for _ in range(500):  # time enough to read on
+            await asyncio.sleep(0)
         first = await answer.more()
         assert MAX_AHEAD_BYTES < len(first) < MAX_AHEAD_BYTES + 2**21
         total = len(first)
@@ -374,18 +376,51 @@ def test_a_stream_may_end_with_its_connection_and_that_connection_is_not_kept() 
     run(body)
 
 
-def test_a_backend_that_answers_before_it_read_the_request_is_heard_and_its_connection_closed() -> None:
+def test_a_backend_that_answers_before_it_read_the_request_is_heard_and_its_connection_not_used_again() -> None:
     async def body(h: Harness) -> None:
-        refusal = whole({"error": "too large"}, 413)
+        ports = []
 
-        def early(received: Received) -> Script:
-            return refusal
+        async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            ports.append(writer.get_extra_info("peername"))
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"".join(whole({"error": "too large"}, 413)))
+            with contextlib.suppress(ConnectionError):
+                await h.up.go.wait()
+            writer.transport.abort()
 
-        h.up.respond = early
-        answer = await h.ask(b"x" * (32 * 2**20))
-        assert answer.status == 413
+        server = await asyncio.start_server(early, "127.0.0.1", 0, limit=2**16)
+        address = read_url(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        pool, big = Pool(address, PLAIN), b"x" * (32 * 2**20)
+        head_bytes = Head(address, []).write("POST", "/", [], len(big))
+        for _ in range(2):
+            answer = await pool.ask(head_bytes, big, is_whole=True)
+            assert answer.status == 413
+        assert len(ports) == 2
+        assert pool.num_idle == 0
+        await pool.close()
+        h.up.go.set()
+        server.close()
 
     run(body)
+
+
+def test_who_gives_up_waiting_for_a_connection_takes_none_with_him() -> None:
+    async def body(h: Harness) -> None:
+        for frees_first in (False, True):
+            h.up.script.append(hang_midstream(b"data: 1\n\n"))
+            held = await h.ask(is_whole=False)
+            waiting = asyncio.ensure_future(h.ask())
+            await asyncio.sleep(0)
+            if frees_first:
+                held.close()  # The place is his, and he does not know it yet.
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            held.close()
+            assert h.pool.num_busy == 0
+            await h.ask()
+
+    run(body, PoolSettings(max_connections=1))
 
 
 def test_no_more_connections_than_allowed_are_opened_and_who_waits_gets_the_next_that_is_free() -> None:

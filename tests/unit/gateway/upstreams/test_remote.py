@@ -18,7 +18,7 @@ from tests.backends import (
     text_of,
     usage_of,
 )
-from tests.upstreams import ANSWERS, chunk, hang_before, head, stream, whole
+from tests.upstreams import ANSWERS, CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
 
 from headrace.core.errors import InvalidRequest, UpstreamFault
 from headrace.core.events import Started, TextDelta
@@ -187,11 +187,25 @@ def test_a_stream_that_begins_with_comments_is_read_up_to_its_first_event() -> N
     run(Dialect.MESSAGES, body)
 
 
+def test_a_stream_whose_last_word_came_first_of_all_leaves_its_connection() -> None:
+    async def body(j: Joined) -> None:
+        begun = head(200, "text/event-stream", CHUNKED) + b"\r\n" + chunk(b"".join(j.frames()))
+        j.up.script.append([begun, Step.HANG, LAST_CHUNK])
+        assert await j.stream() == b"".join(j.frames())
+        j.up.go.set()
+        while not j.remote.pool.num_idle:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0)
+        await j.stream()
+        assert j.up.num_connections == 1
+
+    run(Dialect.MESSAGES, body)
+
+
 @pytest.mark.parametrize("reads", [0, 1])
 def test_closing_the_pieces_closes_the_connection_even_if_none_was_read(reads: int) -> None:
     async def body(j: Joined) -> None:
         first, *_ = j.frames()
-        j.up.script.append([head(200, "text/event-stream", ("transfer-encoding", "chunked")) + b"\r\n", chunk(first)])
+        j.up.script.append([head(200, "text/event-stream", CHUNKED) + b"\r\n", chunk(first)])
         found = await j.remote.relay(raw_body("messages", is_stream=True), TARGET, max_tokens=None)
         assert not isinstance(found, UpstreamReply)
         pieces = found.pieces()
@@ -208,9 +222,7 @@ def test_closing_the_pieces_closes_the_connection_even_if_none_was_read(reads: i
 def test_closing_the_events_closes_the_connection() -> None:
     async def body(j: Joined) -> None:
         frames = j.frames()[:4]
-        j.up.script.append(
-            [head(200, "text/event-stream", ("transfer-encoding", "chunked")) + b"\r\n", *map(chunk, frames)]
-        )
+        j.up.script.append([head(200, "text/event-stream", CHUNKED) + b"\r\n", *map(chunk, frames)])
         events = j.remote.run(request())
         async for event in events:
             if isinstance(event, TextDelta):
