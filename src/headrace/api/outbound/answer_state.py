@@ -60,8 +60,9 @@ class AnswerState:
         """The answer is there. Only the first time says something."""
         if not self._is_begun:
             self._is_begun = True
-            prompt, cached = (0, 0) if usage is None else (usage.prompt_tokens, usage.cached_tokens)
-            self._out.append(Started(self._request.id, self._model, prompt, cached))
+            told = Usage(0, 0) if usage is None else usage
+            prompt, cached = told.prompt_tokens, told.cached_tokens
+            self._out.append(Started(self._request.id, self._model, prompt, cached, cache_writes=told.cache_writes))
 
     def add_text(self, choice: int, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
         """More text. Raises UpstreamFault, as all of these do, for a choice that is not open."""
@@ -80,11 +81,15 @@ class AnswerState:
     def begin_call(self, choice: int, call_id: str | None, name: str, arguments: str) -> int:
         """A call has begun; its number. One without an id gets one."""
         state = self._open(choice)
+        made = call_id or self.make_id(choice)
         index, state.num_calls = state.num_calls, state.num_calls + 1
-        made = call_id or f"call_{self._request.id.rpartition('_')[2]}_{choice}_{index}"
         self._num_bytes += len(name) + len(arguments.encode("utf-8", "surrogatepass"))
         self._out.append(ToolCallDelta(choice, index, arguments, 1, made, name))
         return index
+
+    def make_id(self, choice: int) -> str:
+        """An id for the next call of a choice, the same each time."""
+        return f"call_{self._request.id.rpartition('_')[2]}_{choice}_{self._choice(choice).num_calls}"
 
     def add_arguments(self, choice: int, index: int, arguments: str) -> None:
         """More of a call that has begun."""

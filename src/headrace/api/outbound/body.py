@@ -65,10 +65,16 @@ def refuse_names(request: Request, protocol: str) -> None:
 
 
 def encode_body(fields: Mapping[str, Any], quirks: Quirks) -> bytes:
-    """The fields as JSON, without those that are None. Raises InvalidRequest for text that no JSON can carry."""
-    given = {name: value for name, value in fields.items() if value is not None and name not in quirks.drops}
+    """The fields as JSON, without those that are None, and with what the provider always gets. Raises UnsupportedField
+    for a field that it would refuse, and InvalidRequest for text that no JSON can carry."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name in quirks.drops & given.keys():
+        raise UnsupportedField(
+            f"{name}: the backend of this model cannot be asked for that; leave it out, or ask another model.",
+            param=name,
+        )
     try:
-        return msgspec.json.encode(given | dict(quirks.adds))
+        return msgspec.json.encode({**quirks.adds, **given})
     except UnicodeEncodeError:
         raise InvalidRequest("messages: hold half a character; send whole ones.", param="messages") from None
     except (RecursionError, ValueError, TypeError):

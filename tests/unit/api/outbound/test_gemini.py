@@ -185,12 +185,19 @@ YES = {"text": "Yes."}
 
 @pytest.mark.parametrize(("reason", "ended"), [*FINISH_REASONS.items(), ("A_NEW_ONE", FinishReason.STOP)])
 def test_why_an_answer_ended(reason: str, ended: FinishReason) -> None:
-    assert read(candidate(YES, finishReason=reason)) == [
-        Started("r1", "m", 0),
-        TextDelta(0, "Yes.", 0),
+    assert read(candidate(YES, finishReason=reason) | {"usageMetadata": {"promptTokenCount": 3}}) == [
+        Started("r1", "m", 3),
+        TextDelta(0, "Yes.", 1),
         ChoiceFinished(0, ended),
-        Finished(Usage(0, 0)),
+        Finished(Usage(3, 0)),
     ]
+
+
+def test_who_tells_no_counts_is_charged_by_bounds() -> None:
+    last = read(candidate(YES, finishReason="STOP"))[-1]
+    assert isinstance(last, Finished)
+    assert (last.usage.completion_tokens, last.usage.is_estimated) == (len("Yes."), True)
+    assert last.usage.prompt_tokens > len("Hi")
 
 
 @pytest.mark.parametrize("reason", sorted(FAULTS))
@@ -203,7 +210,7 @@ def test_what_the_model_made_wrong_is_a_fault_that_may_be_tried_again(reason: st
 def test_calls_end_an_answer_unless_it_was_cut() -> None:
     call = {"functionCall": {"id": "x1", "name": "f", "args": {"a": 1}}}
     told = read(candidate(call, finishReason="STOP"))
-    assert told[1:3] == [ToolCallDelta(0, 0, '{"a":1}', 0, "x1", "f"), ChoiceFinished(0, FinishReason.TOOL_CALLS)]
+    assert told[1:3] == [ToolCallDelta(0, 0, '{"a":1}', 1, "x1", "f"), ChoiceFinished(0, FinishReason.TOOL_CALLS)]
     assert read(candidate(call, finishReason="MAX_TOKENS"))[2] == ChoiceFinished(0, FinishReason.LENGTH)
 
 
@@ -262,9 +269,13 @@ def test_a_refusal_is_read_wherever_it_comes(code: int, status: str, error: type
         read(candidate(YES), told)
     whole = GEMINI.read_error(code, [], json.dumps(told).encode())
     listed = GEMINI.read_error(code, [], json.dumps([told]).encode())
-    unreadable = GEMINI.read_error(code, [], b"<html>")
-    assert [type(one) for one in (caught.value, whole, listed, unreadable)] == [error] * 4
-    assert caught.value.message == whole.message == "Because."
+    assert [type(one) for one in (caught.value, whole, listed)] == [error] * 3
+    assert caught.value.message == whole.message == listed.message
+
+
+@pytest.mark.parametrize(("code", "error"), [(400, InvalidRequest), (404, UpstreamFault), (503, errors.Overloaded)])
+def test_a_page_of_some_server_is_read_by_its_status(code: int, error: type[HeadraceError]) -> None:
+    assert type(GEMINI.read_error(code, [], b"<html>")) is error
 
 
 @pytest.mark.parametrize(
@@ -285,7 +296,7 @@ def test_what_is_wrong_with_our_own_key_is_nobody_elses_business(told: dict[str,
 def test_when_to_try_again_is_told() -> None:
     told = json.dumps(refusal(429, "RESOURCE_EXHAUSTED", retryDelay="3.5s")).encode()
     assert GEMINI.read_error(429, [], told).retry_after_s == 3.5
-    assert GEMINI.read_error(429, [(b"Retry-After", b"9")], told).retry_after_s == 9.0
+    assert GEMINI.read_error(429, [(b"retry-after", b"9")], told).retry_after_s == 9.0
 
 
 def test_a_prompt_that_does_not_fit_is_too_long() -> None:
