@@ -5,6 +5,7 @@ an id and a name before their arguments, nothing after an end, an end for everyb
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.core.errors import UpstreamFault
 from headrace.core.events import (
@@ -21,6 +22,10 @@ from headrace.core.events import (
 )
 from headrace.core.request import Request
 from headrace.core.shape import Shape
+
+
+_LEFT_OUT: Final = -1
+"""The number of a call that is not told."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class AnswerState:
         self._model = model
         self._choices = [_Choice() for _ in range(request.sampling.num_choices)]
         self._num_open = len(self._choices)
+        self._max_calls = request.tool_choice.max_calls
         self._num_bytes = 0
         self._is_begun = False
         self._out: list[Event] = []
@@ -79,8 +85,11 @@ class AnswerState:
             self._out.append(ReasoningDelta(choice, text, 1))
 
     def begin_call(self, choice: int, call_id: str | None, name: str, arguments: str) -> int:
-        """A call has begun; its number. One without an id gets one."""
+        """A call has begun; its number. One without an id gets one; one more than were asked for is left out, which not
+        every protocol can be told."""
         state = self._open(choice)
+        if state.num_calls == self._max_calls:
+            return _LEFT_OUT
         made = call_id or self.make_id(choice)
         index, state.num_calls = state.num_calls, state.num_calls + 1
         self._num_bytes += len(name) + len(arguments.encode("utf-8", "surrogatepass"))
@@ -94,6 +103,8 @@ class AnswerState:
     def add_arguments(self, choice: int, index: int, arguments: str) -> None:
         """More of a call that has begun."""
         state = self._open(choice)
+        if index == _LEFT_OUT:
+            return
         if not 0 <= index < state.num_calls:
             raise UpstreamFault(f"the backend went on with tool call {index}, which had not begun.")
         if arguments:

@@ -2,8 +2,8 @@
 are applied where the body is written.
 
 `ASKED` is the whole of a neutral request that somebody may have asked for, one row for each field in the words of the
-neutral request; a protocol names the rows that it can say. A field that is not in the table is said by every protocol.
-Knows no protocol.
+neutral request; a protocol names the rows that it can say. A field that is not in the table is said by every protocol,
+or kept by those who read the answer (how many calls there may be). Knows no protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,8 +37,6 @@ ASKED: Final[Mapping[str, Callable[[Request], bool]]] = {
     "ignore_eos": lambda request: request.limits.ignore_eos,
     "logprobs": lambda request: request.logprobs is not None,
     "prompt_logprobs": lambda request: request.prompt_logprobs is not None,
-    "max_tool_calls": lambda request: (request.tool_choice.max_calls or 1) > 1,
-    "parallel_tool_calls": lambda request: request.tool_choice.max_calls == 1,
     "response_format": lambda request: request.response_format.kind is not FormatKind.TEXT,
 }
 

@@ -40,7 +40,7 @@ PATH: Final = "/v1/messages"
 COUNT_PATH: Final = "/v1/messages/count_tokens"
 VERSION: Final = (b"anthropic-version", b"2023-06-01")
 
-_SAID: Final = frozenset({"answer_start", "top_k", "parallel_tool_calls", "response_format"})
+_SAID: Final = frozenset({"answer_start", "top_k", "response_format"})
 _BOUND: Final = "max_tokens"
 _INSTRUCTIONS: Final = (Role.SYSTEM, Role.DEVELOPER)
 

@@ -67,8 +67,6 @@ def body(request: Request, model: str = MODEL) -> dict[str, Any]:
         ({"messages": None, "tokens": (1,)}, "tokens"),
         ({"messages": None, "inputs": (Input("x", "y"),), "task": Task.SCORE}, "inputs"),
         ({"messages": None, "inputs": (Input((1,)),), "task": Task.EMBED}, "inputs[0]"),
-        ({"tools": (TOOL,), "tool_choice": ToolChoice(max_calls=1)}, "parallel_tool_calls"),
-        ({"tools": (TOOL,), "tool_choice": ToolChoice(max_calls=2)}, "max_tool_calls"),
         ({"response_format": ResponseFormat(FormatKind.REGEX, source="a+")}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.JSON_SCHEMA, schema=True)}, "response_format"),
         ({"messages": (said(Role.USER, "Hi", name="bob"),)}, "messages[0].name"),
@@ -212,6 +210,13 @@ def test_calls_end_an_answer_unless_it_was_cut() -> None:
     told = read(candidate(call, finishReason="STOP"))
     assert told[1:3] == [ToolCallDelta(0, 0, '{"a":1}', 1, "x1", "f"), ChoiceFinished(0, FinishReason.TOOL_CALLS)]
     assert read(candidate(call, finishReason="MAX_TOKENS"))[2] == ChoiceFinished(0, FinishReason.LENGTH)
+
+
+def test_no_more_calls_are_told_than_were_asked_for() -> None:
+    calls = [{"functionCall": {"id": f"x{number}", "name": "f", "args": {}}} for number in range(3)]
+    request = asked(tools=(TOOL,), tool_choice=ToolChoice(max_calls=2))
+    told = [one.id for one in read(candidate(*calls, finishReason="STOP"), request=request) if hasattr(one, "id")]
+    assert told == ["x0", "x1"]
 
 
 def test_counts_may_come_behind_the_end_of_a_candidate() -> None:

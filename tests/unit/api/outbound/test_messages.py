@@ -255,7 +255,6 @@ def test_cache_marks_stand_on_the_last_block_of_what_they_end_longest_first() ->
         ({"messages": None, "prompt": "x", "suffix": "y"}, "prompt"),
         ({"messages": None, "tokens": (1,)}, "tokens"),
         ({"messages": None, "inputs": (Input("x"),), "task": Task.EMBED}, "inputs"),
-        ({"tools": (TIME,), "tool_choice": ToolChoice(max_calls=2)}, "max_tool_calls"),
         ({"response_format": ResponseFormat(FormatKind.JSON_OBJECT)}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.JSON_SCHEMA, schema=True)}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.REGEX, source="a+")}, "response_format"),
