@@ -45,6 +45,7 @@ from headrace.core.request import (
     ToolChoice,
     ToolMode,
 )
+from headrace.core.shape import Shape
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "gemini.json").read_text("utf-8"))["cases"]
 MODEL = "gemini-3-flash"
@@ -167,7 +168,9 @@ def test_the_same_answer_is_heard(name: str) -> None:
         counts.get("cached_content_token_count", 0),
         reasoning_tokens=thoughts,
     )
-    assert told[-1] == Finished(usage)
+    last = told[-1]
+    assert isinstance(last, Finished)
+    assert last == Finished(usage) or (not counts and last.usage.is_estimated)
     assert isinstance(told[0], Started)
     if heard["blocked"]:
         assert told[1:-1] == [ChoiceFinished(0, FinishReason.FILTERED)]
@@ -204,4 +207,4 @@ def test_counts_and_vectors_come_whole() -> None:
     # The SDK gives a cut vector as it is; ours has a length of 1 again.
     assert CASES["embed"]["heard"] == [[3.0, 4.0], [0.0, 2.0]]
     assert vectors == [pytest.approx((0.6, 0.8)), pytest.approx((0.0, 1.0))]
-    assert told[-1] == Finished(Usage(2, 0)), "who tells no counts is charged by bytes"
+    assert told[-1] == Finished(Usage(Shape.of(REQUESTS["embed"]).prompt_bound, 0, is_estimated=True))

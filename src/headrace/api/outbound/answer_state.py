@@ -5,6 +5,7 @@ an id and a name before their arguments, nothing after an end, an end for everyb
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.core.errors import UpstreamFault
 from headrace.core.events import (
@@ -21,6 +22,10 @@ from headrace.core.events import (
 )
 from headrace.core.request import Request
 from headrace.core.shape import Shape
+
+
+_LEFT_OUT: Final = -1
+"""The number of a call that is not told."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class AnswerState:
         self._model = model
         self._choices = [_Choice() for _ in range(request.sampling.num_choices)]
         self._num_open = len(self._choices)
+        self._max_calls = request.tool_choice.max_calls
         self._num_bytes = 0
         self._is_begun = False
         self._out: list[Event] = []
@@ -60,8 +66,9 @@ class AnswerState:
         """The answer is there. Only the first time says something."""
         if not self._is_begun:
             self._is_begun = True
-            prompt, cached = (0, 0) if usage is None else (usage.prompt_tokens, usage.cached_tokens)
-            self._out.append(Started(self._request.id, self._model, prompt, cached))
+            told = Usage(0, 0) if usage is None else usage
+            prompt, cached = told.prompt_tokens, told.cached_tokens
+            self._out.append(Started(self._request.id, self._model, prompt, cached, cache_writes=told.cache_writes))
 
     def add_text(self, choice: int, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
         """More text. Raises UpstreamFault, as all of these do, for a choice that is not open."""
@@ -78,17 +85,26 @@ class AnswerState:
             self._out.append(ReasoningDelta(choice, text, 1))
 
     def begin_call(self, choice: int, call_id: str | None, name: str, arguments: str) -> int:
-        """A call has begun; its number. One without an id gets one."""
+        """A call has begun; its number. One without an id gets one; one more than were asked for is left out, which not
+        every protocol can be told."""
         state = self._open(choice)
+        if state.num_calls == self._max_calls:
+            return _LEFT_OUT
+        made = call_id or self.make_id(choice)
         index, state.num_calls = state.num_calls, state.num_calls + 1
-        made = call_id or f"call_{self._request.id.rpartition('_')[2]}_{choice}_{index}"
         self._num_bytes += len(name) + len(arguments.encode("utf-8", "surrogatepass"))
         self._out.append(ToolCallDelta(choice, index, arguments, 1, made, name))
         return index
 
+    def make_id(self, choice: int) -> str:
+        """An id for the next call of a choice, the same each time."""
+        return f"call_{self._request.id.rpartition('_')[2]}_{choice}_{self._choice(choice).num_calls}"
+
     def add_arguments(self, choice: int, index: int, arguments: str) -> None:
         """More of a call that has begun."""
         state = self._open(choice)
+        if index == _LEFT_OUT:
+            return
         if not 0 <= index < state.num_calls:
             raise UpstreamFault(f"the backend went on with tool call {index}, which had not begun.")
         if arguments:

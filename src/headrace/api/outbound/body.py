@@ -2,8 +2,8 @@
 are applied where the body is written.
 
 `ASKED` is the whole of a neutral request that somebody may have asked for, one row for each field in the words of the
-neutral request; a protocol names the rows that it can say. A field that is not in the table is said by every protocol.
-Knows no protocol.
+neutral request; a protocol names the rows that it can say. A field that is not in the table is said by every protocol,
+or kept by those who read the answer (how many calls there may be). Knows no protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,8 +37,6 @@ ASKED: Final[Mapping[str, Callable[[Request], bool]]] = {
     "ignore_eos": lambda request: request.limits.ignore_eos,
     "logprobs": lambda request: request.logprobs is not None,
     "prompt_logprobs": lambda request: request.prompt_logprobs is not None,
-    "max_tool_calls": lambda request: (request.tool_choice.max_calls or 1) > 1,
-    "parallel_tool_calls": lambda request: request.tool_choice.max_calls == 1,
     "response_format": lambda request: request.response_format.kind is not FormatKind.TEXT,
 }
 
@@ -65,10 +63,16 @@ def refuse_names(request: Request, protocol: str) -> None:
 
 
 def encode_body(fields: Mapping[str, Any], quirks: Quirks) -> bytes:
-    """The fields as JSON, without those that are None. Raises InvalidRequest for text that no JSON can carry."""
-    given = {name: value for name, value in fields.items() if value is not None and name not in quirks.drops}
+    """The fields as JSON, without those that are None, and with what the provider always gets. Raises UnsupportedField
+    for a field that it would refuse, and InvalidRequest for text that no JSON can carry."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name in quirks.drops & given.keys():
+        raise UnsupportedField(
+            f"{name}: the backend of this model cannot be asked for that; leave it out, or ask another model.",
+            param=name,
+        )
     try:
-        return msgspec.json.encode(given | dict(quirks.adds))
+        return msgspec.json.encode({**quirks.adds, **given})
     except UnicodeEncodeError:
         raise InvalidRequest("messages: hold half a character; send whole ones.", param="messages") from None
     except (RecursionError, ValueError, TypeError):

@@ -11,21 +11,11 @@ from typing import Final
 
 import msgspec
 
+from headrace.api.outbound.answer_state import AnswerState
 from headrace.api.outbound.frames import FrameCutter, parse_frame, split_frames
-from headrace.api.outbound.messages_error import make_error
-from headrace.api.outbound.messages_frames import Block, Delta, Frame, Message, Tally, fault, read_frame
-from headrace.core.errors import HeadraceError
-from headrace.core.events import (
-    ChoiceFinished,
-    Event,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    Started,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
+from headrace.api.outbound.messages_error import carried_error
+from headrace.api.outbound.messages_frames import Block, Frame, Message, Tally, fault, read_frame
+from headrace.core.events import Event, Finished, FinishReason, Started, Usage
 from headrace.core.request import Request, Task
 
 # Why an answer ended, in their words and ours. `pause_turn` is an answer that wants to be continued.
@@ -49,20 +39,19 @@ class MessagesReader:
     """One answer's frames in, events out."""
 
     def __init__(self, request: Request, model: str) -> None:
-        self._id = request.id
-        self._model = model
+        self._answer = AnswerState(request, model)
         self._tally = Tally()
-        self._is_started = False
-        self._is_done = False
+        self._is_begun = False
+        self._has_counts = False
         self._open: tuple[int, str] | None = None  # index and kind of the block that is open
-        self._tool = -1
+        self._call = 0
         self._has_arguments = False
-        self._ending: ChoiceFinished | None = None
+        self._ending: tuple[FinishReason, str | None] | None = None
 
     @property
     def is_done(self) -> bool:
         """True once `Finished` was told."""
-        return self._is_done
+        return self._answer.is_done
 
     def feed(self, event: str, data: bytes) -> list[Event]:
         """What one frame says. Raises the error that it carries, and UpstreamFault."""
@@ -72,103 +61,105 @@ class MessagesReader:
         take = _TAKES.get(frame.type)
         if take is None:
             return []
-        if self._is_done:
+        if self.is_done:
             raise fault(f"sent {frame.type} after the end of the answer")
-        if not self._is_started and frame.type not in ("message_start", "error"):
+        if not self._is_begun and frame.type not in ("message_start", "error"):
             raise fault(f"sent {frame.type} before the message had begun")
-        return take(self, frame)
+        take(self, frame)
+        return self._answer.take()
 
     def end(self) -> list[Event]:
         """Raises UpstreamFault if the answer was not whole."""
-        if not self._is_done:
+        if not self.is_done:
             raise fault("ended the stream before the answer was finished")
         return []
 
-    def _start(self, frame: Frame) -> list[Event]:
-        if self._is_started or frame.message is None:
+    def _start(self, frame: Frame) -> None:
+        if self._is_begun or frame.message is None:
             raise fault("sent a message_start that begins no message, or a second one")
-        self._is_started = True
+        self._is_begun = True
         self._tally.add(frame.message.usage)
-        usage = self._tally.usage or Usage(0, 0)
-        return [
-            Started(self._id, self._model, usage.prompt_tokens, usage.cached_tokens, cache_writes=usage.cache_writes)
-        ]
+        self._answer.begin(self._tally.usage)
 
-    def _begin(self, frame: Frame) -> list[Event]:
+    def _begin(self, frame: Frame) -> None:
         block = frame.content_block
         if self._open is not None or self._ending is not None or block is None or frame.index is None:
             raise fault("began a block out of order")
         self._open = (frame.index, block.type)
         if block.type == _TEXT:
-            return [TextDelta(0, block.text, 0)] if block.text else []
-        if block.type == _THINKING:
-            return [ReasoningDelta(0, block.thinking, 0)] if block.thinking else []
-        if block.type == _TOOL:
-            return [self._call(block)]
-        if block.type != _HIDDEN:
+            self._answer.add_text(0, block.text)
+        elif block.type == _THINKING:
+            self._answer.add_reasoning(0, block.thinking)
+        elif block.type == _TOOL:
+            self._begin_call(block)
+        elif block.type != _HIDDEN:
             raise fault(f"answered with a block of kind {block.type[:50]!r}, which nobody asked for")
-        return []
 
-    def _call(self, block: Block) -> Event:
+    def _begin_call(self, block: Block) -> None:
         if not block.id or not block.name:
             raise fault("called a tool without an id or a name")
-        self._tool += 1
         # Arguments come in deltas; who sends them at once sends none.
         arguments = msgspec.json.encode(block.input).decode() if block.input else ""
         self._has_arguments = bool(arguments)
-        return ToolCallDelta(0, self._tool, arguments, 0, block.id, block.name)
+        self._call = self._answer.begin_call(0, block.id, block.name, arguments)
 
-    def _go_on(self, frame: Frame) -> list[Event]:
+    def _go_on(self, frame: Frame) -> None:
         delta, kind = frame.delta, self._kind(frame)
         if delta is None:
             raise fault("sent a delta of nothing")
         known = _DELTAS.get(delta.type)
         if known is None:
-            return []  # signatures, citations, and what is to come
-        if known[0] != kind:
+            return  # signatures, citations, and what is to come
+        if known != kind:
             raise fault(f"sent a {delta.type} in a block of kind {kind}")
-        text = known[1](delta)
-        if not text:
-            return []
         if kind == _TEXT:
-            return [TextDelta(0, text, 0)]
-        if kind == _THINKING:
-            return [ReasoningDelta(0, text, 0)]
-        self._has_arguments = True
-        return [ToolCallDelta(0, self._tool, text, 0)]
+            self._answer.add_text(0, delta.text)
+        elif kind == _THINKING:
+            self._answer.add_reasoning(0, delta.thinking)
+        else:
+            self._has_arguments = self._has_arguments or bool(delta.partial_json)
+            self._answer.add_arguments(0, self._call, delta.partial_json)
 
-    def _close(self, frame: Frame) -> list[Event]:
+    def _close(self, frame: Frame) -> None:
         kind, self._open = self._kind(frame), None
-        # A call without arguments says nothing about them, and an empty text is no JSON.
-        return [ToolCallDelta(0, self._tool, "{}", 0)] if kind == _TOOL and not self._has_arguments else []
+        if kind == _TOOL and not self._has_arguments:
+            # A call without arguments says nothing about them, and an empty text is no JSON.
+            self._answer.add_arguments(0, self._call, "{}")
 
     def _kind(self, frame: Frame) -> str:
         if self._open is None or frame.index != self._open[0]:
             raise fault(f"sent {frame.type} for a block that is not open")
         return self._open[1]
 
-    def _note(self, frame: Frame) -> list[Event]:
+    def _note(self, frame: Frame) -> None:
         if self._open is not None:
             raise fault("sent message_delta inside a block")
         self._tally.add(frame.usage)
+        self._has_counts = self._has_counts or _tells_output(frame)
         if frame.delta is not None and frame.delta.stop_reason is not None:
             reason = frame.delta.stop_reason
             match = frame.delta.stop_sequence if reason == "stop_sequence" else None
             # A reason that is new ends an answer that is whole: nothing says otherwise.
-            self._ending = ChoiceFinished(0, STOP_REASONS.get(reason, FinishReason.STOP), match)
-        return []
+            self._ending = STOP_REASONS.get(reason, FinishReason.STOP), match
 
-    def _finish(self, frame: Frame) -> list[Event]:
+    def _finish(self, frame: Frame) -> None:
         if self._ending is None or self._open is not None:
             raise fault("ended the message without a reason, or inside a block")
-        self._is_done = True
-        return [self._ending, Finished(self._tally.usage or Usage(0, 0))]
+        if self._has_counts:
+            self._answer.usage = self._tally.usage
+        self._answer.finish_choice(0, *self._ending)
+        self._answer.finish()
 
-    def _fail(self, frame: Frame) -> list[Event]:
+    def _fail(self, frame: Frame) -> None:
         raise carried_error(frame)
 
 
-_TAKES: Final[Mapping[str, Callable[[MessagesReader, Frame], list[Event]]]] = {
+def _tells_output(frame: Frame) -> bool:
+    """Whether the counts of a message_delta are the last: what stands in message_start is not."""
+    return frame.usage is not None and frame.usage.output_tokens is not None
+
+
+_TAKES: Final[Mapping[str, Callable[[MessagesReader, Frame], None]]] = {
     "message_start": MessagesReader._start,
     "content_block_start": MessagesReader._begin,
     "content_block_delta": MessagesReader._go_on,
@@ -178,17 +169,16 @@ _TAKES: Final[Mapping[str, Callable[[MessagesReader, Frame], list[Event]]]] = {
     "error": MessagesReader._fail,
 }
 
-# Kind of delta -> kind of block that it belongs to, and its text.
-_DELTAS: Final[Mapping[str, tuple[str, Callable[[Delta], str]]]] = {
-    "text_delta": (_TEXT, lambda delta: delta.text),
-    "thinking_delta": (_THINKING, lambda delta: delta.thinking),
-    "input_json_delta": (_TOOL, lambda delta: delta.partial_json),
+# Kind of delta -> kind of block that it belongs to.
+_DELTAS: Final[Mapping[str, str]] = {
+    "text_delta": _TEXT,
+    "thinking_delta": _THINKING,
+    "input_json_delta": _TOOL,
 }
 
 
 class MessagesScanner:
-    """Bytes of a stream that passes through. Before its last counts are told, those of the output are a bound: the
-    bytes of what was said."""
+    """Bytes of a stream that passes through."""
 
     def __init__(self) -> None:
         self._cutter = FrameCutter()
@@ -243,14 +233,8 @@ class MessagesScanner:
             self._tally.add(None if frame.message is None else frame.message.usage)
         elif frame.type == "message_delta":
             self._tally.add(frame.usage)
-            self._has_counts = self._has_counts or frame.usage is not None
+            self._has_counts = self._has_counts or _tells_output(frame)
         self._is_done = self._is_done or frame.type in ("message_stop", "error")
-
-
-def carried_error(frame: Frame) -> HeadraceError:
-    """The error of an `error` event."""
-    problem = frame.error
-    return make_error("api_error" if problem is None else problem.type, "" if problem is None else problem.message)
 
 
 def usage_of(body: bytes) -> Usage | None:

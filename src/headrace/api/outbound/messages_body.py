@@ -13,15 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from headrace.api.anthropic_answers import tool_id, tool_input
 from headrace.api.outbound.body import encode_body, refuse_names, refuse_unsaid, unsaid
 from headrace.api.outbound.call_ids import plain_id
 from headrace.api.outbound.codec import OutboundCall, Quirks
 from headrace.api.outbound.messages_models import row_of, thinking
+from headrace.api.outbound.reframing import read_number, rewrite, wants_stream, write_fields
 from headrace.core.errors import InvalidRequest
-from headrace.core.gateway import Headers, RawBody
+from headrace.core.gateway import RawBody
 from headrace.core.ledger import LONG_TTL_S
 from headrace.core.request import (
     FormatKind,
@@ -41,7 +40,8 @@ PATH: Final = "/v1/messages"
 COUNT_PATH: Final = "/v1/messages/count_tokens"
 VERSION: Final = (b"anthropic-version", b"2023-06-01")
 
-_SAID: Final = frozenset({"answer_start", "top_k", "parallel_tool_calls", "response_format"})
+_SAID: Final = frozenset({"answer_start", "top_k", "response_format"})
+_BOUND: Final = "max_tokens"
 _INSTRUCTIONS: Final = (Role.SYSTEM, Role.DEVELOPER)
 
 Block = dict[str, Any]
@@ -64,35 +64,20 @@ def encode(request: Request, model: str, quirks: Quirks) -> OutboundCall:
 
 
 def reframe(raw: RawBody, model: str, max_tokens: int | None, quirks: Quirks) -> OutboundCall:
-    """The caller's body with the backend's name of the model and the bound of the answer."""
-    fields = {name: value for name, value in raw.fields.items() if name not in quirks.drops}
-    fields["model"] = msgspec.json.encode(model)
+    """The caller's body with the backend's name of the model and the bound of the answer. Raises InvalidRequest for a
+    bound that is no number and would have to be lowered."""
+    fields = rewrite(raw.fields, model, quirks)
     is_count = raw.path.endswith("/count_tokens")
     if max_tokens is not None and not is_count:
-        fields["max_tokens"] = _lower(fields.get("max_tokens"), max_tokens)
-    fields |= {name: msgspec.json.encode(value) for name, value in quirks.adds.items()}
-    body = b",".join(msgspec.json.encode(name) + b":" + value for name, value in fields.items())
+        given = fields.get(_BOUND)
+        asked = max_tokens if given is None else read_number(_BOUND, given)
+        fields[_BOUND] = b"%d" % min(asked, max_tokens)
     return OutboundCall(
         path=COUNT_PATH if is_count else PATH,
-        body=b"{" + body + b"}",
-        is_stream=fields.get("stream") == b"true",
-        headers=_versioned(raw.headers),
+        body=write_fields(fields),
+        is_stream=wants_stream(fields),
+        headers=(VERSION,),
     )
-
-
-def _lower(given: bytes | None, bound: int) -> bytes:
-    """The smaller of what the caller asked for and the bound; what is no number is the backend's to refuse."""
-    if given is None:
-        return b"%d" % bound
-    try:
-        asked = msgspec.json.decode(given, type=int)
-    except msgspec.DecodeError:
-        return given
-    return given if asked <= bound else b"%d" % bound
-
-
-def _versioned(headers: Headers) -> Headers:
-    return headers if any(name == VERSION[0] for name, _ in headers) else (*headers, VERSION)
 
 
 def _prompt(request: Request, model: str) -> dict[str, Any]:

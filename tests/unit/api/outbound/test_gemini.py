@@ -67,8 +67,6 @@ def body(request: Request, model: str = MODEL) -> dict[str, Any]:
         ({"messages": None, "tokens": (1,)}, "tokens"),
         ({"messages": None, "inputs": (Input("x", "y"),), "task": Task.SCORE}, "inputs"),
         ({"messages": None, "inputs": (Input((1,)),), "task": Task.EMBED}, "inputs[0]"),
-        ({"tools": (TOOL,), "tool_choice": ToolChoice(max_calls=1)}, "parallel_tool_calls"),
-        ({"tools": (TOOL,), "tool_choice": ToolChoice(max_calls=2)}, "max_tool_calls"),
         ({"response_format": ResponseFormat(FormatKind.REGEX, source="a+")}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.JSON_SCHEMA, schema=True)}, "response_format"),
         ({"messages": (said(Role.USER, "Hi", name="bob"),)}, "messages[0].name"),
@@ -185,12 +183,19 @@ YES = {"text": "Yes."}
 
 @pytest.mark.parametrize(("reason", "ended"), [*FINISH_REASONS.items(), ("A_NEW_ONE", FinishReason.STOP)])
 def test_why_an_answer_ended(reason: str, ended: FinishReason) -> None:
-    assert read(candidate(YES, finishReason=reason)) == [
-        Started("r1", "m", 0),
-        TextDelta(0, "Yes.", 0),
+    assert read(candidate(YES, finishReason=reason) | {"usageMetadata": {"promptTokenCount": 3}}) == [
+        Started("r1", "m", 3),
+        TextDelta(0, "Yes.", 1),
         ChoiceFinished(0, ended),
-        Finished(Usage(0, 0)),
+        Finished(Usage(3, 0)),
     ]
+
+
+def test_who_tells_no_counts_is_charged_by_bounds() -> None:
+    last = read(candidate(YES, finishReason="STOP"))[-1]
+    assert isinstance(last, Finished)
+    assert (last.usage.completion_tokens, last.usage.is_estimated) == (len("Yes."), True)
+    assert last.usage.prompt_tokens > len("Hi")
 
 
 @pytest.mark.parametrize("reason", sorted(FAULTS))
@@ -203,8 +208,15 @@ def test_what_the_model_made_wrong_is_a_fault_that_may_be_tried_again(reason: st
 def test_calls_end_an_answer_unless_it_was_cut() -> None:
     call = {"functionCall": {"id": "x1", "name": "f", "args": {"a": 1}}}
     told = read(candidate(call, finishReason="STOP"))
-    assert told[1:3] == [ToolCallDelta(0, 0, '{"a":1}', 0, "x1", "f"), ChoiceFinished(0, FinishReason.TOOL_CALLS)]
+    assert told[1:3] == [ToolCallDelta(0, 0, '{"a":1}', 1, "x1", "f"), ChoiceFinished(0, FinishReason.TOOL_CALLS)]
     assert read(candidate(call, finishReason="MAX_TOKENS"))[2] == ChoiceFinished(0, FinishReason.LENGTH)
+
+
+def test_no_more_calls_are_told_than_were_asked_for() -> None:
+    calls = [{"functionCall": {"id": f"x{number}", "name": "f", "args": {}}} for number in range(3)]
+    request = asked(tools=(TOOL,), tool_choice=ToolChoice(max_calls=2))
+    told = [one.id for one in read(candidate(*calls, finishReason="STOP"), request=request) if hasattr(one, "id")]
+    assert told == ["x0", "x1"]
 
 
 def test_counts_may_come_behind_the_end_of_a_candidate() -> None:
@@ -262,9 +274,13 @@ def test_a_refusal_is_read_wherever_it_comes(code: int, status: str, error: type
         read(candidate(YES), told)
     whole = GEMINI.read_error(code, [], json.dumps(told).encode())
     listed = GEMINI.read_error(code, [], json.dumps([told]).encode())
-    unreadable = GEMINI.read_error(code, [], b"<html>")
-    assert [type(one) for one in (caught.value, whole, listed, unreadable)] == [error] * 4
-    assert caught.value.message == whole.message == "Because."
+    assert [type(one) for one in (caught.value, whole, listed)] == [error] * 3
+    assert caught.value.message == whole.message == listed.message
+
+
+@pytest.mark.parametrize(("code", "error"), [(400, InvalidRequest), (404, UpstreamFault), (503, errors.Overloaded)])
+def test_a_page_of_some_server_is_read_by_its_status(code: int, error: type[HeadraceError]) -> None:
+    assert type(GEMINI.read_error(code, [], b"<html>")) is error
 
 
 @pytest.mark.parametrize(
@@ -285,7 +301,7 @@ def test_what_is_wrong_with_our_own_key_is_nobody_elses_business(told: dict[str,
 def test_when_to_try_again_is_told() -> None:
     told = json.dumps(refusal(429, "RESOURCE_EXHAUSTED", retryDelay="3.5s")).encode()
     assert GEMINI.read_error(429, [], told).retry_after_s == 3.5
-    assert GEMINI.read_error(429, [(b"Retry-After", b"9")], told).retry_after_s == 9.0
+    assert GEMINI.read_error(429, [(b"retry-after", b"9")], told).retry_after_s == 9.0
 
 
 def test_a_prompt_that_does_not_fit_is_too_long() -> None:

@@ -255,7 +255,6 @@ def test_cache_marks_stand_on_the_last_block_of_what_they_end_longest_first() ->
         ({"messages": None, "prompt": "x", "suffix": "y"}, "prompt"),
         ({"messages": None, "tokens": (1,)}, "tokens"),
         ({"messages": None, "inputs": (Input("x"),), "task": Task.EMBED}, "inputs"),
-        ({"tools": (TIME,), "tool_choice": ToolChoice(max_calls=2)}, "max_tool_calls"),
         ({"response_format": ResponseFormat(FormatKind.JSON_OBJECT)}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.JSON_SCHEMA, schema=True)}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.REGEX, source="a+")}, "response_format"),
@@ -289,10 +288,12 @@ def test_a_count_asks_for_nothing_but_what_is_read() -> None:
     assert told == [Started("r1", "m", 12), Finished(Usage(12, 0))]
 
 
-def test_quirks_drop_and_add_fields() -> None:
-    quirks = Quirks(drops=frozenset({"temperature"}), adds={"speed": "fast"})
-    given = body(asked(sampling=Sampling(temperature=0.5)), NEW, quirks)
-    assert "temperature" not in given and given["speed"] == "fast"
+def test_what_a_provider_always_gets_is_added_and_what_it_refuses_is_refused_by_name() -> None:
+    quirks = Quirks(drops=frozenset({"temperature"}), adds={"speed": "fast", "max_tokens": 7})
+    given = body(asked(), NEW, quirks)
+    assert (given["speed"], given["max_tokens"]) == ("fast", 64_000)
+    with pytest.raises(UnsupportedField, match="temperature"):
+        MESSAGES.encode(asked(sampling=Sampling(temperature=0.5)), NEW, quirks)
 
 
 def test_every_model_has_a_row_and_the_last_fits_all() -> None:
@@ -388,14 +389,14 @@ def test_an_answer_of_every_kind_of_block() -> None:
     )
     assert told == [
         Started("r1", "m", 22, 5, cache_writes=WRITES),
-        ReasoningDelta(0, "Hm", 0),
-        TextDelta(0, "Hé", 0),
-        ToolCallDelta(0, 0, "", 0, "toolu_1", "f"),
-        ToolCallDelta(0, 0, '{"a":', 0),
-        ToolCallDelta(0, 0, "1}", 0),
-        ToolCallDelta(0, 1, "", 0, "toolu_2", "g"),
-        ToolCallDelta(0, 1, "{}", 0),
-        ToolCallDelta(0, 2, '{"b":2}', 0, "toolu_3", "h"),
+        ReasoningDelta(0, "Hm", 1),
+        TextDelta(0, "Hé", 1),
+        ToolCallDelta(0, 0, "", 1, "toolu_1", "f"),
+        ToolCallDelta(0, 0, '{"a":', 1),
+        ToolCallDelta(0, 0, "1}", 1),
+        ToolCallDelta(0, 1, "", 1, "toolu_2", "g"),
+        ToolCallDelta(0, 1, "{}", 1),
+        ToolCallDelta(0, 2, '{"b":2}', 1, "toolu_3", "h"),
         ChoiceFinished(0, FinishReason.TOOL_CALLS),
         Finished(Usage(22, 20, 5, cache_writes=WRITES, reasoning_tokens=6)),
     ]
@@ -487,7 +488,8 @@ def test_an_error_in_a_stream_is_raised_as_what_it_is(kind: str, error: type[Hea
     failing = {"type": "error", "error": {"type": kind, "message": "Because."}}
     with pytest.raises(error) as caught:
         read(*([START] if has_begun else []), failing)
-    assert (type(caught.value), caught.value.message) == (error, "Because.")
+    assert type(caught.value) is error
+    assert ("Because." in caught.value.message) == (not caught.value.retryable or error is UpstreamFault)
 
 
 @pytest.mark.parametrize(
@@ -495,7 +497,7 @@ def test_an_error_in_a_stream_is_raised_as_what_it_is(kind: str, error: type[Hea
     [
         *((400, kind, error) for kind, error in KINDS if kind != "something_new"),
         (400, "", errors.InvalidRequest),
-        (404, "", errors.NotFound),
+        (404, "", errors.UpstreamFault),  # a page of some server: our URL is wrong
         (413, "", errors.PayloadTooLarge),
         (429, "", errors.RateLimited),
         (500, "", errors.UpstreamFault),
@@ -511,7 +513,8 @@ def test_a_refusal_is_read_by_its_kind_or_else_by_its_status(
     told = json.dumps({"type": "error", "error": {"type": kind, "message": "Because."}}).encode()
     made = MESSAGES.read_error(status, [(b"retry-after", b"7")], told if kind else b"<html>")
     assert type(made) is error
-    assert made.retry_after_s == 7.0
+    if error in (errors.RateLimited, errors.Overloaded):
+        assert made.retry_after_s == 7.0
 
 
 @pytest.mark.parametrize(
@@ -558,20 +561,25 @@ def test_a_body_goes_on_as_it_came_but_for_the_model() -> None:
         "stream": True,
     }
     assert given.fields["brand_new"] in made.body
-    assert (made.path, made.is_stream, made.headers) == ("/v1/messages", True, given.headers)
+    assert (made.path, made.is_stream) == ("/v1/messages", True)
 
 
 @pytest.mark.parametrize(
     ("given", "bound", "sent"),
-    [({"max_tokens": 50}, 10, 10), ({"max_tokens": 50}, None, 50), ({}, 10, 10), ({"max_tokens": "x"}, 10, "x")],
+    [({"max_tokens": 50}, 10, 10), ({"max_tokens": 5}, 10, 5), ({"max_tokens": 50}, None, 50), ({}, 10, 10)],
 )
 def test_an_answer_is_held_to_its_bound(given: dict[str, Any], bound: int | None, sent: Any) -> None:
     assert json.loads(MESSAGES.reframe(raw(**given), "m", bound, QUIRKS).body)["max_tokens"] == sent
 
 
-def test_a_count_passes_without_a_bound_and_a_version_is_added_where_there_is_none() -> None:
-    given = replace(raw("/v1/messages/count_tokens"), headers=())
-    made = MESSAGES.reframe(given, "m", 10, QUIRKS)
+def test_a_bound_that_is_no_number_is_refused_where_it_would_have_to_be_lowered() -> None:
+    with pytest.raises(errors.InvalidRequest, match="max_tokens"):
+        MESSAGES.reframe(raw(max_tokens="x"), "m", 10, QUIRKS)
+    assert json.loads(MESSAGES.reframe(raw(max_tokens="x"), "m", None, QUIRKS).body)["max_tokens"] == "x"
+
+
+def test_a_count_passes_without_a_bound_and_with_the_protocols_version() -> None:
+    made = MESSAGES.reframe(raw("/v1/messages/count_tokens"), "m", 10, QUIRKS)
     assert (made.path, made.is_stream) == ("/v1/messages/count_tokens", False)
     assert "max_tokens" not in json.loads(made.body)
     assert made.headers == ((b"anthropic-version", b"2023-06-01"),)
@@ -597,7 +605,7 @@ def test_a_stream_passes_unchanged_and_tells_its_usage() -> None:
 
 def test_an_error_instead_of_an_answer_is_raised_and_one_within_passes() -> None:
     failing = {"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}}
-    with pytest.raises(errors.Overloaded, match="Busy"):
+    with pytest.raises(errors.Overloaded):
         MESSAGES.scanner(raw()).feed(frames(PING, failing))
     scanner = MESSAGES.scanner(raw())
     assert scanner.feed(frames(START, failing)) == frames(START, failing)
