@@ -11,7 +11,7 @@ from headrace.core.backend import ModelCard
 from headrace.core.ledger import NO_PRICES, PriceList, Prices
 from headrace.core.request import Principal, Request, Task
 from headrace.core.shape import Shape
-from headrace.gateway.contract import Plan
+from headrace.gateway.contract import Plan, Standing
 from headrace.gateway.routing.planner import RoutePlanner
 from headrace.gateway.routing.sightings import RouteSightings
 from headrace.gateway.routing.world import World
@@ -76,7 +76,7 @@ class Hand:
     prices: PriceList = NO_PRICES
     seed: int = 1
     out: dict[str, str] = field(default_factory=dict)
-    shares: dict[str, float] | None = None
+    shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
@@ -88,14 +88,21 @@ class Hand:
                 clock=self.clock,
                 rng=random.Random(self.seed),
                 served=lambda: self.cards,
-                is_out=self.out.get,
-                ramp=None if self.shares is None else self._ramp,
+                standings=self,
                 prices=self.prices,
             ),
         )
 
-    def _ramp(self, name: str) -> float:
-        return (self.shares or {}).get(name, 1.0)
+    @property
+    def is_clear(self) -> bool:
+        """See `gateway.contract.Standings`."""
+        return not self.out and not self.shares
+
+    def standing(self, target: Target) -> Standing:
+        """See `gateway.contract.Standings`."""
+        if target.backend in self.out:
+            return Standing(0.0, self.out[target.backend], 7.0)
+        return Standing(self.shares.get(target.backend, 1.0))
 
     def plan(self, model: str = "r", decode: Callable[[], Request] | None = None, **fields: Any) -> Plan:
         """A plan for a small request."""

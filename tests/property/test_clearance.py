@@ -102,7 +102,7 @@ def may_see(world: GatewaySettings, asked: Shape, target: Target) -> bool:
 
 
 def reachable(world: GatewaySettings, name: str) -> set[Target]:
-    """All targets behind a name, fallbacks and canaries included."""
+    """All targets behind a name, fallbacks included."""
     found: set[Target] = set()
     seen: set[str] = set()
     waiting = [name]
@@ -113,7 +113,7 @@ def reachable(world: GatewaySettings, name: str) -> set[Target]:
         seen.add(now)
         if now in world.routes:
             one = world.routes[now]
-            found |= {candidate.target for candidate in one.candidates} | ({one.canary} if one.canary else set())
+            found |= {candidate.target for candidate in one.candidates}
             waiting += one.fallbacks
         else:
             found.add(Target(*now.split("/")))
@@ -156,7 +156,7 @@ def test_no_plan_ever_holds_a_target_that_may_not_see_the_request(
             assert len(chosen) == len(set(chosen)) > 0
             assert all(may_see(world, one, target) for target in chosen)
             assert not {target.backend for target in chosen} & out
-            assert plan.shadow is None or may_see(world, one, plan.shadow)
+            assert plan.shadow is None or may_see(world, one, plan.shadow.target)
             under_way.append(it.sightings.begin(chosen[0], one))
         if under_way and chance.random() < 0.4:
             it.sightings.end(under_way.pop(), None, None)

@@ -8,10 +8,11 @@ answer_cache/   AnswerCache: answers that may be given again
 standing.py     Standings: who can be asked at all, from breakers, health checks and drains
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headrace.core.backend import ModelCard
 from headrace.core.events import Event, Usage
 from headrace.core.gateway import Ask, Headers, RawBody
 from headrace.core.request import Request
@@ -101,9 +102,14 @@ class Standings(Protocol):
 class Planner(Protocol):
     """Decides, without I/O, from a shape and what was seen of the backends."""
 
-    def plan(self, shape: Shape) -> Plan:
-        """The order of candidates. Raises NotFound for an unknown model, NotCleared, InvalidRequest if no backend can
-        do what is asked (naming the need), Unavailable if all that could are out."""
+    def plan(self, shape: Shape, *, decode: Callable[[], Request] | None = None) -> Plan:
+        """The order of candidates; backends that are full come last of their route's. `decode` is asked where a policy
+        wants to see the text. Raises NotFound for an unknown model, NotCleared, InvalidRequest if no backend can do
+        what is asked (naming the need), ContextTooLong, Unavailable if all that could are out."""
+        ...
+
+    def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
+        """Routes, targets and models of the engine that a tenant may ask for, None: all of them."""
         ...
 
 

@@ -73,9 +73,7 @@ class Builder:
             if not is_engine:
                 raise ValueError(f"{target}: there is no backend {target.backend}; name one of [backends].")
             backend = BackendSettings(name=ENGINE, kind="engine")
-        model = (
-            _engine_model(backend, target.model, cards) if is_engine else backend.models.get(target.model, OPEN_MODEL)
-        )
+        model = _engine_model(backend, target.model, cards) if is_engine else _model(backend, target.model)
         rate = Rate.of(prices_of(self._settings, self._prices, target))
         kind = (rate, model.max_output_tokens, model.media_tokens, model.context_length if is_engine else None)
         # Names that clients make up are forgotten again; those of settings stay.
@@ -93,6 +91,11 @@ class Builder:
             is_engine=is_engine,
             says_itself=is_engine and not is_named,
         )
+
+
+def _model(backend: BackendSettings, model: str) -> ModelSettings:
+    """What the settings say of a remote model; an adapter is as its model is."""
+    return backend.models.get(model) or backend.models.get(model.rpartition(":")[0]) or OPEN_MODEL
 
 
 def _engine_model(backend: BackendSettings, model: str, cards: Mapping[str, ModelCard]) -> ModelSettings:

@@ -13,7 +13,7 @@ from headrace.gateway.contract import Bound, Candidate
 from headrace.gateway.routing.affinity import PrefixIndex
 from headrace.gateway.routing.choice import is_chosen
 from headrace.gateway.routing.filters import fit, likely_tokens, refuse, sieve
-from headrace.gateway.routing.option import FULL, OUT, Option, Refusal, Route, Sieved
+from headrace.gateway.routing.option import OUT, Option, Refusal, Route, Sieved
 from headrace.gateway.routing.policies import order
 from headrace.gateway.routing.pricing import bound_of, cut_of
 from headrace.gateway.routing.scene import Scene
@@ -40,46 +40,73 @@ class Query:
 class Draft:
     """Candidates, in order, and why others are none. `takes_all`: as many as there are, not as many as are needed."""
 
-    __slots__ = ("_bounds", "_index", "_query", "_seen", "_sieves", "_world", "candidates", "refused", "takes_all")
+    __slots__ = (
+        "_bounds",
+        "_index",
+        "_query",
+        "_seen",
+        "_sieves",
+        "_standings",
+        "_world",
+        "candidates",
+        "refused",
+        "takes_all",
+    )
 
     def __init__(self, world: World, index: PrefixIndex, query: Query, *, takes_all: bool = False) -> None:
         self.candidates: list[Candidate] = []
         self.refused: dict[Target, Refusal] = {}  # found out now; those of `_sieves` were known
         self.takes_all = takes_all
         self._world = world
+        self._standings = None if world.standings.is_clear else world.standings
         self._index = index
         self._query = query
         self._sieves: list[Sieved] = []
         self._seen: set[Target] = set()
         self._bounds: dict[int, tuple[Bound, int | None]] = {}
 
-    def take(self, route: Route, reason: str = "") -> None:
-        """Put a route's options behind what is there, but for those that are there already."""
+    def take(self, route: Route, *, is_fallback: bool = False) -> None:
+        """Put a route's options behind what is there, but for those that are there already.
+
+        Those that are full come after the others: there a request waits.
+        """
         world, shape = self._world, self._query.shape
         sieved = sieve(route, shape, self._query.rule)
         self._sieves.append(sieved)
+        reason = f"fallback {route.name}" if is_fallback else ""
         if route.canary is not None and is_chosen(route.name, shape, route.settings.canary_share, world.rng):
-            self._take_trial(route.canary)
+            self._take_trial(route.canary, is_fallback=is_fallback)
         options: Iterable[Option] = sieved.options
+        scene: Scene | None = None
         if len(sieved.options) > 1 or likely_tokens(shape) > sieved.min_context:
-            options = self._ordered(route, sieved)
-        wanted = len(self.candidates) + route.settings.retry.max_attempts + SPARE
+            scene = Scene(world, self._index, route, shape, self._query.decode)
+            options = self._ordered(scene, sieved)
+        num_left = route.settings.retry.max_attempts + SPARE
+        full: list[Option] = []
         for option in options:
-            if self._admit(option):
-                self._add(option, reason)
-                if len(self.candidates) >= wanted and not self.takes_all:
-                    break
+            if not self._admit(option):
+                continue
+            if is_full(option):
+                full.append(option)
+                continue
+            why = reason if reason or scene is None else scene.reason(option)
+            self._add(option, why, is_fallback=is_fallback)
+            num_left -= 1
+            if not num_left and not self.takes_all:
+                break
+        for option in full if self.takes_all else full[:num_left]:
+            self._add(option, reason or "busy", is_fallback=is_fallback)
         if sieved.cheapest is not None and self._admit(sieved.cheapest):
-            self._add(sieved.cheapest, reason)
+            self._add(sieved.cheapest, reason, is_fallback=is_fallback)
 
-    def shadow(self, route: Route) -> Target | None:
+    def shadow(self, route: Route) -> Candidate | None:
         """Who gets a copy of the request, under the same filters."""
         option = route.shadow
         if option is None or self._world.rng.random() >= route.settings.shadow_share:
             return None
-        if refuse(option, self._query.shape, self._query.rule) is not None or self._world.is_out(option.backend.name):
+        if refuse(option, self._query.shape, self._query.rule) is not None or self._stand(option) is not None:
             return None
-        return option.target
+        return self._candidate(option, "shadow")
 
     @property
     def refusals(self) -> list[Refusal]:
@@ -95,44 +122,50 @@ class Draft:
         texts = {target: text for sieved in self._sieves for target, text in sieved.texts.items()}
         return texts | {target: refusal.text for target, refusal in self.refused.items()}
 
-    def _ordered(self, route: Route, sieved: Sieved) -> Iterator[Option]:
-        world, query = self._world, self._query
+    def _ordered(self, scene: Scene, sieved: Sieved) -> Iterator[Option]:
+        query, policies = self._query, scene.route.policies
         options: tuple[Option, ...] | list[Option] = sieved.options
         tight: list[Option] = []
         if likely_tokens(query.shape) > sieved.min_context:
             options, tight, refused = fit(sieved.options, query.shape)
             self.refused |= refused
-        if Policy.CACHE_AFFINITY in route.policies:  # its cap is of the mean load of those that can be asked
+        if Policy.CACHE_AFFINITY in policies:  # its cap is of the mean load of those that can be asked
             options = [option for option in options if self._admit(option)]
-        scene = Scene(world, self._index, route, query.shape, query.decode)
-        yield from order(scene, options, route.policies)
+        yield from order(scene, options, policies)
         yield from tight
 
     def _admit(self, option: Option) -> bool:
-        target, backend = option.target, option.backend
-        if target in self._seen:
+        if option.target in self._seen:
             return False
-        if (why := self._world.is_out(backend.name)) is not None:
-            self.refused[target] = Refusal(OUT, why)
-            return False
-        most = backend.max_concurrency
-        if most is not None and option.state.backend.in_flight >= most:
-            self.refused[target] = Refusal(FULL, f"it has {most} requests, its max_concurrency")
+        if self._standings is not None and (refusal := self._stand(option)) is not None:
+            self.refused[option.target] = refusal
             return False
         return True
 
-    def _take_trial(self, option: Option) -> None:
+    def _stand(self, option: Option) -> Refusal | None:
+        standing = self._world.standings.standing(option.target)
+        return None if standing.share > 0 else Refusal(OUT, standing.reason, retry_after_s=standing.retry_after_s)
+
+    def _take_trial(self, option: Option, *, is_fallback: bool) -> None:
         refusal = refuse(option, self._query.shape, self._query.rule)
         if refusal is not None:
             self.refused[option.target] = refusal
-        elif self._admit(option):
-            self._add(option, "canary")
+        elif self._admit(option) and not is_full(option):
+            self._add(option, "canary", is_fallback=is_fallback)
 
-    def _add(self, option: Option, reason: str) -> None:
-        bound, cut = self._bounds.get(option.price_class) or self._bound(option)
+    def _add(self, option: Option, reason: str, *, is_fallback: bool) -> None:
         self._seen.add(option.target)
-        self.candidates.append(
-            Candidate(target=option.target, bound=bound, max_tokens=cut, reason=reason, tier=option.tier)
+        self.candidates.append(self._candidate(option, reason, is_fallback=is_fallback))
+
+    def _candidate(self, option: Option, reason: str, *, is_fallback: bool = False) -> Candidate:
+        bound, cut = self._bounds.get(option.price_class) or self._bound(option)
+        return Candidate(
+            target=option.target,
+            bound=bound,
+            max_tokens=cut,
+            reason=reason,
+            tier=option.tier,
+            is_fallback=is_fallback,
         )
 
     def _bound(self, option: Option) -> tuple[Bound, int | None]:
@@ -146,3 +179,9 @@ class Draft:
             cut = None
         found = self._bounds[option.price_class] = (bound_of(query.shape, model, option.rate, output), cut)
         return found
+
+
+def is_full(option: Option) -> bool:
+    """Whether a backend has as many requests as it may have at once."""
+    most = option.backend.max_concurrency
+    return most is not None and option.state.backend.in_flight >= most

@@ -70,14 +70,15 @@ class Sieved:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a target is not asked. A larger `stage` came nearer: not cleared, cannot, does not fit, out, full."""
+    """Why a target is not asked. A larger `stage` came nearer: not cleared, cannot, does not fit, out."""
 
     stage: int
     text: str
     needs: tuple[str, ...] = ()
+    retry_after_s: float | None = None
 
 
-NOT_CLEARED, CANNOT, TOO_LONG, OUT, FULL = range(5)
+NOT_CLEARED, CANNOT, TOO_LONG, OUT = range(4)
 
 
 def plain_route(name: str, target: Target) -> RouteSettings:

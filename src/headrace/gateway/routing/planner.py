@@ -4,7 +4,7 @@ Nothing is sent and nobody is waited for. A plan has as many candidates as attem
 them; fallbacks follow, under the same filters. Knows no budgets and no keys.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from headrace.core.backend import ModelCard
 from headrace.core.errors import (
@@ -13,7 +13,6 @@ from headrace.core.errors import (
     InvalidRequest,
     NotCleared,
     NotFound,
-    Overloaded,
     Unavailable,
 )
 from headrace.core.request import Request
@@ -22,13 +21,10 @@ from headrace.gateway.contract import Plan
 from headrace.gateway.routing.builder import Builder
 from headrace.gateway.routing.draft import Draft, Query
 from headrace.gateway.routing.names import Names
-from headrace.gateway.routing.option import CANNOT, FULL, NOT_CLEARED, TOO_LONG, Refusal, Route
+from headrace.gateway.routing.option import CANNOT, NOT_CLEARED, TOO_LONG, Refusal, Route
 from headrace.gateway.routing.sightings import RouteSightings
 from headrace.gateway.routing.world import World
 from headrace.gateway.settings import GatewaySettings, TenantRule
-
-FULL_RETRY_S = 1.0
-"""When somebody may come again whose backends were all full."""
 
 _FIELDS = {
     Need.TOOLS.value: "tools",
@@ -91,7 +87,7 @@ class RoutePlanner:
                 continue  # a model of the engine's that is not there now
             if found.name not in visited:
                 visited.add(found.name)
-                draft.take(found, f"fallback {name}")
+                draft.take(found, is_fallback=True)
                 waiting += found.settings.fallbacks
 
 
@@ -100,7 +96,7 @@ def _told_by(settings: GatewaySettings) -> Callable[[], bool]:
     return lambda: is_bounded
 
 
-def _refusal(route: Route, shape: Shape, rule: TenantRule | None, refusals: Iterable[Refusal]) -> HeadraceError:
+def _refusal(route: Route, shape: Shape, rule: TenantRule | None, refusals: Collection[Refusal]) -> HeadraceError:
     """The error for a plan without candidates: of what came nearest to being asked."""
     nearest = max(refusals, key=lambda one: one.stage)
     if nearest.stage == NOT_CLEARED:
@@ -116,6 +112,7 @@ def _refusal(route: Route, shape: Shape, rule: TenantRule | None, refusals: Iter
         )
     if nearest.stage == TOO_LONG:
         return ContextTooLong(f"No model of {route.name} can hold it: {nearest.text}; shorten it.", param="messages")
-    if nearest.stage == FULL:
-        return Overloaded(f"Every backend of {route.name} is busy: {nearest.text}.", retry_after_s=FULL_RETRY_S)
-    return Unavailable(f"No backend of {route.name} can be asked now: {nearest.text}.")
+    waits = [one.retry_after_s for one in refusals if one.retry_after_s is not None]
+    return Unavailable(
+        f"No backend of {route.name} can be asked now: {nearest.text}.", retry_after_s=min(waits, default=None)
+    )

@@ -65,10 +65,13 @@ def _is_first(scene: Scene, one: Option, other: Option, rest: Sequence[Policy]) 
 
 
 def _draw_weighted(scene: Scene, options: Sequence[Option]) -> Iterator[Option]:
-    random, ramp = scene.rng.random, scene.ramp
+    random = scene.rng.random
     pool = [option for option in options if option.weight > 0]
     while pool:
-        sums = list(accumulate(map(scene.share, pool) if ramp else [option.weight for option in pool]))
+        sums = list(accumulate(map(scene.share, pool)))
+        if not sums[-1]:  # nobody who can be asked is left
+            yield from pool
+            break
         place = min(bisect_right(sums, random() * sums[-1]), len(pool) - 1)
         yield pool.pop(place)
     # A weight of 0: only if nobody else is left.

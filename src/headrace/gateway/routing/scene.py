@@ -28,18 +28,18 @@ class Scene:
         "_now_s",
         "_warm",
         "_world",
-        "ramp",
         "rng",
         "route",
         "shape",
         "size",
+        "standings",
     )
 
     def __init__(
         self, world: World, index: PrefixIndex, route: Route, shape: Shape, decode: Callable[[], Request] | None
     ) -> None:
         self.rng = world.rng
-        self.ramp = world.ramp
+        self.standings = None if world.standings.is_clear else world.standings
         self.route = route
         self.shape = shape
         self.size = size_class(shape.num_bytes)
@@ -59,9 +59,9 @@ class Scene:
 
     def share(self, option: Option) -> float:
         """The weight that an option has now."""
-        if self.ramp is None:
+        if self.standings is None:
             return option.weight
-        return option.weight * self.ramp(option.backend.name)
+        return option.weight * self.standings.standing(option.target).share
 
     def load(self, option: Option) -> float:
         """Requests on the way for each unit of weight, this one included: what is idle goes by its weight."""
@@ -81,6 +81,14 @@ class Scene:
         expected = sum(seen) / len(seen) if seen else USUAL_OUTPUT_TOKENS
         limit = self.shape.max_tokens
         return expected if limit is None else min(expected, limit)
+
+    def reason(self, option: Option) -> str:
+        """Why an option stands where it does, of what was measured and is not in the route's own reason."""
+        if self._warm is not None and (share := self.warm_share(option)):
+            return f"warm {share:.0%}"
+        if self._difficulty is not None:
+            return f"tier {option.tier} for difficulty {self._difficulty:.2f}"
+        return ""
 
     @property
     def difficulty(self) -> float:

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.core.backend import ModelCard
 from headrace.core.clock import Clock
 from headrace.core.ledger import NO_PRICES, PriceList
+from headrace.gateway.contract import Standing, Standings
+from headrace.gateway.settings import Target
 
 
 def nothing_served() -> Sequence[ModelCard]:
@@ -14,21 +16,24 @@ def nothing_served() -> Sequence[ModelCard]:
     return ()
 
 
-def nobody_out(_: str) -> str | None:
-    """Every backend can be asked."""
-    return None
+class _AllWell:
+    """Nothing is known to be wrong with anybody."""
+
+    is_clear = True
+
+    def standing(self, target: Target) -> Standing:
+        """As good as can be."""
+        return Standing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """`served`: the engine's models now. `is_out`: why a backend cannot be asked now, None if it can. `ramp`: the share
-    of its load that a backend gets now, above 0 and at most 1; None if all get all of theirs. `is_bounded`: whether
-    anybody's budget or token limit holds, so that every answer needs a bound; None: the settings tell."""
+    """`served`: the engine's models now. `standings`: who can be asked at all. `is_bounded`: whether a budget or limit
+    of tokens holds for anybody, so that every answer needs a bound; None: the settings tell."""
 
     clock: Clock
     rng: random.Random
     served: Callable[[], Sequence[ModelCard]] = nothing_served
-    is_out: Callable[[str], str | None] = nobody_out
-    ramp: Callable[[str], float] | None = None
+    standings: Standings = field(default_factory=_AllWell)
     is_bounded: Callable[[], bool] | None = None
     prices: PriceList = NO_PRICES

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.doubles_routing import PRICES, Hand, backend, card, route, rules, settings, shape, target
 
-from headrace.core.errors import ContextTooLong, InvalidRequest, NotCleared, Overloaded, Unavailable
+from headrace.core.errors import ContextTooLong, InvalidRequest, NotCleared, Unavailable
 from headrace.core.ledger import PriceList, Prices
 from headrace.core.request import Principal, Task
 from headrace.core.shape import Need
@@ -109,17 +109,17 @@ def test_the_order_of_errors_is_of_what_came_nearest() -> None:
     with pytest.raises(Unavailable, match="its breaker is open"):
         it.plan(labels=frozenset({"x"}))
     it.out["a"] = "it failed its health checks"
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as told:
         it.plan()
+    assert told.value.retry_after_s == 7.0
 
 
-def test_a_backend_that_is_full_is_passed_over_until_a_stream_ends() -> None:
-    it = hand(backend("a", max_concurrency=1))
+def test_a_backend_that_is_full_comes_last_until_a_stream_ends() -> None:
+    it = hand(backend("a", max_concurrency=1), backend("b"))
     number = it.sightings.begin(target("a/m"), shape())
-    with pytest.raises(Overloaded, match="max_concurrency"):
-        it.plan()
+    assert [(str(one.target), one.reason) for one in it.plan().candidates] == [("b/m", ""), ("a/m", "busy")]
     it.sightings.end(number, None, None, is_cancelled=True)
-    assert it.names() == ["a/m"]
+    assert it.names() == ["a/m", "b/m"]
 
 
 def test_fallbacks_follow_with_the_same_filters_and_a_cycle_ends() -> None:
@@ -130,7 +130,7 @@ def test_fallbacks_follow_with_the_same_filters_and_a_cycle_ends() -> None:
     it = Hand(made)
     assert it.names() == ["a/m", "b/m", "c/m"]
     plan = it.plan(labels=frozenset({"x"}))
-    assert [(str(one.target), one.reason) for one in plan.candidates] == [("b/m", "fallback s")]
+    assert [(str(one.target), one.reason, one.is_fallback) for one in plan.candidates] == [("b/m", "fallback s", True)]
     assert set(plan.refused) == {target("a/m"), target("c/m")}
 
 
