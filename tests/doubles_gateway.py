@@ -109,11 +109,6 @@ class Book:
         assert number not in self.ended, f"{self.begun[number]} is ended twice"
         self.ended[number] = (usage, error, is_cancelled)
 
-    @property
-    def is_even(self) -> bool:
-        """Whether nothing is left open."""
-        return all(one.is_settled for one in self.reserved) and len(self.ended) == len(self.begun)
-
 
 class Plans:
     """Plans its candidates for every request, or raises."""
@@ -363,17 +358,23 @@ class Bench:
     upstreams: Mapping[str, ScriptedUpstream]
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is left: no reservation, no load, no stream, no place, no task but the test's own."""
+    def leftovers(self) -> list[str]:
+        """What is left: reservations, load, streams, places, tasks but the test's own."""
         admission = self.gate.parts.admission
         lines = [admission.line(name) for name in self.upstreams]
-        return (
-            self.book.is_even
-            and not any(upstream.num_open for upstream in self.upstreams.values())
-            and admission.num_in_flight == 0
-            and not any(line.num_running or line.num_waiting for line in lines)
-            and len(asyncio.all_tasks()) == 1
-        )
+        found = {
+            "a reservation": any(not one.is_settled for one in self.book.reserved),
+            "load": len(self.book.ended) != len(self.book.begun),
+            "a stream": any(upstream.num_open for upstream in self.upstreams.values()),
+            "a place": admission.num_in_flight or any(line.num_running or line.num_waiting for line in lines),
+            "a task": len(asyncio.all_tasks()) > 1,
+        }
+        return [what for what, is_left in found.items() if is_left]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is left."""
+        return not self.leftovers
 
 
 def bench(

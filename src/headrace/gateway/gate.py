@@ -18,11 +18,11 @@ from headrace.core.events import Event
 from headrace.core.gateway import WATCH, Ask, EventReply, Reply
 from headrace.core.request import Request
 from headrace.core.shape import Shape
-from headrace.gateway.attempts import answer_in_turn
 from headrace.gateway.cards import model_cards
 from headrace.gateway.offers import offers
 from headrace.gateway.parts import Parts
 from headrace.gateway.passage import Passage
+from headrace.gateway.retries import answer_in_turn
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.settings import ENGINE, RouteSettings
 

@@ -1,0 +1,172 @@
+"""Requests through a gate under any interleaving: answers, errors, waits, cancels and closes at any await point.
+
+Whatever happens, each reservation is settled exactly once (the double fails otherwise), each attempt's load is released
+once, every stream of a backend is closed, every place in a line is free, and no task is left.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.doubles_gateway import (
+    ANSWER,
+    USAGE,
+    Bench,
+    ScriptedUpstream,
+    Step,
+    Wait,
+    ask,
+    backend,
+    bench,
+    candidate,
+    shape,
+)
+
+from headrace.core.errors import HeadraceError, InvalidRequest, Overloaded, RateLimited, UnsupportedField, UpstreamFault
+from headrace.core.gateway import EventReply, RawStream
+from headrace.gateway.contract import Plan, UpstreamReply
+from headrace.gateway.settings import CandidateSettings, RetrySettings, RouteSettings, Target
+
+NAMES = ("a", "b", "c")
+WHOLE = UpstreamReply(status=200, headers=(), body=b"{}", usage=USAGE)
+ERRORS = (
+    UpstreamFault("broken"),
+    RateLimited("slower", retry_after_s=0.01),
+    RateLimited("much slower", retry_after_s=100.0),
+    InvalidRequest("no"),
+    UnsupportedField("no such field"),
+    Overloaded("full"),
+)
+
+
+@dataclass(frozen=True)
+class Client:
+    """What one caller does: asks after so many turns of the loop, reads so many pieces, then closes; `cancel_after`
+    turns it is cancelled."""
+
+    is_raw: bool
+    is_stream: bool
+    priority: int
+    starts_after: int
+    num_reads: int
+    cancel_after: int | None
+    deadline_s: float | None
+
+
+clients = st.builds(
+    Client,
+    is_raw=st.booleans(),
+    is_stream=st.booleans(),
+    priority=st.integers(0, 2),
+    starts_after=st.integers(0, 6),
+    num_reads=st.sampled_from([0, 1, 2, 100]),
+    cancel_after=st.none() | st.integers(0, 20),
+    deadline_s=st.sampled_from([None, None, 1e-9, 1000.0]),
+)
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> list[Step]:
+    """An answer that may wait, fail or stop at any place."""
+    steps: list[Step] = list(ANSWER) if draw(st.booleans()) else [b"one", b"two", b"three"]
+    if draw(st.booleans()):
+        steps = [WHOLE, *steps]
+    if draw(st.booleans()):
+        steps.insert(draw(st.integers(0, len(steps))), draw(st.sampled_from(ERRORS)))
+    for _ in range(draw(st.integers(0, 2))):
+        steps.insert(draw(st.integers(0, len(steps))), Wait())
+    return steps
+
+
+async def client(at: Bench, number: int, does: Client) -> None:
+    for _ in range(does.starts_after):
+        await asyncio.sleep(0)
+    of = shape(str(number), priority=does.priority, is_stream=does.is_stream, deadline_s=does.deadline_s)
+    try:
+        reply = await at.gate.ask(ask(of) if does.is_raw else ask(of, raw=None))
+        stream = (
+            reply.events if isinstance(reply, EventReply) else reply.chunks if isinstance(reply, RawStream) else None
+        )
+        if stream is None:
+            return
+        try:
+            for _ in range(does.num_reads):
+                await anext(stream)
+        except StopAsyncIteration:
+            pass
+        finally:
+            await stream.aclose()
+    except HeadraceError:
+        pass
+
+
+async def play(at: Bench, plays: list[Client], waits: list[Wait], wait_order: list[int]) -> None:
+    tasks = [asyncio.create_task(client(at, number, does)) for number, does in enumerate(plays)]
+    for turn in range(40):
+        await asyncio.sleep(0)
+        for task, does in zip(tasks, plays, strict=True):
+            if does.cancel_after == turn:
+                task.cancel()
+        if turn < len(wait_order) and waits:
+            waits[wait_order[turn] % len(waits)].go.set()
+    for wait in waits:
+        wait.go.set()
+    for _ in range(300):
+        await asyncio.sleep(0)
+    assert all(task.done() for task in tasks), "somebody waits for ever"
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        assert ended is None or isinstance(ended, asyncio.CancelledError), ended
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    played=st.lists(st.lists(scripts(), min_size=1, max_size=3), min_size=3, max_size=3),
+    plays=st.lists(clients, min_size=1, max_size=4),
+    wait_order=st.lists(st.integers(0, 20), max_size=30),
+    max_concurrency=st.sampled_from([None, 1, 2]),
+    max_in_flight=st.sampled_from([2, 100]),
+    hedges=st.booleans(),
+    has_fallback=st.booleans(),
+    max_queue=st.sampled_from([0, 1, 100]),
+)
+def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
+    played: list[list[list[Step]]],
+    plays: list[Client],
+    wait_order: list[int],
+    max_concurrency: int | None,
+    max_in_flight: int,
+    hedges: bool,
+    has_fallback: bool,
+    max_queue: int,
+) -> None:
+    waits = [step for each in played for script in each for step in script if isinstance(step, Wait)]
+    upstreams = {name: ScriptedUpstream(*each) for name, each in zip(NAMES, played, strict=True)}
+    backends = {name: backend(name, max_concurrency=max_concurrency) for name in NAMES}
+    candidates = tuple(candidate(name, is_fallback=has_fallback and name == "c") for name in NAMES)
+    route = RouteSettings(
+        name="smart",
+        candidates=tuple(CandidateSettings(target=Target(name, "m")) for name in NAMES),
+        retry=RetrySettings(budget_floor=1.0),
+        max_queue=max_queue,
+    )
+    at = bench(
+        upstreams,
+        plan=Plan(route="smart", candidates=candidates, hedge_after_s=0.01 if hedges else None),
+        route=route,
+        backends=backends,
+        max_in_flight=max_in_flight,
+    )
+
+    async def go() -> None:
+        await play(at, plays, waits, wait_order)
+        assert at.leftovers == []
+        for record, reserved in zip(
+            sorted(at.book.records, key=lambda one: one.request_id),
+            sorted(at.book.reserved, key=lambda one: one.shape.id),
+            strict=True,
+        ):
+            assert record.cost_nanos <= reserved.bound.nanos
+            assert record.prompt_tokens + record.completion_tokens <= reserved.bound.tokens
+
+    asyncio.run(go())
