@@ -5,6 +5,8 @@ else is remembered, and windows are told from the date as it is printed.
 """
 
 import asyncio
+import errno
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 from tests.doubles_accounts import Machine, budget, record_of, shape
 
-from headrace.core.errors import BudgetExceeded
+from headrace.core.errors import BudgetExceeded, DiskFull
 from headrace.core.request import Principal
 from headrace.gateway.accounts.accounts import Held
 from headrace.gateway.contract import Bound
@@ -53,6 +55,7 @@ class Charge:
     nanos: int
     tokens: int
     is_open: bool = True
+    is_safe: bool = True
     held: Held | None = None
     bound: Bound = field(default=Bound(0, 0))
 
@@ -77,7 +80,19 @@ class AccountsMachine(RuleBasedStateMachine):
         self.charges: list[Charge] = []
         self.latest_s = 0.0
         self.num_requests = self.num_before_loss = 0
-        self.run(self.machine.start(self.budgets))
+        self.is_full = False
+        self.start()
+
+    def start(self) -> None:
+        self.run(self.machine.start(self.budgets, write=self.write))
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """As a disk does that fills up: a part still fits, and then nothing."""
+        if not self.is_full:
+            return os.write(descriptor, data)
+        if len(data) < 30:
+            raise OSError(errno.ENOSPC, "full")
+        return os.write(descriptor, data[:20])
 
     def run(self, work):  # type: ignore[no-untyped-def]
         return self.runner.run(work)
@@ -130,6 +145,9 @@ class AccountsMachine(RuleBasedStateMachine):
         except BudgetExceeded:
             assert not fits
             return None
+        except DiskFull:
+            assert self.is_full or any(not one.is_safe for one in self.charges)
+            return None
         assert fits
         charge = Charge(self.num_requests, self.latest_s, owners, nanos, tokens, held=held, bound=bound)
         self.charges.append(charge)
@@ -144,7 +162,11 @@ class AccountsMachine(RuleBasedStateMachine):
         record = record_of(charge.held, charge.nanos, charge.tokens, f"r{charge.number}")
         charge.held.settle(record)
         charge.held.settle(record)  # a second time changes nothing
-        charge.is_open = False
+        charge.is_open, charge.is_safe = False, not self.is_full
+
+    @rule(is_full=st.booleans())
+    def fill_disk(self, is_full: bool) -> None:
+        self.is_full = is_full
 
     @rule(seconds=st.sampled_from([0.5, 20, 61, 3601, 86_401, 8 * 86_400]))
     def wait(self, seconds: float) -> None:
@@ -157,6 +179,8 @@ class AccountsMachine(RuleBasedStateMachine):
     @rule()
     def drain(self) -> None:
         self.run(self.machine.accounts.drain())
+        for charge in self.charges:
+            charge.is_safe = True
         if not any(one.is_open for one in self.charges) and self.machine.clock.now_s < self.latest_s - 60:
             self.latest_s = self.machine.clock.now_s
 
@@ -173,23 +197,34 @@ class AccountsMachine(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         self.run(self.machine.kill())
+        self.charge_bounds()
         self.start_again()
+
+    def charge_bounds(self) -> None:
+        """What the journal had no room for is charged like what had not ended."""
+        for charge in self.charges:
+            if not charge.is_safe:
+                charge.nanos, charge.tokens, charge.is_safe = charge.bound.nanos, charge.bound.tokens, True
 
     @rule()
     def end(self) -> None:
         self.run(self.machine.end())
+        for charge in self.charges:
+            charge.is_safe = True
         self.start_again()
 
     @rule(loses_journal=st.booleans())
     def lose_power(self, loses_journal: bool) -> None:
         self.run(self.machine.lose_power(loses_journal=loses_journal))
+        self.charge_bounds()
         self.start_again(is_exact=False)
 
     def start_again(self, *, is_exact: bool = True) -> None:
+        self.is_full = False
         for charge in self.charges:
             charge.is_open = False  # at its bound
         self.latest_s = 0.0
-        self.run(self.machine.start(self.budgets))
+        self.start()
         for (subject, window, start_s), spent in self.run(self.machine.sums()).items():
             kind, _, name = subject.partition(":")
             known = self.used(kind, name, Window(window), window_text(Window(window), start_s))

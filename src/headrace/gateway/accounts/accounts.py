@@ -336,7 +336,8 @@ class Accounts:
             self._write_again(journal)
             if journal.num_bytes > self._rhythm.max_journal_bytes:
                 opening = [encode_open(self._run, self._around.boot), *[held.payload for held in self._open.values()]]
-                generation = journal.begin(opening)
+                with contextlib.suppress(HeadraceError):  # goes on in the old one
+                    generation = journal.begin(opening)
             batch, self._pending = self._pending, []
             charges = self.ledger.charges
             retired = [one.period.mark for one in self._retired if self.ledger.find(one.owner, one.window) is None]
