@@ -46,6 +46,7 @@ MAX_SLOTS: Final = 64
 SWEEP_S: Final = 3600.0
 PERIODS_KEPT_S: Final = 100 * 86_400
 RETRY_S: Final = 1.0
+BACK_S: Final = 60.0
 CLAIM_TRIES: Final = 40
 CLAIM_WAIT_S: Final = 0.05
 
@@ -335,7 +336,8 @@ class Accounts:
             self._write_again(journal)
             if journal.num_bytes > self._rhythm.max_journal_bytes:
                 opening = [encode_open(self._run, self._around.boot), *[held.payload for held in self._open.values()]]
-                generation = journal.begin(opening)
+                with contextlib.suppress(HeadraceError):  # goes on in the old one
+                    generation = journal.begin(opening)
             batch, self._pending = self._pending, []
             charges = self.ledger.charges
             retired = [one.period.mark for one in self._retired if self.ledger.find(one.owner, one.window) is None]
@@ -355,6 +357,17 @@ class Accounts:
             self._retired = self.ledger.forget(charges)
             if self._retired or self.limits.forget(self._clock.monotonic_s()):
                 self._lines.clear()
+            self._follow_the_clock()
+
+    def _follow_the_clock(self) -> None:
+        """Go back in time too, if the clock went back far and nothing depends on the windows that are open: everything
+        is on disk, where each window's own sums are found again."""
+        unix_s = self._clock.unix_s()
+        if unix_s < self._now_s - BACK_S and not (self._open or self._pending or self._leasing):
+            self._now_s = unix_s
+            self._retired = []  # what they are leased only grows until another process begins
+            self.ledger = Ledger(self._budgets)
+            self._lines.clear()
 
     def _write_again(self, journal: Journal) -> None:
         """What a full disk kept out of the journal. Whatever goes to the store meanwhile need not be there."""
