@@ -89,6 +89,10 @@ class Reloader:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def settle(self) -> None:
+        """Until what signals asked for is done."""
+        await asyncio.gather(*self._tasks)
+
     async def _reload_and_tell(self) -> None:
         try:
             told = await self.reload()

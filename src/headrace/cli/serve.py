@@ -10,8 +10,8 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import socket
 
     from headrace.cli.assembly import Assembled
+    from headrace.cli.reload import Reloader
     from headrace.cli.surroundings import Surroundings
+    from headrace.server.app import App
 
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
@@ -54,34 +56,56 @@ def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bo
         typer.echo(f"warning: {problem}", err=True)
     configure_logs(settings.log_level)
     with listen(config_of_server) as listener:
-        _serve(_Start(compose_again, settings, around, listener))
+        _serve(Start(compose_again, settings, os.environ, around), listener)
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
-    compose_again: functools.partial[Resolved]
+class Start:
+    """What a server starts from. `compose_again` reads its settings as they were read before."""
+
+    compose_again: Callable[[], Resolved]
     settings: Settings
+    environ: Mapping[str, str]
     around: "Surroundings"
-    listener: "socket.socket"
+    assembled: "Assembled | None" = None
 
 
-def _serve(start: _Start) -> None:
+def _serve(start: Start, listener: "socket.socket") -> None:
     import uvloop
 
-    assembled = None
     if start.settings.has_engine:
         from headrace.cli.assembly import assemble
 
-        assembled = assemble(start.settings, with_guests=True)
+        start = replace(start, assembled=assemble(start.settings, with_guests=True))
     # What is there now stays as long as the server: the collector need not look at it again. A full collection over
     # a vocabulary's objects holds the interpreter for 30 to 40 ms, for which every stream waits.
     gc.collect()
     gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(start, assembled))
+        runner.run(_run(start, listener))
 
 
-async def _run(start: _Start, assembled: "Assembled | None") -> None:
+async def _run(start: Start, listener: "socket.socket") -> None:
+    from headrace.server.serve import serve
+
+    async with open_app(start) as (app, reloader):
+        assembled = start.assembled
+        greet = functools.partial(
+            greeting,
+            model=_model_to_show(start.settings, None if assembled is None else assembled.name),
+            guests=() if assembled is None else assembled.guests,
+            needs_key=app.keys is not None,
+        )
+
+        def tell(url: str) -> None:
+            _say(greet(url))
+
+        await serve(app, listener, tell, on_reload=reloader.on_signal, tls=start.around.tls)
+
+
+@asynccontextmanager
+async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
+    """The application with everything behind it, and what has its settings read again."""
     from headrace import __version__
     from headrace.cli.gateway import Ground, open_gateway
     from headrace.cli.key_source import KeySource
@@ -93,9 +117,8 @@ async def _run(start: _Start, assembled: "Assembled | None") -> None:
     from headrace.server.app import Surroundings as AppSurroundings
     from headrace.server.app import build_app
     from headrace.server.keys import KeyRing
-    from headrace.server.serve import serve
 
-    settings, around = start.settings, start.around
+    settings, around, assembled = start.settings, start.around, start.assembled
     async with AsyncExitStack() as stack:
         engine = None if assembled is None else assembled.engine
         metrics = Metrics() if assembled is None else assembled.metrics
@@ -109,18 +132,13 @@ async def _run(start: _Start, assembled: "Assembled | None") -> None:
         foreground = None if engine is None else Foreground(engine)
         ground = Ground(store=store, folder=layout.accounts, engine=foreground)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
-        base = Base(
-            layout=layout,
-            store=store,
-            gateway=joined.gate,
-            foreground=foreground or Foreground(joined.gate),
-            metrics=metrics,
-        )
+        waiting = foreground or Foreground(joined.gate)
+        base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
         beside = None
         if engine is not None:
             beside = EngineServices(adapters=engine.adapters, residents=engine.residents, tokens=engine.tokens)
         services = await stack.enter_async_context(open_services(settings, base, beside))
-        reloader = Reloader(start.compose_again, os.environ, source, joined)
+        reloader = Reloader(start.compose_again, start.environ, source, joined)
         app = build_app(
             joined.gate,
             server_config(settings),
@@ -130,14 +148,7 @@ async def _run(start: _Start, assembled: "Assembled | None") -> None:
             surroundings=AppSurroundings(version=__version__),
         )
         reloader.attach(app, around.tls)
-        greet = functools.partial(
-            greeting,
-            model=_model_to_show(settings, None if assembled is None else assembled.name),
-            guests=() if assembled is None else assembled.guests,
-            needs_key=keys is not None,
-        )
-        on_ready = lambda url: _say(greet(url))  # noqa: E731
-        await serve(app, start.listener, on_ready, on_reload=reloader.on_signal, tls=around.tls)
+        yield app, reloader
 
 
 def _model_to_show(settings: Settings, own: str | None) -> str:

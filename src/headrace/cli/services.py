@@ -13,10 +13,9 @@ from secrets import token_hex
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
 from headrace.cli.config import Settings
-from headrace.cli.model_library import ServedLibrary
-from headrace.cli.served_models import served_paths
 from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
+from headrace.core.model_library import Library
 from headrace.core.service import Adapters, Residents, Tokens
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
@@ -109,8 +108,16 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
             files=files,
             batches=batches,
             caches=None if engine is None else CacheService(store, gateway, engine.tokens, clock, new_id),
-            model_library=None if engine is None else ServedLibrary(served_paths(settings), settings.home),
+            model_library=None if engine is None else _library(settings),
         )
+
+
+def _library(settings: Settings) -> Library:
+    # Imported here because a server without an engine reads no model's files.
+    from headrace.cli.model_library import ServedLibrary
+    from headrace.cli.served_models import served_paths
+
+    return ServedLibrary(served_paths(settings), settings.home)
 
 
 def is_running(process: int) -> bool:

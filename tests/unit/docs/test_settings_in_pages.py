@@ -18,10 +18,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def files_of(page: Path) -> list[str]:
     """What stands on a page, each with everything that goes on with it. Plain settings come before tables."""
     found: list[str] = []
-    plain, tables = "", ""
+    plain, tables, has_begun = "", "", False
     for block in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL):
         if block.startswith("# headrace.toml"):
-            plain, tables = "", ""
+            plain, tables, has_begun = "", "", True
+        if not has_begun:
+            continue  # another program's file
         head, bracket, rest = block.partition("\n[") if not block.startswith("[") else ("", "\n[", block[1:])
         plain += head + "\n"
         tables += bracket + rest
