@@ -18,7 +18,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Request
-from headrace.core.service import Residence, Tokenized
+from headrace.core.service import Reloaded, Residence, Tokenized
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -139,6 +139,13 @@ class ScriptedLibrary:
         yield PullStep("downloading", 10, 10)
 
 
+class ScriptedReloading:
+    """Settings that never change."""
+
+    async def reload(self) -> Reloaded:
+        return Reloaded()
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -178,4 +185,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             batches=batches,
             caches=CacheService(store, backend, ScriptedTokens(backend), clock, new_id),
             model_library=ScriptedLibrary(backend),
+            reloading=ScriptedReloading(),
         )

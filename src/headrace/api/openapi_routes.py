@@ -35,6 +35,7 @@ from headrace.api.openapi_messages import MESSAGE_BATCH_OPERATIONS
 from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
+from headrace.api.reload import ReloadAnswer
 from headrace.api.tokens import DetokenizeBody, TokenizeBody
 
 
@@ -190,6 +191,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/unload_lora_adapter"): Operation("Unload an adapter.", LoraBody, Unloaded),
     ("GET", "/models"): Operation("Every served model and what it holds.", answer=ResidentList),
     ("POST", "/models/load"): Operation("Load a model.", LoadBody, Changed),
+    ("POST", "/v1/gateway/reload"): Operation("Read the settings file again.", answer=ReloadAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),

@@ -15,8 +15,8 @@ import typer
 
 from headrace.cli.assembly import disk_root
 from headrace.cli.config import Settings, compose
+from headrace.cli.key_source import keys_in_force
 from headrace.cli.keys import load_keys
-from headrace.cli.serve import keys_in_force
 from headrace.core.errors import HeadraceError, Unavailable
 from headrace.core.request import Principal
 from headrace.engine.kv.page_folder import model_folder, tenant_folder

@@ -1,7 +1,8 @@
-"""`headrace serve`: models behind one HTTP server, from reading the settings to the last answer.
+"""`headrace serve`: a gateway, and maybe models of its own, behind one HTTP server, from settings to the last answer.
 
-The order is: settings, keys, port, model, engine, server. What can be refused is refused before anything slow happens,
-and the port is taken before the model is loaded, so that two servers cannot both load and then collide.
+The order is: settings, secrets, keys, port, model, engine, gateway, server. What can be refused is refused before
+anything slow happens, and the port is taken before the model is loaded, so that two servers cannot both load and then
+collide. Without an engine nothing of it is imported.
 """
 
 import asyncio
@@ -9,92 +10,158 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from headrace.cli.config import Settings, compose
-from headrace.cli.keys import load_keys
-from headrace.models.store import Layout
+from headrace.cli.config import Resolved, Settings, compose
 
-# What a form has around its file.
-FORM_BYTES = 1_000_000
+if TYPE_CHECKING:
+    import socket
+
+    from headrace.cli.assembly import Assembled
+    from headrace.cli.reload import Reloader
+    from headrace.cli.surroundings import Surroundings
+    from headrace.server.app import App
 
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
     """Serve until a signal says stop."""
-    resolved = compose(flags, os.environ, config)
+    compose_again = functools.partial(compose, flags, os.environ, config)
+    resolved = compose_again()
     if print_config:
         typer.echo(resolved.toml(), nl=False)
         return
-    _serve(resolved.settings)
-
-
-def _serve(settings: Settings) -> None:
     # Imported here so that --print-config and a wrong setting answer at once.
+    from headrace.cli.key_source import KeySource
+    from headrace.cli.reload import server_config
+    from headrace.cli.surroundings import look_around
+    from headrace.observe.logs import configure_logs
+    from headrace.server.config import check_bind
+    from headrace.server.serve import listen
+
+    settings = resolved.settings
+    if settings.has_engine:
+        from headrace.cli.assembly import engine_config
+
+        engine_config(settings)
+    config_of_server = server_config(settings)
+    check_bind(config_of_server, has_keys=KeySource(settings, {}).has_keys)
+    around = look_around(resolved, os.environ)
+    for problem in resolved.report.problems:
+        typer.echo(f"warning: {problem}", err=True)
+    configure_logs(settings.log_level)
+    with listen(config_of_server) as listener:
+        _serve(Start(compose_again, settings, os.environ, around), listener)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a server starts from. `compose_again` reads its settings as they were read before."""
+
+    compose_again: Callable[[], Resolved]
+    settings: Settings
+    environ: Mapping[str, str]
+    around: "Surroundings"
+    assembled: "Assembled | None" = None
+
+
+def _serve(start: Start, listener: "socket.socket") -> None:
     import uvloop
 
+    if start.settings.has_engine:
+        from headrace.cli.assembly import assemble
+
+        start = replace(start, assembled=assemble(start.settings, with_guests=True))
+    # What is there now stays as long as the server: the collector need not look at it again. A full collection over
+    # a vocabulary's objects holds the interpreter for 30 to 40 ms, for which every stream waits.
+    gc.collect()
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(start, listener))
+
+
+async def _run(start: Start, listener: "socket.socket") -> None:
+    from headrace.server.serve import serve
+
+    async with open_app(start) as (app, reloader):
+        assembled = start.assembled
+        greet = functools.partial(
+            greeting,
+            model=_model_to_show(start.settings, None if assembled is None else assembled.name),
+            guests=() if assembled is None else assembled.guests,
+            needs_key=app.keys is not None,
+        )
+
+        def tell(url: str) -> None:
+            _say(greet(url))
+
+        await serve(app, listener, tell, on_reload=reloader.on_signal, tls=start.around.tls)
+
+
+@asynccontextmanager
+async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
+    """The application with everything behind it, and what has its settings read again."""
     from headrace import __version__
-    from headrace.cli.assembly import assemble, engine_config
-    from headrace.cli.served_models import served_paths
-    from headrace.cli.services import open_services
+    from headrace.cli.gateway import Ground, open_gateway
+    from headrace.cli.key_source import KeySource
+    from headrace.cli.reload import Reloader, server_config, wanted_gateway
+    from headrace.cli.services import Base, EngineServices, open_services, open_store
     from headrace.gateway.foreground import Foreground
-    from headrace.observe.logs import configure_logs
-    from headrace.server.app import Surroundings, build_app
-    from headrace.server.config import ServerConfig, check_bind
+    from headrace.models.store import open_home
+    from headrace.observe.metrics import Metrics
+    from headrace.server.app import Surroundings as AppSurroundings
+    from headrace.server.app import build_app
     from headrace.server.keys import KeyRing
-    from headrace.server.serve import listen, serve
 
-    engine_config(settings)
-    keys_file = keys_in_force(settings)
-    keys = None if keys_file is None else KeyRing(functools.partial(load_keys, keys_file))
-    server_config = ServerConfig(
-        host=settings.host,
-        port=settings.port,
-        request_timeout_s=settings.request_timeout,
-        prices=settings.prices,
-        max_upload_bytes=settings.file_bytes + FORM_BYTES,
-    )
-    check_bind(server_config, has_keys=keys is not None)
-    served_paths(settings)
-    configure_logs(settings.log_level)
-    with listen(server_config) as listener:
-        assembled = assemble(settings, with_guests=True)
-        name, guests = assembled.name, assembled.guests
-
-        # What is there now stays as long as the server: the collector need not look at it again. A full collection over
-        # a vocabulary's objects holds the interpreter for 30 to 40 ms, for which every stream waits.
-        gc.collect()
-        gc.freeze()
-
-        async def run() -> None:
-            assembled.engine.start()
-            try:
-                backend = Foreground(assembled.engine)
-                async with open_services(settings, assembled.engine, backend) as services:
-                    app = build_app(
-                        backend,
-                        server_config,
-                        keys=keys,
-                        services=services,
-                        metrics=assembled.metrics,
-                        surroundings=Surroundings(version=__version__),
-                    )
-                    greet = functools.partial(greeting, model=name, guests=guests, needs_key=keys is not None)
-                    await serve(app, listener, lambda url: _say(greet(url)))
-            finally:
-                await assembled.engine.close()
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run())
+    settings, around, assembled = start.settings, start.around, start.assembled
+    async with AsyncExitStack() as stack:
+        engine = None if assembled is None else assembled.engine
+        metrics = Metrics() if assembled is None else assembled.metrics
+        if engine is not None:
+            engine.start()
+            stack.push_async_callback(engine.close)
+        source = KeySource(settings, around.secrets)
+        keys = KeyRing(source.load) if source.has_keys else None
+        layout = open_home(settings.home)
+        store = await stack.enter_async_context(open_store(layout))
+        foreground = None if engine is None else Foreground(engine)
+        ground = Ground(store=store, folder=layout.accounts, engine=foreground)
+        joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
+        waiting = foreground or Foreground(joined.gate)
+        base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
+        beside = None
+        if engine is not None:
+            beside = EngineServices(adapters=engine.adapters, residents=engine.residents, tokens=engine.tokens)
+        services = await stack.enter_async_context(open_services(settings, base, beside))
+        reloader = Reloader(start.compose_again, start.environ, source, joined)
+        app = build_app(
+            joined.gate,
+            server_config(settings),
+            keys=keys,
+            services=replace(services, reloading=reloader),
+            metrics=metrics,
+            surroundings=AppSurroundings(version=__version__),
+        )
+        reloader.attach(app, around.tls)
+        yield app, reloader
 
 
-def keys_in_force(settings: Settings) -> Path | None:
-    """The keys file that the server must obey: the named one, else the state directory's if there is one."""
-    own = Layout(settings.home).keys
-    return settings.keys or (own if own.exists() else None)
+def _model_to_show(settings: Settings, own: str | None) -> str:
+    """A name that a request can have: a route's, else the engine's model, else a backend's."""
+    gateway = settings.gateway
+    for name in gateway.routes:
+        return name
+    if own is not None:
+        return own
+    for backend in gateway.backends.values():
+        for model in backend.models:
+            return f"{backend.name}/{model}"
+    return "MODEL"
 
 
 def greeting(url: str, model: str, guests: Sequence[str] = (), *, needs_key: bool) -> str:

@@ -1,21 +1,22 @@
-"""Joins what a server has beside its engine: the memory on disk and the services that act on it.
+"""Joins what a server has beside its gateway: the memory on disk and the services that act on it.
 
-Knows every constructor and decides nothing. Services end before the engine that they ask, and the memory ends last.
+Knows every constructor and decides nothing. Services end before the gateway that they ask, and the memory ends last.
 """
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
 
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
 from headrace.cli.config import Settings
-from headrace.cli.model_library import ServedLibrary
-from headrace.cli.served_models import served_paths
+from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
-from headrace.engine.text import TextEngine
+from headrace.core.model_library import Library
+from headrace.core.service import Adapters, Residents, Tokens
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -28,24 +29,54 @@ from headrace.gateway.room import Room
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileLimits, FileStore
 from headrace.memory.store import Store
-from headrace.models.store import open_home
+from headrace.models.store import Layout
+from headrace.observe.metrics import Metrics
 from headrace.server.services import Services
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What services stand on. `gateway` is asked, under its policies; `foreground` says whether anybody waits for the
+    engine."""
+
+    layout: Layout
+    store: Store
+    gateway: Backend
+    foreground: Foreground
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineServices:
+    """What an engine serves beside answers."""
+
+    adapters: Adapters | None
+    residents: Residents | None
+    tokens: Tokens
+
+
 @asynccontextmanager
-async def open_services(settings: Settings, engine: TextEngine, foreground: Foreground) -> AsyncIterator[Services]:
-    """The services of a server around a started engine, which is asked through `foreground`.
+async def open_store(layout: Layout) -> AsyncIterator[Store]:
+    """The state database. Raises HeadraceError if it cannot be used."""
+    store = Store(layout.database)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, base: Base, engine: EngineServices | None) -> AsyncIterator[Services]:
+    """The services of a server. `engine` None: this process has none.
 
     Raises HeadraceError if the state database or the files cannot be used.
     """
     async with AsyncExitStack() as stack:
-        layout = open_home(settings.home)
-        store = Store(layout.database)
-        await store.open()
-        stack.push_async_callback(store.close)
+        store, gateway, layout = base.store, base.gateway, base.layout
         clock, quota, new_id = SystemClock(), settings.responses_bytes, partial(token_hex, 12)
         room = Room(store, clock, quota)
-        responses = Responses(foreground, store, clock, days=settings.responses_days, room=room)
+        responses = Responses(gateway, store, clock, days=settings.responses_days, room=room)
         await responses.open(is_running)
         stack.push_async_callback(responses.close)
         limits = FileLimits(max_file_bytes=settings.file_bytes, max_tenant_bytes=settings.file_quota)
@@ -54,32 +85,39 @@ async def open_services(settings: Settings, engine: TextEngine, foreground: Fore
         stack.push_async_callback(files.close)
         batches = BatchService(store, files, clock, new_id, BatchLimits(max_running=settings.batch_lines))
         around = Surroundings(
-            backend=engine,
-            foreground=foreground,
+            backend=gateway,
+            foreground=base.foreground,
             clock=clock,
             new_id=new_id,
             dialects=DIALECTS,
             codecs=LINE_CODECS,
             prices=settings.prices,
-            metrics=engine.metrics,
-            # Beside the service that callers wait at, over the engine itself: its requests are not the foreground's.
-            services={RESPONSES: ResponseLines(Responses(engine, store, clock, room=room))},
+            metrics=base.metrics,
+            services={RESPONSES: ResponseLines(Responses(gateway, store, clock, room=room))},
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
         runner.start()
         stack.push_async_callback(runner.close)
         yield Services(
-            adapters=engine.adapters,
-            residents=engine.residents,
-            tokens=engine.tokens,
+            adapters=None if engine is None else engine.adapters,
+            residents=None if engine is None else engine.residents,
+            tokens=None if engine is None else engine.tokens,
             completions=CompletionStore(store, quota),
             responses=responses,
             conversations=Conversations(store, clock, room=room),
             files=files,
             batches=batches,
-            caches=CacheService(store, foreground, engine.tokens, clock, new_id),
-            model_library=ServedLibrary(served_paths(settings), settings.home),
+            caches=None if engine is None else CacheService(store, gateway, engine.tokens, clock, new_id),
+            model_library=None if engine is None else _library(settings),
         )
+
+
+def _library(settings: Settings) -> Library:
+    # Imported here because a server without an engine reads no model's files.
+    from headrace.cli.model_library import ServedLibrary
+    from headrace.cli.served_models import served_paths
+
+    return ServedLibrary(served_paths(settings), settings.home)
 
 
 def is_running(process: int) -> bool:

@@ -36,9 +36,23 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
             tls = open_tls(settings.tls)
         except HeadraceError as error:
             spot.at("tls", error.param or "").say(error.message)
+    _check_keys(settings, secrets, spot)
     _check_models(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
+
+
+def _check_keys(settings: Settings, secrets: Mapping[Secret, SecretText], spot: Spot) -> None:
+    seen: dict[str, str] = {}
+    for index, key in enumerate(settings.issued):
+        secret = None if key.secret is None else secrets.get(key.secret)
+        digest = key.sha256 if secret is None else secret.sha256()
+        at = spot.at("keys", index)
+        if key.name in seen.values():
+            at.at("name").say(f"there are two keys with the name {key.name}; give each a name of its own.")
+        elif digest is not None and digest in seen:
+            at.say(f"{key.name} and {seen[digest]} are the same key; take one of them out.")
+        seen[digest or f"unknown {index}"] = key.name
 
 
 def _check_models(settings: Settings, spot: Spot) -> None:

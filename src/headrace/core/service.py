@@ -62,6 +62,24 @@ class Residents(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """Settings were read again and hold. `warnings` are sentences; `waiting` are names of settings that changed, too,
+    and hold after a restart only."""
+
+    warnings: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+
+class Reloading(Protocol):
+    """Reads the server's own settings again, from where it read them at its start and from nowhere else."""
+
+    async def reload(self) -> Reloaded:
+        """Go on as they say now; running answers end as they began. Raises InvalidRequest with file, line and remedy if
+        they are wrong, and then nothing has changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCompletion:
     """An answer that is kept, with what it was asked: `messages` and `answer` are JSON as the wire has it. `created` is
     Unix time in seconds."""

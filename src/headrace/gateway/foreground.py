@@ -8,10 +8,12 @@ from collections.abc import AsyncGenerator, Callable
 from headrace.core.backend import Backend, ModelCard, Probe
 from headrace.core.events import Event
 from headrace.core.request import Request
+from headrace.gateway.batches import BACKGROUND_PRIORITY
 
 
 class Foreground:
-    """A backend around another. `num_running` requests are under way; `on_idle` are called when the last one ends."""
+    """A backend around another. `num_running` requests are under way for which somebody waits, all that are not of a
+    batch; `on_idle` are called when the last one ends."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -20,8 +22,9 @@ class Foreground:
 
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer as the backend does."""
-        self.num_running += 1
         events = self._backend.run(request)
+        num_waiting = int(request.principal.priority > BACKGROUND_PRIORITY)
+        self.num_running += num_waiting
         try:
             async for event in events:
                 yield event
@@ -29,8 +32,8 @@ class Foreground:
             try:
                 await events.aclose()
             finally:
-                self.num_running -= 1
-                if not self.num_running:
+                self.num_running -= num_waiting
+                if num_waiting and not self.num_running:
                     for call in self.on_idle:
                         call()
 

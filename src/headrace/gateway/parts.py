@@ -19,7 +19,7 @@ from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.standing import StandingBook
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Parts:
     """`upstreams` by name of backend; `engine` is the one embedded, if there is one; `on_record` is told every record
     after it was settled; `random` draws jitter; `sleep` waits for a backoff and a hedge."""

@@ -6,6 +6,7 @@
         packed/             repacked weights, a cache: delete at will
         kv/                 pages of finished prompts, if `--disk-cache on`: delete at will
         files/                  callers' files (`memory/files.py`)
+        accounts/               the journal of what was reserved and spent (`memory/journal.py`)
         batches.lock            held by the server that runs batches
         headrace.db         state database (`memory/database.py`)
         keys.toml           hashed API keys (`cli/keys.py`)
@@ -56,6 +57,11 @@ class Layout:
     def files(self) -> Path:
         """Callers' files."""
         return self.home / "files"
+
+    @property
+    def accounts(self) -> Path:
+        """The journal of what was reserved and spent."""
+        return self.home / "accounts"
 
     @property
     def batches_lock(self) -> Path:

@@ -46,6 +46,7 @@ from headrace.server.models import model_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
 from headrace.server.relay import gateway_of
+from headrace.server.reload import reload_routes
 from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
@@ -130,6 +131,8 @@ class App:
             routes += batch_routes(answering, services.batches)
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
+        if services.reloading is not None:
+            routes += reload_routes(services.reloading)
         if services.caches is not None:
             routes += cache_routes(answering, services.caches)
         return routes

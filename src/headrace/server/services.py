@@ -7,7 +7,7 @@ from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.file import Files
 from headrace.core.model_library import Library
-from headrace.core.service import Adapters, Completions, Residents, Tokens
+from headrace.core.service import Adapters, Completions, Reloading, Residents, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +24,4 @@ class Services:
     batches: Batches | None = None
     caches: Caches | None = None
     model_library: Library | None = None
+    reloading: Reloading | None = None

@@ -1,0 +1,219 @@
+"""Joins the gateway: settings and secrets -> planner, accounts, upstreams, standings -> a gate; and joins it anew.
+
+What was learned stays over a reload: what is spent and reserved, loads and times, breakers of backends whose settings
+are what they were. A backend that has gone is closed when the last request that began with it has ended. Knows every
+constructor and decides nothing.
+"""
+
+import asyncio
+import os
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from headrace.cli.secret_text import SecretText
+from headrace.core.backend import Backend
+from headrace.core.clock import SystemClock
+from headrace.core.ledger import PriceList
+from headrace.gateway.accounts.accounts import Accounts, Rhythm
+from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
+from headrace.gateway.admission import Admission
+from headrace.gateway.charging import Tariffs
+from headrace.gateway.contract import Upstream
+from headrace.gateway.gate import Gate
+from headrace.gateway.parts import Parts
+from headrace.gateway.routing.planner import RoutePlanner
+from headrace.gateway.routing.pricing import prices_of
+from headrace.gateway.routing.sightings import RouteSightings
+from headrace.gateway.routing.world import World
+from headrace.gateway.settings import ENGINE, BackendSettings, GatewaySettings, ModelSettings, Secret, Target
+from headrace.gateway.standing import StandingBook
+from headrace.gateway.upstreams.catalog import open_remote
+from headrace.gateway.upstreams.engine import Engine
+from headrace.memory.boot import boot_id
+from headrace.memory.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a gateway is to be: settings, the prices of models that have none of their own, and secrets by place."""
+
+    settings: GatewaySettings
+    prices: PriceList
+    secrets: Mapping[Secret, SecretText]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a gateway stands on: the store, a folder for its journal, and this process's engine, if it has one."""
+
+    store: Store
+    folder: Path
+    engine: Backend | None
+
+
+class JoinedGateway:
+    """A gate, and how it is joined anew. `gate` stays the same object for as long as the server runs."""
+
+    def __init__(self, wanted: Wanted, ground: Ground) -> None:
+        self._ground = ground
+        self._clock = SystemClock()
+        # Choices between equals, not secrets.
+        self._random = Random()  # noqa: S311
+        self._tls: ssl.SSLContext | None = None
+        self.sightings = RouteSightings(self._clock)
+        self.standings = StandingBook(wanted.settings.backends, self._clock)
+        self.admission = Admission(wanted.settings.max_in_flight, wanted.settings.backends, self._clock)
+        around = AccountsGround(ground.store, ground.folder, self._clock, boot_id(), os.write)
+        rhythm = Rhythm(usage_days=wanted.settings.usage_days)
+        self.accounts = Accounts(around, wanted.settings.budgets, wanted.settings.limits, rhythm)
+        self._wanted = wanted
+        self._upstreams: dict[str, Upstream] = {}
+        self._upstreams = self._open_upstreams(wanted)
+        self._retired = Retired()
+        self.gate = Gate(self._join(wanted))
+        self._retired.watch(self.gate.parts)
+
+    async def open(self) -> None:
+        """Take in what an earlier process left, and begin. Raises Unavailable."""
+        await self.accounts.open()
+
+    async def replace(self, wanted: Wanted) -> None:
+        """Go on as other settings say; running requests end as they began. Raises HeadraceError and ValueError, and
+        then nothing has changed."""
+        upstreams = self._open_upstreams(wanted)
+        settings = wanted.settings
+        self.accounts.configure(settings.budgets, settings.limits)
+        before, self._wanted, self._upstreams = self._upstreams, wanted, upstreams
+        self.standings.replace(settings.backends)
+        self.admission.replace(settings.max_in_flight, settings.backends)
+        self.gate.replace(self._join(wanted))
+        kept = set(map(id, upstreams.values()))
+        self._retired.watch(self.gate.parts)
+        self._retired.add(one for one in before.values() if id(one) not in kept)
+
+    async def close(self) -> None:
+        """End, after the last request: backends' connections, then the accounts."""
+        try:
+            await self._retired.close()
+            for upstream in self._upstreams.values():
+                await upstream.close()
+        finally:
+            await self.accounts.close()
+
+    def _join(self, wanted: Wanted) -> Parts:
+        engine, settings = self._ground.engine, wanted.settings
+        world = World(
+            clock=self._clock,
+            rng=self._random,
+            served=tuple if engine is None else engine.models,
+            prices=wanted.prices,
+        )
+        return Parts(
+            settings=settings,
+            planner=RoutePlanner(settings, self.sightings, world),
+            accounts=self.accounts,
+            upstreams=self._upstreams,
+            sightings=self.sightings,
+            standings=self.standings,
+            admission=self.admission,
+            tariffs=Tariffs(priced(settings, wanted.prices)),
+            random=self._random,
+            clock=self._clock,
+            engine=engine,
+        )
+
+    def _open_upstreams(self, wanted: Wanted) -> dict[str, Upstream]:
+        """Those whose settings and secrets are what they were stay, with their connections."""
+        engine = self._ground.engine
+        opened: dict[str, Upstream] = {} if engine is None else {ENGINE: Engine(engine)}
+        for name, settings in wanted.settings.backends.items():
+            if name != ENGINE:
+                opened[name] = self._kept(name, settings, wanted) or self._open(settings, wanted)
+        return opened
+
+    def _kept(self, name: str, settings: BackendSettings, wanted: Wanted) -> Upstream | None:
+        before = self._wanted.settings.backends.get(name)
+        is_same = before == settings and _secret_of(settings, self._wanted) == _secret_of(settings, wanted)
+        return self._upstreams.get(name) if is_same else None
+
+    def _open(self, settings: BackendSettings, wanted: Wanted) -> Upstream:
+        secret = _secret_of(settings, wanted)
+        if settings.url.startswith("https:") and self._tls is None:
+            self._tls = ssl.create_default_context()
+        tls = self._tls if settings.url.startswith("https:") else None
+        return open_remote(settings, secret=None if secret is None else secret.reveal(), tls=tls)
+
+
+class Retired:
+    """Backends that no new request goes to: each is closed when no parts that hold it are held by any request."""
+
+    def __init__(self) -> None:
+        self._holders: dict[int, frozenset[int]] = {}
+        self._waiting: dict[int, Upstream] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def watch(self, parts: Parts) -> None:
+        """Know when nobody holds these any more."""
+        number = id(parts)
+        self._holders[number] = frozenset(map(id, parts.upstreams.values()))
+        weakref.finalize(parts, self._let_go, number).atexit = False
+
+    def add(self, upstreams: Iterable[Upstream]) -> None:
+        """Close these when they are not needed any more."""
+        self._waiting |= {id(one): one for one in upstreams}
+        self._look()
+
+    async def close(self) -> None:
+        """Close all that are left."""
+        self._holders.clear()
+        self._look()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _let_go(self, number: int) -> None:
+        self._holders.pop(number, None)
+        self._look()
+
+    def _look(self) -> None:
+        held = frozenset().union(*self._holders.values())
+        for key in self._waiting.keys() - held:
+            task = asyncio.get_running_loop().create_task(self._waiting.pop(key).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def priced(settings: GatewaySettings, prices: PriceList) -> dict[str, BackendSettings]:
+    """Backends with the prices that hold for their models: their own, else the list's. Of the engine and of backends
+    that take any model, those that the list names."""
+    found = {}
+    for name, backend in {ENGINE: _PLAIN_ENGINE, **settings.backends}.items():
+        models = dict(backend.models)
+        if name == ENGINE or backend.is_open:
+            listed = (one.removeprefix(f"{name}/") for one in prices.models)
+            models = {model: ModelSettings() for model in listed} | models
+        for model, about in models.items():
+            models[model] = replace(about, prices=prices_of(settings, prices, Target(name, model)))
+        found[name] = replace(backend, models=models)
+    return found
+
+
+_PLAIN_ENGINE = BackendSettings(name=ENGINE, kind="engine")
+
+
+def _secret_of(backend: BackendSettings, wanted: Wanted) -> SecretText | None:
+    return None if backend.secret is None else wanted.secrets[backend.secret]
+
+
+@asynccontextmanager
+async def open_gateway(wanted: Wanted, ground: Ground) -> AsyncIterator[JoinedGateway]:
+    """A gateway for as long as the block runs. Raises HeadraceError if what it stands on cannot be used."""
+    joined = JoinedGateway(wanted, ground)
+    await joined.open()
+    try:
+        yield joined
+    finally:
+        await joined.close()

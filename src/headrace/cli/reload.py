@@ -1,0 +1,133 @@
+"""Reads a running server's settings again and puts them in force, all of them or none.
+
+Everything that can be refused is done first; what follows cannot fail but for the accounts, which come before the rest.
+What is bound to the process (port, models, threads, whether there are keys at all) waits for a restart, and is named.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Final
+
+from headrace.cli.config import Resolved, Settings
+from headrace.cli.gateway import JoinedGateway, Wanted
+from headrace.cli.key_source import KeySource
+from headrace.cli.surroundings import Surroundings, look_around
+from headrace.core.errors import HeadraceError
+from headrace.core.service import Reloaded
+from headrace.server.app import App
+from headrace.server.config import ServerConfig
+from headrace.server.door import Door
+from headrace.server.keys import KeyRing
+from headrace.server.tls import renew_tls
+
+# What a form has around its file.
+FORM_BYTES: Final = 1_000_000
+
+_HELD_AT_ONCE: Final = frozenset(
+    {
+        *("gateway", "default_max_tokens", "max_in_flight", "issued", "keys"),
+        *("cors", "allowed_hosts", "trusted_proxies", "log_clients"),
+    }
+)
+
+_logger = logging.getLogger("headrace.server")
+
+
+def server_config(settings: Settings) -> ServerConfig:
+    """The server's part of the settings."""
+    return ServerConfig(
+        host=settings.host,
+        port=settings.port,
+        request_timeout_s=settings.request_timeout,
+        prices=settings.prices,
+        max_upload_bytes=settings.file_bytes + FORM_BYTES,
+        allowed_hosts=settings.allowed_hosts,
+        trusted_proxies=settings.trusted_proxies,
+        logs_clients=settings.log_clients,
+        tls=settings.tls,
+        cors=settings.cors,
+    )
+
+
+def wanted_gateway(settings: Settings, around: Surroundings) -> Wanted:
+    """The gateway's part of the settings."""
+    return Wanted(settings=settings.gateway, prices=settings.prices, secrets=around.secrets)
+
+
+class Reloader:
+    """See `core.service.Reloading`."""
+
+    def __init__(
+        self, compose_again: Callable[[], Resolved], environ: Mapping[str, str], keys: KeySource, gateway: JoinedGateway
+    ) -> None:
+        self._compose = compose_again
+        self._environ = environ
+        self._keys = keys
+        self._gateway = gateway
+        self._settings = keys.settings
+        self._tls: ssl.SSLContext | None = None
+        self._app: App | None = None
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(self, app: App, tls: ssl.SSLContext | None) -> None:
+        """Name what is changed beside the gateway."""
+        self._app, self._tls = app, tls
+
+    async def reload(self) -> Reloaded:
+        """Go on as the file says now. Raises HeadraceError, and then nothing has changed."""
+        async with self._lock:
+            resolved, around = await asyncio.to_thread(self._read)
+            return await self._take(resolved, around)
+
+    def on_signal(self) -> None:
+        """The same for SIGHUP, told in the log."""
+        task = asyncio.get_running_loop().create_task(self._reload_and_tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Until what signals asked for is done."""
+        await asyncio.gather(*self._tasks)
+
+    async def _reload_and_tell(self) -> None:
+        try:
+            told = await self.reload()
+        except HeadraceError as error:
+            _logger.error("the settings were not read again, those in force stay: %s", error.message)  # noqa: TRY400
+            return
+        for warning in told.warnings:
+            _logger.warning("%s", warning)
+        if told.waiting:
+            _logger.warning("these settings changed and hold after a restart only: %s", ", ".join(told.waiting))
+        _logger.info("the settings were read again")
+
+    def _read(self) -> tuple[Resolved, Surroundings]:
+        resolved = self._compose()
+        return resolved, look_around(resolved, self._environ)
+
+    async def _take(self, resolved: Resolved, around: Surroundings) -> Reloaded:
+        app, settings, before = self._app, resolved.settings, self._settings
+        assert app is not None
+        changed = [one.name for one in fields(Settings) if getattr(before, one.name) != getattr(settings, one.name)]
+        waiting = [name for name in changed if name not in _HELD_AT_ONCE]
+        # What has to wait goes on as it was.
+        settings = replace(settings, **{name: getattr(before, name) for name in waiting})
+        source = KeySource(settings, around.secrets)
+        if app.keys is None and source.has_keys:
+            waiting.append("keys")
+        ring = None if app.keys is None else KeyRing(source.load)
+        door = Door(server_config(settings))
+        if self._tls is not None and settings.tls is not None:
+            renew_tls(self._tls, settings.tls)
+        await self._gateway.replace(wanted_gateway(settings, around))
+        if app.keys is not None and ring is not None:
+            self._keys.settings, self._keys.secrets = settings, around.secrets
+            app.keys.reload()
+        app.door = door
+        self._settings = settings
+        warnings = tuple(str(problem) for problem in resolved.report.problems)
+        return Reloaded(warnings=warnings, waiting=tuple(waiting))
