@@ -68,7 +68,7 @@ class Guard:
         self._comment: asyncio.Task[None] | None = None
         self.on_silence: Callable[[], Awaitable[None]] | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -80,16 +80,15 @@ class Guard:
         self._sweep.add(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         self._is_over = True
         self._lifecycle.running.discard(self)
         self._sweep.discard(self)
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._comment is not None:
-            self._comment.cancel()
-        if kind is asyncio.CancelledError and self._is_interrupted and self._task.uncancel() == 0:
-            raise ClientGone from None if self._order is None else self._order
+        is_ours = kind is asyncio.CancelledError and self._is_interrupted and self._task.uncancel() == 0
+        if self._watch is not None or self._comment is not None:
+            await _stop(self._watch, self._comment)
+        if is_ours:
+            raise ClientGone() if self._order is None else self._order
 
     async def respond(self, start: Message, body: bytes) -> None:
         """Send a whole response."""
@@ -167,3 +166,10 @@ class Guard:
         if not self._is_over and not self._is_interrupted:
             self._is_interrupted = True
             self._task.cancel()
+
+
+async def _stop(*tasks: asyncio.Task[None] | None) -> None:
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)

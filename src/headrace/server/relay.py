@@ -146,7 +146,7 @@ class Relay:
         """Ask, and send what comes as bytes. Raises HeadraceError while nothing is sent, and ClientGone."""
         exchange = self._exchange
         try:
-            with self._guard() as guard:
+            async with self._guard() as guard:
                 ask = asking.ask()
                 if ask.shape.is_stream and self._route.keep_alive:
                     guard.on_silence = self._break_silence
@@ -166,7 +166,7 @@ class Relay:
                 raise
             exchange.record.outcome = error.code
             frame = self._route.errors.encode_frame(error, exchange.record.request_id)
-            with self._guard() as guard:
+            async with self._guard() as guard:
                 await guard.write(frame)
                 await guard.end()
         return None
