@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
@@ -141,7 +142,7 @@ def test_events_take_the_same_way_as_ever_and_are_marked_too() -> None:
 
 def test_vectors_come_in_events_too() -> None:
     def script(request: Request) -> list[Step]:
-        return [started(request), Embedding(0, (1.0, 0.0), 1), Finished(Usage(1, 0))]
+        return [started(request), Embedding(0, array("f", [1.0, 0.0]).tobytes(), 1), Finished(Usage(1, 0))]
 
     gateway = ScriptedGateway(told, script)
     gateway.models = lambda: (replace(MODEL, tasks=frozenset({Task.EMBED})),)  # type: ignore[method-assign]
