@@ -36,6 +36,9 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 _OFF: Final = frozenset({b"null", b"false"})
 _NOTHING: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 
+# The fields that vLLM has for an answer's form.
+_FORMS: Final = frozenset({"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"})
+
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text_of = msgspec.json.Decoder(str).decode
 _int_of = msgspec.json.Decoder(int).decode
@@ -247,9 +250,9 @@ def _is_form(raw: bytes | None) -> bool:
 
 
 def _chat_form(fields: Fields) -> bool:
-    # The others are vLLM's.
-    names = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
-    return _is_form(fields.get("response_format")) or any(_has(fields, name) for name in names)
+    if _is_form(fields.get("response_format")):
+        return True
+    return not _FORMS.isdisjoint(fields) and any(_has(fields, name) for name in _FORMS)
 
 
 def _inner_form(name: str) -> Callable[[Fields], bool]:

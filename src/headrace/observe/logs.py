@@ -1,18 +1,24 @@
 """Structured logs: one JSON object a line, and the record of one HTTP exchange that ends in such a line.
 
 Never holds a prompt, an answer or a key, and an address only where an operator asks for it: only what operating needs.
-Who measures is `server`'s business; metrics are in `metrics.py`.
+Who measures is `server`'s business; metrics are in `metrics.py`. The lines of exchanges are gathered for up to FLUSH_S:
+each alone would cost a write, which is more than all else that is done for it.
 """
 
+import asyncio
 import logging
 import sys
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import msgspec
 
 ACCESS_LOGGER = "headrace.access"
+
+FLUSH_S: Final = 0.2
+MAX_LINES: Final = 256
 
 _FIELDS_ATTRIBUTE = "headrace_fields"
 
@@ -43,29 +49,81 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message contains."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        line = _line(record.created, record.levelname.lower(), record.name, record.getMessage())
         line.update(getattr(record, _FIELDS_ATTRIBUTE, {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes every log at once, and lines that can wait a little together. Their order stays."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._is_waiting = False
+
+    def add(self, line: str) -> None:
+        """Write a line soon; at once where no loop runs, or where many wait."""
+        self._lines.append(line)
+        if len(self._lines) >= MAX_LINES:
+            self.flush()
+        elif not self._is_waiting:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self.flush()
+            else:
+                self._is_waiting = True
+                loop.call_later(FLUSH_S, self._on_time)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a log, behind the lines that wait."""
+        if self._lines:
+            self.flush()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines, self._lines = self._lines, []
+        if lines:
+            try:
+                self.stream.write("\n".join(lines) + "\n")
+            except (OSError, ValueError):  # a closed pipe: as with every other log, the server goes on
+                return
+        super().flush()
+
+    def _on_time(self) -> None:
+        self._is_waiting = False
+        self.flush()
+
+
+_access = logging.getLogger(ACCESS_LOGGER)
+_FIELDS: Final = tuple(one.name for one in fields(AccessRecord))
+_encode = msgspec.json.Encoder().encode
+
+
 def log_access(record: AccessRecord) -> None:
     """Write one exchange's line."""
-    logger = logging.getLogger(ACCESS_LOGGER)
-    if logger.isEnabledFor(logging.INFO):
-        fields = {name: value for name, value in asdict(record).items() if value is not None}
-        logger.info("request", extra={_FIELDS_ATTRIBUTE: fields})
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    given = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not _access.handlers and _access.propagate:
+        handlers[0].add(_encode(_line(time.time(), "info", ACCESS_LOGGER, "request") | given).decode())
+    else:
+        _access.info("request", extra={_FIELDS_ATTRIBUTE: given})
+
+
+def _line(created_s: float, level: str, logger: str, message: str) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(created_s, UTC).isoformat(timespec="milliseconds")
+    return {"time": moment, "level": level, "logger": logger, "message": message}
 
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     """Send every log of this process to `stream` (stderr) as JSON lines. Called once, by the composition root."""
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = LineHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # uvicorn tells of every start and stop; its warnings are what an operator needs.

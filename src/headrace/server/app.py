@@ -9,8 +9,9 @@ and no engine: it is given a backend.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
@@ -54,6 +55,9 @@ from headrace.server.sockets import Sockets
 from headrace.server.tally import Tally
 from headrace.server.tokens import token_routes
 
+_ID_BYTES: Final = 12
+_IDS_AT_ONCE: Final = 128
+
 _logger = logging.getLogger("headrace.server")
 
 
@@ -63,8 +67,16 @@ class Surroundings:
 
     clock: Clock = SystemClock()  # noqa: RUF009  (has no state)
     timers: Timers | None = None
-    new_id: Callable[[], str] = lambda: secrets.token_hex(12)
+    new_id: Callable[[], str] = field(default_factory=lambda: _ids().__next__)
     version: str = "unknown"
+
+
+def _ids() -> Iterator[str]:
+    """Unguessable ids; chance is asked for many of them at once, which is what it costs."""
+    while True:
+        digits = secrets.token_hex(_ID_BYTES * _IDS_AT_ONCE)
+        for start in range(0, len(digits), 2 * _ID_BYTES):
+            yield digits[start : start + 2 * _ID_BYTES]
 
 
 class App:
@@ -283,9 +295,8 @@ def _dialect_of(path: str, exchange: Exchange) -> ErrorDialect:
 
 async def _drop(exchange: Exchange) -> None:
     """End the connection without an end of the response: the client must not take what it has for all of it."""
-    abort = exchange.scope.get("extensions", {}).get("headrace.abort")
-    if abort is not None:
-        abort["call"]()
+    if exchange.wire is not None:
+        exchange.wire.abort()
         # The server notices the loss in the next turn of its loop; until then it would call this response unfinished.
         while (await exchange.receive())["type"] != "http.disconnect":
             pass

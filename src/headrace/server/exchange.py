@@ -26,6 +26,7 @@ from headrace.server.config import ServerConfig
 from headrace.server.feed import ClientGone, Message, Receive, Scope, Send
 from headrace.server.hints import LISTS
 from headrace.server.taken import taken_headers
+from headrace.server.wire import Wire
 
 JSON: Final = b"application/json"
 MAX_QUERY_FIELDS: Final = 64
@@ -66,6 +67,7 @@ class Exchange:
     params: Mapping[str, str] = field(default_factory=dict)
     errors: ErrorDialect = OPENAI
     taken: Taken | None = None
+    wire: Wire | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -79,10 +81,11 @@ class Exchange:
                 headers[name] = headers[name] + b"," + value if name in LISTS else headers[name]
             else:
                 headers[name] = value
-        named = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = named if _REQUEST_ID.fullmatch(named) else new_id
+        given = headers.get(b"x-request-id")
+        named = "" if given is None else given.decode("latin-1")
+        request_id = named if named and _REQUEST_ID.fullmatch(named) else new_id
         record = AccessRecord(request_id=request_id, method=scope["method"])
-        return cls(scope, receive, send, record, headers, started_s)
+        return cls(scope, receive, send, record, headers, started_s, wire=Wire.of(scope))
 
     @classmethod
     def open_socket(cls, scope: Scope, receive: Receive, send: Send, new_id: str, started_s: float) -> "Exchange":
@@ -104,6 +107,11 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > config.max_body_bytes:
             raise _too_large(config)
+        whole = None if self.wire is None else self.wire.take_body()
+        if whole is not None:
+            if len(whole) > config.max_body_bytes:
+                raise _too_large(config)
+            return whole
         held = 0
         try:
             async with asyncio.timeout(config.body_timeout_s):

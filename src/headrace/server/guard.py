@@ -4,21 +4,19 @@
     Sweep (one timer for all) --+--> the answer's task is cancelled, and learns why: ClientGone or a HeadraceError
                                 '--> after a silence: a comment is sent beside it
 
-Costs an answer neither a task nor a timer where the server tells of a lost connection (the ASGI extension
-`headrace.gone`, see `protocol.py`); elsewhere one task waits for it. For answers that come as bytes; those in events
+Costs an answer neither a task nor a timer where the connection itself is at hand (`wire.py`); elsewhere one task waits
+for its loss. For answers that come as bytes; those in events
 have `feed.py`, which also takes them.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from headrace.core.errors import HeadraceError
-from headrace.server.feed import ClientGone, Message, Pace, Receive, Scope, Send, TimerHandle, Timers
+from headrace.server.feed import ClientGone, Message, Pace, Receive, Send, TimerHandle, Timers
 from headrace.server.lifecycle import Lifecycle
-
-GONE: Final = "headrace.gone"
-"""The ASGI extension that takes a function, to be called when this request's client is gone."""
+from headrace.server.wire import Wire
 
 
 class Sweep:
@@ -55,8 +53,8 @@ class Sweep:
 class Guard:
     """Around the work of the running task. Inside, a CancelledError that is ours becomes what it means: `why`."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, lifecycle: Lifecycle, sweep: Sweep) -> None:
-        self._scope = scope
+    def __init__(self, wire: Wire | None, receive: Receive, send: Send, lifecycle: Lifecycle, sweep: Sweep) -> None:
+        self._wire = wire
         self._receive = receive
         self._send = send
         self._lifecycle = lifecycle
@@ -70,34 +68,68 @@ class Guard:
         self._comment: asyncio.Task[None] | None = None
         self.on_silence: Callable[[], Awaitable[None]] | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        gone = self._scope.get("extensions", {}).get(GONE)
-        if gone is None:
+        if self._wire is None:
             self._watch = asyncio.get_running_loop().create_task(self._wait_for_loss())
         else:
-            gone["call"](self._interrupt)
+            self._wire.when_gone(self._interrupt)
         self._lifecycle.running.add(self)
         self._sweep.add(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         self._is_over = True
         self._lifecycle.running.discard(self)
         self._sweep.discard(self)
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._comment is not None:
-            self._comment.cancel()
-        if kind is asyncio.CancelledError and self._is_interrupted and self._task.uncancel() == 0:
-            raise ClientGone from None if self._order is None else self._order
+        is_ours = kind is asyncio.CancelledError and self._is_interrupted and self._task.uncancel() == 0
+        if self._watch is not None or self._comment is not None:
+            await _stop(self._watch, self._comment)
+        if is_ours:
+            raise ClientGone() if self._order is None else self._order
 
-    async def send(self, message: Message) -> None:
-        """Send to the client, for no longer than it takes bytes, and after a comment that is on its way."""
+    async def respond(self, start: Message, body: bytes) -> None:
+        """Send a whole response."""
+        if self._wire is not None:
+            self._wire.respond(start["status"], start["headers"], body)
+        else:
+            await self._tell(start)
+            await self._tell({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def begin(self, start: Message) -> None:
+        """Send the head of a stream."""
+        if self._wire is not None:
+            self._wire.begin(start["status"], start["headers"])
+        else:
+            await self._tell(start)
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of a stream, when there is room for it, and behind a comment that is on its way."""
         if self._comment is not None:
             await self._comment
+        wire = self._wire
+        if wire is None:
+            await self._tell({"type": "http.response.body", "body": data, "more_body": True})
+            return
+        self._num_sends += 1
+        if wire.is_full:
+            self._is_sending = True
+            await wire.drain()
+            self._is_sending = False
+        wire.write(data)
+
+    async def end(self) -> None:
+        """Send the end of a stream."""
+        if self._comment is not None:
+            await self._comment
+        if self._wire is not None:
+            self._wire.end()
+        else:
+            await self._tell({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell(self, message: Message) -> None:
         self._num_sends += 1
         self._is_sending = True
         await self._send(message)
@@ -134,3 +166,10 @@ class Guard:
         if not self._is_over and not self._is_interrupted:
             self._is_interrupted = True
             self._task.cancel()
+
+
+async def _stop(*tasks: asyncio.Task[None] | None) -> None:
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)

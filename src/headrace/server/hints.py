@@ -52,7 +52,10 @@ class Hints:
 
 def read_hints(headers: Mapping[bytes, bytes]) -> Hints:
     """The hints of a request. Raises InvalidRequest naming the header, its value and what is possible."""
-    if not any(name.startswith(_OURS) for name in headers):
+    for name in headers:
+        if name.startswith(_OURS):
+            break
+    else:
         return _NO_HINTS
     timeout = headers.get(b"x-headrace-timeout")
     timeout_s = None

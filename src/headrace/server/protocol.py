@@ -15,8 +15,6 @@ import asyncio
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -26,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from headrace.api.errors import encode_error
 from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
 from headrace.server.config import ServerConfig
-from headrace.server.guard import GONE
+from headrace.server.wire import EXTENSION, Wire
 
 # A refused body is read and thrown away for a while, because a client that is reset while it sends loses the refusal.
 LINGER_S: Final = 10.0
@@ -34,8 +32,7 @@ DISCARD_FACTOR: Final = 16
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """One connection. Its scopes carry the extensions `headrace.abort`, which ends the connection at once, and
-    `headrace.gone`, which takes a function to be called when the client is lost."""
+    """One connection. Its scopes carry the extension of `wire.py`."""
 
     def __init__(self, *args: Any, limits: ServerConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,6 +41,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._num_discarded = 0  # of that body, after its request was answered
         self._read_len = 0  # of what is being parsed
         self._is_in_headers = True
+        self._has_begun = False  # headers that no timer runs for yet
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         # Pipelined requests wait here behind the one that is being answered.
@@ -67,9 +65,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
-            gone = getattr(cycle, "gone", None)
-            if gone is not None:
-                gone()
+            if cycle.wire.gone is not None:  # type: ignore[attr-defined]
+                cycle.wire.gone()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         """Count, then parse."""
@@ -79,6 +76,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._read_len = len(data)
         super().data_received(data)
         if self._is_in_headers:
+            # Most requests come in one piece, and never have a timer.
+            if self._has_begun and not self._is_closed:
+                self._has_begun = False
+                self._start_timer(self._limits.header_timeout_s, self._headers_late)
             if self._num_bytes > self._limits.max_header_bytes:
                 error = PayloadTooLarge(
                     f"the headers are longer than {self._limits.max_header_bytes} bytes; send less."
@@ -92,8 +93,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins, maybe not the connection's first."""
         super().on_message_begin()
-        self._is_in_headers = True
-        self._start_timer(self._limits.header_timeout_s, self._headers_late)
+        self._is_in_headers = self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep headers; what comes after a chunked body is not wanted and not kept."""
@@ -102,8 +102,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request over."""
-        self._stop_timer()
-        self._is_in_headers = False
+        if self._timer is not None:
+            self._stop_timer()
+        self._is_in_headers = self._has_begun = False
         self._num_bytes = self._num_discarded = 0
         super().on_headers_complete()
         if self.parser.should_upgrade() and self._should_upgrade():
@@ -111,10 +112,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._unanswered.append(self.cycle)
         # The request's task starts in the loop's next turn and sees this.
-        self.scope["extensions"] = {
-            "headrace.abort": {"call": self._abort},
-            GONE: {"call": partial(_listen, self.cycle)},
-        }
+        self.cycle.wire = wire = Wire(self.cycle, self._abort)  # type: ignore[attr-defined]
+        self.scope["extensions"] = {EXTENSION: {"wire": wire}}
 
     def on_message_complete(self) -> None:
         """The body is all here; what follows is the next request's."""
@@ -181,13 +180,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _listen(cycle: Any, gone: Callable[[], None]) -> None:
-    """Let `gone` be called when the client of a request is lost before it has its whole answer."""
-    cycle.gone = gone
-    if cycle.disconnected:
-        gone()
 
 
 def _set_tcp_options(transport: asyncio.Transport, timeout_s: float) -> None:

@@ -146,7 +146,7 @@ class Relay:
         """Ask, and send what comes as bytes. Raises HeadraceError while nothing is sent, and ClientGone."""
         exchange = self._exchange
         try:
-            with self._guard() as guard:
+            async with self._guard() as guard:
                 ask = asking.ask()
                 if ask.shape.is_stream and self._route.keep_alive:
                     guard.on_silence = self._break_silence
@@ -166,8 +166,9 @@ class Relay:
                 raise
             exchange.record.outcome = error.code
             frame = self._route.errors.encode_frame(error, exchange.record.request_id)
-            with self._guard() as guard:
-                await guard.send({"type": "http.response.body", "body": frame, "more_body": False})
+            async with self._guard() as guard:
+                await guard.write(frame)
+                await guard.end()
         return None
 
     @staticmethod
@@ -182,7 +183,7 @@ class Relay:
 
     def _guard(self) -> Guard:
         exchange = self._exchange
-        return Guard(exchange.scope, exchange.receive, exchange.send, self._lifecycle, self._sweep)
+        return Guard(exchange.wire, exchange.receive, exchange.send, self._lifecycle, self._sweep)
 
     async def _send_whole(self, guard: Guard, reply: RawReply) -> None:
         exchange = self._exchange
@@ -191,8 +192,7 @@ class Relay:
         self._note(reply)
         headers = returning(reply.headers)
         headers.append((b"content-length", b"%d" % len(reply.body)))
-        await guard.send(exchange.start(reply.status, _content_type(reply.headers), headers))
-        await guard.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+        await guard.respond(exchange.start(reply.status, _content_type(reply.headers), headers), reply.body)
 
     async def _send_stream(self, guard: Guard, reply: RawStream) -> None:
         exchange = self._exchange
@@ -201,13 +201,13 @@ class Relay:
                 if not exchange.is_started:
                     self._note(reply)
                     headers = _STREAM_HEADERS + [one for one in returning(reply.headers) if one[0] != b"cache-control"]
-                    await guard.send(exchange.start(reply.status, self._route.content_type, headers))
+                    await guard.begin(exchange.start(reply.status, self._route.content_type, headers))
                 if exchange.record.ttft_s is None:
                     exchange.record.ttft_s = self._sweep.pace.clock.monotonic_s() - exchange.started_s
-                await guard.send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await guard.write(chunk)
         if not exchange.is_started:
             raise EngineFault("the backend ended the answer without saying anything; send it again.")
-        await guard.send({"type": "http.response.body", "body": b"", "more_body": False})
+        await guard.end()
 
     async def _break_silence(self) -> None:
         exchange = self._exchange

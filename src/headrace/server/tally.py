@@ -3,10 +3,10 @@
 Knows no routes and no sockets; whoever opens something here fills in its record.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from prometheus_client import Counter
 
 from headrace.core.clock import Clock
 from headrace.core.errors import Overloaded
@@ -26,25 +26,49 @@ class Tally:
     clock: Clock
     max_open: int
     num_open: int = 0
+    _counters: dict[tuple[str, str, int], Counter] = field(default_factory=dict)
 
-    @contextmanager
-    def open(self, record: AccessRecord, started_s: float, *, counts: bool = True) -> Iterator[None]:
+    def __post_init__(self) -> None:
+        self.metrics.http_in_flight.set_function(lambda: self.num_open)
+
+    def open(self, record: AccessRecord, started_s: float, *, counts: bool = True) -> "Open":
         """Something is open while the block runs."""
-        if counts:
-            self.num_open += 1
-            self.metrics.http_in_flight.inc()
-        try:
-            yield
-        finally:
-            if counts:
-                self.num_open -= 1
-                self.metrics.http_in_flight.dec()
-            record.duration_s = round(self.clock.monotonic_s() - started_s, 6)
+        return Open(self, record, started_s, counts=counts)
+
+    def close(self, record: AccessRecord, started_s: float) -> None:
+        """It is over."""
+        record.duration_s = round(self.clock.monotonic_s() - started_s, 6)
+        key = (record.route, record.method, record.status)
+        counter = self._counters.get(key)
+        if counter is None:
             method = record.method if record.method in _METHODS else "other"
-            self.metrics.http_requests.labels(record.route, method, str(record.status)).inc()
-            log_access(record)
+            counter = self.metrics.http_requests.labels(record.route, method, str(record.status))
+            if method == record.method:  # of names that clients make up nothing is kept
+                self._counters[key] = counter
+        counter.inc()
+        log_access(record)
 
     def check_load(self) -> None:
         """Raise Overloaded for one too many; it counts itself."""
         if self.num_open > self.max_open:
             raise Overloaded("the server has as many requests open as it takes.", retry_after_s=1.0)
+
+
+class Open:
+    """Around one exchange or turn."""
+
+    __slots__ = ("_counts", "_record", "_started_s", "_tally")
+
+    def __init__(self, tally: Tally, record: AccessRecord, started_s: float, *, counts: bool) -> None:
+        self._tally = tally
+        self._record = record
+        self._started_s = started_s
+        self._counts = counts
+
+    def __enter__(self) -> Self:
+        self._tally.num_open += self._counts
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._tally.num_open -= self._counts
+        self._tally.close(self._record, self._started_s)
