@@ -82,6 +82,11 @@ class Joined:
         assert make is not None
         return list(make(self.up, TARGET.model, fields))
 
+    def begun(self) -> list[bytes]:
+        """The frames of a good stream up to its first word."""
+        frames = self.frames()
+        return frames[: 1 + next(index for index, one in enumerate(frames) if b"Hello" in one)]
+
     async def events(self, asked: Request | None = None) -> list[Event]:
         """A whole answer in events."""
         return [event async for event in self.remote.run(asked or request())]
