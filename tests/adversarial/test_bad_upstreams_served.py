@@ -59,7 +59,8 @@ def run(folder: Path, test: Callable[[Place], Awaitable[None]], timeouts: Timeou
             text = backend(near, "near", more=more) + backend(far, "far") + ROUTES
             async with serving(folder, text) as served:
                 await test(Place(served, near, far))
-                assert served.num_busy() == 0
+                while served.num_busy():  # noqa: ASYNC110  one that has said its last word may still be ending
+                    await asyncio.sleep(0)
                 assert served.gate.parts.admission.num_in_flight == 0
             await near.wait_open(0)
             await far.wait_open(0)
