@@ -369,6 +369,27 @@ def embeddings(up: Upstream, model: str, fields: dict[str, Any]) -> dict[str, An
     return {"object": "list", "model": model, "data": data, "usage": used}
 
 
+def rerank(up: Upstream, model: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Cohere's and Jina's rerank: the longest document first, each scored by its length."""
+    ranked = sorted(enumerate(fields["documents"]), key=lambda one: -len(one[1]))
+    results = [{"index": index, "relevance_score": len(text) / 1000} for index, text in ranked]
+    return {"id": "rerank-1", "model": model, "results": results, "usage": {"total_tokens": up.usage[0]}}
+
+
+def score(up: Upstream, model: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """vLLM's score: each pair by the length of its second text."""
+    data = [
+        {"object": "score", "index": index, "score": len(text) / 1000} for index, text in enumerate(fields["text_2"])
+    ]
+    used = {"prompt_tokens": up.usage[0], "total_tokens": up.usage[0]}
+    return {"id": "score-1", "object": "list", "model": model, "data": data, "usage": used}
+
+
+def count_tokens(up: Upstream, model: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Anthropic's count of a prompt."""
+    return {"input_tokens": up.usage[0]}
+
+
 def messages(up: Upstream, model: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Anthropic's Messages, whole."""
     return {
@@ -482,7 +503,10 @@ ANSWERS: dict[str, tuple[_Whole, _Frames | None]] = {
     "chat/completions": (chat, chat_frames),
     "completions": (completions, completions_frames),
     "embeddings": (embeddings, None),
+    "rerank": (rerank, None),
+    "score": (score, None),
     "messages": (messages, messages_frames),
+    "messages/count_tokens": (count_tokens, None),
     "responses": (responses, responses_frames),
 }
 

@@ -55,7 +55,7 @@ _LOGPROBS: Final = frozenset({"logprobs", "top_logprobs", "logit_bias"})
 _VLLM: Final = frozenset(
     {
         *("top_k", "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos"),
-        *("cache_salt", "structured_outputs", "chat_template_kwargs"),
+        *("cache_salt", "structured_outputs", "chat_template_kwargs", "truncate_prompt_tokens"),
     }
 )
 
@@ -163,7 +163,7 @@ CATALOG: Final[Mapping[str, Provider]] = MappingProxyType(
             health_path="/health",
             quirks=replace(
                 _MAX_TOKENS,
-                knows=_VLLM - {"cache_salt", "structured_outputs"},
+                knows=_VLLM - {"cache_salt", "structured_outputs", "truncate_prompt_tokens"},
             ),
         ),
         "llama.cpp": Provider(

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +23,8 @@ from tests.backends import (
 from tests.upstreams import ANSWERS, CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
 
 from headrace.core.errors import InvalidRequest, UpstreamFault
-from headrace.core.events import Started, TextDelta
+from headrace.core.events import Embedding, Score, Started, TextDelta
+from headrace.core.request import Input, Limits, Task
 from headrace.gateway.contract import UpstreamReply
 from headrace.gateway.settings import BackendSettings, Dialect, Health
 from headrace.gateway.upstreams.catalog import open_remote
@@ -271,6 +274,35 @@ def test_every_dialect_that_a_backend_takes_passes(dialect: str) -> None:
             assert request.fields[name] == value
 
     run(Dialect.CHAT, body)
+
+
+def test_requests_that_embed_or_score_come_back_in_the_order_of_their_inputs() -> None:
+    texts = ("a", "four", "eleven char")
+
+    async def body(j: Joined) -> None:
+        embeds = request(task=Task.EMBED, messages=None, inputs=tuple(map(Input, texts)), limits=Limits())
+        vectors = [event for event in await j.events(embeds) if isinstance(event, Embedding)]
+        assert [struct.unpack("<3f", one.vector)[0] for one in vectors] == [1.0, 4.0, 11.0]
+        for pairs in ([("q", text) for text in texts], [(f"q{index}", text) for index, text in enumerate(texts)]):
+            inputs = tuple(Input(first, second) for first, second in pairs)
+            scores = await j.events(request(task=Task.SCORE, messages=None, inputs=inputs, limits=Limits()))
+            found = sorted((event.index, event.value) for event in scores if isinstance(event, Score))
+            assert found == [(0, 0.001), (1, 0.004), (2, 0.011)]
+
+    run(Dialect.CHAT, body)
+
+
+def test_counts_of_tokens_are_asked_for_in_events_and_in_bytes() -> None:
+    async def body(j: Joined) -> None:
+        counted = await j.events(request(task=Task.COUNT, limits=Limits()))
+        assert isinstance(counted[0], Started)
+        assert counted[0].prompt_tokens == 7
+        raw = replace(raw_body("messages", is_stream=False), path="/v1/messages/count_tokens")
+        reply = await j.remote.relay(raw, TARGET, max_tokens=5)
+        assert isinstance(reply, UpstreamReply)
+        assert json.loads(reply.body) == {"input_tokens": 7}
+
+    run(Dialect.MESSAGES, body)
 
 
 def test_neither_the_secret_nor_the_address_is_in_a_repr_or_an_error() -> None:
