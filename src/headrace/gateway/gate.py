@@ -1,6 +1,6 @@
 """The gateway: every request planned, reserved for, attempted and settled, whatever protocol it came in.
 
-    ask --> room? --> plan --> reserve --> kept answer? --> attempts --> answer --> settle
+    ask --> room? --> plan --> reserve --> kept answer? --> attempts --> answer --> settle --> shadow?
                                                  (each way out of here settles, exactly once)
 
 `run` is `ask` in neutral form, so that whoever holds this as a backend is under the same policies. Each request keeps
@@ -18,12 +18,17 @@ from headrace.core.events import Event
 from headrace.core.gateway import WATCH, Ask, EventReply, Reply
 from headrace.core.request import Request
 from headrace.core.shape import Shape
+from headrace.gateway.contract import AnswerCache, Kept
+from headrace.gateway.escalation import escalate
 from headrace.gateway.offers import offers
 from headrace.gateway.parts import Parts
 from headrace.gateway.passage import Passage
+from headrace.gateway.replay import replay
 from headrace.gateway.retries import answer_in_turn
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.settings import ENGINE, RouteSettings
+from headrace.gateway.shadow import Shadows
+from headrace.gateway.verifiers import needs_logprobs
 
 
 class Gate:
@@ -34,6 +39,7 @@ class Gate:
         self._budgets: dict[str, RetryBudget] = {}
         self._plain = RouteSettings(name="", candidates=())
         self._numbers = itertools.count(1)
+        self.shadows = Shadows()
 
     @property
     def parts(self) -> Parts:
@@ -66,8 +72,15 @@ class Gate:
             if shape.deadline_s is not None:
                 passage.waiter = current_task()
                 parts.deadlines.add(passage, shape.deadline_s)
+            if passage.plan.shadow is not None:
+                passage.on_ok = self.shadows.follow
             route = self._route(parts, passage.plan.route)
             await _reserve(passage, route)
+            if parts.cache is not None and (kept := await _find_kept(passage, parts.cache)) is not None:
+                return replay(passage, kept)
+            if passage.escalates:
+                passage.adds_logprobs = _adds_logprobs(passage, route)
+                return await escalate(passage, route, self._budget(route))
             said = await answer_in_turn(passage, route.retry, self._budget(route), route.max_queue)
             return said.reply(passage)
         except CancelledError as error:
@@ -119,6 +132,10 @@ class Gate:
         if self._parts.engine is not None:
             await self._parts.engine.release(session, tenant)
 
+    async def close(self) -> None:
+        """End what runs beside requests."""
+        await self.shadows.close()
+
     def _route(self, parts: Parts, name: str) -> RouteSettings:
         return parts.settings.routes.get(name, self._plain)
 
@@ -147,3 +164,20 @@ async def _reserve(passage: Passage, route: RouteSettings) -> None:
         return
     assert refusal is not None
     raise refusal
+
+
+async def _find_kept(passage: Passage, cache: AnswerCache) -> Kept | None:
+    """An answer that was given before; else somebody may take in the one that comes."""
+    ask = Ask(shape=passage.ask.shape, decode=passage.decode, raw=passage.ask.raw)
+    kept = await cache.find(ask, passage.plan)
+    if kept is None and (keeper := cache.keeper(ask, passage.plan)) is not None:
+        try:
+            passage.decode()
+            passage.keeper = keeper
+        except HeadraceError:
+            pass  # only its backend understands it: it passes as it is
+    return kept
+
+
+def _adds_logprobs(passage: Passage, route: RouteSettings) -> bool:
+    return needs_logprobs(route.escalation.verifiers) and passage.decode().logprobs is None
