@@ -18,7 +18,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Request
-from headrace.core.service import Reloaded, Residence, Tokenized
+from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -146,6 +146,38 @@ class ScriptedReloading:
         return Reloaded()
 
 
+class ScriptedOperations:
+    """One backend, which can be drained."""
+
+    def __init__(self) -> None:
+        self._state = BackendState(
+            name="up",
+            kind="vllm",
+            is_draining=False,
+            health="well",
+            share=1.0,
+            models=(ModelState(name="m", seconds_per_token=0.0123456789),),
+        )
+
+    def backends(self) -> tuple[BackendState, ...]:
+        """The one."""
+        return (self._state,)
+
+    def drain(self, backend: str) -> BackendState:
+        """Drain it."""
+        return self._change(backend, is_draining=True)
+
+    def resume(self, backend: str) -> BackendState:
+        """Bring it back."""
+        return self._change(backend, is_draining=False)
+
+    def _change(self, backend: str, *, is_draining: bool) -> BackendState:
+        if backend != self._state.name:
+            raise NotFound(f"There is no backend {backend[:200]}.", param="name")
+        self._state = replace(self._state, is_draining=is_draining)
+        return self._state
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -186,4 +218,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             caches=CacheService(store, backend, ScriptedTokens(backend), clock, new_id),
             model_library=ScriptedLibrary(backend),
             reloading=ScriptedReloading(),
+            operations=ScriptedOperations(),
         )

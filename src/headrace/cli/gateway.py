@@ -23,8 +23,10 @@ from headrace.gateway.accounts.accounts import Accounts, Rhythm
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
 from headrace.gateway.admission import Admission
 from headrace.gateway.charging import Tariffs
+from headrace.gateway.checks import HealthChecks
 from headrace.gateway.contract import Upstream
 from headrace.gateway.gate import Gate
+from headrace.gateway.operations import GateOperations
 from headrace.gateway.parts import Parts
 from headrace.gateway.routing.planner import RoutePlanner
 from headrace.gateway.routing.pricing import prices_of
@@ -77,10 +79,13 @@ class JoinedGateway:
         self._retired = Retired()
         self.gate = Gate(self._join(wanted))
         self._retired.watch(self.gate.parts)
+        self.operations = GateOperations(self.gate, self.sightings, self._clock)
+        self._checks = HealthChecks(self.standings)
 
     async def open(self) -> None:
         """Take in what an earlier process left, and begin. Raises Unavailable."""
         await self.accounts.open()
+        await self._checks.replace(self._wanted.settings.backends, self._upstreams)
 
     async def replace(self, wanted: Wanted) -> None:
         """Go on as other settings say; running requests end as they began. Raises HeadraceError and ValueError, and
@@ -95,10 +100,13 @@ class JoinedGateway:
         kept = set(map(id, upstreams.values()))
         self._retired.watch(self.gate.parts)
         self._retired.add(one for one in before.values() if id(one) not in kept)
+        await self._checks.replace(settings.backends, upstreams)
 
     async def close(self) -> None:
         """End, after the last request: backends' connections, then the accounts."""
         try:
+            await self._checks.close()
+            await self.gate.close()
             await self._retired.close()
             for upstream in self._upstreams.values():
                 await upstream.close()
@@ -111,6 +119,7 @@ class JoinedGateway:
             clock=self._clock,
             rng=self._random,
             served=tuple if engine is None else engine.models,
+            standings=self.standings,
             prices=wanted.prices,
         )
         return Parts(

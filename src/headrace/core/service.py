@@ -80,6 +80,53 @@ class Reloading(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """One model of a backend as requests have found it. `breaker` is closed, open, trying or resting; `retry_in_s`:
+    when it may be asked again, None if it may be now. Averages are None where nothing was seen lately."""
+
+    name: str
+    breaker: str = "closed"
+    num_failed: int = 0
+    retry_in_s: float | None = None
+    num_in_flight: int = 0
+    seconds_per_token: float | None = None
+    output_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendState:
+    """One backend of a gateway. `health` is well, failing, warming or unchecked; `share` what part of its usual
+    requests it may get. `num_running` have a place there, `num_waiting` wait for one."""
+
+    name: str
+    kind: str
+    is_draining: bool
+    health: str
+    share: float
+    last_error: str = ""
+    num_running: int = 0
+    num_waiting: int = 0
+    max_concurrency: int | None = None
+    models: tuple[ModelState, ...] = ()
+
+
+class Operations(Protocol):
+    """What an operator sees of a gateway's backends, and can do to one."""
+
+    def backends(self) -> tuple[BackendState, ...]:
+        """Every backend as it stands now."""
+        ...
+
+    def drain(self, backend: str) -> BackendState:
+        """Give it no new requests; those that run end as they would. Raises NotFound."""
+        ...
+
+    def resume(self, backend: str) -> BackendState:
+        """Give it requests again. Raises NotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCompletion:
     """An answer that is kept, with what it was asked: `messages` and `answer` are JSON as the wire has it. `created` is
     Unix time in seconds."""

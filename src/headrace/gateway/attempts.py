@@ -49,24 +49,29 @@ class Said:
         finally:
             self.attempt.end(None, GeneratorExit())
 
-    def reply(self, passage: Passage) -> Reply:
-        """What the caller gets."""
+    def stream(self, passage: Passage) -> EventAnswer | PieceAnswer | None:
+        """What is still to come, on its way to a reader; None of a whole answer, which is settled by this."""
         payload, attempt = self.payload, self.attempt
         passage.hand_over(attempt)
         if isinstance(payload, UpstreamReply):
             attempt.heard.num_bytes = len(payload.body)
             attempt.end(payload.usage, None)
             passage.settle("ok")
-            return RawReply(status=payload.status, headers=payload.headers, body=payload.body, taken=passage.taken)
+            return None
         if isinstance(payload, Opened):
-            return EventReply(events=opened(passage, attempt, payload), taken=passage.taken)
-        chunks = PieceAnswer(passage, attempt, payload)
-        return RawStream(status=payload.status, headers=payload.headers, chunks=chunks, taken=passage.taken)
+            return EventAnswer(passage, attempt, payload.events, payload.first)
+        return PieceAnswer(passage, attempt, payload)
 
-
-def opened(passage: Passage, attempt: Attempt, payload: Opened) -> EventAnswer:
-    """The events of an attempt on their way to a reader."""
-    return EventAnswer(passage, attempt, payload.events, payload.first)
+    def reply(self, passage: Passage) -> Reply:
+        """What the caller gets."""
+        payload, stream, taken = self.payload, self.stream(passage), passage.taken
+        if isinstance(stream, EventAnswer):
+            return EventReply(events=stream, taken=taken)
+        if isinstance(payload, UpstreamReply):
+            return RawReply(status=payload.status, headers=payload.headers, body=payload.body, taken=taken)
+        assert isinstance(stream, PieceAnswer)
+        assert not isinstance(payload, Opened)
+        return RawStream(status=payload.status, headers=payload.headers, chunks=stream, taken=taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,8 @@ def _request_for(passage: Passage, candidate: Candidate) -> Request:
         limits = replace(limits, max_tokens=bound, fits_context=True)
     elif bound is not None and limits.max_tokens is not None and limits.max_tokens > bound:
         limits = replace(limits, max_tokens=bound)
+    if passage.adds_logprobs:
+        return replace(request, model=candidate.target.model, limits=limits, logprobs=0)
     if request.model == candidate.target.model and limits is request.limits:
         return request
     return replace(request, model=candidate.target.model, limits=limits)

@@ -39,6 +39,12 @@ class Breaker:
         """Failures among the attempts that it remembers."""
         return self._failed.bit_count()
 
+    def word(self, now_s: float) -> str:
+        """How it stands, for people: closed, open, trying or resting."""
+        if self.open_until_s is not None:
+            return "trying" if self.has_trial else "open"
+        return "resting" if self._rest_until_s > now_s else "closed"
+
     def wait_s(self, now_s: float) -> float:
         """Seconds until the target may be asked; 0 if it may be now."""
         until_s = self._rest_until_s

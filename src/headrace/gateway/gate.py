@@ -1,6 +1,6 @@
 """The gateway: every request planned, reserved for, attempted and settled, whatever protocol it came in.
 
-    ask --> room? --> plan --> reserve --> kept answer? --> attempts --> answer --> settle
+    ask --> room? --> plan --> reserve --> kept answer? --> attempts --> answer --> settle --> shadow?
                                                  (each way out of here settles, exactly once)
 
 `run` is `ask` in neutral form, so that whoever holds this as a backend is under the same policies. Each request keeps
@@ -18,13 +18,17 @@ from headrace.core.events import Event
 from headrace.core.gateway import WATCH, Ask, EventReply, Reply
 from headrace.core.request import Request
 from headrace.core.shape import Shape
-from headrace.gateway.cards import model_cards
+from headrace.gateway.contract import AnswerCache, Kept
+from headrace.gateway.escalation import escalate
 from headrace.gateway.offers import offers
 from headrace.gateway.parts import Parts
 from headrace.gateway.passage import Passage
+from headrace.gateway.replay import replay
 from headrace.gateway.retries import answer_in_turn
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.settings import ENGINE, RouteSettings
+from headrace.gateway.shadow import Shadows
+from headrace.gateway.verifiers import needs_logprobs
 
 
 class Gate:
@@ -35,6 +39,7 @@ class Gate:
         self._budgets: dict[str, RetryBudget] = {}
         self._plain = RouteSettings(name="", candidates=())
         self._numbers = itertools.count(1)
+        self.shadows = Shadows()
 
     @property
     def parts(self) -> Parts:
@@ -58,7 +63,8 @@ class Gate:
         started_s = clock.monotonic_s()
         parts.admission.enter(shape.principal.priority)
         try:
-            passage = Passage(parts, ask, parts.planner.plan(shape), started_s, clock.unix_s())
+            passage = Passage(parts, ask, started_s, clock.unix_s())
+            passage.follow(parts.planner.plan(shape, decode=passage.decode))
         except BaseException:
             parts.admission.leave()
             raise
@@ -66,16 +72,24 @@ class Gate:
             if shape.deadline_s is not None:
                 passage.waiter = current_task()
                 parts.deadlines.add(passage, shape.deadline_s)
+            if passage.plan.shadow is not None:
+                passage.on_ok = self.shadows.follow
             route = self._route(parts, passage.plan.route)
             await _reserve(passage, route)
+            if parts.cache is not None and (kept := await _find_kept(passage, parts.cache)) is not None:
+                return replay(passage, kept)
+            if passage.escalates:
+                passage.adds_logprobs = _adds_logprobs(passage, route)
+                return await escalate(passage, route, self._budget(route))
             said = await answer_in_turn(passage, route.retry, self._budget(route), route.max_queue)
             return said.reply(passage)
-        except BaseException as error:
-            ended = passage.end_of(error) if isinstance(error, CancelledError) else error
+        except CancelledError as error:
+            ended = passage.end_of(error)
             passage.fail(ended)
-            if ended is error:
-                raise
             raise ended from None
+        except BaseException as error:
+            passage.fail(error)
+            raise
         finally:
             passage.waiter = None
 
@@ -95,7 +109,14 @@ class Gate:
 
     def models(self) -> tuple[ModelCard, ...]:
         """Names that can be asked for: routes, and models of backends."""
-        return model_cards(self._parts)
+        return self._parts.planner.models()
+
+    def passes(self, model: str, dialect: str) -> bool:
+        """Whether every backend that a name can lead to takes bytes of a dialect, and no policy reads its answers."""
+        parts = self._parts
+        targets = parts.planner.targets(model)
+        takes = all(dialect in parts.upstreams[target.backend].dialects for target in targets)
+        return takes and bool(targets) and not self._route(parts, model).escalation.verifiers
 
     async def probe(self, request: Request) -> Probe:
         """What the request would meet at the backend that it would go to first; at a remote one, bounds."""
@@ -110,6 +131,10 @@ class Gate:
         """Free what the embedded engine has pinned for a tenant's session."""
         if self._parts.engine is not None:
             await self._parts.engine.release(session, tenant)
+
+    async def close(self) -> None:
+        """End what runs beside requests."""
+        await self.shadows.close()
 
     def _route(self, parts: Parts, name: str) -> RouteSettings:
         return parts.settings.routes.get(name, self._plain)
@@ -139,3 +164,20 @@ async def _reserve(passage: Passage, route: RouteSettings) -> None:
         return
     assert refusal is not None
     raise refusal
+
+
+async def _find_kept(passage: Passage, cache: AnswerCache) -> Kept | None:
+    """An answer that was given before; else somebody may take in the one that comes."""
+    ask = Ask(shape=passage.ask.shape, decode=passage.decode, raw=passage.ask.raw)
+    kept = await cache.find(ask, passage.plan)
+    if kept is None and (keeper := cache.keeper(ask, passage.plan)) is not None:
+        try:
+            passage.decode()
+            passage.keeper = keeper
+        except HeadraceError:
+            pass  # only its backend understands it: it passes as it is
+    return kept
+
+
+def _adds_logprobs(passage: Passage, route: RouteSettings) -> bool:
+    return needs_logprobs(route.escalation.verifiers) and passage.decode().logprobs is None

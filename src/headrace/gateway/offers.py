@@ -32,11 +32,9 @@ def offers(plan: Plan, route: RouteSettings) -> Iterator[Offer]:
         return
     note = ""
     if route.escalation.verifiers and Policy.COMPLEXITY in route.policies:
-        tiers = {one.tier for one in candidates}
-        if min(tiers) < max(tiers):
-            yield Offer(
-                _sum(_dearest([o for o in candidates if o.tier == tier]) for tier in tiers), candidates, escalates=True
-            )
+        tiers = tiers_of(candidates)
+        if len(tiers) > 1:
+            yield Offer(_sum(_dearest(tier) for tier in tiers), candidates, escalates=True)
             note = "no tier up, which the budget has no room for"
     elif plan.hedge_after_s is not None:
         own = [one for one in candidates if not one.is_fallback]
@@ -44,6 +42,18 @@ def offers(plan: Plan, route: RouteSettings) -> Iterator[Offer]:
             yield Offer(_two_dearest(own, candidates), candidates, hedges=True)
             note = "no hedge, which the budget has no room for"
     yield from _fewer(candidates, note)
+
+
+def tiers_of(candidates: Sequence[Candidate]) -> list[tuple[Candidate, ...]]:
+    """Candidates by tier, from that of the first upwards; fallbacks stand behind the last tier."""
+    own = [one for one in candidates if not one.is_fallback]
+    fallbacks = tuple(one for one in candidates if one.is_fallback)
+    if not own:
+        return [fallbacks]
+    numbers = sorted({one.tier for one in own if one.tier >= own[0].tier})
+    tiers = [tuple(one for one in own if one.tier == number) for number in numbers]
+    tiers[-1] += fallbacks
+    return tiers
 
 
 def _fewer(candidates: tuple[Candidate, ...], note: str) -> Iterator[Offer]:

@@ -7,6 +7,7 @@ nothing then. Knows no order of attempts: `attempts.py`.
 """
 
 from asyncio import CancelledError, Task, current_task
+from collections.abc import Callable
 from typing import Any, Final
 
 from headrace.core.clock import Clock
@@ -28,6 +29,7 @@ from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
 from headrace.gateway.contract import Candidate, Keeper, Plan, Reservation
 from headrace.gateway.parts import Parts
 
+NO_PLAN: Final = Plan(route="", candidates=())
 CANCELLED: Final = "cancelled"
 _EXPIRED: Final = "the request's time limit passed before its answer was whole; allow it more."
 
@@ -37,6 +39,7 @@ class Passage:
 
     __slots__ = (
         "_decoded",
+        "adds_logprobs",
         "ask",
         "candidates",
         "charge",
@@ -47,6 +50,7 @@ class Passage:
         "is_expired",
         "is_settled",
         "keeper",
+        "on_ok",
         "parts",
         "plan",
         "reservation",
@@ -58,14 +62,14 @@ class Passage:
         "waiter",
     )  # fmt: skip
 
-    def __init__(self, parts: Parts, ask: Ask, plan: Plan, started_s: float, started_unix_s: float) -> None:
+    def __init__(self, parts: Parts, ask: Ask, started_s: float, started_unix_s: float) -> None:
         self.parts = parts
         self.clock: Clock = parts.clock
         self.ask = ask
-        self.plan = plan
-        self.candidates = plan.candidates
+        self.plan = NO_PLAN
+        self.candidates: tuple[Candidate, ...] = ()
         self.reservation: Reservation | None = None
-        self.taken = Taken(route=plan.route, reason=plan.reason)
+        self.taken = Taken()
         self.charge = NOTHING
         self.started_s = started_s
         self.started_unix_s = started_unix_s
@@ -73,12 +77,21 @@ class Passage:
         self.wait_s = 0.0  # for backends, before anything of an answer was there
         self.hedges = False
         self.escalates = False
+        self.adds_logprobs = False  # a policy asks for them, not the caller
         self.is_expired = False
         self.is_settled = False
         self.keeper: Keeper | None = None
+        self.on_ok: Callable[[Passage], None] | None = None
         self.undecodable: HeadraceError | None = None
         self.waiter: Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
         self._decoded: Request | None = None
+
+    def follow(self, plan: Plan) -> None:
+        """Go by a plan from now on."""
+        self.plan = plan
+        self.candidates = plan.candidates
+        self.taken.route = plan.route
+        self.taken.reason = plan.reason
 
     def can_ask(self, candidate: Candidate) -> bool:
         """Whether the request can be put to a target at all, as bytes or in neutral form."""
@@ -135,7 +148,14 @@ class Passage:
         taken.model = target.model
         if attempt.candidate.reason:
             taken.reason = f"{taken.reason}; {attempt.candidate.reason}" if taken.reason else attempt.candidate.reason
-        taken.overhead_s = max(0.0, self.clock.monotonic_s() - self.started_s - self.wait_s - taken.queue_s)
+        self.note_overhead()
+        if self.keeper is not None:
+            self.keeper.begin(target)
+
+    def note_overhead(self) -> None:
+        """An answer is about to be handed over: what of the time so far was nobody else's."""
+        spent_s = self.clock.monotonic_s() - self.started_s
+        self.taken.overhead_s = max(0.0, spent_s - self.wait_s - self.taken.queue_s)
 
     def settle(self, outcome: str) -> None:
         """Charge what the attempts used, free what was set aside, keep the record."""
@@ -154,6 +174,8 @@ class Passage:
             self.parts.deadlines.remove(self)
         if self.parts.on_record is not None:
             self.parts.on_record(record)
+        if self.on_ok is not None and outcome == "ok":
+            self.on_ok(self)
 
     def fail(self, error: BaseException) -> None:
         """Settle by what ended it."""
@@ -197,6 +219,23 @@ class Passage:
         )
 
 
+def hear(heard: Heard, event: Event) -> bool:
+    """Count an event; whether it is something of the answer itself."""
+    if isinstance(event, (TextDelta, ReasoningDelta)):
+        text = event.text
+        heard.num_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        heard.num_tokens += event.num_tokens
+    elif isinstance(event, ToolCallDelta):
+        heard.num_bytes += len(event.arguments.encode("utf-8", "surrogatepass")) + len(event.name or "")
+        heard.num_tokens += event.num_tokens
+    elif isinstance(event, Started):
+        heard.has_begun = True
+        heard.prompt_tokens = event.prompt_tokens
+        heard.cached_tokens = event.cached_tokens
+        return False
+    return not isinstance(event, Finished)
+
+
 class Attempt:
     """One target asked once. It counts as load, and holds its place in the line, until its `end`."""
 
@@ -236,22 +275,7 @@ class Attempt:
 
     def hear(self, event: Event) -> None:
         """An event of its answer passes."""
-        heard = self.heard
-        if isinstance(event, (TextDelta, ReasoningDelta)):
-            text = event.text
-            heard.num_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-            heard.num_tokens += event.num_tokens
-        elif isinstance(event, ToolCallDelta):
-            heard.num_bytes += len(event.arguments.encode("utf-8", "surrogatepass")) + len(event.name or "")
-            heard.num_tokens += event.num_tokens
-        elif isinstance(event, Started):
-            heard.has_begun = True
-            heard.prompt_tokens = event.prompt_tokens
-            heard.cached_tokens = event.cached_tokens
-            return
-        elif isinstance(event, Finished):
-            return
-        if not self._has_answered:
+        if hear(self.heard, event) and not self._has_answered:
             self.answer()
 
     def end(self, usage: Usage | None, error: BaseException | None) -> None:
@@ -273,7 +297,7 @@ class Attempt:
     def _charge(self, usage: Usage | None, error: BaseException | None) -> Charge:
         passage = self._passage
         model = passage.parts.tariffs.model(self.candidate.target)
-        if usage is not None and (charge := told(usage, model.prices)) is not None:
+        if usage is not None and not usage.is_estimated and (charge := told(usage, model.prices)) is not None:
             return charge
         if isinstance(error, Exception) and not self.heard.has_begun and not isinstance(error, CancelledError):
             return NOTHING  # what failed before anything came is not charged

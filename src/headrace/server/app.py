@@ -39,6 +39,7 @@ from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
 from headrace.server.files import file_routes
+from headrace.server.gateway_admin import gateway_routes
 from headrace.server.guard import Sweep
 from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, Identity, KeyRing
@@ -145,6 +146,8 @@ class App:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
         if services.reloading is not None:
             routes += reload_routes(services.reloading)
+        if services.operations is not None:
+            routes += gateway_routes(services.operations)
         if services.caches is not None:
             routes += cache_routes(answering, services.caches)
         return routes

@@ -7,7 +7,7 @@ from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.file import Files
 from headrace.core.model_library import Library
-from headrace.core.service import Adapters, Completions, Reloading, Residents, Tokens
+from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +25,4 @@ class Services:
     caches: Caches | None = None
     model_library: Library | None = None
     reloading: Reloading | None = None
+    operations: Operations | None = None

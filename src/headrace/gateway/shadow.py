@@ -1,0 +1,95 @@
+"""Copies of requests to a target that is being tried: answers nobody sees, made after the caller has theirs.
+
+A copy never delays anybody and is charged to nobody who asked: it runs for the tenant `shadow` with the tag `shadow`,
+under the route `shadow:NAME`, so that an operator bounds all of them with a budget of their own (`tenant:shadow`). It
+is dropped where there is no room: above MAX_COPIES, while the gateway is half full, and where its backend has no place
+free. Whether the target may see it was decided with the plan.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Final
+
+from headrace.core.errors import HeadraceError
+from headrace.core.gateway import Ask
+from headrace.core.request import Principal
+from headrace.gateway.attempts import Said, attempt
+from headrace.gateway.contract import Plan
+from headrace.gateway.passage import Passage
+
+SHADOW: Final = "shadow"
+MAX_COPIES: Final = 32
+PRIORITY: Final = -(2**31)
+_PRINCIPAL: Final = Principal(tenant=SHADOW, tags=(SHADOW,), priority=PRIORITY)
+
+
+class Shadows:
+    """All copies under way. `num_dropped` were not made."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.num_dropped = 0
+
+    @property
+    def num_running(self) -> int:
+        """Copies under way."""
+        return len(self._tasks)
+
+    def follow(self, passage: Passage) -> None:
+        """A request with a shadow got its answer: copy it, if there is room."""
+        admission = passage.parts.admission
+        candidate = passage.plan.shadow
+        assert candidate is not None
+        line = admission.line(candidate.target.backend)
+        is_full = len(self._tasks) >= MAX_COPIES or 2 * admission.num_in_flight > admission.max_in_flight
+        if is_full or not line.has_room:
+            self.num_dropped += 1
+            return
+        task = asyncio.get_running_loop().create_task(self._copy(passage))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End all of them."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _copy(self, original: Passage) -> None:
+        parts, plan = original.parts, original.plan
+        assert plan.shadow is not None
+        shape = replace(
+            original.ask.shape,
+            id=f"{original.ask.shape.id}.{SHADOW}",
+            principal=_PRINCIPAL,
+            tags=(SHADOW,),
+            deadline_s=None,
+        )
+        with contextlib.suppress(HeadraceError):
+            parts.admission.enter(PRIORITY)
+            ask = Ask(shape=shape, decode=original.decode, raw=original.ask.raw)
+            passage = Passage(parts, ask, parts.clock.monotonic_s(), original.started_unix_s)
+            passage.follow(Plan(route=f"{SHADOW}:{plan.route}", candidates=(plan.shadow,), reason=SHADOW))
+            await _run(passage)
+
+
+async def _run(passage: Passage) -> None:
+    candidate = passage.candidates[0]
+    try:
+        passage.reservation = await passage.parts.accounts.reserve(
+            passage.ask.shape, passage.plan.route, candidate.bound
+        )
+        said = await attempt(passage, candidate, 0)
+        stream = said.stream(passage) if isinstance(said, Said) else None
+    except BaseException as error:
+        passage.fail(error)
+        raise
+    if isinstance(said, list):
+        passage.fail(said[0].error)
+    elif stream is not None:
+        try:
+            async for _ in stream:
+                pass
+        finally:
+            await stream.aclose()
