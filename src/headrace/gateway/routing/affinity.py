@@ -28,21 +28,28 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def add(self, target: Target, shape: Shape) -> None:
-        """The target reads the input."""
+    def add(self, target: Target, shape: Shape) -> float:
+        """The target reads the input. What share of it is news there."""
         blocks, salt = self._blocks, _salt(target, shape)
+        prefix = shape.prefix()
+        num_known = place = len(prefix)
         # The first block is touched last: what is forgotten first are the ends of conversations, not what they share.
-        for block in reversed(shape.prefix()):
+        for block in reversed(prefix):
+            place -= 1
             key = block ^ salt
             known = blocks.get(key)
             if known is None:
+                num_known = place
                 blocks[key] = (target,)
                 continue
             if known[-1] != target:
+                if target not in known:
+                    num_known = place
                 blocks[key] = (*(one for one in known if one != target), target)[-MAX_TARGETS_PER_BLOCK:]
             blocks.move_to_end(key)
         while len(blocks) > self._max_blocks:
             blocks.popitem(last=False)
+        return 1.0 - num_known / len(prefix) if prefix else 1.0
 
     def warm(self, shape: Shape, *, has_engine: bool) -> tuple[Mapping[Target, int], int]:
         """How many leading blocks of the input each target has read, and how many there are. Targets that know none
