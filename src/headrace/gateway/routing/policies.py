@@ -90,7 +90,7 @@ def _ordered(_: Scene, options: Sequence[Option]) -> list[float]:
 
 def _lowest_latency(scene: Scene, options: Sequence[Option]) -> list[float]:
     output = scene.output_tokens(options)
-    times = [_expected_s(scene, option, output) for option in options]
+    times = [expected_s(scene, option, output) for option in options]
     known = [time for time in times if time is not None]
     usual = sum(known) / len(known) if known else 1.0
     scores: list[float] = []
@@ -102,7 +102,8 @@ def _lowest_latency(scene: Scene, options: Sequence[Option]) -> list[float]:
     return scores
 
 
-def _expected_s(scene: Scene, option: Option, output: float) -> float | None:
+def expected_s(scene: Scene, option: Option, output: float) -> float | None:
+    """Seconds until an answer of so many tokens is whole, None if nothing is known."""
     ttft = option.state.ttft[scene.size].value(scene.now_s)
     if ttft is None:
         return None
