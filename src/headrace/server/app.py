@@ -37,6 +37,7 @@ from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
+from headrace.server.explanation import explanation_routes
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
 from headrace.server.files import file_routes
 from headrace.server.guard import Sweep
@@ -145,6 +146,8 @@ class App:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
         if services.reloading is not None:
             routes += reload_routes(services.reloading)
+        if services.explaining is not None:
+            routes += explanation_routes(answering, services.explaining)
         if services.caches is not None:
             routes += cache_routes(answering, services.caches)
         return routes

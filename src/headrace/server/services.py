@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
+from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.model_library import Library
 from headrace.core.service import Adapters, Completions, Reloading, Residents, Tokens
@@ -25,3 +26,4 @@ class Services:
     caches: Caches | None = None
     model_library: Library | None = None
     reloading: Reloading | None = None
+    explaining: Explaining | None = None
