@@ -24,6 +24,7 @@ class PrefixIndex:
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
         self._blocks: OrderedDict[int, tuple[Target, ...]] = OrderedDict()
         self._max_blocks = max_blocks
+        self._last: tuple[Shape, tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -31,7 +32,7 @@ class PrefixIndex:
     def add(self, target: Target, shape: Shape) -> float:
         """The target reads the input. What share of it is news there."""
         blocks, salt = self._blocks, _salt(target, shape)
-        prefix = shape.prefix()
+        prefix = self._prefix(shape)
         num_known = place = len(prefix)
         # The first block is touched last: what is forgotten first are the ends of conversations, not what they share.
         for block in reversed(prefix):
@@ -54,12 +55,18 @@ class PrefixIndex:
     def warm(self, shape: Shape, *, has_engine: bool) -> tuple[Mapping[Target, int], int]:
         """How many leading blocks of the input each target has read, and how many there are. Targets that know none
         are not named. `has_engine`: the engine is to be asked for, too."""
-        prefix = shape.prefix()
+        prefix = self._prefix(shape)
         found = self._walk(prefix, 0)
         if has_engine:
             found = {target: depth for target, depth in found.items() if target.backend != ENGINE}
             found |= self._walk(prefix, _tenant_salt(shape))
         return found, len(prefix)
+
+    def _prefix(self, shape: Shape) -> tuple[int, ...]:
+        # Hashed for the plan and again when the request goes out, which is mostly the next thing that happens.
+        if self._last is None or self._last[0] is not shape:
+            self._last = (shape, shape.prefix())
+        return self._last[1]
 
     def _walk(self, prefix: tuple[int, ...], salt: int) -> dict[Target, int]:
         found: dict[Target, int] = {}
