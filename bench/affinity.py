@@ -19,7 +19,7 @@ import heapq
 import random
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -159,7 +159,7 @@ class Simulation:
             self.sightings,
             World(clock=self.time, rng=random.Random(seed)),
         )
-        self._events: list[tuple[float, int, object]] = []
+        self._events: list[tuple[float, int, str | tuple[list[Turn], int]]] = []
         self._order = count()
         self.ttft_s: list[float] = []
         self.asked: Counter[str] = Counter()
@@ -174,11 +174,11 @@ class Simulation:
             if isinstance(event, str):
                 self._end_step(event)
             else:
-                self._ask(*event)  # type: ignore[misc]
+                self._ask(*event)
         computed = sum(one.num_computed for one in self.replicas.values())
         return Outcome(computed, self.num_prompt, self.ttft_s, max(self.asked.values()) / self.asked.total())
 
-    def _at(self, time_s: float, event: object) -> None:
+    def _at(self, time_s: float, event: str | tuple[list[Turn], int]) -> None:
         heapq.heappush(self._events, (time_s, next(self._order), event))
 
     def _ask(self, turns: list[Turn], place: int) -> None:
@@ -218,9 +218,9 @@ class Simulation:
         first, done = replica.end_step(now)
         for job in first:
             self.ttft_s.append(now - job.arrived_s)
-            self.sightings.first_event(job.tag[0])  # type: ignore[index]
+            self.sightings.first_event(job.tag[0])
         for job in done:
-            number, turns, place = job.tag  # type: ignore[misc]
+            number, turns, place = job.tag
             self.sightings.end(number, Usage(job.prompt_tokens, job.answer_tokens, job.num_cached), None)
             if place + 1 < len(turns):
                 self._at(now + turns[place].think_s, (turns, place + 1))
@@ -239,8 +239,8 @@ def measure(load: Load, repeats: int, config: ReplicaConfig, cap: float) -> list
         ours.append(Simulation((Policy.CACHE_AFFINITY, Policy.LEAST_LOADED), config, seed, cap).run(made))
         peers.append(Simulation((Policy.LEAST_LOADED,), config, seed, cap).run(made))
 
-    def one(measure: str, unit: str, of: object) -> Row:
-        values = [[of(outcome) for outcome in outcomes] for outcomes in (ours, peers)]  # type: ignore[operator]
+    def one(measure: str, unit: str, of: Callable[[Outcome], float]) -> Row:
+        values = [[of(outcome) for outcome in outcomes] for outcomes in (ours, peers)]
         return row(f"{measure}-{load.name}", unit, values[0], {"least_loaded": values[1]}, lower_is_better=True)
 
     return [

@@ -9,6 +9,7 @@ Pages are locked from admission to the end of an answer and warm once they are c
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 PAGE_TOKENS = 16
 
@@ -39,7 +40,7 @@ class Job:
     num_locked: int = 0  # pages
     num_filled: int = 0
     first_s: float | None = None
-    tag: object = None
+    tag: Any = None  # whose it is
 
 
 class PageTree:

@@ -16,6 +16,7 @@ from headrace.api.batch_lines import LINE_CODECS
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Request
 from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
@@ -178,6 +179,17 @@ class ScriptedOperations:
         return self._state
 
 
+class ScriptedExplaining:
+    """One route to one target, whatever is asked."""
+
+    def explain(self, question: Question) -> Explanation:
+        told = Verdict(target="local/m", route=question.model, place=1, reason="", scores=(("least_loaded", 0.0),))
+        policies = ("least_loaded",)
+        return Explanation(
+            model=question.model, route=question.model, policies=policies, reason="only candidate", verdicts=(told,)
+        )
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -219,4 +231,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             model_library=ScriptedLibrary(backend),
             reloading=ScriptedReloading(),
             operations=ScriptedOperations(),
+            explaining=ScriptedExplaining(),
         )

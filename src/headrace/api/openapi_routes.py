@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from headrace.api.anthropic_fields import MessagesBody, PromptBody
+from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
@@ -192,6 +193,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/models"): Operation("Every served model and what it holds.", answer=ResidentList),
     ("POST", "/models/load"): Operation("Load a model.", LoadBody, Changed),
     ("POST", "/v1/gateway/reload"): Operation("Read the settings file again.", answer=ReloadAnswer),
+    ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),

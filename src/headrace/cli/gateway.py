@@ -18,6 +18,7 @@ from random import Random
 from headrace.cli.secret_text import SecretText
 from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
+from headrace.core.explanation import Explanation, Question
 from headrace.core.ledger import PriceList
 from headrace.gateway.accounts.accounts import Accounts, Rhythm
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
@@ -102,6 +103,10 @@ class JoinedGateway:
         self._retired.add(one for one in before.values() if id(one) not in kept)
         await self._checks.replace(settings.backends, upstreams)
 
+    def explain(self, question: Question) -> Explanation:
+        """See `core.explanation.Explaining`."""
+        return self._planner.explain(question)
+
     async def close(self) -> None:
         """End, after the last request: backends' connections, then the accounts."""
         try:
@@ -122,9 +127,10 @@ class JoinedGateway:
             standings=self.standings,
             prices=wanted.prices,
         )
+        self._planner = RoutePlanner(settings, self.sightings, world)
         return Parts(
             settings=settings,
-            planner=RoutePlanner(settings, self.sightings, world),
+            planner=self._planner,
             accounts=self.accounts,
             upstreams=self._upstreams,
             sightings=self.sightings,

@@ -44,6 +44,7 @@ from headrace.cli.options import (
     TopK,
     TopP,
 )
+from headrace.cli.route_commands import route_app
 from headrace.cli.stored_commands import cache_app, responses_app
 from headrace.core.errors import HeadraceError
 
@@ -77,6 +78,7 @@ for _group, _name in (
     (cache_app, "cache"),
     (responses_app, "responses"),
     (config_app, "config"),
+    (route_app, "route"),
 ):
     app.add_typer(_group, name=_name)
 

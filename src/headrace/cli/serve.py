@@ -143,7 +143,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
             joined.gate,
             server_config(settings),
             keys=keys,
-            services=replace(services, reloading=reloader, operations=joined.operations),
+            services=replace(services, reloading=reloader, operations=joined.operations, explaining=joined),
             metrics=metrics,
             surroundings=AppSurroundings(version=__version__),
         )

@@ -37,6 +37,7 @@ from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
+from headrace.server.explanation import explanation_routes
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
 from headrace.server.files import file_routes
 from headrace.server.gateway_admin import gateway_routes
@@ -60,6 +61,21 @@ _ID_BYTES: Final = 12
 _IDS_AT_ONCE: Final = 128
 
 _logger = logging.getLogger("headrace.server")
+
+# Which routes a service has; they are there if it is.
+_OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
+    "tokens": token_routes,
+    "adapters": adapter_routes,
+    "residents": resident_routes,
+    "responses": responses_routes,
+    "conversations": conversation_routes,
+    "files": file_routes,
+    "batches": batch_routes,
+    "caches": cache_routes,
+    "reloading": lambda _, service: reload_routes(service),
+    "operations": lambda _, service: gateway_routes(service),
+    "explaining": explanation_routes,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,28 +144,11 @@ class App:
             Route("/metrics", "GET", "metrics", self._expose_metrics),
             Route("/openapi.json", "GET", None, self._document),
         ]
-        if services.tokens is not None:
-            routes += token_routes(answering, services.tokens)
-        if services.adapters is not None:
-            routes += adapter_routes(answering, services.adapters)
-        if services.residents is not None:
-            routes += resident_routes(answering, services.residents)
-        if services.responses is not None:
-            routes += responses_routes(answering, services.responses)
-        if services.conversations is not None:
-            routes += conversation_routes(answering, services.conversations)
-        if services.files is not None:
-            routes += file_routes(answering, services.files)
-        if services.batches is not None:
-            routes += batch_routes(answering, services.batches)
+        for name, of_service in _OF_SERVICES.items():
+            if (service := getattr(services, name)) is not None:
+                routes += of_service(answering, service)
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
-        if services.reloading is not None:
-            routes += reload_routes(services.reloading)
-        if services.operations is not None:
-            routes += gateway_routes(services.operations)
-        if services.caches is not None:
-            routes += cache_routes(answering, services.caches)
         return routes
 
     def _make_socket_routes(self, services: Services) -> list[Route]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
+from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.model_library import Library
 from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
@@ -26,3 +27,4 @@ class Services:
     model_library: Library | None = None
     reloading: Reloading | None = None
     operations: Operations | None = None
+    explaining: Explaining | None = None

@@ -10,13 +10,11 @@ from typing import Final
 from headrace.core.request import Task
 from headrace.core.shape import Need, Shape
 from headrace.gateway.routing.option import CANNOT, NOT_CLEARED, TOO_LONG, Option, Refusal, Route, Sieved
+from headrace.gateway.routing.sightings import BYTES_PER_TOKEN
 from headrace.gateway.settings import Target, TenantRule
 
 MAX_KINDS: Final = 256
 """Of requests that a route remembers: labels come from clients."""
-
-BYTES_PER_TOKEN: Final = 4
-"""Of usual text: what is likely."""
 
 MOST_BYTES_PER_TOKEN: Final = 32
 """More of them a token, on average over a whole prompt, has nothing but runs of one character: what is certain."""
@@ -79,15 +77,12 @@ def outgrow(option: Option, shape: Shape) -> Refusal | None:
 
 def least_tokens(shape: Shape) -> int:
     """Tokens that the prompt has at least."""
-    if Need.TOKENS in shape.needs:
-        return shape.num_bytes
     return shape.num_bytes // MOST_BYTES_PER_TOKEN
 
 
 def likely_tokens(shape: Shape) -> int:
     """Tokens that prompt and answer will need."""
-    prompt = shape.num_bytes if Need.TOKENS in shape.needs else shape.prompt_bound // BYTES_PER_TOKEN
-    return prompt + (shape.max_tokens or 0)
+    return shape.prompt_bound // BYTES_PER_TOKEN + (shape.max_tokens or 0)
 
 
 def fit(options: tuple[Option, ...], shape: Shape) -> tuple[list[Option], list[Option], dict[Target, Refusal]]:

@@ -15,13 +15,16 @@ from headrace.core.errors import (
     NotFound,
     Unavailable,
 )
+from headrace.core.explanation import Explanation, Question
 from headrace.core.request import Request
 from headrace.core.shape import Need, Shape
 from headrace.gateway.contract import Plan
 from headrace.gateway.routing.builder import Builder
 from headrace.gateway.routing.draft import Draft, Query
+from headrace.gateway.routing.explanation import decoded, explanation_of, shape_of
 from headrace.gateway.routing.names import Names
 from headrace.gateway.routing.option import CANNOT, NOT_CLEARED, TOO_LONG, Refusal, Route
+from headrace.gateway.routing.scene import Scene
 from headrace.gateway.routing.sightings import RouteSightings
 from headrace.gateway.routing.world import World
 from headrace.gateway.settings import GatewaySettings, Target, TenantRule
@@ -91,13 +94,27 @@ class RoutePlanner:
                 waiting += route.settings.fallbacks
         return tuple(found)
 
-    def _draft(self, shape: Shape, rule: TenantRule | None, decode: Callable[[], Request] | None) -> Draft:
-        query = Query(shape, rule, decode, self._settings.default_max_tokens, self._is_bounded())
-        return Draft(self._world, self._sightings.index, query)
+    def explain(self, question: Question) -> Explanation:
+        """See `core.explanation.Explaining`."""
+        shape, decode = shape_of(question), decoded(question)
+        rule = self._settings.tenants.get(question.tenant)
+        route = self._names.find(question.model, rule)
+        draft = self._draft(shape, rule, decode, takes_all=True)
+        draft.take(route)
+        routes = [route, *self._fall_back(draft, route)]
+        error = None if draft.candidates else _refusal(route, shape, rule, draft.refusals)
+        scenes = {one.name: Scene(self._world, self._sightings.index, one, shape, decode) for one in routes}
+        return explanation_of(question, routes, draft, scenes, error)
 
-    def _fall_back(self, draft: Draft, route: Route) -> None:
-        """Breadth first, each route once, so that a cycle ends by itself."""
-        visited, waiting = {route.name}, list(route.settings.fallbacks)
+    def _draft(
+        self, shape: Shape, rule: TenantRule | None, decode: Callable[[], Request] | None, *, takes_all: bool = False
+    ) -> Draft:
+        query = Query(shape, rule, decode, self._settings.default_max_tokens, self._is_bounded())
+        return Draft(self._world, self._sightings.index, query, takes_all=takes_all)
+
+    def _fall_back(self, draft: Draft, route: Route) -> list[Route]:
+        """Breadth first, each route once, so that a cycle ends by itself; those that were taken."""
+        visited, waiting, taken = {route.name}, list(route.settings.fallbacks), []
         for name in waiting:
             try:
                 found = self._names.find(name)
@@ -106,7 +123,9 @@ class RoutePlanner:
             if found.name not in visited:
                 visited.add(found.name)
                 draft.take(found, is_fallback=True)
+                taken.append(found)
                 waiting += found.settings.fallbacks
+        return taken
 
 
 def _told_by(settings: GatewaySettings) -> Callable[[], bool]:

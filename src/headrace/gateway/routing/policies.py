@@ -8,18 +8,23 @@ first, so that many who decide at once do not all decide alike. Knows no filters
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
-from math import floor, log
+from math import floor, inf, log
 from types import MappingProxyType
 from typing import Final
 
 from headrace.gateway.routing.option import Option
 from headrace.gateway.routing.scene import Scene
+from headrace.gateway.routing.sightings import BYTES_PER_TOKEN
 from headrace.gateway.settings import Policy
 
 Score = Callable[[Scene, Sequence[Option]], list[float]]
 
 MAX_EXPLORERS: Final = 1
 """Requests that may be under way at once to a target of whose speed nothing is known."""
+
+STREAM_TOKENS: Final = 32
+"""What one running stream slows a replica down by, in tokens of input that are read: between 16 and 64 `bench.affinity`
+finds the same."""
 
 LATENCY_STEP: Final = log(1.15)
 """Times that differ by less are equal: a few percent of noise are no reason to send everybody to one place."""
@@ -85,7 +90,7 @@ def _ordered(_: Scene, options: Sequence[Option]) -> list[float]:
 
 def _lowest_latency(scene: Scene, options: Sequence[Option]) -> list[float]:
     output = scene.output_tokens(options)
-    times = [_expected_s(scene, option, output) for option in options]
+    times = [expected_s(scene, option, output) for option in options]
     known = [time for time in times if time is not None]
     usual = sum(known) / len(known) if known else 1.0
     scores: list[float] = []
@@ -97,7 +102,8 @@ def _lowest_latency(scene: Scene, options: Sequence[Option]) -> list[float]:
     return scores
 
 
-def _expected_s(scene: Scene, option: Option, output: float) -> float | None:
+def expected_s(scene: Scene, option: Option, output: float) -> float | None:
+    """Seconds until an answer of so many tokens is whole, None if nothing is known."""
     ttft = option.state.ttft[scene.size].value(scene.now_s)
     if ttft is None:
         return None
@@ -113,7 +119,7 @@ def expected_nanos(scene: Scene, option: Option) -> float:
     rate, shape = option.rate, scene.shape
     if not rate.dearest and not rate.output:
         return 0.0
-    tokens = shape.num_bytes / (option.state.bytes_per_token.value(scene.now_s) or 4.0)
+    tokens = shape.num_bytes / (option.state.bytes_per_token.value(scene.now_s) or BYTES_PER_TOKEN)
     warm = scene.warm_share(option) if rate.cached < rate.fresh else 0.0
     own = option.state.output_tokens.value(scene.now_s) is not None
     output = scene.output_tokens((option,) if own else scene.route.options)
@@ -127,9 +133,13 @@ def _cache_affinity(scene: Scene, options: Sequence[Option]) -> list[float]:
         return [0.0] * len(options)
     loads = _relative_loads(scene, options)
     cap = scene.route.settings.affinity_load_cap * (sum(loads) / len(loads)) + 1.0
-    # Whoever is over the cap goes last, warm or not; among the others the longest prefix counts, so that a busy pool
-    # keeps what locality it can.
-    return [1.0 if load > cap else -share for share, load in zip(warm, loads, strict=True)]
+    # Where the first token will be soonest: what is cold of this input, and what the backend has still to read before.
+    # Going by the longest beginning alone sends everybody who shares one to a replica that is busy already.
+    tokens = scene.shape.num_bytes / BYTES_PER_TOKEN
+    return [
+        inf if load > cap else tokens * (1.0 - share) + option.state.backend.unread_tokens + STREAM_TOKENS * load
+        for option, share, load in zip(options, warm, loads, strict=True)
+    ]
 
 
 def _relative_loads(scene: Scene, options: Sequence[Option]) -> list[float]:

@@ -4,6 +4,7 @@ Made once for a plan; what costs something to know (who is warm, how hard it is)
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 from headrace.core.request import Request
 from headrace.core.shape import Shape
@@ -66,7 +67,7 @@ class Scene:
     def load(self, option: Option) -> float:
         """Requests on the way for each unit of weight, this one included: what is idle goes by its weight."""
         share = self.share(option)
-        return (option.state.backend.in_flight + 1) / share if share > 0 else float("inf")
+        return (option.state.backend.in_flight + 1) / share if share > 0 else inf
 
     def warm_share(self, option: Option) -> float:
         """What share of the input a target has read lately, from 0 to 1."""

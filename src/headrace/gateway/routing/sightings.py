@@ -18,6 +18,9 @@ from headrace.gateway.settings import Target
 
 MAX_LOOSE_TARGETS: Final = 1024
 
+BYTES_PER_TOKEN: Final = 4
+"""Of usual text."""
+
 NUM_SIZES: Final = 5
 """Classes of input: below 2, 8, 32 and 128 KiB, and above."""
 
@@ -29,10 +32,12 @@ def size_class(num_bytes: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class BackendState:
-    """Requests that a backend is busy with."""
+    """Requests that a backend is busy with, and tokens of their inputs that it has still to read, by what is known of
+    its cache."""
 
     name: str
     in_flight: int = 0
+    unread_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +64,7 @@ class _Flight:
     shape: Shape
     size: int
     begun_s: float
+    unread_tokens: int
     first_s: float | None = None
 
 
@@ -116,10 +122,12 @@ class RouteSightings:
         state.in_flight += 1
         state.backend.in_flight += 1
         state.explorers[size] += 1
-        self._last_number = number = self._last_number + 1
-        self._flights[number] = _Flight(state, shape, size, self._clock.monotonic_s())
+        unread = shape.num_bytes // BYTES_PER_TOKEN
         if state.keeps_prefixes:
-            self.index.add(target, shape)
+            unread = int(unread * self.index.add(target, shape))
+        state.backend.unread_tokens += unread
+        self._last_number = number = self._last_number + 1
+        self._flights[number] = _Flight(state, shape, size, self._clock.monotonic_s(), unread)
         return number
 
     def first_event(self, number: int) -> None:
@@ -130,6 +138,7 @@ class RouteSightings:
         flight.first_s = now = self._clock.monotonic_s()
         state = flight.state
         state.explorers[flight.size] -= 1
+        state.backend.unread_tokens -= flight.unread_tokens
         state.ttft[flight.size].add(now - flight.begun_s, now)
 
     def end(self, number: int, usage: Usage | None, error: Exception | None, *, is_cancelled: bool = False) -> None:
@@ -142,6 +151,7 @@ class RouteSightings:
         state.backend.in_flight -= 1
         if flight.first_s is None:
             state.explorers[flight.size] -= 1
+            state.backend.unread_tokens -= flight.unread_tokens
         if error is not None:
             state.num_errors += 1
         elif usage is not None and not is_cancelled:

@@ -161,6 +161,13 @@ def test_one_hot_prompt_does_not_melt_one_replica(cap: float) -> None:
     assert cap > 1 or min(loads) > 0
 
 
+def test_a_warm_replica_that_has_much_to_read_yet_is_no_better_than_a_cold_one_that_is_idle() -> None:
+    it = pool("a", "b", policies=[Policy.CACHE_AFFINITY], affinity_load_cap=9.0)
+    it.sightings.begin(target("a/m"), shape(num_bytes=100_000, prefix=lambda: (1, 2)))
+    assert it.first(num_bytes=1000, prefix=lambda: (1, 2)) == "b"
+    assert it.first(num_bytes=200_000, prefix=lambda: (1, 2)) == "a"
+
+
 def test_what_is_over_the_cap_leaves_the_next_longest_beginning_its_turn() -> None:
     it = pool(*FOUR, policies=[Policy.CACHE_AFFINITY])
     for name, known in (("a", (1, 2, 3)), ("b", (1, 2))):

@@ -48,6 +48,21 @@ def test_two_targets_of_a_backend_load_it_together() -> None:
     assert (it.state(A).in_flight, it.backend("a").in_flight) == (1, 2)
 
 
+def test_what_a_backend_has_still_to_read_is_what_was_cold_there_until_its_first_event() -> None:
+    it, _ = seen()
+    it.pin(A).keeps_prefixes = True
+    numbers = [
+        it.begin(A, shape(num_bytes=400, prefix=lambda prefix=prefix: prefix)) for prefix in ((1, 2), (1, 2, 3, 4))
+    ]
+    assert it.backend("a").unread_tokens == 100 + 50
+    it.first_event(numbers[0])
+    it.first_event(numbers[0])
+    assert it.backend("a").unread_tokens == 50
+    for number in numbers:
+        it.end(number, None, None, is_cancelled=True)
+    assert it.backend("a").unread_tokens == 0
+
+
 def test_times_and_lengths_are_averaged_by_size_of_input() -> None:
     it, clock = seen()
     number = it.begin(A, shape(num_bytes=100))
