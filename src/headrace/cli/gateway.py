@@ -15,14 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from prometheus_client import CollectorRegistry
+
 from headrace.cli.secret_text import SecretText
 from headrace.core.backend import Backend
-from headrace.core.clock import SystemClock
+from headrace.core.clock import Clock, SystemClock
 from headrace.core.explanation import Explanation, Question
 from headrace.core.ledger import PriceList
+from headrace.core.request import Task
 from headrace.gateway.accounts.accounts import Accounts, Rhythm
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
 from headrace.gateway.admission import Admission
+from headrace.gateway.answer_cache.cache import GatewayAnswerCache
+from headrace.gateway.answer_cache.store import AnswerStore
+from headrace.gateway.backend_states import backend_states
 from headrace.gateway.charging import Tariffs
 from headrace.gateway.checks import HealthChecks
 from headrace.gateway.contract import Upstream
@@ -33,12 +39,21 @@ from headrace.gateway.routing.planner import RoutePlanner
 from headrace.gateway.routing.pricing import prices_of
 from headrace.gateway.routing.sightings import RouteSightings
 from headrace.gateway.routing.world import World
-from headrace.gateway.settings import ENGINE, BackendSettings, GatewaySettings, ModelSettings, Secret, Target
+from headrace.gateway.settings import (
+    ENGINE,
+    BackendSettings,
+    CacheSettings,
+    GatewaySettings,
+    ModelSettings,
+    Secret,
+    Target,
+)
 from headrace.gateway.standing import StandingBook
 from headrace.gateway.upstreams.catalog import open_remote
 from headrace.gateway.upstreams.engine import Engine
 from headrace.memory.boot import boot_id
 from headrace.memory.store import Store
+from headrace.observe.gateway_metrics import BackendState, GatewayMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +67,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What a gateway stands on: the store, a folder for its journal, and this process's engine, if it has one."""
+    """What a gateway stands on: the store, a folder for its journal, this process's engine, if it has one, and where
+    its metrics are told."""
 
     store: Store
     folder: Path
     engine: Backend | None
+    registry: CollectorRegistry | None = None
 
 
 class JoinedGateway:
@@ -78,6 +95,8 @@ class JoinedGateway:
         self._upstreams: dict[str, Upstream] = {}
         self._upstreams = self._open_upstreams(wanted)
         self._retired = Retired()
+        self.answers = open_answers(wanted.settings.cache, self._clock, ground.engine)
+        self.metrics = GatewayMetrics(ground.registry, self._states, self._count_answers)
         self.gate = Gate(self._join(wanted))
         self._retired.watch(self.gate.parts)
         self.operations = GateOperations(self.gate, self.sightings, self._clock)
@@ -93,7 +112,10 @@ class JoinedGateway:
         then nothing has changed."""
         upstreams = self._open_upstreams(wanted)
         settings = wanted.settings
+        is_same = settings.cache == self._wanted.settings.cache
+        answers = self.answers if is_same else open_answers(settings.cache, self._clock, self._ground.engine)
         self.accounts.configure(settings.budgets, settings.limits)
+        self.answers = answers
         before, self._wanted, self._upstreams = self._upstreams, wanted, upstreams
         self.standings.replace(settings.backends)
         self.admission.replace(settings.max_in_flight, settings.backends)
@@ -139,8 +161,16 @@ class JoinedGateway:
             tariffs=Tariffs(priced(settings, wanted.prices)),
             random=self._random,
             clock=self._clock,
+            cache=self.answers,
             engine=engine,
+            on_record=self.metrics.add,
         )
+
+    def _states(self) -> Iterable[BackendState]:
+        return backend_states(self._wanted.settings.backends, self.standings, self.admission)
+
+    def _count_answers(self) -> tuple[int, int]:
+        return (0, 0) if self.answers is None else (len(self.answers.store), self.answers.store.num_bytes)
 
     def _open_upstreams(self, wanted: Wanted) -> dict[str, Upstream]:
         """Those whose settings and secrets are what they were stay, with their connections."""
@@ -217,6 +247,26 @@ def priced(settings: GatewaySettings, prices: PriceList) -> dict[str, BackendSet
 
 
 _PLAIN_ENGINE = BackendSettings(name=ENGINE, kind="engine")
+
+
+def open_answers(settings: CacheSettings, clock: Clock, engine: Backend | None) -> GatewayAnswerCache | None:
+    """The cache of answers, if there is to be one. Raises ValueError if what is to compare questions is not served."""
+    if not settings.is_on:
+        return None
+    likeness = None
+    if settings.semantic_threshold is not None:
+        from headrace.gateway.answer_cache.semantic import EncoderLikeness
+
+        cards = () if engine is None else engine.models()
+        names = {name for card in cards if Task.EMBED in card.tasks for name in (card.id, *card.aliases)}
+        if engine is None or settings.semantic_model not in names:
+            raise ValueError(
+                f"answer_cache.semantic_model: {settings.semantic_model!r} embeds questions in this process, and is "
+                "not served; serve it beside the others, or take semantic_threshold out"
+            )
+        likeness = EncoderLikeness(engine, settings.semantic_model, settings.semantic_threshold)
+    store = AnswerStore(max_bytes=settings.max_bytes, ttl_s=settings.ttl_s)
+    return GatewayAnswerCache(store, clock, likeness)
 
 
 def _secret_of(backend: BackendSettings, wanted: Wanted) -> SecretText | None:

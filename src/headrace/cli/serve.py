@@ -130,7 +130,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         layout = open_home(settings.home)
         store = await stack.enter_async_context(open_store(layout))
         foreground = None if engine is None else Foreground(engine)
-        ground = Ground(store=store, folder=layout.accounts, engine=foreground)
+        ground = Ground(store=store, folder=layout.accounts, engine=foreground, registry=metrics.registry)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
         base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
