@@ -64,6 +64,7 @@ MAY_READ_THE_DATE = (
     "server/inputs.py",
     "models/template.py",
     "engine/kv/disk.py",
+    "gateway/accounts/accounts.py",
     "gateway/conversation.py",
     "gateway/conversation_items.py",
     "gateway/response_run.py",
