@@ -75,6 +75,7 @@ MAY_READ_THE_DATE = (
     "gateway/caches.py",
     "gateway/gate.py",
     "memory/files.py",
+    "server/keys.py",
     "api/ollama_answers.py",
     "server/ollama.py",
     "cli/",
