@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from headrace.cli.config import compose
-from headrace.cli.keys import KeyRights, add_key, load_keys, remove_key
+from headrace.cli.keys import KeyRights, add_key, disable_key, load_keys, remove_key
 from headrace.models.store import Layout, open_home
 
 
@@ -20,7 +20,7 @@ def run_add(name: str, rights: KeyRights, flags: Mapping[str, Any], config: Path
     path = keys_path(flags, config)
     key = add_key(path, name, rights, datetime.now(UTC))
     if json:
-        typer.echo(jsonlib.dumps({"name": name, **asdict(rights), "scopes": sorted(rights.scopes), "key": key}))
+        typer.echo(jsonlib.dumps({"name": name, **asdict(rights), "key": key}, default=plain))
         return
     typer.echo(f"Key {name} of tenant {rights.tenant}; it is not shown again:\n", err=True)
     typer.echo(key)
@@ -31,17 +31,27 @@ def run_list(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> No
     path = keys_path(flags, config)
     entries = load_keys(path) if path.exists() else []
     if json:
-        listed = [
-            {**asdict(entry), "scopes": sorted(entry.scopes), "created": entry.created.isoformat()} for entry in entries
-        ]
-        typer.echo(jsonlib.dumps(listed, indent=2))
+        typer.echo(jsonlib.dumps([asdict(entry) for entry in entries], indent=2, default=plain))
         return
     if not entries:
         typer.echo(f"No keys in {path}; `headrace keys add NAME` issues one.")
     for entry in entries:
         scopes = ",".join(sorted(entry.scopes))
         rights = f"{scopes:<24} {entry.priority:>4} {entry.share:>6g}"
-        typer.echo(f"{entry.name:<20} {entry.tenant:<20} {rights} {entry.created:%Y-%m-%d}")
+        state = "  disabled" if entry.is_disabled else ""
+        state += f"  until {entry.expires:%Y-%m-%d}" if entry.expires is not None else ""
+        typer.echo(f"{entry.name:<20} {entry.tenant:<20} {rights} {entry.created:%Y-%m-%d}{state}")
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for: sets as sorted lists, moments as text."""
+    return value.isoformat() if isinstance(value, datetime) else sorted(value)
+
+
+def run_disable(name: str, flags: Mapping[str, Any], config: Path | None, *, is_disabled: bool) -> None:
+    """Have a key not be valid for now, or valid again."""
+    disable_key(keys_path(flags, config), name, is_disabled=is_disabled)
+    typer.echo(f"{'Disabled' if is_disabled else 'Enabled'} {name}. SIGHUP tells a running server.")
 
 
 def run_remove(name: str, flags: Mapping[str, Any], config: Path | None) -> None:

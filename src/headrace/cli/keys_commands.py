@@ -1,5 +1,6 @@
 """What can be typed behind `headrace keys`. Imports what does the work only when it is asked for."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -14,9 +15,18 @@ def keys_add(
     name: Annotated[str, typer.Argument(help="What to call the key.")],
     *,
     tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
-    scope: Annotated[list[str] | None, typer.Option(help="generate, metrics or admin; may be repeated.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="generate, metrics, admin or accounts; may be repeated.")
+    ] = None,
     priority: Annotated[int, typer.Option(help="The most urgent that its requests may be; larger goes first.")] = 0,
     share: Annotated[float, typer.Option(help="Its tenant's weight beside others of the same priority.")] = 1.0,
+    user: Annotated[str | None, typer.Option(help="Whom of the tenant its requests are for.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="What its spending counts under beside; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="What its requests hold, as restricted; repeatable.")] = None,
+    route: Annotated[list[str] | None, typer.Option(help="A model that it may ask for; repeatable. None: any.")] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(help="When it ends, UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
+    ] = None,
     home: Home = None,
     config: Config = None,
     json: Json = False,
@@ -25,7 +35,17 @@ def keys_add(
     from headrace.cli.issue import run_add
     from headrace.cli.keys import KeyRights
 
-    rights = KeyRights(tenant=tenant, scopes=tuple(scope or ["generate"]), priority=priority, share=share)
+    rights = KeyRights(
+        tenant=tenant,
+        scopes=tuple(scope or ["generate"]),
+        priority=priority,
+        share=share,
+        user=user,
+        tags=tuple(tag or ()),
+        labels=frozenset(label or ()),
+        routes=frozenset(route or ()),
+        expires=None if expires is None else expires.replace(tzinfo=UTC),
+    )
     run_add(name, rights, {"home": home}, config, json=json)
 
 
@@ -45,3 +65,23 @@ def keys_remove(
     from headrace.cli.issue import run_remove
 
     run_remove(name, {"home": home}, config)
+
+
+@keys_app.command("disable")
+def keys_disable(
+    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
+) -> None:
+    """Have a key not be valid until it is enabled again. SIGHUP tells a running server."""
+    from headrace.cli.issue import run_disable
+
+    run_disable(name, {"home": home}, config, is_disabled=True)
+
+
+@keys_app.command("enable")
+def keys_enable(
+    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
+) -> None:
+    """Have a disabled key be valid again. SIGHUP tells a running server."""
+    from headrace.cli.issue import run_disable
+
+    run_disable(name, {"home": home}, config, is_disabled=False)

@@ -289,5 +289,5 @@ def _no_batch(batch_id: str) -> NotFound:
 
 def _principal(found: dict[str, Any]) -> Principal:
     """One written by this or an older version, which knew fewer fields."""
-    sets = {name: frozenset(found.get(name, ())) for name in ("scopes", "labels")}
+    sets = {name: frozenset(found.get(name, ())) for name in ("scopes", "labels", "routes")}
     return Principal(**found | sets | {"tags": tuple(found.get("tags", ()))})

@@ -1,4 +1,5 @@
-"""Who may call: API keys, known only by their SHA-256, each with a tenant, scopes, a priority and a share.
+"""Who may call: API keys, known only by their SHA-256, each with what its requests are under: tenant, scopes, priority
+and share, user, tags, labels, and the models that they may name. A key may end on a date, or be disabled.
 
 A fast hash is right here because keys are 256 random bits: there is nothing to guess. `reload` (SIGHUP) swaps the whole
 ring or, when the new entries cannot be read, keeps the old one. Knows no file format (`cli` reads and writes the keys
@@ -7,14 +8,18 @@ file) and no HTTP.
 
 import hashlib
 import hmac
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Final, Protocol
 
+from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import InvalidRequest, Unauthenticated
 from headrace.core.request import Principal
 
-SCOPES = ("generate", "metrics", "admin")
+SCOPES = ("generate", "metrics", "admin", "accounts")
+SYSTEM_CLOCK: Final = SystemClock()
 # A longer text is no key of ours and is not worth hashing.
 MAX_KEY_CHARS = 256
 
@@ -52,13 +57,45 @@ class KeyEntry(Protocol):
         """Digest of the key's text."""
         ...
 
+    @property
+    def user(self) -> str | None:
+        """Whom of the tenant its requests are for."""
+        ...
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What its spending is counted under beside."""
+        ...
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """What every one of its requests holds."""
+        ...
+
+    @property
+    def routes(self) -> frozenset[str]:
+        """Names of models that it may ask for; empty: any."""
+        ...
+
+    @property
+    def expires(self) -> datetime | None:
+        """From when on it is none; None: never."""
+        ...
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether it is none for now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller that showed a valid key, or the local user of a server without keys (`key` is then None)."""
+    """A caller that showed a valid key, or the local user of a server without keys (`key` is then None). From `expires_s` on, Unix
+    time, it is not valid any more."""
 
     principal: Principal
     key: str | None = None
+    expires_s: float = math.inf
 
 
 # On loopback without keys everybody is the machine's user, who owns the process anyway.
@@ -68,9 +105,10 @@ LOCAL = Identity(Principal(tenant="local", scopes=frozenset(SCOPES)))
 class KeyRing:
     """The keys in force."""
 
-    def __init__(self, load: Callable[[], Iterable[KeyEntry]]) -> None:
+    def __init__(self, load: Callable[[], Iterable[KeyEntry]], clock: Clock = SYSTEM_CLOCK) -> None:
         """Take the entries that `load` gives now. Raises what `load` raises, and InvalidRequest when there are none."""
         self._load = load
+        self._clock = clock
         self._identities = _index(load())
 
     def __len__(self) -> int:
@@ -87,17 +125,29 @@ class KeyRing:
         digest = hashlib.sha256(key[: MAX_KEY_CHARS + 1].encode("utf-8", "surrogateescape")).hexdigest()
         # The lookup compares digests, of which a caller cannot choose a prefix; compare_digest is for the last one.
         found, identity = self._identities.get(digest, ("", LOCAL))
-        if not hmac.compare_digest(found, digest):
+        is_over = identity.expires_s < math.inf and self._clock.unix_s() >= identity.expires_s
+        if not hmac.compare_digest(found, digest) or is_over:
             raise Unauthenticated("the API key is not valid; check it, or ask whoever runs this server for one.")
         return identity
 
 
 def _index(entries: Iterable[KeyEntry]) -> dict[str, tuple[str, Identity]]:
-    found = {entry.sha256: (entry.sha256, Identity(_principal(entry), entry.name)) for entry in entries}
-    if not found:
+    listed = list(entries)
+    if not listed:
         raise InvalidRequest("keys: there is no key, so nobody could call; issue one, or serve without a keys file.")
-    return found
+    return {entry.sha256: (entry.sha256, _identity(entry)) for entry in listed if not entry.is_disabled}
 
 
-def _principal(entry: KeyEntry) -> Principal:
-    return Principal(tenant=entry.tenant, scopes=entry.scopes, priority=entry.priority, share=entry.share)
+def _identity(entry: KeyEntry) -> Identity:
+    principal = Principal(
+        tenant=entry.tenant,
+        key=entry.name,
+        user=entry.user,
+        scopes=entry.scopes,
+        priority=entry.priority,
+        share=entry.share,
+        tags=entry.tags,
+        labels=entry.labels,
+        routes=entry.routes,
+    )
+    return Identity(principal, entry.name, math.inf if entry.expires is None else entry.expires.timestamp())

@@ -1,12 +1,14 @@
 """The keys file: private, whole, and never holding a key."""
 
 import stat
+import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from headrace.cli.keys import KeyRights, add_key, hash_key, load_keys, remove_key
+from headrace.cli.keys import KeyRights, _own_tables, add_key, disable_key, hash_key, load_keys, remove_key
 from headrace.core.errors import InvalidRequest, NotFound
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -98,3 +100,49 @@ def test_a_name_that_could_change_the_file_is_refused(tmp_path: Path, name: str,
     with pytest.raises(InvalidRequest, match="letters"):
         add_key(tmp_path / "keys.toml", name, KeyRights(tenant=tenant), NOW)
     assert not (tmp_path / "keys.toml").exists()
+
+
+RIGHTS = KeyRights(
+    user='a "quoted" user \\ of anna',
+    tags=("night", "batch"),
+    labels=frozenset({"restricted"}),
+    routes=frozenset({"small", "openai/gpt-5"}),
+    expires=datetime(2027, 1, 31, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize("user", ["bob", RIGHTS.user])
+def test_what_a_key_is_under_is_read_as_it_was_written_fast_or_as_all_of_toml(tmp_path: Path, user: str) -> None:
+    path = tmp_path / "keys.toml"
+    add_key(path, "plain", KeyRights(), NOW)
+    add_key(path, "full", replace(RIGHTS, user=user), NOW)
+    disable_key(path, "plain", is_disabled=True)
+    text = path.read_text("utf-8")
+    assert _own_tables(text) == (None if "\\" in user else tomllib.loads(text))
+    plain, full = load_keys(path)
+    assert plain.is_disabled
+    assert (full.user, full.tags, full.labels, full.routes, full.expires, full.is_disabled) == (
+        user, RIGHTS.tags, RIGHTS.labels, RIGHTS.routes, RIGHTS.expires, False,
+    )  # fmt: skip
+    assert not disable_key(path, "plain", is_disabled=False).is_disabled
+    with pytest.raises(NotFound, match="no key called other"):
+        disable_key(path, "other", is_disabled=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "user = 3",
+        'tags = "x"',
+        "labels = [1]",
+        'routes = [""]',
+        'expires = "2027"',
+        "expires = 2027-01-31",
+        "is_disabled = 1",
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(table() + line + "\n")
+    with pytest.raises(InvalidRequest, match=line.split(maxsplit=1)[0]):
+        load_keys(path)

@@ -1,9 +1,11 @@
 """Who may call, with keys and without."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.doubles_accounts import SetClock
 from tests.doubles_http import Client, Reply, ScriptedBackend, answer, chat, make_app, run
 
 from headrace.core.errors import InvalidRequest, Unauthenticated
@@ -20,6 +22,12 @@ class Entry:
     sha256: str
     priority: int = 0
     share: float = 1.0
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
+    expires: datetime | None = None
+    is_disabled: bool = False
 
 
 def entry(key: str, tenant: str, *scopes: str, priority: int = 0, share: float = 1.0) -> Entry:
@@ -124,3 +132,29 @@ def test_reloading_swaps_the_keys_and_keeps_them_when_it_fails() -> None:
 def test_a_ring_without_keys_is_a_mistake() -> None:
     with pytest.raises(InvalidRequest):
         KeyRing(list)
+
+
+def test_a_key_tells_who_asks_and_under_what() -> None:
+    asking = replace(ENTRIES[0], user="bob", tags=("night",), labels=frozenset({"restricted"}), routes=frozenset({"s"}))
+    principal = KeyRing(lambda: [asking]).authenticate("hr_alice").principal
+    assert (principal.tenant, principal.key, principal.user, principal.tags) == ("acme", "acme's", "bob", ("night",))
+    assert (principal.labels, principal.routes) == ({"restricted"}, {"s"})
+
+
+def test_a_key_ends_on_its_date_without_being_asked_for_again() -> None:
+    clock = SetClock()
+    ends = datetime.fromtimestamp(clock.now_s, UTC) + timedelta(seconds=10)
+    ring = KeyRing(lambda: [replace(ENTRIES[0], expires=ends)], clock)
+    assert ring.authenticate("hr_alice").key == "acme's"
+    clock.pass_s(10)
+    with pytest.raises(Unauthenticated, match="not valid"):
+        ring.authenticate("hr_alice")
+
+
+def test_a_disabled_key_is_none_from_the_next_reload_on_even_if_it_was_the_only_one() -> None:
+    entries = [ENTRIES[0]]
+    ring = KeyRing(lambda: entries)
+    entries = [replace(ENTRIES[0], is_disabled=True)]
+    ring.reload()
+    with pytest.raises(Unauthenticated):
+        ring.authenticate("hr_alice")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from headrace.core.backend import ModelCard
 from headrace.core.errors import (
     ContextTooLong,
+    Forbidden,
     HeadraceError,
     InvalidRequest,
     NotCleared,
@@ -56,6 +57,8 @@ class RoutePlanner:
         """See `gateway.contract.Planner`. `decode` lets the policy `complexity` look at the text."""
         rule = self._settings.tenants.get(shape.principal.tenant)
         route = self._names.find(shape.model, rule)
+        if shape.principal.routes and shape.principal.routes.isdisjoint(route.names):
+            raise _not_for_key(shape)
         draft = self._draft(shape, rule, decode)
         draft.take(route)
         if route.settings.fallbacks:
@@ -152,4 +155,13 @@ def _refusal(route: Route, shape: Shape, rule: TenantRule | None, refusals: Coll
     waits = [one.retry_after_s for one in refusals if one.retry_after_s is not None]
     return Unavailable(
         f"No backend of {route.name} can be asked now: {nearest.text}.", retry_after_s=min(waits, default=None)
+    )
+
+
+def _not_for_key(shape: Shape) -> Forbidden:
+    names = ", ".join(sorted(shape.principal.routes))
+    return Forbidden(
+        f"model: the key {shape.principal.key or ''!r} may not ask for {shape.model[:200]!r}; it may ask for {names}.",
+        param="model",
+        code="model_not_allowed",
     )
