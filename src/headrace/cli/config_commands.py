@@ -28,3 +28,11 @@ def config_show(file: File = None) -> None:
     from headrace.cli.config_files import run_show
 
     run_show(file)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the settings file, for editors."""
+    from headrace.cli.config_files import run_schema
+
+    run_schema()

@@ -40,6 +40,13 @@ def run_show(file: Path | None) -> None:
     typer.echo(compose({}, os.environ, file).toml(), nl=False)
 
 
+def run_schema() -> None:
+    """Print what editors check a settings file against."""
+    from headrace.cli.config_schema import schema
+
+    typer.echo(jsonlib.dumps(schema(), indent=2))
+
+
 def _as_dict(problem: Problem) -> dict[str, Any]:
     return {
         "file": problem.file,
