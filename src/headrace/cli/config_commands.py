@@ -36,3 +36,13 @@ def config_schema() -> None:
     from headrace.cli.config_files import run_schema
 
     run_schema()
+
+
+@config_app.command("import-litellm")
+def config_import_litellm(
+    file: Annotated[Path, typer.Argument(help="Configuration file of LiteLLM's proxy, YAML.")],
+) -> None:
+    """Print what a configuration of LiteLLM's proxy says as a settings file; what has no counterpart is listed."""
+    from headrace.cli.config_files import run_import_litellm
+
+    run_import_litellm(file)
