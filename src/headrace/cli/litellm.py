@@ -304,31 +304,20 @@ class _Import:
                     self._notes.append(
                         f"{name}: models whose context is too short are left out by themselves; others are not"
                     )
-        return {name: self._straight(name, others, found) for name, others in found.items() if name in self._routes}
+        return self._straight(found)
 
-    def _straight(self, name: str, others: list[str], found: Mapping[str, list[str]]) -> list[str]:
-        """Those that are routes and lead to no circle, which LiteLLM cuts while it runs."""
-        kept = []
-        for other in dict.fromkeys(others):
-            if other not in self._routes:
-                self._notes.append(f"fallback {name} -> {other}: there is no such route")
-            elif self._leads(other, name, found):
-                self._notes.append(f"fallback {name} -> {other}: goes round in a circle")
-                found[name].remove(other)
-            else:
-                kept.append(other)
+    def _straight(self, found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Those that are of routes and to routes, but for what would close a circle, which LiteLLM cuts as it runs."""
+        kept: dict[str, list[str]] = {}
+        for name, others in found.items():
+            for other in dict.fromkeys(others):
+                if missing := next((one for one in (name, other) if one not in self._routes), None):
+                    self._notes.append(f"fallback {name} -> {other}: there is no route {missing}")
+                elif _leads(other, name, kept):
+                    self._notes.append(f"fallback {name} -> {other}: goes round in a circle")
+                else:
+                    kept.setdefault(name, []).append(other)
         return kept
-
-    def _leads(self, start: str, end: str, found: Mapping[str, list[str]]) -> bool:
-        seen, waiting = set(), [start]
-        while waiting:
-            name = waiting.pop()
-            if name == end:
-                return True
-            if name not in seen:
-                seen.add(name)
-                waiting += found.get(name, [])
-        return False
 
     # Writing
 
@@ -426,6 +415,19 @@ class _Import:
             self._table("[[keys]]", ['name = "master"', scopes, f"secret = {secret}"])
         elif master is not None:
             self._notes.append("general_settings.master_key stands in the file; `headrace keys add NAME --scope admin`")
+
+
+def _leads(start: str, end: str, ways: Mapping[str, list[str]]) -> bool:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name == end:
+            return True
+        if name not in seen:
+            seen.add(name)
+            waiting += ways.get(name, [])
+    return False
 
 
 def _whole(value: Any) -> int | None:

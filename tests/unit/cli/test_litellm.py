@@ -145,7 +145,7 @@ def test_what_has_no_counterpart_is_listed_and_no_secret_is_written(tmp_path: Pa
         "azure/gpt-4o-eu): its provider is none that is known here",
         "its key stands in the file; put it into the variable ANTHROPIC_API_KEY",
         "fallback claude -> gpt-4o: goes round in a circle",
-        "fallback claude -> nowhere: there is no such route",
+        "fallback claude -> nowhere: there is no route nowhere",
         "tokens_per_minute of gpt-4o: not all of its deployments have one",
         "allowed_fails 3",
         "litellm_settings.drop_params has no counterpart",
