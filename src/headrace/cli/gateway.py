@@ -111,6 +111,7 @@ class JoinedGateway:
             clock=self._clock,
             rng=self._random,
             served=tuple if engine is None else engine.models,
+            standings=self.standings,
             prices=wanted.prices,
         )
         return Parts(
