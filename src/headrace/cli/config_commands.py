@@ -28,3 +28,21 @@ def config_show(file: File = None) -> None:
     from headrace.cli.config_files import run_show
 
     run_show(file)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the settings file, for editors."""
+    from headrace.cli.config_files import run_schema
+
+    run_schema()
+
+
+@config_app.command("import-litellm")
+def config_import_litellm(
+    file: Annotated[Path, typer.Argument(help="Configuration file of LiteLLM's proxy, YAML.")],
+) -> None:
+    """Print what a configuration of LiteLLM's proxy says as a settings file; what has no counterpart is listed."""
+    from headrace.cli.config_files import run_import_litellm
+
+    run_import_litellm(file)

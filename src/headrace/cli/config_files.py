@@ -11,6 +11,7 @@ import typer
 from headrace.cli.config import Resolved, compose
 from headrace.cli.kinds import Problem, WrongSettings
 from headrace.cli.surroundings import look_around
+from headrace.core.errors import InvalidRequest
 
 
 def run_check(file: Path | None, *, json: bool) -> None:
@@ -38,6 +39,24 @@ def run_check(file: Path | None, *, json: bool) -> None:
 def run_show(file: Path | None) -> None:
     """Print the settings as a settings file."""
     typer.echo(compose({}, os.environ, file).toml(), nl=False)
+
+
+def run_schema() -> None:
+    """Print what editors check a settings file against."""
+    from headrace.cli.config_schema import schema
+
+    typer.echo(jsonlib.dumps(schema(), indent=2))
+
+
+def run_import_litellm(file: Path) -> None:
+    """Print LiteLLM's settings as ours."""
+    from headrace.cli.litellm import import_litellm
+
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{file} cannot be read ({error}); name LiteLLM's YAML file.") from error
+    typer.echo(import_litellm(text, file.name), nl=False)
 
 
 def _as_dict(problem: Problem) -> dict[str, Any]:

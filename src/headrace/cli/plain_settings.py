@@ -5,11 +5,12 @@ A parser takes what TOML or a shell gives and raises ValueError, whose text goes
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from headrace.cli.kinds import parse_bytes
+from headrace.cli.kinds import SIZE, parse_bytes
 from headrace.engine.config import KV_TYPES, SPECULATION
 from headrace.models.catalog import DEFAULT_MODEL
 
@@ -18,7 +19,19 @@ NO_MODEL: Final = "none"
 """As `model`: no engine in this process."""
 
 
-def _integer(low: int, high: int) -> Callable[[Any], int]:
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """How one setting is read, and how a JSON schema says it."""
+
+    parse: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+
+    def __call__(self, value: Any) -> Any:
+        """The value. Raises ValueError."""
+        return self.parse(value)
+
+
+def _integer(low: int, high: int) -> Plain:
     def parse(value: Any) -> int:
         try:
             number = int(value) if not isinstance(value, float | bool) else None
@@ -28,7 +41,7 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
             raise ValueError(f"is not a whole number from {low} to {high}")
         return number
 
-    return parse
+    return Plain(parse, {"type": "integer", "minimum": low, "maximum": high})
 
 
 def _seconds(value: Any) -> float:
@@ -80,7 +93,7 @@ def _cpus(value: Any) -> str:
     return text
 
 
-def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
+def _one_of(choices: Iterable[str]) -> Plain:
     names = tuple(choices)
 
     def parse(value: Any) -> str:
@@ -88,7 +101,7 @@ def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
             raise ValueError(f"is not one of {', '.join(names)}")
         return str(value).lower()
 
-    return parse
+    return Plain(parse, {"enum": list(names)})
 
 
 def _truth(value: Any) -> bool:
@@ -152,44 +165,58 @@ DEFAULTS: Final[dict[str, Any]] = {
     "max_in_flight": 2048,
 }
 
-PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "model": _text,
-    "guests": _names,
-    "host": _text,
+_STRING: Final = {"type": "string"}
+_LISTED: Final = {"anyOf": [{"type": "array", "items": {"type": "string", "minLength": 1}}, _STRING]}
+
+_TEXT: Final = Plain(_text, {"type": "string", "minLength": 1})
+_ANY_TEXT: Final = Plain(_any_text, _STRING)
+_PATH: Final = Plain(_path, {"type": "string", "minLength": 1})
+_NAMES: Final = Plain(_names, _LISTED)
+_NAMES_OF_NETWORKS: Final = Plain(_networks, _LISTED)
+_CPUS: Final = Plain(_cpus, _STRING)
+_SIZE: Final = Plain(parse_bytes, SIZE.schema)
+_SECONDS: Final = Plain(_seconds, {"type": "number", "minimum": 0.001, "maximum": 86_400})
+_SWITCH: Final = Plain(_switch_or_path, {"type": ["boolean", "string"]})
+_TRUTH: Final = Plain(_truth, {"type": "boolean"})
+
+PARSERS: Final[Mapping[str, Plain]] = {
+    "model": _TEXT,
+    "guests": _NAMES,
+    "host": _TEXT,
     "port": _integer(0, 65_535),
     "threads": _integer(1, 1024),
-    "pin_threads": _cpus,
-    "memory": parse_bytes,
-    "model_ttl": _seconds,
-    "kv_memory": parse_bytes,
+    "pin_threads": _CPUS,
+    "memory": _SIZE,
+    "model_ttl": _SECONDS,
+    "kv_memory": _SIZE,
     "kv_type": _one_of(KV_TYPES),
-    "disk_cache": _switch_or_path,
-    "disk_cache_bytes": parse_bytes,
+    "disk_cache": _SWITCH,
+    "disk_cache_bytes": _SIZE,
     "disk_cache_days": _integer(1, 3650),
-    "disk_cache_key": _path,
+    "disk_cache_key": _PATH,
     "responses_days": _integer(1, 3650),
-    "responses_bytes": parse_bytes,
-    "file_bytes": parse_bytes,
-    "file_quota": parse_bytes,
+    "responses_bytes": _SIZE,
+    "file_bytes": _SIZE,
+    "file_quota": _SIZE,
     "batch_lines": _integer(1, 1024),
     "max_batch_tokens": _integer(2, 65_536),
     "max_sequences": _integer(1, 4096),
     "context": _integer(1, 2**24),
-    "adapters": _path,
-    "adapter_memory": parse_bytes,
+    "adapters": _PATH,
+    "adapter_memory": _SIZE,
     "queue": _integer(0, 1_000_000),
-    "max_gap": _seconds,
-    "aging": _seconds,
+    "max_gap": _SECONDS,
+    "aging": _SECONDS,
     "cache_min_tokens": _integer(0, 2**31 - 1),
     "speculation": _one_of(SPECULATION),
-    "request_timeout": _seconds,
-    "system": _any_text,
-    "keys": _path,
-    "home": _path,
+    "request_timeout": _SECONDS,
+    "system": _ANY_TEXT,
+    "keys": _PATH,
+    "home": _PATH,
     "log_level": _one_of(LOG_LEVELS),
-    "trusted_proxies": _networks,
-    "allowed_hosts": _names,
-    "log_clients": _truth,
+    "trusted_proxies": _NAMES_OF_NETWORKS,
+    "allowed_hosts": _NAMES,
+    "log_clients": _TRUTH,
     "default_max_tokens": _integer(1, 2**31),
     "usage_days": _integer(1, 3650),
     "max_in_flight": _integer(1, 1_000_000),
