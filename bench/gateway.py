@@ -1,5 +1,5 @@
-"""What does a gateway cost: latency added to each request, requests a second that one core governs, memory, and how that
-stands beside other gateways?
+"""What does a gateway cost: latency added to each request, requests a second that one core governs, memory, and how
+that stands beside other gateways?
 
     load (its own process) --> gateway, on a core of its own --> fast_upstream (its own process)
 
@@ -11,6 +11,7 @@ names. Run on a machine that does nothing else.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.peers.gateways import PEERS, Gateway, free_port, ours, start
+from bench.peers.gateways import CORE, PEERS, Gateway, free_port, ours, start
 from bench.report import Row, publish, row
 
 RATE = 500
@@ -103,9 +104,8 @@ class Bench:
             whole = made["num"] * (1 + given.get("warm_s", 1.0) / given["seconds"])
             made["cpu_us"] = 1e6 * (gateway.cpu_s() - cpu_s) / max(1.0, whole)
         name = "direct" if gateway is None else gateway.name
-        shown = {
-            key: round(made[key], 3) for key in ("per_s", "whole_p50_ms", "whole_p99_ms", "first_p50_ms") if made[key]
-        }
+        keys = ("per_s", "whole_p50_ms", "whole_p99_ms", "first_p50_ms", "cpu_us")
+        shown = {key: round(made[key], 3) for key in keys if made.get(key)}
         print(f"  {name} {num_bytes} B, {streamed:.0%} streamed, {more or 'closed loop'}: {shown}", file=sys.stderr)
         return made
 
@@ -255,10 +255,6 @@ def main() -> None:
 
 
 def _on_other_cores(make: Callable[[], Load]) -> Load:
-    import os
-
-    from bench.peers.gateways import CORE
-
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores - {CORE} or cores)
     try:

@@ -4,6 +4,7 @@ Knows how each is started and what its clients send; measures nothing. Others ru
 `make bench-gateways` makes. Settings are each one's best for one core: one worker, no logs to a terminal.
 """
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +38,6 @@ class Gateway:
     model: str
     path: str = "/v1/chat/completions"
     folder: tempfile.TemporaryDirectory[str] | None = None
-    children: list[int] = field(default_factory=list)
 
     def cpu_s(self) -> float:
         """Seconds of CPU that its processes had so far."""
@@ -116,8 +116,6 @@ def _wait(made: Gateway, path: str) -> Gateway:
 
 def ours(upstream_port: int, *, num_backends: int = 1, num_keys: int = 10) -> Gateway:
     """Headrace, everything governed: key, budget, limits, route, usage record."""
-    import hashlib
-
     folder = tempfile.TemporaryDirectory()
     port = free_port()
     shown = [f"hr_bench{index:06d}" + "x" * 32 for index in range(num_keys)]
@@ -141,7 +139,7 @@ def ours(upstream_port: int, *, num_backends: int = 1, num_keys: int = 10) -> Ga
     config = Path(folder.name) / "headrace.toml"
     config.write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "headrace", "serve", "--config", config, "--port", str(port)]
-    process = start([*command, "--home", folder.name])
+    process = start([*map(str, command), "--home", folder.name])
     headers = [{"authorization": f"Bearer {key}"} for key in shown[:100]]
     return _wait(Gateway("headrace", port, process, headers, "cheap", folder=folder), "/health")
 
@@ -159,7 +157,9 @@ def litellm(upstream_port: int) -> Gateway:
     )
     binary = ENVIRONMENTS / "litellm" / "bin" / "litellm"
     command = [binary, "--config", config, "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
-    process = start(command, LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR", LITELLM_MODE="PRODUCTION")
+    process = start(
+        [*map(str, command)], LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR", LITELLM_MODE="PRODUCTION"
+    )
     made = Gateway("litellm", port, process, [{"authorization": "Bearer sk-bench"}], "cheap", folder=folder)
     return _wait(made, "/health/liveliness")
 
