@@ -119,7 +119,7 @@ def ours(upstream_port: int, *, num_backends: int = 1, num_keys: int = 10) -> Ga
     folder = tempfile.TemporaryDirectory()
     port = free_port()
     shown = [f"hr_bench{index:06d}" + "x" * 32 for index in range(num_keys)]
-    lines = ["max_connections = 4096"]
+    lines: list[str] = []
     for index in range(num_backends):
         lines += [
             f"[backends.fast{index}]",
