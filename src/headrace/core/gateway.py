@@ -46,7 +46,7 @@ class Taken:
     """Which way a request went and what it took: what response headers, logs and usage records tell.
 
     Filled in while it happens: `cost_nanos` (billionths of the price list's unit) and `saved_nanos` (what a cache
-    spared) are None before the end. `cache` is empty, `exact` or `semantic`. Times in seconds.
+    spared) are None before the end, tokens 0. `cache` is empty, `exact` or `semantic`. Times in seconds.
     """
 
     route: str = ""
@@ -59,6 +59,9 @@ class Taken:
     overhead_s: float = 0.0
     cost_nanos: int | None = None
     saved_nanos: int | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
 
 
 WATCH: Final[ContextVar[Callable[[Taken], None] | None]] = ContextVar("headrace.watch", default=None)

@@ -165,6 +165,8 @@ class Passage:
         taken, charge = self.taken, self.charge
         taken.cost_nanos = charge.cost_nanos
         taken.saved_nanos = charge.saved_nanos
+        taken.prompt_tokens, taken.cached_tokens = charge.prompt_tokens, charge.cached_tokens
+        taken.completion_tokens = charge.completion_tokens
         record = self._record(outcome)
         try:
             if self.reservation is not None:

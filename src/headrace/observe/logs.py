@@ -26,7 +26,7 @@ _FIELDS_ATTRIBUTE = "headrace_fields"
 @dataclass(slots=True)
 class AccessRecord:
     """What is known of one exchange when it ends. Times are seconds; `outcome` is ok, cancelled or an error's code;
-    `client` is an address, if it is to be told."""
+    `client` is an address, if it is to be told. `backend`, `num_attempts`, `cost_nanos` and `cache` are a gateway's."""
 
     request_id: str
     method: str
@@ -36,6 +36,10 @@ class AccessRecord:
     tenant: str | None = None
     key: str | None = None
     model: str | None = None
+    backend: str | None = None
+    num_attempts: int | None = None
+    cost_nanos: int | None = None
+    cache: str | None = None
     client: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0

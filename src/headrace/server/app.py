@@ -54,6 +54,7 @@ from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
 from headrace.server.sockets import Sockets
+from headrace.server.taken import note_taken
 from headrace.server.tally import Tally
 from headrace.server.tokens import token_routes
 
@@ -178,6 +179,9 @@ class App:
             except asyncio.CancelledError:
                 record.outcome = "cancelled"
                 raise
+            finally:
+                if exchange.taken is not None:
+                    note_taken(record, exchange.taken)
 
     async def _answer(self, exchange: Exchange) -> None:
         exchange.closes = self.lifecycle.phase is Phase.DRAINING

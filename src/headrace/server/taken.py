@@ -1,4 +1,4 @@
-"""Which way a request went, as response headers; only what is known when the headers go out is told.
+"""Which way a request went, as response headers and in the log. Headers tell what is known when they go out.
 
 x-headrace-route        the route that its model's name led to         x-headrace-cost      in the price list's unit
 x-headrace-backend      who answered                                   x-headrace-saved     what a cache spared
@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from headrace.core.gateway import Taken
 from headrace.core.usage import NANOS
+from headrace.observe.logs import AccessRecord
 
 
 def taken_headers(taken: Taken) -> list[tuple[bytes, bytes]]:
@@ -31,6 +32,18 @@ def taken_headers(taken: Taken) -> list[tuple[bytes, bytes]]:
     headers.append((b"x-headrace-queue-ms", b"%.2f" % (1000 * taken.queue_s)))
     headers.append((b"x-headrace-overhead-ms", b"%.2f" % (1000 * taken.overhead_s)))
     return headers
+
+
+def note_taken(record: AccessRecord, taken: Taken) -> None:
+    """Write into an exchange's record what a gateway knows of it, tokens where nobody else counted them."""
+    record.backend = taken.backend or None
+    record.num_attempts = taken.num_attempts
+    record.cost_nanos = taken.cost_nanos
+    record.cache = taken.cache or None
+    if not record.prompt_tokens and not record.completion_tokens:
+        record.prompt_tokens = taken.prompt_tokens
+        record.cached_tokens = taken.cached_tokens
+        record.completion_tokens = taken.completion_tokens
 
 
 def decimal(nanos: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from headrace.core.gateway import Ask, RawStream, Taken
 from headrace.core.gateway import Reply as Answer
 from headrace.core.request import Request, Task
 from headrace.core.shape import Shape
+from headrace.observe.logs import ACCESS_LOGGER
 from headrace.server.app import App
 from headrace.server.config import ServerConfig
 
@@ -65,6 +67,17 @@ def test_a_response_says_which_way_its_request_went() -> None:
         "overhead-ms": "0.25",
     }
     assert headers["x-request-id"] == "req_0000"
+
+
+def test_the_log_tells_what_the_gateway_knows(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, ACCESS_LOGGER):
+        ask(ScriptedGateway(whole(b"{}", cost_nanos=5, prompt_tokens=7, cached_tokens=2, completion_tokens=3)))
+    (line,) = [record.headrace_fields for record in caplog.records if record.name == ACCESS_LOGGER]  # type: ignore[attr-defined]
+    told = {
+        name: line[name] for name in ("backend", "num_attempts", "cost_nanos", "prompt_tokens", "completion_tokens")
+    }
+    assert list(told.values()) == ["east", 1, 5, 7, 3]
+    assert (line["model"], "cache" in line) == ("tiny", False)
 
 
 def test_a_models_name_cannot_write_headers() -> None:
