@@ -52,12 +52,13 @@ class Answer(AsyncGenerator[T, None]):
         except StopAsyncIteration:
             self._is_over = True
             raise
-        except BaseException as error:
-            ended = passage.end_of(error) if isinstance(error, CancelledError) else error
+        except CancelledError as error:
+            ended = passage.end_of(error)
             await self._close(ended)
-            if ended is error:
-                raise
             raise ended from None
+        except BaseException as error:
+            await self._close(error)
+            raise
         finally:
             passage.waiter = None
 

@@ -70,12 +70,13 @@ class Gate:
             await _reserve(passage, route)
             said = await answer_in_turn(passage, route.retry, self._budget(route), route.max_queue)
             return said.reply(passage)
-        except BaseException as error:
-            ended = passage.end_of(error) if isinstance(error, CancelledError) else error
+        except CancelledError as error:
+            ended = passage.end_of(error)
             passage.fail(ended)
-            if ended is error:
-                raise
             raise ended from None
+        except BaseException as error:
+            passage.fail(error)
+            raise
         finally:
             passage.waiter = None
 
