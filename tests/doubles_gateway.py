@@ -11,6 +11,7 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
+from headrace.core.backend import ModelCard
 from headrace.core.errors import BudgetExceeded, HeadraceError
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
 from headrace.core.gateway import Ask, Headers, RawBody
@@ -109,6 +110,11 @@ class Book:
         assert number not in self.ended, f"{self.begun[number]} is ended twice"
         self.ended[number] = (usage, error, is_cancelled)
 
+    @property
+    def is_even(self) -> bool:
+        """Whether nothing is left open."""
+        return all(one.is_settled for one in self.reserved) and len(self.ended) == len(self.begun)
+
 
 class Plans:
     """Plans its candidates for every request, or raises."""
@@ -116,11 +122,20 @@ class Plans:
     def __init__(self, plan: Plan | HeadraceError) -> None:
         self.plan_or_error = plan
 
-    def plan(self, shape: Shape) -> Plan:
+    def plan(self, shape: Shape, *, decode: Callable[[], Request] | None = None) -> Plan:
         """As `Planner`."""
         if isinstance(self.plan_or_error, HeadraceError):
             raise self.plan_or_error
         return self.plan_or_error
+
+    def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
+        """As `Planner`; none are told."""
+        return ()
+
+    def targets(self, model: str) -> tuple[Target, ...]:
+        """As `Planner`."""
+        plan = self.plan_or_error
+        return () if isinstance(plan, HeadraceError) else tuple(one.target for one in plan.candidates)
 
 
 @dataclass(slots=True)

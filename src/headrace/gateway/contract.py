@@ -112,6 +112,10 @@ class Planner(Protocol):
         """Routes, targets and models of the engine that a tenant may ask for, None: all of them."""
         ...
 
+    def targets(self, model: str) -> tuple[Target, ...]:
+        """Every target that a name can lead to, fallbacks too; none for a name that leads nowhere."""
+        ...
+
 
 class Sightings(Protocol):
     """What is seen of the backends while requests run; the planner decides from it."""

@@ -18,7 +18,6 @@ from headrace.core.events import Event
 from headrace.core.gateway import WATCH, Ask, EventReply, Reply
 from headrace.core.request import Request
 from headrace.core.shape import Shape
-from headrace.gateway.cards import model_cards
 from headrace.gateway.offers import offers
 from headrace.gateway.parts import Parts
 from headrace.gateway.passage import Passage
@@ -58,7 +57,8 @@ class Gate:
         started_s = clock.monotonic_s()
         parts.admission.enter(shape.principal.priority)
         try:
-            passage = Passage(parts, ask, parts.planner.plan(shape), started_s, clock.unix_s())
+            passage = Passage(parts, ask, started_s, clock.unix_s())
+            passage.follow(parts.planner.plan(shape, decode=passage.decode))
         except BaseException:
             parts.admission.leave()
             raise
@@ -96,7 +96,14 @@ class Gate:
 
     def models(self) -> tuple[ModelCard, ...]:
         """Names that can be asked for: routes, and models of backends."""
-        return model_cards(self._parts)
+        return self._parts.planner.models()
+
+    def passes(self, model: str, dialect: str) -> bool:
+        """Whether every backend that a name can lead to takes bytes of a dialect, and no policy reads its answers."""
+        parts = self._parts
+        targets = parts.planner.targets(model)
+        takes = all(dialect in parts.upstreams[target.backend].dialects for target in targets)
+        return takes and bool(targets) and not self._route(parts, model).escalation.verifiers
 
     async def probe(self, request: Request) -> Probe:
         """What the request would meet at the backend that it would go to first; at a remote one, bounds."""

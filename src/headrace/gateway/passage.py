@@ -28,6 +28,7 @@ from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
 from headrace.gateway.contract import Candidate, Keeper, Plan, Reservation
 from headrace.gateway.parts import Parts
 
+NO_PLAN: Final = Plan(route="", candidates=())
 CANCELLED: Final = "cancelled"
 _EXPIRED: Final = "the request's time limit passed before its answer was whole; allow it more."
 
@@ -58,14 +59,14 @@ class Passage:
         "waiter",
     )  # fmt: skip
 
-    def __init__(self, parts: Parts, ask: Ask, plan: Plan, started_s: float, started_unix_s: float) -> None:
+    def __init__(self, parts: Parts, ask: Ask, started_s: float, started_unix_s: float) -> None:
         self.parts = parts
         self.clock: Clock = parts.clock
         self.ask = ask
-        self.plan = plan
-        self.candidates = plan.candidates
+        self.plan = NO_PLAN
+        self.candidates: tuple[Candidate, ...] = ()
         self.reservation: Reservation | None = None
-        self.taken = Taken(route=plan.route, reason=plan.reason)
+        self.taken = Taken()
         self.charge = NOTHING
         self.started_s = started_s
         self.started_unix_s = started_unix_s
@@ -79,6 +80,13 @@ class Passage:
         self.undecodable: HeadraceError | None = None
         self.waiter: Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
         self._decoded: Request | None = None
+
+    def follow(self, plan: Plan) -> None:
+        """Go by a plan from now on."""
+        self.plan = plan
+        self.candidates = plan.candidates
+        self.taken.route = plan.route
+        self.taken.reason = plan.reason
 
     def can_ask(self, candidate: Candidate) -> bool:
         """Whether the request can be put to a target at all, as bytes or in neutral form."""

@@ -23,7 +23,6 @@ from headrace.core.events import (
 from headrace.core.request import Request
 from headrace.core.shape import Shape
 
-
 _LEFT_OUT: Final = -1
 """The number of a call that is not told."""
 

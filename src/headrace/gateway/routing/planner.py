@@ -24,7 +24,7 @@ from headrace.gateway.routing.names import Names
 from headrace.gateway.routing.option import CANNOT, NOT_CLEARED, TOO_LONG, Refusal, Route
 from headrace.gateway.routing.sightings import RouteSightings
 from headrace.gateway.routing.world import World
-from headrace.gateway.settings import GatewaySettings, TenantRule
+from headrace.gateway.settings import GatewaySettings, Target, TenantRule
 
 _FIELDS = {
     Need.TOOLS.value: "tools",
@@ -72,6 +72,24 @@ class RoutePlanner:
     def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
         """What a tenant may ask for, None: everything that can be asked for."""
         return self._names.cards(None if tenant is None else self._settings.tenants.get(tenant))
+
+    def targets(self, model: str) -> tuple[Target, ...]:
+        """Every target that a name can lead to, fallbacks and canaries too; none for one that leads nowhere."""
+        found: dict[Target, None] = {}
+        visited: set[str] = set()
+        waiting = [model]
+        for name in waiting:
+            try:
+                route = self._names.find(name)
+            except NotFound:
+                continue
+            if route.name not in visited:
+                visited.add(route.name)
+                found |= dict.fromkeys(option.target for option in route.options)
+                if route.canary is not None:
+                    found[route.canary.target] = None
+                waiting += route.settings.fallbacks
+        return tuple(found)
 
     def _draft(self, shape: Shape, rule: TenantRule | None, decode: Callable[[], Request] | None) -> Draft:
         query = Query(shape, rule, decode, self._settings.default_max_tokens, self._is_bounded())
