@@ -67,7 +67,7 @@ def bound_answer(fields: dict[str, bytes], field: str, max_tokens: int | None) -
         return
     for name in _BOUNDS:
         if name != field and (value := fields.pop(name, b"null")) != b"null":
-            max_tokens = min(max_tokens, _number(name, value))
+            max_tokens = min(max_tokens, read_number(name, value))
     bound_field(fields, field, max_tokens)
 
 
@@ -76,7 +76,7 @@ def bound_field(fields: dict[str, bytes], field: str, max_tokens: int | None) ->
     if max_tokens is not None:
         value = fields.get(field, b"null")
         if value != b"null":
-            max_tokens = min(max_tokens, _number(field, value))
+            max_tokens = min(max_tokens, read_number(field, value))
         fields[field] = b"%d" % max_tokens
 
 
@@ -96,7 +96,8 @@ def ask_usage(fields: dict[str, bytes], quirks: Quirks) -> None:
         fields["stream_options"] = _encode_json(given | {"include_usage": True})
 
 
-def _number(name: str, value: bytes) -> int:
+def read_number(name: str, value: bytes) -> int:
+    """The number of tokens that a field of a body asks for. Raises InvalidRequest naming the field."""
     try:
         number = int(value)
     except ValueError:
