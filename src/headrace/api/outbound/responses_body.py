@@ -64,7 +64,7 @@ def _refuse_unsaid(request: Request) -> None:
         "ignore_eos": request.limits.ignore_eos,
         "max_tokens": request.limits.max_tokens == 0,
         "max_tool_calls": (request.tool_choice.max_calls or 1) > 1,
-        "messages.name": any(message.name is not None for message in request.messages or ()),
+        "messages.name": any(one.name is not None and one.tool_call_id is None for one in request.messages or ()),
     }
     for name, is_asked in unsaid.items():
         if is_asked:
