@@ -64,7 +64,7 @@ class Governed:
     @property
     def is_quiet(self) -> bool:
         """Whether every request was settled, and no load is left."""
-        return self.book.is_even
+        return all(one.is_settled for one in self.book.reserved)
 
 
 @contextlib.asynccontextmanager

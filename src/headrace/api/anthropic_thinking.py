@@ -49,7 +49,7 @@ def reasoning(
             )
         effort = _EFFORTS[config.effort]
     if thinking is None:
-        return Reasoning(Effort.NONE)
+        return Reasoning(Effort.NONE, is_default=True)
     _check_type(thinking)
     if thinking.type == "disabled":
         return Reasoning(Effort.NONE)

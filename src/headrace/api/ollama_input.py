@@ -157,7 +157,8 @@ def sampling(options: Json) -> Sampling:
         del given["seed"]
     if _is_off(options):
         given.pop("repetition_penalty", None)
-    return Sampling(**given)
+    defaults = frozenset(SAMPLING_OPTIONS[name] for name in DEFAULTS if options.get(name) is None)
+    return Sampling(**given, defaults=defaults)
 
 
 def _is_off(options: Json) -> bool:

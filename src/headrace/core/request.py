@@ -6,9 +6,9 @@ Wire names (OpenAI, Anthropic, ...) stop in `api`; token ids begin in `engine`. 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Self
 
 from headrace.core.errors import InvalidRequest
 
@@ -123,10 +123,12 @@ class Effort(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Reasoning:
     """What is asked of a model that thinks before it answers; None leaves it to the model. After `max_tokens` of
-    reasoning the answer begins. A model that does not think answers as ever."""
+    reasoning the answer begins. A model that does not think answers as ever. `is_default`: the caller said nothing, and
+    this is what its protocol means by that."""
 
     effort: Effort | None = None
     max_tokens: int | None = None
+    is_default: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,8 @@ class Sampling:
     are subtracted, the latter once per occurrence. Candidates are then cut in this order: logits / temperature, top-k,
     top-p on what is left renormalised, min-p relative to the largest, typical-p (Meister et al. 2022, arXiv 2202.00666)
     on what is left renormalised. `seed` None means that the server picks one and reports nothing. `best_of` choices are
-    drawn and the `num_choices` with the largest mean log-probability are told.
+    drawn and the `num_choices` with the largest mean log-probability are told. Fields in `defaults` have the values
+    that the caller's protocol gives them where the caller says nothing.
     """
 
     temperature: float = 1.0
@@ -153,6 +156,7 @@ class Sampling:
     seed: int | None = None
     num_choices: int = 1
     best_of: int | None = None
+    defaults: frozenset[str] = frozenset()
 
     @property
     def num_drawn(self) -> int:
@@ -189,6 +193,9 @@ class Sampling:
             )
         for token, bias in self.logit_bias:
             _number(f"logit_bias[{token}]", bias, -100.0, 100.0)
+
+
+_NEUTRAL: Final[Mapping[str, Any]] = {one.name: one.default for one in fields(Sampling)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +363,20 @@ class Request:
     parent: str | None = None
     labels: frozenset[str] = frozenset()
     tags: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> Self:
+        """The request without what its protocol means where the caller said nothing: a remote backend draws and thinks
+        by its own defaults, not by those of a protocol that it may not speak."""
+        sampling, reasoning = self.sampling, self.reasoning
+        if not sampling.defaults and not reasoning.is_default:
+            return self
+        neutral = {name: _NEUTRAL[name] for name in sampling.defaults}
+        return replace(
+            self,
+            sampling=replace(sampling, defaults=frozenset(), **neutral),
+            reasoning=Reasoning() if reasoning.is_default else reasoning,
+        )
 
     def check(self) -> None:
         """Raise InvalidRequest for what no backend could accept."""

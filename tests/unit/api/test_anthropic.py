@@ -147,7 +147,7 @@ def test_documents_and_search_results_of_plain_text_are_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
-        ({}, Reasoning(Effort.NONE)),
+        ({}, Reasoning(Effort.NONE, is_default=True)),
         ({"thinking": {"type": "disabled"}}, Reasoning(Effort.NONE)),
         ({"thinking": {"type": "adaptive"}}, Reasoning()),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, Reasoning(Effort.XHIGH)),

@@ -1,5 +1,5 @@
-"""What bodies for the native protocols share: fields that a protocol has no word for are refused by name, and quirks
-are applied where the body is written.
+"""What bodies for backends share: which tools are told of. For the native protocols also this: fields that a protocol
+has no word for are refused by name, and quirks are applied where the body is written.
 
 `ASKED` is the whole of a neutral request that somebody may have asked for, one row for each field in the words of the
 neutral request; a protocol names the rows that it can say. A field that is not in the table is said by every protocol,
@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.api.outbound.codec import Quirks
 from headrace.core.errors import InvalidRequest, UnsupportedField
-from headrace.core.request import FormatKind, Request
+from headrace.core.request import FormatKind, Request, Tool, ToolMode
 
 # What a refusal names -> whether the request asks for it.
 ASKED: Final[Mapping[str, Callable[[Request], bool]]] = {
@@ -60,6 +60,17 @@ def refuse_names(request: Request, protocol: str) -> None:
     for index, message in enumerate(request.messages or ()):
         if message.name is not None and message.tool_call_id is None:
             raise unsaid(f"messages[{index}].name", protocol)
+
+
+def offered(request: Request) -> tuple[list[Tool], str | None]:
+    """The tools that are told of, and the one that must be called, if it is one. Telling only of those that may be
+    called says the same as `allowed_tools`, which few know; where a name says it, all of them stay, as caches like."""
+    choice, tools = request.tool_choice, list(request.tools)
+    if not choice.names or choice.mode is ToolMode.NONE:
+        return tools, None
+    if choice.mode is ToolMode.REQUIRED and len(choice.names) == 1:
+        return tools, choice.names[0]
+    return [tool for tool in tools if tool.name in choice.names], None
 
 
 def encode_body(fields: Mapping[str, Any], quirks: Quirks) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.api.outbound.body import offered
+from headrace.api.outbound.call_ids import plain_id
 from headrace.api.outbound.codec import OutboundCall, Quirks
 from headrace.core.errors import UnsupportedField
 from headrace.core.request import (
@@ -139,11 +141,11 @@ def _message(message: Message, quirks: Quirks) -> dict[str, Any]:
     if message.name is not None:
         told["name"] = message.name
     if message.role is Role.TOOL:
-        told["tool_call_id"] = message.tool_call_id
+        told["tool_call_id"] = plain_id(message.tool_call_id or "")
     if message.tool_calls:
         told["content"] = message.text or None
         told["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {"id": plain_id(call.id), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in message.tool_calls
         ]
     if message.reasoning:
@@ -153,11 +155,10 @@ def _message(message: Message, quirks: Quirks) -> dict[str, Any]:
 
 def _tools(request: Request) -> dict[str, Any]:
     choice = request.tool_choice
-    # Telling only of those that may be called says the same as `allowed_tools`, which few know.
-    allowed = [tool for tool in request.tools if not choice.names or tool.name in choice.names]
+    allowed, name = offered(request)
     body: dict[str, Any] = {"tools": [_tool(tool) for tool in allowed]}
-    if choice.mode is ToolMode.REQUIRED and len(allowed) == 1:
-        body["tool_choice"] = {"type": "function", "function": {"name": allowed[0].name}}
+    if name is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": name}}
     elif choice.mode is not ToolMode.AUTO:
         body["tool_choice"] = choice.mode.value
     if choice.max_calls == 1:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from headrace.api.anthropic_answers import tool_id, tool_input
-from headrace.api.outbound.body import encode_body, refuse_names, refuse_unsaid, unsaid
+from headrace.api.outbound.body import encode_body, offered, refuse_names, refuse_unsaid, unsaid
 from headrace.api.outbound.call_ids import plain_id
 from headrace.api.outbound.codec import OutboundCall, Quirks
 from headrace.api.outbound.messages_models import row_of, thinking
-from headrace.api.outbound.reframing import read_number, rewrite, wants_stream, write_fields
+from headrace.api.outbound.reframing import bound_field, rewrite, wants_stream, write_fields
 from headrace.core.errors import InvalidRequest
 from headrace.core.gateway import RawBody
 from headrace.core.ledger import LONG_TTL_S
@@ -41,7 +41,6 @@ COUNT_PATH: Final = "/v1/messages/count_tokens"
 VERSION: Final = (b"anthropic-version", b"2023-06-01")
 
 _SAID: Final = frozenset({"answer_start", "top_k", "response_format"})
-_BOUND: Final = "max_tokens"
 _INSTRUCTIONS: Final = (Role.SYSTEM, Role.DEVELOPER)
 
 Block = dict[str, Any]
@@ -68,10 +67,8 @@ def reframe(raw: RawBody, model: str, max_tokens: int | None, quirks: Quirks) ->
     bound that is no number and would have to be lowered."""
     fields = rewrite(raw.fields, model, quirks)
     is_count = raw.path.endswith("/count_tokens")
-    if max_tokens is not None and not is_count:
-        given = fields.get(_BOUND)
-        asked = max_tokens if given is None else read_number(_BOUND, given)
-        fields[_BOUND] = b"%d" % min(asked, max_tokens)
+    if not is_count:
+        bound_field(fields, "max_tokens", max_tokens)
     return OutboundCall(
         path=COUNT_PATH if is_count else PATH,
         body=write_fields(fields),
@@ -95,7 +92,8 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
         talk.extend("assistant", [_text(request.answer_start)])
     if not talk.turns:
         raise InvalidRequest("messages: has no text to be answered; give a user message.", param="messages")
-    tools = [_tool(tool) for tool in _offered(request)]
+    allowed, name = offered(request)
+    tools = [_tool(tool) for tool in allowed]
     _mark(request, talk, tools)
     output = {"effort": effort, "format": _format(request.response_format)}
     return {
@@ -104,7 +102,7 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
         "system": talk.system or None,
         "messages": talk.turns,
         "tools": tools or None,
-        "tool_choice": _choice(request.tool_choice) if tools else None,
+        "tool_choice": _choice(request.tool_choice, name) if tools else None,
         "thinking": thinks,
         "output_config": {name: value for name, value in output.items() if value is not None} or None,
     }
@@ -195,15 +193,6 @@ def _text(text: str) -> Block:
     return {"type": "text", "text": text}
 
 
-def _offered(request: Request) -> list[Tool]:
-    """The tools that may be called: there is a word for having to call one, and none for a choice among some."""
-    choice = request.tool_choice
-    is_named = choice.mode is ToolMode.REQUIRED and len(choice.names) == 1
-    if not choice.names or is_named or choice.mode is ToolMode.NONE:
-        return list(request.tools)
-    return [tool for tool in request.tools if tool.name in choice.names]
-
-
 def _tool(tool: Tool) -> dict[str, Any]:
     schema: Mapping[str, Any] = tool.parameters if "type" in tool.parameters else {"type": "object", **tool.parameters}
     offered: dict[str, Any] = {"name": tool.name, "input_schema": schema}
@@ -214,14 +203,14 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return offered
 
 
-def _choice(choice: ToolChoice) -> dict[str, Any] | None:
+def _choice(choice: ToolChoice, name: str | None) -> dict[str, Any] | None:
     if choice == ToolChoice():
         return None
     if choice.mode is ToolMode.NONE:
         return {"type": "none"}
     kind: dict[str, Any] = {"type": "auto" if choice.mode is ToolMode.AUTO else "any"}
-    if choice.mode is ToolMode.REQUIRED and len(choice.names) == 1:
-        kind = {"type": "tool", "name": choice.names[0]}
+    if name is not None:
+        kind = {"type": "tool", "name": name}
     return kind | ({"disable_parallel_tool_use": True} if choice.max_calls == 1 else {})
 
 

@@ -9,6 +9,8 @@ known to take it (`Quirks.knows`). Earlier reasoning is sent only to providers t
 from collections.abc import Iterator
 from typing import Any, Final
 
+from headrace.api.outbound.body import offered
+from headrace.api.outbound.call_ids import plain_id
 from headrace.api.outbound.chat_body import effort_of, encode_body, schema, unsupported
 from headrace.api.outbound.codec import OutboundCall, Quirks
 from headrace.core.request import FormatKind, Message, Request, Role, Task, Tool, ToolMode
@@ -62,7 +64,7 @@ def _refuse_unsaid(request: Request) -> None:
         "ignore_eos": request.limits.ignore_eos,
         "max_tokens": request.limits.max_tokens == 0,
         "max_tool_calls": (request.tool_choice.max_calls or 1) > 1,
-        "messages.name": any(message.name is not None for message in request.messages or ()),
+        "messages.name": any(one.name is not None and one.tool_call_id is None for one in request.messages or ()),
     }
     for name, is_asked in unsaid.items():
         if is_asked:
@@ -82,7 +84,7 @@ def _input(request: Request, quirks: Quirks) -> dict[str, Any]:
 
 def _items(message: Message, quirks: Quirks) -> Iterator[dict[str, Any]]:
     if message.role is Role.TOOL:
-        yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}
+        yield {"type": "function_call_output", "call_id": plain_id(message.tool_call_id or ""), "output": message.text}
         return
     if message.reasoning and "input.reasoning" in quirks.knows:
         thought = {"type": "reasoning_text", "text": message.reasoning}
@@ -90,17 +92,17 @@ def _items(message: Message, quirks: Quirks) -> Iterator[dict[str, Any]]:
     if message.text or not message.tool_calls:
         yield {"type": "message", "role": message.role.value, "content": message.text}
     for call in message.tool_calls:
-        yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+        yield {"type": "function_call", "call_id": plain_id(call.id), "name": call.name, "arguments": call.arguments}
 
 
 def _tools(request: Request) -> dict[str, Any]:
     if not request.tools:
         return {}
     choice = request.tool_choice
-    allowed = [tool for tool in request.tools if not choice.names or tool.name in choice.names]
+    allowed, name = offered(request)
     body: dict[str, Any] = {"tools": [_tool(tool) for tool in allowed]}
-    if choice.mode is ToolMode.REQUIRED and len(allowed) == 1:
-        body["tool_choice"] = {"type": "function", "name": allowed[0].name}
+    if name is not None:
+        body["tool_choice"] = {"type": "function", "name": name}
     elif choice.mode is not ToolMode.AUTO:
         body["tool_choice"] = choice.mode.value
     if choice.max_calls == 1:

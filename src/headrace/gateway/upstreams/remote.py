@@ -93,7 +93,7 @@ class Remote:
 
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer in events; see `Upstream`."""
-        model = request.model
+        request, model = request.asked, request.model
         call = self._codec.encode(request, model, self._quirks)
         answer = await self._send(call, call.headers)
         if not call.is_stream:
