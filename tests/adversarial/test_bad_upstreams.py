@@ -51,7 +51,7 @@ def _refusal(dialect: Dialect, status: int, words: str, *headers: tuple[str, str
         error: dict[str, Any] = {"type": kinds.get(status, "api_error"), "message": words}
         return upstreams.whole({"type": "error", "error": error}, status, *headers)
     if dialect is Dialect.GEMINI:
-        states = {400: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}
+        states = {400: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 529: "UNAVAILABLE"}
         error = {"code": status, "message": words, "status": states.get(status, "INTERNAL")}
         return upstreams.whole({"error": error}, status, *headers)
     error = {"message": words, "type": "invalid_request_error", "param": None, "code": None}
