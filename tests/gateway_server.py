@@ -46,7 +46,7 @@ class ServedGateway:
 
 def backend(up: Upstream, name: str, kind: str = "openai", model: str = "small", more: str = "") -> str:
     """A backend's table: prices are 1 and 2 for a million tokens."""
-    path = "" if kind == "anthropic" else "/v1"
+    path = {"anthropic": "", "gemini": "/v1beta"}.get(kind, "/v1")
     return (
         f'[backends.{name}]\nkind = "{kind}"\nurl = "{up.url}{path}"\nsecret = "env:KEY"\n{more}'
         f"[backends.{name}.models.{model}]\nmax_output_tokens = 50\nprices = {{input = 1, output = 2}}\n"
