@@ -71,7 +71,8 @@ class Answer:
         self._clock = clock
         self._timeouts = timeouts
         self._is_whole = is_whole
-        self._parser = httptools.HttpResponseParser(self)
+        # None once it is over: the parser holds this answer, and each would keep the other until the collector comes.
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._ahead_bytes = 0
         self._quiet_bytes = 0
@@ -171,10 +172,13 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """Bytes from the backend."""
+        parser = self._parser
+        if parser is None:
+            return
         self.num_received += len(data)
         self._quiet_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.fail(UpstreamFault("the backend switched to another protocol, which nobody asked for."))
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
@@ -215,6 +219,7 @@ class Answer:
         if self.is_done or self._error is not None:
             return
         self._error = error
+        self._parser = None
         self.is_done = True
         self.deadline_s = NEVER
         self._wake()
@@ -244,6 +249,7 @@ class Answer:
         """The head is whole. An interim one (RFC 9110, section 15.2) is forgotten."""
         if self.is_done:
             return
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:
             self._is_interim = True
@@ -292,6 +298,7 @@ class Answer:
         if self._is_interim:
             self._is_interim = False
         elif not self.is_done:
+            assert self._parser is not None
             self.is_done = True
             self._keeps_alive = self._parser.should_keep_alive()  # the parser forgets it right after
 
@@ -310,6 +317,7 @@ class Answer:
             self._line.watch(self.deadline_s)
 
     def _settle(self) -> None:
+        self._parser = None
         self.deadline_s = NEVER
         self._wake()
         if self._error is None:

@@ -6,6 +6,7 @@ nobody, so that no caller can make one request look like two. Knows no sockets. 
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from headrace.core.errors import InvalidRequest
@@ -86,6 +87,7 @@ def headers_up(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [one for one in headers if _goes_up(one[0])]
 
 
+@lru_cache(maxsize=1024)  # the same few names come with every request
 def _goes_up(name: bytes) -> bool:
     if not name.startswith(_UPWARD):
         return name in _UPWARD_NAMES
@@ -96,8 +98,9 @@ def headers_down(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Those of a backend's headers that go to a client; names are in lower case. A backend's id of the request is told
     as `x-upstream-request-id`, because ours has its own. The type of the content is the protocol's, and not among
     them."""
-    return [
-        (_RENAMED.get(name, name), value)
-        for name, value in headers
-        if name.startswith(_DOWNWARD) or name in _DOWNWARD_NAMES or name in _RENAMED
-    ]
+    return [(told, value) for name, value in headers if (told := _name_down(name)) is not None]
+
+
+@lru_cache(maxsize=1024)
+def _name_down(name: bytes) -> bytes | None:
+    return _RENAMED.get(name) or (name if name.startswith(_DOWNWARD) or name in _DOWNWARD_NAMES else None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -118,6 +119,23 @@ def test_connections_are_kept_and_the_one_used_last_goes_first() -> None:
         assert h.up.num_connections == 2
         assert [one.connection for one in h.up.received] == [1, 2, 1, 1, 1]
         assert (h.pool.num_busy, h.pool.num_idle) == (0, 2)
+
+    run(body)
+
+
+def test_an_answer_that_is_over_waits_for_no_collector() -> None:
+    async def body(h: Harness) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            for is_whole in (True, False):
+                answer = await h.ask(is_whole=is_whole)
+                while await answer.more():
+                    pass
+                del answer
+            assert not [one for one in gc.get_objects() if isinstance(one, Answer)]
+        finally:
+            gc.enable()
 
     run(body)
 
