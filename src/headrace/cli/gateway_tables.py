@@ -159,7 +159,9 @@ MODEL: Final = table(
         "created": integer(0),
     },
 )
-TIMEOUTS: Final = table(Timeouts, {"connect_s": seconds(), "first_event_s": seconds(), "idle_s": seconds()})
+TIMEOUTS: Final = table(
+    Timeouts, {"connect_s": seconds(), "first_event_s": seconds(), "whole_s": seconds(), "idle_s": seconds()}
+)
 HEALTH: Final = table(
     Health,
     {

@@ -36,10 +36,12 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds: to connect; from sending to the first event; between two pieces of an answer."""
+    """Seconds: to connect; from sending to the first event of a stream, and to the beginning of an answer that comes
+    whole, of which nothing is seen while it is made; between two pieces of an answer."""
 
     connect_s: float = 5.0
     first_event_s: float = 120.0
+    whole_s: float = 600.0
     idle_s: float = 60.0
 
 
