@@ -23,7 +23,7 @@ from headrace.gateway.contract import UpstreamReply
 from headrace.gateway.settings import Dialect, Timeouts
 
 PATIENT = Timeouts()
-NOT_FOR_LONG = Timeouts(first_event_s=0.2)
+NOT_FOR_LONG = Timeouts(first_event_s=0.2, whole_s=0.2)
 NOT_IDLE = Timeouts(idle_s=0.2)
 
 

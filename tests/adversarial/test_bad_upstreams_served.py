@@ -59,7 +59,9 @@ def run(
 ) -> None:
     """`dialect` is that of the near backend; clients speak Chat Completions."""
     more = f'dialect = "{dialect}"\n'
-    more += f"timeouts = {{first_event = {timeouts.first_event_s}, idle = {timeouts.idle_s}}}\n"
+    more += (
+        f"timeouts = {{first_event = {timeouts.first_event_s}, whole = {timeouts.whole_s}, idle = {timeouts.idle_s}}}\n"
+    )
 
     async def body() -> None:
         async with asyncio.timeout(30), upstream() as near, upstream() as far:

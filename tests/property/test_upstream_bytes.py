@@ -53,7 +53,7 @@ _FRAMES = st.lists(
 
 
 async def _ask(dialect: Dialect, script: Script, *, how: str) -> None:
-    patience = Timeouts(connect_s=5, first_event_s=0.2, idle_s=0.2)
+    patience = Timeouts(connect_s=5, first_event_s=0.2, whole_s=0.2, idle_s=0.2)
     async with asyncio.timeout(10), joined(dialect, patience) as j:
         j.up.script.append(script)
         j.up.script.append(upstreams.failed())  # should it be asked again

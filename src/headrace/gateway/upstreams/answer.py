@@ -91,7 +91,7 @@ class Answer:
         self.has_head = False
         self.has_begun = False
         self.is_done = False
-        self.deadline_s = clock.time() + timeouts.first_event_s
+        self.deadline_s = clock.time() + (timeouts.whole_s if is_whole else timeouts.first_event_s)
 
     # What its reader does.
 
@@ -230,7 +230,8 @@ class Answer:
         if self._is_left:
             return "did not end its answer"
         if not self.has_begun:
-            return f"said nothing for {self._timeouts.first_event_s:g} s"
+            limit_s = self._timeouts.whole_s if self._is_whole else self._timeouts.first_event_s
+            return f"said nothing for {limit_s:g} s"
         return f"stopped in the midst of its answer for {self._timeouts.idle_s:g} s"
 
     # What its parser does.

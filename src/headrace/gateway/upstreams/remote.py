@@ -75,7 +75,7 @@ class Remote:
             name=name,
         )
         # Checks do not wait for requests: a backend that is busy is not one that is ill.
-        patience = Timeouts(connect_s=patience_s, first_event_s=patience_s, idle_s=patience_s)
+        patience = Timeouts(connect_s=patience_s, whole_s=patience_s, idle_s=patience_s)
         self._checks = Pool(address, PoolSettings(timeouts=patience, max_idle=1), tls=tls, name=name)
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ from headrace.gateway.upstreams.http import Head
 from headrace.gateway.upstreams.pool import Pool, PoolSettings
 
 PLAIN = PoolSettings()
-SOON = Timeouts(connect_s=0.05, first_event_s=0.05, idle_s=0.05)
+SOON = Timeouts(connect_s=0.05, first_event_s=0.05, whole_s=0.05, idle_s=0.05)
 
 
 class Harness:
@@ -287,6 +287,14 @@ def test_silence_before_the_first_event_is_a_timeout(script: Callable[[], Script
         error = await h.fault(script(), is_whole=False, timeouts=SOON)
         assert isinstance(error, UpstreamTimeout)
         assert says in error.message
+
+    run(body)
+
+
+def test_an_answer_that_comes_whole_has_a_time_of_its_own() -> None:
+    async def body(h: Harness) -> None:
+        error = await h.fault(hang_before(), timeouts=Timeouts(first_event_s=0.001, whole_s=0.06))
+        assert "said nothing for 0.06 s" in error.message
 
     run(body)
 
