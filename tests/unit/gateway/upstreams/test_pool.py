@@ -226,7 +226,7 @@ def test_a_stream_that_nobody_reads_is_not_read_from_the_backend_and_does_not_ti
             yield LAST_CHUNK
 
         h.up.script.append(endless())
-        answer = await h.ask(is_whole=False, timeouts=Timeouts(first_event_s=0.3, idle_s=0.3))
+        answer = await h.ask(is_whole=False)
         await until(lambda: answer.deadline_s == NEVER)
         for _ in range(500):  # time enough to read on
             await asyncio.sleep(0)
