@@ -257,7 +257,7 @@ class _Import:
     def _times(self, params: _Fields, backend: _Backend) -> None:
         whole, first = _number(params.take("timeout")), _number(params.take("stream_timeout"))
         if (time_s := first or whole) is not None:
-            backend.settings["timeouts"] = f"{{first_event = {time_s!r}}}"
+            backend.settings["timeouts"] = f"{{first_event = {time_s!r}, whole = {whole or 600.0!r}}}"
         if (most := _whole(params.take("max_parallel_requests"))) is not None:
             backend.settings["max_concurrency"] = str(most)
 
@@ -284,7 +284,7 @@ class _Import:
         time_s = _number(router.take("timeout", settings.take("request_timeout")))
         for backend in self._backends.values():
             if time_s is not None:
-                backend.settings.setdefault("timeouts", f"{{first_event = {time_s!r}}}")
+                backend.settings.setdefault("timeouts", f"{{first_event = {time_s!r}, whole = {time_s!r}}}")
         cooldown_s = _number(router.take("cooldown_time"))
         if (fails := router.take("allowed_fails", settings.take("allowed_fails"))) is not None:
             self._notes.append(f"allowed_fails {fails}: a breaker counts shares of attempts, see a backend's `breaker`")

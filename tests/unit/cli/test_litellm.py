@@ -117,8 +117,8 @@ def test_a_whole_configuration_keeps_its_meaning(tmp_path: Path) -> None:
     assert gpt.prices == Prices(input=2.5, output=10) and gpt.context_length == 128_000
     assert gpt.max_output_tokens == 16_384 and Need.VISION in gpt.can and Need.TOOLS in gpt.can
     assert openai.models["text-embedding-3-small"].tasks == frozenset({Task.EMBED, Task.COUNT})
-    assert own.url == "http://10.0.0.5:8000/v1" and own.timeouts.first_event_s == 20
-    assert openai.timeouts.first_event_s == 30 and openai.breaker.open_s == 60
+    assert own.url == "http://10.0.0.5:8000/v1" and own.timeouts.first_event_s == own.timeouts.whole_s == 20
+    assert openai.timeouts.first_event_s == openai.timeouts.whole_s == 30 and openai.breaker.open_s == 60
     ollama = gateway.backends["ollama"]
     assert (ollama.url, ollama.max_concurrency) == ("http://localhost:11434/v1", 4)
     route = gateway.routes["gpt-4o"]
