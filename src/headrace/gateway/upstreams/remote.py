@@ -56,6 +56,7 @@ class Remote:
         self._settings = settings
         self._codec = codec
         self._quirks = quirks or Quirks()
+        self._secret = secret
         fixed = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.headers.items()]
         named = frozenset(name for name, _ in fixed)
         if secret is not None:
@@ -195,9 +196,16 @@ class Remote:
             )
         if status in _NOT_THEIRS:
             return UpstreamFault(
-                f"backend {self._name!r} refused the gateway's key (status {status}); an operator must mend it."
+                f"backend {self._name!r} does not let this gateway in (status {status}); its operator must mend the key."
             )
-        return self._codec.read_error(status, answer.headers, body)
+        return self._read_error(status, answer, body)
+
+    def _read_error(self, status: int, answer: Answer, body: bytes) -> HeadraceError:
+        """What a refusal means. One that repeats our key says no more than its status."""
+        error = self._codec.read_error(status, answer.headers, body)
+        if self._secret is not None and self._secret in f"{error.message}{error.param}":
+            return type(error)(f"backend {self._name!r} refused the request with status {status}.")
+        return error
 
     def _hidden_error(self, answer: Answer, body: bytes) -> HeadraceError | None:
         """The error that some servers send with status 200."""
@@ -209,7 +217,7 @@ class Remote:
             return None
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
-        return self._codec.read_error(status, answer.headers, body)
+        return self._read_error(status, answer, body)
 
     def _wrong_type(self, answer: Answer, wanted: str) -> UpstreamFault:
         found = next((value for name, value in answer.headers if name == b"content-type"), b"")

@@ -22,7 +22,7 @@ from tests.backends import (
 )
 from tests.upstreams import ANSWERS, CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
 
-from headrace.core.errors import InvalidRequest, UpstreamFault
+from headrace.core.errors import HeadraceError, InvalidRequest, UpstreamFault
 from headrace.core.events import Embedding, Score, Started, TextDelta
 from headrace.core.request import Input, Limits, Task
 from headrace.gateway.contract import UpstreamReply
@@ -303,6 +303,20 @@ def test_counts_of_tokens_are_asked_for_in_events_and_in_bytes() -> None:
         assert json.loads(reply.body) == {"input_tokens": 7}
 
     run(Dialect.MESSAGES, body)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 500])
+@pytest.mark.parametrize("dialect", PASSING)
+def test_a_refusal_that_repeats_the_key_is_not_repeated(dialect: Dialect, status: int) -> None:
+    async def body(j: Joined) -> None:
+        for ask in (j.whole, j.stream, j.events):
+            error = {"message": f"no header may be Bearer {SECRET}", "type": "invalid_request_error", "param": SECRET}
+            j.up.script.append(whole({"error": error}, status))
+            with pytest.raises(HeadraceError) as caught:
+                await ask()
+            assert SECRET not in f"{caught.value.message}{caught.value.param}"
+
+    run(dialect, body)
 
 
 def test_neither_the_secret_nor_the_address_is_in_a_repr_or_an_error() -> None:
