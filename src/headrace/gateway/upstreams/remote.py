@@ -9,7 +9,7 @@ one that was asked for, and a stream's beginning is read before it counts as an 
 """
 
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Final
 
@@ -56,7 +56,8 @@ class Remote:
         self._settings = settings
         self._codec = codec
         self._quirks = quirks or Quirks()
-        self._secret = secret
+        # A closure: nothing that is printed has the text.
+        self._repeats_key: Callable[[str], bool] = lambda text: secret is not None and secret in text
         fixed = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.headers.items()]
         named = frozenset(name for name, _ in fixed)
         if secret is not None:
@@ -196,14 +197,14 @@ class Remote:
             )
         if status in _NOT_THEIRS:
             return UpstreamFault(
-                f"backend {self._name!r} does not let this gateway in (status {status}); its operator must mend the key."
+                f"backend {self._name!r} does not let this gateway in (status {status}); an operator must mend its key."
             )
         return self._read_error(status, answer, body)
 
     def _read_error(self, status: int, answer: Answer, body: bytes) -> HeadraceError:
         """What a refusal means. One that repeats our key says no more than its status."""
         error = self._codec.read_error(status, answer.headers, body)
-        if self._secret is not None and self._secret in f"{error.message}{error.param}":
+        if self._repeats_key(f"{error.message}{error.param}"):
             return type(error)(f"backend {self._name!r} refused the request with status {status}.")
         return error
 
