@@ -14,9 +14,11 @@ from tests.upstreams import Upstream, upstream
 
 from headrace.cli.config import compose
 from headrace.cli.gateway import open_answers
+from headrace.cli.kinds import WrongSettings
 from headrace.cli.serve import Start, open_app
 from headrace.cli.surroundings import look_around
 from headrace.core.clock import SystemClock
+from headrace.core.errors import InvalidRequest
 from headrace.gateway.settings import CacheSettings
 from headrace.server.app import App
 
@@ -178,6 +180,13 @@ def test_metrics_tell_of_requests_and_kept_answers(tmp_path: Path) -> None:
 
 
 def test_a_model_that_compares_questions_has_to_be_served() -> None:
-    with pytest.raises(ValueError, match=r"^answer_cache.semantic_model: 'all-minilm-l6-v2' .* is not served"):
+    with pytest.raises(InvalidRequest, match=r"^answer_cache.semantic_model: 'all-minilm-l6-v2' .* add one to guests"):
         open_answers(CacheSettings(is_on=True, semantic_threshold=0.9), SystemClock(), None)
     assert open_answers(CacheSettings(), SystemClock(), None) is None
+
+
+def test_a_file_that_wants_questions_compared_and_has_nothing_to_do_it_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text(FILE.format(url="http://127.0.0.1:1", cache="semantic_threshold = 0.9"), "utf-8")
+    with pytest.raises(WrongSettings, match=r":3: answer_cache.semantic_threshold: .*'all-minilm-l6-v2'.* not served"):
+        compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
