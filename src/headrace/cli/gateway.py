@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from headrace.cli.secret_text import SecretText
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
+from headrace.core.errors import InvalidRequest
 from headrace.core.explanation import Explanation, Question
 from headrace.core.ledger import PriceList
 from headrace.core.request import Task
@@ -250,7 +251,7 @@ _PLAIN_ENGINE = BackendSettings(name=ENGINE, kind="engine")
 
 
 def open_answers(settings: CacheSettings, clock: Clock, engine: Backend | None) -> GatewayAnswerCache | None:
-    """The cache of answers, if there is to be one. Raises ValueError if what is to compare questions is not served."""
+    """The cache of answers, if there is to be one. Raises InvalidRequest if nothing is there to compare questions."""
     if not settings.is_on:
         return None
     likeness = None
@@ -260,9 +261,10 @@ def open_answers(settings: CacheSettings, clock: Clock, engine: Backend | None) 
         cards = () if engine is None else engine.models()
         names = {name for card in cards if Task.EMBED in card.tasks for name in (card.id, *card.aliases)}
         if engine is None or settings.semantic_model not in names:
-            raise ValueError(
-                f"answer_cache.semantic_model: {settings.semantic_model!r} embeds questions in this process, and is "
-                "not served; serve it beside the others, or take semantic_threshold out"
+            raise InvalidRequest(
+                f"answer_cache.semantic_model: {settings.semantic_model!r} is to embed questions in this process, and "
+                "no model of that name is served that embeds; add one to guests, or take semantic_threshold out.",
+                param="answer_cache.semantic_model",
             )
         likeness = EncoderLikeness(engine, settings.semantic_model, settings.semantic_threshold)
     store = AnswerStore(max_bytes=settings.max_bytes, ttl_s=settings.ttl_s)

@@ -6,7 +6,8 @@
     x-headrace-explain: cache     the answer says why the cache did not have more of the input
     x-headrace-labels: A, B       what the request holds ("restricted"): only backends cleared for all may see it
     x-headrace-tags: A, B         what its spending is counted under beside its key's own tags
-    x-headrace-no-cache: true     no answer that was given before is given again
+    x-headrace-no-cache: true     no answer that was given before is given again; `cache-control` with no-cache or
+                                  no-store (RFC 9111) says the same
 
 Reads headers and decides nothing: what an id means is the backend's affair.
 """
@@ -53,7 +54,7 @@ class Hints:
 def read_hints(headers: Mapping[bytes, bytes]) -> Hints:
     """The hints of a request. Raises InvalidRequest naming the header, its value and what is possible."""
     for name in headers:
-        if name.startswith(_OURS):
+        if name.startswith(_OURS) or name == b"cache-control":
             break
     else:
         return _NO_HINTS
@@ -97,6 +98,10 @@ def _words(headers: Mapping[bytes, bytes], name: str) -> tuple[str, ...]:
 
 
 def _is_fresh(headers: Mapping[bytes, bytes]) -> bool:
+    # RFC 9111: what a client says to any cache between it and the server.
+    wishes = headers.get(b"cache-control", b"").lower()
+    if b"no-cache" in wishes or b"no-store" in wishes:
+        return True
     given = headers.get(b"x-headrace-no-cache", b"false").strip().lower()
     if given not in (b"true", b"false", b"1", b"0"):
         raise _wrong("x-headrace-no-cache", given, "give true or false")

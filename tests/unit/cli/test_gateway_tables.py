@@ -94,7 +94,7 @@ routes = ["chat"]
 [answer_cache]
 ttl = "10m"
 max_bytes = "1MiB"
-semantic_threshold = 0.97
+semantic_model = "minilm"
 """
 
 

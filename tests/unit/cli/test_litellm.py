@@ -107,7 +107,7 @@ def read(text: str, folder: Path) -> tuple[Resolved, str]:
 
 
 def test_a_whole_configuration_keeps_its_meaning(tmp_path: Path) -> None:
-    resolved, _ = read(WHOLE, tmp_path)
+    resolved, written = read(WHOLE, tmp_path)
     gateway = resolved.settings.gateway
     assert list(gateway.backends) == ["openai", "openai-compatible", "anthropic", "ollama"]
     openai, own = gateway.backends["openai"], gateway.backends["openai-compatible"]
@@ -133,7 +133,9 @@ def test_a_whole_configuration_keeps_its_meaning(tmp_path: Path) -> None:
     assert limits["route:gpt-4o"] == (90, None)
     (budget,) = gateway.budgets
     assert (str(budget.subject), budget.window, budget.money) == ("all", Window.MONTH, 100)
-    assert (gateway.cache.is_on, gateway.cache.ttl_s, gateway.cache.semantic_threshold) == (True, 600, 0.9)
+    # It would need an encoder in this process, which the file does not speak of.
+    assert (gateway.cache.is_on, gateway.cache.ttl_s, gateway.cache.semantic_threshold) == (True, 600, None)
+    assert "# semantic_threshold = 0.9" in written
     (key,) = resolved.settings.issued
     assert key.secret == Secret("env:LITELLM_MASTER_KEY") and "admin" in key.scopes
 

@@ -13,6 +13,7 @@ from typing import Final
 _NUMBER: Final = re.compile(r"\d+(?:[.,:/]\d+)*")
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“]*“|«[^»]*»|`[^`]*`|(?<!\w)'[^']+'(?!\w)")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_POSSESSIVE: Final = re.compile(r"['’]s$")
 _SENTENCE: Final = re.compile(r"(?:^|[.!?:;]\s+|\n\s*)[\"“„«'(\[]*")
 # What programs and files are called: inner capitals, digits, underscores, dots, slashes.
 _IDENTIFIER: Final = re.compile(r"\b\w+(?:[_./\\@#-]\w+)+\b|\b\w*[a-z][A-Z]\w*\b|\b(?=\w*\d)(?=\w*[^\W\d])\w+\b")
@@ -28,13 +29,11 @@ _NUMBERS: Final = (
     "zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand "
     "million billion half third quarter once twice double triple first second last"
 )
+# One of each pair is enough: where one question has it and the other does not, they differ.
 _OPPOSITES: Final = (
-    "more less most least fewer greater smaller larger bigger higher lower longer shorter faster slower better worse "
-    "best worst before after above below over under up down left right in out on off start stop begin end open close "
-    "increase decrease raise reduce add remove insert delete create destroy enable disable allow deny accept reject "
-    "include exclude with from to import export encode decode encrypt decrypt compress decompress push pull buy sell "
-    "win lose send receive read write ascending descending minimum maximum min max true false yes always old new "
-    "early late earliest latest north south east west today tomorrow yesterday"
+    "less least fewer smaller lower shorter slower worse worst after below under down left off stop end close decrease "
+    "reduce remove delete destroy disable deny reject exclude export decode decrypt decompress pull sell lose receive "
+    "write descending minimum min false old late latest south east west tomorrow yesterday always"
 )
 _TURNS: Final = frozenset(f"{_DENIALS} {_NUMBERS} {_OPPOSITES}".split())
 _DENYING_PARTS: Final = ("n't", "n’t")
@@ -52,7 +51,7 @@ def _turns(text: str) -> tuple[list[str], list[str], Counter[str], Counter[str]]
     names: Counter[str] = Counter(_IDENTIFIER.findall(text))
     words: Counter[str] = Counter()
     for match in _WORD.finditer(text):
-        word = match.group()
+        word = _POSSESSIVE.sub("", match.group())
         if word[0].isupper() and match.start() not in starts and word != "I":
             names[word] += 1
         lowered = word.lower()

@@ -78,7 +78,10 @@ def identify(shape: Shape, request: Request, route: str) -> Identity | None:
 
 
 def _digest(request: Request) -> bytes:
-    return hashlib.blake2b(_encode(request), digest_size=32).digest()
+    # A set has no order of its own to be hashed in.
+    sampling = request.sampling
+    plain = replace(request, sampling=replace(sampling, defaults=frozenset())) if sampling.defaults else request
+    return hashlib.blake2b(_encode((plain, sorted(sampling.defaults))), digest_size=32).digest()
 
 
 def _question(request: Request) -> str:

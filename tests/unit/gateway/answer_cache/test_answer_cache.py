@@ -147,6 +147,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("words", {"messages": says("Why is the sky red?")}),
     ("an earlier turn", {"messages": says("x", "y", "Why is the sky blue?")}),
     ("temperature", {"sampling": Sampling(temperature=0.0, top_p=0.5)}),
+    ("whose default it is", {"sampling": Sampling(temperature=0.0, defaults=frozenset({"top_k"}))}),
     ("seed", {"sampling": Sampling(temperature=0.0, seed=7)}),
     ("choices", {"sampling": Sampling(temperature=0.0, num_choices=2)}),
     ("length", {"limits": Limits(max_tokens=5)}),

@@ -7,6 +7,10 @@ from headrace.gateway.answer_cache.guards import may_share
 ALIKE = [
     ("How do I reset my password?", "How can I reset my password?"),
     ("What is the capital of France?", "Tell me the capital of France."),
+    ("Summarise the plot of Hamlet.", "Give me a summary of Hamlet's plot."),
+    ("Explain photosynthesis to a child.", "Explain photosynthesis for a kid."),
+    ("How do I raise the limit?", "How do I increase the limit?"),
+    ("How do I cook rice?", "What is the best way to cook rice?"),
     ("I think, therefore I am.", "Why do I think?"),
     ("Isn't it blue?", "Is it not blue?"),
     ('What does "stop" mean?', 'What is meant by "stop"?'),
@@ -25,6 +29,7 @@ APART = [
     ("What does `ls -l` do?", "What does `ls -a` do?"),
     ("Increase the volume.", "Decrease the volume."),
     ("Does it come before lunch?", "Does it come after lunch?"),
+    ("Is the shop open on Monday?", "Is the shop open on Tuesday?"),
     ("Pick two of them.", "Pick three of them."),
     ("What does read_file do?", "What does write_file do?"),
     ("What does readFile do?", "What does openFile do?"),
