@@ -415,7 +415,7 @@ def bench(
         retry=RetrySettings(budget_floor=100.0),
     )
     settings = GatewaySettings(
-        backends=backends, routes={"smart": route}, max_in_flight=max_in_flight, cache=cache_settings
+        backends=backends, routes={"smart": route}, max_in_flight=max_in_flight, cache=cache_settings or CacheSettings()
     )
     gate = Gate(
         Parts(
