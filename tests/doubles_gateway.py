@@ -26,6 +26,7 @@ from headrace.gateway.gate import Gate
 from headrace.gateway.parts import Parts
 from headrace.gateway.settings import (
     BackendSettings,
+    CacheSettings,
     CandidateSettings,
     Dialect,
     GatewaySettings,
@@ -401,6 +402,7 @@ def bench(
     left_nanos: int | None = None,
     sleep: Callable[[float], Any] = no_sleep,
     max_in_flight: int = 100,
+    cache_settings: CacheSettings | None = None,
     **parts: Any,
 ) -> Bench:
     """A gate before these upstreams, all of them candidates of the route `smart`, in order."""
@@ -412,7 +414,9 @@ def bench(
         candidates=tuple(CandidateSettings(target=Target(name, "m")) for name in upstreams),
         retry=RetrySettings(budget_floor=100.0),
     )
-    settings = GatewaySettings(backends=backends, routes={"smart": route}, max_in_flight=max_in_flight)
+    settings = GatewaySettings(
+        backends=backends, routes={"smart": route}, max_in_flight=max_in_flight, cache=cache_settings or CacheSettings()
+    )
     gate = Gate(
         Parts(
             settings=settings,

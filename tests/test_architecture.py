@@ -44,8 +44,6 @@ EXCEPTIONS: dict[str, str] = {}
 # Files that may catch everything and go on, because one failure there must not become everybody's.
 MAY_CATCH_ALL = {
     "engine/engine.py": "a step that fails ends its batch, not the engine",
-    "gateway/answer.py": "whatever ends an answer settles it, and goes on as it came or as the limit that caused it",
-    "gateway/gate.py": "the same, before there is an answer",
     "gateway/batch_runner.py": "a line of a batch that meets a defect fails, not the others",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",

@@ -56,7 +56,11 @@ def needs_logprobs(names: Iterable[str]) -> bool:
 
 
 def _parse(text: str) -> object:
-    return json.loads(text)
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(word: str) -> object:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _is_json(choice: Spoken, _: Request, __: str) -> bool:

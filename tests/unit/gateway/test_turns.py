@@ -37,6 +37,7 @@ def order(own: str, fallbacks: str, max_attempts: int) -> str:
         ("a", "x", 3, "aax"),
         ("a", "xy", 3, "axy"),
         ("ab", "xy", 3, "abx"),
+        ("abc", "x", 3, "abx"),
         ("ab", "x", 5, "ababx"),
         ("a", "x", 1, "a"),
         ("", "xy", 3, "xyx"),
