@@ -287,7 +287,8 @@ def _user(table: dict[str, Any], where: str) -> str | None:
 
 
 def _list(table: dict[str, Any], field: str, where: str) -> list[str]:
-    found, longest = table.get(field, []), _LISTS[field]
+    found: list[str] = table.get(field, [])
+    longest = _LISTS[field]
     is_right = isinstance(found, list) and len(found) <= _MAX_LISTED
     if not is_right or not all(isinstance(one, str) and 0 < len(one) <= longest and one.isprintable() for one in found):
         raise InvalidRequest(
