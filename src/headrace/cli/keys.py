@@ -137,7 +137,9 @@ def add_key(path: Path, name: str, rights: KeyRights, now: datetime) -> str:
     """Issue a key under a new name and return it: the only time that it is seen."""
     entries = load_keys(path) if path.exists() else []
     if any(entry.name == name for entry in entries):
-        raise InvalidRequest(f"name: there is a key called {name} already; remove it first or choose another name.")
+        raise InvalidRequest(
+            f"name: there is a key called {name} already; remove it first or choose another name.", param="name"
+        )
     key = new_key()
     given = {field: value for field, value in asdict(rights).items() if value not in (None, (), frozenset())}
     lists = {field: list(given[field]) for field in ("scopes", *_LISTS) if field in given}
