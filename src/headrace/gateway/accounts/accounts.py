@@ -126,6 +126,7 @@ class Accounts:
         self._number = 0
         self._now_s = 0.0
         self._lines: dict[tuple[str, str | None, str | None, tuple[str, ...], str], _Lines] = {}
+        self._sees_users = self._sees_tags = True
         self._open: dict[int, Held] = {}
         self._pending: list[Held] = []
         self._unwritten: dict[int, bytes] = {}  # settled, and not in the journal because the disk was full
@@ -160,8 +161,7 @@ class Accounts:
             self._let_go()
             raise
         self._sweep_at_s = self._clock.monotonic_s()
-        self.ledger.configure(self.rules.budgets)
-        self.limits.configure(self.rules.limits)
+        self._take_rules(self.rules)
         self._drainer = asyncio.create_task(self._drain_now_and_then(), name="headrace-accounts")
         self._wake.set()
 
@@ -201,7 +201,12 @@ class Accounts:
         rules = self._fixed.with_stored(*await self._store.call(load_rules))
         if rules.budgets:
             self.hold_alone()
+        self._take_rules(rules)
+
+    def _take_rules(self, rules: Rules) -> None:
         self.rules = rules
+        kinds = {one.subject.kind for one in (*rules.budgets, *rules.limits)}
+        self._sees_users, self._sees_tags = "user" in kinds, "tag" in kinds
         self.ledger.configure(rules.budgets)
         self.limits.configure(rules.limits)
         self._lines.clear()
@@ -251,7 +256,9 @@ class Accounts:
 
     def _reserve(self, shape: Shape, route: str, bound: Bound) -> Held | Wanting:
         principal = shape.principal
-        party = (principal.tenant, principal.key, principal.user, shape.tags, route)
+        # Of what no rule names, any number of callers are one.
+        user, tags = principal.user if self._sees_users else None, shape.tags if self._sees_tags else ()
+        party = (principal.tenant, principal.key, user, tags, route)
         lines = self._lines.get(party)
         unix_s = self._clock.unix_s()
         # The ledger's time never goes back: a window that has ended does not begin again.
