@@ -192,7 +192,7 @@ class AccountsMachine(RuleBasedStateMachine):
     @rule(is_rich=st.booleans())
     def reload(self, is_rich: bool) -> None:
         self.budgets = RICHER if is_rich else BUDGETS
-        self.machine.accounts.configure(self.budgets, ())
+        self.run(self.machine.accounts.configure(self.budgets, ()))
 
     @rule()
     def kill(self) -> None:

@@ -97,7 +97,7 @@ def peek(kind: BodyKind, data: bytes, caller: Caller, headers: Headers = ()) -> 
     fields = {name: bytes(value) for name, value in raws.items()}
     model = _model(fields, kind, data)
     principal, user = caller.principal, kind.user(fields)
-    if user is not None:
+    if user is not None and principal.user is None:  # who a key is for is not the caller's to say
         principal = replace(principal, user=user)
     num_choices, is_single = _choices(fields, kind, data)
     max_tokens = _max_tokens(fields, kind, data)

@@ -115,7 +115,7 @@ class JoinedGateway:
         settings = wanted.settings
         is_same = settings.cache == self._wanted.settings.cache
         answers = self.answers if is_same else open_answers(settings.cache, self._clock, self._ground.engine)
-        self.accounts.configure(settings.budgets, settings.limits)
+        await self.accounts.configure(settings.budgets, settings.limits)
         self.answers = answers
         before, self._wanted, self._upstreams = self._upstreams, wanted, upstreams
         self.standings.replace(settings.backends)

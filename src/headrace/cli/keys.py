@@ -137,7 +137,9 @@ def add_key(path: Path, name: str, rights: KeyRights, now: datetime) -> str:
     """Issue a key under a new name and return it: the only time that it is seen."""
     entries = load_keys(path) if path.exists() else []
     if any(entry.name == name for entry in entries):
-        raise InvalidRequest(f"name: there is a key called {name} already; remove it first or choose another name.")
+        raise InvalidRequest(
+            f"name: there is a key called {name} already; remove it first or choose another name.", param="name"
+        )
     key = new_key()
     given = {field: value for field, value in asdict(rights).items() if value not in (None, (), frozenset())}
     lists = {field: list(given[field]) for field in ("scopes", *_LISTS) if field in given}
@@ -287,7 +289,8 @@ def _user(table: dict[str, Any], where: str) -> str | None:
 
 
 def _list(table: dict[str, Any], field: str, where: str) -> list[str]:
-    found, longest = table.get(field, []), _LISTS[field]
+    found: list[str] = table.get(field, [])
+    longest = _LISTS[field]
     is_right = isinstance(found, list) and len(found) <= _MAX_LISTED
     if not is_right or not all(isinstance(one, str) and 0 < len(one) <= longest and one.isprintable() for one in found):
         raise InvalidRequest(

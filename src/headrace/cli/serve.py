@@ -110,7 +110,10 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
     from headrace.cli.gateway import Ground, open_gateway
     from headrace.cli.key_source import KeySource
     from headrace.cli.reload import Reloader, server_config, wanted_gateway
+    from headrace.cli.running_keys import RunningKeys
     from headrace.cli.services import Base, EngineServices, open_services, open_store
+    from headrace.core.clock import SystemClock
+    from headrace.gateway.accounts.service import AccountService
     from headrace.gateway.foreground import Foreground
     from headrace.models.store import open_home
     from headrace.observe.metrics import Metrics
@@ -143,7 +146,14 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
             joined.gate,
             server_config(settings),
             keys=keys,
-            services=replace(services, reloading=reloader, operations=joined.operations, explaining=joined),
+            services=replace(
+                services,
+                reloading=reloader,
+                operations=joined.operations,
+                explaining=joined,
+                accounts=AccountService(joined.accounts, store, SystemClock()),
+                keys=RunningKeys(source, keys),
+            ),
             metrics=metrics,
             surroundings=AppSurroundings(version=__version__),
         )

@@ -308,8 +308,8 @@ class Principal:
 
     A larger `priority` goes first; of one priority, tenants get service in proportion to their `share`. `key` is the
     name of the key that was shown, `tags` are what its spending is counted under beside, and `labels` say what every
-    one of its requests holds ("restricted"): only backends that are cleared for all of them may see it. `routes` are the
-    names of models that it may ask for; empty: any.
+    one of its requests holds ("restricted"): only backends that are cleared for all of them may see it. `routes` are
+    the names of models that it may ask for; empty: any.
     """
 
     tenant: str = "local"

@@ -159,12 +159,6 @@ def delete_old(connection: sqlite3.Connection, before_s: float, periods_before_s
     return done.rowcount
 
 
-def spent(connection: sqlite3.Connection, marks: Iterable[Mark]) -> list[tuple[int, int]]:
-    """What was spent in periods: billionths and tokens."""
-    sql = "SELECT nanos, tokens FROM budget_periods WHERE subject = ? AND window = ? AND start_s = ?"
-    return [connection.execute(sql, mark).fetchone() or (0, 0) for mark in marks]
-
-
 def _row(values: tuple[Any, ...]) -> tuple[Any, ...]:
     tags = values[_TAGS]
     return (*values[:_TAGS], json.dumps(tags) if tags else "[]", *values[_TAGS + 1 :])

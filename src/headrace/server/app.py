@@ -28,6 +28,7 @@ from headrace.core.errors import (
     Unavailable,
 )
 from headrace.observe.metrics import Metrics
+from headrace.server.accounts import account_routes, key_routes
 from headrace.server.admin import adapter_routes, resident_routes
 from headrace.server.answers import Answering
 from headrace.server.anthropic import anthropic_routes
@@ -76,6 +77,8 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "reloading": lambda _, service: reload_routes(service),
     "operations": lambda _, service: gateway_routes(service),
     "explaining": explanation_routes,
+    "accounts": account_routes,
+    "keys": key_routes,
 }
 
 

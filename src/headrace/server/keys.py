@@ -90,8 +90,8 @@ class KeyEntry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller that showed a valid key, or the local user of a server without keys (`key` is then None). From `expires_s` on, Unix
-    time, it is not valid any more."""
+    """A caller that showed a valid key, or the local user of a server without keys (`key` is then None). The key is not
+    valid any more from `expires_s` on, Unix time."""
 
     principal: Principal
     key: str | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
+from headrace.core.accounts import AccountBook, KeyBook
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.explanation import Explaining
@@ -28,3 +29,5 @@ class Services:
     reloading: Reloading | None = None
     operations: Operations | None = None
     explaining: Explaining | None = None
+    accounts: AccountBook | None = None
+    keys: KeyBook | None = None

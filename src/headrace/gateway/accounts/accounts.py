@@ -23,9 +23,11 @@ from headrace.core.clock import Clock
 from headrace.core.errors import Conflict, DiskFull, HeadraceError, Unavailable
 from headrace.core.shape import Shape
 from headrace.core.usage import UsageRecord
-from headrace.gateway.accounts.frames import encode_open, encode_reserved, encode_settled, interrupted, replay
+from headrace.gateway.accounts.frames import encode_open, encode_reserved, encode_settled, interrupted
 from headrace.gateway.accounts.ledger import NO_LIMIT, Account, Granted, Lease, Ledger, Period, Wanting
 from headrace.gateway.accounts.limits import Gate, Limits
+from headrace.gateway.accounts.recovery import take_journal
+from headrace.gateway.accounts.rules import Rules, load_rules
 from headrace.gateway.accounts.subjects import Party
 from headrace.gateway.contract import Bound
 from headrace.gateway.settings import BudgetSettings, LimitSettings
@@ -42,7 +44,6 @@ RUN_BITS: Final = 32
 
 MAX_LINES: Final = 65_536
 MAX_PENDING: Final = 200_000
-MAX_SLOTS: Final = 64
 SWEEP_S: Final = 3600.0
 PERIODS_KEPT_S: Final = 100 * 86_400
 RETRY_S: Final = 1.0
@@ -114,7 +115,9 @@ class Accounts:
         self._around = around
         self._store, self._clock = around.store, around.clock
         self._rhythm = rhythm
-        self._budgets, self._limit_settings = tuple(budgets), tuple(limits)
+        self._fixed = Rules(tuple(budgets), tuple(limits))
+        self.rules = self._fixed
+        """In force: those of the settings, and those that were set while a server ran."""
         self.ledger = Ledger()
         self.limits = Limits()
         self._claim = Claim(around.folder / "lock")
@@ -123,6 +126,7 @@ class Accounts:
         self._number = 0
         self._now_s = 0.0
         self._lines: dict[tuple[str, str | None, str | None, tuple[str, ...], str], _Lines] = {}
+        self._sees_users = self._sees_tags = True
         self._open: dict[int, Held] = {}
         self._pending: list[Held] = []
         self._unwritten: dict[int, bytes] = {}  # settled, and not in the journal because the disk was full
@@ -144,11 +148,11 @@ class Accounts:
         """
         self._around.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            await self._hold_soon(alone=bool(self._budgets))
-            is_damaged = await self._take_journal()
+            await self._hold_soon(alone=bool(await self._read_rules()))
+            self._journal, is_damaged = await take_journal(self._store, self._around.folder, self._around.write)
             if self._claim.is_alone or self._claim.take(alone=True):
                 await self._charge_leases(is_damaged=is_damaged)
-            self._hold(alone=bool(self._budgets))
+            self._hold(alone=bool(self.rules.budgets))
             self._run = await self._store.call(usage.begin_run, self._around.boot, self._clock.unix_s())
             self._number = self._run << RUN_BITS
             assert self._journal is not None
@@ -157,8 +161,7 @@ class Accounts:
             self._let_go()
             raise
         self._sweep_at_s = self._clock.monotonic_s()
-        self.ledger.configure(self._budgets)
-        self.limits.configure(self._limit_settings)
+        self._take_rules(self.rules)
         self._drainer = asyncio.create_task(self._drain_now_and_then(), name="headrace-accounts")
         self._wake.set()
 
@@ -183,15 +186,39 @@ class Accounts:
         finally:
             self._let_go()
 
-    def configure(self, budgets: Sequence[BudgetSettings], limits: Sequence[LimitSettings]) -> None:
-        """Take other budgets and limits; what is spent and reserved stays. Raises Conflict, and changes nothing, if
-        there were no budgets and another process is in the way of keeping some."""
-        if budgets:
-            self._hold(alone=True)
-        self._budgets, self._limit_settings = tuple(budgets), tuple(limits)
-        self.ledger.configure(budgets)
-        self.limits.configure(limits)
+    async def configure(self, budgets: Sequence[BudgetSettings], limits: Sequence[LimitSettings]) -> None:
+        """Take other settings, and read again what is set beside them; what is spent and reserved stays. Raises
+        InvalidRequest and Conflict, and then changes nothing."""
+        before, self._fixed = self._fixed, Rules(tuple(budgets), tuple(limits))
+        try:
+            await self.reread()
+        except BaseException:
+            self._fixed = before
+            raise
+
+    async def reread(self) -> None:
+        """Read again what is set beside the settings. Raises as `configure`."""
+        rules = self._fixed.with_stored(*await self._store.call(load_rules))
+        if rules.budgets:
+            self.hold_alone()
+        self._take_rules(rules)
+
+    def _take_rules(self, rules: Rules) -> None:
+        self.rules = rules
+        kinds = {one.subject.kind for one in (*rules.budgets, *rules.limits)}
+        self._sees_users, self._sees_tags = "user" in kinds, "tag" in kinds
+        self.ledger.configure(rules.budgets)
+        self.limits.configure(rules.limits)
         self._lines.clear()
+
+    def hold_alone(self) -> None:
+        """Be ready to keep budgets. Raises Conflict while another process shares the state directory."""
+        self._hold(alone=True)
+
+    @property
+    def fixed(self) -> Rules:
+        """Those of the settings."""
+        return self._fixed
 
     # Requests ----------------------------------------------------------------------------------------------------
 
@@ -229,7 +256,9 @@ class Accounts:
 
     def _reserve(self, shape: Shape, route: str, bound: Bound) -> Held | Wanting:
         principal = shape.principal
-        party = (principal.tenant, principal.key, principal.user, shape.tags, route)
+        # Of what no rule names, any number of callers are one.
+        user, tags = principal.user if self._sees_users else None, shape.tags if self._sees_tags else ()
+        party = (principal.tenant, principal.key, user, tags, route)
         lines = self._lines.get(party)
         unix_s = self._clock.unix_s()
         # The ledger's time never goes back: a window that has ended does not begin again.
@@ -366,7 +395,7 @@ class Accounts:
         if unix_s < self._now_s - BACK_S and not (self._open or self._pending or self._leasing):
             self._now_s = unix_s
             self._retired = []  # what they are leased only grows until another process begins
-            self.ledger = Ledger(self._budgets)
+            self.ledger = Ledger(self.rules.budgets)
             self._lines.clear()
 
     def _write_again(self, journal: Journal) -> None:
@@ -388,6 +417,10 @@ class Accounts:
 
     # What was left by others ---------------------------------------------------------------------------------------
 
+    async def _read_rules(self) -> tuple[BudgetSettings, ...]:
+        self.rules = self._fixed.with_stored(*await self._store.call(load_rules))
+        return self.rules.budgets
+
     async def _hold_soon(self, *, alone: bool) -> None:
         """Hold the folder, and wait a little for who is just beginning or ending."""
         for _ in range(CLAIM_TRIES):
@@ -403,45 +436,6 @@ class Accounts:
                 "stop it, or give this one another state directory (--home).",
                 code="ledger_in_use",
             )
-
-    async def _take_journal(self) -> bool:
-        """Write what is in journals that nobody has into the store, and keep one to write to; whether records are
-        missing."""
-        is_damaged = False
-        for slot in range(MAX_SLOTS):
-            folder = self._around.folder / str(slot)
-            if self._journal is not None and not folder.exists():
-                break
-            journal = Journal.take(folder, self._around.write)
-            if journal is None:
-                continue
-            try:
-                is_damaged = await self._replay(journal) or is_damaged
-            except BaseException:
-                journal.close()
-                raise
-            if self._journal is None:
-                self._journal = journal
-            else:
-                journal.remove()
-        if self._journal is None:
-            raise Conflict(
-                f"{MAX_SLOTS} Headrace processes keep journals in {self._around.folder}; stop one.",
-                code="ledger_in_use",
-            )
-        return is_damaged
-
-    async def _replay(self, journal: Journal) -> bool:
-        found = await asyncio.to_thread(journal.found)
-        replayed = replay(found.payloads)
-        entries = [*replayed.settled, *replayed.interrupted]
-        for at in range(0, len(entries), 4096):
-            await self._store.call(usage.write, entries[at : at + 4096])
-        if replayed.interrupted:
-            _log.warning("%d requests had not ended when their process did; charged whole", len(replayed.interrupted))
-        if found.is_damaged:
-            _log.error("a journal of usage in %s is damaged: some records are missing", self._around.folder)
-        return found.is_damaged
 
     async def _charge_leases(self, *, is_damaged: bool) -> None:
         charged = await self._store.call_durably(usage.end_lost_runs, self._around.boot, is_damaged=is_damaged)
