@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from headrace.cli.secret_text import SecretText
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
+from headrace.core.errors import InvalidRequest
 from headrace.core.explanation import Explanation, Question
 from headrace.core.ledger import PriceList
 from headrace.core.request import Task
@@ -108,8 +109,8 @@ class JoinedGateway:
         await self._checks.replace(self._wanted.settings.backends, self._upstreams)
 
     async def replace(self, wanted: Wanted) -> None:
-        """Go on as other settings say; running requests end as they began. Raises HeadraceError and ValueError, and
-        then nothing has changed."""
+        """Go on as other settings say; running requests end as they began. Raises HeadraceError, and then nothing has
+        changed."""
         upstreams = self._open_upstreams(wanted)
         settings = wanted.settings
         is_same = settings.cache == self._wanted.settings.cache
@@ -201,6 +202,7 @@ class Retired:
         self._holders: dict[int, frozenset[int]] = {}
         self._waiting: dict[int, Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, parts: Parts) -> None:
         """Know when nobody holds these any more."""
@@ -210,6 +212,7 @@ class Retired:
 
     def add(self, upstreams: Iterable[Upstream]) -> None:
         """Close these when they are not needed any more."""
+        self._loop = asyncio.get_running_loop()
         self._waiting |= {id(one): one for one in upstreams}
         self._look()
 
@@ -221,7 +224,8 @@ class Retired:
 
     def _let_go(self, number: int) -> None:
         self._holders.pop(number, None)
-        self._look()
+        if self._waiting and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._look)  # a collector may run anywhere
 
     def _look(self) -> None:
         held = frozenset().union(*self._holders.values())
@@ -250,7 +254,8 @@ _PLAIN_ENGINE = BackendSettings(name=ENGINE, kind="engine")
 
 
 def open_answers(settings: CacheSettings, clock: Clock, engine: Backend | None) -> GatewayAnswerCache | None:
-    """The cache of answers, if there is to be one. Raises ValueError if what is to compare questions is not served."""
+    """The cache of answers, if there is to be one. Raises InvalidRequest if what is to compare questions is not
+    served."""
     if not settings.is_on:
         return None
     likeness = None
@@ -260,9 +265,9 @@ def open_answers(settings: CacheSettings, clock: Clock, engine: Backend | None) 
         cards = () if engine is None else engine.models()
         names = {name for card in cards if Task.EMBED in card.tasks for name in (card.id, *card.aliases)}
         if engine is None or settings.semantic_model not in names:
-            raise ValueError(
+            raise InvalidRequest(
                 f"answer_cache.semantic_model: {settings.semantic_model!r} embeds questions in this process, and is "
-                "not served; serve it beside the others, or take semantic_threshold out"
+                "not served; serve it beside the others, or take semantic_threshold out."
             )
         likeness = EncoderLikeness(engine, settings.semantic_model, settings.semantic_threshold)
     store = AnswerStore(max_bytes=settings.max_bytes, ttl_s=settings.ttl_s)
