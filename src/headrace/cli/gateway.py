@@ -109,8 +109,8 @@ class JoinedGateway:
         await self._checks.replace(self._wanted.settings.backends, self._upstreams)
 
     async def replace(self, wanted: Wanted) -> None:
-        """Go on as other settings say; running requests end as they began. Raises HeadraceError and ValueError, and
-        then nothing has changed."""
+        """Go on as other settings say; running requests end as they began. Raises HeadraceError, and then nothing has
+        changed."""
         upstreams = self._open_upstreams(wanted)
         settings = wanted.settings
         is_same = settings.cache == self._wanted.settings.cache
@@ -202,6 +202,7 @@ class Retired:
         self._holders: dict[int, frozenset[int]] = {}
         self._waiting: dict[int, Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, parts: Parts) -> None:
         """Know when nobody holds these any more."""
@@ -211,6 +212,7 @@ class Retired:
 
     def add(self, upstreams: Iterable[Upstream]) -> None:
         """Close these when they are not needed any more."""
+        self._loop = asyncio.get_running_loop()
         self._waiting |= {id(one): one for one in upstreams}
         self._look()
 
@@ -222,7 +224,8 @@ class Retired:
 
     def _let_go(self, number: int) -> None:
         self._holders.pop(number, None)
-        self._look()
+        if self._waiting and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._look)  # a collector may run anywhere
 
     def _look(self) -> None:
         held = frozenset().union(*self._holders.values())

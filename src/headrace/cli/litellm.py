@@ -382,8 +382,10 @@ class _Import:
         if (ttl_s := _number(params.take("ttl"))) is not None:
             lines.append(f"ttl = {ttl_s!r}")
         if (threshold := _number(params.take("similarity_threshold"))) is not None:
-            lines.append("# Questions in other words, once guests has an encoder to compare them (all-minilm-l6-v2):")
-            lines.append(f"# semantic_threshold = {threshold!r}")
+            self._notes.append(
+                f"similarity_threshold: a model of this process compares questions; write guests = "
+                f'["all-minilm-l6-v2"], and in [answer_cache] semantic_threshold = {threshold!r}'
+            )
         params.take("type")
         self._table("[answer_cache]", lines)
         self._notes += [f"{name} has no counterpart: answers are kept in this process" for name in params.left()]

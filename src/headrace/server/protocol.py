@@ -101,7 +101,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hand the request over."""
+        """Hand the request over. What two servers could take for two things is no HTTP (RFC 9112, section 3.2)."""
+        num_hosts = [name for name, _ in self.headers].count(b"host")
+        if num_hosts != 1 and (num_hosts or self.parser.get_http_version() != "1.0"):
+            raise ValueError("one host")  # the parser makes an error of its own of it, which is answered 400
         if self._timer is not None:
             self._stop_timer()
         self._is_in_headers = self._has_begun = False

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.doubles_http import Client, Reply, chat
+from tests.unit.docs.test_settings_in_pages import ROOT, files_of
 from tests.upstreams import SSE, Step, Upstream, chunk, frame, head, upstream
 
 from headrace.cli.config import compose
@@ -305,3 +306,23 @@ asyncio.run(main())
     assert modules & {"numpy", "tokenizers", "llguidance", "jinja2", "safetensors"} == set()
     own = {"headrace.engine.engine", "headrace.engine.text", "headrace.kernels.native", "headrace.models.load"}
     assert modules & own == set()
+
+
+@with_backend
+async def test_the_file_in_the_readme_does_what_it_says(up: Upstream, folder: Path, environ: Any) -> None:
+    (text,) = files_of(ROOT / "README.md")
+    async with upstream() as other:
+        text = text.replace("http://10.0.0.5:8000/v1", f"{up.url}/v1")
+        text = text.replace('kind = "openai"\n', f'kind = "openai"\nurl = "{other.url}/v1"\n')
+        assert up.url in text and other.url in text
+        async with serving(folder, text, environ | {"OPENAI_API_KEY": SECRET}) as served:
+            assert (await served.ask("qwen3-32b")).status == 200 and len(up.received) == 1
+            assert (await served.ask("openai/gpt-4.1-mini")).status == 200
+            assert other.received[0].header("authorization") == f"Bearer {SECRET}"
+            for _ in range(20):
+                assert (await served.ask("chat")).status == 200
+            assert len(up.received) > 1 and len(other.received) > 1
+            # A budget of two million tokens a day holds back what could take more.
+            up.usage = other.usage = (1_999_990, 5)
+            await served.ask("qwen3-32b")
+            assert (await served.ask("chat")).error()["code"] == "budget_exceeded"

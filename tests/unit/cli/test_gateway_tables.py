@@ -94,7 +94,7 @@ routes = ["chat"]
 [answer_cache]
 ttl = "10m"
 max_bytes = "1MiB"
-semantic_model = "minilm"
+price_share = 0.1
 """
 
 
@@ -329,6 +329,11 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         (ROUTE + "[tenants.t]\nroutes = ['rr']", 9, "tenants.t.routes: rr is no route or model; did you mean r?"),
         (ROUTE + "[tenants.t]\nregions = ['eu']", 9, "tenants.t.regions: no backend has one of eu"),
         (BACKEND + "[backends.a.models.m.x]\n", 6, "backends.a.models.m.x: is no setting"),
+        (
+            BACKEND + "[answer_cache]\nsemantic_threshold=0.9",
+            6,
+            "'all-minilm-l6-v2' compares questions in this process",
+        ),
         (BACKEND + "[backends.a.breaker]\nwindow=4", 6, "min_attempts: 5 is more than the window of 4 attempts"),
     ],
 )

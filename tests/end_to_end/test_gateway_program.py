@@ -1,0 +1,107 @@
+"""The program as a gateway: started from a file, told that the file has changed, stopped while it streams."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.upstreams import SSE, Step, Upstream, chunk, frame, head, upstream
+
+PROGRAM = [sys.executable, "-c", "from headrace.cli.main import main; main()"]
+SECRET = "sk-of-the-program"
+
+
+def file_of(up: Upstream, name: str) -> str:
+    return (
+        f'port = 0\n[backends.{name}]\nkind = "openai-compatible"\nurl = "{up.url}/v1"\nsecret = "env:PROGRAM_KEY"\n'
+        f'models = ["small"]\n[routes.chat]\ncandidates = ["{name}/small"]\n'
+    )
+
+
+async def ask(port: int, *, stream: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    body = json.dumps({"model": "chat", "messages": [{"role": "user", "content": "hi"}], "stream": stream}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = ["POST /v1/chat/completions HTTP/1.1", f"host: localhost:{port}", "connection: close"]
+    writer.write("\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body)
+    return reader, writer
+
+
+async def whole(port: int) -> bytes:
+    reader, writer = await ask(port)
+    data = await reader.read()
+    writer.close()
+    return data
+
+
+def slow_answer() -> list[Any]:
+    start = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "small"}
+
+    def delta(value: dict[str, Any], reason: str | None = None) -> bytes:
+        return chunk(frame({**start, "choices": [{"index": 0, "delta": value, "finish_reason": reason}]}))
+
+    opening = head(200, SSE, ("transfer-encoding", "chunked")) + b"\r\n"
+    end = [delta({}, "stop"), chunk(frame("[DONE]")), b"0\r\n\r\n"]
+    return [opening, delta({"content": "first "}), Step.HANG, delta({"content": "last"}), *end]
+
+
+def test_a_program_reads_its_file_again_and_drops_no_stream(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with upstream() as first, upstream() as second:
+            file = tmp_path / "headrace.toml"
+            file.write_text(file_of(first, "first"), "utf-8")
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+            environ |= {"HEADRACE_HOME": str(tmp_path / "home"), "PROGRAM_KEY": SECRET}
+            pipe = asyncio.subprocess.PIPE
+            program = await asyncio.create_subprocess_exec(
+                *PROGRAM, "serve", "--config", str(file), env=environ, stdout=pipe, stderr=pipe
+            )
+            assert program.stdout is not None and program.stderr is not None
+            said: list[str] = []
+
+            async def until(text: str) -> None:
+                assert program.stderr is not None
+                while True:
+                    line = (await program.stderr.readline()).decode()
+                    assert line, said
+                    said.append(line)
+                    if text in line:
+                        return
+
+            try:
+                greeting = (await program.stdout.readline()).decode()
+                found = re.search(r"Serving chat on http://127\.0\.0\.1:(\d+)", greeting)
+                assert found, greeting
+                port = int(found[1])
+                assert (
+                    b" 200 OK" in await whole(port) and first.received[0].header("authorization") == f"Bearer {SECRET}"
+                )
+                first.script.append(slow_answer())
+                reader, writer = await ask(port, stream=True)
+                head_and_first = await reader.readuntil(b"first ")
+                file.write_text(file_of(second, "second"), "utf-8")
+                program.send_signal(signal.SIGHUP)
+                await until("the settings were read again")
+                assert b"x-headrace-backend: second" in await whole(port)
+                file.write_text(file_of(second, "second").replace("openai-compatible", "opnai"), "utf-8")
+                program.send_signal(signal.SIGHUP)
+                await until(f"{file}:3: backends.second.kind: 'opnai' is no kind of backend; did you mean openai?")
+                assert b" 200 OK" in await whole(port)
+                # It is told to stop while the first stream still runs, which may end.
+                program.send_signal(signal.SIGTERM)
+                first.go.set()
+                rest = await reader.read()
+                writer.close()
+                assert b"x-headrace-backend: first" in head_and_first and b"last" in rest and b"[DONE]" in rest
+                assert await program.wait() == 0
+                said.append((await program.stderr.read()).decode() + (await program.stdout.read()).decode())
+            finally:
+                if program.returncode is None:
+                    program.kill()
+                    await program.wait()
+            assert SECRET not in "".join(said) and "Traceback" not in "".join(said)
+
+    asyncio.run(main())
