@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headrace.api.errors import encode_error
 from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
@@ -45,7 +45,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         # Pipelined requests wait here behind the one that is being answered.
-        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._unanswered: deque[Wire] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many; give the client its time for the headers."""
@@ -62,11 +62,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().connection_lost(exc)
         # uvicorn tells only the latest request, which with pipelining is not the one that is being answered.
-        for cycle in self._unanswered:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.wire.gone is not None:  # type: ignore[attr-defined]
-                cycle.wire.gone()  # type: ignore[attr-defined]
+        for wire in self._unanswered:
+            wire.lose()
 
     def data_received(self, data: bytes) -> None:
         """Count, then parse."""
@@ -113,9 +110,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             self._check_upgrade()
             return
-        self._unanswered.append(self.cycle)
         # The request's task starts in the loop's next turn and sees this.
-        self.cycle.wire = wire = Wire(self.cycle, self._abort)  # type: ignore[attr-defined]
+        wire = Wire(self.cycle, self._abort)
+        self._unanswered.append(wire)
         self.scope["extensions"] = {EXTENSION: {"wire": wire}}
 
     def on_message_complete(self) -> None:
@@ -127,7 +124,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A response that came before its request was all here gives the rest a bounded time."""
-        self._unanswered.popleft()
+        self._unanswered.popleft().let_go()
         super().on_response_complete()
         if not self._is_in_headers and not self._is_closed:
             self._start_timer(LINGER_S, self._abort)

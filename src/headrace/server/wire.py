@@ -47,6 +47,20 @@ class Wire:
         if self._cycle.disconnected:
             gone()
 
+    def lose(self) -> None:
+        """The client is lost."""
+        cycle = self._cycle
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self.gone is not None:
+            self.gone()
+
+    def let_go(self) -> None:
+        """The response is whole. Without this the request and its wire would refer to each other until the collector of
+        garbage comes, which it then has to do for every request."""
+        self.gone = None
+        self._cycle.scope["extensions"] = {}
+
     @property
     def is_full(self) -> bool:
         """Whether the client must take something before more is sent."""

@@ -187,6 +187,7 @@ class Answer:
             else:
                 self.fail(UpstreamFault(f"the backend's answer is not HTTP/1.1: {_said(error)}."))
         if self.is_done:
+            del self._parser  # each refers to the other: without this only the collector would free them
             self._settle()
         elif self._quiet_bytes > MAX_QUIET_BYTES:
             what = "its body went on" if self.has_head else "its head ended"
