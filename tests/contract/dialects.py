@@ -32,6 +32,10 @@ class Heard:
     tokens: tuple[int, int]
 
 
+class Failed(Exception):
+    """A response that says that it failed, which its SDK tells as any other end."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """`body` is what a client sends for a conversation; `ask(url, body, stream)` lets the SDK send it and read the
@@ -247,9 +251,15 @@ def _responses_body(conversation: Conversation) -> dict[str, Any]:
 async def _ask_responses(url: str, body: dict[str, Any], stream: bool) -> Heard:
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=5) as client:
         if stream:
+            deltas: list[str] = []
+            response: Any = None
             async with client.responses.stream(**body) as streamed:
-                deltas = [event.delta async for event in streamed if event.type == "response.output_text.delta"]
-                response: Any = await streamed.get_final_response()
+                async for event in streamed:
+                    if event.type == "response.output_text.delta":
+                        deltas.append(event.delta)
+                    response = getattr(event, "response", response)
+            if response.status == "failed":
+                raise Failed(response.error.message)
             assert "".join(deltas) == response.output_text
         else:
             response = await client.responses.create(**body)

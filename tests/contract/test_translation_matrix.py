@@ -4,21 +4,28 @@ add up, over a real server and a real gate, with the official SDKs as clients.
 What a protocol cannot say is a row of REFUSED or of `loses`, and nothing else may be lost.
 """
 
+import asyncio
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
+import anthropic
+import ollama
+import openai
 import pytest
 from tests.contract.conversations import TOOLS, Conversation, Said, canonical, conversations
-from tests.contract.dialects import DIALECTS, MAX_TOKENS, TEMPERATURE, Dialect, Heard
+from tests.contract.dialects import DIALECTS, MAX_TOKENS, MESSAGES, OLLAMA, TEMPERATURE, Dialect, Failed, Heard
 from tests.contract.governed import MODEL, SECRET, Governed, governed
-from tests.contract.provider import Answer, Counts, Provider
+from tests.contract.provider import REFUSALS, WORDS, Answer, Counts, Provider
 from tests.contract.providers import PROVIDERS
 from tests.doubles_http import run
 from tests.upstreams import Received
 
 RECORDED = conversations()
+PLAIN = next(one for one in RECORDED if one.name == "plain")
 COUNTS = Counts()
 LIMIT_S = 20
 
@@ -34,7 +41,6 @@ by_cell = pytest.mark.parametrize(
 
 
 def exchange(
-    dialect: Dialect,
     provider: Provider,
     respond: Callable[[Received], Any],
     ask: Callable[[Governed], Any],
@@ -76,9 +82,7 @@ def test_what_is_asked_arrives_and_what_is_answered_is_heard(
     dialect: Dialect, provider: Provider, conversation: Conversation, stream: bool
 ) -> None:
     answer = Answer.of(conversation)
-    heard, received, server = exchange(
-        dialect, provider, provider.respond(answer), asks(dialect, conversation, stream=stream)
-    )
+    heard, received, server = exchange(provider, provider.respond(answer), asks(dialect, conversation, stream=stream))
     fields = received.fields
     provider.check_question(fields)
     question = provider.read(fields)
@@ -106,11 +110,191 @@ def test_what_is_asked_arrives_and_what_is_answered_is_heard(
 def test_a_key_is_shown_as_the_protocol_wants_it_and_a_clients_own_never_travels(
     dialect: Dialect, provider: Provider
 ) -> None:
-    plain = next(one for one in RECORDED if one.name == "plain")
     answer = Answer(text="Yes.")
-    _, received, _ = exchange(dialect, provider, provider.respond(answer), asks(dialect, plain, stream=True))
+    _, received, _ = exchange(provider, provider.respond(answer), asks(dialect, PLAIN, stream=True))
     shown = {"chat": "authorization", "responses": "authorization", "messages": "x-api-key", "gemini": "x-goog-api-key"}
     found = [name for name, value in received.headers if SECRET in value]
     assert found == [shown[provider.name]]
     assert b"unused" not in received.raw
     assert SECRET not in received.path
+
+
+def test_what_providers_say_here_is_what_the_official_types_say() -> None:
+    for provider, conversation, ends in itertools.product(PROVIDERS, RECORDED, ("stop", "length", "filtered")):
+        answer = replace(Answer.of(conversation), ends=ends)
+        for _, data in provider.frames(answer):
+            if isinstance(data, dict) and data.get("type") != "ping":
+                provider.check_frame(data)
+        provider.check_body(provider.body(answer))
+
+
+# How an answer ends --------------------------------------------------------------------------------------------------
+
+ENDS = {
+    "chat": {"length": "length", "filtered": "content_filter"},
+    "responses": {"length": "incomplete", "filtered": "incomplete"},
+    "messages": {"length": "max_tokens", "filtered": "refusal"},
+    "ollama": {"length": "length", "filtered": "stop"},
+}
+
+
+@by_pair
+@streamed
+@pytest.mark.parametrize("ends", ["length", "filtered"])
+def test_an_answer_that_was_cut_or_withheld_says_so(
+    dialect: Dialect, provider: Provider, stream: bool, ends: str
+) -> None:
+    # As long as was asked for: an answer that ends before that was cut by the model's context.
+    answer = Answer(text="As far as", ends=ends, counts=Counts(answer=MAX_TOKENS))
+    heard, _, _ = exchange(provider, provider.respond(answer), asks(dialect, PLAIN, stream=stream))
+    assert (heard.said.text, heard.reason) == ("As far as", ENDS[dialect.name][ends])
+
+
+# A form of the answer ------------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+FORMS: dict[str, dict[str, Any]] = {
+    "chat": {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}},
+    "responses": {"text": {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA}}},
+    "messages": {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+    "ollama": {"format": SCHEMA},
+}
+
+
+@by_pair
+@streamed
+def test_a_schema_holds_the_answer_wherever_it_is_made(dialect: Dialect, provider: Provider, stream: bool) -> None:
+    body = dialect.body(PLAIN) | FORMS[dialect.name]
+    answer = Answer(text='{"city":"Oslo"}')
+    heard, received, _ = exchange(
+        provider, provider.respond(answer), lambda server: dialect.ask(server.url, body, stream)
+    )
+    provider.check_question(received.fields)
+    assert provider.read(received.fields).schema == SCHEMA
+    assert json.loads(heard.said.text) == {"city": "Oslo"}
+
+
+# What was cached -----------------------------------------------------------------------------------------------------
+
+
+async def _raw(server: Governed, dialect: Dialect, body: dict[str, Any]) -> Any:
+    url = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    data = json.dumps(body).encode()
+    head = (
+        f"POST {dialect.path} HTTP/1.1\r\nhost: {url.netloc}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    )
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    whole = await reader.read()
+    writer.close()
+    return json.loads(whole.partition(b"\r\n\r\n")[2])
+
+
+CACHED: dict[str, Callable[[Any], tuple[int, int]]] = {
+    "chat": lambda said: (
+        said["usage"]["prompt_tokens"],
+        said["usage"]["prompt_tokens_details"]["cached_tokens"],
+    ),
+    "responses": lambda said: (
+        said["usage"]["input_tokens"],
+        said["usage"]["input_tokens_details"]["cached_tokens"],
+    ),
+    "messages": lambda said: (
+        said["usage"]["input_tokens"]
+        + said["usage"]["cache_read_input_tokens"]
+        + said["usage"]["cache_creation_input_tokens"],
+        said["usage"]["cache_read_input_tokens"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "provider"),
+    [pair for pair in itertools.product(DIALECTS, PROVIDERS) if pair[0].name in CACHED],
+    ids=lambda one: one.name,
+)
+def test_what_was_cached_is_told_in_the_clients_own_sums(dialect: Dialect, provider: Provider) -> None:
+    respond = provider.respond(Answer(text="Yes."))
+    said, _, server = exchange(provider, respond, lambda server: _raw(server, dialect, dialect.body(PLAIN)))
+    assert CACHED[dialect.name](said) == (COUNTS.prompt, COUNTS.cached)
+    (record,) = server.book.records
+    # Written tokens are told by Messages alone.
+    assert record.written_tokens == (8 if provider.name == "messages" else 0)
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+# What the provider's refusal is to a client: HTTP status, and its kind in the words of OpenAI and Anthropic.
+BECOMES = {
+    "limited": (429, "rate_limit_error", "rate_limit_error"),
+    "overloaded": (503, "server_error", "overloaded_error"),
+    "invalid": (400, "invalid_request_error", "invalid_request_error"),
+    "key": (502, "server_error", "api_error"),
+    "broken": (502, "server_error", "api_error"),
+}
+
+
+def explained(error: Exception, dialect: Dialect) -> tuple[int, str]:
+    """An SDK's exception as the status and the error's kind, empty where a dialect has none."""
+    if dialect is OLLAMA:
+        assert isinstance(error, ollama.ResponseError)
+        return error.status_code, ""
+    assert isinstance(error, openai.APIStatusError | anthropic.APIStatusError)
+    body: Any = error.body
+    told = body["error"] if dialect is MESSAGES else body
+    return error.status_code, told["type"]
+
+
+async def _fails(dialect: Dialect, url: str, stream: bool) -> Exception:
+    try:
+        await dialect.ask(url, dialect.body(PLAIN), stream)
+    except (openai.APIError, anthropic.APIError, ollama.ResponseError, Failed) as error:
+        return error
+    raise AssertionError("the SDK saw no error")
+
+
+@by_pair
+@streamed
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refusal_is_one_in_the_clients_own_words(
+    dialect: Dialect, provider: Provider, stream: bool, kind: str
+) -> None:
+    refusal = REFUSALS[kind]
+    error, _, server = exchange(provider, provider.refuse(refusal), lambda server: _fails(dialect, server.url, stream))
+    status, openai_type, anthropic_type = BECOMES[kind]
+    seen, told = explained(error, dialect)
+    if dialect is MESSAGES and kind == "overloaded":
+        status = 529
+    assert seen == status
+    assert told == {"chat": openai_type, "responses": openai_type, "messages": anthropic_type}.get(dialect.name, "")
+    assert (WORDS in str(error)) == (kind in ("invalid", "broken"))
+    if refusal.retry_after is not None and dialect is not OLLAMA:
+        assert error.response.headers["retry-after"] == refusal.retry_after
+    (record,) = server.book.records
+    assert (record.prompt_tokens, record.completion_tokens, record.cost_nanos) == (0, 0, 0)
+
+
+@by_pair
+def test_an_error_within_a_stream_ends_it_as_one(dialect: Dialect, provider: Provider) -> None:
+    answer = Answer(text="Once upon a time there was")
+    error, _, server = exchange(
+        provider, provider.break_off(answer, "overloaded"), lambda server: _fails(dialect, server.url, True)
+    )
+    assert not isinstance(error, openai.APIConnectionError | anthropic.APIConnectionError)
+    (record,) = server.book.records
+    # A response that says that it failed has ended as its protocol says, and passes as it is.
+    assert (record.outcome == "ok") == (dialect.name == provider.name == "responses")
+    assert record.prompt_tokens > 0, "what was read is charged"
+
+
+@by_pair
+def test_a_provider_that_is_gone_is_an_error_and_no_end(dialect: Dialect, provider: Provider) -> None:
+    answer = Answer(text="Once upon a time there was")
+    _, _, server = exchange(provider, provider.cut_off(answer), lambda server: _fails(dialect, server.url, True))
+    (record,) = server.book.records
+    assert record.outcome == "upstream_fault"

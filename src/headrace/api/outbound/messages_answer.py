@@ -200,7 +200,7 @@ class MessagesScanner:
 
     @property
     def is_done(self) -> bool:
-        """Whether message_stop or an error has come."""
+        """Whether message_stop has come. An error is no end: a stream that says one has failed."""
         return self._is_done
 
     @property
@@ -234,7 +234,7 @@ class MessagesScanner:
         elif frame.type == "message_delta":
             self._tally.add(frame.usage)
             self._has_counts = self._has_counts or _tells_output(frame)
-        self._is_done = self._is_done or frame.type in ("message_stop", "error")
+        self._is_done = self._is_done or frame.type == "message_stop"
 
 
 def usage_of(body: bytes) -> Usage | None:
