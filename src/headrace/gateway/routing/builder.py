@@ -55,6 +55,7 @@ class Builder:
             options=options,
             policies=policies,
             settings=settings,
+            asked_target=_asked(options) if Policy.CACHE_AFFINITY in policies else None,
             reason=f"{','.join(policies)} of {len(options)}" if len(options) > 1 else "only candidate",
             canary=self._trial(settings.canary, cards),
             shadow=self._trial(settings.shadow, cards),
@@ -91,6 +92,11 @@ class Builder:
             is_engine=is_engine,
             says_itself=is_engine and not is_named,
         )
+
+
+def _asked(options: tuple[Option, ...]) -> Target | None:
+    """The engine's target, where it is one of several."""
+    return next((one.target for one in options if one.is_engine), None) if len(options) > 1 else None
 
 
 def _model(backend: BackendSettings, model: str) -> ModelSettings:

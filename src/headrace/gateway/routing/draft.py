@@ -3,12 +3,9 @@
 Made for one request and thrown away. Knows no names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from headrace.core.request import Request
-from headrace.core.shape import Shape
 from headrace.gateway.contract import Bound, Candidate
 from headrace.gateway.routing.affinity import PrefixIndex
 from headrace.gateway.routing.choice import is_chosen
@@ -16,25 +13,14 @@ from headrace.gateway.routing.filters import fit, likely_tokens, refuse, sieve
 from headrace.gateway.routing.option import OUT, Option, Refusal, Route, Sieved
 from headrace.gateway.routing.policies import order
 from headrace.gateway.routing.pricing import bound_of, cut_of
-from headrace.gateway.routing.scene import Scene
+from headrace.gateway.routing.scene import Query, Scene
 from headrace.gateway.routing.world import World
-from headrace.gateway.settings import Policy, Target, TenantRule
+from headrace.gateway.settings import Policy, Target
 
 SPARE: Final = 2
 """Candidates of a plan beyond those that its attempts can use: one may have gone out by then, or not fit a budget."""
 
 _NOTHING: Final[Mapping[Target, str]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a plan is made for. `default_max_tokens` bounds what nothing else does; `is_cut`: answers are cut to it."""
-
-    shape: Shape
-    rule: TenantRule | None
-    decode: Callable[[], Request] | None
-    default_max_tokens: int
-    is_cut: bool
 
 
 class Draft:
@@ -79,7 +65,7 @@ class Draft:
         options: Iterable[Option] = sieved.options
         scene: Scene | None = None
         if len(sieved.options) > 1 or likely_tokens(shape) > sieved.min_context:
-            scene = Scene(world, self._index, route, shape, self._query.decode)
+            scene = Scene(world, self._index, route, self._query)
             options = self._ordered(scene, sieved)
         num_left = route.settings.retry.max_attempts + SPARE
         full: list[Option] = []
