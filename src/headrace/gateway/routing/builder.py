@@ -26,6 +26,9 @@ from headrace.gateway.settings import (
 KEEPS_PREFIXES: Final = frozenset({Policy.CACHE_AFFINITY, Policy.LOWEST_COST})
 """Policies that ask who has read what."""
 
+TELLING: Final = frozenset({Policy.CACHE_AFFINITY, Policy.COMPLEXITY})
+"""Policies by which a candidate's place has a reason of its own."""
+
 OPEN_MODEL: Final = ModelSettings()
 """What is believed of a model that nobody describes."""
 
@@ -56,6 +59,7 @@ class Builder:
             policies=policies,
             settings=settings,
             asked_target=_asked(options) if Policy.CACHE_AFFINITY in policies else None,
+            tells=not TELLING.isdisjoint(policies),
             reason=f"{','.join(policies)} of {len(options)}" if len(options) > 1 else "only candidate",
             canary=self._trial(settings.canary, cards),
             shadow=self._trial(settings.shadow, cards),
