@@ -123,11 +123,17 @@ class Plans:
     def __init__(self, plan: Plan | HeadraceError) -> None:
         self.plan_or_error = plan
 
-    def plan(self, shape: Shape, *, decode: Callable[[], Request] | None = None) -> Plan:
+    def plan(
+        self, shape: Shape, *, decode: Callable[[], Request] | None = None, engine_share: float | None = None
+    ) -> Plan:
         """As `Planner`."""
         if isinstance(self.plan_or_error, HeadraceError):
             raise self.plan_or_error
         return self.plan_or_error
+
+    def asks_engine(self, shape: Shape) -> Target | None:
+        """As `Planner`; never."""
+        return None
 
     def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
         """As `Planner`; none are told."""

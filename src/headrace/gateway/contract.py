@@ -102,10 +102,18 @@ class Standings(Protocol):
 class Planner(Protocol):
     """Decides, without I/O, from a shape and what was seen of the backends."""
 
-    def plan(self, shape: Shape, *, decode: Callable[[], Request] | None = None) -> Plan:
+    def plan(
+        self, shape: Shape, *, decode: Callable[[], Request] | None = None, engine_share: float | None = None
+    ) -> Plan:
         """The order of candidates; backends that are full come last of their route's. `decode` is asked where a policy
-        wants to see the text. Raises NotFound for an unknown model, NotCleared, InvalidRequest if no backend can do
+        wants to see the text; `engine_share` is how much of the input the engine has in its tree, None: not known.
+        Raises NotFound for an unknown model, NotCleared, InvalidRequest if no backend can do
         what is asked (naming the need), ContextTooLong, Unavailable if all that could are out."""
+        ...
+
+    def asks_engine(self, shape: Shape) -> Target | None:
+        """The target of the engine whose own tree a plan should know of, None for nearly all requests: it is one of
+        several that are chosen by what they have read."""
         ...
 
     def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:

@@ -26,6 +26,8 @@ from headrace.gateway.passage import Passage
 from headrace.gateway.replay import replay
 from headrace.gateway.retries import answer_in_turn
 from headrace.gateway.retry_budget import RetryBudget
+from headrace.gateway.routing.blocks import opening_of
+from headrace.gateway.routing.warmth import engine_share
 from headrace.gateway.settings import ENGINE, RouteSettings
 from headrace.gateway.shadow import Shadows
 from headrace.gateway.verifiers import needs_logprobs
@@ -64,7 +66,10 @@ class Gate:
         parts.admission.enter(shape.principal.priority)
         try:
             passage = Passage(parts, ask, started_s, clock.unix_s())
-            passage.follow(parts.planner.plan(shape, decode=passage.decode))
+            share = None
+            if parts.engine is not None and (target := parts.planner.asks_engine(shape)) is not None:
+                share = await engine_share(parts.engine, target, passage.decode)
+            passage.follow(parts.planner.plan(shape, decode=passage.decode, engine_share=share))
         except BaseException:
             parts.admission.leave()
             raise
@@ -96,7 +101,7 @@ class Gate:
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a neutral request in events, under the same policies."""
         # Services ask several times on behalf of one request; each time is accounted for by itself.
-        shape = replace(Shape.of(request), id=f"{request.id}.{next(self._numbers)}")
+        shape = replace(Shape.of(request, prefix=opening_of(request)), id=f"{request.id}.{next(self._numbers)}")
         reply = await self.ask(Ask(shape=shape, decode=lambda: request))
         assert isinstance(reply, EventReply)
         if (watch := WATCH.get()) is not None:

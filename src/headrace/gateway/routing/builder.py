@@ -26,6 +26,9 @@ from headrace.gateway.settings import (
 KEEPS_PREFIXES: Final = frozenset({Policy.CACHE_AFFINITY, Policy.LOWEST_COST})
 """Policies that ask who has read what."""
 
+TELLING: Final = frozenset({Policy.CACHE_AFFINITY, Policy.COMPLEXITY})
+"""Policies by which a candidate's place has a reason of its own."""
+
 OPEN_MODEL: Final = ModelSettings()
 """What is believed of a model that nobody describes."""
 
@@ -55,6 +58,8 @@ class Builder:
             options=options,
             policies=policies,
             settings=settings,
+            asked_target=_asked(options) if Policy.CACHE_AFFINITY in policies else None,
+            tells=not TELLING.isdisjoint(policies),
             reason=f"{','.join(policies)} of {len(options)}" if len(options) > 1 else "only candidate",
             canary=self._trial(settings.canary, cards),
             shadow=self._trial(settings.shadow, cards),
@@ -91,6 +96,11 @@ class Builder:
             is_engine=is_engine,
             says_itself=is_engine and not is_named,
         )
+
+
+def _asked(options: tuple[Option, ...]) -> Target | None:
+    """The engine's target, where it is one of several."""
+    return next((one.target for one in options if one.is_engine), None) if len(options) > 1 else None
 
 
 def _model(backend: BackendSettings, model: str) -> ModelSettings:

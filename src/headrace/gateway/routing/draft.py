@@ -3,12 +3,10 @@
 Made for one request and thrown away. Knows no names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
-from headrace.core.request import Request
-from headrace.core.shape import Shape
 from headrace.gateway.contract import Bound, Candidate
 from headrace.gateway.routing.affinity import PrefixIndex
 from headrace.gateway.routing.choice import is_chosen
@@ -16,25 +14,15 @@ from headrace.gateway.routing.filters import fit, likely_tokens, refuse, sieve
 from headrace.gateway.routing.option import OUT, Option, Refusal, Route, Sieved
 from headrace.gateway.routing.policies import order
 from headrace.gateway.routing.pricing import bound_of, cut_of
-from headrace.gateway.routing.scene import Scene
+from headrace.gateway.routing.scene import Query, Scene
+from headrace.gateway.routing.sightings import TargetState
 from headrace.gateway.routing.world import World
-from headrace.gateway.settings import Policy, Target, TenantRule
+from headrace.gateway.settings import Policy, Target
 
 SPARE: Final = 2
 """Candidates of a plan beyond those that its attempts can use: one may have gone out by then, or not fit a budget."""
 
 _NOTHING: Final[Mapping[Target, str]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a plan is made for. `default_max_tokens` bounds what nothing else does; `is_cut`: answers are cut to it."""
-
-    shape: Shape
-    rule: TenantRule | None
-    decode: Callable[[], Request] | None
-    default_max_tokens: int
-    is_cut: bool
 
 
 class Draft:
@@ -62,7 +50,7 @@ class Draft:
         self._index = index
         self._query = query
         self._sieves: list[Sieved] = []
-        self._seen: set[Target] = set()
+        self._seen: set[TargetState] = set()  # one for each target; found without hashing names
         self._bounds: dict[int, tuple[Bound, int | None]] = {}
 
     def take(self, route: Route, *, is_fallback: bool = False) -> None:
@@ -78,26 +66,28 @@ class Draft:
             self._take_trial(route.canary, is_fallback=is_fallback)
         options: Iterable[Option] = sieved.options
         scene: Scene | None = None
-        if len(sieved.options) > 1 or likely_tokens(shape) > sieved.min_context:
-            scene = Scene(world, self._index, route, shape, self._query.decode)
-            options = self._ordered(scene, sieved)
+        is_tight = likely_tokens(shape) > sieved.min_context
+        if is_tight or len(sieved.options) > 1:
+            scene = Scene(world, self._index, route, self._query)
+            options = self._ordered(scene, sieved, is_tight=is_tight)
         num_left = route.settings.retry.max_attempts + SPARE
         full: list[Option] = []
         for option in options:
             if not self._admit(option):
                 continue
-            if is_full(option):
+            most = option.backend.max_concurrency
+            if most is not None and option.state.backend.in_flight >= most:
                 full.append(option)
                 continue
-            why = reason if reason or scene is None else scene.reason(option)
-            self._add(option, why, is_fallback=is_fallback)
+            self._add(option, scene.reason(option) if scene and route.tells and not reason else reason, is_fallback)
             num_left -= 1
             if not num_left and not self.takes_all:
                 break
         for option in full if self.takes_all else full[:num_left]:
-            self._add(option, reason or "busy", is_fallback=is_fallback)
-        if sieved.cheapest is not None and self._admit(sieved.cheapest):
-            self._add(sieved.cheapest, reason, is_fallback=is_fallback)
+            self._add(option, reason or "busy", is_fallback)
+        cheapest = sieved.cheapest
+        if cheapest is not None and cheapest.target not in self.refused and self._admit(cheapest):
+            self._add(cheapest, reason, is_fallback)
 
     def shadow(self, route: Route) -> Candidate | None:
         """Who gets a copy of the request, under the same filters."""
@@ -106,7 +96,7 @@ class Draft:
             return None
         if refuse(option, self._query.shape, self._query.rule) is not None or self._stand(option) is not None:
             return None
-        return self._candidate(option, "shadow")
+        return self._candidate(option, "shadow", False)
 
     @property
     def refusals(self) -> list[Refusal]:
@@ -122,20 +112,20 @@ class Draft:
         texts = {target: text for sieved in self._sieves for target, text in sieved.texts.items()}
         return texts | {target: refusal.text for target, refusal in self.refused.items()}
 
-    def _ordered(self, scene: Scene, sieved: Sieved) -> Iterator[Option]:
-        query, policies = self._query, scene.route.policies
-        options: tuple[Option, ...] | list[Option] = sieved.options
+    def _ordered(self, scene: Scene, sieved: Sieved, *, is_tight: bool) -> Iterable[Option]:
+        policies = scene.route.policies
+        options: Sequence[Option] = sieved.options
         tight: list[Option] = []
-        if likely_tokens(query.shape) > sieved.min_context:
-            options, tight, refused = fit(sieved.options, query.shape)
+        if is_tight:
+            options, tight, refused = fit(sieved.options, self._query.shape)
             self.refused |= refused
         if Policy.CACHE_AFFINITY in policies:  # its cap is of the mean load of those that can be asked
             options = [option for option in options if self._admit(option)]
-        yield from order(scene, options, policies)
-        yield from tight
+        ordered = order(scene, options, policies)
+        return chain(ordered, tight) if tight else ordered
 
     def _admit(self, option: Option) -> bool:
-        if option.target in self._seen:
+        if option.state in self._seen:
             return False
         if self._standings is not None and (refusal := self._stand(option)) is not None:
             self.refused[option.target] = refusal
@@ -151,13 +141,13 @@ class Draft:
         if refusal is not None:
             self.refused[option.target] = refusal
         elif self._admit(option) and not is_full(option):
-            self._add(option, "canary", is_fallback=is_fallback)
+            self._add(option, "canary", is_fallback)
 
-    def _add(self, option: Option, reason: str, *, is_fallback: bool) -> None:
-        self._seen.add(option.target)
-        self.candidates.append(self._candidate(option, reason, is_fallback=is_fallback))
+    def _add(self, option: Option, reason: str, is_fallback: bool) -> None:
+        self._seen.add(option.state)
+        self.candidates.append(self._candidate(option, reason, is_fallback))
 
-    def _candidate(self, option: Option, reason: str, *, is_fallback: bool = False) -> Candidate:
+    def _candidate(self, option: Option, reason: str, is_fallback: bool) -> Candidate:
         bound, cut = self._bounds.get(option.price_class) or self._bound(option)
         return Candidate(
             target=option.target,

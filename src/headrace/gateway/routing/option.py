@@ -43,7 +43,8 @@ class Option:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Route:
     """A route with its options. `names` are all that it is known by; `policies` end with one that leaves nothing to
-    the order of the file unless that is asked for."""
+    the order of the file unless that is asked for. `asked_target` is that of the engine, if its own tree is to be asked
+    before a plan; `tells`: a candidate's place has a reason of its own."""
 
     name: str
     names: frozenset[str]
@@ -51,6 +52,8 @@ class Route:
     policies: tuple[Policy, ...]
     settings: RouteSettings
     reason: str = ""
+    asked_target: Target | None = None
+    tells: bool = False
     canary: Option | None = None
     shadow: Option | None = None
     sieved: dict[object, "Sieved"] = field(default_factory=dict)

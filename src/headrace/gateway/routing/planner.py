@@ -21,11 +21,11 @@ from headrace.core.request import Request
 from headrace.core.shape import Need, Shape
 from headrace.gateway.contract import Plan
 from headrace.gateway.routing.builder import Builder
-from headrace.gateway.routing.draft import Draft, Query
+from headrace.gateway.routing.draft import Draft
 from headrace.gateway.routing.explanation import decoded, explanation_of, shape_of
 from headrace.gateway.routing.names import Names
 from headrace.gateway.routing.option import CANNOT, NOT_CLEARED, TOO_LONG, Refusal, Route
-from headrace.gateway.routing.scene import Scene
+from headrace.gateway.routing.scene import Query, Scene
 from headrace.gateway.routing.sightings import RouteSightings
 from headrace.gateway.routing.world import World
 from headrace.gateway.settings import GatewaySettings, Target, TenantRule
@@ -53,13 +53,13 @@ class RoutePlanner:
         builder = Builder(settings, world.prices, sightings)
         self._names = Names(settings, world.served, world.clock, builder.route)
 
-    def plan(self, shape: Shape, *, decode: Callable[[], Request] | None = None) -> Plan:
+    def plan(
+        self, shape: Shape, *, decode: Callable[[], Request] | None = None, engine_share: float | None = None
+    ) -> Plan:
         """See `gateway.contract.Planner`. `decode` lets the policy `complexity` look at the text."""
         rule = self._settings.tenants.get(shape.principal.tenant)
-        route = self._names.find(shape.model, rule)
-        if shape.principal.routes and shape.principal.routes.isdisjoint(route.names):
-            raise _not_for_key(shape)
-        draft = self._draft(shape, rule, decode)
+        route = self._find(shape, rule)
+        draft = Draft(self._world, self._sightings.index, self._query(shape, rule, decode, engine_share))
         draft.take(route)
         if route.settings.fallbacks:
             self._fall_back(draft, route)
@@ -102,18 +102,35 @@ class RoutePlanner:
         shape, decode = shape_of(question), decoded(question)
         rule = self._settings.tenants.get(question.tenant)
         route = self._names.find(question.model, rule)
-        draft = self._draft(shape, rule, decode, takes_all=True)
+        query = self._query(shape, rule, decode)
+        draft = Draft(self._world, self._sightings.index, query, takes_all=True)
         draft.take(route)
         routes = [route, *self._fall_back(draft, route)]
         error = None if draft.candidates else _refusal(route, shape, rule, draft.refusals)
-        scenes = {one.name: Scene(self._world, self._sightings.index, one, shape, decode) for one in routes}
+        scenes = {one.name: Scene(self._world, self._sightings.index, one, query) for one in routes}
         return explanation_of(question, routes, draft, scenes, error)
 
-    def _draft(
-        self, shape: Shape, rule: TenantRule | None, decode: Callable[[], Request] | None, *, takes_all: bool = False
-    ) -> Draft:
-        query = Query(shape, rule, decode, self._settings.default_max_tokens, self._is_bounded())
-        return Draft(self._world, self._sightings.index, query, takes_all=takes_all)
+    def asks_engine(self, shape: Shape) -> Target | None:
+        """See `gateway.contract.Planner`."""
+        try:
+            return self._find(shape, self._settings.tenants.get(shape.principal.tenant)).asked_target
+        except HeadraceError:
+            return None  # the plan will say what is wrong
+
+    def _find(self, shape: Shape, rule: TenantRule | None) -> Route:
+        route = self._names.find(shape.model, rule)
+        if shape.principal.routes and shape.principal.routes.isdisjoint(route.names):
+            raise _not_for_key(shape)
+        return route
+
+    def _query(
+        self,
+        shape: Shape,
+        rule: TenantRule | None,
+        decode: Callable[[], Request] | None,
+        engine_share: float | None = None,
+    ) -> Query:
+        return Query(shape, rule, decode, self._settings.default_max_tokens, self._is_bounded(), engine_share)
 
     def _fall_back(self, draft: Draft, route: Route) -> list[Route]:
         """Breadth first, each route once, so that a cycle ends by itself; those that were taken."""

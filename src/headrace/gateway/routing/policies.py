@@ -45,6 +45,9 @@ def order(scene: Scene, options: Sequence[Option], policies: Sequence[Policy]) -
         yield from _draw_weighted(scene, options)
     else:
         scores = SCORES[policy](scene, options)
+        if min(scores) == max(scores):
+            yield from order(scene, options, rest)
+            return
         ranked = sorted(zip(scores, range(len(options)), strict=True))
         for _, group in groupby(ranked, key=lambda one: one[0]):
             yield from order(scene, [options[place] for _, place in group], rest)
@@ -73,12 +76,19 @@ def _draw_weighted(scene: Scene, options: Sequence[Option]) -> Iterator[Option]:
     random = scene.rng.random
     pool = [option for option in options if option.weight > 0]
     while pool:
-        sums = list(accumulate(map(scene.share, pool)))
+        sums = list(accumulate([scene.share(option) for option in pool]))
         if not sums[-1]:  # nobody who can be asked is left
             yield from pool
             break
-        place = min(bisect_right(sums, random() * sums[-1]), len(pool) - 1)
-        yield pool.pop(place)
+        # Drawing one again is as if it were not there; only when that happens often are the sums made anew.
+        drawn: set[int] = set()
+        while len(drawn) < len(pool):
+            place = min(bisect_right(sums, random() * sums[-1]), len(pool) - 1)
+            if place in drawn:
+                break
+            drawn.add(place)
+            yield pool[place]
+        pool = [option for place, option in enumerate(pool) if place not in drawn]
     # A weight of 0: only if nobody else is left.
     idle = [option for option in options if option.weight <= 0]
     yield from scene.rng.sample(idle, len(idle))

@@ -4,6 +4,7 @@ Made once for a plan; what costs something to know (who is warm, how hard it is)
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 
 from headrace.core.request import Request
@@ -13,20 +14,33 @@ from headrace.gateway.routing.difficulty import difficulty
 from headrace.gateway.routing.option import Option, Route
 from headrace.gateway.routing.sightings import size_class
 from headrace.gateway.routing.world import World
-from headrace.gateway.settings import Target
+from headrace.gateway.settings import Policy, Target, TenantRule
 
 USUAL_OUTPUT_TOKENS = 256.0
 """Of an answer, where nothing was seen yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a plan is made for. `default_max_tokens` bounds what nothing else does; `is_cut`: answers are cut to it.
+    `engine_share` is the engine's own word on how much of the input it has, None if it was not asked."""
+
+    shape: Shape
+    rule: TenantRule | None
+    decode: Callable[[], Request] | None
+    default_max_tokens: int
+    is_cut: bool
+    engine_share: float | None = None
 
 
 class Scene:
     """One request under one route."""
 
     __slots__ = (
-        "_decode",
         "_difficulty",
         "_index",
         "_now_s",
+        "_query",
         "_warm",
         "_world",
         "rng",
@@ -36,18 +50,16 @@ class Scene:
         "standings",
     )
 
-    def __init__(
-        self, world: World, index: PrefixIndex, route: Route, shape: Shape, decode: Callable[[], Request] | None
-    ) -> None:
+    def __init__(self, world: World, index: PrefixIndex, route: Route, query: Query) -> None:
         self.rng = world.rng
         self.standings = None if world.standings.is_clear else world.standings
         self.route = route
-        self.shape = shape
-        self.size = size_class(shape.num_bytes)
+        self.shape = query.shape
+        self.size = size_class(query.shape.num_bytes)
         self._world = world
         self._index = index
         self._now_s: float | None = None
-        self._decode = decode
+        self._query = query
         self._warm: tuple[Mapping[Target, int], int] | None = None
         self._difficulty: float | None = None
 
@@ -71,6 +83,8 @@ class Scene:
 
     def warm_share(self, option: Option) -> float:
         """What share of the input a target has read lately, from 0 to 1."""
+        if option.is_engine and self._query.engine_share is not None:
+            return self._query.engine_share
         if self._warm is None:
             self._warm = self._index.warm(self.shape, has_engine=any(one.is_engine for one in self.route.options))
         found, num_blocks = self._warm
@@ -85,7 +99,7 @@ class Scene:
 
     def reason(self, option: Option) -> str:
         """Why an option stands where it does, of what was measured and is not in the route's own reason."""
-        if self._warm is not None and (share := self.warm_share(option)):
+        if Policy.CACHE_AFFINITY in self.route.policies and (share := self.warm_share(option)):
             return f"warm {share:.0%}"
         if self._difficulty is not None:
             return f"tier {option.tier} for difficulty {self._difficulty:.2f}"
@@ -95,5 +109,5 @@ class Scene:
     def difficulty(self) -> float:
         """How hard the request looks, from 0 to 1."""
         if self._difficulty is None:
-            self._difficulty = difficulty(self.shape, self._decode)
+            self._difficulty = difficulty(self.shape, self._query.decode)
         return self._difficulty

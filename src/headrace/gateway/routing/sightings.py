@@ -163,8 +163,19 @@ class RouteSightings:
             state.bytes_per_token.add(flight.shape.num_bytes / usage.prompt_tokens, now)
         if usage.completion_tokens:
             state.output_tokens.add(usage.completion_tokens, now)
-        if flight.first_s is not None and usage.completion_tokens > 1:
+        if flight.first_s is None:
+            self._learn_whole(flight, usage.completion_tokens, now)
+        elif usage.completion_tokens > 1:
             state.tpot.add((now - flight.first_s) / (usage.completion_tokens - 1), now)
+
+    def _learn_whole(self, flight: _Flight, num_tokens: int, now: float) -> None:
+        """An answer came whole: its first token was not seen, so its time is parted by what is known of the others."""
+        state, took_s = flight.state, now - flight.begun_s
+        after_s = 0.0
+        if num_tokens > 1:
+            state.tpot.add(took_s / num_tokens, now)
+            after_s = (state.tpot.value(now) or 0.0) * (num_tokens - 1)
+        state.ttft[flight.size].add(max(took_s - after_s, 0.0), now)
 
     def _forget_idle(self) -> None:
         if len(self._loose) < MAX_LOOSE_TARGETS:

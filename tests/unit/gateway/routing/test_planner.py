@@ -180,3 +180,12 @@ def test_counting_costs_nothing_and_embedding_its_input_alone() -> None:
 def test_tiers_of_candidates_are_told() -> None:
     made = route("r", CandidateSettings(target=target("a/m"), tier=2))
     assert Hand(settings([backend("a")], [made])).plan().candidates[0].tier == 2
+
+
+def test_the_cheapest_is_not_added_where_the_prompt_cannot_fit() -> None:
+    dear = ModelSettings(prices=PRICES)
+    cheap = ModelSettings(prices=Prices(input=0.1, output=0.1), context_length=100)
+    it = hand(backend("a", "m", entry=dear), backend("b", "m", entry=cheap))
+    plan = it.plan(num_bytes=9000)
+    assert [str(one.target) for one in plan.candidates] == ["a/m"]
+    assert set(plan.refused) == {target("b/m")}

@@ -6,6 +6,7 @@ from tests.doubles_routing import shape, target
 
 from headrace.core.errors import UpstreamFault
 from headrace.core.events import Usage
+from headrace.core.request import Principal, Task
 from headrace.gateway.routing.affinity import PrefixIndex
 from headrace.gateway.routing.averages import HALF_LIFE_S, Average
 from headrace.gateway.routing.sightings import MAX_LOOSE_TARGETS, NUM_SIZES, RouteSightings, size_class
@@ -78,6 +79,22 @@ def test_times_and_lengths_are_averaged_by_size_of_input() -> None:
     assert state.bytes_per_token.value(clock.now) == 4
 
 
+def test_an_answer_that_came_whole_tells_how_long_the_next_will_take() -> None:
+    it, clock = seen()
+    for num_tokens in (10, 100, 40, 100, 10, 60) * 5:
+        number = it.begin(A, shape(num_bytes=100))
+        clock.now += 0.5 + num_tokens * 0.1
+        it.end(number, Usage(25, num_tokens), None)
+    state = it.state(A)
+    for num_tokens in (20, 80):
+        expected = (state.ttft[0].value(clock.now) or 0) + num_tokens * (state.tpot.value(clock.now) or 0)
+        assert expected == pytest.approx(0.5 + num_tokens * 0.1, rel=0.2)
+    number = it.begin(A, shape(num_bytes=100_000, task=Task.EMBED))
+    clock.now += 3.0
+    it.end(number, Usage(25, 0), None)
+    assert state.ttft[size_class(100_000)].value(clock.now) == 3.0
+
+
 def test_an_answer_that_was_cut_off_says_nothing_of_lengths() -> None:
     it, clock = seen()
     number = it.begin(A, shape())
@@ -141,8 +158,6 @@ def test_the_index_is_bounded_and_forgets_the_ends_of_old_conversations_first() 
 
 
 def test_what_the_engine_read_for_one_tenant_is_not_warm_for_another() -> None:
-    from headrace.core.request import Principal
-
     index, local = PrefixIndex(), target("local/m")
     anna, bob = (shape(prefix=lambda: (1, 2), principal=Principal(tenant=name)) for name in ("anna", "bob"))
     index.add(local, anna)
