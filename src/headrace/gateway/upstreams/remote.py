@@ -22,7 +22,7 @@ from headrace.core.events import Event, Usage
 from headrace.core.gateway import Headers, RawBody
 from headrace.core.request import Request
 from headrace.gateway.contract import UpstreamReply
-from headrace.gateway.settings import BackendSettings, Target, Timeouts
+from headrace.gateway.settings import BackendSettings, Dialect, Target, Timeouts
 from headrace.gateway.upstreams.address import Address, read_url
 from headrace.gateway.upstreams.answer import Answer
 from headrace.gateway.upstreams.http import Head, headers_down, headers_up
@@ -142,8 +142,9 @@ class Remote:
 
     async def check(self) -> None:
         """Ask the path of the health check, which begins at the server's root, or for the list of models."""
-        health = self._settings.health
-        head = self._root.write("GET", health.path, (), 0) if health.path else self._head.write("GET", "/models", (), 0)
+        path = self._settings.health.path
+        models = "/v1/models" if self._settings.dialect is Dialect.MESSAGES else "/models"
+        head = self._root.write("GET", path, (), 0) if path else self._head.write("GET", models, (), 0)
         answer = await self._checks.ask(head, b"", is_whole=True)
         if not 200 <= answer.status < 300:
             raise UpstreamFault(f"backend {self._name!r} answers its health check with status {answer.status}.")

@@ -247,6 +247,18 @@ def test_a_health_check_asks_the_servers_root_with_its_own_patience() -> None:
     run(Dialect.MESSAGES, body, health=Health(path="/health?full=1"))
 
 
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [(Dialect.CHAT, "/v1/models"), (Dialect.MESSAGES, "/v1/models"), (Dialect.GEMINI, "/v1beta/models")],
+)
+def test_a_health_check_without_a_path_asks_for_the_models(dialect: Dialect, path: str) -> None:
+    async def body(j: Joined) -> None:
+        await j.remote.check()
+        assert j.up.received[-1].path == path
+
+    run(dialect, body)
+
+
 def test_a_health_check_does_not_wait_for_requests() -> None:
     async def body(j: Joined) -> None:
         j.up.script.append(hang_before())
