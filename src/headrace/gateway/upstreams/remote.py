@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.api.outbound.codec import OutboundCall, OutboundCodec, Quirks, Scanner
 from headrace.api.outbound.frames import FrameParser
-from headrace.core.errors import HeadraceError, UpstreamFault
+from headrace.core.errors import HeadraceError, InvalidRequest, UpstreamFault
 from headrace.core.events import Event, Usage
 from headrace.core.gateway import Headers, RawBody
 from headrace.core.request import Request
@@ -68,6 +68,11 @@ class Remote:
         self._named = named
         self._head = Head(address, fixed)
         self._root = Head(Address(address.is_tls, address.host, address.port), fixed)
+        if settings.health.path is not None:
+            try:
+                self._root.write("GET", settings.health.path, (), 0)
+            except InvalidRequest as error:
+                raise ValueError(f"health.path: {error.message}") from None
         tls = (tls or open_tls()) if address.is_tls else None
         name, patience_s = f"backend {settings.name!r}", settings.health.timeout_s
         self._pool = Pool(

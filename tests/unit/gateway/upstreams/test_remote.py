@@ -351,6 +351,7 @@ def test_neither_the_secret_nor_the_address_is_in_a_repr_or_an_error() -> None:
         ({"kind": "openai-compatible"}, "url: is missing"),
         ({"kind": "anthropic", "url": "http://169.254.169.254/"}, "metadata"),
         ({"kind": "anthropic", "headers": {"content-length": "3"}}, "content-length"),
+        ({"kind": "anthropic", "health": Health(path="health")}, "health.path"),
         ({"kind": "anthropic", "headers": {"x-a": "b\r\nc: d"}}, "x-a"),
     ],
 )
