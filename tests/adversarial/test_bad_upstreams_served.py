@@ -14,6 +14,7 @@ from tests.adversarial.test_bad_upstreams import FAULTS, PATIENT, Fault
 from tests.backends import KINDS, Joined
 from tests.doubles_http import Client, Reply
 from tests.gateway_server import ServedGateway, backend, serving
+from tests.upstream_answers import chat_frames
 from tests.upstreams import Upstream, upstream
 
 from headrace.core.errors import InvalidRequest, Overloaded, RateLimited, UpstreamFault, UpstreamTimeout
@@ -229,7 +230,7 @@ def test_a_client_that_leaves_ends_the_backends_work_and_is_charged_for_what_was
 def test_an_answer_that_drips_is_the_same_answer(tmp_path: Path) -> None:
     async def body(place: Place) -> None:
         good = await place.ask("alone", is_stream=True)
-        frames = upstreams.chat_frames(place.near, "small", {"stream_options": {"include_usage": True}})
+        frames = chat_frames(place.near, "small", {"stream_options": {"include_usage": True}})
         place.near.script.append(upstreams.drip(upstreams.stream(frames)))
         assert (await place.ask("alone", is_stream=True)).body == good.body
 

@@ -20,7 +20,8 @@ from tests.backends import (
     text_of,
     usage_of,
 )
-from tests.upstreams import ANSWERS, CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
+from tests.upstream_answers import ANSWERS
+from tests.upstreams import CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
 
 from headrace.core.errors import HeadraceError, InvalidRequest, UpstreamFault
 from headrace.core.events import Embedding, Score, Started, TextDelta
