@@ -117,6 +117,10 @@ def test_headers_of_vendors_travel_and_those_between_two_hops_do_not() -> None:
         "x-real-ip": "10.0.0.1",
         "x-headrace-route": "r",
         "x-stainless-lang": "python",
+        "x-session-token": "client",
+        "x-litellm-key": "client",
+        "x-auth-request-email": "client",
+        "x-remote-user": "client",
         "user-agent": "client",
         "te": "trailers",
     }
