@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from tests.upstream_answers import ANSWERS, gemini_frames
 from tests.upstreams import Upstream, upstream
 
 from headrace.api.outbound.registry import CODECS
@@ -72,13 +73,11 @@ class Joined:
 
     def frames(self) -> list[bytes]:
         """What a good stream of this dialect is made of."""
-        from tests import upstreams
-
         if self.dialect is Dialect.GEMINI:
-            return list(upstreams.gemini_frames(self.up))
+            return list(gemini_frames(self.up))
         fields = {"stream_options": {"include_usage": True}}
         name = {Dialect.CHAT: "chat/completions"}.get(self.dialect, self.dialect.value)
-        make = upstreams.ANSWERS[name][1]
+        make = ANSWERS[name][1]
         assert make is not None
         return list(make(self.up, TARGET.model, fields))
 

@@ -14,10 +14,13 @@ from tests.adversarial.test_bad_upstreams import FAULTS, PATIENT, Fault
 from tests.backends import KINDS, Joined
 from tests.doubles_http import Client, Reply
 from tests.gateway_server import ServedGateway, backend, serving
-from tests.upstreams import Upstream, upstream
+from tests.upstream_answers import chat_frames
+from tests.upstreams import Script, Step, Upstream, upstream
 
 from headrace.core.errors import InvalidRequest, Overloaded, RateLimited, UpstreamFault, UpstreamTimeout
 from headrace.gateway.settings import Dialect, Target, Timeouts
+from headrace.gateway.upstreams.answer import MAX_AHEAD_BYTES, NEVER
+from headrace.gateway.upstreams.remote import Remote
 
 CHAT = "/v1/chat/completions"
 NEAR, FAR = Target("near", "small"), Target("far", "small")
@@ -226,10 +229,48 @@ def test_a_client_that_leaves_ends_the_backends_work_and_is_charged_for_what_was
     run(tmp_path, body)
 
 
+def test_a_client_that_does_not_read_holds_the_backend_back(tmp_path: Path) -> None:
+    async def body(place: Place) -> None:
+        def endless() -> Script:
+            frames = list(chat_frames(place.near, "small", {}))
+            yield upstreams.head(200, upstreams.SSE, upstreams.CHUNKED) + b"\r\n" + upstreams.chunk(frames[0])
+            for _ in range(1000):
+                yield upstreams.chunk(frames[1] * 250)  # about 40 KB
+                yield Step.YIELD
+            yield upstreams.chunk(b"".join(frames[2:])) + upstreams.LAST_CHUNK
+
+        place.near.script.append(endless())
+        fields = {"model": "alone", "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
+        client = Client(place.served.app, "POST", CHAT, json.dumps(fields).encode())
+        task = client.start()
+        await client.until(lambda reply: b"Hello" in reply.body)
+        client.may_write.clear()
+        remote = place.served.gate.parts.upstreams["near"]
+        assert isinstance(remote, Remote)
+        (connection,) = remote.pool._busy
+        answer = connection.answer
+        assert answer is not None
+        while answer.deadline_s != NEVER:  # noqa: ASYNC110  nobody tells that a stream is held
+            await asyncio.sleep(0)
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert answer._ahead_bytes < 2 * MAX_AHEAD_BYTES
+        num_written = len(client.reply.body)
+        client.leave()
+        client.may_write.set()
+        await task
+        await place.near.wait_open(0)
+        assert len(client.reply.body) < num_written + 2**20
+        (record,) = place.served.records
+        assert record.outcome == "cancelled"
+
+    run(tmp_path, body)
+
+
 def test_an_answer_that_drips_is_the_same_answer(tmp_path: Path) -> None:
     async def body(place: Place) -> None:
         good = await place.ask("alone", is_stream=True)
-        frames = upstreams.chat_frames(place.near, "small", {"stream_options": {"include_usage": True}})
+        frames = chat_frames(place.near, "small", {"stream_options": {"include_usage": True}})
         place.near.script.append(upstreams.drip(upstreams.stream(frames)))
         assert (await place.ask("alone", is_stream=True)).body == good.body
 

@@ -30,7 +30,22 @@ OURS: Final = HOP_BY_HOP | frozenset(
 )
 _UPWARD: Final = (b"openai-", b"anthropic-", b"x-")
 _UPWARD_NAMES: Final = frozenset((b"traceparent", b"tracestate", b"baggage", b"http-referer", b"idempotency-key"))
-_NOT_UPWARD: Final = (b"x-headrace-", b"x-forwarded-", b"x-stainless-", b"x-envoy-", b"x-amzn-", b"x-original-")
+# What stands before a client may say who he is; that is no provider's business.
+_NOT_UPWARD: Final = (
+    *(b"x-headrace-", b"x-forwarded-", b"x-stainless-", b"x-original-", b"x-remote-", b"x-client-ip", b"x-cluster-"),
+    *(
+        b"x-auth-",
+        b"x-csrf",
+        b"x-xsrf",
+        b"x-envoy-",
+        b"x-amzn-",
+        b"x-azure-",
+        b"x-ms-client-",
+        b"x-goog-",
+        b"x-vercel-",
+    ),
+)
+_CREDENTIALS: Final = frozenset(b"key apikey token secret auth authorization password credential cookie".split())
 
 _DOWNWARD: Final = (b"openai-", b"anthropic-", b"x-ratelimit-", b"ratelimit", b"x-groq-", b"x-litellm-", b"x-vllm-")
 _DOWNWARD_NAMES: Final = frozenset((b"retry-after", b"retry-after-ms", b"x-should-retry", b"request-id"))
@@ -91,7 +106,7 @@ def headers_up(headers: Headers) -> list[tuple[bytes, bytes]]:
 def _goes_up(name: bytes) -> bool:
     if not name.startswith(_UPWARD):
         return name in _UPWARD_NAMES
-    return not name.startswith(_NOT_UPWARD) and name not in OURS
+    return not name.startswith(_NOT_UPWARD) and name not in OURS and _CREDENTIALS.isdisjoint(name.split(b"-"))
 
 
 def headers_down(headers: Headers) -> list[tuple[bytes, bytes]]:

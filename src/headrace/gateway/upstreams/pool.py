@@ -10,12 +10,17 @@ import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Final
 
 from headrace.core.errors import Overloaded, UpstreamFault, UpstreamTimeout
 from headrace.gateway.settings import Timeouts
 from headrace.gateway.upstreams.address import Address, check_machine
 from headrace.gateway.upstreams.answer import NEVER, Answer
 from headrace.gateway.upstreams.connection import Connection
+
+_MAX_PLACES: Final = 4
+"""Machines of one name that are tried for one connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,28 +199,34 @@ class Pool:
         """A new connection to one of the machines that the address names, in the order that the resolver tells."""
         if self._is_closed:
             raise UpstreamFault("the gateway lets go of this backend.")
-        places = await self._resolve()
+        places = (await self._resolve())[:_MAX_PLACES]
+        # A machine that swallows what is sent to it leaves time for the next.
+        patience_s = connect_s / len(places)
         loop = asyncio.get_running_loop()
         wrong: Exception | None = None
         for family, host in places:
             try:
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._over, self._watch),
-                    host,
-                    self._address.port,
-                    family=family,
-                    ssl=self._tls,
-                    server_hostname=self._address.host if self._tls else None,
-                    ssl_handshake_timeout=connect_s if self._tls else None,
-                )
-            except OSError as error:
+                async with asyncio.timeout(patience_s):
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(loop, self._over, self._watch),
+                        host,
+                        self._address.port,
+                        family=family,
+                        ssl=self._tls,
+                        server_hostname=self._address.host if self._tls else None,
+                        ssl_handshake_timeout=connect_s if self._tls else None,
+                    )
+            except OSError as error:  # TimeoutError is one
                 wrong = error
             else:
                 return connection
+        if isinstance(wrong, TimeoutError):
+            raise wrong
         raise UpstreamFault(f"no connection to {self._name}: {_why(wrong)}.") from None
 
     async def _resolve(self) -> list[tuple[int, str]]:
-        """Machines by family and number. What a name resolves to is held to the same rule as what is written."""
+        """Machines by family and number, families taking turns. What a name resolves to is held to the same rule as
+        what is written."""
         address = self._address
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -229,7 +240,9 @@ class Pool:
                 check_machine(host)
             except ValueError as error:
                 raise UpstreamFault(f"{self._name} leads to a machine that can be none: {error}.") from None
-        return places
+        first = [place for place in places if place[0] == places[0][0]]
+        other = [place for place in places if place[0] != places[0][0]]
+        return [place for pair in zip_longest(first, other) for place in pair if place is not None]
 
     # Time
 

@@ -17,12 +17,12 @@ import msgspec
 
 from headrace.api.outbound.codec import OutboundCall, OutboundCodec, Quirks, Scanner
 from headrace.api.outbound.frames import FrameParser
-from headrace.core.errors import HeadraceError, UpstreamFault
+from headrace.core.errors import HeadraceError, InvalidRequest, UpstreamFault
 from headrace.core.events import Event, Usage
 from headrace.core.gateway import Headers, RawBody
 from headrace.core.request import Request
 from headrace.gateway.contract import UpstreamReply
-from headrace.gateway.settings import BackendSettings, Target, Timeouts
+from headrace.gateway.settings import BackendSettings, Dialect, Target, Timeouts
 from headrace.gateway.upstreams.address import Address, read_url
 from headrace.gateway.upstreams.answer import Answer
 from headrace.gateway.upstreams.http import Head, headers_down, headers_up
@@ -68,6 +68,11 @@ class Remote:
         self._named = named
         self._head = Head(address, fixed)
         self._root = Head(Address(address.is_tls, address.host, address.port), fixed)
+        if settings.health.path is not None:
+            try:
+                self._root.write("GET", settings.health.path, (), 0)
+            except InvalidRequest as error:
+                raise ValueError(f"health.path: {error.message}") from None
         tls = (tls or open_tls()) if address.is_tls else None
         name, patience_s = f"backend {settings.name!r}", settings.health.timeout_s
         self._pool = Pool(
@@ -142,8 +147,9 @@ class Remote:
 
     async def check(self) -> None:
         """Ask the path of the health check, which begins at the server's root, or for the list of models."""
-        health = self._settings.health
-        head = self._root.write("GET", health.path, (), 0) if health.path else self._head.write("GET", "/models", (), 0)
+        path = self._settings.health.path
+        models = "/v1/models" if self._settings.dialect is Dialect.MESSAGES else "/models"
+        head = self._root.write("GET", path, (), 0) if path else self._head.write("GET", models, (), 0)
         answer = await self._checks.ask(head, b"", is_whole=True)
         if not 200 <= answer.status < 300:
             raise UpstreamFault(f"backend {self._name!r} answers its health check with status {answer.status}.")

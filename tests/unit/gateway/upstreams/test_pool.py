@@ -517,6 +517,36 @@ def test_closing_the_pool_ends_what_is_under_way_and_what_comes_later() -> None:
     run(body)
 
 
+def test_a_machine_that_swallows_what_is_sent_leaves_time_for_the_next_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(h: Harness) -> None:
+        loop = asyncio.get_running_loop()
+        connect, asked = loop.create_connection, []
+
+        async def resolve(*args: Any, **options: Any) -> list[Any]:
+            return [
+                (family, 1, 6, "", (host, 0))
+                for family, host in ((2, "192.0.2.1"), (2, "192.0.2.2"), (10, "::9"), (2, "127.0.0.1"))
+            ]
+
+        async def swallow(factory: Any, host: str, port: int, **options: Any) -> Any:
+            asked.append(host)
+            if host == "::9":
+                raise ConnectionRefusedError
+            if host != "127.0.0.1":
+                await asyncio.Event().wait()
+            return await connect(factory, host, port, **options)
+
+        monkeypatch.setattr(loop, "getaddrinfo", resolve)
+        monkeypatch.setattr(loop, "create_connection", swallow)
+        answer = await h.ask(timeouts=Timeouts(connect_s=1.2))
+        assert answer.status == 200
+        assert asked == ["192.0.2.1", "::9", "192.0.2.2", "127.0.0.1"]
+
+    run(body)
+
+
 def test_a_name_that_leads_to_a_cloud_machines_metadata_is_refused_when_it_is_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

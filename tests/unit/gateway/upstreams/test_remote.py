@@ -20,7 +20,8 @@ from tests.backends import (
     text_of,
     usage_of,
 )
-from tests.upstreams import ANSWERS, CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
+from tests.upstream_answers import ANSWERS
+from tests.upstreams import CHUNKED, LAST_CHUNK, Step, chunk, hang_before, head, stream, whole
 
 from headrace.core.errors import HeadraceError, InvalidRequest, UpstreamFault
 from headrace.core.events import Embedding, Score, Started, TextDelta
@@ -116,6 +117,10 @@ def test_headers_of_vendors_travel_and_those_between_two_hops_do_not() -> None:
         "x-real-ip": "10.0.0.1",
         "x-headrace-route": "r",
         "x-stainless-lang": "python",
+        "x-session-token": "client",
+        "x-litellm-key": "client",
+        "x-auth-request-email": "client",
+        "x-remote-user": "client",
         "user-agent": "client",
         "te": "trailers",
     }
@@ -247,6 +252,18 @@ def test_a_health_check_asks_the_servers_root_with_its_own_patience() -> None:
     run(Dialect.MESSAGES, body, health=Health(path="/health?full=1"))
 
 
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [(Dialect.CHAT, "/v1/models"), (Dialect.MESSAGES, "/v1/models"), (Dialect.GEMINI, "/v1beta/models")],
+)
+def test_a_health_check_without_a_path_asks_for_the_models(dialect: Dialect, path: str) -> None:
+    async def body(j: Joined) -> None:
+        await j.remote.check()
+        assert j.up.received[-1].path == path
+
+    run(dialect, body)
+
+
 def test_a_health_check_does_not_wait_for_requests() -> None:
     async def body(j: Joined) -> None:
         j.up.script.append(hang_before())
@@ -339,6 +356,7 @@ def test_neither_the_secret_nor_the_address_is_in_a_repr_or_an_error() -> None:
         ({"kind": "openai-compatible"}, "url: is missing"),
         ({"kind": "anthropic", "url": "http://169.254.169.254/"}, "metadata"),
         ({"kind": "anthropic", "headers": {"content-length": "3"}}, "content-length"),
+        ({"kind": "anthropic", "health": Health(path="health")}, "health.path"),
         ({"kind": "anthropic", "headers": {"x-a": "b\r\nc: d"}}, "x-a"),
     ],
 )
