@@ -17,7 +17,7 @@ from tests.upstreams import Script, Upstream
 from headrace.gateway.settings import RetrySettings, Timeouts
 
 PATIENT = Timeouts()
-NOT_FOR_LONG = Timeouts(first_event_s=0.2)
+NOT_FOR_LONG = Timeouts(first_event_s=0.2, whole_s=0.2)
 NOT_IDLE = Timeouts(idle_s=0.2)
 
 NOTHING, BOUNDS, TOLD = "nothing", "bounds", "what was told"
