@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from headrace.api.anthropic_fields import MessagesBody, PromptBody
+from headrace.api.backends import BackendAnswer, BackendsAnswer
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
@@ -193,6 +194,9 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/models"): Operation("Every served model and what it holds.", answer=ResidentList),
     ("POST", "/models/load"): Operation("Load a model.", LoadBody, Changed),
     ("POST", "/v1/gateway/reload"): Operation("Read the settings file again.", answer=ReloadAnswer),
+    ("GET", "/v1/gateway/backends"): Operation("Every backend as it stands now.", answer=BackendsAnswer),
+    ("POST", "/v1/gateway/backends/{name}/drain"): Operation("Give a backend no new requests.", answer=BackendAnswer),
+    ("POST", "/v1/gateway/backends/{name}/resume"): Operation("Give it requests again.", answer=BackendAnswer),
     ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),

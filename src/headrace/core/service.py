@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from headrace.core.backend import ModelCard
 from headrace.core.request import Request
@@ -85,7 +85,7 @@ class ModelState:
     when it may be asked again, None if it may be now. Averages are None where nothing was seen lately."""
 
     name: str
-    breaker: str = "closed"
+    breaker: Literal["closed", "open", "trying", "resting"] = "closed"
     num_failed: int = 0
     retry_in_s: float | None = None
     num_in_flight: int = 0
@@ -101,7 +101,7 @@ class BackendState:
     name: str
     kind: str
     is_draining: bool
-    health: str
+    health: Literal["well", "failing", "warming", "unchecked"]
     share: float
     last_error: str = ""
     num_running: int = 0

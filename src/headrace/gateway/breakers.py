@@ -7,7 +7,7 @@ What a fault is, is the caller's to say: a caller's own mistake and a cancelled 
 target that asks for a rest (429) gets one, which is no failure. Knows no targets by name.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from headrace.gateway.settings import BreakerSettings
 
@@ -39,7 +39,7 @@ class Breaker:
         """Failures among the attempts that it remembers."""
         return self._failed.bit_count()
 
-    def word(self, now_s: float) -> str:
+    def word(self, now_s: float) -> Literal["closed", "open", "trying", "resting"]:
         """How it stands, for people: closed, open, trying or resting."""
         if self.open_until_s is not None:
             return "trying" if self.has_trial else "open"

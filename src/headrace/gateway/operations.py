@@ -4,6 +4,7 @@ Reads the parts that a gate has now. Knows no routes of a server.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from headrace.core.clock import Clock
 from headrace.core.errors import NotFound
@@ -46,8 +47,10 @@ class GateOperations:
         settings = parts.settings.backends.get(name) or BackendSettings(name=name, kind="engine")
         health, line = parts.standings.health(name), parts.admission.line(name)
         share = health.share(self._clock.monotonic_s())
-        is_checked = settings.health.path is not None
-        said = "failing" if share == 0.0 else "warming" if share < 1.0 else "well" if is_checked else "unchecked"
+        said: Literal["well", "failing", "warming", "unchecked"]
+        said = "unchecked" if settings.health.path is None else "well"
+        if share < 1.0:
+            said = "failing" if share == 0.0 else "warming"
         return BackendState(
             name=name,
             kind=settings.kind,
