@@ -241,16 +241,6 @@ def _check_breakers(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | No
             at.at("max_open").say(f"{breaker.max_open_s:g} s is shorter than open, {breaker.open_s:g} s.")
 
 
-def _check_answers(gateway: GatewaySettings, spot: Spot, served: frozenset[str] | None) -> None:
-    cache = gateway.cache
-    if not cache.is_on or cache.semantic_threshold is None or served is None or cache.semantic_model in served:
-        return
-    spot.at("answer_cache", "semantic_threshold").say(
-        f"questions are compared by the model {cache.semantic_model!r} in this process, and it is not served; add it "
-        "to guests, name another as semantic_model, or take semantic_threshold out."
-    )
-
-
 RULES: Final[tuple[_Rule, ...]] = (
     _check_targets,
     _check_fallbacks,
@@ -263,5 +253,4 @@ RULES: Final[tuple[_Rule, ...]] = (
     _check_tenants,
     _check_answers,
     _check_breakers,
-    _check_answers,
 )
