@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak ledger-soak clients conformance load fuzz check sanitize bench bench-peers oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-arm soak ledger-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -43,6 +43,9 @@ conformance: $(DONE)/native $(DONE)/test  ## schemathesis on the OpenAPI documen
 
 load: $(DONE)/native $(DONE)/test  ## aiperf's load profile on the scripted server: chat, responses, messages
 	$(BIN)/python -m tests.clients aiperf
+
+llama-cpp: $(DONE)/native $(DONE)/test $(PEERS)/llama.cpp/.server pull-tested  ## a real llama.cpp server behind the gateway, spoken to by three clients
+	$(BIN)/python -m tests.llama_cpp $(PEERS)/llama.cpp/bin/python
 
 fuzz: $(DONE)/native $(DONE)/test  ## damaged inputs for every codec and every route (INPUTS=1000000)
 	$(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000)
@@ -108,6 +111,10 @@ $(PEERS)/llama.cpp/.done:
 	CMAKE_ARGS="'-DCMAKE_C_FLAGS=$(NO_AMX)' '-DCMAKE_CXX_FLAGS=$(NO_AMX)'" \
 	  CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PEERS)/llama.cpp/bin/python -m pip install --quiet --no-binary llama-cpp-python \
 	  llama-cpp-python==0.3.36 numpy
+	@touch $@
+
+$(PEERS)/llama.cpp/.server: $(PEERS)/llama.cpp/.done
+	$(PEERS)/llama.cpp/bin/python -m pip install --quiet 'llama-cpp-python[server]==0.3.36'
 	@touch $@
 
 $(PEERS)/sentence-transformers/.done:

@@ -1,13 +1,21 @@
 """Kept answers against a naive twin: a plain list, read from one end to the other."""
 
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doubles import ManualClock
 
 from headrace.core.events import Finished, Started, TextDelta, Usage
+from headrace.core.gateway import Ask
+from headrace.core.request import Message, Principal, Request, Role, Sampling, TextPart
+from headrace.core.shape import Shape
+from headrace.gateway.answer_cache.cache import GatewayAnswerCache
 from headrace.gateway.answer_cache.identity import Identity, Owner
 from headrace.gateway.answer_cache.store import _ENTRY_BYTES, AnswerStore, Entry, num_bytes_of
+from headrace.gateway.contract import Bound, Candidate, Keeper, Plan
 from headrace.gateway.settings import Target
 
 TTL_S = 10.0
@@ -109,3 +117,105 @@ def test_what_is_found_is_what_the_twin_finds_and_nobody_elses(steps: list[tuple
 def test_an_answer_weighs_at_least_its_words(texts: list[str]) -> None:
     events = (Started("id", "m", 3), *[TextDelta(0, text, 1) for text in texts], Finished(Usage(3, 4)))
     assert num_bytes_of(events) > sum(len(text.encode()) + 50 for text in texts)
+
+
+ROUTES = ("r", "s")
+TARGETS = (Target("x", "m"), Target("y", "m"), Target("z", "m"))
+QUESTIONS = ("Why is it blue?", "Why is it so blue?", "Why is it 5?", "How?")
+
+
+class FirstWords:
+    """Questions mean the same if they have the same first word."""
+
+    async def meaning(self, question: str, shape: Shape) -> bytes | None:
+        return question.partition(" ")[0].encode()
+
+    def alike(self, meaning: bytes, others: Sequence[bytes]) -> list[int]:
+        return [index for index, other in enumerate(others) if other == meaning]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who asks what, and who may be asked."""
+
+    tenant: str
+    labels: frozenset[str]
+    model: str
+    question: str
+    before: str
+    temperature: float
+    targets: frozenset[Target]
+
+    def ask(self) -> Ask:
+        said = [Message(Role.USER, (TextPart(self.before),)), Message(Role.ASSISTANT, (TextPart("Yes."),))]
+        request = Request(
+            id="one id for all",  # callers choose them
+            model=self.model,
+            messages=(*said, Message(Role.USER, (TextPart(self.question),))),
+            sampling=Sampling(temperature=self.temperature),
+            principal=Principal(tenant=self.tenant),
+        )
+        return Ask(shape=replace(Shape.of(request), labels=self.labels), decode=lambda: request)
+
+    def plan(self) -> Plan:
+        candidates = [Candidate(target=one, bound=Bound(0, 0)) for one in TARGETS if one in self.targets]
+        return Plan(route=self.model, candidates=tuple(candidates))
+
+    def may_have(self, given: "Asked", target: Target, kind: str) -> bool:
+        """Whether the answer that `target` gave to somebody may be given to this caller."""
+        is_same = (self.tenant, self.labels, self.model, self.before) == (
+            given.tenant,
+            given.labels,
+            given.model,
+            given.before,
+        )
+        words = self.question == given.question or (kind == "semantic" and {self.question, given.question} < SHARED)
+        return is_same and words and self.temperature == given.temperature == 0 and target in self.targets
+
+
+SHARED = {*QUESTIONS[:2], ""}
+
+ASKS = st.builds(
+    Asked,
+    tenant=st.sampled_from("ab"),
+    labels=st.sets(st.sampled_from(["restricted", "eu"])).map(frozenset),
+    model=st.sampled_from(ROUTES),
+    question=st.sampled_from(QUESTIONS),
+    before=st.sampled_from(["x", "y"]),
+    temperature=st.sampled_from([0.0, 0.0, 0.0, 1.0]),
+    targets=st.sets(st.sampled_from(TARGETS), min_size=1).map(frozenset),
+)
+
+
+@given(st.lists(st.tuples(ASKS, st.integers(0, 2), st.booleans()), max_size=40), st.booleans())
+@settings(max_examples=200)
+def test_no_answer_reaches_anybody_it_was_not_for(steps: list[tuple[Asked, int, bool]], compares: bool) -> None:
+    clock = ManualClock()
+    store = AnswerStore(max_bytes=200_000, ttl_s=1e9)
+    cache = GatewayAnswerCache(store, clock, FirstWords() if compares else None)
+    given: dict[str, tuple[Asked, Target]] = {}
+
+    async def main() -> None:
+        waiting: list[tuple[int, Asked, Keeper]] = []
+        for number, (asked, choice, ends) in enumerate(steps):
+            ask, plan = asked.ask(), asked.plan()
+            kept = await cache.find(ask, plan)
+            if kept is not None:
+                (text,) = [event.text async for event in kept.events if isinstance(event, TextDelta)]
+                before, target = given[text]
+                assert kept.target == target
+                assert asked.may_have(before, target, kept.kind)
+                continue
+            keeper = cache.keeper(ask, plan)
+            assert (keeper is None) == (asked.temperature != 0)
+            if keeper is not None:
+                waiting.append((number, asked, keeper))
+            while ends and waiting:  # several answers are under way at once, and end in another order
+                begun, whose, one = waiting.pop(choice % len(waiting))
+                target = min(whose.targets)
+                given[str(begun)] = (whose, target)
+                one.begin(target)
+                for event in (Started("id", "m", 3), TextDelta(0, str(begun), 1), Finished(Usage(3, 4))):
+                    one.add(event)
+
+    asyncio.run(main())

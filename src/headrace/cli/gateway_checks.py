@@ -253,5 +253,4 @@ RULES: Final[tuple[_Rule, ...]] = (
     _check_tenants,
     _check_answers,
     _check_breakers,
-    _check_answers,
 )

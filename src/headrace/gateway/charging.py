@@ -66,7 +66,9 @@ class Tariffs:
 
 
 def told(usage: Usage, prices: Prices | None) -> Charge | None:
-    """What told counts cost; None if they contradict each other, which is as good as none."""
+    """What told counts cost; None if they contradict each other or are estimates, which is as good as none."""
+    if usage.is_estimated:
+        return None
     try:
         ledger = Ledger.of(usage)
     except EngineFault:

@@ -357,3 +357,15 @@ async def test_what_no_place_is_left_for_is_refused_before_anything_else() -> No
         await at.gate.ask(ask())
     assert refused.value.retry_after_s == 1.0
     assert not at.book.reserved
+
+
+@in_loop
+async def test_counts_that_a_reader_had_to_estimate_are_charged_as_bounds_and_never_above_the_reservation() -> None:
+    guess = Finished(Usage(prompt_tokens=10_000_000, completion_tokens=10_000_000, is_estimated=True))
+    at = bench({"a": ScriptedUpstream((*ANSWER[:-1], guess))})
+    reply = await at.gate.ask(ask(raw=None))
+    assert (await read(reply))[-1] == guess
+    (record,) = at.book.records
+    assert record.is_estimated
+    assert record.prompt_tokens + record.completion_tokens <= candidate("a").bound.tokens
+    assert at.is_quiet
