@@ -205,7 +205,7 @@ class Accounts:
 
     def _take_rules(self, rules: Rules) -> None:
         self.rules = rules
-        kinds = {one.subject.kind for one in (*rules.budgets, *rules.limits)}
+        kinds = {one.subject.kind for one in rules.budgets} | {one.subject.kind for one in rules.limits}
         self._sees_users, self._sees_tags = "user" in kinds, "tag" in kinds
         self.ledger.configure(rules.budgets)
         self.limits.configure(rules.limits)
