@@ -2,6 +2,7 @@
 ones where the real ones need an engine. Joined as `cli/services.py` joins them for an engine.
 """
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tests.scripted import Scripted, prompt_words
 
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
+from headrace.core.accounts import IssuedKey, KeyRights
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
@@ -20,6 +22,9 @@ from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.request import Request
 from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
+from headrace.gateway.accounts.accounts import Accounts
+from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
+from headrace.gateway.accounts.service import AccountService
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -29,12 +34,46 @@ from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
 from headrace.gateway.room import Room
+from headrace.memory.boot import boot_id
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
 from headrace.server.services import Services
 
 QUOTA_BYTES = 2**20
+
+
+class ScriptedKeys:
+    """Keys that nobody has to show."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, IssuedKey] = {}
+
+    async def list_keys(self) -> tuple[IssuedKey, ...]:
+        """All of them."""
+        return tuple(self._keys.values())
+
+    async def add_key(self, name: str, rights: KeyRights) -> tuple[IssuedKey, str]:
+        """A key whose text says its name."""
+        if not name.isalnum() or name in self._keys:
+            raise InvalidRequest(f"name: {name[:100]!r} is no name for a new key.", param="name")
+        self._keys[name] = IssuedKey(name=name, rights=rights, created_s=1.0)
+        return self._keys[name], f"hr_{name}"
+
+    async def set_disabled(self, name: str, *, is_disabled: bool) -> IssuedKey:
+        """As it says."""
+        self._keys[name] = replace(self._find(name), is_disabled=is_disabled)
+        return self._keys[name]
+
+    async def remove_key(self, name: str) -> None:
+        """As it says."""
+        self._find(name)
+        del self._keys[name]
+
+    def _find(self, name: str) -> IssuedKey:
+        if name not in self._keys:
+            raise NotFound(f"name: there is no key {name[:100]!r}.", param="name")
+        return self._keys[name]
 
 
 class ScriptedAdapters:
@@ -218,6 +257,10 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         runner = BatchRunner(batches, store, files, around, Turn(folder / "batches.lock"))
         runner.start()
         stack.push_async_callback(runner.close)
+        around_accounts = AccountsGround(store, folder / "accounts", clock, boot_id(), os.write)
+        accounts = Accounts(around_accounts)
+        await accounts.open()
+        stack.push_async_callback(accounts.close)
         yield Services(
             adapters=ScriptedAdapters(backend),
             residents=ScriptedResidents(backend),
@@ -232,4 +275,6 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             reloading=ScriptedReloading(),
             operations=ScriptedOperations(),
             explaining=ScriptedExplaining(),
+            accounts=AccountService(accounts, store, clock),
+            keys=ScriptedKeys(),
         )

@@ -15,6 +15,7 @@ from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
 from headrace.api.openai_fields import ChatBody, CompletionBody
 from headrace.api.openai_stored import MAX_PAGE
+from headrace.api.openapi_accounts import ACCOUNT_OPERATIONS
 from headrace.api.openapi_answers import (
     Card,
     CardList,
@@ -206,6 +207,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
     **RESPONSES_OPERATIONS,
     **CACHE_OPERATIONS,
+    **ACCOUNT_OPERATIONS,
     **FILE_OPERATIONS,
     **MESSAGE_BATCH_OPERATIONS,
     **OLLAMA_OPERATIONS,

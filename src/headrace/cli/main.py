@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from headrace.cli.accounts_commands import backup, budgets_app, erase, usage
 from headrace.cli.config_commands import config_app
 from headrace.cli.keys_commands import keys_app
 from headrace.cli.models_commands import models_app
@@ -79,8 +80,11 @@ for _group, _name in (
     (responses_app, "responses"),
     (config_app, "config"),
     (route_app, "route"),
+    (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)
+for _command in (usage, erase, backup):
+    app.command()(_command)
 
 
 @app.command()

@@ -23,7 +23,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - an address t
 class Server:
     """A running server. `url` None: the one that the settings would start."""
 
-    def __init__(self, url: str | None, key: str | None, config: Path | None) -> None:
+    def __init__(self, url: str | None, key: str | None, config: Path | None, scope: str = "admin") -> None:
         if url is None:
             settings = compose({}, os.environ, config).settings
             url = f"http://{_ANYWHERE.get(settings.host, settings.host)}:{settings.port}"
@@ -31,13 +31,15 @@ class Server:
             raise InvalidRequest(f"url: {url!r} is no address; write for example http://127.0.0.1:8000.", param="url")
         self.url = url.rstrip("/")
         self._key = key or os.environ.get(KEY_VARIABLE)
+        self._scope = scope
         # A proxy is for the world outside, and would be asked for this machine's own address.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> Any:
         """What the server answers, as JSON. Raises HeadraceError with what it says, or with why it says nothing."""
         data = None if body is None else jsonlib.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"})  # noqa: S310
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
         if self._key:
             request.add_header("authorization", f"Bearer {self._key}")
         try:
@@ -58,7 +60,7 @@ class Server:
         except (ValueError, KeyError, TypeError):
             said = f"status {error.code}"
         if error.code in {401, 403}:
-            return InvalidRequest(f"{self.url}: {said} Give a key of scope admin with --key or {KEY_VARIABLE}.")
+            return InvalidRequest(f"{self.url}: {said} Give a key of scope {self._scope} with --key or {KEY_VARIABLE}.")
         if error.code == 404 and "route" in said:
             return NotFound(f"{self.url}: models do not come and go there; it is no such server, or an older one.")
         return HeadraceError(f"{self.url}: {said}")

@@ -19,7 +19,7 @@ from headrace.memory.completions import erase as erase_completions
 from headrace.memory.database import Database
 from headrace.memory.files import erase as erase_files
 from headrace.memory.responses import erase
-from headrace.models.store import open_home
+from headrace.models.store import Layout, open_home
 
 
 def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, json: bool) -> None:
@@ -27,20 +27,26 @@ def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, jso
     settings = compose(flags, os.environ, config).settings
     layout = open_home(settings.home)
     with Database(layout.database) as database:
-        responses, conversations = database.transact(erase, tenant)
-        completions = database.transact(erase_completions, tenant)
-        batches = database.transact(erase_batches, tenant)
-        files = database.transact(erase_files, tenant)
-        caches = database.transact(erase_caches, tenant)
+        erased = erase_stored(database, layout, tenant)
         database.empty_log()
-    for file_id in files:
-        (layout.files / file_id).unlink(missing_ok=True)
     if json:
-        document = {"tenant": tenant, "responses": responses, "conversations": conversations}
-        document |= {"completions": completions, "files": len(files), "batches": batches, "caches": caches}
-        typer.echo(jsonlib.dumps(document))
+        typer.echo(jsonlib.dumps({"tenant": tenant, **erased}))
         return
     typer.echo(
-        f"Erased {responses} responses, {conversations} conversations, {completions} chat completions, {len(files)} "
-        f"files, {batches} batches and {caches} caches of {tenant}"
+        f"Erased {erased['responses']} responses, {erased['conversations']} conversations, {erased['completions']} "
+        f"chat completions, {erased['files']} files, {erased['batches']} batches and {erased['caches']} caches of "
+        f"{tenant}"
     )
+
+
+def erase_stored(database: Database, layout: Layout, tenant: str) -> dict[str, int]:
+    """Erase them; how many of each kind. The database's log is still to be emptied."""
+    responses, conversations = database.transact(erase, tenant)
+    completions = database.transact(erase_completions, tenant)
+    batches = database.transact(erase_batches, tenant)
+    files = database.transact(erase_files, tenant)
+    caches = database.transact(erase_caches, tenant)
+    for file_id in files:
+        (layout.files / file_id).unlink(missing_ok=True)
+    found = {"responses": responses, "conversations": conversations, "completions": completions}
+    return found | {"files": len(files), "batches": batches, "caches": caches}

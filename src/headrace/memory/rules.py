@@ -2,6 +2,7 @@
 knows neither what they mean nor whether they are right."""
 
 import sqlite3
+from collections.abc import Sequence
 
 from headrace.core.accounts import BudgetRule, LimitRule
 
@@ -53,3 +54,17 @@ def save_limit(connection: sqlite3.Connection, rule: LimitRule) -> None:
 def delete_limit(connection: sqlite3.Connection, name: str) -> bool:
     """Forget one; whether there was one."""
     return connection.execute("DELETE FROM limits WHERE name = ?", (name,)).rowcount > 0
+
+
+def erase(connection: sqlite3.Connection, tenant: str, keys: Sequence[str]) -> int:
+    """Forget the rules that name a tenant, its users or its keys; how many."""
+    subjects = [f"tenant:{tenant}", *(f"key:{key}" for key in keys)]
+    removed = 0
+    for table in ("budgets", "limits"):
+        for subject in subjects:
+            removed += connection.execute(f"DELETE FROM {table} WHERE subject = ?", (subject,)).rowcount  # noqa: S608
+        removed += connection.execute(
+            f"DELETE FROM {table} WHERE subject >= ? AND subject < ?",  # noqa: S608  (constants)
+            (f"user:{tenant}/", f"user:{tenant}0"),
+        ).rowcount
+    return removed

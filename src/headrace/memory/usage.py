@@ -24,6 +24,13 @@ values_of = attrgetter(*COLUMNS)
 """A record's values in the order of COLUMNS."""
 
 DAY_S: Final = 86_400
+ERASED: Final = "(erased)"
+"""Who sums are of whose tenant was erased; no tenant can be called so."""
+
+_DAY_KEYS: Final = ("tenant", "key", "user", "tags", "route", "model", "backend")
+_DAY_SUMS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_nanos", "saved_nanos")
+_DAY_COUNTS: Final = ("num_requests", "num_failed", *_DAY_SUMS)
+_at = {name: index for index, name in enumerate(COLUMNS)}
 _TAGS: Final = COLUMNS.index("tags")
 _ESTIMATED: Final = COLUMNS.index("is_estimated")
 # Of many rows one statement is made, because each statement gives up the interpreter and has to wait for it again.
@@ -159,6 +166,36 @@ def delete_old(connection: sqlite3.Connection, before_s: float, periods_before_s
     return done.rowcount
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How much was erased of a tenant: records, days' sums that are anonymous now, and its budgets' sums."""
+
+    num_records: int
+    num_days: int
+    num_periods: int
+
+
+def erase(connection: sqlite3.Connection, tenant: str, keys: Sequence[str]) -> Erased:
+    """Forget who a tenant's usage was of. `keys` are the names of its keys. Records and the sums of its own budgets go;
+    the days' sums stay under a tenant named ERASED, without key, user and tags, so that totals stay what was spent."""
+    records = connection.execute("DELETE FROM usage_records WHERE tenant = ?", (tenant,)).rowcount
+    sums = ", ".join(f"SUM({name})" for name in _DAY_COUNTS)
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in _DAY_COUNTS)
+    connection.execute(
+        f"INSERT INTO usage_days SELECT day_s, ?, '', '', '[]', route, model, backend, {sums} FROM usage_days "  # noqa: S608  (constants)
+        f"WHERE tenant = ? GROUP BY day_s, route, model, backend ON CONFLICT DO UPDATE SET {added}",
+        (ERASED, tenant),
+    )
+    days = connection.execute("DELETE FROM usage_days WHERE tenant = ?", (tenant,)).rowcount
+    periods = connection.execute(
+        "DELETE FROM budget_periods WHERE subject = ? OR (subject >= ? AND subject < ?)",
+        (f"tenant:{tenant}", f"user:{tenant}/", f"user:{tenant}0"),  # 0 follows / in ASCII
+    ).rowcount
+    for key in keys:
+        periods += connection.execute("DELETE FROM budget_periods WHERE subject = ?", (f"key:{key}",)).rowcount
+    return Erased(records, days, periods)
+
+
 def _row(values: tuple[Any, ...]) -> tuple[Any, ...]:
     tags = values[_TAGS]
     return (*values[:_TAGS], json.dumps(tags) if tags else "[]", *values[_TAGS + 1 :])
@@ -172,12 +209,6 @@ def _insert(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any,
             marks = "(" + ", ".join("?" * len(part[0])) + ")"
             connection.execute(f"{head} {', '.join([marks] * size)} {tail}", tuple(chain.from_iterable(part)))
             at += size
-
-
-_DAY_KEYS: Final = ("tenant", "key", "user", "tags", "route", "model", "backend")
-_DAY_SUMS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_nanos", "saved_nanos")
-_DAY_COUNTS: Final = ("num_requests", "num_failed", *_DAY_SUMS)
-_at = {name: index for index, name in enumerate(COLUMNS)}
 
 
 def _add_days(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -6,7 +6,7 @@ was settled a moment ago is written before anything is counted. Knows no wire fo
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from headrace.core.accounts import (
     BudgetRule,
@@ -21,10 +21,9 @@ from headrace.core.accounts import (
 from headrace.core.clock import Clock
 from headrace.core.errors import Conflict, InvalidRequest, NotFound
 from headrace.core.request import Principal
-from headrace.gateway.accounts.accounts import Accounts
 from headrace.gateway.accounts.calendar import NEVER, bounds
-from headrace.gateway.accounts.ledger import NO_LIMIT, Account
-from headrace.gateway.accounts.rules import budget_settings, limit_settings
+from headrace.gateway.accounts.ledger import NO_LIMIT, Account, Ledger
+from headrace.gateway.accounts.rules import Rules, budget_settings, limit_settings
 from headrace.gateway.accounts.subjects import EACH, Owner, Party
 from headrace.gateway.settings import BudgetSettings, LimitSettings
 from headrace.memory import rules as stored
@@ -38,10 +37,41 @@ MAX_STORED: Final = 10_000
 """Rules that can be set while a server runs."""
 
 
+class Kept(Protocol):
+    """What keeps accounts: `accounts.Accounts` in a server, or nobody but the store."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Budgets, and what memory knows of them."""
+        ...
+
+    @property
+    def rules(self) -> Rules:
+        """In force."""
+        ...
+
+    @property
+    def fixed(self) -> Rules:
+        """Those of the settings file."""
+        ...
+
+    def hold_alone(self) -> None:
+        """Be ready to keep budgets. Raises Conflict."""
+        ...
+
+    async def reread(self) -> None:
+        """Put in force what was set beside the settings file."""
+        ...
+
+    async def drain(self) -> None:
+        """Write what was settled so far."""
+        ...
+
+
 class AccountService:
     """See `core.accounts.AccountBook`."""
 
-    def __init__(self, accounts: Accounts, store: Store, clock: Clock) -> None:
+    def __init__(self, accounts: Kept, store: Store, clock: Clock) -> None:
         self._accounts = accounts
         self._store = store
         self._clock = clock

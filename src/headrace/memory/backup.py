@@ -1,0 +1,113 @@
+"""A copy of what is remembered that can be put in its place, made while a server runs or without one.
+
+Order makes it whole: journals first (what is written to the database later is read from there twice, which changes
+nothing), then files, then the database as it is at one moment, then files that came between. A file that is not in the
+database is left out, one that has gone meanwhile goes from the copy of the database too. Promises for the case of a
+lost power are for the machine that made them, and are not in a copy. Models and pages of prompts are no memories.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.core.errors import Conflict, DiskFull, Unavailable
+from headrace.memory.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things lie in a state directory; those of `source` and `target` are the same."""
+
+    database: Path
+    files: Path
+    journals: Path
+    keys: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How much was copied."""
+
+    num_bytes: int
+    num_files: int
+    num_journals: int
+    has_keys: bool
+
+
+def copy_state(source: Places, target: Places) -> Copied:
+    """Copy everything into a folder that is there and empty. Raises Conflict if it is not, DiskFull and Unavailable."""
+    root = target.database.parent
+    if any(root.iterdir()):
+        raise Conflict(f"{root} is not empty; name a new folder, or empty it.")
+    try:
+        journals = _copy_journals(source.journals, target.journals)
+        _copy_files(source.files, target.files)
+        with Database(source.database):  # one of an older version is brought up to date first
+            pass
+        _copy_database(source.database, target.database)
+        files = _match_files(source.files, target)
+        if source.keys.exists():
+            _copy(source.keys, target.keys)
+        num_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    except OSError as error:
+        raise _sentence(root, error) from error
+    return Copied(num_bytes, files, journals, source.keys.exists())
+
+
+def _copy_journals(source: Path, target: Path) -> int:
+    copied = 0
+    for path in sorted(source.glob("*/*.journal")):
+        folder = target / path.parent.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One that goes meanwhile is in the database, which is copied later.
+        with contextlib.suppress(FileNotFoundError):
+            _copy(path, folder / path.name)
+            copied += 1
+    return copied
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    target.mkdir(mode=0o700)
+    for path in source.glob("*"):
+        if path.is_file():
+            with contextlib.suppress(FileNotFoundError):
+                _copy(path, target / path.name)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    target.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+        new.execute("UPDATE budget_periods SET lease_nanos = NULL, lease_tokens = NULL")
+        new.execute("UPDATE ledger_runs SET is_ended = 1")
+        new.commit()
+
+
+def _match_files(source: Path, target: Places) -> int:
+    with contextlib.closing(sqlite3.connect(target.database)) as database:
+        known = {row[0] for row in database.execute("SELECT id FROM files")}
+        for name in known:
+            if not (target.files / name).exists():
+                try:
+                    _copy(source / name, target.files / name)
+                except FileNotFoundError:
+                    database.execute("DELETE FROM files WHERE id = ?", (name,))
+        database.commit()
+    for path in target.files.iterdir():
+        if path.name not in known:
+            path.unlink()
+    return len(list(target.files.iterdir()))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.touch(mode=0o600)
+    shutil.copyfile(source, target)
+
+
+def _sentence(path: Path, error: OSError) -> Exception:
+    reason = error.strerror or error
+    if error.errno == 28:  # ENOSPC
+        return DiskFull(f"{path} has no room for the copy ({reason}); choose another disk.")
+    return Unavailable(f"{error.filename or path} cannot be copied ({reason}); check the folders' permissions.")
