@@ -95,7 +95,7 @@ def _is_models(path: str) -> bool:
 def _row(shown: str, default: str, path: str, schema: Mapping[str, Any]) -> str:
     words = list(_words(schema))
     choices = f": {', '.join(f'`{word}`' for word in words)}" if words else ""
-    return f"| `{shown}` | {default} | {TEXTS[path]}{choices} |"
+    return f"| `{shown}` | {default} | {TEXTS.get(path, '')}{choices} |"
 
 
 def _words(schema: Mapping[str, Any]) -> Iterator[str]:

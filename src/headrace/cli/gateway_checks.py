@@ -217,18 +217,6 @@ def _all_backends(gateway: GatewaySettings) -> Iterable[BackendSettings]:
     return gateway.backends.values()
 
 
-def _check_answers(gateway: GatewaySettings, spot: Spot, served: frozenset[str] | None) -> None:
-    """Questions are compared by a model of this process, because they must not leave for that."""
-    cache = gateway.cache
-    if cache.is_on and cache.semantic_threshold is not None and served is not None:
-        model = cache.semantic_model
-        if model not in served:
-            spot.at("answer_cache", "semantic_model").say(
-                f"{model!r} compares questions in this process and is not served; name it in guests, or take "
-                "semantic_threshold out."
-            )
-
-
 def _check_breakers(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:
     for backend in gateway.backends.values():
         breaker = backend.breaker
@@ -261,7 +249,6 @@ RULES: Final[tuple[_Rule, ...]] = (
     _check_prices,
     _check_accounts,
     _check_tenants,
-    _check_answers,
     _check_breakers,
     _check_answers,
 )

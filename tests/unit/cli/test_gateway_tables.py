@@ -331,8 +331,8 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         (BACKEND + "[backends.a.models.m.x]\n", 6, "backends.a.models.m.x: is no setting"),
         (
             BACKEND + "[answer_cache]\nsemantic_threshold=0.9",
-            6,
-            "'all-minilm-l6-v2' compares questions in this process",
+            7,
+            "questions are compared by the model 'all-minilm-l6-v2'",
         ),
         (BACKEND + "[backends.a.breaker]\nwindow=4", 6, "min_attempts: 5 is more than the window of 4 attempts"),
     ],

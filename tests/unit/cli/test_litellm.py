@@ -107,7 +107,7 @@ def read(text: str, folder: Path) -> tuple[Resolved, str]:
 
 
 def test_a_whole_configuration_keeps_its_meaning(tmp_path: Path) -> None:
-    resolved, written = read(WHOLE, tmp_path)
+    resolved, _ = read(WHOLE, tmp_path)
     gateway = resolved.settings.gateway
     assert list(gateway.backends) == ["openai", "openai-compatible", "anthropic", "ollama"]
     openai, own = gateway.backends["openai"], gateway.backends["openai-compatible"]

@@ -39,6 +39,7 @@ class Entry:
     labels: frozenset[str] = frozenset()
     routes: frozenset[str] = frozenset()
     expires: Any = None
+    is_disabled: bool = False
 
 
 def one_key() -> KeyRing:
