@@ -3,8 +3,10 @@
 One function a rule, in a table; each says what is wrong at the key whose fault it is. Knows no files and no secrets.
 """
 
+import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Final
+from urllib.parse import urlsplit
 
 from headrace.cli.kinds import Spot, unknown
 from headrace.gateway.settings import (
@@ -239,6 +241,24 @@ def _check_answers(gateway: GatewaySettings, spot: Spot, served: frozenset[str] 
     )
 
 
+def _check_plain_secrets(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:
+    for backend in gateway.backends.values():
+        if backend.secret is not None and backend.url.startswith("http://") and not _is_near(backend.url):
+            spot.at("backends", backend.name, "url").say(
+                f"{backend.url} is not https, so the key of {backend.name} and every prompt are sent in the clear.",
+                is_warning=True,
+            )
+
+
+def _is_near(url: str) -> bool:
+    """Whether an address is this machine's or of a private network. A name may be anybody's."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
+
+
 RULES: Final[tuple[_Rule, ...]] = (
     _check_targets,
     _check_fallbacks,
@@ -251,4 +271,5 @@ RULES: Final[tuple[_Rule, ...]] = (
     _check_tenants,
     _check_breakers,
     _check_answers,
+    _check_plain_secrets,
 )

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import json
 import logging
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -326,3 +327,27 @@ async def test_the_file_in_the_readme_does_what_it_says(up: Upstream, folder: Pa
             up.usage = other.usage = (1_999_990, 5)
             await served.ask("qwen3-32b")
             assert (await served.ask("chat")).error()["code"] == "budget_exceeded"
+
+
+@with_backend
+async def test_reloads_amid_many_requests_fail_none_of_them(up: Upstream, folder: Path, environ: Any) -> None:
+    async with upstream() as other:
+        texts = [backend(up, "one") + route("one"), backend(other, "two") + route("two")]
+        async with serving(folder, texts[0], environ) as served:
+            chance = random.Random(7)
+            tasks: list[asyncio.Task[Reply]] = []
+            for number in range(200):
+                client = Client(served.app, "POST", CHAT, chat(model="chat", stream=chance.random() < 0.5))
+                tasks.append(asyncio.create_task(client.run()))
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+                if number % 10 == 5:
+                    await served.reload(texts[number // 10 % 2])
+            replies = await asyncio.gather(*tasks)
+            assert {reply.status for reply in replies} == {200} and all(reply.is_complete for reply in replies)
+            assert not [reply for reply in replies if b"error" in reply.body]
+            assert len(up.received) + len(other.received) == 200 and up.received and other.received
+            await served.reload(texts[1])
+            del replies, tasks, client
+            await up.wait_open(0)
+            assert (await served.ask()).headers["x-headrace-backend"] == "two"
