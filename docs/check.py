@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import performance
+import settings
 import typer.main
 
 import clients
@@ -24,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 HTTP_PAGE = ROOT / "docs" / "reference" / "http.md"
 CLI_PAGE = ROOT / "docs" / "reference" / "cli.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SOURCES = {
+    CLI_PAGE: "--help says",
+    clients.PAGE: "tests/clients/results say",
+    settings.PAGE: "the tables of settings say",
+}
 _WIDTH = 100
 _HEADER = """\
 # The command line
@@ -54,14 +60,14 @@ def command_names() -> set[str]:
 
 def generated() -> dict[Path, str]:
     """Every document that is written by a program, with its text."""
-    return {CLI_PAGE: cli_page(), **performance.generated(), **clients.generated()}
+    return {CLI_PAGE: cli_page(), **performance.generated(), **clients.generated(), **settings.generated()}
 
 
 def _stale() -> Iterator[str]:
     files = generated()
     for path, text in files.items():
         if not path.exists() or path.read_text("utf-8") != text:
-            source = {CLI_PAGE: "--help says", clients.PAGE: "tests/clients/results say"}.get(path, "bench/results say")
+            source = SOURCES.get(path, "bench/results say")
             yield f"{path.relative_to(ROOT)} is not what {source}; run `make fix`."
     for path in performance.DRAWINGS.glob("*"):
         if path not in files:

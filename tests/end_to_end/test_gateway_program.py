@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.doubles_http import Client, Reply
 from tests.upstreams import SSE, Step, Upstream, chunk, frame, head, upstream
+
+from headrace.cli.assembly import assemble
+from headrace.cli.config import compose
+from headrace.cli.serve import Start, open_app
+from headrace.cli.surroundings import look_around
 
 PROGRAM = [sys.executable, "-c", "from headrace.cli.main import main; main()"]
 SECRET = "sk-of-the-program"
@@ -103,5 +109,39 @@ def test_a_program_reads_its_file_again_and_drops_no_stream(tmp_path: Path) -> N
                     program.kill()
                     await program.wait()
             assert SECRET not in "".join(said) and "Traceback" not in "".join(said)
+
+    asyncio.run(main())
+
+
+def test_the_engine_of_the_process_answers_for_a_backend_that_is_down(tmp_path: Path, smollm2_path: Path) -> None:
+    async def main() -> None:
+        async with upstream() as up:
+            name = smollm2_path.stem
+            text = file_of(up, "near").replace("port = 0", f'port = 0\nmodel = "{smollm2_path}"\nthreads = 1')
+            text = text.replace('candidates = ["near/small"]', f'candidates = ["near/small", "local/{name}"]')
+            file = tmp_path / "headrace.toml"
+            file.write_text(f'{text}policies = ["ordered"]\n[[keys]]\nname = "k"\nsecret = "env:CALLER_KEY"\n', "utf-8")
+            environ = {"HEADRACE_HOME": str(tmp_path / "home"), "PROGRAM_KEY": SECRET, "CALLER_KEY": "caller"}
+            resolved = compose({}, environ, file)
+            around = look_around(resolved, environ)
+            assembled = assemble(resolved.settings, with_guests=True)
+            start = Start(lambda: compose({}, environ, file), resolved.settings, environ, around, assembled)
+            async with open_app(start) as (app, _):
+                app.lifecycle.mark_ready()
+
+                async def answer(model: str) -> Reply:
+                    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+                    headers = {"authorization": "Bearer caller"}
+                    return await Client(app, "POST", "/v1/chat/completions", json.dumps(body).encode(), headers).run()
+
+                assert (await answer("chat")).headers["x-headrace-backend"] == "near"
+                up.refuse()
+                up.drop()
+                reply = await answer("chat")
+                assert reply.status == 200 and reply.headers["x-headrace-backend"] == "local"
+                assert reply.json()["usage"]["completion_tokens"] > 0
+                for model in (name, f"local/{name}"):
+                    assert (await answer(model)).headers["x-headrace-backend"] == "local"
+                assert (await answer("small")).status in {502, 503}
 
     asyncio.run(main())

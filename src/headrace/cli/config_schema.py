@@ -1,11 +1,13 @@
 """The settings file as a JSON schema (draft 2020-12), made of the same tables that read it. Knows no file."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from headrace.cli.file_tables import TABLES
 from headrace.cli.plain_settings import DEFAULTS, PARSERS
+from headrace.cli.setting_texts import TEXTS
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> dict[str, Any]:
@@ -18,10 +20,23 @@ def schema() -> dict[str, Any]:
     for name, kind in TABLES.items():
         both = [properties[name], kind.schema] if name in properties else None
         properties[name] = {"anyOf": both} if both else kind.schema
-    return {
-        "$schema": DIALECT,
-        "title": "headrace.toml",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-    }
+    whole = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {"$schema": DIALECT, "title": "headrace.toml", **_told(whole, "")}
+
+
+def _told(part: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A schema with what each setting means."""
+    told: dict[str, Any] = dict(part)
+    if path in TEXTS:
+        told["description"] = TEXTS[path]
+    if "properties" in part:
+        below = f"{path}." if path else ""
+        told["properties"] = {name: _told(one, f"{below}{name}") for name, one in part["properties"].items()}
+    if isinstance(part.get("additionalProperties"), dict):
+        told["additionalProperties"] = _told(part["additionalProperties"], f"{path}.NAME")
+    for key in ("items", "anyOf"):
+        if isinstance(part.get(key), dict):
+            told[key] = _told(part[key], path)
+        elif key in part:
+            told[key] = [_told(one, path) for one in part[key]]
+    return told

@@ -3,8 +3,10 @@
 One function a rule, in a table; each says what is wrong at the key whose fault it is. Knows no files and no secrets.
 """
 
+import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Final
+from urllib.parse import urlsplit
 
 from headrace.cli.kinds import Spot, unknown
 from headrace.gateway.settings import (
@@ -217,18 +219,6 @@ def _all_backends(gateway: GatewaySettings) -> Iterable[BackendSettings]:
     return gateway.backends.values()
 
 
-def _check_answers(gateway: GatewaySettings, spot: Spot, served: frozenset[str] | None) -> None:
-    """Questions are compared by a model of this process, because they must not leave for that."""
-    cache = gateway.cache
-    if cache.is_on and cache.semantic_threshold is not None and served is not None:
-        model = cache.semantic_model
-        if model not in served:
-            spot.at("answer_cache", "semantic_model").say(
-                f"{model!r} compares questions in this process and is not served; name it in guests, or take "
-                "semantic_threshold out."
-            )
-
-
 def _check_breakers(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:
     for backend in gateway.backends.values():
         breaker = backend.breaker
@@ -241,6 +231,34 @@ def _check_breakers(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | No
             at.at("max_open").say(f"{breaker.max_open_s:g} s is shorter than open, {breaker.open_s:g} s.")
 
 
+def _check_answers(gateway: GatewaySettings, spot: Spot, served: frozenset[str] | None) -> None:
+    cache = gateway.cache
+    if not cache.is_on or cache.semantic_threshold is None or served is None or cache.semantic_model in served:
+        return
+    spot.at("answer_cache", "semantic_threshold").say(
+        f"questions are compared by the model {cache.semantic_model!r} in this process, and it is not served; add it "
+        "to guests, name another as semantic_model, or take semantic_threshold out."
+    )
+
+
+def _check_plain_secrets(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:
+    for backend in gateway.backends.values():
+        if backend.secret is not None and backend.url.startswith("http://") and not _is_near(backend.url):
+            spot.at("backends", backend.name, "url").say(
+                f"{backend.url} is not https, so the key of {backend.name} and every prompt are sent in the clear.",
+                is_warning=True,
+            )
+
+
+def _is_near(url: str) -> bool:
+    """Whether an address is this machine's or of a private network. A name may be anybody's."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
+
+
 RULES: Final[tuple[_Rule, ...]] = (
     _check_targets,
     _check_fallbacks,
@@ -251,6 +269,7 @@ RULES: Final[tuple[_Rule, ...]] = (
     _check_prices,
     _check_accounts,
     _check_tenants,
-    _check_answers,
     _check_breakers,
+    _check_answers,
+    _check_plain_secrets,
 )

@@ -230,6 +230,7 @@ _NOT_OF_THE_ENGINE: Final = {
     "clearance": "nothing leaves the process, so it may see everything",
     "region": "nothing leaves the process, so no rule asks for it",
     "retention": "nothing leaves the process, so no rule asks for it",
+    "timeouts": "request_timeout bounds its answers",
 }
 
 
@@ -381,9 +382,9 @@ LIMIT: Final = table(
     {
         "name": NAME,
         "subject": SUBJECT,
-        "requests_per_minute": integer(0, 10**9),
-        "tokens_per_minute": integer(0, 10**12),
-        "concurrency": integer(0, 10**6),
+        "requests_per_minute": integer(1, 10**9),
+        "tokens_per_minute": integer(1, 10**12),
+        "concurrency": integer(1, 10**6),
     },
     needs=("subject",),
 )

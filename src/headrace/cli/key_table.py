@@ -22,6 +22,7 @@ class KeyTable:
     labels: frozenset[str] = frozenset()
     routes: frozenset[str] = frozenset()
     expires: datetime | None = None
+    is_disabled: bool = False
 
     def __post_init__(self) -> None:
         if (self.sha256 is None) == (self.secret is None):

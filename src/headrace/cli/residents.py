@@ -26,7 +26,8 @@ class Server:
     def __init__(self, url: str | None, key: str | None, config: Path | None, scope: str = "admin") -> None:
         if url is None:
             settings = compose({}, os.environ, config).settings
-            url = f"http://{_ANYWHERE.get(settings.host, settings.host)}:{settings.port}"
+            scheme = "http" if settings.tls is None else "https"
+            url = f"{scheme}://{_ANYWHERE.get(settings.host, settings.host)}:{settings.port}"
         if not url.startswith(("http://", "https://")):
             raise InvalidRequest(f"url: {url!r} is no address; write for example http://127.0.0.1:8000.", param="url")
         self.url = url.rstrip("/")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from headrace.cli.gateway_tables import LABEL, LABELS, NAMES, SECRET, SUBJECT_NAME
 from headrace.cli.key_table import KeyTable
 from headrace.cli.keys import MAX_PRIORITY, MAX_SHARE, SCOPES
-from headrace.cli.kinds import Kind, WrongKey, integer, leaf, number, one_of, seconds, several, table, word
+from headrace.cli.kinds import TRUTH, Kind, WrongKey, integer, leaf, number, one_of, seconds, several, table, word
 from headrace.server.config import Cors, Tls
 
 
@@ -65,6 +65,7 @@ KEY: Final = table(
         "labels": LABELS,
         "routes": NAMES,
         "expires": leaf(_time, {}),
+        "is_disabled": TRUTH,
     },
     needs=("name",),
 )

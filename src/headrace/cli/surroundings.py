@@ -6,6 +6,7 @@ Everything that is missing is said where the file names it. Knows the environmen
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.cli.config import Resolved, Settings
 from headrace.cli.gateway_checks import check_gateway
@@ -15,6 +16,9 @@ from headrace.cli.served_models import served_names
 from headrace.core.errors import HeadraceError
 from headrace.gateway.settings import Secret
 from headrace.server.tls import open_tls
+
+MIN_KEY_CHARS: Final = 20
+"""Keys are hashed once, which is enough for what nobody can guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ def _check_keys(settings: Settings, secrets: Mapping[Secret, SecretText], spot: 
         secret = None if key.secret is None else secrets.get(key.secret)
         digest = key.sha256 if secret is None else secret.sha256()
         at = spot.at("keys", index)
+        if secret is not None and len(secret.reveal()) < MIN_KEY_CHARS:
+            at.at("secret").say(
+                f"the key at {secret.place} is shorter than {MIN_KEY_CHARS} characters and may be guessed.",
+                is_warning=True,
+            )
         if key.name in seen.values():
             at.at("name").say(f"there are two keys with the name {key.name}; give each a name of its own.")
         elif digest is not None and digest in seen:

@@ -39,8 +39,8 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    # Names that the server answers to. Without keys loopback ones are, too, and no others: they may be a rebound DNS
-    # name in a browser. With keys every name is, unless some are given here.
+    # Names that the server answers to beside loopback ones. Without keys it answers to no others: they may be a rebound
+    # DNS name in a browser. With keys it answers to every name, unless some are given here.
     allowed_hosts: tuple[str, ...] = ()
     # Networks of proxies whose word is taken for where a request comes from, and whether the access log tells that.
     trusted_proxies: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """The door: by what names this server may be called, which sites' pages may call it, and who stands behind a proxy.
 
-    name (`host`)      without keys only this machine's and `allowed_hosts`; with `allowed_hosts` set only those, always
+    name (`host`)      without keys only this machine's and `allowed_hosts`; with keys every one, unless some are set
     page (`origin`)    without keys only this machine's own and those of `cors`; with keys a browser holds back the
                        rest, because it is told which origins may read an answer, each in full, never what was sent
     proxy              a client's address is the proxy's word where the connection is from one of `trusted_proxies`,
@@ -56,7 +56,7 @@ class Door:
         if has_keys and not self._hosts:
             return
         host = exchange.headers.get(b"host", b"").decode("latin-1")
-        if not self._is_own(f"//{host}", is_lenient=not has_keys):
+        if not self._is_own(f"//{host}"):
             remedy = "allowed_hosts names those that are" if has_keys else "without a keys file only those are answered"
             raise Forbidden(
                 f"host: {host[:100]!r} is not a name of this machine; {remedy}.", param="host", code="host_not_allowed"
@@ -64,7 +64,7 @@ class Door:
         origin = exchange.headers.get(b"origin")
         if has_keys or origin is None or origin in self._origins:
             return
-        if not self._is_own(origin.decode("latin-1"), is_lenient=True):
+        if not self._is_own(origin.decode("latin-1")):
             raise Forbidden(
                 "origin: pages of other sites may not call a server that has no keys file.",
                 param="origin",
@@ -98,12 +98,12 @@ class Door:
         await exchange.respond_empty()
         return True
 
-    def _is_own(self, url: str, *, is_lenient: bool) -> bool:
+    def _is_own(self, url: str) -> bool:
         try:
             name = (urlsplit(url).hostname or "").rstrip(".")
         except ValueError:
             return False
-        return name in self._hosts or (is_lenient and is_loopback(name))
+        return name in self._hosts or is_loopback(name)
 
     def _client(self, exchange: Exchange) -> str | None:
         peer = exchange.scope.get("client")

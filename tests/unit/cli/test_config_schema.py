@@ -11,6 +11,7 @@ from tests.unit.docs.test_settings_in_pages import FILES
 
 from headrace.cli.config import compose
 from headrace.cli.config_schema import schema
+from headrace.cli.setting_texts import TEXTS
 from headrace.core.errors import InvalidRequest
 
 VALIDATOR = Draft202012Validator(schema())
@@ -61,3 +62,21 @@ def test_it_refuses_what_the_reader_refuses_by_itself(tmp_path: Path, text: str)
     file.write_text(text, "utf-8")
     with pytest.raises(InvalidRequest):
         compose({}, {"HOME": "/h"}, file)
+
+
+def test_every_setting_says_what_it_means_and_nothing_else_does() -> None:
+    told: set[str] = set()
+
+    def look(part: dict[str, Any], path: str) -> None:
+        if path:
+            assert part.get("description"), path
+            told.add(path)
+        for name, inner in part.get("properties", {}).items():
+            look(inner, f"{path}.{name}" if path else name)
+        if isinstance(part.get("additionalProperties"), dict) and not path.endswith(".headers"):
+            look(part["additionalProperties"], f"{path}.NAME")
+        for inner in [part["items"]] if isinstance(part.get("items"), dict) else part.get("anyOf", []):
+            look(inner, path)
+
+    look(schema(), "")
+    assert told == set(TEXTS)

@@ -5,10 +5,12 @@ import contextlib
 import functools
 import json
 import logging
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.unit.docs.test_settings_in_pages import ROOT, files_of
 from tests.upstreams import SSE, Step, Upstream, chunk, frame, head, upstream
 
 from headrace.cli.config import compose
+from headrace.cli.keys import KeyRights, add_key
 from headrace.cli.kinds import WrongSettings
 from headrace.cli.reload import Reloader
 from headrace.cli.serve import Start, open_app
@@ -198,28 +201,28 @@ secret = "env:USER_KEY"
 async def test_keys_of_the_file_hold_and_only_an_admin_may_have_it_read_again(
     up: Upstream, folder: Path, environ: Any
 ) -> None:
-    environ |= {"BOSS_KEY": "boss-4711", "USER_KEY": "user-4711"}
+    environ |= {"BOSS_KEY": "boss-4711-0123456789", "USER_KEY": "user-4711-0123456789"}
     text = backend(up) + route()
     async with serving(folder, text + KEYS, environ) as served:
         assert (await served.ask()).status == 401
-        assert (await served.ask(authorization="Bearer user-4711")).status == 200
+        assert (await served.ask(authorization="Bearer user-4711-0123456789")).status == 200
         path = "/v1/gateway/reload"
-        assert (await served.ask(path=path, authorization="Bearer user-4711")).status == 403
+        assert (await served.ask(path=path, authorization="Bearer user-4711-0123456789")).status == 403
         served.file.write_text(text + KEYS.partition('[[keys]]\nname = "user"')[0], "utf-8")
-        told = await served.ask(path=path, authorization="Bearer boss-4711")
+        told = await served.ask(path=path, authorization="Bearer boss-4711-0123456789")
         assert told.json() == {"object": "gateway.reload", "warnings": [], "waiting": []}
-        assert (await served.ask(authorization="Bearer user-4711")).status == 401
+        assert (await served.ask(authorization="Bearer user-4711-0123456789")).status == 401
         served.file.write_text(text, "utf-8")
-        told = await served.ask(path=path, authorization="Bearer boss-4711")
+        told = await served.ask(path=path, authorization="Bearer boss-4711-0123456789")
         assert told.status == 400 and "there is no key, so nobody could call" in told.error()["message"]
-        assert (await served.ask(authorization="Bearer boss-4711")).status == 200
+        assert (await served.ask(authorization="Bearer boss-4711-0123456789")).status == 200
 
 
 @with_backend
 async def test_what_waits_for_a_restart_is_named_and_the_rest_holds(up: Upstream, folder: Path, environ: Any) -> None:
     text = backend(up) + route()
     async with serving(folder, "port = 1\n" + text, environ) as served:
-        environ |= {"BOSS_KEY": "boss-4711", "USER_KEY": "user-4711"}
+        environ |= {"BOSS_KEY": "boss-4711-0123456789", "USER_KEY": "user-4711-0123456789"}
         told = await served.reload("port = 2\nqueue = 7\nmax_in_flight = 9\n" + text + KEYS)
         assert told.waiting == ("port", "queue", "keys")
         assert served.app.config.port == 1
@@ -250,6 +253,7 @@ def test_a_secret_is_shown_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixt
             file = tmp_path / "key.txt"
             file.write_text(SECRET + "\n", "utf-8")
             text = backend(up, secret=f"file:{file}") + route() + KEYS.replace("BOSS_KEY", "NEAR_KEY")
+            text = text.replace('name = "user"\n', 'name = "user"\nscopes = ["generate", "metrics", "admin"]\n')
             environ = Hidden({"NEAR_KEY": SECRET, "USER_KEY": SECRET + "-user"})
             async with serving(tmp_path, text, environ) as served:
                 shown.append(compose({}, {}, served.file).toml())
@@ -326,3 +330,56 @@ async def test_the_file_in_the_readme_does_what_it_says(up: Upstream, folder: Pa
             up.usage = other.usage = (1_999_990, 5)
             await served.ask("qwen3-32b")
             assert (await served.ask("chat")).error()["code"] == "budget_exceeded"
+
+
+@with_backend
+async def test_reloads_amid_many_requests_fail_none_of_them(up: Upstream, folder: Path, environ: Any) -> None:
+    async with upstream() as other:
+        texts = [backend(up, "one") + route("one"), backend(other, "two") + route("two")]
+        async with serving(folder, texts[0], environ) as served:
+            chance = random.Random(7)
+            tasks: list[asyncio.Task[Reply]] = []
+            for number in range(200):
+                client = Client(served.app, "POST", CHAT, chat(model="chat", stream=chance.random() < 0.5))
+                tasks.append(asyncio.create_task(client.run()))
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+                if number % 10 == 5:
+                    await served.reload(texts[number // 10 % 2])
+            replies = await asyncio.gather(*tasks)
+            assert {reply.status for reply in replies} == {200} and all(reply.is_complete for reply in replies)
+            assert not [reply for reply in replies if b"error" in reply.body]
+            assert len(up.received) + len(other.received) == 200 and up.received and other.received
+            await served.reload(texts[1])
+            del replies, tasks, client
+            await up.wait_open(0)
+            assert (await served.ask()).headers["x-headrace-backend"] == "two"
+
+
+@with_backend
+async def test_keys_of_both_files_hold_together_and_none_may_be_two_things(
+    up: Upstream, folder: Path, environ: Any
+) -> None:
+    environ |= {"BOSS_KEY": "boss-4711-0123456789", "USER_KEY": "user-4711-0123456789"}
+    (folder / "home").mkdir()
+    kept = add_key(folder / "home" / "keys.toml", "laptop", KeyRights(), datetime.now(UTC))
+    text = backend(up) + route()
+    async with serving(folder, text + KEYS, environ) as served:
+        for key in (kept, "user-4711-0123456789"):
+            assert (await served.ask(authorization=f"Bearer {key}")).status == 200
+        with pytest.raises(InvalidRequest, match="user of the settings file has a sha256 that another key has"):
+            environ["USER_KEY"] = kept
+            await served.reload(text + KEYS)
+        with pytest.raises(InvalidRequest, match="laptop of the settings file has a name that another key has"):
+            environ["USER_KEY"] = "user-4711-0123456789"
+            await served.reload(text + KEYS.replace('"user"', '"laptop"'))
+        assert (await served.ask(authorization=f"Bearer {kept}")).status == 200
+
+
+@with_backend
+async def test_a_key_that_may_be_guessed_is_a_warning(up: Upstream, folder: Path, environ: Any) -> None:
+    environ |= {"BOSS_KEY": "sk-1234", "USER_KEY": "user-4711-0123456789"}
+    async with serving(folder, backend(up) + route() + KEYS, environ) as served:
+        told = await served.reloader.reload()
+        assert len(told.warnings) == 1 and "the key at env:BOSS_KEY is shorter than 20" in told.warnings[0]
+        assert "sk-1234" not in told.warnings[0]

@@ -266,6 +266,8 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         ("[[budgets]]\nsubject='anna'\nwindow='day'\ntokens=1", 2, "budgets[1].subject: 'anna' names nobody; write"),
         ("[[budgets]]\nsubject='all'\nwindow='fortnight'\ntokens=1", 3, "window: 'fortnight' is no window; known are"),
         ("[[limits]]\nsubject='all'", 1, "limits[1]: limits nothing; give requests_per_minute"),
+        ("[[limits]]\nsubject='all'\nconcurrency=0", 3, "concurrency: 0 is not a whole number from 1"),
+        ("[backends.local]\nkind='engine'\ntimeouts={idle=1}", 3, "timeouts: is not for the engine in this process"),
         ("[[limits]]\nsubject='all'\nrpm=1", 3, "limits[1].rpm: is no setting; did you mean requests_per_minute?"),
         ("[budgets]\nday = 1", 1, "budgets: {'day': 1} is not a list; write [[budgets]]"),
         ("[tenants.a]\nlabels = 'x'", 2, "tenants.a.labels: 'x' is not a list"),
@@ -331,8 +333,8 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         (BACKEND + "[backends.a.models.m.x]\n", 6, "backends.a.models.m.x: is no setting"),
         (
             BACKEND + "[answer_cache]\nsemantic_threshold=0.9",
-            6,
-            "'all-minilm-l6-v2' compares questions in this process",
+            7,
+            "questions are compared by the model 'all-minilm-l6-v2'",
         ),
         (BACKEND + "[backends.a.breaker]\nwindow=4", 6, "min_attempts: 5 is more than the window of 4 attempts"),
     ],
@@ -367,6 +369,25 @@ def test_a_route_that_hides_a_model_of_its_name_is_a_warning(tmp_path: Path) -> 
     (problem,) = resolved.report.problems
     assert problem.is_warning and problem.line == 6 and "n is a model of a, too" in problem.sentence
     assert read(tmp_path, BACKEND + "[routes.m]\ncandidates = ['a/m']\n").report.problems == []
+
+
+@pytest.mark.parametrize(
+    ("url", "is_told"),
+    [
+        ("http://llm.example.com/v1", True),
+        ("http://198.51.100.1/v1", False),  # a network for documents counts as private
+        ("http://8.8.8.8/v1", True),
+        ("https://llm.example.com/v1", False),
+        ("http://10.0.0.5/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://vllm:8000/v1", False),
+        ("http://vllm.internal/v1", False),
+    ],
+)
+def test_a_key_that_would_be_sent_in_the_clear_is_a_warning(tmp_path: Path, url: str, is_told: bool) -> None:
+    text = BACKEND.replace("http://h", url).replace("url", 'secret = "env:K"\nurl', 1)
+    problems = read(tmp_path, text).report.problems
+    assert [(one.line, one.is_warning) for one in problems] == ([(4, True)] if is_told else [])
 
 
 def test_tables_are_not_read_from_variables(tmp_path: Path) -> None:

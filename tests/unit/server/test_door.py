@@ -39,6 +39,7 @@ class Entry:
     labels: frozenset[str] = frozenset()
     routes: frozenset[str] = frozenset()
     expires: Any = None
+    is_disabled: bool = False
 
 
 def one_key() -> KeyRing:
@@ -111,7 +112,8 @@ def test_without_keys_a_named_page_may_call_and_others_may_not() -> None:
         ("LLM.example.com:443", 200),
         ("llm.example.com.", 200),
         ("evil.example", 403),
-        ("localhost", 403),
+        ("localhost:8000", 200),
+        ("localhost.evil.example", 403),
         ("llm.example.com@evil.example", 403),
         ("", 403),
     ],
