@@ -55,11 +55,11 @@ class Refusal:
 
 
 REFUSALS = {
-    "limited": Refusal("limited", 429, "7"),
-    "overloaded": Refusal("overloaded", 503),
     "invalid": Refusal("invalid", 400),
     "key": Refusal("key", 401),
     "broken": Refusal("broken", 500),
+    "overloaded": Refusal("overloaded", 503),
+    "limited": Refusal("limited", 429, "7"),
 }
 WORDS = "the third field is wrong"
 

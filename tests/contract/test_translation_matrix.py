@@ -7,7 +7,7 @@ What a protocol cannot say is a row of REFUSED or of `loses`, and nothing else m
 import asyncio
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,12 +16,13 @@ import anthropic
 import ollama
 import openai
 import pytest
-from tests.contract.conversations import TOOLS, Conversation, Said, canonical, conversations
+from tests.contract.conversations import TOOLS, Conversation, Said, canonical, conversations, shape
 from tests.contract.dialects import DIALECTS, MAX_TOKENS, MESSAGES, OLLAMA, TEMPERATURE, Dialect, Failed, Heard
 from tests.contract.governed import MODEL, SECRET, Governed, governed
 from tests.contract.provider import REFUSALS, WORDS, Answer, Counts, Provider
 from tests.contract.providers import PROVIDERS
 from tests.doubles_http import run
+from tests.scripted import Scripted
 from tests.upstreams import Received
 
 RECORDED = conversations()
@@ -40,30 +41,37 @@ by_cell = pytest.mark.parametrize(
 )
 
 
-def exchange(
-    provider: Provider,
-    respond: Callable[[Received], Any],
-    ask: Callable[[Governed], Any],
-) -> tuple[Any, Received, Governed]:
-    """What came of one request: what the client heard, what the provider received, and the server it went through."""
+Ask = Callable[[Governed], Awaitable[Any]]
+Respond = Callable[[Received], Any]
+
+
+def exchanges(provider: Provider, steps: Sequence[tuple[Respond, Ask]]) -> tuple[list[Any], Governed]:
+    """What clients heard in turn, each from a provider that responds so, and the server that they went through."""
     told: list[Any] = []
+    through: list[Governed] = []
 
     async def main() -> None:
         async with governed(provider) as server:
             assert server.up is not None
-            server.up.respond = respond
-            told.append(await ask(server))
-            told.append(server)
+            through.append(server)
+            for respond, ask in steps:
+                server.up.respond = respond
+                told.append(await ask(server))
 
     run(main(), limit_s=LIMIT_S)
-    heard, server = told
-    assert server.is_quiet
+    assert through[0].is_quiet
+    return told, through[0]
+
+
+def exchange(provider: Provider, respond: Respond, ask: Ask) -> tuple[Any, Received, Governed]:
+    """What a client heard, what the provider received, and the server between them."""
+    (heard,), server = exchanges(provider, [(respond, ask)])
     assert server.up is not None
     (received,) = server.up.received
     return heard, received, server
 
 
-def asks(dialect: Dialect, conversation: Conversation, *, stream: bool) -> Callable[[Governed], Any]:
+def asks(dialect: Dialect, conversation: Conversation, *, stream: bool) -> Ask:
     """A client that lets its SDK ask."""
     return lambda server: dialect.ask(server.url, dialect.body(conversation), stream)
 
@@ -128,6 +136,25 @@ def test_what_providers_say_here_is_what_the_official_types_say() -> None:
         provider.check_body(provider.body(answer))
 
 
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda one: one.name)
+def test_the_engine_behind_a_gate_answers_as_it_does_alone(dialect: Dialect) -> None:
+    cells = [cell for cell in itertools.product(RECORDED, (False, True)) if dialect.can_say(cell[0])]
+
+    async def main() -> None:
+        for conversation, stream in cells:
+            engine = Scripted([conversation.turn])
+            async with governed(None, engine) as server:
+                heard = await dialect.ask(server.url, dialect.body(conversation), stream)
+            assert heard.said == conversation.answered, conversation.name
+            assert heard.reason == dialect.reasons[bool(conversation.answer.get("calls"))]
+            assert shape(engine.requests[0]) == conversation.said()
+            (record,) = server.book.records
+            assert (record.prompt_tokens, record.completion_tokens) == heard.tokens
+            assert (server.is_quiet, engine.num_open) == (True, 0)
+
+    run(main(), limit_s=LIMIT_S)
+
+
 # How an answer ends --------------------------------------------------------------------------------------------------
 
 ENDS = {
@@ -139,15 +166,17 @@ ENDS = {
 
 
 @by_pair
-@streamed
-@pytest.mark.parametrize("ends", ["length", "filtered"])
-def test_an_answer_that_was_cut_or_withheld_says_so(
-    dialect: Dialect, provider: Provider, stream: bool, ends: str
-) -> None:
+def test_an_answer_that_was_cut_or_withheld_says_so(dialect: Dialect, provider: Provider) -> None:
+    cells = list(itertools.product(("length", "filtered"), (False, True)))
     # As long as was asked for: an answer that ends before that was cut by the model's context.
-    answer = Answer(text="As far as", ends=ends, counts=Counts(answer=MAX_TOKENS))
-    heard, _, _ = exchange(provider, provider.respond(answer), asks(dialect, PLAIN, stream=stream))
-    assert (heard.said.text, heard.reason) == ("As far as", ENDS[dialect.name][ends])
+    answers = [Answer(text="As far as", ends=ends, counts=Counts(answer=MAX_TOKENS)) for ends, _ in cells]
+    steps = [
+        (provider.respond(answer), asks(dialect, PLAIN, stream=stream))
+        for answer, (_, stream) in zip(answers, cells, strict=True)
+    ]
+    told, _ = exchanges(provider, steps)
+    for heard, (ends, stream) in zip(told, cells, strict=True):
+        assert (heard.said.text, heard.reason) == ("As far as", ENDS[dialect.name][ends]), (ends, stream)
 
 
 # A form of the answer ------------------------------------------------------------------------------------------------
@@ -260,23 +289,30 @@ async def _fails(dialect: Dialect, url: str, stream: bool) -> Exception:
 
 @by_pair
 @streamed
-@pytest.mark.parametrize("kind", REFUSALS)
+# After the last of each a backend is not asked again for a while.
+@pytest.mark.parametrize("kinds", [("invalid", "key", "broken", "overloaded"), ("limited",)], ids=lambda one: one[-1])
 def test_a_refusal_is_one_in_the_clients_own_words(
-    dialect: Dialect, provider: Provider, stream: bool, kind: str
+    dialect: Dialect, provider: Provider, stream: bool, kinds: tuple[str, ...]
 ) -> None:
-    refusal = REFUSALS[kind]
-    error, _, server = exchange(provider, provider.refuse(refusal), lambda server: _fails(dialect, server.url, stream))
-    status, openai_type, anthropic_type = BECOMES[kind]
-    seen, told = explained(error, dialect)
-    if dialect is MESSAGES and kind == "overloaded":
-        status = 529
-    assert seen == status
-    assert told == {"chat": openai_type, "responses": openai_type, "messages": anthropic_type}.get(dialect.name, "")
-    assert (WORDS in str(error)) == (kind in ("invalid", "broken"))
-    if refusal.retry_after is not None and dialect is not OLLAMA:
-        assert error.response.headers["retry-after"] == refusal.retry_after
-    (record,) = server.book.records
-    assert (record.prompt_tokens, record.completion_tokens, record.cost_nanos) == (0, 0, 0)
+    told, server = exchanges(
+        provider,
+        [
+            (provider.refuse(refusal), lambda server: _fails(dialect, server.url, stream))
+            for refusal in map(REFUSALS.__getitem__, kinds)
+        ],
+    )
+    for error, kind in zip(told, kinds, strict=True):
+        refusal = REFUSALS[kind]
+        status, *types = BECOMES[kind]
+        seen, word = explained(error, dialect)
+        assert seen == (529 if dialect is MESSAGES and kind == "overloaded" else status), kind
+        assert word == ("" if dialect is OLLAMA else types[dialect is MESSAGES]), kind
+        # What the provider says of the request is the caller's business, and what it says of our key is not.
+        assert (WORDS in str(error)) == (kind in ("invalid", "broken")), kind
+        if refusal.retry_after is not None and dialect is not OLLAMA:
+            assert error.response.headers["retry-after"] == refusal.retry_after
+    spent = [(one.prompt_tokens, one.completion_tokens, one.cost_nanos) for one in server.book.records]
+    assert spent == [(0, 0, 0)] * len(kinds)
 
 
 @by_pair
