@@ -100,7 +100,7 @@ async def governed(provider: Provider | None, engine: Scripted | None = None) ->
         )
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         services = await stack.enter_async_context(scripted_services(gate, Path(folder)))  # type: ignore[arg-type]
-        given = {one.name: getattr(services, one.name) for one in dataclasses.fields(services)}
+        given = {one.name: getattr(services, one.name) for one in dataclasses.fields(services) if one.name != "keys"}
         app = make_app(gate, ServerConfig(port=0), **given)
         _, port = await stack.enter_async_context(listening(app))
         yield Governed(f"http://127.0.0.1:{port}", book, up)

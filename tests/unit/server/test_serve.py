@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import signal
 from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 from tests.doubles_http import Pause, ScriptedBackend, Step, answer, chat, make_app, run, started
@@ -27,6 +28,12 @@ class Entry:
     sha256: str
     priority: int = 0
     share: float = 1.0
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
+    expires: datetime | None = None
+    is_disabled: bool = False
 
 
 def entry(key: str) -> Entry:
