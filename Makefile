@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak ledger-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-arm soak ledger-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -104,6 +104,23 @@ bench-peers: $(PEERS)/llama.cpp/.done $(PEERS)/sentence-transformers/.done pull-
 
 # Its code for AMX, built where the CPU has it, ends every step with a segmentation fault on the virtual machines we have.
 NO_AMX := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+
+bench-gateways: $(PEERS)/litellm/.done $(PEERS)/portkey/.done $(PEERS)/vllm-router/.done  ## install the gateways that bench.gateway measures beside, in .peers/ (needs npm)
+
+$(PEERS)/litellm/.done:
+	$(PYTHON) -m venv $(PEERS)/litellm
+	$(PEERS)/litellm/bin/python -m pip install --quiet 'litellm[proxy]==1.108.7'
+	@touch $@
+
+$(PEERS)/portkey/.done:
+	mkdir -p $(PEERS)/portkey
+	cd $(PEERS)/portkey && npm install --silent --no-fund --no-audit @portkey-ai/gateway@1.15.2
+	@touch $@
+
+$(PEERS)/vllm-router/.done:
+	$(PYTHON) -m venv $(PEERS)/vllm-router
+	$(PEERS)/vllm-router/bin/python -m pip install --quiet vllm-router==0.1.17
+	@touch $@
 
 # About five minutes on two cores. The stamp is the last thing written, so an interrupted build is taken up again.
 $(PEERS)/llama.cpp/.done:

@@ -1,7 +1,7 @@
 """Gateways as processes on one core, ours and others, each in front of the same backend and asked in its own way.
 
 Knows how each is started and what its clients send; measures nothing. Others run in environments of their own, which
-`make bench-gateways` makes. Settings are each one's best for one core: one worker, no logs to a terminal.
+`make bench-gateways` makes. Settings are each one's best for one core: one worker, logs into a file.
 """
 
 import hashlib

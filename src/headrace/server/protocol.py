@@ -95,7 +95,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep headers; what comes after a chunked body is not wanted and not kept."""
         if self._is_in_headers:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect":
+                super().on_header(name, value)
+            else:  # as it would be kept there, without a call for each of twenty
+                self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Hand the request over. What two servers could take for two things is no HTTP (RFC 9112, section 3.2)."""

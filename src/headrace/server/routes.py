@@ -72,6 +72,7 @@ class RouteTable:
                 raise ValueError(f"{route.method} {route.name} is there twice")
             methods[route.method] = route
         self._templates = dict(sorted(self._templates.items(), key=_rank))
+        self._found = {path: Found(methods, {}) for path, methods in self._exact.items()}
 
     def __iter__(self) -> Iterator[Route]:
         """Every route, exact paths first."""
@@ -80,9 +81,9 @@ class RouteTable:
 
     def find(self, path: str) -> Found | None:
         """Who answers a path, if anybody does."""
-        exact = self._exact.get(path)
+        exact = self._found.get(path)
         if exact is not None:
-            return Found(exact, {})
+            return exact
         segments = path.split("/")
         for template, methods in self._templates.items():
             params = _match(template, segments)
