@@ -5,7 +5,7 @@ Of every model and machine the newest `bench.engine` document that holds a profi
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,7 @@ def _has_section(document: Document) -> bool:
 
 def rows_for_many(results: Path = RESULTS) -> list[tuple[Document, Document]]:
     """The newest row of every measure of an engine for many, with the document that it is from."""
-    newest: dict[tuple[str, str], tuple[Document, Document]] = {}
-    for path in sorted(results.glob("*/*.json")):
-        document: Document = json.loads(path.read_text("utf-8"))
-        for row in document.get("rows", []):
-            key = (document["machine"], row["measure"])
-            if row["measure"].startswith(_MANY) and (key not in newest or document["date"] > newest[key][1]["date"]):
-                newest[key] = (row, document)
+    newest = _newest(results, lambda document, row: row["measure"].startswith(_MANY))
     order = {prefix: place for place, prefix in enumerate(_MANY)}
     return [
         newest[key]
@@ -94,10 +88,30 @@ def rows_for_many(results: Path = RESULTS) -> list[tuple[Document, Document]]:
     ]
 
 
+def rows_of_gateway(results: Path = RESULTS) -> list[tuple[Document, Document]]:
+    """The newest row of every measure of the gateway, in the order in which they were measured."""
+    return list(_newest(results, lambda document, row: document["name"] in _GATEWAY).values())
+
+
+def _newest(
+    results: Path, wants: Callable[[Document, Document], bool]
+) -> dict[tuple[str, str], tuple[Document, Document]]:
+    newest: dict[tuple[str, str], tuple[Document, Document]] = {}
+    for path in sorted(results.glob("*/*.json")):
+        document: Document = json.loads(path.read_text("utf-8"))
+        for row in document.get("rows", []):
+            key = (document["machine"], row["measure"])
+            if wants(document, row) and (key not in newest or document["date"] > newest[key][1]["date"]):
+                newest[key] = (row, document)
+    return newest
+
+
 _MANY = (
     *("ttft-", "branches-", "gap-", "sampler-", "grammar-", "lora-", "edit-", "extract-", "chat-"),
     *("embed-", "moe-", "guest-"),
 )
+
+_GATEWAY = ("gateway", "affinity")
 
 _FIRST = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -114,7 +128,9 @@ def generated(results: Path = RESULTS) -> dict[Path, str]:
         else:
             sections.append("\n".join(_kernel_section(document)))
     if many := rows_for_many(results):
-        sections.insert(1, "\n".join(_many_section(many)))
+        sections.insert(1, "\n".join(_table_section("For many at once", _FOR_MANY, many)))
+    if gateway := rows_of_gateway(results):
+        sections.insert(1, "\n".join(_table_section("The gateway", _OF_GATEWAY, gateway)))
     files[DOCS / "performance.md"] = "\n\n".join(section.rstrip() for section in [*sections, _ELSEWHERE]) + "\n"
     return files
 
@@ -146,13 +162,20 @@ def _engine_section(slug: str, document: Document) -> Iterator[str]:
     yield from _remaining(profile)
 
 
-def _many_section(rows: list[tuple[Document, Document]]) -> Iterator[str]:
-    yield "## For many at once\n"
-    yield (
-        "What each measure is says the file that makes it, `python -m bench.NAME`. Medians; ratio above 1: ours is "
-        "better, for times too; where the other side is ourselves without something, a ratio below 1 is what that "
-        "costs. Speculation alters no token, so its quality is that of the engine above.\n"
-    )
+_FOR_MANY = (
+    "What each measure is says the file that makes it, `python -m bench.NAME`. Medians; ratio above 1: ours is "
+    "better, for times too; where the other side is ourselves without something, a ratio below 1 is what that "
+    "costs. Speculation alters no token, so its quality is that of the engine above.\n"
+)
+_OF_GATEWAY = (
+    "One core for the gateway, a scripted backend and the load on the other; each request with key, budget, limits, "
+    "route and usage record. What each measure is says `python -m bench.NAME`. Medians; above 1: ours is better.\n"
+)
+
+
+def _table_section(title: str, about: str, rows: list[tuple[Document, Document]]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield about
     for machine in dict.fromkeys(document["machine"] for _, document in rows):
         yield f"{machine}:\n"
         yield "| measure | unit | ours | beside | ratio | spread | n | what stands beside | made by | commit |"
