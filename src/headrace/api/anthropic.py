@@ -195,7 +195,7 @@ def _request(body: PromptBody, caller: Caller, max_tokens: int | None, *, is_int
         limits=Limits(deadline_s=caller.deadline_s),
         cache=CacheHints(breakpoints=marks.breakpoints(), explain=caller.explains_cache, fresh=caller.is_fresh),
         principal=caller.principal,
-        session=_session(caller),
+        session=session_of(caller),
         parent=caller.parent,
         labels=caller.labels,
         tags=caller.tags,
@@ -272,7 +272,8 @@ def _principal(body: MessagesBody, principal: Principal) -> Principal:
     return replace(principal, user=user)
 
 
-def _session(caller: Caller) -> str | None:
+def session_of(caller: Caller) -> str | None:
+    """The conversation that a request belongs to, by our header or by Claude Code's."""
     given = caller.headers.get(_SESSION_HEADER, b"")
     if caller.session is None and _SESSION.fullmatch(given):
         return given.decode()

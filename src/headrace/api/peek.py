@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.api.anthropic import session_of
 from headrace.api.anthropic_fields import MessagesBody
 from headrace.api.input_fields import EmbeddingBody
 from headrace.api.openai import COMPLETION_MAX_TOKENS, Caller
@@ -83,6 +84,7 @@ class BodyKind:
     form: Callable[[Fields], bool] = lambda _: False
     task: Task = Task.GENERATE
     user: Callable[[Fields], str | None] = lambda _: None
+    session: Callable[[Caller], str | None] = lambda caller: caller.session
     must_not_store: bool = False
 
 
@@ -119,7 +121,7 @@ def peek(kind: BodyKind, data: bytes, caller: Caller, headers: Headers = ()) -> 
         is_deterministic=_is_deterministic(fields),
         labels=_joined(principal, caller),
         tags=tuple(dict.fromkeys((*principal.tags, *caller.tags))) if caller.tags else principal.tags,
-        session=caller.session,
+        session=kind.session(caller),
         deadline_s=caller.deadline_s,
         is_fresh=caller.is_fresh,
         prefix=partial(blocks, model, fields, kind.opening),
@@ -353,5 +355,6 @@ MESSAGES: Final = BodyKind(
     bounds=("max_tokens",),
     form=_inner_form("output_config"),
     user=_metadata_user,
+    session=session_of,
 )
 COUNT_TOKENS: Final = replace(MESSAGES, path="/v1/messages/count_tokens", task=Task.COUNT, bounds=())

@@ -151,6 +151,10 @@ def test_who_asks_and_under_what_labels() -> None:
     assert (shape.principal.tenant, shape.principal.user, shape.session) == ("t", "ann", "s")
     assert (shape.labels, shape.tags) == ({"own", "restricted"}, ("team", "a"))
     assert look(MESSAGES, CHATTING | {"metadata": {"user_id": "bob"}}).shape.principal.user == "bob"
+    claude = {b"x-claude-code-session-id": b"c-1"}
+    assert look(MESSAGES, CHATTING, headers=claude).shape.session == "c-1"
+    assert look(MESSAGES, CHATTING, headers=claude, session="s").shape.session == "s"
+    assert look(CHAT, CHATTING, headers=claude).shape.session is None
 
 
 def test_how_much_is_embedded_and_counted() -> None:
