@@ -101,6 +101,7 @@ def test_of_a_clients_headers_only_those_travel_that_a_backend_may_see() -> None
         "x-hop": "1",
         "transfer-encoding": "chunked",
         "proxy-authorization": "x",
+        "openai-organization": "org-theirs",
     }
     ask(gateway, headers=kept | secret)
     raw = gateway.asks[0].raw
