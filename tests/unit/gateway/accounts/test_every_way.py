@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 from tests.doubles_http import Reply
+from tests.loopback import listening
 from tests.served import HI, Served, near, serving
+from tests.socket_client import SocketClient
 from tests.upstreams import hang_before, upstream
+from websockets.asyncio.client import connect
 
 from headrace.cli.keys import KeyRights, add_key
 
@@ -82,6 +85,25 @@ def test_no_way_to_a_model_leads_past_a_budget_on_a_fresh_deployment(way: str, s
             assert up.received == []
             assert "'little'" in _said(reply)
             assert await records(served) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_turn_over_a_websocket_is_counted_and_refused_like_every_other(is_over: bool, tmp_path: Path) -> None:
+    async def main() -> None:
+        key = issue(tmp_path)
+        text = BUDGET.format(subject="key:anna", measure="money = 1e-6") if is_over else ""
+        async with upstream() as up, serving(tmp_path, near(up, text)) as served, listening(served.app) as (_, port):
+            headers = {"authorization": f"Bearer {key}"}
+            async with connect(f"ws://127.0.0.1:{port}/v1/responses", additional_headers=headers) as connection:
+                client = SocketClient(connection)
+                last = await client.turn("Hi", model="chat")
+                assert (last["type"] == "response.completed") != is_over
+                assert ("'little'" in json.dumps(last)) == is_over
+            assert len(up.received) == (not is_over)
+            found = await records(served)
+            assert [(one["key"], one["cost_nanos"]) for one in found] == ([] if is_over else [("anna", 13_000)])
 
     asyncio.run(main())
 
