@@ -10,7 +10,15 @@ import pytest
 from tests.doubles_accounts import NEVER_BY_ITSELF, Machine, budget, limit, record_of, shape
 
 from headrace.core.accounts import BudgetRule
-from headrace.core.errors import BudgetExceeded, Conflict, DiskFull, InvalidRequest, RateLimited, Unavailable
+from headrace.core.errors import (
+    BudgetExceeded,
+    Conflict,
+    DiskFull,
+    HeadraceError,
+    InvalidRequest,
+    RateLimited,
+    Unavailable,
+)
 from headrace.core.request import Principal
 from headrace.gateway.accounts.accounts import Accounts, Rhythm, Surroundings
 from headrace.gateway.contract import Bound
@@ -180,6 +188,24 @@ async def test_records_that_were_lost_to_a_damaged_journal_are_covered_by_the_le
     assert len(await machine.records()) < 3
     ((nanos, _),) = (await machine.sums()).values()
     assert 60 <= nanos <= 100
+    await machine.end()
+
+
+@with_machine
+async def test_what_the_database_does_not_take_is_kept_and_written_when_it_does(machine: Machine) -> None:
+    accounts = await machine.start([DAY])
+    held = await accounts.reserve(shape(), "m", Bound(0, 20))
+    held.settle(record_of(held, 20, 0))
+    refuse = "CREATE TRIGGER no BEFORE INSERT ON usage_records BEGIN SELECT RAISE(ABORT, 'no'); END"
+    await machine.store.call(lambda connection: connection.execute(refuse).rowcount)
+    for _ in range(2):
+        with pytest.raises(HeadraceError):
+            await accounts.drain()
+    assert await machine.records() == []
+    await machine.store.call(lambda connection: connection.execute("DROP TRIGGER no").rowcount)
+    await accounts.drain()
+    assert await machine.records() == [("r", "ok", 20, 0)]
+    assert list((await machine.sums()).values()) == [(20, 0)]
     await machine.end()
 
 

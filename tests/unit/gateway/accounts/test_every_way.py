@@ -209,6 +209,42 @@ def test_one_request_that_is_larger_than_all_that_is_left_is_refused(tmp_path: P
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("tokens", [10**12, 2**62, 2**63, 10**40])
+def test_a_backend_that_tells_absurd_counts_stops_neither_the_books_nor_who_comes_next(
+    tokens: int, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        key = issue(tmp_path)
+        async with upstream() as up:
+            dear = near(up).replace("input = 1,", "input = 1e6,")
+            async with serving(tmp_path, dear) as served:
+                up.usage = (tokens, 3)
+                for is_stream in (False, True):
+                    await served.chat(key, stream=is_stream)
+                up.usage = (7, 3)
+                assert (await served.chat(key)).status == 200
+                last, *others = await records(served)
+                assert last["cost_nanos"] == 7 * 10**9 + 6000
+                # What can be kept of them: a hundred thousand of the unit, or what was set aside.
+                assert len(others) == 2
+                assert all(0 < one["cost_nanos"] <= 10**14 for one in others)
+
+    asyncio.run(main())
+
+
+def test_names_that_are_no_text_are_refused_or_kept_and_stop_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        key = issue(tmp_path)
+        async with upstream() as up, serving(tmp_path, near(up)) as served:
+            for user in (b'"\\ud800"', b'"\\u0000"', b'"' + "\u00e9".encode() + b'"'):
+                body = b'{"model":"chat","messages":[{"role":"user","content":"Hi"}],"user":' + user + b"}"
+                assert (await served.ask("POST", "/v1/chat/completions", body, key)).status in {200, 400}
+            assert (await served.chat(key)).status == 200
+            assert len(await records(served)) >= 2
+
+    asyncio.run(main())
+
+
 def _said(reply: Reply) -> str:
     """The refusal: a status of its own, or, where a protocol keeps failed answers, the answer's error."""
     if reply.status == 429:
