@@ -109,6 +109,15 @@ def test_the_same_is_asked_of_a_running_server(tmp_path: Path) -> None:
             assert (await served.chat(keys["anna"])).status == 200
             sums = await asyncio.to_thread(headrace, "usage", "--by", "key", "--of-key", "anna", "--json", *to)
             assert [(one["group"], one["num_requests"]) for one in sums["data"]] == [({"key": "anna"}, 2)]
+            issued = await asyncio.to_thread(headrace, "keys", "add", "ci", "--tag", "x", "--json", *to)
+            assert (await served.chat(issued["key"])).status == 200
+            await asyncio.to_thread(headrace, "keys", "disable", "ci", *to)
+            assert (await served.chat(issued["key"])).status == 401
+            assert "ci " in await asyncio.to_thread(headrace, "keys", "list", *to)
+            await asyncio.to_thread(headrace, "keys", "enable", "ci", *to)
+            await asyncio.to_thread(headrace, "keys", "remove", "ci", *to)
+            left = await asyncio.to_thread(headrace, "keys", "list", "--json", *to)
+            assert {one["name"] for one in left} == {"anna", "bob", "boss"}
             to[-1] = keys["anna"]
             refused = await asyncio.to_thread(CliRunner().invoke, app, ["budgets", "list", *to])
             assert "Give a key of scope accounts" in refused.output
