@@ -276,5 +276,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             operations=ScriptedOperations(),
             explaining=ScriptedExplaining(),
             accounts=AccountService(accounts, store, clock),
-            keys=ScriptedKeys(),
+            key_book=ScriptedKeys(),
         )

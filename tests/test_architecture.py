@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, str] = {}
 # Files that may catch everything and go on, because one failure there must not become everybody's.
 MAY_CATCH_ALL = {
     "engine/engine.py": "a step that fails ends its batch, not the engine",
+    "gateway/accounts/accounts.py": "a write that meets a defect is tried again, and what was settled stays in memory",
     "gateway/batch_runner.py": "a line of a batch that meets a defect fails, not the others",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",

@@ -146,7 +146,9 @@ def error_headers(error: HeadraceError) -> list[tuple[bytes, bytes]]:
     """Headers that go with an error: the vendors' clients obey `x-should-retry`, everybody else `retry-after`."""
     headers = [(b"x-should-retry", b"true" if error.retryable else b"false")]
     if error.retry_after_s is not None:
-        seconds = min(MAX_RETRY_AFTER_S, max(0, math.ceil(error.retry_after_s)))
+        # Who is told not to try again by itself is told the truth about when it helps, hours away as it may be.
+        longest_s = MAX_RETRY_AFTER_S if error.retryable else error.retry_after_s
+        seconds = max(0, math.ceil(min(error.retry_after_s, longest_s)))
         headers.append((b"retry-after", str(seconds).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="headrace"'))

@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.options import Config, Home, Json
+from headrace.cli.options import AccountsKey, Address, Config, Home, Json
 
 budgets_app = typer.Typer(help="What may be spent, and what is.", no_args_is_help=True, rich_markup_mode=None)
 
-Address = Annotated[str | None, typer.Option("--url", help="Ask this server instead of reading the state directory.")]
-AccountsKey = Annotated[str | None, typer.Option("--key", help="Key of scope accounts. [default: HEADRACE_API_KEY]")]
 BudgetName = Annotated[str, typer.Argument(help="The budget's name.")]
 Tenant = Annotated[str, typer.Option(help="Whose.")]
 

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.options import Config, Home, Json
+from headrace.cli.options import AccountsKey, Address, Config, Home, Json
 
 keys_app = typer.Typer(help="Issue and take back API keys.", no_args_is_help=True, rich_markup_mode=None)
+
+KeyName = Annotated[str, typer.Argument(help="The key's name.")]
 
 
 @keys_app.command("add")
@@ -27,6 +29,8 @@ def keys_add(
     expires: Annotated[
         datetime | None, typer.Option(help="When it ends, UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
     ] = None,
+    url: Address = None,
+    key: AccountsKey = None,
     home: Home = None,
     config: Config = None,
     json: Json = False,
@@ -46,12 +50,26 @@ def keys_add(
         routes=frozenset(route or ()),
         expires=None if expires is None else expires.replace(tzinfo=UTC),
     )
+    if url is not None:
+        from headrace.cli import running_issue
+        from headrace.cli.residents import Server
+
+        running_issue.run_add(Server(url, key, config, "accounts"), name, rights, json=json)
+        return
     run_add(name, rights, {"home": home}, config, json=json)
 
 
 @keys_app.command("list")
-def keys_list(*, home: Home = None, config: Config = None, json: Json = False) -> None:
+def keys_list(
+    *, url: Address = None, key: AccountsKey = None, home: Home = None, config: Config = None, json: Json = False
+) -> None:
     """List the keys by name, never the keys themselves."""
+    if url is not None:
+        from headrace.cli import running_issue
+        from headrace.cli.residents import Server
+
+        running_issue.run_list(Server(url, key, config, "accounts"), json=json)
+        return
     from headrace.cli.issue import run_list
 
     run_list({"home": home}, config, json=json)
@@ -59,9 +77,16 @@ def keys_list(*, home: Home = None, config: Config = None, json: Json = False) -
 
 @keys_app.command("remove")
 def keys_remove(
-    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
+    name: KeyName, *, url: Address = None, key: AccountsKey = None, home: Home = None, config: Config = None
 ) -> None:
-    """Take a key back. SIGHUP tells a running server."""
+    """Take a key back. Without --url, SIGHUP tells a running server."""
+    if url is not None:
+        from headrace.cli import running_issue
+        from headrace.cli.residents import Server
+
+        server = Server(url, key, config, "accounts")
+        running_issue.run_remove(server, name)
+        return
     from headrace.cli.issue import run_remove
 
     run_remove(name, {"home": home}, config)
@@ -69,9 +94,16 @@ def keys_remove(
 
 @keys_app.command("disable")
 def keys_disable(
-    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
+    name: KeyName, *, url: Address = None, key: AccountsKey = None, home: Home = None, config: Config = None
 ) -> None:
-    """Have a key not be valid until it is enabled again. SIGHUP tells a running server."""
+    """Have a key not be valid until it is enabled again. Without --url, SIGHUP tells a running server."""
+    if url is not None:
+        from headrace.cli import running_issue
+        from headrace.cli.residents import Server
+
+        server = Server(url, key, config, "accounts")
+        running_issue.run_disable(server, name, is_disabled=True)
+        return
     from headrace.cli.issue import run_disable
 
     run_disable(name, {"home": home}, config, is_disabled=True)
@@ -79,9 +111,16 @@ def keys_disable(
 
 @keys_app.command("enable")
 def keys_enable(
-    name: Annotated[str, typer.Argument(help="The key's name.")], *, home: Home = None, config: Config = None
+    name: KeyName, *, url: Address = None, key: AccountsKey = None, home: Home = None, config: Config = None
 ) -> None:
-    """Have a disabled key be valid again. SIGHUP tells a running server."""
+    """Have a disabled key be valid again. Without --url, SIGHUP tells a running server."""
+    if url is not None:
+        from headrace.cli import running_issue
+        from headrace.cli.residents import Server
+
+        server = Server(url, key, config, "accounts")
+        running_issue.run_disable(server, name, is_disabled=False)
+        return
     from headrace.cli.issue import run_disable
 
     run_disable(name, {"home": home}, config, is_disabled=False)

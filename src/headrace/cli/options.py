@@ -25,6 +25,8 @@ Home = Annotated[Path | None, typer.Option(help="State directory: models, databa
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings. [default: ./headrace.toml if it is there]")]
 Url = Annotated[str | None, typer.Option(help="Address of the server. [default: the one that the settings name]")]
 Key = Annotated[str | None, typer.Option(help="Key of scope admin. [default: HEADRACE_API_KEY]")]
+Address = Annotated[str | None, typer.Option("--url", help="Ask this server instead of using the state directory.")]
+AccountsKey = Annotated[str | None, typer.Option("--key", help="Key of scope accounts. [default: HEADRACE_API_KEY]")]
 ServedName = Annotated[str, typer.Argument(help="Name of a model that the server serves.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: one per core]")]

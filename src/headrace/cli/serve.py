@@ -152,7 +152,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
                 operations=joined.operations,
                 explaining=joined,
                 accounts=AccountService(joined.accounts, store, SystemClock()),
-                keys=RunningKeys(source, keys),
+                key_book=RunningKeys(source, keys),
             ),
             metrics=metrics,
             surroundings=AppSurroundings(version=__version__),

@@ -102,8 +102,11 @@ def _match_files(source: Path, target: Places) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.touch(mode=0o600)
-    shutil.copyfile(source, target)
+    # Opened first: of one that has gone nothing is left behind, as if it were an empty one.
+    with source.open("rb") as old:
+        target.touch(mode=0o600)
+        with target.open("wb") as new:
+            shutil.copyfileobj(old, new)
 
 
 def _sentence(path: Path, error: OSError) -> Exception:

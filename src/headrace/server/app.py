@@ -78,7 +78,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "operations": lambda _, service: gateway_routes(service),
     "explaining": explanation_routes,
     "accounts": account_routes,
-    "keys": key_routes,
+    "key_book": key_routes,
 }
 
 

@@ -30,4 +30,4 @@ class Services:
     operations: Operations | None = None
     explaining: Explaining | None = None
     accounts: AccountBook | None = None
-    keys: KeyBook | None = None
+    key_book: KeyBook | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.loopback import listening
 from tests.served import Served, near, serving
 from tests.upstreams import upstream
 from typer.testing import CliRunner
@@ -90,6 +91,38 @@ def test_usage_and_budgets_are_told_without_a_server(tmp_path: Path) -> None:
     assert "house" in text and "(settings file)" in text and "tenant:acme" in text
     assert headrace("budgets", "remove", "team", *where(tmp_path)) == "Removed team.\n"
     assert len(headrace("budgets", "list", "--json", *where(tmp_path))["data"]) == 1
+
+
+def test_the_same_is_asked_of_a_running_server(tmp_path: Path) -> None:
+    keys = issue(tmp_path)
+
+    async def main() -> None:
+        async with upstream() as up, serving(tmp_path, near(up, BUDGET)) as served, listening(served.app) as (_, port):
+            assert (await served.chat(keys["anna"])).status == 200
+            to = ["--url", f"http://127.0.0.1:{port}", "--key", keys["boss"]]
+            rule = ["--subject", "tenant:acme", "--window", "day", "--tokens", "1"]
+            assert "holds for tenant:acme" in await asyncio.to_thread(headrace, "budgets", "set", "a b", *rule, *to)
+            assert (await served.chat(keys["anna"])).status == 429
+            listed = await asyncio.to_thread(headrace, "budgets", "list", "--json", *to)
+            assert [one["name"] for one in listed["data"]] == ["house", "a b"]
+            await asyncio.to_thread(headrace, "budgets", "remove", "a b", *to)
+            assert (await served.chat(keys["anna"])).status == 200
+            sums = await asyncio.to_thread(headrace, "usage", "--by", "key", "--of-key", "anna", "--json", *to)
+            assert [(one["group"], one["num_requests"]) for one in sums["data"]] == [({"key": "anna"}, 2)]
+            issued = await asyncio.to_thread(headrace, "keys", "add", "ci", "--tag", "x", "--json", *to)
+            assert (await served.chat(issued["key"])).status == 200
+            await asyncio.to_thread(headrace, "keys", "disable", "ci", *to)
+            assert (await served.chat(issued["key"])).status == 401
+            assert "ci " in await asyncio.to_thread(headrace, "keys", "list", *to)
+            await asyncio.to_thread(headrace, "keys", "enable", "ci", *to)
+            await asyncio.to_thread(headrace, "keys", "remove", "ci", *to)
+            left = await asyncio.to_thread(headrace, "keys", "list", "--json", *to)
+            assert {one["name"] for one in left} == {"anna", "bob", "boss"}
+            to[-1] = keys["anna"]
+            refused = await asyncio.to_thread(CliRunner().invoke, app, ["budgets", "list", *to])
+            assert "Give a key of scope accounts" in refused.output
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

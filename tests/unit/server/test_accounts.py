@@ -63,6 +63,7 @@ async def test_a_budget_that_is_set_holds_for_the_next_request_and_tells_where_i
     refused = await served.chat(anna, max_tokens=50, messages=[{"role": "user", "content": "x" * 300}])
     assert refused.status == 429
     assert refused.headers["x-should-retry"] == "false"
+    assert 0 < int(refused.headers["retry-after"]) <= 31 * 86_400
     assert refused.json()["error"]["code"] == "budget_exceeded"
     assert "'team' of tenant:acme" in refused.json()["error"]["message"]
     listed = {one["name"]: one for one in (await served.ask("GET", "/v1/accounts/budgets", key=boss)).json()["data"]}

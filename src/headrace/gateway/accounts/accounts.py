@@ -23,7 +23,15 @@ from headrace.core.clock import Clock
 from headrace.core.errors import Conflict, DiskFull, HeadraceError, Unavailable
 from headrace.core.shape import Shape
 from headrace.core.usage import UsageRecord
-from headrace.gateway.accounts.frames import encode_open, encode_reserved, encode_settled, interrupted
+from headrace.gateway.accounts.frames import (
+    MAX_NANOS,
+    MAX_TOKENS,
+    encode_open,
+    encode_reserved,
+    encode_settled,
+    interrupted,
+    tame,
+)
 from headrace.gateway.accounts.ledger import NO_LIMIT, Account, Granted, Lease, Ledger, Period, Wanting
 from headrace.gateway.accounts.limits import Gate, Limits
 from headrace.gateway.accounts.recovery import take_journal
@@ -97,9 +105,7 @@ class Held:
     def settle(self, record: UsageRecord) -> None:
         """See `gateway.contract.Reservation`."""
         if self.values is None:
-            self.owner.take_in(
-                self, values_of(record), record.cost_nanos, record.prompt_tokens + record.completion_tokens
-            )
+            self.owner.take_in(self, record)
 
 
 class Accounts:
@@ -175,8 +181,7 @@ class Accounts:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._drainer
         for held in list(self._open.values()):
-            entry = interrupted(held.payload)
-            self.take_in(held, entry.values, held.bound.nanos, held.bound.tokens)
+            self.take_in(held, interrupted(held.payload))
         try:
             while self._pending:
                 await self._drain()
@@ -230,8 +235,21 @@ class Accounts:
                 return made
             await self._lease(made)
 
-    def take_in(self, held: Held, values: tuple[Any, ...], nanos: int, tokens: int) -> None:
+    def take_in(self, held: Held, record: UsageRecord) -> None:
         """Settle a reservation, once: charge, give back the rest, and keep the record."""
+        values: tuple[Any, ...] = values_of(record)
+        nanos, tokens = record.cost_nanos, record.prompt_tokens + record.completion_tokens
+        try:
+            payload = encode_settled(held.number, held.marks, values)
+            is_wild = nanos > MAX_NANOS or tokens > MAX_TOKENS or record.saved_nanos > MAX_NANOS
+        except (OverflowError, UnicodeEncodeError):
+            is_wild = True
+        if is_wild:
+            _log.error("request %s: what is told of it is cut to what can be kept", ascii(record.request_id))
+            values = tame(values)
+            payload = encode_settled(held.number, held.marks, values)
+            record = UsageRecord(**dict(zip(usage.COLUMNS, values, strict=True)))
+            nanos, tokens = record.cost_nanos, record.prompt_tokens + record.completion_tokens
         held.values = values
         bound, periods = held.bound, held.periods
         del self._open[held.number]
@@ -245,7 +263,6 @@ class Accounts:
                 )  # fmt: skip
         if held.gates:
             self.limits.leave(held.gates, bound.tokens - tokens)
-        payload = encode_settled(held.number, held.marks, values)
         try:
             assert self._journal is not None
             self._journal.append(payload)
@@ -281,8 +298,8 @@ class Accounts:
             periods = made
         marks = tuple([period.mark for period in periods])
         number = self._number + 1
-        payload = encode_reserved(number, marks, shape, route, unix_s, bound)
         try:
+            payload = encode_reserved(number, marks, shape, route, unix_s, bound)
             self._journal.append(payload)
         except HeadraceError:
             self.ledger.cancel(periods, bound)
@@ -351,10 +368,11 @@ class Accounts:
                 await self._drain()
                 await self._sweep()
                 self._is_failing = False
-            except HeadraceError as error:
+            except Exception as error:
                 self._wake.set()
                 if not self._is_failing:
-                    _log.error("usage records are kept in memory and tried again: %s", error.message)
+                    defect = None if isinstance(error, HeadraceError) else error
+                    _log.error("usage records are kept in memory and tried again: %s", error, exc_info=defect)
                 self._is_failing = True
 
     async def _drain(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.core.errors import Unavailable
+from headrace.core.errors import InvalidRequest, Unavailable
 from headrace.core.shape import Shape
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Bound
@@ -24,6 +24,11 @@ _OPEN: Final = 0
 _RESERVED: Final = 1
 _SETTLED: Final = 2
 INTERRUPTED: Final = "interrupted"
+
+MAX_NANOS: Final = 10**14
+MAX_TOKENS: Final = 10**10
+"""What one request can be charged: a hundred thousand of the price list's unit. A backend that tells more is wrong, and
+nothing that adds up to it would fit a database's numbers."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -46,27 +51,45 @@ def encode_open(run: int, boot: str) -> bytes:
 def encode_reserved(
     number: int, marks: tuple[Mark, ...], shape: Shape, route: str, started_s: float, bound: Bound
 ) -> bytes:
-    """A request that was let through."""
+    """A request that was let through. Raises InvalidRequest for names that are no text."""
     principal = shape.principal
-    return _encode(
-        (
-            _RESERVED,
-            number,
-            marks,
-            shape.id,
-            started_s,
-            principal.tenant,
-            principal.key,
-            principal.user,
-            shape.tags,
-            shape.task.value,
-            shape.model,
-            route,
-            shape.prompt_bound,
-            bound.tokens,
-            bound.nanos,
+    try:
+        return _encode(
+            (
+                _RESERVED,
+                number,
+                marks,
+                shape.id,
+                started_s,
+                principal.tenant,
+                principal.key,
+                principal.user,
+                shape.tags,
+                shape.task.value,
+                shape.model,
+                route,
+                shape.prompt_bound,
+                min(bound.tokens, MAX_TOKENS),
+                min(bound.nanos, MAX_NANOS),
+            )
         )
-    )
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"model, user or tags: {error.object[:100]!r} is no text; send valid Unicode.") from error
+
+
+def tame(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A record's values as they can be kept: numbers within bounds, texts without halves of characters."""
+    return tuple([_tamed(name, value) for name, value in zip(COLUMNS, values, strict=True)])
+
+
+def _tamed(name: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return min(value, MAX_NANOS if name.endswith("_nanos") else MAX_TOKENS)
+    if isinstance(value, tuple):
+        return tuple([_tamed(name, one) for one in value])
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def encode_settled(number: int, marks: tuple[Mark, ...], values: tuple[Any, ...]) -> bytes:
@@ -101,9 +124,10 @@ def replay(payloads: Iterable[bytes]) -> Replayed:
     )
 
 
-def interrupted(payload: bytes) -> Entry:
+def interrupted(payload: bytes) -> UsageRecord:
     """What the frame of a reservation is charged as if nothing else is known of it."""
-    return replay([payload]).interrupted[0]
+    (entry,) = replay([payload]).interrupted
+    return UsageRecord(**dict(zip(COLUMNS, entry.values, strict=True)))
 
 
 def _marks(found: list[list[Any]]) -> tuple[Mark, ...]:

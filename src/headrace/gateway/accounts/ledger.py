@@ -321,13 +321,18 @@ def _exceeded(account: Account, bound: Bound, now_s: float) -> BudgetExceeded:
     if bound.nanos > 0 and period.used_nanos + bound.nanos > account.limit_nanos:
         name, asked = account.nanos_budget, f"{bound.nanos / NANOS:.9g}"
         left = f"{max(0, account.limit_nanos - period.used_nanos) / NANOS:.9g} of {account.limit_nanos / NANOS:.9g}"
+        reserved = period.used_nanos - period.spent_nanos
+        held = f"{reserved / NANOS:.9g}" if reserved else ""
     else:
         name, asked = account.tokens_budget, f"{bound.tokens} tokens"
         left = f"{max(0, account.limit_tokens - period.used_tokens)} of {account.limit_tokens} tokens"
+        reserved = period.used_tokens - period.spent_tokens
+        held = f"{reserved}" if reserved else ""
     is_last = period.end_s >= NEVER
     until = "for good" if is_last else f"until {show(period.end_s)}, when the next {account.window} begins"
+    running = f" ({held} are set aside for requests that run, and come back in part)" if held else ""
     return BudgetExceeded(
-        f"budget {name!r} of {account.subject}: the request could cost {asked}, and {left} are left {until}; ask for "
-        "less (max_tokens bounds it), or have the budget raised.",
+        f"budget {name!r} of {account.subject}: the request could cost {asked}, and {left} are left{running} {until}; "
+        "ask for less (max_tokens bounds it), or have the budget raised.",
         retry_after_s=None if is_last else max(1.0, period.end_s - now_s),
     )

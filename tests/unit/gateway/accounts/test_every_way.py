@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 from tests.doubles_http import Reply
+from tests.loopback import listening
 from tests.served import HI, Served, near, serving
+from tests.socket_client import SocketClient
 from tests.upstreams import hang_before, upstream
+from websockets.asyncio.client import connect
 
 from headrace.cli.keys import KeyRights, add_key
 
@@ -82,6 +85,25 @@ def test_no_way_to_a_model_leads_past_a_budget_on_a_fresh_deployment(way: str, s
             assert up.received == []
             assert "'little'" in _said(reply)
             assert await records(served) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_turn_over_a_websocket_is_counted_and_refused_like_every_other(is_over: bool, tmp_path: Path) -> None:
+    async def main() -> None:
+        key = issue(tmp_path)
+        text = BUDGET.format(subject="key:anna", measure="money = 1e-6") if is_over else ""
+        async with upstream() as up, serving(tmp_path, near(up, text)) as served, listening(served.app) as (_, port):
+            headers = {"authorization": f"Bearer {key}"}
+            async with connect(f"ws://127.0.0.1:{port}/v1/responses", additional_headers=headers) as connection:
+                client = SocketClient(connection)
+                last = await client.turn("Hi", model="chat")
+                assert (last["type"] == "response.completed") != is_over
+                assert ("'little'" in json.dumps(last)) == is_over
+            assert len(up.received) == (not is_over)
+            found = await records(served)
+            assert [(one["key"], one["cost_nanos"]) for one in found] == ([] if is_over else [("anna", 13_000)])
 
     asyncio.run(main())
 
@@ -183,6 +205,42 @@ def test_one_request_that_is_larger_than_all_that_is_left_is_refused(tmp_path: P
             refused = await served.chat(key, messages=large)
             assert (refused.status, refused.json()["error"]["code"]) == (429, "budget_exceeded")
             assert (await served.chat(key)).status == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("tokens", [10**12, 2**62, 2**63, 10**40])
+def test_a_backend_that_tells_absurd_counts_stops_neither_the_books_nor_who_comes_next(
+    tokens: int, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        key = issue(tmp_path)
+        async with upstream() as up:
+            dear = near(up).replace("input = 1,", "input = 1e6,")
+            async with serving(tmp_path, dear) as served:
+                up.usage = (tokens, 3)
+                for is_stream in (False, True):
+                    await served.chat(key, stream=is_stream)
+                up.usage = (7, 3)
+                assert (await served.chat(key)).status == 200
+                last, *others = await records(served)
+                assert last["cost_nanos"] == 7 * 10**9 + 6000
+                # What can be kept of them: a hundred thousand of the unit, or what was set aside.
+                assert len(others) == 2
+                assert all(0 < one["cost_nanos"] <= 10**14 for one in others)
+
+    asyncio.run(main())
+
+
+def test_names_that_are_no_text_are_refused_or_kept_and_stop_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        key = issue(tmp_path)
+        async with upstream() as up, serving(tmp_path, near(up)) as served:
+            for user in (b'"\\ud800"', b'"\\u0000"', b'"' + "\u00e9".encode() + b'"'):
+                body = b'{"model":"chat","messages":[{"role":"user","content":"Hi"}],"user":' + user + b"}"
+                assert (await served.ask("POST", "/v1/chat/completions", body, key)).status in {200, 400}
+            assert (await served.chat(key)).status == 200
+            assert len(await records(served)) >= 2
 
     asyncio.run(main())
 

@@ -60,7 +60,7 @@ def test_a_request_is_reserved_in_all_of_its_budgets_or_in_none() -> None:
 
 def test_a_refusal_names_the_budget_what_is_left_and_when_there_is_more() -> None:
     ledger = Ledger([budget("team", "tenant:anna", Window.DAY, money=5)])
-    take(ledger, Bound(0, nanos_of(4.5)))
+    ledger.settle(take(ledger, Bound(0, nanos_of(4.5))), Bound(0, nanos_of(4.5)), nanos_of(4.5), 0)
     with pytest.raises(BudgetExceeded) as refused:
         take(ledger, Bound(0, nanos_of(0.75)))
     assert refused.value.message == (
@@ -68,6 +68,9 @@ def test_a_refusal_names_the_budget_what_is_left_and_when_there_is_more() -> Non
         "when the next day begins; ask for less (max_tokens bounds it), or have the budget raised."
     )
     assert refused.value.retry_after_s == 12 * 3600
+    take(ledger, Bound(0, nanos_of(0.25)))
+    with pytest.raises(BudgetExceeded, match=r"0.25 of 5 are left \(0.25 are set aside for requests that run"):
+        take(ledger, Bound(0, nanos_of(0.5)))
 
 
 def test_of_several_budgets_that_are_used_up_the_one_that_lasts_longest_is_named() -> None:
