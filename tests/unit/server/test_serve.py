@@ -27,6 +27,12 @@ class Entry:
     sha256: str
     priority: int = 0
     share: float = 1.0
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
+    expires: None = None
+    is_disabled: bool = False
 
 
 def entry(key: str) -> Entry:
