@@ -138,8 +138,8 @@ def test_a_program_with_tls_takes_a_newer_certificate_at_a_signal(tmp_path: Path
             first.certificate.write_bytes(second.certificate.read_bytes())
             first.key.write_bytes(second.key.read_bytes())
             program.send_signal(signal.SIGHUP)
-            while b"the settings were read again" not in await program.stderr.readline():
-                pass
+            while b"the settings were read again" not in (line := await program.stderr.readline()):
+                assert line  # the program has ended
             assert (await get(port, second)).startswith(b"HTTP/1.1 200")
             program.send_signal(signal.SIGTERM)
             assert await program.wait() == 0
