@@ -52,7 +52,8 @@ def _check_target(gateway: GatewaySettings, target: Target, spot: Spot, served: 
     if is_engine and served == frozenset():
         spot.say(f'{target} is a model of the engine, and there is none (model = "none"); name a model to serve.')
     elif is_engine:
-        if served is not None and target.model not in served:
+        # An adapter is named behind its model.
+        if served is not None and served.isdisjoint({target.model, target.model.rpartition(":")[0]}):
             spot.say(f"{target} " + unknown(target.model, sorted(served), "model that is served here"))
     elif target.backend not in gateway.backends:
         spot.say(f"{target} " + unknown(target.backend, [*gateway.backends, ENGINE], "backend"))

@@ -97,7 +97,7 @@ def test_a_model_that_is_not_installed_and_one_that_is_not_served_are_told() -> 
     assert (
         code == 1 and "headrace.toml:3: routes.r.candidates[1]: local/tny is no model that is served here; did" in err
     )
-    write('model = "tiny"\n[routes.r]\ncandidates = ["local/tiny"]\n')
+    write('model = "tiny"\n[routes.r]\ncandidates = ["local/tiny", "local/tiny:french"]\n')
     assert type_in("config", "check")[:2] == (0, "headrace.toml is right: the engine serves tiny, 1 route.\n")
 
 
