@@ -202,13 +202,15 @@ def _check_accounts(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | No
 
 
 def _check_tenants(gateway: GatewaySettings, spot: Spot, served: frozenset[str] | None) -> None:
-    known = {*gateway.routes, *(served or ())}
+    own = served or frozenset()
+    known = {*gateway.routes, *own, *(f"{ENGINE}/{model}" for model in own)}
     for backend in gateway.backends.values():
         known |= {*backend.models, *(f"{backend.name}/{model}" for model in backend.models)}
     is_sure = served is not None and not any(one.is_open for one in gateway.backends.values())
     for tenant, rule in gateway.tenants.items():
         at = spot.at("tenants", tenant)
-        for name in sorted(rule.routes - known) if is_sure else ():
+        adapters = {name for name in rule.routes if name.rpartition(":")[0] in known}
+        for name in sorted(rule.routes - known - adapters) if is_sure else ():
             at.at("routes").say(f"{name} " + unknown(name, sorted(known), "route or model"))
         for key, asked in (("regions", "region"), ("retentions", "retention")):
             wanted = getattr(rule, key)
