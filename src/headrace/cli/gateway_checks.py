@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from headrace.cli.kinds import Spot, unknown
 from headrace.gateway.settings import (
     ENGINE,
-    BackendSettings,
     BudgetSettings,
     GatewaySettings,
     LimitSettings,
@@ -207,6 +206,7 @@ def _check_tenants(gateway: GatewaySettings, spot: Spot, served: frozenset[str] 
     for backend in gateway.backends.values():
         known |= {*backend.models, *(f"{backend.name}/{model}" for model in backend.models)}
     is_sure = served is not None and not any(one.is_open for one in gateway.backends.values())
+    backends = gateway.backends.values()
     for tenant, rule in gateway.tenants.items():
         at = spot.at("tenants", tenant)
         adapters = {name for name in rule.routes if name.rpartition(":")[0] in known}
@@ -214,12 +214,9 @@ def _check_tenants(gateway: GatewaySettings, spot: Spot, served: frozenset[str] 
             at.at("routes").say(f"{name} " + unknown(name, sorted(known), "route or model"))
         for key, asked in (("regions", "region"), ("retentions", "retention")):
             wanted = getattr(rule, key)
-            if wanted and not any(getattr(one, asked) in wanted for one in _all_backends(gateway)):
+            # The engine answers everybody: nothing leaves for it.
+            if wanted and served == frozenset() and not any(getattr(one, asked) in wanted for one in backends):
                 at.at(key).say(f"no backend has one of {', '.join(sorted(wanted))}; nothing could answer {tenant}.")
-
-
-def _all_backends(gateway: GatewaySettings) -> Iterable[BackendSettings]:
-    return gateway.backends.values()
 
 
 def _check_breakers(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:
