@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.doubles_http import Client, Reply
+from tests.unit.server.test_tls import Pair, get, make_pair
 from tests.upstreams import SSE, Step, Upstream, chunk, frame, head, upstream
 
 from headrace.cli.assembly import assemble
@@ -109,6 +110,43 @@ def test_a_program_reads_its_file_again_and_drops_no_stream(tmp_path: Path) -> N
                     program.kill()
                     await program.wait()
             assert SECRET not in "".join(said) and "Traceback" not in "".join(said)
+
+    asyncio.run(main())
+
+
+def test_a_program_with_tls_takes_a_newer_certificate_at_a_signal(tmp_path: Path) -> None:
+    first, second = make_pair(tmp_path, "a"), make_pair(tmp_path, "b")
+    old = Pair(tmp_path / "old.crt", first.key)
+    old.certificate.write_bytes(first.certificate.read_bytes())
+
+    async def main() -> None:
+        file = tmp_path / "headrace.toml"
+        tls = f'[tls]\ncertificate = "{first.certificate}"\nkey = "{first.key}"\n'
+        file.write_text(f'port = 0\nmodel = "none"\n{tls}', "utf-8")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        environ |= {"HEADRACE_HOME": str(tmp_path / "home")}
+        pipe = asyncio.subprocess.PIPE
+        program = await asyncio.create_subprocess_exec(
+            *PROGRAM, "serve", "--config", str(file), env=environ, stdout=pipe, stderr=pipe
+        )
+        assert program.stdout is not None and program.stderr is not None
+        try:
+            found = re.search(r"on https://127\.0\.0\.1:(\d+)", (await program.stdout.readline()).decode())
+            assert found
+            port = int(found[1])
+            assert (await get(port, old)).startswith(b"HTTP/1.1 200")
+            first.certificate.write_bytes(second.certificate.read_bytes())
+            first.key.write_bytes(second.key.read_bytes())
+            program.send_signal(signal.SIGHUP)
+            while b"the settings were read again" not in (line := await program.stderr.readline()):
+                assert line  # the program has ended
+            assert (await get(port, second)).startswith(b"HTTP/1.1 200")
+            program.send_signal(signal.SIGTERM)
+            assert await program.wait() == 0
+        finally:
+            if program.returncode is None:
+                program.kill()
+                await program.wait()
 
     asyncio.run(main())
 

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from headrace.cli.kinds import Spot, unknown
 from headrace.gateway.settings import (
     ENGINE,
-    BackendSettings,
     BudgetSettings,
     GatewaySettings,
     LimitSettings,
@@ -52,7 +51,8 @@ def _check_target(gateway: GatewaySettings, target: Target, spot: Spot, served: 
     if is_engine and served == frozenset():
         spot.say(f'{target} is a model of the engine, and there is none (model = "none"); name a model to serve.')
     elif is_engine:
-        if served is not None and target.model not in served:
+        # An adapter is named behind its model.
+        if served is not None and served.isdisjoint({target.model, target.model.rpartition(":")[0]}):
             spot.say(f"{target} " + unknown(target.model, sorted(served), "model that is served here"))
     elif target.backend not in gateway.backends:
         spot.say(f"{target} " + unknown(target.backend, [*gateway.backends, ENGINE], "backend"))
@@ -201,22 +201,22 @@ def _check_accounts(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | No
 
 
 def _check_tenants(gateway: GatewaySettings, spot: Spot, served: frozenset[str] | None) -> None:
-    known = {*gateway.routes, *(served or ())}
+    own = served or frozenset()
+    known = {*gateway.routes, *own, *(f"{ENGINE}/{model}" for model in own)}
     for backend in gateway.backends.values():
         known |= {*backend.models, *(f"{backend.name}/{model}" for model in backend.models)}
     is_sure = served is not None and not any(one.is_open for one in gateway.backends.values())
+    backends = gateway.backends.values()
     for tenant, rule in gateway.tenants.items():
         at = spot.at("tenants", tenant)
-        for name in sorted(rule.routes - known) if is_sure else ():
+        adapters = {name for name in rule.routes if name.rpartition(":")[0] in known}
+        for name in sorted(rule.routes - known - adapters) if is_sure else ():
             at.at("routes").say(f"{name} " + unknown(name, sorted(known), "route or model"))
         for key, asked in (("regions", "region"), ("retentions", "retention")):
             wanted = getattr(rule, key)
-            if wanted and not any(getattr(one, asked) in wanted for one in _all_backends(gateway)):
+            # The engine answers everybody: nothing leaves for it.
+            if wanted and served == frozenset() and not any(getattr(one, asked) in wanted for one in backends):
                 at.at(key).say(f"no backend has one of {', '.join(sorted(wanted))}; nothing could answer {tenant}.")
-
-
-def _all_backends(gateway: GatewaySettings) -> Iterable[BackendSettings]:
-    return gateway.backends.values()
 
 
 def _check_breakers(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:

@@ -47,6 +47,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
 
 
 def _check_keys(settings: Settings, secrets: Mapping[Secret, SecretText], spot: Spot) -> None:
+    names: set[str] = set()
     seen: dict[str, str] = {}
     for index, key in enumerate(settings.issued):
         secret = None if key.secret is None else secrets.get(key.secret)
@@ -57,10 +58,11 @@ def _check_keys(settings: Settings, secrets: Mapping[Secret, SecretText], spot: 
                 f"the key at {secret.place} is shorter than {MIN_KEY_CHARS} characters and may be guessed.",
                 is_warning=True,
             )
-        if key.name in seen.values():
+        if key.name in names:
             at.at("name").say(f"there are two keys with the name {key.name}; give each a name of its own.")
         elif digest is not None and digest in seen:
             at.say(f"{key.name} and {seen[digest]} are the same key; take one of them out.")
+        names.add(key.name)
         seen[digest or f"unknown {index}"] = key.name
 
 

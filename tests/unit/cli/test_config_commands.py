@@ -97,8 +97,11 @@ def test_a_model_that_is_not_installed_and_one_that_is_not_served_are_told() -> 
     assert (
         code == 1 and "headrace.toml:3: routes.r.candidates[1]: local/tny is no model that is served here; did" in err
     )
-    write('model = "tiny"\n[routes.r]\ncandidates = ["local/tiny"]\n')
-    assert type_in("config", "check")[:2] == (0, "headrace.toml is right: the engine serves tiny, 1 route.\n")
+    write(
+        'model = "tiny"\n[routes.r]\ncandidates = ["local/tiny", "local/tiny:french"]\n'
+        '[tenants.t]\nroutes = ["tiny", "tiny:french", "local/tiny", "local/tiny:french", "r"]\n'
+    )
+    assert type_in("config", "check")[:2] == (0, "headrace.toml is right: the engine serves tiny, 1 route, 1 tenant.\n")
 
 
 def test_the_settings_in_force_are_printed_as_a_settings_file() -> None:

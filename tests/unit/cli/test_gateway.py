@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tests.doubles_http import Client, Reply, chat
 from tests.unit.docs.test_settings_in_pages import ROOT, files_of
-from tests.upstreams import SSE, Step, Upstream, chunk, frame, head, upstream
+from tests.upstreams import SSE, Step, Upstream, chunk, failed, frame, head, upstream
 
 from headrace.cli.config import compose
 from headrace.cli.keys import KeyRights, add_key
@@ -383,3 +383,20 @@ async def test_a_key_that_may_be_guessed_is_a_warning(up: Upstream, folder: Path
         told = await served.reloader.reload()
         assert len(told.warnings) == 1 and "the key at env:BOSS_KEY is shorter than 20" in told.warnings[0]
         assert "sk-1234" not in told.warnings[0]
+
+
+@with_backend
+async def test_an_open_breaker_stays_open_over_a_reload_unless_its_backend_changed(
+    up: Upstream, folder: Path, environ: Any
+) -> None:
+    breaker = 'breaker = {window = 2, min_attempts = 1, failure_share = 0.1, open = "1h", max_open = "1h"}\n'
+    text = backend(up, more=breaker) + route(more="retry.max_attempts = 1\n")
+    async with serving(folder, text, environ) as served:
+        up.script.append(failed(500))
+        assert (await served.ask()).status == 502
+        for _ in range(2):
+            assert (await served.ask()).status == 503
+            assert len(up.received) == 1
+            await served.reload(text + "[[limits]]\nsubject = 'all'\nconcurrency = 9\n")
+        await served.reload(text.replace("window = 2", "window = 3"))
+        assert (await served.ask()).status == 200
