@@ -359,6 +359,28 @@ def test_a_scanner_raises_an_error_that_comes_first_and_passes_a_later_one() -> 
     assert not scanner.can_end
 
 
+def test_comments_begin_no_answer() -> None:
+    scanner = CHAT.scanner(raw(BODY))
+    assert scanner.feed(b": working\n\n") == b""
+    with pytest.raises(RateLimited):
+        scanner.feed(frame({"error": {"message": "slow", "code": 429}}))
+    scanner = CHAT.scanner(raw(BODY))
+    first = frame(delta(content="x"))
+    assert scanner.feed(b": working\n\n" + first) == first
+    assert scanner.feed(b": working\n\n") == b": working\n\n"
+    with pytest.raises(UpstreamFault, match="before its answer began"):
+        CHAT.scanner(raw(BODY)).feed(b"data: [DONE]\n\n")
+
+
+def test_counts_that_cannot_be_break_no_answer_that_passes_through() -> None:
+    for counts in ({"prompt_tokens": -1}, {"completion_tokens": 10**15}):
+        scanner = CHAT.scanner(raw(BODY))
+        last = frame(STOP | {"usage": USAGE | counts})
+        assert scanner.feed(last) == last
+        assert scanner.usage is None
+        assert CHAT.usage_of(json.dumps({"choices": [], "usage": USAGE | counts}).encode()) is None
+
+
 def test_a_scanner_refuses_what_is_no_answer_from_the_start() -> None:
     with pytest.raises(UpstreamFault, match="not its protocol"):
         CHAT.scanner(raw(BODY)).feed(b"data: <html>\n\n")

@@ -5,7 +5,8 @@ told of usage where the caller did not ask for it is left out if it is all that 
 """
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,6 +24,7 @@ _ENDS: Final = re.compile(rb'^data: ?\[DONE\]|"finish_reason"\s*:\s*"|"usage"\s*
 _TEXT: Final = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|text|delta)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _NUM_MEASURED: Final = 4
 """Pieces of a stream by which it is found out how much of a frame is not the answer."""
+_Told = TypeVar("_Told")
 
 
 class _Chunk(msgspec.Struct):
@@ -131,9 +133,11 @@ class ChatScanner:
             return True
         told = parse_frame(frame)
         if told is None:
-            return True  # a comment that keeps the connection alive
+            return not self._is_first  # a comment, which keeps a connection alive and begins no answer
         is_first, self._is_first = self._is_first, False
         if told[1].startswith(b"[DONE]"):
+            if is_first:
+                raise UpstreamFault("the backend's stream ended before its answer began.")
             return True
         try:
             chunk = _decode_chunk(told[1])
@@ -147,7 +151,7 @@ class ChatScanner:
             self._has_failed = True
             return True
         if chunk.usage is not None:
-            self._usage = read_usage(chunk.usage)
+            self._usage = usage_or_none(read_usage, chunk.usage)
         return self._asked or chunk.usage is None or bool(chunk.choices)
 
 
@@ -160,7 +164,15 @@ def usage_of(body: bytes) -> Usage | None:
         raise garbage(error) from None
     if told.choices is told.data is told.results is msgspec.UNSET:
         raise _no_answer(told.error)
-    return None if told.usage is None else read_usage(told.usage)
+    return None if told.usage is None else usage_or_none(read_usage, told.usage)
+
+
+def usage_or_none(read: Callable[[_Told], Usage], told: _Told) -> Usage | None:
+    """The counts of an answer that passes through. Those that cannot be are as good as none: the answer is right."""
+    try:
+        return read(told)
+    except UpstreamFault:
+        return None
 
 
 def _no_answer(error: object) -> HeadraceError:
