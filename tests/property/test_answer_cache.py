@@ -106,8 +106,8 @@ def test_what_is_found_is_what_the_twin_finds_and_nobody_elses(steps: list[tuple
             now_s += number
         else:
             num_before = len(store)
-            gone = store.forget(owner.tenant)
-            twin.entries = [one for one in twin.entries if one.identity.owner.tenant != owner.tenant]
+            gone = store.keep_only({owner.tenant})
+            twin.entries = [one for one in twin.entries if one.identity.owner.tenant == owner.tenant]
             assert gone == num_before - len(twin.entries)
         assert (len(store), store.num_bytes) == (len(twin.entries), twin.num_bytes)
         assert store.num_bytes <= MAX_BYTES
