@@ -265,6 +265,27 @@ def test_an_error_in_a_stream_is_raised(error: Any, kind: type[HeadraceError]) -
     assert "sk-123" not in raised.value.message
 
 
+NAMED = [
+    ("error", {"error": {"message": "slow", "code": 429}}),
+    ("error", {"message": "slow", "code": 429}),
+    ("", {"object": "error", "message": "slow", "code": 429}),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), NAMED)
+def test_an_error_is_one_by_the_events_name_or_by_its_object_too(name: str, said: dict[str, Any]) -> None:
+    data = json.dumps(said).encode()
+    with pytest.raises(RateLimited):
+        CHAT.reader(ASKED, "m").feed(name, data)
+    sent = (f"event: {name}\n".encode() if name else b"") + b"data: " + data + b"\n\n"
+    with pytest.raises(RateLimited):
+        CHAT.scanner(raw(BODY)).feed(sent)
+    scanner = CHAT.scanner(raw(BODY))
+    scanner.feed(frame(delta(content="x")) + frame(STOP))
+    assert scanner.feed(sent + b"data: [DONE]\n\n")
+    assert not scanner.can_end
+
+
 def raw(body: dict[str, Any], dialect: str = "chat") -> RawBody:
     return RawBody(dialect=dialect, path="", fields={name: json.dumps(value).encode() for name, value in body.items()})
 

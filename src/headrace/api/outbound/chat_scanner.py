@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from headrace.api.outbound.chat_reader import garbage
-from headrace.api.outbound.chat_refusals import read_error_frame
+from headrace.api.outbound.chat_reader import Chunk, garbage
+from headrace.api.outbound.chat_refusals import read_error_event, read_error_frame
 from headrace.api.outbound.chat_usage import ChatUsage, read_usage
 from headrace.api.outbound.frames import FrameCutter, parse_frame, split_frames
 from headrace.core.errors import HeadraceError, UpstreamFault
@@ -27,10 +27,8 @@ _NUM_MEASURED: Final = 4
 _Told = TypeVar("_Told")
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(Chunk):
     choices: list[msgspec.Raw] | None = None
-    usage: ChatUsage | None = None
-    error: Any = None
 
 
 class _Whole(msgspec.Struct):
@@ -118,7 +116,12 @@ class ChatScanner:
             return whole
         self._last = whole
         self._gauge.add(whole)
-        if self._is_first or (b'"usage"' in whole and _USAGE.search(whole)) or b'"error"' in whole:
+        if (
+            self._is_first
+            or (b'"usage"' in whole and _USAGE.search(whole))
+            or b'"error"' in whole
+            or b"event: error" in whole
+        ):
             return self._look_into(whole)
         return whole
 
@@ -128,7 +131,10 @@ class ChatScanner:
         return whole if len(kept) == len(frames) else b"".join(kept)
 
     def _keeps(self, frame: bytes) -> bool:
-        has_usage, has_error = _USAGE.search(frame) is not None, b'"error"' in frame
+        has_usage, has_error = (
+            _USAGE.search(frame) is not None,
+            b'"error"' in frame or b"event: error" in frame,
+        )
         if not (self._is_first or has_usage or has_error):
             return True
         told = parse_frame(frame)
@@ -145,9 +151,9 @@ class ChatScanner:
             if is_first:
                 raise garbage(error) from None
             return True
-        if chunk.error is not None:
+        if told[0] == "error" or chunk.failure is not None:
             if is_first:
-                raise read_error_frame(chunk.error)
+                raise read_error_event(told[1]) if told[0] == "error" else read_error_frame(chunk.failure)
             self._has_failed = True
             return True
         if chunk.usage is not None:
