@@ -95,7 +95,7 @@ class GatewayAnswerCache:
             request = ask.decode()
         except HeadraceError:
             return None  # a backend may know what we do not
-        return identify(ask.shape, request, plan.route)
+        return identify(ask.shape, request, plan.route, compares=self._likeness is not None)
 
     def _remember(self, ask: Ask, identity: Identity | None, meaning: bytes | None) -> None:
         self._sought[id(ask)] = (ask, identity, meaning)
