@@ -10,6 +10,7 @@ import pytest
 from fuzz.outbound_codec import RESPONSE_STREAMS, check_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.responses import ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import TypeAdapter
 
@@ -342,3 +343,68 @@ def test_a_damaged_stream_is_read_or_is_a_fault_of_the_backend(
     seed: bytes, start: int, length: int, patch: bytes
 ) -> None:
     check_stream(RESPONSES, seed[:start] + patch + seed[start + length :])
+
+
+def test_a_stream_made_of_the_official_types_is_read() -> None:
+    """Each event is built by the official client's own class, which refuses what the API would not send."""
+    call = {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "c1",
+        "name": "f",
+        "arguments": "",
+        "status": "in_progress",
+    }
+    usage = {
+        "input_tokens": 20,
+        "input_tokens_details": {"cached_tokens": 12, "cache_write_tokens": 4},
+        "output_tokens": 8,
+        "output_tokens_details": {"reasoning_tokens": 3},
+        "total_tokens": 28,
+    }
+    response = {
+        "id": "resp_9",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt",
+        "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "status": "completed",
+        "usage": usage,
+    }
+    where = {"item_id": "x", "output_index": 1, "content_index": 0}
+    place = {"item_id": "fc_1", "output_index": 2}
+    told = [
+        ("response.created", {"response": response | {"status": "in_progress", "usage": None}}),
+        (
+            "response.reasoning_summary_text.delta",
+            {"item_id": "r", "output_index": 0, "summary_index": 0, "delta": "hm"},
+        ),
+        ("response.output_text.delta", where | {"delta": "Hel", "logprobs": []}),
+        ("response.output_text.delta", where | {"delta": "lo", "logprobs": []}),
+        ("response.output_item.added", {"output_index": 2, "item": call}),
+        ("response.function_call_arguments.delta", place | {"delta": '{"a":1}'}),
+        ("response.function_call_arguments.done", place | {"arguments": '{"a":1}', "name": "f"}),
+        (
+            "response.output_item.done",
+            {"output_index": 2, "item": call | {"arguments": '{"a":1}', "status": "completed"}},
+        ),
+        ("response.completed", {"response": response}),
+    ]
+    official = TypeAdapter[Any](ResponseStreamEvent)
+    made = [
+        official.validate_python({"type": kind, "sequence_number": number} | fields)
+        for number, (kind, fields) in enumerate(told)
+    ]
+    assert read(*(json.loads(event.model_dump_json()) for event in made)) == [
+        Started("resp_1", "m", 0),
+        ReasoningDelta(0, "hm", 1),
+        TextDelta(0, "Hel", 1),
+        TextDelta(0, "lo", 1),
+        ToolCallDelta(0, 0, "", 1, "c1", "f"),
+        ToolCallDelta(0, 0, '{"a":1}', 1),
+        ChoiceFinished(0, FinishReason.TOOL_CALLS),
+        Finished(Usage(20, 8, 12, 0, ((1800.0, 4),), 3)),
+    ]

@@ -172,6 +172,7 @@ def test_calls_are_told_apart_whatever_a_provider_sends(chunks: list[dict[str, A
         ("length", FinishReason.LENGTH),
         ("model_length", FinishReason.LENGTH),
         ("content_filter", FinishReason.FILTERED),
+        ("SAFETY", FinishReason.FILTERED),
         ("tool_calls", FinishReason.TOOL_CALLS),
     ],
 )

@@ -29,12 +29,17 @@ _REASONS: Final = {
     "eos_token": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
     "end_turn": FinishReason.STOP,
+    "complete": FinishReason.STOP,  # Cohere
+    "normal": FinishReason.STOP,  # Qianfan
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
     "model_length": FinishReason.LENGTH,  # Mistral: the context was full
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.FILTERED,
+    "safety": FinishReason.FILTERED,  # Gemini
+    "recitation": FinishReason.FILTERED,
+    "sensitive": FinishReason.FILTERED,  # GLM
 }
 
 
@@ -314,7 +319,7 @@ def token_logprobs(tokens: Sequence[ChatToken]) -> tuple[TokenLogprob, ...]:
 def reason_of(told: str) -> FinishReason:
     """Why a choice ended. Raises UpstreamFault for one that did not end well: an error of the provider's, or a reason
     that nobody knows."""
-    reason = _REASONS.get(told)
+    reason = _REASONS.get(told.lower())
     if reason is None:
         raise UpstreamFault(f"the backend broke the answer off; it gives {told[:80]!r} as the reason.")
     return reason
