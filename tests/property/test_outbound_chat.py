@@ -127,12 +127,14 @@ def read_back(sent: bytes, step: int, request: Request) -> list[Event]:
 
 
 @given(answers(), st.integers(1, 300))
+@settings(deadline=None)
 def test_a_reader_reads_back_whatever_our_server_writes(events: list[Event], step: int) -> None:
     writer = StreamWriter(AnswerHead(CHAT, "x", 5, NUM_CHOICES, include_usage=True, logprobs=2))
     assert said(read_back(writer.encode(events), step, ASKED)) == said(events)
 
 
 @given(answers(has_calls=False), st.integers(1, 300))
+@settings(deadline=None)
 def test_a_reader_reads_back_completions(events: list[Event], step: int) -> None:
     writer = StreamWriter(AnswerHead(COMPLETION, "x", 5, NUM_CHOICES, include_usage=True, logprobs=2))
     request = Request(id="cmpl-1", model="route", prompt="Hi", sampling=Sampling(num_choices=NUM_CHOICES), logprobs=2)
@@ -141,6 +143,7 @@ def test_a_reader_reads_back_completions(events: list[Event], step: int) -> None
 
 
 @given(answers(), st.integers(1, 300), st.booleans())
+@settings(deadline=None)
 def test_a_scanner_passes_on_what_was_sent_and_finds_the_usage(events: list[Event], step: int, asked: bool) -> None:
     sent = StreamWriter(AnswerHead(CHAT, "x", 5, NUM_CHOICES, include_usage=True)).encode(events)
     options = {"stream_options": b'{"include_usage": true}'} if asked else {}
@@ -159,7 +162,7 @@ def test_a_scanner_passes_on_what_was_sent_and_finds_the_usage(events: list[Even
 
 
 @given(st.sampled_from(CHAT_STREAMS), st.integers(0, 600), st.integers(0, 30), st.binary(max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_damaged_stream_is_read_or_is_a_fault_of_the_backend(
     seed: bytes, start: int, length: int, patch: bytes
 ) -> None:

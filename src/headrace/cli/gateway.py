@@ -9,7 +9,7 @@ import asyncio
 import os
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +166,11 @@ class JoinedGateway:
             engine=engine,
             on_record=self.metrics.add,
         )
+
+    def keep_answers_of(self, tenants: Collection[str]) -> None:
+        """Drop kept answers of tenants that are no more."""
+        if self.answers is not None:
+            self.answers.keep_only(tenants)
 
     def _states(self) -> Iterable[BackendState]:
         return backend_states(self._wanted.settings.backends, self.standings, self.admission)

@@ -127,6 +127,7 @@ class Reloader:
         if app.keys is not None and ring is not None:
             self._keys.settings, self._keys.secrets = settings, around.secrets
             app.keys.reload()
+            self._gateway.keep_answers_of(app.keys.tenants)
         app.door = door
         self._settings = settings
         warnings = tuple(str(problem) for problem in resolved.report.problems)

@@ -114,6 +114,11 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._identities)
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Those that have a key."""
+        return frozenset(identity.principal.tenant for _, identity in self._identities.values())
+
     def reload(self) -> None:
         """Take the entries that `load` gives now; when that fails the keys in force stay, and the error comes out."""
         self._identities = _index(self._load())

@@ -1,7 +1,7 @@
 """Frames of a backend's stream: any cut of the bytes says the same, and what WHATWG's rules say."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.api.outbound.frames import FrameCutter, FrameParser, parse_frame, split_frames
@@ -41,12 +41,14 @@ def cut(stream: bytes, borders: list[int]) -> list[bytes]:
 
 
 @given(STREAMS, st.lists(st.integers(0, 400), max_size=12))
+@settings(deadline=None)
 def test_any_cut_of_the_bytes_says_the_same_as_the_rules_over_the_whole_text(stream: bytes, borders: list[int]) -> None:
     parser = FrameParser()
     assert [event for piece in cut(stream, borders) for event in parser.feed(piece)] == naive(stream)
 
 
 @given(STREAMS, st.lists(st.integers(0, 400), max_size=12))
+@settings(deadline=None)
 def test_a_cutter_gives_the_same_bytes_in_whole_frames(stream: bytes, borders: list[int]) -> None:
     cutter = FrameCutter()
     pieces = [cutter.feed(piece) for piece in cut(stream, borders)]
@@ -84,6 +86,7 @@ def test_frames_say_what_the_specification_says(stream: bytes, told: list[tuple[
 
 
 @given(st.integers(1, 40))
+@settings(deadline=None)
 def test_a_frame_that_is_too_long_is_refused_whatever_the_cut(step: int) -> None:
     long, fits = b"data: " + b"x" * 93 + b"\n\n", b"data: " + b"x" * 92 + b"\n\n"
     parser = FrameParser(max_bytes=100)

@@ -172,6 +172,7 @@ def test_calls_are_told_apart_whatever_a_provider_sends(chunks: list[dict[str, A
         ("length", FinishReason.LENGTH),
         ("model_length", FinishReason.LENGTH),
         ("content_filter", FinishReason.FILTERED),
+        ("SAFETY", FinishReason.FILTERED),
         ("tool_calls", FinishReason.TOOL_CALLS),
     ],
 )
@@ -263,6 +264,27 @@ def test_an_error_in_a_stream_is_raised(error: Any, kind: type[HeadraceError]) -
         read([{"error": error}])
     assert type(raised.value) is kind
     assert "sk-123" not in raised.value.message
+
+
+NAMED = [
+    ("error", {"error": {"message": "slow", "code": 429}}),
+    ("error", {"message": "slow", "code": 429}),
+    ("", {"object": "error", "message": "slow", "code": 429}),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), NAMED)
+def test_an_error_is_one_by_the_events_name_or_by_its_object_too(name: str, said: dict[str, Any]) -> None:
+    data = json.dumps(said).encode()
+    with pytest.raises(RateLimited):
+        CHAT.reader(ASKED, "m").feed(name, data)
+    sent = (f"event: {name}\n".encode() if name else b"") + b"data: " + data + b"\n\n"
+    with pytest.raises(RateLimited):
+        CHAT.scanner(raw(BODY)).feed(sent)
+    scanner = CHAT.scanner(raw(BODY))
+    scanner.feed(frame(delta(content="x")) + frame(STOP))
+    assert scanner.feed(sent + b"data: [DONE]\n\n")
+    assert not scanner.can_end
 
 
 def raw(body: dict[str, Any], dialect: str = "chat") -> RawBody:
@@ -357,6 +379,28 @@ def test_a_scanner_raises_an_error_that_comes_first_and_passes_a_later_one() -> 
     assert scanner.feed(b"data: [DONE]\n\n")  # vLLM says it all the same
     assert not scanner.is_done
     assert not scanner.can_end
+
+
+def test_comments_begin_no_answer() -> None:
+    scanner = CHAT.scanner(raw(BODY))
+    assert scanner.feed(b": working\n\n") == b""
+    with pytest.raises(RateLimited):
+        scanner.feed(frame({"error": {"message": "slow", "code": 429}}))
+    scanner = CHAT.scanner(raw(BODY))
+    first = frame(delta(content="x"))
+    assert scanner.feed(b": working\n\n" + first) == first
+    assert scanner.feed(b": working\n\n") == b": working\n\n"
+    with pytest.raises(UpstreamFault, match="before its answer began"):
+        CHAT.scanner(raw(BODY)).feed(b"data: [DONE]\n\n")
+
+
+def test_counts_that_cannot_be_break_no_answer_that_passes_through() -> None:
+    for counts in ({"prompt_tokens": -1}, {"completion_tokens": 10**15}):
+        scanner = CHAT.scanner(raw(BODY))
+        last = frame(STOP | {"usage": USAGE | counts})
+        assert scanner.feed(last) == last
+        assert scanner.usage is None
+        assert CHAT.usage_of(json.dumps({"choices": [], "usage": USAGE | counts}).encode()) is None
 
 
 def test_a_scanner_refuses_what_is_no_answer_from_the_start() -> None:

@@ -15,6 +15,7 @@ from tests.upstreams import Upstream, upstream
 from headrace.cli.config import compose
 from headrace.cli.gateway import open_answers
 from headrace.cli.kinds import WrongSettings
+from headrace.cli.reload import Reloader
 from headrace.cli.serve import Start, open_app
 from headrace.cli.surroundings import look_around
 from headrace.core.clock import SystemClock
@@ -64,7 +65,7 @@ async def post(app: App, path: str, body: dict[str, Any], key: str = "anna", **h
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, cache: str = "") -> AsyncIterator[tuple[App, Upstream]]:
+async def serving(folder: Path, cache: str = "") -> AsyncIterator[tuple[App, Upstream, Reloader]]:
     file = folder / "headrace.toml"
     async with upstream() as up:
         up.text = "Light scatters."
@@ -72,9 +73,9 @@ async def serving(folder: Path, cache: str = "") -> AsyncIterator[tuple[App, Ups
         compose_again = functools.partial(compose, {}, {"HEADRACE_HOME": str(folder / "home")}, file)
         resolved = compose_again()
         around = look_around(resolved, ENVIRON)
-        async with open_app(Start(compose_again, resolved.settings, ENVIRON, around)) as (app, _):
+        async with open_app(Start(compose_again, resolved.settings, ENVIRON, around)) as (app, reloader):
             app.lifecycle.mark_ready()
-            yield app, up
+            yield app, up, reloader
 
 
 def said(path: str, body: bytes) -> str:
@@ -99,7 +100,7 @@ def said(path: str, body: bytes) -> str:
 @pytest.mark.parametrize("path", BODIES)
 def test_a_kept_answer_is_a_true_stream_in_every_clients_protocol_and_costs_nothing(path: str, tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (app, up):
+        async with serving(tmp_path) as (app, up, _):
             body = BODIES[path] | {"stream": True}
             first, again = await post(app, path, body), await post(app, path, body)
             whole = await post(app, path, body | {"stream": False})
@@ -117,7 +118,7 @@ def test_a_kept_answer_is_a_true_stream_in_every_clients_protocol_and_costs_noth
 
 def test_nobody_else_and_nothing_else_gets_it(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path, "ttl = 3600") as (app, up):
+        async with serving(tmp_path, "ttl = 3600") as (app, up, _):
             body = BODIES[CHAT]
             await post(app, CHAT, body)
             for others in (
@@ -143,7 +144,7 @@ def test_nobody_else_and_nothing_else_gets_it(tmp_path: Path) -> None:
 
 def test_what_only_the_backend_understands_passes_and_is_not_kept(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (app, up):
+        async with serving(tmp_path) as (app, up, _):
             body = BODIES[CHAT] | {"x_vendor": {"a": 1}}
             for _ in range(2):
                 assert (await post(app, CHAT, body)).status == 200
@@ -154,7 +155,7 @@ def test_what_only_the_backend_understands_passes_and_is_not_kept(tmp_path: Path
 
 def test_a_kept_answer_costs_what_the_settings_say(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path, "price_share = 0.5") as (app, _):
+        async with serving(tmp_path, "price_share = 0.5") as (app, _, _):
             first, again = [await post(app, CHAT, BODIES[CHAT]) for _ in range(2)]
             assert float(again.headers["x-headrace-cost"]) == pytest.approx(float(first.headers["x-headrace-cost"]) / 2)
 
@@ -163,7 +164,7 @@ def test_a_kept_answer_costs_what_the_settings_say(tmp_path: Path) -> None:
 
 def test_metrics_tell_of_requests_and_kept_answers(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (app, _):
+        async with serving(tmp_path) as (app, _, _):
             for _ in range(3):
                 await post(app, CHAT, BODIES[CHAT])
             told = (
@@ -188,5 +189,24 @@ def test_a_model_that_compares_questions_has_to_be_served() -> None:
 def test_a_file_that_wants_questions_compared_and_has_nothing_to_do_it_is_refused_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "headrace.toml"
     file.write_text(FILE.format(url="http://127.0.0.1:1", cache="semantic_threshold = 0.9"), "utf-8")
-    with pytest.raises(WrongSettings, match=r":\d+: answer_cache.semantic_threshold: .* is not served"):
+    with pytest.raises(WrongSettings, match=r":3: answer_cache.semantic_threshold: .*'all-minilm-l6-v2'.* not served"):
         compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
+
+
+def test_a_reload_forgets_the_answers_of_tenants_that_are_no_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (app, up, reloader):
+            for key in ("anna", "bob"):
+                await post(app, CHAT, BODIES[CHAT], key)
+            file = tmp_path / "headrace.toml"
+            text = file.read_text("utf-8")
+            without_bob = text.partition('[[keys]]\nname = "bob"')[0]
+            for now in (without_bob, text):
+                file.write_text(now, "utf-8")
+                await reloader.reload()
+            assert (await post(app, CHAT, BODIES[CHAT], "anna")).headers["x-headrace-cache"] == "exact"
+            assert len(up.received) == 2
+            await post(app, CHAT, BODIES[CHAT], "bob")
+            assert len(up.received) == 3
+
+    asyncio.run(main())

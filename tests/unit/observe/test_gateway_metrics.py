@@ -1,5 +1,6 @@
 """The gateway's metrics: what records add up to, and that no caller can make them grow."""
 
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -104,3 +105,10 @@ def test_how_backends_stand_is_asked_when_it_is_read() -> None:
     assert found["headrace:gateway_running"] == {labels(backend="a"): 2, labels(backend="b"): 0}
     assert found["headrace:gateway_waiting"] == {labels(backend="a"): 1, labels(backend="b"): 0}
     assert found["headrace:gateway_kept_answers_bytes"] == {labels(): 400}
+
+
+def test_every_one_of_them_is_in_the_reference() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "metrics.md").read_text("utf-8")
+    for family in GatewayMetrics().collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in page

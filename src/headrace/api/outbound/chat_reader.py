@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.api.outbound.answer_state import AnswerState
-from headrace.api.outbound.chat_refusals import read_error_frame
+from headrace.api.outbound.chat_refusals import read_error_event, read_error_frame
 from headrace.api.outbound.chat_usage import ChatUsage, read_usage
 from headrace.core.errors import UpstreamFault
 from headrace.core.events import Event, FinishReason, TokenLogprob
@@ -29,12 +29,17 @@ _REASONS: Final = {
     "eos_token": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
     "end_turn": FinishReason.STOP,
+    "complete": FinishReason.STOP,  # Cohere
+    "normal": FinishReason.STOP,  # Qianfan
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
     "model_length": FinishReason.LENGTH,  # Mistral: the context was full
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.FILTERED,
+    "safety": FinishReason.FILTERED,  # Gemini
+    "recitation": FinishReason.FILTERED,
+    "sensitive": FinishReason.FILTERED,  # GLM
 }
 
 
@@ -104,12 +109,27 @@ class ChatChoice(msgspec.Struct):
     stop_reason: Any = None  # vLLM: the string or the token that ended it
 
 
-class ChatChunk(msgspec.Struct):
+class Chunk(msgspec.Struct):
+    """What a chunk may hold beside choices. An older vLLM puts an error's words at the top."""
+
+    usage: ChatUsage | None = None
+    error: Any = None
+    object: str | None = None
+    message: str | None = None
+    code: Any = None
+
+    @property
+    def failure(self) -> Any:
+        """The error that it is, None if it is none."""
+        if self.error is None and self.object == "error":
+            return {"message": self.message, "code": self.code}
+        return self.error
+
+
+class ChatChunk(Chunk):
     """One chunk of a chat."""
 
     choices: list[ChatChoice] | None = None
-    usage: ChatUsage | None = None
-    error: Any = None
 
 
 class TextChoice(msgspec.Struct):
@@ -122,12 +142,10 @@ class TextChoice(msgspec.Struct):
     stop_reason: Any = None
 
 
-class TextChunk(msgspec.Struct):
+class TextChunk(Chunk):
     """One chunk of a completion."""
 
     choices: list[TextChoice] | None = None
-    usage: ChatUsage | None = None
-    error: Any = None
 
 
 _BYTES_NAME: Final = re.compile(r"bytes:(?:\\x[0-9a-f]{2})+")
@@ -152,6 +170,8 @@ class _ChunkReader:
         """What one server-sent event says. Raises the error that it carries, and UpstreamFault for garbage."""
         if data.startswith(DONE):
             self._state.finish()
+        elif event == "error":
+            raise read_error_event(data)
         elif not self.is_done and data:
             self._read(data)
         return self._state.take()
@@ -166,8 +186,8 @@ class _ChunkReader:
 
     def _note(self, chunk: ChatChunk | TextChunk) -> None:
         """What a chunk says beside its choices."""
-        if chunk.error is not None:
-            raise read_error_frame(chunk.error)
+        if (failure := chunk.failure) is not None:
+            raise read_error_frame(failure)
         if chunk.usage is not None:
             self._state.usage = read_usage(chunk.usage)
         if chunk.choices:
@@ -299,7 +319,7 @@ def token_logprobs(tokens: Sequence[ChatToken]) -> tuple[TokenLogprob, ...]:
 def reason_of(told: str) -> FinishReason:
     """Why a choice ended. Raises UpstreamFault for one that did not end well: an error of the provider's, or a reason
     that nobody knows."""
-    reason = _REASONS.get(told)
+    reason = _REASONS.get(told.lower())
     if reason is None:
         raise UpstreamFault(f"the backend broke the answer off; it gives {told[:80]!r} as the reason.")
     return reason

@@ -44,6 +44,15 @@ def read_error(status: int, headers: Headers, body: bytes) -> HeadraceError:
     return explain_refusal(status, _refusal(told, retry_after_s(headers)))
 
 
+def read_error_event(data: bytes) -> HeadraceError:
+    """What an event of a stream that is named `error` means to our caller."""
+    try:
+        told: Any = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        told = None
+    return read_error_frame(told.get("error") or told if isinstance(told, dict) else told)
+
+
 def read_error_frame(error: object) -> HeadraceError:
     """What the `error` of a stream or of a body with status 200 means to our caller."""
     refusal = _refusal(error, None)

@@ -5,12 +5,13 @@ told of usage where the caller did not ask for it is left out if it is all that 
 """
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from headrace.api.outbound.chat_reader import garbage
-from headrace.api.outbound.chat_refusals import read_error_frame
+from headrace.api.outbound.chat_reader import Chunk, garbage
+from headrace.api.outbound.chat_refusals import read_error_event, read_error_frame
 from headrace.api.outbound.chat_usage import ChatUsage, read_usage
 from headrace.api.outbound.frames import FrameCutter, parse_frame, split_frames
 from headrace.core.errors import HeadraceError, UpstreamFault
@@ -23,12 +24,11 @@ _ENDS: Final = re.compile(rb'^data: ?\[DONE\]|"finish_reason"\s*:\s*"|"usage"\s*
 _TEXT: Final = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|text|delta)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _NUM_MEASURED: Final = 4
 """Pieces of a stream by which it is found out how much of a frame is not the answer."""
+_Told = TypeVar("_Told")
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(Chunk):
     choices: list[msgspec.Raw] | None = None
-    usage: ChatUsage | None = None
-    error: Any = None
 
 
 class _Whole(msgspec.Struct):
@@ -116,7 +116,12 @@ class ChatScanner:
             return whole
         self._last = whole
         self._gauge.add(whole)
-        if self._is_first or (b'"usage"' in whole and _USAGE.search(whole)) or b'"error"' in whole:
+        if (
+            self._is_first
+            or (b'"usage"' in whole and _USAGE.search(whole))
+            or b'"error"' in whole
+            or b"event: error" in whole
+        ):
             return self._look_into(whole)
         return whole
 
@@ -126,14 +131,19 @@ class ChatScanner:
         return whole if len(kept) == len(frames) else b"".join(kept)
 
     def _keeps(self, frame: bytes) -> bool:
-        has_usage, has_error = _USAGE.search(frame) is not None, b'"error"' in frame
+        has_usage, has_error = (
+            _USAGE.search(frame) is not None,
+            b'"error"' in frame or b"event: error" in frame,
+        )
         if not (self._is_first or has_usage or has_error):
             return True
         told = parse_frame(frame)
         if told is None:
-            return True  # a comment that keeps the connection alive
+            return not self._is_first  # a comment, which keeps a connection alive and begins no answer
         is_first, self._is_first = self._is_first, False
         if told[1].startswith(b"[DONE]"):
+            if is_first:
+                raise UpstreamFault("the backend's stream ended before its answer began.")
             return True
         try:
             chunk = _decode_chunk(told[1])
@@ -141,13 +151,13 @@ class ChatScanner:
             if is_first:
                 raise garbage(error) from None
             return True
-        if chunk.error is not None:
+        if told[0] == "error" or chunk.failure is not None:
             if is_first:
-                raise read_error_frame(chunk.error)
+                raise read_error_event(told[1]) if told[0] == "error" else read_error_frame(chunk.failure)
             self._has_failed = True
             return True
         if chunk.usage is not None:
-            self._usage = read_usage(chunk.usage)
+            self._usage = usage_or_none(read_usage, chunk.usage)
         return self._asked or chunk.usage is None or bool(chunk.choices)
 
 
@@ -160,7 +170,15 @@ def usage_of(body: bytes) -> Usage | None:
         raise garbage(error) from None
     if told.choices is told.data is told.results is msgspec.UNSET:
         raise _no_answer(told.error)
-    return None if told.usage is None else read_usage(told.usage)
+    return None if told.usage is None else usage_or_none(read_usage, told.usage)
+
+
+def usage_or_none(read: Callable[[_Told], Usage], told: _Told) -> Usage | None:
+    """The counts of an answer that passes through. Those that cannot be are as good as none: the answer is right."""
+    try:
+        return read(told)
+    except UpstreamFault:
+        return None
 
 
 def _no_answer(error: object) -> HeadraceError:

@@ -15,6 +15,9 @@ WRITE_TTL_S: Final = 1800.0
 """How long OpenAI keeps what it counts as written."""
 
 
+MAX_COUNT: Final = 2**40
+
+
 class PromptDetails(msgspec.Struct):
     """What the input's tokens were. `disk_tokens` is another Headrace's."""
 
@@ -40,6 +43,12 @@ class ChatUsage(msgspec.Struct):
     prompt_cache_hit_tokens: int | None = None
 
 
+def check_counts(*counts: int) -> None:
+    """Raise UpstreamFault for counts that no answer can have."""
+    if min(counts) < 0 or max(counts) > MAX_COUNT:
+        raise UpstreamFault(f"the backend told token counts below 0 or above {MAX_COUNT}.")
+
+
 def read_usage(told: ChatUsage) -> Usage:
     """The counts. Raises UpstreamFault for some that cannot be."""
     prompt_details = told.prompt_tokens_details or PromptDetails()
@@ -51,8 +60,7 @@ def read_usage(told: ChatUsage) -> Usage:
     cached = prompt_details.cached_tokens or told.prompt_cache_hit_tokens or 0
     written = prompt_details.cache_write_tokens or 0
     disk, reasoning = prompt_details.disk_tokens or 0, details.reasoning_tokens or 0
-    if min(prompt, completion, total, cached, written, disk, reasoning) < 0:
-        raise UpstreamFault("the backend told token counts below 0.")
+    check_counts(prompt, completion, total, cached, written, disk, reasoning)
     if reasoning and total == prompt + completion + reasoning:
         completion += reasoning  # xAI counts reasoning apart
     return Usage(

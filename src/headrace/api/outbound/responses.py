@@ -15,7 +15,7 @@ import msgspec
 from headrace.api.outbound.chat import secret_header
 from headrace.api.outbound.chat_reader import garbage
 from headrace.api.outbound.chat_refusals import read_error, read_error_frame
-from headrace.api.outbound.chat_scanner import OutputGauge
+from headrace.api.outbound.chat_scanner import OutputGauge, usage_or_none
 from headrace.api.outbound.codec import OutboundCall, OutboundCodec, Quirks
 from headrace.api.outbound.frames import FrameCutter, parse_frame, split_frames
 from headrace.api.outbound.reframing import bound_field, rewrite, wants_stream, write_fields
@@ -84,19 +84,24 @@ class ResponsesScanner:
         """What of these bytes goes on. Raises the error that a first frame carries instead of a response, and
         UpstreamFault for a first frame that is none of the protocol."""
         whole = self._cutter.feed(data)
-        if whole:
-            self._last = whole
-            self._gauge.add(whole)
-            if self._is_first or _LAST.search(whole) or b'"error"' in whole:
-                for frame in split_frames(whole):
-                    self._look_into(frame)
-        return whole
+        if not whole:
+            return whole
+        self._last = whole
+        self._gauge.add(whole)
+        if self._is_first or _LAST.search(whole) or b'"error"' in whole:
+            for frame in split_frames(whole):
+                self._look_into(frame)
+        return b"" if self._is_first else whole  # comments keep a connection alive and begin no answer
 
     def _look_into(self, frame: bytes) -> None:
         if not (self._is_first or _LAST.search(frame) or b'"error"' in frame):
             return
         told = parse_frame(frame)
-        if told is None or told[1].startswith(b"[DONE]"):
+        if told is None:
+            return
+        if told[1].startswith(b"[DONE]"):
+            if self._is_first:
+                raise UpstreamFault("the backend's stream ended before its response began.")
             return
         is_first, self._is_first = self._is_first, False
         try:
@@ -113,7 +118,7 @@ class ResponsesScanner:
         if kind in _LAST_TYPES:
             self._is_ended = True
             if event.response is not None and event.response.usage is not None:
-                self._usage = read_response_usage(event.response.usage)
+                self._usage = usage_or_none(read_response_usage, event.response.usage)
 
 
 def usage_of(body: bytes) -> Usage | None:
@@ -127,7 +132,7 @@ def usage_of(body: bytes) -> Usage | None:
         if told.error is not None:
             raise read_error_frame(told.error)
         raise UpstreamFault("the backend answered with what is no response.")
-    return None if told.usage is None else read_response_usage(told.usage)
+    return None if told.usage is None else usage_or_none(read_response_usage, told.usage)
 
 
 def reframe(raw: RawBody, model: str, max_tokens: int | None, quirks: Quirks) -> OutboundCall:

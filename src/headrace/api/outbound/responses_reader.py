@@ -13,7 +13,7 @@ import msgspec
 from headrace.api.outbound.answer_state import AnswerState
 from headrace.api.outbound.chat_reader import ChatToken, garbage, token_logprobs
 from headrace.api.outbound.chat_refusals import read_error_frame
-from headrace.api.outbound.chat_usage import WRITE_TTL_S
+from headrace.api.outbound.chat_usage import WRITE_TTL_S, check_counts
 from headrace.core.errors import HeadraceError, UpstreamFault
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
 from headrace.core.request import Request
@@ -235,8 +235,7 @@ def read_response_usage(told: ResponseUsage) -> Usage:
     prompt, completion = told.input_tokens or 0, told.output_tokens or 0
     cached, written = details.cached_tokens or 0, details.cache_write_tokens or 0
     reasoning = output.reasoning_tokens or 0
-    if min(prompt, completion, cached, written, reasoning) < 0:
-        raise UpstreamFault("the backend told token counts below 0.")
+    check_counts(prompt, completion, cached, written, reasoning)
     writes = ((WRITE_TTL_S, written),) if written else ()
     return Usage(max(prompt, cached + written), max(completion, reasoning), cached, 0, writes, reasoning)
 
@@ -254,8 +253,7 @@ def decode_count(request: Request, model: str, body: bytes) -> list[Event]:
         count = _decode_count(body).input_tokens
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
         raise garbage(error) from None
-    if count < 0:
-        raise UpstreamFault("the backend told token counts below 0.")
+    check_counts(count)
     return [Started(request.id, model, count), Finished(Usage(count, 0))]
 
 

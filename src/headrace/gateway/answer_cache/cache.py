@@ -9,7 +9,7 @@ route that was changed, or a backend that is no longer cleared, takes its answer
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -86,16 +86,16 @@ class GatewayAnswerCache:
         _, identity, meaning = (ask, self._identify(ask, plan), None) if sought is None else sought
         return None if identity is None else AnswerKeeper(self._store, self._clock, identity, meaning)
 
-    def forget(self, tenant: str) -> int:
-        """Drop all answers of a tenant; how many there were."""
-        return self._store.forget(tenant)
+    def keep_only(self, tenants: Collection[str]) -> int:
+        """Drop the answers of all other tenants, who are no more; how many there were."""
+        return self._store.keep_only(tenants)
 
     def _identify(self, ask: Ask, plan: Plan) -> Identity | None:
         try:
             request = ask.decode()
         except HeadraceError:
             return None  # a backend may know what we do not
-        return identify(ask.shape, request, plan.route)
+        return identify(ask.shape, request, plan.route, compares=self._likeness is not None)
 
     def _remember(self, ask: Ask, identity: Identity | None, meaning: bytes | None) -> None:
         self._sought[id(ask)] = (ask, identity, meaning)

@@ -49,9 +49,9 @@ def is_eligible(shape: Shape) -> bool:
     return shape.task is Task.EMBED or (shape.task is Task.GENERATE and shape.is_deterministic)
 
 
-def identify(shape: Shape, request: Request, route: str) -> Identity | None:
-    """What the answer to a request would answer; None for requests that want more than words: warming a cache up, or to
-    know what a cache held."""
+def identify(shape: Shape, request: Request, route: str, *, compares: bool) -> Identity | None:
+    """What the answer to a request would answer, with its question if questions are compared; None for requests that
+    want more than words: warming a cache up, or to know what a cache held."""
     if request.limits.max_tokens == 0 or request.cache.explain:
         return None
     owner = Owner(shape.principal.tenant, shape.labels, route)
@@ -69,12 +69,11 @@ def identify(shape: Shape, request: Request, route: str) -> Identity | None:
     )
     try:
         digest = _digest(said)
-        question = _question(request)
-        return (
-            Identity(owner, digest, _digest(_without_question(said)), question) if question else Identity(owner, digest)
-        )
+        question = _question(request) if compares else ""
+        frame = _digest(_without_question(said)) if question else b""
     except (TypeError, UnicodeError):
         return None  # a value that is not JSON's, or half a character: it cannot be told apart for certain
+    return Identity(owner, digest, frame, question)
 
 
 def _digest(request: Request) -> bytes:

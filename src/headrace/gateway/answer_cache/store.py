@@ -5,7 +5,7 @@ A pure state machine: the time is passed in, and nothing here waits. What an ans
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
@@ -96,9 +96,9 @@ class AnswerStore:
         while self._num_bytes > self.max_bytes:
             self._drop(next(iter(self._entries.values())))
 
-    def forget(self, tenant: str) -> int:
-        """Drop all answers of a tenant; how many there were."""
-        found = [entry for entry in self._entries.values() if entry.identity.owner.tenant == tenant]
+    def keep_only(self, tenants: Collection[str]) -> int:
+        """Drop the answers of all others; how many there were."""
+        found = [entry for entry in self._entries.values() if entry.identity.owner.tenant not in tenants]
         for entry in found:
             self._drop(entry)
         return len(found)

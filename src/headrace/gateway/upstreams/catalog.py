@@ -56,6 +56,7 @@ _VLLM: Final = frozenset(
     {
         *("top_k", "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos"),
         *("cache_salt", "structured_outputs", "chat_template_kwargs", "truncate_prompt_tokens"),
+        "messages.reasoning_content",
     }
 )
 
