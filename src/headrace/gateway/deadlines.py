@@ -29,7 +29,7 @@ class Deadlines:
         """Expire it after so many seconds, unless it is removed before."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        tick = int((now + after_s) / TICK_S) + 1
+        tick = int((now + max(0.0, after_s)) / TICK_S) + 1
         self._ticks[one] = tick
         due = self._due.get(tick)
         if due is None:

@@ -1,6 +1,7 @@
 """The gate: one way for bytes and events, each request settled once, and what it is charged."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.doubles_gateway import (
@@ -26,9 +27,10 @@ from headrace.core.errors import (
     UpstreamFault,
 )
 from headrace.core.events import Event, Finished, Started, Usage
-from headrace.core.gateway import EventReply, RawReply, RawStream
+from headrace.core.gateway import WATCH, EventReply, RawReply, RawStream, Taken
 from headrace.core.request import Limits, Message, Request, Role, TextPart
 from headrace.gateway.contract import Bound, Plan, UpstreamReply
+from headrace.gateway.settings import Escalation, RouteSettings
 
 WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
 FAULT = UpstreamFault("it failed")
@@ -369,3 +371,79 @@ async def test_counts_that_a_reader_had_to_estimate_are_charged_as_bounds_and_ne
     assert record.is_estimated
     assert record.prompt_tokens + record.completion_tokens <= candidate("a").bound.tokens
     assert at.is_quiet
+
+
+@in_loop
+async def test_a_service_that_asks_for_a_caller_is_shown_which_way_it_went() -> None:
+    at = bench({"a": ScriptedUpstream(ANSWER)})
+    shown: list[Taken] = []
+    token = WATCH.set(shown.append)
+    try:
+        request = Request(id="resp_1", model="smart", messages=(Message(Role.USER, (TextPart("hi"),)),))
+        assert [event async for event in at.gate.run(request)]
+    finally:
+        WATCH.reset(token)
+    assert [(taken.backend, taken.cost_nanos) for taken in shown] == [("a", 200_000)]
+
+
+@in_loop
+async def test_other_parts_hold_for_who_comes_while_who_is_under_way_goes_on_with_theirs() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, WHOLE])})
+    first = asyncio.create_task(at.gate.ask(ask(shape("1", is_stream=False))))
+    await wait.reached.wait()
+    other = ScriptedUpstream([WHOLE])
+    before = at.gate.replace(replace(at.gate.parts, upstreams={"a": other}))
+    assert isinstance(await at.gate.ask(ask(shape("2", is_stream=False))), RawReply)
+    assert len(other.relayed) == 1
+    wait.go.set()
+    assert isinstance(await first, RawReply)
+    assert before.upstreams is at.upstreams
+    assert at.is_quiet
+
+
+def test_a_name_passes_as_bytes_only_if_all_that_it_leads_to_take_them_and_no_policy_reads_answers() -> None:
+    assert bench({"a": ScriptedUpstream(), "b": ScriptedUpstream()}).gate.passes("smart", "chat")
+    assert not bench({"a": ScriptedUpstream(), "b": ScriptedUpstream()}).gate.passes("smart", "responses")
+    assert not bench({"a": ScriptedUpstream(), "b": ScriptedUpstream(takes=frozenset())}).gate.passes("smart", "chat")
+    assert not bench({"a": ScriptedUpstream()}, plan=NotFound("no")).gate.passes("smart", "chat")
+    verified = RouteSettings(name="smart", candidates=(), escalation=Escalation(verifiers=("json",)))
+    assert not bench({"a": ScriptedUpstream()}, route=verified).gate.passes("smart", "chat")
+
+
+@in_loop
+async def test_a_backend_that_ends_its_events_early_is_a_fault() -> None:
+    for script in (ANSWER[:-1], ()):
+        at = bench({"a": ScriptedUpstream(script)})
+        with pytest.raises(UpstreamFault):
+            await read(await at.gate.ask(ask(raw=None)))
+        assert at.book.records[0].outcome == "upstream_fault"
+        assert at.gate.parts.standings.breakers("a")["m"].num_failed > 0
+        assert at.is_quiet
+
+
+@in_loop
+async def test_what_a_backend_says_after_its_last_event_is_too_late_to_matter() -> None:
+    at = bench({"a": ScriptedUpstream([*ANSWER, UpstreamFault("late")])})
+    assert tuple(await read(await at.gate.ask(ask(raw=None)))) == ANSWER
+    assert at.book.records[0].outcome == "ok"
+    assert at.is_quiet
+
+
+@in_loop
+async def test_times_are_told_apart_the_gates_own_the_queues_and_the_first_event() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, *ANSWER])})
+    task = asyncio.create_task(at.gate.ask(ask(raw=None)))
+    await wait.reached.wait()
+    at.clock.now_s += 2.0
+    wait.go.set()
+    reply = await task
+    assert isinstance(reply, EventReply)
+    assert reply.taken.overhead_s == 0.0
+    await anext(reply.events)
+    at.clock.now_s += 1.0
+    await read(reply)
+    (record,) = at.book.records
+    assert (record.overhead_s, record.ttft_s, record.duration_s) == (0.0, 3.0, 3.0)
+    assert record.started_s == 1_700_000_000.0 + 1000.0
