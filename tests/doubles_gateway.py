@@ -381,7 +381,7 @@ class Bench:
 
     @property
     def leftovers(self) -> list[str]:
-        """What is left: reservations, load, streams, places, tasks but the test's own."""
+        """What is left: reservations, load, streams, places, deadlines, tasks but the test's own."""
         admission = self.gate.parts.admission
         lines = [admission.line(name) for name in self.upstreams]
         found = {
@@ -389,6 +389,7 @@ class Bench:
             "load": len(self.book.ended) != len(self.book.begun),
             "a stream": any(upstream.num_open for upstream in self.upstreams.values()),
             "a place": admission.num_in_flight or any(line.num_running or line.num_waiting for line in lines),
+            "a deadline": len(self.gate.parts.deadlines) > 0,
             "a task": len(asyncio.all_tasks()) > 1,
         }
         return [what for what, is_left in found.items() if is_left]

@@ -25,6 +25,10 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._last = 0
 
+    def __len__(self) -> int:
+        """How many have a limit now."""
+        return len(self._ticks)
+
     def add(self, one: Expiring, after_s: float) -> None:
         """Expire it after so many seconds, unless it is removed before."""
         loop = asyncio.get_running_loop()

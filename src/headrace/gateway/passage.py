@@ -299,7 +299,7 @@ class Attempt:
     def _charge(self, usage: Usage | None, error: BaseException | None) -> Charge:
         passage = self._passage
         model = passage.parts.tariffs.model(self.candidate.target)
-        if usage is not None and not usage.is_estimated and (charge := told(usage, model.prices)) is not None:
+        if usage is not None and (charge := told(usage, model.prices)) is not None:
             return charge
         if isinstance(error, Exception) and not self.heard.has_begun and not isinstance(error, CancelledError):
             return NOTHING  # what failed before anything came is not charged

@@ -256,6 +256,12 @@ async def test_the_bound_of_the_answer_goes_to_the_backend_in_either_form() -> N
     assert at.upstreams["a"].relayed[0][2] == 64
     await read(await at.gate.ask(ask(raw=None)))
     assert at.upstreams["a"].requests[0].limits == Limits(max_tokens=64, fits_context=True)
+    for asked, sent in ((10, 10), (100, 64)):
+        request = Request(
+            id="r", model="smart", messages=(Message(Role.USER, (TextPart("hi"),)),), limits=Limits(max_tokens=asked)
+        )
+        assert [event async for event in at.gate.run(request)]
+        assert at.upstreams["a"].requests[-1].limits == Limits(max_tokens=sent)
 
 
 @in_loop
