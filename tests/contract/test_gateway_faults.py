@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests import upstreams
 from tests.contract.faulty import SECRET, Faulty, Got, faulty, wire
+from tests.upstream_answers import chat_frames
 from tests.upstreams import Script, Upstream
 
 from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RetrySettings, Target, Timeouts
@@ -42,7 +43,7 @@ class Row:
 
 def begun(up: Upstream) -> list[bytes]:
     """The first frames of a good answer."""
-    return list(upstreams.chat_frames(up, "m", {}))[:2]
+    return list(chat_frames(up, "m", {}))[:2]
 
 
 def bad_request(_: Upstream) -> Script:
@@ -220,7 +221,7 @@ def test_a_burst_of_500s_opens_the_breaker_and_one_request_tries_when_its_time_h
 
 def test_a_slow_drip_is_a_good_answer() -> None:
     async def body(at: Faulty) -> None:
-        frames = list(upstreams.chat_frames(at.up, "m", {"stream_options": {"include_usage": True}}))
+        frames = list(chat_frames(at.up, "m", {"stream_options": {"include_usage": True}}))
         at.up.script.append(upstreams.drip(upstreams.stream(frames)))
         got = await at.send("/v1/chat/completions", {"model": "alone", **CHAT, "stream": True})
         assert (got.status, got.is_cut) == (200, False)
