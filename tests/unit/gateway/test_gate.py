@@ -23,6 +23,7 @@ from headrace.core.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    Unavailable,
     UnsupportedField,
     UpstreamFault,
 )
@@ -453,3 +454,15 @@ async def test_times_are_told_apart_the_gates_own_the_queues_and_the_first_event
     (record,) = at.book.records
     assert (record.overhead_s, record.ttft_s, record.duration_s) == (0.0, 3.0, 3.0)
     assert record.started_s == 1_700_000_000.0 + 1000.0
+
+
+@in_loop
+async def test_the_error_that_is_told_is_of_who_was_asked_and_not_of_who_could_not_be() -> None:
+    at = bench({"a": ScriptedUpstream([FAULT]), "b": ScriptedUpstream([WHOLE])})
+    at.gate.parts.standings.drain("b")
+    with pytest.raises(UpstreamFault):
+        await at.gate.ask(ask())
+    at.gate.parts.standings.drain("a")
+    with pytest.raises(Unavailable, match="draining"):
+        await at.gate.ask(ask())
+    assert at.is_quiet
