@@ -27,6 +27,7 @@ from headrace.gateway.replay import replay
 from headrace.gateway.retries import answer_in_turn
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.routing.blocks import opening_of
+from headrace.gateway.routing.filters import likely_tokens
 from headrace.gateway.routing.warmth import engine_share
 from headrace.gateway.settings import ENGINE, RouteSettings
 from headrace.gateway.shadow import Shadows
@@ -124,13 +125,14 @@ class Gate:
         return takes and bool(targets) and not self._route(parts, model).escalation.verifiers
 
     async def probe(self, request: Request) -> Probe:
-        """What the request would meet at the backend that it would go to first; at a remote one, bounds."""
+        """What the request would meet at the backend that it would go to first. A remote one is not asked: its tokens
+        are what is likely of the text."""
         parts, shape = self._parts, Shape.of(request)
         target = parts.planner.plan(shape).candidates[0].target
         if target.backend == ENGINE and parts.engine is not None:
             return await parts.engine.probe(replace(request, model=target.model))
-        context_length = parts.tariffs.model(target).context_length
-        return Probe(shape.prompt_bound, 0, shape.prompt_bound <= context_length)
+        likely, answer = likely_tokens(shape), shape.max_tokens or 0
+        return Probe(likely - answer, 0, likely <= parts.tariffs.model(target).context_length)
 
     async def release(self, session: str, tenant: str = "local") -> None:
         """Free what the embedded engine has pinned for a tenant's session."""

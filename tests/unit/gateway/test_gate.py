@@ -29,7 +29,7 @@ from headrace.core.errors import (
 )
 from headrace.core.events import Event, Finished, Started, Usage
 from headrace.core.gateway import WATCH, EventReply, RawReply, RawStream, Taken
-from headrace.core.request import Limits, Message, Request, Role, TextPart
+from headrace.core.request import Limits, Message, Request, Role, Task, TextPart
 from headrace.gateway.contract import Bound, Plan, UpstreamReply
 from headrace.gateway.settings import Escalation, RouteSettings
 
@@ -466,3 +466,18 @@ async def test_the_error_that_is_told_is_of_who_was_asked_and_not_of_who_could_n
     with pytest.raises(Unavailable, match="draining"):
         await at.gate.ask(ask())
     assert at.is_quiet
+
+
+@in_loop
+async def test_who_counts_tokens_pays_nothing_and_a_remote_backend_is_not_asked_what_it_would_meet() -> None:
+    at = bench({"a": ScriptedUpstream((Started("r", "m", 9), Finished(Usage(9, 0))))})
+    request = Request(id="r", model="smart", task=Task.COUNT, messages=(Message(Role.USER, (TextPart("x" * 400),)),))
+    assert [event async for event in at.gate.run(request)]
+    (record,) = at.book.records
+    assert (record.task, record.outcome, record.cost_nanos, record.prompt_tokens) == ("count", "ok", 0, 0)
+    probe = await at.gate.probe(request)
+    assert 100 <= probe.prompt_tokens < 200
+    assert probe.fits
+    long = replace(request, messages=(Message(Role.USER, (TextPart("x" * 4 * 200_000),)),))
+    assert not (await at.gate.probe(long)).fits
+    assert len(at.upstreams["a"].requests) == 1
