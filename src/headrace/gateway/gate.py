@@ -84,6 +84,8 @@ class Gate:
             await _reserve(passage, route)
             if parts.cache is not None and (kept := await _find_kept(passage, parts.cache)) is not None:
                 return replay(passage, kept)
+            if passage.escalates and not passage.can_decode():
+                passage.escalates = False  # only its backend understands it: it passes as it is, unread
             if passage.escalates:
                 passage.adds_logprobs = _adds_logprobs(passage, route)
                 return await escalate(passage, route, self._budget(route))
@@ -177,12 +179,8 @@ async def _find_kept(passage: Passage, cache: AnswerCache) -> Kept | None:
     """An answer that was given before; else somebody may take in the one that comes."""
     ask = Ask(shape=passage.ask.shape, decode=passage.decode, raw=passage.ask.raw)
     kept = await cache.find(ask, passage.plan)
-    if kept is None and (keeper := cache.keeper(ask, passage.plan)) is not None:
-        try:
-            passage.decode()
-            passage.keeper = keeper
-        except HeadraceError:
-            pass  # only its backend understands it: it passes as it is
+    if kept is None and (keeper := cache.keeper(ask, passage.plan)) is not None and passage.can_decode():
+        passage.keeper = keeper
     return kept
 
 

@@ -117,6 +117,14 @@ class Passage:
                 raise
         return self._decoded
 
+    def can_decode(self) -> bool:
+        """Whether the request has a neutral form."""
+        try:
+            self.decode()
+        except HeadraceError:
+            return False
+        return True
+
     def expire(self) -> None:
         """The request's deadline has passed: whoever waits for a backend stops waiting."""
         self.is_expired = True

@@ -5,6 +5,7 @@ A target that could not be asked (its breaker, its line, a field that its protoc
 order: `turns.py`.
 """
 
+from headrace.core.errors import ContextTooLong, InvalidRequest
 from headrace.gateway.attempts import Failure, Said, attempt
 from headrace.gateway.contract import Candidate
 from headrace.gateway.hedging import race
@@ -48,12 +49,14 @@ def _following(
 ) -> tuple[Candidate, float] | None:
     """Who is asked after these failures. Raises an error after which nobody is."""
     for failure in failures:
-        if not failure.was_asked:
-            turns.pass_over(failure.candidate)
-        elif failure.error.code in retry.on:
-            turns.fail(failure.candidate, failure.error)
+        error = failure.error
+        is_named = error.code in retry.on
+        if not failure.was_asked or (is_named and isinstance(error, ContextTooLong)):
+            turns.pass_over(failure.candidate)  # what was too long for one may fit another
+        elif is_named and not isinstance(error, InvalidRequest):
+            turns.fail(failure.candidate, error)
         else:
-            raise failure.error
+            raise error
     following = turns.next()
     while following is not None and not passage.can_ask(following[0]):
         turns.pass_over(following[0])

@@ -19,6 +19,7 @@ from tests.doubles_gateway import (
 
 from headrace.core.errors import (
     BudgetExceeded,
+    ContextTooLong,
     DeadlineExceeded,
     InvalidRequest,
     NotFound,
@@ -31,7 +32,7 @@ from headrace.core.events import Event, Finished, Started, Usage
 from headrace.core.gateway import WATCH, EventReply, RawReply, RawStream, Taken
 from headrace.core.request import Limits, Message, Request, Role, Task, TextPart
 from headrace.gateway.contract import Bound, Plan, UpstreamReply
-from headrace.gateway.settings import Escalation, RouteSettings
+from headrace.gateway.settings import CandidateSettings, Escalation, RetrySettings, RouteSettings, Target
 
 WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
 FAULT = UpstreamFault("it failed")
@@ -481,3 +482,22 @@ async def test_who_counts_tokens_pays_nothing_and_a_remote_backend_is_not_asked_
     long = replace(request, messages=(Message(Role.USER, (TextPart("x" * 4 * 200_000),)),))
     assert not (await at.gate.probe(long)).fits
     assert len(at.upstreams["a"].requests) == 1
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+@in_loop
+async def test_what_is_too_long_for_one_model_goes_to_another_if_the_route_says_so(is_named: bool) -> None:
+    on = frozenset({"context_length_exceeded", "invalid_value"}) if is_named else RetrySettings().on
+    candidates = tuple(CandidateSettings(target=Target(name, "m")) for name in "ab")
+    route = RouteSettings(name="smart", candidates=candidates, retry=RetrySettings(on=on))
+    at = bench({"a": ScriptedUpstream([ContextTooLong("too long")]), "b": ScriptedUpstream([WHOLE])}, route=route)
+    if is_named:
+        assert isinstance(await at.gate.ask(ask(shape(is_stream=False))), RawReply)
+        assert len(at.upstreams["a"].relayed) == 1
+    else:
+        with pytest.raises(ContextTooLong):
+            await at.gate.ask(ask(shape(is_stream=False)))
+    at = bench({"a": ScriptedUpstream([InvalidRequest("no")]), "b": ScriptedUpstream([WHOLE])}, route=route)
+    with pytest.raises(InvalidRequest):
+        await at.gate.ask(ask(shape(is_stream=False)))
+    assert at.is_quiet
