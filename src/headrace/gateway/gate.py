@@ -158,6 +158,9 @@ class Gate:
 async def _reserve(passage: Passage, route: RouteSettings) -> None:
     """Set aside what the request can cost at most; where that is too much, what it costs at those that it fits for."""
     accounts, shape, plan = passage.parts.accounts, passage.ask.shape, passage.plan
+    if len(plan.candidates) == 1:
+        passage.reservation = await accounts.reserve(shape, plan.route, plan.candidates[0].bound)
+        return
     refusal: HeadraceError | None = None
     for offer in offers(plan, route):
         try:
