@@ -21,7 +21,7 @@ from headrace.core.shape import Shape
 from headrace.core.usage import UsageRecord
 from headrace.gateway.admission import Admission
 from headrace.gateway.charging import Tariffs
-from headrace.gateway.contract import Bound, Candidate, Plan, UpstreamReply
+from headrace.gateway.contract import Bound, Candidate, Kept, Plan, UpstreamReply
 from headrace.gateway.gate import Gate
 from headrace.gateway.parts import Parts
 from headrace.gateway.settings import (
@@ -295,6 +295,37 @@ class ScriptedUpstream:
         """As `Upstream`."""
 
 
+class Shelf:
+    """Keeps one answer; as `AnswerCache` and `Keeper`."""
+
+    def __init__(self, kept: Sequence[Event] | None = None) -> None:
+        self.kept = kept
+        self.told: list[Event] = []
+        self.by: list[Target] = []
+
+    async def find(self, ask: Ask, plan: Plan) -> Kept | None:
+        """What is on it."""
+        return None if self.kept is None else Kept(kind="exact", target=Target("a", "m"), events=self._play(self.kept))
+
+    async def _play(self, events: Sequence[Event]) -> AsyncGenerator[Event, None]:
+        for event in events:
+            yield event
+
+    def keeper(self, ask: Ask, plan: Plan) -> "Shelf":
+        """Itself."""
+        return self
+
+    def begin(self, target: Target) -> None:
+        """Who gives it."""
+        self.by.append(target)
+
+    def add(self, event: Event) -> None:
+        """Take in an event, or the whole answer."""
+        self.told.append(event)
+        if isinstance(event, Finished):
+            self.kept = tuple(self.told)
+
+
 class HandSleep:
     """Waits that a test ends."""
 
@@ -381,7 +412,7 @@ class Bench:
 
     @property
     def leftovers(self) -> list[str]:
-        """What is left: reservations, load, streams, places, tasks but the test's own."""
+        """What is left: reservations, load, streams, places, deadlines, tasks but the test's own."""
         admission = self.gate.parts.admission
         lines = [admission.line(name) for name in self.upstreams]
         found = {
@@ -389,6 +420,7 @@ class Bench:
             "load": len(self.book.ended) != len(self.book.begun),
             "a stream": any(upstream.num_open for upstream in self.upstreams.values()),
             "a place": admission.num_in_flight or any(line.num_running or line.num_waiting for line in lines),
+            "a deadline": len(self.gate.parts.deadlines) > 0,
             "a task": len(asyncio.all_tasks()) > 1,
         }
         return [what for what, is_left in found.items() if is_left]

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from tests import upstreams
 from tests.contract.faulty import SECRET, Faulty, Got, faulty, wire
+from tests.upstream_answers import chat_frames
 from tests.upstreams import Script, Upstream
 
-from headrace.gateway.settings import RetrySettings, Timeouts
+from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RetrySettings, Target, Timeouts
 
 PATIENT = Timeouts()
 NOT_FOR_LONG = Timeouts(first_event_s=0.2, whole_s=0.2)
@@ -42,7 +43,7 @@ class Row:
 
 def begun(up: Upstream) -> list[bytes]:
     """The first frames of a good answer."""
-    return list(upstreams.chat_frames(up, "m", {}))[:2]
+    return list(chat_frames(up, "m", {}))[:2]
 
 
 def bad_request(_: Upstream) -> Script:
@@ -131,12 +132,12 @@ def check_charge(at: Faulty, charged: str) -> None:
         assert record.cost_nanos > 0
 
 
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("client", CLIENTS)
+MET = [(client, name) for name, row in ROWS.items() for client in CLIENTS if row.has_whole or client != "whole"]
+
+
+@pytest.mark.parametrize(("client", "name"), MET)
 def test_what_a_client_sees_which_breaker_moves_and_what_is_charged(client: str, name: str) -> None:
     row, (path, fields) = ROWS[name], CLIENTS[client]
-    if client == "whole" and not row.has_whole:
-        return
 
     async def body(at: Faulty) -> None:
         at.up.script.append(row.script(at.up))
@@ -156,14 +157,11 @@ def test_what_a_client_sees_which_breaker_moves_and_what_is_charged(client: str,
     run(body, row.timeouts)
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.status is not None and row.status != 400])
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(("client", "name"), [met for met in MET if ROWS[met[1]].status not in {None, 400}])
 def test_what_fails_before_an_answer_begins_is_answered_by_another_and_only_that_is_charged(
     client: str, name: str
 ) -> None:
     row, (path, fields) = ROWS[name], CLIENTS[client]
-    if client == "whole" and not row.has_whole:
-        return
 
     async def body(at: Faulty) -> None:
         at.up.script.append(row.script(at.up))
@@ -223,7 +221,7 @@ def test_a_burst_of_500s_opens_the_breaker_and_one_request_tries_when_its_time_h
 
 def test_a_slow_drip_is_a_good_answer() -> None:
     async def body(at: Faulty) -> None:
-        frames = list(upstreams.chat_frames(at.up, "m", {"stream_options": {"include_usage": True}}))
+        frames = list(chat_frames(at.up, "m", {"stream_options": {"include_usage": True}}))
         at.up.script.append(upstreams.drip(upstreams.stream(frames)))
         got = await at.send("/v1/chat/completions", {"model": "alone", **CHAT, "stream": True})
         assert (got.status, got.is_cut) == (200, False)
@@ -289,3 +287,62 @@ def test_an_operator_sees_drains_and_resumes_a_backend() -> None:
         assert (await at.send("/v1/gateway/backends/nobody/drain", {})).status == 404
 
     run(body)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_hedge_answers_where_the_first_backend_hangs_which_is_let_go_of(client: str) -> None:
+    path, fields = CLIENTS[client]
+
+    async def body(at: Faulty) -> None:
+        at.up.script.append(upstreams.hang_before())
+        got = await at.send(path, {"model": "smart", **fields})
+        assert (got.status, got.headers["x-headrace-backend"]) == (200, "spare")
+        await at.up.wait_open(0)
+        assert (at.num_failed("up"), at.num_failed("spare")) == (0, 0)
+        (record,) = at.book.records
+        assert record.is_estimated
+        assert 7 * 1000 + 3 * 10_000 < record.cost_nanos <= at.book.reserved[0].bound.nanos
+
+    run(body, hedge_after_s=0.01)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_answer_that_is_not_what_was_wanted_is_asked_for_again_a_tier_up(client: str) -> None:
+    path, fields = CLIENTS[client]
+    tiers = tuple(CandidateSettings(target=Target(name, "m"), tier=tier) for tier, name in enumerate(("up", "spare")))
+
+    async def body(at: Faulty) -> None:
+        at.spare.text = '{"a": 1}'
+        got = await at.send(path, {"model": "smart", **fields})
+        assert (got.status, got.headers["x-headrace-backend"]) == (200, "spare")
+        assert b"there." not in got.body
+        (record,) = at.book.records
+        assert (record.cost_nanos, record.num_attempts) == (2 * (7 * 1000 + 3 * 10_000), 2)
+        assert at.up.received[0].fields["stream"] is True  # asked for in events, to be read
+
+    run(
+        body,
+        candidates=tiers,
+        policies=(Policy.COMPLEXITY,),
+        escalation=Escalation(max_difficulty=(0.99,), verifiers=("json",)),
+    )
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_shadow_gets_a_copy_whose_failure_nobody_sees(client: str) -> None:
+    path, fields = CLIENTS[client]
+    first = (CandidateSettings(target=Target("up", "m")),)
+
+    async def body(at: Faulty) -> None:
+        at.spare.script.append(upstreams.garbage())
+        got = await at.send(path, {"model": "smart", **fields})
+        assert (got.status, got.headers["x-headrace-attempts"]) == (200, "1")
+        await at.spare.wait_received(1)
+        await at.spare.wait_open(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        own, copy = at.book.records
+        assert (own.tenant, own.outcome, own.cost_nanos) == ("local", "ok", 7 * 1000 + 3 * 10_000)
+        assert (copy.tenant, copy.outcome, copy.cost_nanos) == ("shadow", "upstream_fault", 0)
+
+    run(body, candidates=first, shadow=Target("spare", "m"), shadow_share=1.0)

@@ -14,6 +14,7 @@ from tests.doubles_gateway import (
     USAGE,
     Bench,
     ScriptedUpstream,
+    Shelf,
     Step,
     Wait,
     ask,
@@ -26,7 +27,7 @@ from tests.doubles_gateway import (
 from headrace.core.errors import HeadraceError, InvalidRequest, Overloaded, RateLimited, UnsupportedField, UpstreamFault
 from headrace.core.gateway import EventReply, RawStream
 from headrace.gateway.contract import Plan, UpstreamReply
-from headrace.gateway.settings import CandidateSettings, RetrySettings, RouteSettings, Target
+from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RetrySettings, RouteSettings, Target
 
 NAMES = ("a", "b", "c")
 WHOLE = UpstreamReply(status=200, headers=(), body=b"{}", usage=USAGE)
@@ -119,14 +120,14 @@ async def play(at: Bench, plays: list[Client], waits: list[Wait], wait_order: li
         assert ended is None or isinstance(ended, asyncio.CancelledError), ended
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     played=st.lists(st.lists(scripts(), min_size=1, max_size=3), min_size=3, max_size=3),
     plays=st.lists(clients, min_size=1, max_size=4),
     wait_order=st.lists(st.integers(0, 20), max_size=30),
     max_concurrency=st.sampled_from([None, 1, 2]),
     max_in_flight=st.sampled_from([2, 100]),
-    hedges=st.booleans(),
+    way=st.sampled_from(["plain", "hedged", "tiered", "kept", "shadowed"]),
     has_fallback=st.booleans(),
     max_queue=st.sampled_from([0, 1, 100]),
 )
@@ -136,30 +137,42 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
     wait_order: list[int],
     max_concurrency: int | None,
     max_in_flight: int,
-    hedges: bool,
+    way: str,
     has_fallback: bool,
     max_queue: int,
 ) -> None:
     waits = [step for each in played for script in each for step in script if isinstance(step, Wait)]
     upstreams = {name: ScriptedUpstream(*each) for name, each in zip(NAMES, played, strict=True)}
     backends = {name: backend(name, max_concurrency=max_concurrency) for name in NAMES}
-    candidates = tuple(candidate(name, is_fallback=has_fallback and name == "c") for name in NAMES)
+    candidates = tuple(
+        candidate(name, is_fallback=has_fallback and name == "c", tier=tier if way == "tiered" else 0)
+        for tier, name in enumerate(NAMES)
+    )
     route = RouteSettings(
         name="smart",
         candidates=tuple(CandidateSettings(target=Target(name, "m")) for name in NAMES),
+        policies=(Policy.COMPLEXITY,) if way == "tiered" else (Policy.ORDERED,),
+        escalation=Escalation(verifiers=("json",) if way == "tiered" else ()),
         retry=RetrySettings(budget_floor=1.0),
         max_queue=max_queue,
     )
     at = bench(
         upstreams,
-        plan=Plan(route="smart", candidates=candidates, hedge_after_s=0.01 if hedges else None),
+        plan=Plan(
+            route="smart",
+            candidates=candidates,
+            hedge_after_s=0.01 if way == "hedged" else None,
+            shadow=candidate("c") if way == "shadowed" else None,
+        ),
         route=route,
         backends=backends,
         max_in_flight=max_in_flight,
+        cache=Shelf() if way == "kept" else None,
     )
 
     async def go() -> None:
         await play(at, plays, waits, wait_order)
+        await at.gate.close()
         assert at.leftovers == []
         for record, reserved in zip(
             sorted(at.book.records, key=lambda one: one.request_id),

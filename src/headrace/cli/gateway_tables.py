@@ -68,6 +68,7 @@ _ERRORS: Final = [
     "engine_fault",
     "rate_limit_exceeded",
     "deadline_exceeded",
+    "context_length_exceeded",
 ]
 
 

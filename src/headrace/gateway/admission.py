@@ -114,7 +114,8 @@ class Line:
     def shed(self, ticket: Ticket) -> None:
         """Send one away who waits."""
         self._waiting.remove(ticket)
-        ticket.place.set_exception(self._overload(len(self._waiting) + 2))
+        if not ticket.place.done():  # else it is going by itself
+            ticket.place.set_exception(self._overload(len(self._waiting) + 2))
 
     def leave(self) -> None:
         """A place is free: who is first in line gets it."""

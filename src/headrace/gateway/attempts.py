@@ -8,7 +8,7 @@ of targets (`turns.py`) and no sockets.
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
-from headrace.core.errors import HeadraceError, Unavailable, UpstreamFault
+from headrace.core.errors import HeadraceError, Unavailable, UnsupportedField, UpstreamFault
 from headrace.core.events import Event
 from headrace.core.gateway import EventReply, RawReply, RawStream, Reply
 from headrace.core.request import Request
@@ -114,7 +114,8 @@ async def attempt(passage: Passage, candidate: Candidate, max_queue: int) -> Sai
                 one.answer()
     except HeadraceError as error:
         one.end(None, error)
-        return [Failure(candidate, error)]
+        # What a protocol cannot say is found out before anything is sent.
+        return [Failure(candidate, error, was_asked=not isinstance(error, UnsupportedField))]
     except BaseException as error:
         one.end(None, error)
         raise

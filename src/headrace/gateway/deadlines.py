@@ -25,11 +25,15 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._last = 0
 
+    def __len__(self) -> int:
+        """How many have a limit now."""
+        return len(self._ticks)
+
     def add(self, one: Expiring, after_s: float) -> None:
         """Expire it after so many seconds, unless it is removed before."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        tick = int((now + after_s) / TICK_S) + 1
+        tick = int((now + max(0.0, after_s)) / TICK_S) + 1
         self._ticks[one] = tick
         due = self._due.get(tick)
         if due is None:

@@ -27,6 +27,7 @@ from headrace.gateway.replay import replay
 from headrace.gateway.retries import answer_in_turn
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.routing.blocks import opening_of
+from headrace.gateway.routing.filters import likely_tokens
 from headrace.gateway.routing.warmth import engine_share
 from headrace.gateway.settings import ENGINE, RouteSettings
 from headrace.gateway.shadow import Shadows
@@ -83,6 +84,8 @@ class Gate:
             await _reserve(passage, route)
             if parts.cache is not None and (kept := await _find_kept(passage, parts.cache)) is not None:
                 return replay(passage, kept)
+            if passage.escalates and not passage.can_decode():
+                passage.escalates = False  # only its backend understands it: it passes as it is, unread
             if passage.escalates:
                 passage.adds_logprobs = _adds_logprobs(passage, route)
                 return await escalate(passage, route, self._budget(route))
@@ -124,13 +127,14 @@ class Gate:
         return takes and bool(targets) and not self._route(parts, model).escalation.verifiers
 
     async def probe(self, request: Request) -> Probe:
-        """What the request would meet at the backend that it would go to first; at a remote one, bounds."""
+        """What the request would meet at the backend that it would go to first. A remote one is not asked: its tokens
+        are what is likely of the text."""
         parts, shape = self._parts, Shape.of(request)
         target = parts.planner.plan(shape).candidates[0].target
         if target.backend == ENGINE and parts.engine is not None:
             return await parts.engine.probe(replace(request, model=target.model))
-        context_length = parts.tariffs.model(target).context_length
-        return Probe(shape.prompt_bound, 0, shape.prompt_bound <= context_length)
+        likely, answer = likely_tokens(shape), shape.max_tokens or 0
+        return Probe(likely - answer, 0, likely <= parts.tariffs.model(target).context_length)
 
     async def release(self, session: str, tenant: str = "local") -> None:
         """Free what the embedded engine has pinned for a tenant's session."""
@@ -154,6 +158,9 @@ class Gate:
 async def _reserve(passage: Passage, route: RouteSettings) -> None:
     """Set aside what the request can cost at most; where that is too much, what it costs at those that it fits for."""
     accounts, shape, plan = passage.parts.accounts, passage.ask.shape, passage.plan
+    if len(plan.candidates) == 1:
+        passage.reservation = await accounts.reserve(shape, plan.route, plan.candidates[0].bound)
+        return
     refusal: HeadraceError | None = None
     for offer in offers(plan, route):
         try:
@@ -175,12 +182,8 @@ async def _find_kept(passage: Passage, cache: AnswerCache) -> Kept | None:
     """An answer that was given before; else somebody may take in the one that comes."""
     ask = Ask(shape=passage.ask.shape, decode=passage.decode, raw=passage.ask.raw)
     kept = await cache.find(ask, passage.plan)
-    if kept is None and (keeper := cache.keeper(ask, passage.plan)) is not None:
-        try:
-            passage.decode()
-            passage.keeper = keeper
-        except HeadraceError:
-            pass  # only its backend understands it: it passes as it is
+    if kept is None and (keeper := cache.keeper(ask, passage.plan)) is not None and passage.can_decode():
+        passage.keeper = keeper
     return kept
 
 

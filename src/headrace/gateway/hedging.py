@@ -12,6 +12,7 @@ from typing import Any
 from headrace.gateway.attempts import Failure, Said, attempt
 from headrace.gateway.contract import Candidate
 from headrace.gateway.passage import Passage
+from headrace.gateway.retry_budget import RetryBudget
 
 
 class Contest:
@@ -35,8 +36,9 @@ class Contest:
             self.winner = said
 
 
-async def race(passage: Passage, first: Candidate, max_queue: int) -> Said | list[Failure]:
-    """The first answer of two targets that begins, or why there is none."""
+async def race(passage: Passage, first: Candidate, max_queue: int, budget: RetryBudget) -> Said | list[Failure]:
+    """The first answer of two targets that begins, or why there is none. A hedge is taken out of the route's budget of
+    retries, so that a backend that is slow for everybody is not asked twice by all."""
     clock, taken = passage.clock, passage.taken
     started_s, waited_s, queue_s = clock.monotonic_s(), passage.wait_s, taken.queue_s
     contest = Contest(passage)
@@ -45,7 +47,8 @@ async def race(passage: Passage, first: Candidate, max_queue: int) -> Said | lis
     timer = asyncio.ensure_future(passage.parts.sleep(passage.plan.hedge_after_s))
     try:
         await asyncio.wait((tasks[0], timer), return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done() and (second := _second(passage, first)) is not None:
+        second = None if tasks[0].done() else _second(passage, first)
+        if second is not None and budget.take(clock.monotonic_s()):
             tasks.append(asyncio.create_task(contest.contend(second, 0)))
         waiting = set(tasks)
         while waiting and contest.winner is None:

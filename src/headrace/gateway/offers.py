@@ -8,9 +8,13 @@ A failed attempt is charged nothing, so that retries need no more than one; a he
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.gateway.contract import Bound, Candidate, Plan
 from headrace.gateway.settings import Policy, RouteSettings
+
+MAX_NAMED: Final = 3
+"""Targets that a note names: it goes into a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,12 @@ def _fewer(candidates: tuple[Candidate, ...], note: str) -> Iterator[Offer]:
         left = tuple(one for one in candidates if one.bound.nanos < bound.nanos)
         left = left or tuple(one for one in candidates if one.bound.tokens < bound.tokens)
         dropped = sorted({str(one.target) for one in candidates} - {str(one.target) for one in left})
-        candidates, note = left, f"without {', '.join(dropped)}, which the budget has no room for"
+        candidates, note = left, f"without {_named(dropped)}, which the budget has no room for"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _dearest(candidates: Sequence[Candidate]) -> Bound:

@@ -6,7 +6,8 @@ Every way out leads through `Passage.settle`, and every attempt through `Attempt
 nothing then. Knows no order of attempts: `attempts.py`.
 """
 
-from asyncio import CancelledError, Task, current_task
+import asyncio
+from asyncio import CancelledError, current_task
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from headrace.core.events import (
     Usage,
 )
 from headrace.core.gateway import Ask, RawBody, Taken
-from headrace.core.request import Request
+from headrace.core.request import Request, Task
 from headrace.core.usage import UsageRecord
 from headrace.gateway.admission import Line
 from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
@@ -83,7 +84,7 @@ class Passage:
         self.keeper: Keeper | None = None
         self.on_ok: Callable[[Passage], None] | None = None
         self.undecodable: HeadraceError | None = None
-        self.waiter: Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
+        self.waiter: asyncio.Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
         self._decoded: Request | None = None
 
     def follow(self, plan: Plan) -> None:
@@ -115,6 +116,14 @@ class Passage:
                 self.undecodable = error
                 raise
         return self._decoded
+
+    def can_decode(self) -> bool:
+        """Whether the request has a neutral form."""
+        try:
+            self.decode()
+        except HeadraceError:
+            return False
+        return True
 
     def expire(self) -> None:
         """The request's deadline has passed: whoever waits for a backend stops waiting."""
@@ -298,8 +307,10 @@ class Attempt:
 
     def _charge(self, usage: Usage | None, error: BaseException | None) -> Charge:
         passage = self._passage
+        if passage.ask.shape.task is Task.COUNT:
+            return NOTHING  # who counts uses nothing
         model = passage.parts.tariffs.model(self.candidate.target)
-        if usage is not None and not usage.is_estimated and (charge := told(usage, model.prices)) is not None:
+        if usage is not None and (charge := told(usage, model.prices)) is not None:
             return charge
         if isinstance(error, Exception) and not self.heard.has_begun and not isinstance(error, CancelledError):
             return NOTHING  # what failed before anything came is not charged

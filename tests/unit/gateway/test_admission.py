@@ -148,3 +148,18 @@ async def test_other_bounds_hold_at_once_and_let_in_those_who_wait() -> None:
     await turn()
     admission.replace(9, {})
     await gone
+
+
+@in_loop
+async def test_who_is_going_already_can_be_shed() -> None:
+    of, _ = line()
+    assert of.take()
+    gone = wait(of, 0, 1)
+    await turn()
+    urgent = wait(of, 1, 1)
+    gone.cancel()  # before the urgent one begins, which sees it still in line
+    await turn()
+    assert gone.cancelled()
+    assert of.num_waiting == 1
+    of.leave()
+    await urgent

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tests.doubles_gateway import USAGE, Bench, ScriptedUpstream, ask, bench, candidate, in_loop
+from tests.doubles_gateway import USAGE, Bench, ScriptedUpstream, ask, bench, candidate, in_loop, shape
 
 from headrace.core.errors import InvalidRequest, UpstreamFault
 from headrace.core.events import (
@@ -16,9 +16,9 @@ from headrace.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from headrace.core.gateway import Ask, EventReply
+from headrace.core.gateway import Ask, EventReply, RawReply
 from headrace.core.request import FormatKind, Message, Request, ResponseFormat, Role, TextPart, Tool
-from headrace.gateway.contract import Plan
+from headrace.gateway.contract import Plan, UpstreamReply
 from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RouteSettings, Target
 from headrace.gateway.verifiers import objection
 
@@ -116,6 +116,16 @@ async def test_there_is_no_tier_up_where_a_budget_has_room_for_one_answer_only()
     assert isinstance(reply, EventReply)
     assert tuple([event async for event in reply.events]) == says("not json")
     assert "no tier up, which the budget has no room for" in reply.taken.reason
+
+
+@in_loop
+async def test_a_body_that_cannot_be_decoded_passes_unread() -> None:
+    whole = UpstreamReply(status=200, headers=(), body=b"not json", usage=USAGE)
+    at = tiered([whole], says("{}"))
+    reply = await at.gate.ask(ask(shape(is_stream=False), error=InvalidRequest("a field that is not ours")))
+    assert isinstance(reply, RawReply)
+    assert (reply.body, reply.taken.num_attempts) == (b"not json", 1)
+    assert at.is_quiet
 
 
 @in_loop

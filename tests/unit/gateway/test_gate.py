@@ -1,6 +1,7 @@
 """The gate: one way for bytes and events, each request settled once, and what it is charged."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.doubles_gateway import (
@@ -18,17 +19,20 @@ from tests.doubles_gateway import (
 
 from headrace.core.errors import (
     BudgetExceeded,
+    ContextTooLong,
     DeadlineExceeded,
     InvalidRequest,
     NotFound,
     Overloaded,
+    Unavailable,
     UnsupportedField,
     UpstreamFault,
 )
 from headrace.core.events import Event, Finished, Started, Usage
-from headrace.core.gateway import EventReply, RawReply, RawStream
-from headrace.core.request import Limits, Message, Request, Role, TextPart
+from headrace.core.gateway import WATCH, EventReply, RawReply, RawStream, Taken
+from headrace.core.request import Limits, Message, Request, Role, Task, TextPart
 from headrace.gateway.contract import Bound, Plan, UpstreamReply
+from headrace.gateway.settings import CandidateSettings, Escalation, RetrySettings, RouteSettings, Target
 
 WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
 FAULT = UpstreamFault("it failed")
@@ -254,6 +258,12 @@ async def test_the_bound_of_the_answer_goes_to_the_backend_in_either_form() -> N
     assert at.upstreams["a"].relayed[0][2] == 64
     await read(await at.gate.ask(ask(raw=None)))
     assert at.upstreams["a"].requests[0].limits == Limits(max_tokens=64, fits_context=True)
+    for asked, sent in ((10, 10), (100, 64)):
+        request = Request(
+            id="r", model="smart", messages=(Message(Role.USER, (TextPart("hi"),)),), limits=Limits(max_tokens=asked)
+        )
+        assert [event async for event in at.gate.run(request)]
+        assert at.upstreams["a"].requests[-1].limits == Limits(max_tokens=sent)
 
 
 @in_loop
@@ -368,4 +378,126 @@ async def test_counts_that_a_reader_had_to_estimate_are_charged_as_bounds_and_ne
     (record,) = at.book.records
     assert record.is_estimated
     assert record.prompt_tokens + record.completion_tokens <= candidate("a").bound.tokens
+    assert at.is_quiet
+
+
+@in_loop
+async def test_a_service_that_asks_for_a_caller_is_shown_which_way_it_went() -> None:
+    at = bench({"a": ScriptedUpstream(ANSWER)})
+    shown: list[Taken] = []
+    token = WATCH.set(shown.append)
+    try:
+        request = Request(id="resp_1", model="smart", messages=(Message(Role.USER, (TextPart("hi"),)),))
+        assert [event async for event in at.gate.run(request)]
+    finally:
+        WATCH.reset(token)
+    assert [(taken.backend, taken.cost_nanos) for taken in shown] == [("a", 200_000)]
+
+
+@in_loop
+async def test_other_parts_hold_for_who_comes_while_who_is_under_way_goes_on_with_theirs() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, WHOLE])})
+    first = asyncio.create_task(at.gate.ask(ask(shape("1", is_stream=False))))
+    await wait.reached.wait()
+    other = ScriptedUpstream([WHOLE])
+    before = at.gate.replace(replace(at.gate.parts, upstreams={"a": other}))
+    assert isinstance(await at.gate.ask(ask(shape("2", is_stream=False))), RawReply)
+    assert len(other.relayed) == 1
+    wait.go.set()
+    assert isinstance(await first, RawReply)
+    assert before.upstreams is at.upstreams
+    assert at.is_quiet
+
+
+def test_a_name_passes_as_bytes_only_if_all_that_it_leads_to_take_them_and_no_policy_reads_answers() -> None:
+    assert bench({"a": ScriptedUpstream(), "b": ScriptedUpstream()}).gate.passes("smart", "chat")
+    assert not bench({"a": ScriptedUpstream(), "b": ScriptedUpstream()}).gate.passes("smart", "responses")
+    assert not bench({"a": ScriptedUpstream(), "b": ScriptedUpstream(takes=frozenset())}).gate.passes("smart", "chat")
+    assert not bench({"a": ScriptedUpstream()}, plan=NotFound("no")).gate.passes("smart", "chat")
+    verified = RouteSettings(name="smart", candidates=(), escalation=Escalation(verifiers=("json",)))
+    assert not bench({"a": ScriptedUpstream()}, route=verified).gate.passes("smart", "chat")
+
+
+@in_loop
+async def test_a_backend_that_ends_its_events_early_is_a_fault() -> None:
+    for script in (ANSWER[:-1], ()):
+        at = bench({"a": ScriptedUpstream(script)})
+        with pytest.raises(UpstreamFault):
+            await read(await at.gate.ask(ask(raw=None)))
+        assert at.book.records[0].outcome == "upstream_fault"
+        assert at.gate.parts.standings.breakers("a")["m"].num_failed > 0
+        assert at.is_quiet
+
+
+@in_loop
+async def test_what_a_backend_says_after_its_last_event_is_too_late_to_matter() -> None:
+    at = bench({"a": ScriptedUpstream([*ANSWER, UpstreamFault("late")])})
+    assert tuple(await read(await at.gate.ask(ask(raw=None)))) == ANSWER
+    assert at.book.records[0].outcome == "ok"
+    assert at.is_quiet
+
+
+@in_loop
+async def test_times_are_told_apart_the_gates_own_the_queues_and_the_first_event() -> None:
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, *ANSWER])})
+    task = asyncio.create_task(at.gate.ask(ask(raw=None)))
+    await wait.reached.wait()
+    at.clock.now_s += 2.0
+    wait.go.set()
+    reply = await task
+    assert isinstance(reply, EventReply)
+    assert reply.taken.overhead_s == 0.0
+    await anext(reply.events)
+    at.clock.now_s += 1.0
+    await read(reply)
+    (record,) = at.book.records
+    assert (record.overhead_s, record.ttft_s, record.duration_s) == (0.0, 3.0, 3.0)
+    assert record.started_s == 1_700_000_000.0 + 1000.0
+
+
+@in_loop
+async def test_the_error_that_is_told_is_of_who_was_asked_and_not_of_who_could_not_be() -> None:
+    at = bench({"a": ScriptedUpstream([FAULT]), "b": ScriptedUpstream([WHOLE])})
+    at.gate.parts.standings.drain("b")
+    with pytest.raises(UpstreamFault):
+        await at.gate.ask(ask())
+    at.gate.parts.standings.drain("a")
+    with pytest.raises(Unavailable, match="draining"):
+        await at.gate.ask(ask())
+    assert at.is_quiet
+
+
+@in_loop
+async def test_who_counts_tokens_pays_nothing_and_a_remote_backend_is_not_asked_what_it_would_meet() -> None:
+    at = bench({"a": ScriptedUpstream((Started("r", "m", 9), Finished(Usage(9, 0))))})
+    request = Request(id="r", model="smart", task=Task.COUNT, messages=(Message(Role.USER, (TextPart("x" * 400),)),))
+    assert [event async for event in at.gate.run(request)]
+    (record,) = at.book.records
+    assert (record.task, record.outcome, record.cost_nanos, record.prompt_tokens) == ("count", "ok", 0, 0)
+    probe = await at.gate.probe(request)
+    assert 100 <= probe.prompt_tokens < 200
+    assert probe.fits
+    long = replace(request, messages=(Message(Role.USER, (TextPart("x" * 4 * 200_000),)),))
+    assert not (await at.gate.probe(long)).fits
+    assert len(at.upstreams["a"].requests) == 1
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+@in_loop
+async def test_what_is_too_long_for_one_model_goes_to_another_if_the_route_says_so(is_named: bool) -> None:
+    on = frozenset({"context_length_exceeded", "invalid_value"}) if is_named else RetrySettings().on
+    candidates = tuple(CandidateSettings(target=Target(name, "m")) for name in "ab")
+    route = RouteSettings(name="smart", candidates=candidates, retry=RetrySettings(on=on))
+    at = bench({"a": ScriptedUpstream([ContextTooLong("too long")]), "b": ScriptedUpstream([WHOLE])}, route=route)
+    if is_named:
+        assert isinstance(await at.gate.ask(ask(shape(is_stream=False))), RawReply)
+        assert len(at.upstreams["a"].relayed) == 1
+    else:
+        with pytest.raises(ContextTooLong):
+            await at.gate.ask(ask(shape(is_stream=False)))
+    at = bench({"a": ScriptedUpstream([InvalidRequest("no")]), "b": ScriptedUpstream([WHOLE])}, route=route)
+    with pytest.raises(InvalidRequest):
+        await at.gate.ask(ask(shape(is_stream=False)))
     assert at.is_quiet

@@ -1,6 +1,7 @@
 """Two targets asked for one answer, raced by hand: who wins, what the loser costs, and that nothing of it stays."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.doubles_gateway import (
@@ -168,4 +169,43 @@ async def test_a_hedge_waits_for_no_place_of_a_backend_that_is_full() -> None:
     assert isinstance(reply, RawReply)
     assert reply.taken.num_attempts == 1
     at.gate.parts.admission.line("b").leave()
+    assert at.is_quiet
+
+
+@pytest.mark.parametrize("about", [{"is_fallback": True}, {"tier": 1}])
+@in_loop
+async def test_a_hedge_asks_neither_a_fallback_nor_a_dearer_tier(about: dict[str, object]) -> None:
+    late = Wait()
+    sleep = HandSleep()
+    candidates = (candidate("a"), candidate("b", **about), candidate("c", **about))
+    plan = Plan(route="smart", candidates=(*candidates[:1], candidate("a"), *candidates[1:]), hedge_after_s=0.5)
+    upstreams = {"a": ScriptedUpstream([late, WHOLE]), "b": ScriptedUpstream([WHOLE]), "c": ScriptedUpstream([WHOLE])}
+    at = bench(upstreams, plan=plan, route=ROUTE, sleep=sleep)
+    task = start(at, is_stream=False)
+    await late.reached.wait()
+    await sleep.end_next()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    late.go.set()
+    reply = await task
+    assert isinstance(reply, RawReply)
+    assert reply.taken.num_attempts == 1
+    assert at.is_quiet
+
+
+@in_loop
+async def test_hedges_stop_at_the_routes_budget_of_retries() -> None:
+    late, route = Wait(), replace(ROUTE, retry=RetrySettings(budget_share=0.0, budget_floor=0.0))
+    sleep = HandSleep()
+    plan = Plan(route="smart", candidates=(candidate("a"), candidate("b")), hedge_after_s=0.5)
+    upstreams = {"a": ScriptedUpstream([late, WHOLE]), "b": ScriptedUpstream([WHOLE])}
+    at = bench(upstreams, plan=plan, route=route, sleep=sleep)
+    task = start(at, is_stream=False)
+    await late.reached.wait()
+    await sleep.end_next()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not at.upstreams["b"].relayed
+    late.go.set()
+    assert isinstance(await task, RawReply)
     assert at.is_quiet

@@ -1,7 +1,7 @@
 """Answers that are given again and copies to a shadow: what they cost and whom, and that they are in nobody's way."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from tests.doubles_gateway import (
@@ -9,6 +9,7 @@ from tests.doubles_gateway import (
     USAGE,
     Bench,
     ScriptedUpstream,
+    Shelf,
     Wait,
     ask,
     backend,
@@ -19,44 +20,12 @@ from tests.doubles_gateway import (
 )
 
 from headrace.core.errors import InvalidRequest, UpstreamFault
-from headrace.core.events import Event, Finished
-from headrace.core.gateway import Ask, EventReply, RawReply
-from headrace.gateway.contract import Bound, Kept, Plan, UpstreamReply
+from headrace.core.gateway import EventReply, RawReply
+from headrace.gateway.contract import Bound, Plan, UpstreamReply
 from headrace.gateway.settings import CacheSettings, Target
 from headrace.gateway.shadow import MAX_COPIES
 
 WHOLE = UpstreamReply(status=200, headers=(), body=b"{}", usage=USAGE)
-
-
-class Shelf:
-    """Keeps one answer; as `AnswerCache` and `Keeper`."""
-
-    def __init__(self, kept: Sequence[Event] | None = None) -> None:
-        self.kept = kept
-        self.told: list[Event] = []
-        self.by: list[Target] = []
-
-    async def find(self, ask: Ask, plan: Plan) -> Kept | None:
-        """What is on it."""
-        return None if self.kept is None else Kept(kind="exact", target=Target("a", "m"), events=self._play(self.kept))
-
-    async def _play(self, events: Sequence[Event]) -> AsyncGenerator[Event, None]:
-        for event in events:
-            yield event
-
-    def keeper(self, ask: Ask, plan: Plan) -> "Shelf":
-        """Itself."""
-        return self
-
-    def begin(self, target: Target) -> None:
-        """Who gives it."""
-        self.by.append(target)
-
-    def add(self, event: Event) -> None:
-        """Take in an event, or the whole answer."""
-        self.told.append(event)
-        if isinstance(event, Finished):
-            self.kept = tuple(self.told)
 
 
 @in_loop

@@ -57,3 +57,8 @@ def test_tiers_go_up_from_that_of_the_first_with_fallbacks_behind_the_last() -> 
     candidates = [of("b", 1, 1, tier=1), of("c", 1, 1, tier=2), of("a", 1, 1), of("f", 1, 1, is_fallback=True)]
     assert [[one.target.backend for one in tier] for tier in tiers_of(candidates)] == [["b"], ["c", "f"]]
     assert [[one.target.backend for one in tier] for tier in tiers_of(candidates[3:])] == [["f"]]
+
+
+def test_a_note_names_a_few_and_counts_the_others() -> None:
+    found = list(offers(plan(*(of(name, 10, 9) for name in "abcde"), of("f", 10, 5)), PLAIN))
+    assert found[1].note == "without a/m, b/m, c/m and 2 more, which the budget has no room for"
