@@ -50,6 +50,7 @@ class RoutePlanner:
         self._sightings = sightings
         self._world = world
         self._is_bounded = world.is_bounded or _told_by(settings)
+        sightings.unpin()
         builder = Builder(settings, world.prices, sightings)
         self._names = Names(settings, world.served, world.clock, builder.route)
 
