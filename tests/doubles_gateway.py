@@ -135,7 +135,7 @@ class Plans:
         """As `Planner`; never."""
         return None
 
-    def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
+    def models(self, principal: Principal | None = None) -> tuple[ModelCard, ...]:
         """As `Planner`; none are told."""
         return ()
 

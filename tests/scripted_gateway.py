@@ -6,8 +6,9 @@ from typing import Any
 
 from tests.doubles_http import Pause, ScriptedBackend, Step, answer
 
+from headrace.core.backend import ModelCard
 from headrace.core.gateway import Ask, EventReply, Headers, RawReply, RawStream, Reply, Taken
-from headrace.core.request import Request
+from headrace.core.request import Principal, Request
 
 TAKEN: dict[str, Any] = {"route": "cheap", "backend": "east", "model": "tiny", "num_attempts": 1, "queue_s": 0.0015}
 
@@ -32,6 +33,9 @@ class ScriptedGateway(ScriptedBackend):
         elif self.before is not None:
             raise self.before
         return self._reply(self, ask)
+
+    def models_for(self, principal: Principal) -> tuple[ModelCard, ...]:
+        return self.models()
 
     def passes(self, model: str, dialect: str) -> bool:
         return self.passed

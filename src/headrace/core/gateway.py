@@ -10,9 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from headrace.core.backend import Backend
+from headrace.core.backend import Backend, ModelCard
 from headrace.core.events import Event
-from headrace.core.request import Request
+from headrace.core.request import Principal, Request
 from headrace.core.shape import Shape
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -108,6 +108,10 @@ class Gateway(Backend, Protocol):
     async def ask(self, ask: Ask) -> Reply:
         """Answer in the caller's protocol or in events. Raises one HeadraceError if nothing of an answer is there;
         a caller that is cancelled meanwhile has nothing to settle."""
+        ...
+
+    def models_for(self, principal: Principal) -> tuple[ModelCard, ...]:
+        """Those of `models()` that somebody may ask for."""
         ...
 
     def passes(self, model: str, dialect: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol
 from headrace.core.backend import ModelCard
 from headrace.core.events import Event, Usage
 from headrace.core.gateway import Ask, Headers, RawBody
-from headrace.core.request import Request
+from headrace.core.request import Principal, Request
 from headrace.core.shape import Shape
 from headrace.core.usage import UsageRecord
 from headrace.gateway.settings import Target
@@ -116,8 +116,8 @@ class Planner(Protocol):
         several that are chosen by what they have read."""
         ...
 
-    def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
-        """Routes, targets and models of the engine that a tenant may ask for, None: all of them."""
+    def models(self, principal: Principal | None = None) -> tuple[ModelCard, ...]:
+        """Routes, targets and models of the engine that somebody may ask for, None: all of them."""
         ...
 
     def targets(self, model: str) -> tuple[Target, ...]:

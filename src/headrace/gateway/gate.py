@@ -16,7 +16,7 @@ from headrace.core.backend import ModelCard, Probe
 from headrace.core.errors import BudgetExceeded, HeadraceError
 from headrace.core.events import Event
 from headrace.core.gateway import WATCH, Ask, EventReply, Reply
-from headrace.core.request import Request
+from headrace.core.request import Principal, Request
 from headrace.core.shape import Shape
 from headrace.gateway.contract import AnswerCache, Kept
 from headrace.gateway.escalation import escalate
@@ -118,6 +118,10 @@ class Gate:
     def models(self) -> tuple[ModelCard, ...]:
         """Names that can be asked for: routes, and models of backends."""
         return self._parts.planner.models()
+
+    def models_for(self, principal: Principal) -> tuple[ModelCard, ...]:
+        """Those of them that somebody may ask for."""
+        return self._parts.planner.models(principal)
 
     def passes(self, model: str, dialect: str) -> bool:
         """Whether every backend that a name can lead to takes bytes of a dialect, and no policy reads its answers."""

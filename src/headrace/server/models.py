@@ -4,25 +4,31 @@ own. Knows both codecs and the backend's cards.
 
 from headrace.api import anthropic_models, openai_models
 from headrace.api.errors import ANTHROPIC
-from headrace.core.backend import Backend
+from headrace.core.backend import Backend, ModelCard
 from headrace.server.exchange import Exchange
 from headrace.server.keys import Identity
+from headrace.server.relay import gateway_of
 from headrace.server.routes import Route
 
 
 def model_routes(backend: Backend) -> list[Route]:
-    """`/v1/models` and `/v1/models/{id}`; an id may have slashes."""
+    """`/v1/models` and `/v1/models/{id}`; an id may have slashes. Of a gateway's, those that the caller may ask for."""
+    gateway = gateway_of(backend)
 
-    async def show_all(exchange: Exchange, _: Identity) -> None:
+    def cards_for(identity: Identity) -> tuple[ModelCard, ...]:
+        return backend.models() if gateway is None else gateway.models_for(identity.principal)
+
+    async def show_all(exchange: Exchange, identity: Identity) -> None:
+        cards = cards_for(identity)
         if _is_anthropic(exchange):
-            body = anthropic_models.encode_models(backend.models(), exchange.query())
+            body = anthropic_models.encode_models(cards, exchange.query())
         else:
-            body = openai_models.encode_models(backend.models())
+            body = openai_models.encode_models(cards)
         await exchange.respond(200, body)
 
-    async def show(exchange: Exchange, _: Identity) -> None:
+    async def show(exchange: Exchange, identity: Identity) -> None:
         encode = anthropic_models.encode_model if _is_anthropic(exchange) else openai_models.encode_model
-        await exchange.respond(200, encode(backend.models(), exchange.params["id"]))
+        await exchange.respond(200, encode(cards_for(identity), exchange.params["id"]))
 
     return [
         Route("/v1/models", "GET", "generate", show_all),

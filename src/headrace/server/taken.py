@@ -4,6 +4,7 @@ x-headrace-route        the route that its model's name led to         x-headrac
 x-headrace-backend      who answered                                   x-headrace-saved     what a cache spared
 x-headrace-model        under what name                                x-headrace-cache     exact or semantic
 x-headrace-attempts     how many were asked, one after the other       x-headrace-queue-ms, x-headrace-overhead-ms
+x-headrace-reason       why they were asked in that order
 """
 
 from functools import lru_cache
@@ -19,6 +20,8 @@ def taken_headers(taken: Taken) -> list[tuple[bytes, bytes]]:
     headers = [(b"x-headrace-attempts", b"%d" % taken.num_attempts)]
     if taken.route:
         headers.append((b"x-headrace-route", _text(taken.route)))
+    if taken.reason:
+        headers.append((b"x-headrace-reason", _text(taken.reason)))
     if taken.backend:
         headers.append((b"x-headrace-backend", _text(taken.backend)))
     if taken.model:

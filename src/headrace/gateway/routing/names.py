@@ -47,6 +47,7 @@ class Names:
         self._cards: dict[str, ModelCard] | None = None
         self._aliases: dict[str, ModelCard] = {}
         self._fresh_until_s = float("-inf")
+        self._listed: tuple[tuple[Route, ModelCard], ...] | None = None
         self._refresh()
 
     def find(self, name: str, rule: TenantRule | None = None) -> Route:
@@ -57,18 +58,25 @@ class Names:
             raise self._unknown(name, rule)
         return route
 
-    def routes(self) -> list[Route]:
-        """All that are known now, each once: those of the settings, of the engine's models, of single targets."""
-        self._refresh()
+    def _routes(self) -> list[Route]:
+        """All that are known now, each once: those of the settings, of single targets, of the engine's models."""
         found = dict.fromkeys(self._fixed.values())
         for name in self._cards or ():
             if (route := self._fixed.get(name) or self._find_engine(f"{ENGINE}/{name}")) is not None:
                 found[route] = None
         return list(found)
 
-    def cards(self, rule: TenantRule | None = None) -> tuple[ModelCard, ...]:
-        """What a tenant may ask for: routes first, then targets, then the engine's models."""
-        return tuple(self._card(route) for route in self.routes() if is_allowed(route, rule))
+    def cards(self, rule: TenantRule | None = None, wanted: frozenset[str] = frozenset()) -> tuple[ModelCard, ...]:
+        """What may be asked for: routes first, then targets, then the engine's models. `wanted` are the names that a
+        key may use, empty: any."""
+        self._refresh()
+        if self._listed is None:
+            self._listed = tuple((route, self._card(route)) for route in self._routes())
+        return tuple(
+            card
+            for route, card in self._listed
+            if is_allowed(route, rule) and not (wanted and wanted.isdisjoint(route.names))
+        )
 
     def _find_engine(self, name: str) -> Route | None:
         if self._clock.monotonic_s() >= self._fresh_until_s:
@@ -117,6 +125,7 @@ class Names:
         if cards == self._cards:
             return
         self._cards = cards
+        self._listed = None
         self._aliases = {alias: card for card in cards.values() for alias in card.aliases} | cards
         self._loose.clear()
         routes = self._settings.routes

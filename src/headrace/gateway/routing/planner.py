@@ -17,7 +17,7 @@ from headrace.core.errors import (
     Unavailable,
 )
 from headrace.core.explanation import Explanation, Question
-from headrace.core.request import Request
+from headrace.core.request import Principal, Request
 from headrace.core.shape import Need, Shape
 from headrace.gateway.contract import Plan
 from headrace.gateway.routing.builder import Builder
@@ -50,6 +50,7 @@ class RoutePlanner:
         self._sightings = sightings
         self._world = world
         self._is_bounded = world.is_bounded or _told_by(settings)
+        sightings.unpin()
         builder = Builder(settings, world.prices, sightings)
         self._names = Names(settings, world.served, world.clock, builder.route)
 
@@ -75,9 +76,11 @@ class RoutePlanner:
             reason=candidates[0].reason or route.reason,
         )
 
-    def models(self, tenant: str | None = None) -> tuple[ModelCard, ...]:
-        """What a tenant may ask for, None: everything that can be asked for."""
-        return self._names.cards(None if tenant is None else self._settings.tenants.get(tenant))
+    def models(self, principal: Principal | None = None) -> tuple[ModelCard, ...]:
+        """What somebody may ask for, None: everything that can be asked for."""
+        if principal is None:
+            return self._names.cards()
+        return self._names.cards(self._settings.tenants.get(principal.tenant), principal.routes)
 
     def targets(self, model: str) -> tuple[Target, ...]:
         """Every target that a name can lead to, fallbacks and canaries too; none for one that leads nowhere."""

@@ -54,7 +54,6 @@ class TargetState:
     bytes_per_token: Average = field(default_factory=Average)
     ttft: list[Average] = field(default_factory=lambda: [Average() for _ in range(NUM_SIZES)])
     explorers: list[int] = field(default_factory=lambda: [0] * NUM_SIZES)
-    is_pinned: bool = False
     keeps_prefixes: bool = False
 
 
@@ -92,8 +91,14 @@ class RouteSightings:
         if state is None:
             state = self._loose.pop(target, None) or TargetState(target, self.backend(target.backend))
             self._targets[target] = state
-        state.is_pinned = True
         return state
+
+    def unpin(self) -> None:
+        """Other settings come: what they do not name is kept like what no settings name."""
+        for target, state in self._targets.items():
+            state.keeps_prefixes = False
+            self._loose[target] = state
+        self._targets.clear()
 
     def state(self, target: Target) -> TargetState:
         """What is known of any target."""
@@ -178,9 +183,9 @@ class RouteSightings:
         state.ttft[flight.size].add(max(took_s - after_s, 0.0), now)
 
     def _forget_idle(self) -> None:
-        if len(self._loose) < MAX_LOOSE_TARGETS:
-            return
-        for target, state in self._loose.items():
-            if not state.in_flight:
+        """As many as are too many; those that are busy stay."""
+        too_many = len(self._loose) - MAX_LOOSE_TARGETS + 1
+        if too_many > 0:
+            idle = [target for target, state in self._loose.items() if not state.in_flight]
+            for target in idle[:too_many]:
                 del self._loose[target]
-                return

@@ -115,6 +115,24 @@ def test_targets_that_clients_name_are_forgotten_when_idle_and_never_when_busy()
     assert it.pin(Target("a", "pinned")) is pinned
 
 
+def test_other_settings_keep_what_they_name_and_let_go_of_the_rest() -> None:
+    it, _ = seen()
+    pinned = it.pin(A)
+    pinned.keeps_prefixes = True
+    number = it.begin(A, shape())
+    it.unpin()
+    assert (it.state(A), it.state(A).keeps_prefixes) == (pinned, False)
+    for place in range(2 * MAX_LOOSE_TARGETS):
+        it.state(Target("a", f"m{place}"))
+    assert it.pin(A) is pinned
+    it.end(number, None, None)
+    assert pinned.in_flight == 0
+    it.unpin()
+    for place in range(2 * MAX_LOOSE_TARGETS):
+        it.state(Target("a", f"m{place}"))
+    assert it.state(A) is not pinned
+
+
 def test_size_classes_grow_by_four() -> None:
     edges = [0, 2047, 2048, 8191, 8192, 32_767, 32_768, 131_071, 131_072, 10**9]
     assert [size_class(edge) for edge in edges] == [0, 0, 1, 1, 2, 2, 3, 3, NUM_SIZES - 1, NUM_SIZES - 1]
