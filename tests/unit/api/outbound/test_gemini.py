@@ -324,6 +324,12 @@ def test_vectors_that_are_none_are_the_backends_fault(told: Any) -> None:
         GEMINI.decode(asked(messages=None, inputs=(Input("a"),), task=Task.EMBED), "m", json.dumps(told).encode())
 
 
+@pytest.mark.parametrize("told", [{}, {"totalTokens": -1}, {"candidates": []}, []])
+def test_a_count_that_is_none_is_the_backends_fault(told: Any) -> None:
+    with pytest.raises(UpstreamFault):
+        GEMINI.decode(asked(task=Task.COUNT), "m", json.dumps(told).encode())
+
+
 def test_nothing_passes_through_unread() -> None:
     raw = RawBody(dialect="chat", path="/v1/chat/completions", fields={})
     assert GEMINI.takes == frozenset()
