@@ -6,10 +6,15 @@ Fetches nothing: `make test` pulls first.
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headrace.core.errors import ModelFileError, NotFound
 from headrace.models.store import default_home, resolve
+
+# No test has a bound on wall-clock time: a busy machine is no defect.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
 
 SMOLLM2 = "smollm2-135m-instruct"
 GEMMA3 = "gemma3-270m"

@@ -279,6 +279,10 @@ def well(up: Upstream, request: Received) -> Script:
     if request.method == "GET":
         return whole({"object": "list", "data": []})
     if ":" in path:
+        if path.endswith(":countTokens"):
+            return whole({"totalTokens": up.usage[0]})
+        if path.endswith(":batchEmbedContents"):
+            return whole({"embeddings": [{"values": [0.6, 0.8]} for _ in fields["requests"]]})
         frames = gemini_frames(up)
         return stream(frames) if "streamGenerateContent" in path else whole(gemini(up))
     name = path.rpartition("/v1/")[2] if "/v1/" in path else path.rpartition("/")[2]

@@ -12,6 +12,8 @@ MAX_SIGNATURE_CHARS: Final = 64 * 1024
 """A longer signature is not carried."""
 
 _MARK: Final = "__sig__"
+_MARK_BYTES: Final = _MARK.encode()
+_SIGNED: Final = re.compile(_MARK_BYTES + rb"[A-Za-z0-9_-]+")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _TO_URL: Final = str.maketrans("+/", "-_")
 _FROM_URL: Final = str.maketrans("-_", "+/")
@@ -27,6 +29,11 @@ def sign_id(call_id: str, signature: str) -> str:
 def plain_id(call_id: str) -> str:
     """The id without a signature."""
     return call_id.partition(_MARK)[0]
+
+
+def plain_ids(value: bytes) -> bytes:
+    """A conversation that passes through, its calls' ids without signatures: OpenAI refuses long ones."""
+    return _SIGNED.sub(b"", value) if _MARK_BYTES in value else value
 
 
 def signature_of(call_id: str) -> str:

@@ -60,6 +60,9 @@ _FORMS: Final[dict[FormatKind, tuple[tuple[str, str], ...]]] = {
 # How much a budget of reasoning is, in words: the largest budget of each.
 _BUDGETS: Final = ((1024, Effort.LOW), (8192, Effort.MEDIUM))
 
+# How the names of OpenAI's models begin that do not think.
+_THOUGHTLESS: Final = ("gpt-3.5", "gpt-4", "chatgpt-4")
+
 # What says that an assistant's earlier reasoning is read, and under which name.
 _REASONING: Final = (
     ("messages.reasoning_content", "reasoning_content"),
@@ -80,7 +83,11 @@ def encode_chat(request: Request, model: str, quirks: Quirks) -> OutboundCall:
         body["response_format"] = _json_format(request.response_format)
     else:
         body |= forms(request.response_format, quirks)
-    body |= sampling(request, quirks) | limits(request, quirks, quirks.max_tokens_field) | _reasoning(request, quirks)
+    body |= (
+        sampling(request, quirks)
+        | limits(request, quirks, quirks.max_tokens_field)
+        | _reasoning(request, model, quirks)
+    )
     if request.logprobs is not None:
         body["logprobs"] = True
         if request.logprobs:
@@ -251,7 +258,7 @@ def limits(request: Request, quirks: Quirks, field: str) -> dict[str, Any]:
     return body
 
 
-def _reasoning(request: Request, quirks: Quirks) -> dict[str, Any]:
+def _reasoning(request: Request, model: str, quirks: Quirks) -> dict[str, Any]:
     """How much is thought: OpenRouter's object, a budget or a switch where there is one, else OpenAI's degrees."""
     effort, budget = request.reasoning.effort, request.reasoning.max_tokens
     if effort is None and budget is None:
@@ -271,12 +278,15 @@ def _reasoning(request: Request, quirks: Quirks) -> dict[str, Any]:
         if budget and "thinking_token_budget" in knows:
             body["thinking_token_budget"] = budget
         return body
-    named = effort_of(request.reasoning)
+    named = effort_of(request.reasoning, model)
     return {} if named is None else {"reasoning_effort": named.value}
 
 
-def effort_of(wanted: Reasoning) -> Effort | None:
-    """How much is thought in words, where a budget was given in tokens."""
+def effort_of(wanted: Reasoning, model: str) -> Effort | None:
+    """How much is thought in words, where a budget was given in tokens. Models that do not think answer as ever: they
+    would refuse to be asked."""
+    if model.rpartition("/")[2].startswith(_THOUGHTLESS):
+        return None
     if wanted.effort is not None or wanted.max_tokens is None:
         return wanted.effort
     if wanted.max_tokens == 0:

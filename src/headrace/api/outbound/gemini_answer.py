@@ -173,7 +173,9 @@ def _vectors(request: Request, model: str, embedded: Embedded) -> list[Event]:
         raise fault(f"answered {len(inputs)} inputs with {len(vectors)} vectors, or with empty ones")
     counts = embedded.usage_metadata
     is_told = counts is not None and counts.prompt_token_count > 0
-    total = counts.prompt_token_count if counts is not None and is_told else Shape.of(request).prompt_bound
+    total = (
+        counts.prompt_token_count if counts is not None and is_told else Shape.of(request).num_bytes
+    )  # no template is laid around these
     told: list[Event] = [Started(request.id, model, total)]
     for index, one in enumerate(vectors):
         values = one.values or []

@@ -1,8 +1,9 @@
 """A neutral request as a body of Gemini's native API: `generateContent`, `batchEmbedContents` or `countTokens`.
 
-    system, developer at the beginning  -> systemInstruction       later ones    -> refused, there is no such role
-    user                                -> content of role user    assistant     -> content of role model
-    tool results that follow each other -> one content of role user, a functionResponse each, named by its call
+    system, developer, wherever they stand  -> systemInstruction: there is no such role among the turns
+    user       -> content of role user
+    assistant  -> content of role model
+    tool results that follow each other     -> one content of role user, a functionResponse each, named by its call
 
 What an assistant thought is not sent back: Gemini takes its signature instead, which the id of a call carries
 (`call_ids.py`). A call that never was Gemini's gets the value that Google's documentation names for such calls where a
@@ -75,9 +76,8 @@ def _generate(request: Request, model: str) -> dict[str, Any]:
 
 def _prompt(request: Request, model: str) -> dict[str, Any]:
     messages = request.messages or ()
-    num_system = next((at for at, one in enumerate(messages) if one.role not in _INSTRUCTIONS), len(messages))
-    system: list[Part] = [{"text": one.text} for one in messages[:num_system] if one.text]
-    contents = _contents(messages, num_system, is_signed=row_of(model).has_signatures)
+    system: list[Part] = [{"text": one.text} for one in messages if one.role in _INSTRUCTIONS and one.text]
+    contents = _contents(messages, is_signed=row_of(model).has_signatures)
     if not contents:
         raise InvalidRequest("messages: has no text to be answered; give a user message.", param="messages")
     tools = [_declaration(tool) for tool in request.tools]
@@ -89,13 +89,13 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
     }
 
 
-def _contents(messages: tuple[Message, ...], start: int, *, is_signed: bool) -> list[dict[str, Any]]:
+def _contents(messages: tuple[Message, ...], *, is_signed: bool) -> list[dict[str, Any]]:
     contents: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     results: list[Part] | None = None  # those of the content that is still growing
-    for index, message in enumerate(messages[start:], start):
+    for index, message in enumerate(messages):
         if message.role in _INSTRUCTIONS:
-            raise unsaid(f"messages[{index}].role", PROTOCOL, "put all instructions before the first other message")
+            continue
         if message.role is Role.TOOL:
             part = _result(message, names, index)
             if results is None:

@@ -148,9 +148,9 @@ class Embedded(msgspec.Struct, rename="camel"):
 
 
 class Counted(msgspec.Struct, rename="camel"):
-    """The answer of countTokens."""
+    """The answer of countTokens. Nothing that can be asked counts no token, so that its count is always there."""
 
-    total_tokens: Count = 0
+    total_tokens: Count
     cached_content_token_count: Count = 0
 
 

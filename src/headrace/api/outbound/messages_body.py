@@ -83,7 +83,7 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
     if max_tokens is None:
         max_tokens = row_of(model).max_tokens
     thinks, effort = thinking(request.reasoning, model, max_tokens)
-    if thinks is not None and thinks["type"] == "enabled" and _is_calling(request):
+    if thinks is not None and thinks["type"] != "disabled" and not _can_think(request, thinks["type"]):
         thinks = None
     talk = _Talk()
     for index, message in enumerate(request.messages or ()):
@@ -108,11 +108,19 @@ def _prompt(request: Request, model: str) -> dict[str, Any]:
     }
 
 
-def _is_calling(request: Request) -> bool:
-    """Whether the answer goes on after calls of tools. With a budget it must then begin with the signed thinking that
-    came before them, which nobody has: it is asked to go on without more."""
+def _can_think(request: Request, kind: str) -> bool:
+    """Whether a wish to think goes with the rest; a model that does not think answers as ever.
+
+    A call cannot be forced, nor may tokens be drawn otherwise than usual. With a budget, what goes on after calls must
+    begin with the signed thinking that came before them, which nobody has.
+    """
     said = [message for message in request.messages or () if message.role is Role.ASSISTANT]
-    return bool(said and said[-1].tool_calls)
+    if kind == "enabled" and said and said[-1].tool_calls:
+        return False
+    if request.tool_choice.mode is ToolMode.REQUIRED:
+        return False
+    sampling, is_wish = request.sampling, request.reasoning.max_tokens is None
+    return not is_wish or (sampling.temperature == 1 and sampling.top_p == 1 and not sampling.top_k)
 
 
 def _answer(request: Request, max_tokens: int) -> dict[str, Any]:

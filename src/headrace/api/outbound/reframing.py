@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.api.outbound.call_ids import plain_ids
 from headrace.api.outbound.chat_body import can_drop
 from headrace.api.outbound.codec import Quirks
 from headrace.core.errors import InvalidRequest
@@ -19,6 +20,7 @@ _encode_json = msgspec.json.Encoder().encode
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WANTED: Final = re.compile(rb'"include_usage"\s*:\s*true\b')
 _INCLUDE: Final = b'{"include_usage":true}'
+_CONVERSATIONS: Final = ("messages", "input")
 _BOUNDS: Final = ("max_completion_tokens", "max_tokens")
 
 # Keys as JSON, made once: those that are met all the time.
@@ -43,10 +45,13 @@ def write_fields(fields: Mapping[str, bytes]) -> bytes:
 
 
 def rewrite(fields: Mapping[str, bytes], model: str, quirks: Quirks) -> dict[str, bytes]:
-    """The fields with the backend's name of the model, without those that it would refuse and nobody misses, and with
-    those that it always gets."""
+    """The fields with the backend's name of the model, without what another backend signed or this one would refuse and
+    nobody misses, and with those that it always gets."""
     changed = dict(fields)
     changed["model"] = _encode_json(model)
+    for name in _CONVERSATIONS:
+        if (value := changed.get(name)) is not None:
+            changed[name] = plain_ids(value)
     if quirks.drops:
         for name in [name for name in changed if can_drop(name, quirks)]:
             del changed[name]

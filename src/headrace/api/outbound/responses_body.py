@@ -40,7 +40,7 @@ def encode_response(request: Request, model: str, quirks: Quirks) -> OutboundCal
     body = {"model": model} | _input(request, quirks) | _tools(request)
     if request.response_format.kind is not FormatKind.TEXT:
         body["text"] = {"format": _format(request)}
-    effort = effort_of(request.reasoning)
+    effort = effort_of(request.reasoning, model)
     if effort is not None:
         body["reasoning"] = {"effort": effort.value}
     if request.task is Task.COUNT:

@@ -70,7 +70,6 @@ def body(request: Request, model: str = MODEL) -> dict[str, Any]:
         ({"response_format": ResponseFormat(FormatKind.REGEX, source="a+")}, "response_format"),
         ({"response_format": ResponseFormat(FormatKind.JSON_SCHEMA, schema=True)}, "response_format"),
         ({"messages": (said(Role.USER, "Hi", name="bob"),)}, "messages[0].name"),
-        ({"messages": (*HI, said(Role.SYSTEM, "s"))}, "messages[1].role"),
         ({"answer_start": "Well"}, "answer_start"),
     ],
 )
@@ -80,6 +79,13 @@ def test_what_the_protocol_cannot_say_is_refused_by_name(fields: dict[str, Any],
     with pytest.raises(UnsupportedField) as caught:
         body(request)
     assert caught.value.param == param
+
+
+def test_instructions_are_told_before_all_turns_wherever_they_stand() -> None:
+    messages = (said(Role.SYSTEM, "a"), *HI, said(Role.DEVELOPER, "b"), said(Role.ASSISTANT, "Yes."), *HI)
+    given = body(asked(messages=messages))
+    assert given["systemInstruction"] == {"parts": [{"text": "a"}, {"text": "b"}]}
+    assert [content["role"] for content in given["contents"]] == ["user", "model", "user"]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +322,12 @@ def test_a_prompt_that_does_not_fit_is_too_long() -> None:
 def test_vectors_that_are_none_are_the_backends_fault(told: Any) -> None:
     with pytest.raises(UpstreamFault):
         GEMINI.decode(asked(messages=None, inputs=(Input("a"),), task=Task.EMBED), "m", json.dumps(told).encode())
+
+
+@pytest.mark.parametrize("told", [{}, {"totalTokens": -1}, {"candidates": []}, []])
+def test_a_count_that_is_none_is_the_backends_fault(told: Any) -> None:
+    with pytest.raises(UpstreamFault):
+        GEMINI.decode(asked(task=Task.COUNT), "m", json.dumps(told).encode())
 
 
 def test_nothing_passes_through_unread() -> None:

@@ -214,6 +214,25 @@ def test_a_wish_to_think_that_has_no_room_is_left_out() -> None:
     assert "thinking" not in body(asked(reasoning=Reasoning(Effort.HIGH), limits=Limits(max_tokens=1024)), OLD)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": (TIME,), "tool_choice": ToolChoice(ToolMode.REQUIRED)},
+        {"sampling": Sampling(temperature=0.5)},
+        {"sampling": Sampling(top_k=5)},
+        {"sampling": Sampling(top_p=0.5)},
+    ],
+)
+@pytest.mark.parametrize("model", [OLD, NEW])
+def test_a_wish_to_think_gives_way_to_what_it_does_not_go_with(fields: dict[str, Any], model: str) -> None:
+    assert "thinking" not in body(asked(reasoning=Reasoning(Effort.HIGH), **fields), model)
+
+
+def test_a_budget_is_no_wish() -> None:
+    given = body(asked(reasoning=Reasoning(None, 2000), sampling=Sampling(temperature=0.5)))
+    assert given["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+
+
 def test_a_budget_of_thinking_does_not_follow_calls_whose_signature_is_lost() -> None:
     messages = (*HI, said(Role.ASSISTANT, tool_calls=CALLS[:1]), said(Role.TOOL, "1", tool_call_id="call_a"))
     request = asked(messages=messages, tools=(WEATHER,), reasoning=Reasoning(Effort.HIGH))
