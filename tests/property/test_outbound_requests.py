@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from dataclasses import replace
 from typing import Any, get_type_hints
 
@@ -300,6 +301,21 @@ def test_quirks_say_where_a_provider_departs() -> None:
     assert body_of(regex, knows=frozenset({"grammar"}))["grammar"] == "root ::= x"
     started = body_of(replace(ASKED, answer_start="So"), knows=frozenset({"prefix"}))
     assert started["messages"][-1] == {"role": "assistant", "content": "So", "prefix": True}
+
+
+def test_ids_of_calls_are_made_short_where_a_provider_takes_no_others() -> None:
+    calls = (ToolCall("toolu_01A09q90qw90lq917835lq9", "f", "{}"), ToolCall("abcDEF123", "f", "{}"))
+    results = [Message(Role.TOOL, parts("x"), tool_call_id=call.id) for call in calls]
+    request = replace(ASKED, messages=(Message(Role.ASSISTANT, (), tool_calls=calls), *results))
+    for knows, expected in (
+        (frozenset[str](), [call.id for call in calls]),
+        (frozenset({"tool_calls.short_ids"}), None),
+    ):
+        called, *answered = body_of(request, knows=knows)["messages"]
+        ids = [call["id"] for call in called["tool_calls"]]
+        assert ids == [message["tool_call_id"] for message in answered]
+        assert all(re.fullmatch("[A-Za-z0-9]{9}", one) for one in ids) if expected is None else ids == expected
+        assert ids[1] == "abcDEF123"
 
 
 def test_a_choice_among_some_tools_tells_of_those_alone() -> None:

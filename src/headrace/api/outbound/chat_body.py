@@ -5,6 +5,8 @@ known and refused by name elsewhere: nothing that changes an answer is left out 
 word for it and no answer changes: marks for caches, and earlier reasoning where it is not known to be read.
 """
 
+import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -68,6 +70,11 @@ _REASONING: Final = (
     ("messages.reasoning_content", "reasoning_content"),
     ("messages.reasoning", "reasoning"),
 )
+
+# Mistral refuses ids that it could not have made itself.
+_SHORT_IDS: Final = "tool_calls.short_ids"
+_SHORT_CHARS: Final = 9
+_SHORT_ID: Final = re.compile(rf"[A-Za-z0-9]{{{_SHORT_CHARS}}}")
 
 # Fields that only say who asks: where a provider refuses one, leaving it out changes no answer.
 _IDLE: Final = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"})
@@ -148,16 +155,29 @@ def _message(message: Message, quirks: Quirks) -> dict[str, Any]:
     if message.name is not None:
         told["name"] = message.name
     if message.role is Role.TOOL:
-        told["tool_call_id"] = plain_id(message.tool_call_id or "")
+        told["tool_call_id"] = _call_id(message.tool_call_id or "", quirks)
     if message.tool_calls:
         told["content"] = message.text or None
         told["tool_calls"] = [
-            {"id": plain_id(call.id), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {
+                "id": _call_id(call.id, quirks),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
             for call in message.tool_calls
         ]
     if message.reasoning:
         told |= {name: message.reasoning for known, name in _REASONING if known in quirks.knows}
     return told
+
+
+def _call_id(call_id: str, quirks: Quirks) -> str:
+    """The id of an earlier call as the provider takes it; a call and its result get the same one."""
+    plain = plain_id(call_id)
+    if _SHORT_IDS not in quirks.knows or _SHORT_ID.fullmatch(plain):
+        return plain
+    digest = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return digest[:_SHORT_CHARS]
 
 
 def _tools(request: Request) -> dict[str, Any]:

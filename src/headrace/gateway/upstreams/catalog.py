@@ -106,7 +106,7 @@ CATALOG: Final[Mapping[str, Provider]] = MappingProxyType(
                 _MAX_TOKENS,
                 has_usage_option=False,
                 drops=_IDLE | _LOGPROBS | {"seed"},
-                knows=frozenset({"prefix"}),
+                knows=frozenset({"prefix", "tool_calls.short_ids"}),
             ),
         ),
         "deepseek": Provider(
