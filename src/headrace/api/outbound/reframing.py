@@ -50,8 +50,8 @@ def rewrite(fields: Mapping[str, bytes], model: str, quirks: Quirks) -> dict[str
     changed = dict(fields)
     changed["model"] = _encode_json(model)
     for name in _CONVERSATIONS:
-        if (value := changed.get(name)) is not None:
-            changed[name] = plain_ids(value)
+        if (said := changed.get(name)) is not None:
+            changed[name] = plain_ids(said)
     if quirks.drops:
         for name in [name for name in changed if can_drop(name, quirks)]:
             del changed[name]
