@@ -21,8 +21,8 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 ASKED = b'{"model":"scripted","messages":[{"role":"user","content":"Hi \\u00e9"}] , "made_up":{"b":1,"a":[ 2 ]}}'
 STREAMED = ASKED[:-1] + b',"stream":true}'
 FRAMES = [
-    b': hello\n\ndata: {"id":"1","new":{"x": 1},"choices":[{"index":0,"delta":{"content":"a","vendor":true}}]}\n\n',
-    b'data: {"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
+    b'data: {"id":"1","new":{"x": 1},"choices":[{"index":0,"delta":{"content":"a","vendor":true}}]}\n\n',
+    b': still here\n\ndata: {"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
     b"data: [DONE]\n\n",
 ]
 

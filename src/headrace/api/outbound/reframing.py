@@ -55,8 +55,8 @@ def rewrite(fields: Mapping[str, bytes], model: str, quirks: Quirks) -> dict[str
     if quirks.drops:
         for name in [name for name in changed if can_drop(name, quirks)]:
             del changed[name]
-    for name, value in quirks.adds.items():
-        changed.setdefault(name, _encode_json(value))
+    for name, added in quirks.adds.items():
+        changed.setdefault(name, _encode_json(added))
     return changed
 
 
