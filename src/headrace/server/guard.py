@@ -5,8 +5,7 @@
                                 '--> after a silence: a comment is sent beside it
 
 Costs an answer neither a task nor a timer where the connection itself is at hand (`wire.py`); elsewhere one task waits
-for its loss. For answers that come as bytes; those in events
-have `feed.py`, which also takes them.
+for its loss. For answers that come as bytes; those in events have `feed.py`, which also takes them.
 """
 
 import asyncio
@@ -51,7 +50,7 @@ class Sweep:
 
 
 class Guard:
-    """Around the work of the running task. Inside, a CancelledError that is ours becomes what it means: `why`."""
+    """Around the work of the running task. Leaving it, a cancellation that is ours becomes what it means."""
 
     def __init__(self, wire: Wire | None, receive: Receive, send: Send, lifecycle: Lifecycle, sweep: Sweep) -> None:
         self._wire = wire

@@ -15,7 +15,7 @@ from headrace.api.openai import Caller
 from headrace.api.peek import BodyKind, Peeked
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.backend import Backend
-from headrace.core.errors import EngineFault, HeadraceError
+from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest
 from headrace.core.gateway import Ask, EventReply, Gateway, Headers, RawReply, RawStream
 from headrace.core.request import Request
 from headrace.server.exchange import JSON, Exchange
@@ -108,16 +108,34 @@ class Asking:
         self._decode: Callable[[], Asked] | None = decode
         self._admit = admit
         self._call: Asked | None = None
+        self._refusal: HeadraceError | None = None
         self.model = peeked.shape.model[:200]
 
     @property
     def call(self) -> Any:
         """What `decode` made of the body. Raises HeadraceError."""
         if self._call is None:
+            if self._refusal is not None:
+                raise self._refusal
             assert self._decode is not None
-            self._call = self._decode()
-            self._admit(self._call.request)
+            try:
+                call = self._decode()
+                self._admit(call.request)
+            except HeadraceError as error:
+                self._refusal = error
+                raise
+            self._call = call
         return self._call
+
+    def reworded(self, error: InvalidRequest) -> InvalidRequest:
+        """A gateway's refusal in the caller's words, which only a decoded body has: Claude Code looks for some."""
+        if error is self._refusal:
+            return error
+        try:
+            reword: Callable[[InvalidRequest], InvalidRequest] | None = getattr(self.call, "reword", None)
+        except HeadraceError:
+            return error
+        return error if reword is None else reword(error)
 
     def ask(self) -> Ask:
         """What the gateway is asked."""
@@ -161,9 +179,10 @@ class Relay:
                     await self._send_whole(guard, reply)
                 elif type(reply) is RawStream:
                     await self._send_stream(guard, reply)
-        except HeadraceError as error:
+        except HeadraceError as caught:
+            error = asking.reworded(caught) if isinstance(caught, InvalidRequest) else caught
             if not exchange.is_started:
-                raise
+                raise error from None
             exchange.record.outcome = error.code
             frame = self._route.errors.encode_frame(error, exchange.record.request_id)
             async with self._guard() as guard:

@@ -13,7 +13,7 @@ from tests.loopback import listening
 from tests.scripted_gateway import ScriptedGateway, streamed, told, whole
 
 from headrace.api.sse import KEEP_ALIVE
-from headrace.core.errors import BudgetExceeded, UpstreamFault
+from headrace.core.errors import BudgetExceeded, ContextTooLong, UpstreamFault
 from headrace.core.events import Embedding, Finished, Usage
 from headrace.core.gateway import Ask, RawStream, Taken
 from headrace.core.gateway import Reply as Answer
@@ -170,6 +170,17 @@ def test_what_decoding_refuses_is_refused_as_ever(body: bytes) -> None:
     reply = ask(ScriptedGateway(told), body)
     assert reply.status == 400
     assert reply.error()["param"] == "new_field"
+
+
+def test_a_gateways_refusal_comes_in_the_callers_words() -> None:
+    gateway = ScriptedGateway(whole(b"{}"))
+    gateway.before = ContextTooLong("9000 tokens are more than 4096.", param="messages")
+    body = {"model": "cheap", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    told = ask(gateway, json.dumps(body).encode(), "/v1/messages").json()["error"]
+    assert told["message"] == "prompt is too long: 9000 tokens are more than 4096."
+    unknown = ask(gateway, json.dumps(body | {"made_up": 1}).encode(), "/v1/messages").json()["error"]
+    assert unknown["message"] == "9000 tokens are more than 4096."
+    assert ask(gateway).error()["code"] == "context_length_exceeded"
 
 
 def test_a_refusal_before_anything_is_sent_has_its_own_status() -> None:
