@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ class Entry:
     scopes: frozenset[str] = frozenset({"generate"})
     priority: int = 0
     share: float = 1.0
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
+    expires: datetime | None = None
+    is_disabled: bool = False
 
 
 def ring(*entries: Entry) -> KeyRing:

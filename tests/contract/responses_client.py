@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ class KeyFileEntry:
     priority: int
     share: float
     sha256: str
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
+    expires: datetime | None = None
+    is_disabled: bool = False
 
 
 def two_tenants() -> KeyRing:
