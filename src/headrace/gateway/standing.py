@@ -1,7 +1,8 @@
 """Who can be asked at all: breakers by target, health and drains by backend, read as one `Standing`.
 
 Implements `contract.Standings` for the planner, and takes in how attempts end from the gate. Decides which errors are
-faults of a backend, and logs who goes out and comes back. Knows no requests; time comes from the clock that it is given.
+faults of a backend, and logs who goes out and comes back. Knows no requests; time comes from the clock that it is
+given.
 """
 
 import logging
