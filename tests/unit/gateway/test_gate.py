@@ -25,6 +25,7 @@ from headrace.core.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    RateLimited,
     Unavailable,
     UnsupportedField,
     UpstreamFault,
@@ -397,3 +398,18 @@ async def test_each_route_has_a_budget_of_retries_of_its_own_and_names_of_client
         planner.plan_or_error = Plan(route=f"open/{number}", candidates=(candidate("a"),))
         await at.gate.ask(ask(shape(f"r{number}", is_stream=False)))
     assert 1 < len(at.gate._budgets) <= MAX_BUDGETS
+
+
+@in_loop
+async def test_a_backend_that_asks_for_a_short_wait_is_asked_again_when_it_is_over() -> None:
+    at = bench({"a": ScriptedUpstream([RateLimited("slower", retry_after_s=1.5)], [WHOLE])})
+
+    async def sleep(delay_s: float) -> None:
+        at.clock.now_s += delay_s
+
+    at.gate.replace(replace(at.gate.parts, sleep=sleep))
+    reply = await at.gate.ask(ask(shape(is_stream=False)))
+    assert isinstance(reply, RawReply)
+    assert reply.taken.num_attempts == 2
+    assert reply.taken.overhead_s == 0.0
+    assert at.is_quiet
