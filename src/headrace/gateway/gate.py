@@ -180,9 +180,7 @@ async def _reserve(passage: Passage, route: RouteSettings) -> None:
             continue
         passage.candidates = offer.candidates
         passage.hedges, passage.escalates = offer.hedges, offer.escalates
-        if offer.note:
-            taken = passage.taken
-            taken.reason = f"{taken.reason}; {offer.note}" if taken.reason else offer.note
+        passage.note(offer.note)
         return
     assert refusal is not None
     raise refusal

@@ -413,3 +413,14 @@ async def test_a_backend_that_asks_for_a_short_wait_is_asked_again_when_it_is_ov
     assert reply.taken.num_attempts == 2
     assert reply.taken.overhead_s == 0.0
     assert at.is_quiet
+
+
+@in_loop
+async def test_each_reason_for_the_way_a_request_went_is_told_once() -> None:
+    candidates = (candidate("a", reason="least loaded"), candidate("b", reason="fallback"))
+    plan = Plan(route="smart", candidates=candidates, reason="least loaded")
+    at = bench({"a": ScriptedUpstream([WHOLE], [FAULT]), "b": ScriptedUpstream([WHOLE])}, plan=plan)
+    for reason in ("least loaded", "least loaded; fallback"):
+        reply = await at.gate.ask(ask(shape(is_stream=False)))
+        assert isinstance(reply, RawReply)
+        assert reply.taken.reason == reason
