@@ -14,7 +14,7 @@ from headrace.core.errors import EngineFault, Overloaded, RateLimited, Unavailab
 from headrace.gateway.breakers import Breaker
 from headrace.gateway.contract import Standing
 from headrace.gateway.health import HealthState
-from headrace.gateway.settings import BackendSettings, BreakerSettings, Health, Target
+from headrace.gateway.settings import ENGINE, BackendSettings, BreakerSettings, Health, Target
 
 _log = logging.getLogger("headrace.gateway")
 
@@ -102,7 +102,9 @@ class StandingBook:
             breaker.succeed(is_trial=is_trial)
             return
         now_s, was_open = self._clock.monotonic_s(), breaker.is_open
-        if isinstance(error, RESTS):
+        if isinstance(error, RESTS) and target.backend == ENGINE:
+            breaker.forget(is_trial=is_trial)  # it refuses at once and at no cost: asking it is how one knows
+        elif isinstance(error, RESTS):
             breaker.rest(now_s, error.retry_after_s, is_trial=is_trial)
         elif isinstance(error, FAULTS):
             breaker.fail(now_s, is_trial=is_trial)

@@ -135,3 +135,12 @@ def test_an_operator_reads_in_the_log_who_goes_out_and_who_comes_back(caplog: py
         ("WARNING", "backend b is out: it failed its health checks: it is away"),
         ("INFO", "backend b is back: it passes its health checks"),
     ]
+
+
+def test_the_engine_of_this_process_that_is_full_can_be_asked_again_at_once() -> None:
+    of, _ = book()
+    target = Target("local", "m")
+    for _ in range(10):
+        assert of.begin(target) is False
+        of.end(target, Overloaded("full", retry_after_s=1.0), is_trial=False)
+    assert of.is_clear
