@@ -13,7 +13,6 @@ from headrace.core.events import Event, Finished, TextDelta, Usage
 from headrace.core.gateway import EventReply, Reply
 from headrace.gateway.answer import EventAnswer
 from headrace.gateway.attempts import Opened, Said
-from headrace.gateway.contract import Candidate
 from headrace.gateway.offers import tiers_of
 from headrace.gateway.passage import Passage
 from headrace.gateway.retries import answer_in_turn
@@ -34,14 +33,14 @@ async def escalate(passage: Passage, route: RouteSettings, budget: RetryBudget) 
         except InvalidRequest:
             raise
         except HeadraceError as error:
-            _note(passage, tier, error.code)
+            passage.note(f"a tier up from {tier[0].tier} ({error.code})")
             continue
         refused = objection(route.escalation.verifiers, passage.decode(), events)
         if not refused:
             passage.hand_over(said.attempt)
             told = _told(events, strips=passage.adds_logprobs)
             return EventReply(events=EventAnswer(passage, Settled(), told), taken=passage.taken)
-        _note(passage, tier, refused)
+        passage.note(f"a tier up from {tier[0].tier} ({refused})")
     passage.candidates = tiers[-1]
     passage.adds_logprobs = False  # nobody looks at the last
     said = await answer_in_turn(passage, route.retry, budget, route.max_queue)
@@ -83,9 +82,3 @@ async def _hear_out(said: Said) -> list[Event]:
 async def _told(events: Sequence[Event], *, strips: bool) -> AsyncGenerator[Event, None]:
     for event in events:
         yield replace(event, logprobs=()) if strips and isinstance(event, TextDelta) else event
-
-
-def _note(passage: Passage, tier: Sequence[Candidate], why: str) -> None:
-    taken = passage.taken
-    note = f"a tier up from {tier[0].tier} ({why})"
-    taken.reason = f"{taken.reason}; {note}" if taken.reason else note

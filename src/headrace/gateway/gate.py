@@ -11,6 +11,7 @@ import itertools
 from asyncio import CancelledError, current_task
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Final
 
 from headrace.core.backend import ModelCard, Probe
 from headrace.core.errors import BudgetExceeded, HeadraceError
@@ -32,6 +33,9 @@ from headrace.gateway.routing.warmth import engine_share
 from headrace.gateway.settings import ENGINE, RouteSettings
 from headrace.gateway.shadow import Shadows
 from headrace.gateway.verifiers import needs_logprobs
+
+MAX_BUDGETS: Final = 4096
+"""Routes whose recent retries are remembered."""
 
 
 class Gate:
@@ -88,8 +92,8 @@ class Gate:
                 passage.escalates = False  # only its backend understands it: it passes as it is, unread
             if passage.escalates:
                 passage.adds_logprobs = _adds_logprobs(passage, route)
-                return await escalate(passage, route, self._budget(route))
-            said = await answer_in_turn(passage, route.retry, self._budget(route), route.max_queue)
+                return await escalate(passage, route, self._budget(passage.plan.route, route))
+            said = await answer_in_turn(passage, route.retry, self._budget(passage.plan.route, route), route.max_queue)
             return said.reply(passage)
         except CancelledError as error:
             ended = passage.end_of(error)
@@ -152,10 +156,12 @@ class Gate:
     def _route(self, parts: Parts, name: str) -> RouteSettings:
         return parts.settings.routes.get(name, self._plain)
 
-    def _budget(self, route: RouteSettings) -> RetryBudget:
-        budget = self._budgets.get(route.name)
+    def _budget(self, name: str, route: RouteSettings) -> RetryBudget:
+        budget = self._budgets.get(name)
         if budget is None:
-            budget = self._budgets[route.name] = RetryBudget(route.retry)
+            if len(self._budgets) >= MAX_BUDGETS:  # clients name models of open backends
+                self._budgets.clear()
+            budget = self._budgets[name] = RetryBudget(route.retry)
         return budget
 
 
@@ -174,9 +180,7 @@ async def _reserve(passage: Passage, route: RouteSettings) -> None:
             continue
         passage.candidates = offer.candidates
         passage.hedges, passage.escalates = offer.hedges, offer.escalates
-        if offer.note:
-            taken = passage.taken
-            taken.reason = f"{taken.reason}; {offer.note}" if taken.reason else offer.note
+        passage.note(offer.note)
         return
     assert refusal is not None
     raise refusal

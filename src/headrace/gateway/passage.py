@@ -155,11 +155,18 @@ class Passage:
         taken, target = self.taken, attempt.candidate.target
         taken.backend = target.backend
         taken.model = target.model
-        if attempt.candidate.reason:
-            taken.reason = f"{taken.reason}; {attempt.candidate.reason}" if taken.reason else attempt.candidate.reason
+        self.note(attempt.candidate.reason)
         self.note_overhead()
         if self.keeper is not None:
             self.keeper.begin(target)
+
+    def note(self, why: str) -> None:
+        """One more reason for the way that it goes; one that was told is not told again."""
+        taken = self.taken
+        if not taken.reason:
+            taken.reason = why
+        elif why and why not in taken.reason.split("; "):
+            taken.reason = f"{taken.reason}; {why}"
 
     def note_overhead(self) -> None:
         """An answer is about to be handed over: what of the time so far was nobody else's."""

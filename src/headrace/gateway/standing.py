@@ -1,9 +1,11 @@
 """Who can be asked at all: breakers by target, health and drains by backend, read as one `Standing`.
 
 Implements `contract.Standings` for the planner, and takes in how attempts end from the gate. Decides which errors are
-faults of a backend. Knows no requests; time comes from the clock that it is given.
+faults of a backend, and logs who goes out and comes back. Knows no requests; time comes from the clock that it is
+given.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,7 +14,9 @@ from headrace.core.errors import EngineFault, Overloaded, RateLimited, Unavailab
 from headrace.gateway.breakers import Breaker
 from headrace.gateway.contract import Standing
 from headrace.gateway.health import HealthState
-from headrace.gateway.settings import BackendSettings, BreakerSettings, Health, Target
+from headrace.gateway.settings import ENGINE, BackendSettings, BreakerSettings, Health, Target
+
+_log = logging.getLogger("headrace.gateway")
 
 GOOD: Final = Standing()
 MAX_BREAKERS: Final = 4096
@@ -62,7 +66,7 @@ class StandingBook:
             state, now_s = self._health[target.backend], self._clock.monotonic_s()
             share = state.share(now_s)
             if share == 0.0:
-                return Standing(0.0, f"failed its health checks: {state.last_error}")
+                return Standing(0.0, f"failed its health checks: {state.last_error.rstrip('.')}")
             if share == 1.0:
                 self._unwell.discard(target.backend)
         if target in self._troubled:
@@ -88,6 +92,7 @@ class StandingBook:
         """The first of an answer is here."""
         if is_trial and (breaker := self._breakers.get(target)) is not None:
             breaker.answer(is_trial=True)
+            _log.info("the breaker of %s closes: it answers again", target)
             self._come_back(target.backend)
 
     def end(self, target: Target, error: BaseException | None, *, is_trial: bool) -> None:
@@ -96,8 +101,10 @@ class StandingBook:
         if error is None:
             breaker.succeed(is_trial=is_trial)
             return
-        now_s = self._clock.monotonic_s()
-        if isinstance(error, RESTS):
+        now_s, was_open = self._clock.monotonic_s(), breaker.is_open
+        if isinstance(error, RESTS) and target.backend == ENGINE:
+            breaker.forget(is_trial=is_trial)  # it refuses at once and at no cost: asking it is how one knows
+        elif isinstance(error, RESTS):
             breaker.rest(now_s, error.retry_after_s, is_trial=is_trial)
         elif isinstance(error, FAULTS):
             breaker.fail(now_s, is_trial=is_trial)
@@ -105,6 +112,8 @@ class StandingBook:
             breaker.forget(is_trial=is_trial)
         if not breaker.is_quiet(now_s):
             self._troubled.add(target)
+        if breaker.is_open and not was_open:
+            _log.warning("the breaker of %s opens for %g s: %s", target, breaker.wait_s(now_s), error)
 
     def drain(self, backend: str) -> None:
         """No new requests for a backend; those that run end as they would."""
@@ -125,6 +134,10 @@ class StandingBook:
         state = self._health_of(backend)
         now_s = self._clock.monotonic_s()
         has_changed = state.note(now_s, error)
+        if has_changed and error is not None:
+            _log.warning("backend %s is out: it failed its health checks: %s", backend, error)
+        elif has_changed:
+            _log.info("backend %s is back: it passes its health checks", backend)
         if state.share(now_s) < 1.0:
             self._unwell.add(backend)
         else:

@@ -8,10 +8,14 @@ their `retry_after_s`.
 
 from collections.abc import Iterable
 from random import Random
+from typing import Final
 
 from headrace.core.errors import HeadraceError
 from headrace.gateway.contract import Candidate
 from headrace.gateway.settings import RetrySettings
+
+SLACK_S: Final = 0.01
+"""Timers may be early by less: a target that is asked before its rest is over could not be asked at all."""
 
 
 class Turns:
@@ -38,8 +42,8 @@ class Turns:
         rest_s = error.retry_after_s or 0.0
         if rest_s > self._retry.max_backoff_s:
             self.pass_over(candidate)
-        else:
-            self._rest_s[key] = rest_s
+        elif rest_s > 0.0:
+            self._rest_s[key] = rest_s + SLACK_S
 
     def next(self) -> tuple[Candidate, float] | None:
         """Who is asked next, and after how many seconds; None if nobody is."""

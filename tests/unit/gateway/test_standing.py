@@ -118,3 +118,29 @@ def test_targets_that_clients_name_are_remembered_up_to_a_bound() -> None:
         of.end(Target("b", f"m{number}"), None, is_trial=False)
     assert len(of.breakers("a")) + len(of.breakers("b")) == MAX_BREAKERS
     assert of.standing(A).share == 0.0
+
+
+def test_an_operator_reads_in_the_log_who_goes_out_and_who_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "headrace.gateway")
+    of, clock = book(health=Health(path="/health", fall=1, rise=1))
+    fail(of, UpstreamFault("it broke"), 3)
+    clock.now_s += 5.0
+    of.begin(A)
+    of.answer(A, is_trial=True)
+    of.note_check("b", UpstreamFault("it is away"))
+    of.note_check("b", None)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "the breaker of a/m opens for 5 s: it broke"),
+        ("INFO", "the breaker of a/m closes: it answers again"),
+        ("WARNING", "backend b is out: it failed its health checks: it is away"),
+        ("INFO", "backend b is back: it passes its health checks"),
+    ]
+
+
+def test_the_engine_of_this_process_that_is_full_can_be_asked_again_at_once() -> None:
+    of, _ = book()
+    target = Target("local", "m")
+    for _ in range(10):
+        assert of.begin(target) is False
+        of.end(target, Overloaded("full", retry_after_s=1.0), is_trial=False)
+    assert of.is_clear

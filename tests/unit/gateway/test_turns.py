@@ -8,7 +8,7 @@ from tests.doubles_gateway import candidate
 from headrace.core.errors import RateLimited, UpstreamFault
 from headrace.gateway.retry_budget import RetryBudget
 from headrace.gateway.settings import RetrySettings
-from headrace.gateway.turns import Turns
+from headrace.gateway.turns import SLACK_S, Turns
 
 FAULT = UpstreamFault("it failed")
 
@@ -67,7 +67,7 @@ def test_a_short_wait_that_a_backend_asks_for_is_kept_and_a_long_one_passes_it_o
     one = candidate("a")
     turns = Turns([one], RetrySettings(backoff_s=0.01, max_backoff_s=2.0), Random(1))
     turns.fail(one, RateLimited("slower", retry_after_s=1.5))
-    assert turns.next() == (one, 1.5)
+    assert turns.next() == (one, 1.5 + SLACK_S)
     turns.fail(one, RateLimited("slower", retry_after_s=2.5))
     assert turns.next() is None
 
