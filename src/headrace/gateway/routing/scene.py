@@ -4,8 +4,8 @@ Made once for a plan; what costs something to know (who is warm, how hard it is)
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from headrace.core.request import Request
 from headrace.core.shape import Shape
@@ -20,8 +20,7 @@ USUAL_OUTPUT_TOKENS = 256.0
 """Of an answer, where nothing was seen yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What a plan is made for. `default_max_tokens` bounds what nothing else does; `is_cut`: answers are cut to it.
     `engine_share` is the engine's own word on how much of the input it has, None if it was not asked."""
 
