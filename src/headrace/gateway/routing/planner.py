@@ -77,7 +77,7 @@ class RoutePlanner:
             refused=draft.texts,
             shadow=None if route.shadow is None else draft.shadow(route),
             hedge_after_s=route.settings.hedge_after_s,
-            reason=candidates[0].reason or route.reason,
+            reason=route.reason,  # whoever is asked adds its own
         )
 
     def _plan_plain(self, route: Route, query: Query) -> Plan | None:

@@ -99,7 +99,7 @@ class Scene:
     def reason(self, option: Option) -> str:
         """Why an option stands where it does, of what was measured and is not in the route's own reason."""
         if Policy.CACHE_AFFINITY in self.route.policies and (share := self.warm_share(option)):
-            return f"warm {share:.0%}"
+            return f"warm {share:.2f}"  # a header cannot hold a percent sign as it is
         if self._difficulty is not None:
             return f"tier {option.tier} for difficulty {self._difficulty:.2f}"
         return ""

@@ -147,7 +147,7 @@ def test_a_warm_beginning_goes_where_it_was_read() -> None:
     it.sightings.end(number, None, None)
     plan = it.plan(prefix=lambda: (1, 2, 3, 4))
     assert plan.candidates[0].target == target("c/m")
-    assert plan.candidates[0].reason == "warm 75%"
+    assert plan.candidates[0].reason == "warm 0.75"
     assert firsts(it, 50, prefix=lambda: (1, 2, 3, 4)) == {"c": 50}
 
 
