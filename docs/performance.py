@@ -169,7 +169,8 @@ _FOR_MANY = (
 )
 _OF_GATEWAY = (
     "One core for the gateway, a scripted backend and the load on the other; each request with key, budget, limits, "
-    "route and usage record. What each measure is says `python -m bench.NAME`. Medians; above 1: ours is better.\n"
+    "route and usage record. What each measure is says `python -m bench.NAME`. Rows of `affinity` are of four scripted "
+    "replicas in simulated time (`bench/replica.py`); only the planner is real. Medians; above 1: ours is better.\n"
 )
 
 

@@ -159,16 +159,21 @@ class Draft:
         )
 
     def _bound(self, option: Option) -> tuple[Bound, int | None]:
-        query, model = self._query, option.model
-        cut = cut_of(query.shape, model, query.default_max_tokens)
-        asked = query.shape.max_tokens
-        output = cut if cut is not None else asked if asked is not None else query.default_max_tokens
-        if option.is_engine:
-            output = min(output, model.context_length)  # it stops there by itself
-        if not query.is_cut and asked is None and model.max_output_tokens is None:
-            cut = None
-        found = self._bounds[option.price_class] = (bound_of(query.shape, model, option.rate, output), cut)
+        found = self._bounds[option.price_class] = limits_of(option, self._query)
         return found
+
+
+def limits_of(option: Option, query: Query) -> tuple[Bound, int | None]:
+    """What a request can take at most at an option, and what its answer is cut to there."""
+    shape, model = query.shape, option.model
+    asked = shape.max_tokens
+    cut = cut_of(shape, model, query.default_max_tokens)
+    output = cut if cut is not None else asked if asked is not None else query.default_max_tokens
+    if option.is_engine:
+        output = min(output, model.context_length)  # it stops there by itself
+    if not query.is_cut and asked is None and model.max_output_tokens is None:
+        cut = None
+    return bound_of(shape, model, option.rate, output), cut
 
 
 def is_full(option: Option) -> bool:

@@ -44,7 +44,8 @@ class Option:
 class Route:
     """A route with its options. `names` are all that it is known by; `policies` end with one that leaves nothing to
     the order of the file unless that is asked for. `asked_target` is that of the engine, if its own tree is to be asked
-    before a plan; `tells`: a candidate's place has a reason of its own."""
+    before a plan; `tells`: a candidate's place has a reason of its own; `is_plain`: it leads to one target and nowhere
+    else."""
 
     name: str
     names: frozenset[str]
@@ -54,6 +55,7 @@ class Route:
     reason: str = ""
     asked_target: Target | None = None
     tells: bool = False
+    is_plain: bool = False
     canary: Option | None = None
     shadow: Option | None = None
     sieved: dict[object, "Sieved"] = field(default_factory=dict)

@@ -19,10 +19,11 @@ from headrace.core.errors import (
 from headrace.core.explanation import Explanation, Question
 from headrace.core.request import Principal, Request
 from headrace.core.shape import Need, Shape
-from headrace.gateway.contract import Plan
+from headrace.gateway.contract import Candidate, Plan
 from headrace.gateway.routing.builder import Builder
-from headrace.gateway.routing.draft import Draft
+from headrace.gateway.routing.draft import Draft, is_full, limits_of
 from headrace.gateway.routing.explanation import decoded, explanation_of, shape_of
+from headrace.gateway.routing.filters import likely_tokens, sieve
 from headrace.gateway.routing.names import Names
 from headrace.gateway.routing.option import CANNOT, NOT_CLEARED, TOO_LONG, Refusal, Route
 from headrace.gateway.routing.scene import Query, Scene
@@ -60,7 +61,10 @@ class RoutePlanner:
         """See `gateway.contract.Planner`. `decode` lets the policy `complexity` look at the text."""
         rule = self._settings.tenants.get(shape.principal.tenant)
         route = self._find(shape, rule)
-        draft = Draft(self._world, self._sightings.index, self._query(shape, rule, decode, engine_share))
+        query = self._query(shape, rule, decode, engine_share)
+        if route.is_plain and (plan := self._plan_plain(route, query)) is not None:
+            return plan
+        draft = Draft(self._world, self._sightings.index, query)
         draft.take(route)
         if route.settings.fallbacks:
             self._fall_back(draft, route)
@@ -73,8 +77,21 @@ class RoutePlanner:
             refused=draft.texts,
             shadow=None if route.shadow is None else draft.shadow(route),
             hedge_after_s=route.settings.hedge_after_s,
-            reason=candidates[0].reason or route.reason,
+            reason=route.reason,  # whoever is asked adds its own
         )
+
+    def _plan_plain(self, route: Route, query: Query) -> Plan | None:
+        """The plan of a route to one target alone, as most names are; None if anything stands against it, which the
+        long way says."""
+        sieved = sieve(route, query.shape, query.rule)
+        if not sieved.options or likely_tokens(query.shape) > sieved.min_context:
+            return None
+        option, standings = sieved.options[0], self._world.standings
+        if is_full(option) or not (standings.is_clear or standings.standing(option.target).share):
+            return None
+        bound, cut = limits_of(option, query)
+        candidate = Candidate(target=option.target, bound=bound, max_tokens=cut, tier=option.tier)
+        return Plan(route=route.name, candidates=(candidate,), hedge_after_s=None, reason=route.reason)
 
     def models(self, principal: Principal | None = None) -> tuple[ModelCard, ...]:
         """What somebody may ask for, None: everything that can be asked for."""

@@ -4,8 +4,8 @@ Made once for a plan; what costs something to know (who is warm, how hard it is)
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from headrace.core.request import Request
 from headrace.core.shape import Shape
@@ -20,8 +20,7 @@ USUAL_OUTPUT_TOKENS = 256.0
 """Of an answer, where nothing was seen yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What a plan is made for. `default_max_tokens` bounds what nothing else does; `is_cut`: answers are cut to it.
     `engine_share` is the engine's own word on how much of the input it has, None if it was not asked."""
 
@@ -100,7 +99,7 @@ class Scene:
     def reason(self, option: Option) -> str:
         """Why an option stands where it does, of what was measured and is not in the route's own reason."""
         if Policy.CACHE_AFFINITY in self.route.policies and (share := self.warm_share(option)):
-            return f"warm {share:.0%}"
+            return f"warm {share:.2f}"  # a header cannot hold a percent sign as it is
         if self._difficulty is not None:
             return f"tier {option.tier} for difficulty {self._difficulty:.2f}"
         return ""

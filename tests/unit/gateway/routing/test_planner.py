@@ -189,3 +189,18 @@ def test_the_cheapest_is_not_added_where_the_prompt_cannot_fit() -> None:
     plan = it.plan(num_bytes=9000)
     assert [str(one.target) for one in plan.candidates] == ["a/m"]
     assert set(plan.refused) == {target("b/m")}
+
+
+@pytest.mark.parametrize("max_tokens", [None, 10, 900])
+@pytest.mark.parametrize("num_bytes", [10, 3000])
+@pytest.mark.parametrize("is_governed", [False, True])
+@pytest.mark.parametrize("cap", [None, 500])
+def test_the_short_way_to_one_target_plans_what_the_long_way_does(
+    max_tokens: int | None, num_bytes: int, is_governed: bool, cap: int | None
+) -> None:
+    entry = ModelSettings(prices=PRICES, max_output_tokens=cap, context_length=1000)
+    routes = [route("short", "a/m"), route("long", "a/m", fallbacks=("long",))]
+    it = Hand(settings([backend("a", "m", entry=entry)], routes, budgets=(BUDGET,) if is_governed else ()))
+    short, long = (it.plan(name, num_bytes=num_bytes, max_tokens=max_tokens) for name in ("short", "long"))
+    assert short.candidates == long.candidates
+    assert (short.refused, short.reason) == (long.refused, long.reason)

@@ -33,7 +33,7 @@ def test_what_it_says_counts_and_not_what_the_index_believes() -> None:
     asked = shape(prefix=lambda: (1, 2, 3))
     it.sightings.end(it.sightings.begin(LOCAL, asked), None, None)
     assert it.planner.plan(asked).candidates[0].target == LOCAL
-    assert it.planner.plan(asked, engine_share=0.5).candidates[0].reason == "warm 50%"
+    assert it.planner.plan(asked, engine_share=0.5).candidates[0].reason == "warm 0.50"
     it.sightings.end(it.sightings.begin(target("a/m"), asked), None, None)
     # Everything of it was evicted from the engine, and the other has it.
     assert it.planner.plan(asked, engine_share=0.0).candidates[0].target == target("a/m")
