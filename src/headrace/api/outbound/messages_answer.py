@@ -238,7 +238,7 @@ class MessagesScanner:
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """What a whole message, or a count, told; None if nothing."""
+    """What a whole message told; None if nothing. A count costs nothing and tells nothing."""
     try:
         message = msgspec.json.decode(body, type=Message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
