@@ -42,15 +42,14 @@ class StandingBook:
     def replace(self, backends: Mapping[str, BackendSettings]) -> None:
         """Go on with other settings: what was learned of a backend is kept where its settings are what they were."""
         before, self._backends = self._backends, backends
-        same = {name for name, settings in backends.items() if before.get(name) == settings}
-        self._health = {
-            name: self._health[name] if name in same else HealthState(settings.health)
-            for name, settings in backends.items()
-        }
+        # The engine of this process needs no settings, and stays what it is.
+        same = {name for name in (*backends, ENGINE) if before.get(name) == backends.get(name)}
+        health = {name: HealthState(settings.health) for name, settings in backends.items()}
+        self._health = health | {name: state for name, state in self._health.items() if name in same}
         self._breakers = {target: breaker for target, breaker in self._breakers.items() if target.backend in same}
         self._troubled &= self._breakers.keys()
         self._unwell &= same
-        self._drained &= backends.keys()
+        self._drained &= {*backends, ENGINE}
 
     @property
     def is_clear(self) -> bool:

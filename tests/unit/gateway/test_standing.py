@@ -111,6 +111,14 @@ def test_a_reload_keeps_what_was_learned_of_backends_that_stay_what_they_were() 
     assert of.is_clear
 
 
+def test_a_reload_leaves_drained_what_was_drained_the_engine_too_until_it_is_gone() -> None:
+    of, _ = book()
+    for name in ("a", "b", "local"):
+        of.drain(name)
+    of.replace({"a": backend("a", url="http://elsewhere/v1")})
+    assert [of.is_draining(name) for name in ("a", "b", "local")] == [True, False, True]
+
+
 def test_targets_that_clients_name_are_remembered_up_to_a_bound() -> None:
     of, _ = book()
     fail(of, UpstreamFault("x"))
