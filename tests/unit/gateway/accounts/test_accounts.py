@@ -210,6 +210,28 @@ async def test_what_the_database_does_not_take_is_kept_and_written_when_it_does(
 
 
 @with_machine
+async def test_a_lease_that_was_asked_for_ahead_of_need_is_synced_before_it_is_used(machine: Machine) -> None:
+    rules = [budget("day", "all", tokens=10_000)]
+    accounts = await machine.start(rules)
+
+    async def spend(times: int) -> None:
+        for _ in range(times):
+            held = await accounts.reserve(shape(), "m", Bound(100, 0))
+            held.settle(record_of(held, 0, 100))
+        await accounts.drain()
+
+    await spend(4)
+    first = accounts.ledger.known()[0].period.ceiling_tokens
+    assert 600 < first < 1100
+    await spend(4)
+    await machine.lose_power()
+    await machine.start(rules)
+    ((_, tokens),) = (await machine.sums()).values()
+    assert 800 <= tokens <= 1600
+    await machine.end()
+
+
+@with_machine
 async def test_a_rule_that_two_sources_have_is_refused_with_the_remedy(machine: Machine) -> None:
     accounts = await machine.start([DAY])
     await machine.store.call(save_budget, BudgetRule(name="day", subject="all", window="day", tokens=5))
