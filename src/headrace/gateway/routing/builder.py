@@ -60,6 +60,7 @@ class Builder:
             settings=settings,
             asked_target=_asked(options) if Policy.CACHE_AFFINITY in policies else None,
             is_plain=len(options) == 1 and not (settings.fallbacks or settings.canary or settings.shadow),
+            has_tiers=Policy.COMPLEXITY in policies,
             tells=not TELLING.isdisjoint(policies),
             reason=f"{','.join(policies)} of {len(options)}" if len(options) > 1 else "only candidate",
             canary=self._trial(settings.canary, cards),

@@ -70,7 +70,7 @@ class Draft:
         if is_tight or len(sieved.options) > 1:
             scene = Scene(world, self._index, route, self._query)
             options = self._ordered(scene, sieved, is_tight=is_tight)
-        num_left = route.settings.retry.max_attempts + SPARE
+        num_left = len(sieved.options) if route.has_tiers else route.settings.retry.max_attempts + SPARE
         full: list[Option] = []
         for option in options:
             if not self._admit(option):

@@ -69,7 +69,8 @@ def explanation_of(
 ) -> Explanation:
     """The answer. `routes` are the route and its fallbacks, in the order that `draft` took them."""
     route = routes[0]
-    used = min(len(draft.candidates), route.settings.retry.max_attempts + SPARE)
+    most = len(draft.candidates) if route.has_tiers else route.settings.retry.max_attempts + SPARE
+    used = min(len(draft.candidates), most)
     return Explanation(
         model=question.model,
         route=route.name,

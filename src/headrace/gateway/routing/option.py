@@ -45,7 +45,7 @@ class Route:
     """A route with its options. `names` are all that it is known by; `policies` end with one that leaves nothing to
     the order of the file unless that is asked for. `asked_target` is that of the engine, if its own tree is to be asked
     before a plan; `tells`: a candidate's place has a reason of its own; `is_plain`: it leads to one target and nowhere
-    else."""
+    else; `has_tiers`: an answer may be asked for again a tier up, so that a plan needs all of them."""
 
     name: str
     names: frozenset[str]
@@ -56,6 +56,7 @@ class Route:
     asked_target: Target | None = None
     tells: bool = False
     is_plain: bool = False
+    has_tiers: bool = False
     canary: Option | None = None
     shadow: Option | None = None
     sieved: dict[object, "Sieved"] = field(default_factory=dict)

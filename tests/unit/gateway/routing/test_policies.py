@@ -337,6 +337,14 @@ def test_easy_requests_begin_at_the_lowest_tier_and_hard_ones_higher() -> None:
     assert it.names(**HARD) == ["t2/m", "t1/m", "t0/m"]
 
 
+def test_a_plan_has_every_tier_however_many_candidates_the_first_has() -> None:
+    made = [CandidateSettings(target=target(f"b{place}/m"), tier=place // 9) for place in range(10)]
+    it = Hand(
+        settings([backend(f"b{place}") for place in range(10)], [route("r", *made, policies=(Policy.COMPLEXITY,))])
+    )
+    assert [one.tier for one in it.plan().candidates] == [0] * 9 + [1]
+
+
 def test_marks_in_the_text_count_if_it_may_be_read() -> None:
     it = tiered(0.3)
     code = says("Prove step by step that this works:\n```python\ndef f(x): return x ** 2\n```")
