@@ -80,6 +80,12 @@ def _arguments(call: Turn) -> str:
     return json.dumps(call["arguments"], separators=(",", ":"), ensure_ascii=False)
 
 
+def _openai(url: str) -> openai.AsyncOpenAI:
+    """A client; on loopback it needs no certificates, which take longer to read than an answer."""
+    plain = openai.DefaultAsyncHttpxClient(verify=False)
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=5, http_client=plain)
+
+
 # Chat Completions ----------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +123,7 @@ def _chat_body(conversation: Conversation) -> dict[str, Any]:
 
 
 async def _ask_chat(url: str, body: dict[str, Any], stream: bool) -> Heard:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=5) as client:
+    async with _openai(url) as client:
         if not stream:
             whole = await client.chat.completions.create(**body)
             message = whole.choices[0].message
@@ -201,7 +207,10 @@ def _messages_body(conversation: Conversation) -> dict[str, Any]:
 
 
 async def _ask_messages(url: str, body: dict[str, Any], stream: bool) -> Heard:
-    async with anthropic.AsyncAnthropic(base_url=url, api_key="unused", max_retries=0, timeout=5) as client:
+    plain = anthropic.DefaultAsyncHttpxClient(verify=False)
+    async with anthropic.AsyncAnthropic(
+        base_url=url, api_key="unused", max_retries=0, timeout=5, http_client=plain
+    ) as client:
         # The SDK has no parameter for it any more.
         body["extra_body"] = {"temperature": body.pop("temperature")}
         if stream:
@@ -249,7 +258,7 @@ def _responses_body(conversation: Conversation) -> dict[str, Any]:
 
 
 async def _ask_responses(url: str, body: dict[str, Any], stream: bool) -> Heard:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=5) as client:
+    async with _openai(url) as client:
         if stream:
             deltas: list[str] = []
             response: Any = None
@@ -298,7 +307,7 @@ def _ollama_body(conversation: Conversation) -> dict[str, Any]:
 
 
 async def _ask_ollama(url: str, body: dict[str, Any], stream: bool) -> Heard:
-    client, given = ollama.AsyncClient(host=url, timeout=5), body | {"stream": stream}
+    client, given = ollama.AsyncClient(host=url, timeout=5, verify=False), body | {"stream": stream}
     try:
         parts = [part async for part in await client.chat(**given)] if stream else [await client.chat(**given)]
     finally:
