@@ -94,3 +94,18 @@ def test_a_path_with_line_breaks_is_only_ever_shown_escaped() -> None:
             assert data.startswith(b"HTTP/1.1 404 ") and b"\r\nx-evil" not in data
 
     asyncio.run(main())
+
+
+def test_a_body_with_the_wish_for_http2_is_refused_in_words_and_not_taken_for_an_empty_one() -> None:
+    backend = ScriptedBackend(answer("x"))
+
+    async def main() -> None:
+        sent = HEAD + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAA\r\n"
+        async with listening(make_app(backend, ServerConfig(port=0))) as (_, port):
+            told = await exchange(port, sent + b"content-length: " + LENGTH + b"\r\n\r\n" + HIDDEN)
+            assert told.count(b"HTTP/1.1 ") == 1
+            assert told.startswith(b"HTTP/1.1 400")
+            assert b"without the header 'upgrade'" in told
+
+    asyncio.run(main())
+    assert not backend.requests

@@ -20,6 +20,7 @@ from headrace.api.input_fields import EmbeddingBody
 from headrace.api.openai import COMPLETION_MAX_TOKENS, Caller
 from headrace.api.openai_fields import ChatBody, CompletionBody
 from headrace.api.openai_refusal import refuse_body, refuse_field, show
+from headrace.api.outbound.reframing import BOUNDS
 from headrace.api.peek_media import Media, media_of
 from headrace.api.responses_fields import CreateBody
 from headrace.core.errors import InvalidRequest
@@ -42,6 +43,7 @@ _FORMS: Final = frozenset({"structured_outputs", "guided_json", "guided_regex", 
 
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text_of = msgspec.json.Decoder(str).decode
+_bool_of = msgspec.json.Decoder(bool).decode
 _int_of = msgspec.json.Decoder(int).decode
 _float_of = msgspec.json.Decoder(float).decode
 _list_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -80,7 +82,7 @@ class BodyKind:
     body: type[msgspec.Struct]
     opening: tuple[str, ...]
     own: Mapping[str, frozenset[bytes]] = field(default_factory=dict)
-    bounds: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
+    bounds: tuple[str, ...] = BOUNDS
     form: Callable[[Fields], bool] = lambda _: False
     task: Task = Task.GENERATE
     user: Callable[[Fields], str | None] = lambda _: None
@@ -117,7 +119,7 @@ def peek(kind: BodyKind, data: bytes, caller: Caller, headers: Headers = ()) -> 
         max_tokens=max_tokens,
         num_choices=num_choices,
         needs=_needs(fields, kind, media, has_tools=has_tools),
-        is_stream=fields.get("stream") == b"true",
+        is_stream=_is_stream(fields, data),
         is_deterministic=_is_deterministic(fields),
         labels=_joined(principal, caller),
         tags=tuple(dict.fromkeys((*principal.tags, *caller.tags))) if caller.tags else principal.tags,
@@ -173,6 +175,17 @@ def _model(fields: Fields, kind: BodyKind, data: bytes) -> str:
     if not model:
         raise InvalidRequest("model: must not be empty; GET /v1/models lists the names.", param="model")
     return model
+
+
+def _is_stream(fields: Fields, data: bytes) -> bool:
+    """Whether an answer is to come piece by piece. What only some backends would take for true is refused."""
+    raw = fields.get("stream", b"null")
+    if raw == b"null":
+        return False
+    try:
+        return _bool_of(raw)
+    except _ERRORS as error:
+        refuse_field(error, data, "stream")
 
 
 def _integer(fields: Fields, name: str, data: bytes) -> int | None:
@@ -342,7 +355,6 @@ RESPONSES: Final = BodyKind(
         "conversation": frozenset({b"null"}),
         "background": _OFF,
     },
-    bounds=("max_output_tokens",),
     form=_inner_form("text"),
     user=_user,
     must_not_store=True,
@@ -352,7 +364,6 @@ MESSAGES: Final = BodyKind(
     path="/v1/messages",
     body=MessagesBody,
     opening=("tools", "system", "messages"),
-    bounds=("max_tokens",),
     form=_inner_form("output_config"),
     user=_metadata_user,
     session=session_of,

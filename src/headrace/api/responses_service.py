@@ -43,12 +43,14 @@ class ResponseEvent:
 class History:
     """What a response can be continued from: everything that was said up to its end, and where that is kept.
 
-    `thread` names the chain of responses that it is part of (the id of the first one).
+    `thread` names the chain of responses that it is part of (the id of the first one); `labels` are those under which
+    any of it was said.
     """
 
     response_id: str
     thread: str
     items: tuple[Item, ...]
+    labels: frozenset[str] = frozenset()
 
 
 class LocalState(Protocol):
@@ -198,9 +200,14 @@ class ConversationsService(Protocol):
     """Conversations: lists of items that responses read and add to. What another tenant owns is NotFound."""
 
     async def create_conversation(
-        self, tenant: str, conversation_id: str, items: Sequence[Item], metadata: Mapping[str, str]
+        self,
+        tenant: str,
+        conversation_id: str,
+        items: Sequence[Item],
+        metadata: Mapping[str, str],
+        labels: frozenset[str] = frozenset(),
     ) -> Mapping[str, Any]:
-        """A new conversation object."""
+        """A new conversation object. Responses in it are under the labels of its items."""
         ...
 
     async def conversation(self, tenant: str, conversation_id: str) -> Mapping[str, Any]:
@@ -217,7 +224,9 @@ class ConversationsService(Protocol):
         """Forget a conversation and its items. Raises NotFound."""
         ...
 
-    async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Sequence[Item]:
+    async def add_items(
+        self, tenant: str, conversation_id: str, items: Sequence[Item], labels: frozenset[str] = frozenset()
+    ) -> Sequence[Item]:
         """Append items; they, as they are kept. Raises NotFound, and InvalidRequest for an id that is there already."""
         ...
 

@@ -42,7 +42,8 @@ class CacheOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """Content that is kept. Times are Unix seconds; `num_tokens` is what it counts in its model's tokens."""
+    """Content that is kept. Times are Unix seconds; `num_tokens` is what it counts in its model's tokens; whoever uses
+    it is under its `labels`, too."""
 
     id: str
     tenant: str
@@ -53,6 +54,7 @@ class Cache:
     expires_s: float
     num_tokens: int
     content: CacheContent
+    labels: frozenset[str] = frozenset()
 
 
 class Caches(Protocol):

@@ -118,6 +118,7 @@ class CacheService:
             expires_s=expires_s,
             num_tokens=await self._count(principal, model, order.content),
             content=order.content,
+            labels=principal.labels,
         )
         await self._store.call(rows.insert_cache, cache, max_bytes)
         return cache
@@ -136,7 +137,8 @@ class CacheService:
         cache = await self.get(principal.tenant, cache_id)
         expires_s = expiry_s(lifetime, now_s)
         if expires_s > cache.expires_s:
-            await self._read(principal, cache.model, cache.content, expires_s - now_s)
+            reader = replace(principal, labels=principal.labels | cache.labels)
+            await self._read(reader, cache.model, cache.content, expires_s - now_s)
         return await self._store.call(rows.move_expiry, principal.tenant, cache.id, expires_s, now_s)
 
     async def delete(self, tenant: str, cache_id: str) -> None:
@@ -152,7 +154,8 @@ class CacheService:
                 "ask the same model.",
                 param="cached_content",
             )
-        return prefixed(request, cache.content, cache.expires_s - self._clock.unix_s())
+        joined = prefixed(request, cache.content, cache.expires_s - self._clock.unix_s())
+        return replace(joined, labels=joined.labels | cache.labels) if cache.labels else joined
 
     def _model(self, name: str) -> str:
         """The name that a model goes by, whatever it is called. Raises NotFound."""

@@ -3,7 +3,7 @@
 One service for every transport: an HTTP route, background work and a WebSocket lane all read `run`. A response is saved
 before the event that ends it is told, so that whoever has seen the end can continue from it. What cannot be saved is
 still told: the response object then says `store` false; only where it belongs to a conversation, which would lose a
-turn, does the response fail.
+turn, does the response fail. What goes on is under every label that what was said before was under, and is kept so.
 """
 
 import asyncio
@@ -134,14 +134,19 @@ class Responses:
         if call.store:
             await self._room.check(tenant)
         thread, past = call.request.id, tuple[Item, ...]()
+        labels = call.request.labels | call.request.principal.labels
         if call.previous_response_id is not None:
             history = await self._history(tenant, call.previous_response_id, local)
-            thread, past = history.thread, history.items
+            thread, past, labels = history.thread, history.items, labels | history.labels
         elif call.conversation_id is not None:
             past = await self._store.call(memory.conversation_items, tenant, call.conversation_id)
+            labels |= await self._store.call(memory.owned_labels, tenant, [call.conversation_id])
             _check_new(past, call.items)
         asked = await self._resolve(tenant, past, call.items)
+        if referred := [item["id"] for item in call.items if item["type"] == "item_reference"]:
+            labels |= await self._store.call(memory.item_labels, tenant, referred)
         request = complete(call.request, call.instructions, (*past, *asked), call.cache)
+        request = replace(request, labels=labels)
         if past and request.session is None:
             request = replace(request, session=call.conversation_id or thread)
         request.check()
@@ -159,7 +164,7 @@ class Responses:
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
-        return History(response_id, chain.thread, chain.items)
+        return History(response_id, chain.thread, chain.items, chain.labels)
 
     async def _resolve(self, tenant: str, past: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
         """The items, each reference replaced by what it refers to."""
@@ -187,7 +192,7 @@ class Responses:
         if local is not None and response["status"] in _CONTINUABLE:
             prepared = run.prepared
             said = (*prepared.past, *prepared.asked, *response["output"])
-            local.keep(History(response["id"], prepared.thread, said))
+            local.keep(History(response["id"], prepared.thread, said, prepared.request.labels))
         return [*events[:-1], last]
 
     async def _save(self, run: Run, last: ResponseEvent, kept: bytes | None) -> ResponseEvent:
@@ -217,6 +222,7 @@ class Responses:
             body=response,
             runner=runner,
             events=kept,
+            labels=prepared.request.labels,
         )
         now_s = self._clock.unix_s()
         output = response["output"]

@@ -20,13 +20,19 @@ class Conversations:
         self._room = room or Room(store, clock, DEFAULT_QUOTA_BYTES)
 
     async def create_conversation(
-        self, tenant: str, conversation_id: str, items: Sequence[Item], metadata: Mapping[str, str]
+        self,
+        tenant: str,
+        conversation_id: str,
+        items: Sequence[Item],
+        metadata: Mapping[str, str],
+        labels: frozenset[str] = frozenset(),
     ) -> Mapping[str, Any]:
         """See `ConversationsService`."""
         now_s = self._clock.unix_s()
         await self._room.check(tenant)
         create = memory.create_conversation
-        self._room.add(tenant, await self._store.call(create, tenant, conversation_id, metadata, items, now_s))
+        added = await self._store.call(create, tenant, conversation_id, metadata, items, now_s, labels)
+        self._room.add(tenant, added)
         return conversation_object(conversation_id, int(now_s), metadata)
 
     async def conversation(self, tenant: str, conversation_id: str) -> Mapping[str, Any]:
@@ -46,11 +52,14 @@ class Conversations:
         """See `ConversationsService`."""
         await self._store.call(memory.delete_conversation, tenant, conversation_id)
 
-    async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Sequence[Item]:
+    async def add_items(
+        self, tenant: str, conversation_id: str, items: Sequence[Item], labels: frozenset[str] = frozenset()
+    ) -> Sequence[Item]:
         """See `ConversationsService`."""
         await self._room.check(tenant)
         now_s = self._clock.unix_s()
-        self._room.add(tenant, await self._store.call(memory.append_items, tenant, conversation_id, items, now_s))
+        append = memory.append_items
+        self._room.add(tenant, await self._store.call(append, tenant, conversation_id, items, now_s, labels))
         return items
 
     async def items(self, tenant: str, conversation_id: str, page: Page) -> tuple[Sequence[Item], bool]:

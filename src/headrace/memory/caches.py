@@ -13,7 +13,7 @@ from headrace.core.cache import Cache, CacheContent
 from headrace.core.errors import NotFound, RateLimited
 from headrace.core.file import ListQuery, Page
 
-_COLUMNS: Final = "id, tenant, model, display_name, created_s, updated_s, expires_s, num_tokens, content"
+_COLUMNS: Final = "id, tenant, model, display_name, created_s, updated_s, expires_s, num_tokens, content, labels"
 
 _decode_content = msgspec.json.Decoder(CacheContent).decode
 
@@ -36,7 +36,7 @@ def insert_cache(connection: sqlite3.Connection, cache: Cache, max_bytes: int) -
     content = encode_content(cache.content)
     check_room(connection, cache.tenant, len(content), max_bytes, cache.created_s)
     connection.execute(
-        f"INSERT INTO caches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO caches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             cache.id,
             cache.tenant,
@@ -47,6 +47,7 @@ def insert_cache(connection: sqlite3.Connection, cache: Cache, max_bytes: int) -
             cache.expires_s,
             cache.num_tokens,
             content,
+            " ".join(sorted(cache.labels)),
         ),
     )
 
@@ -103,7 +104,8 @@ def encode_content(content: CacheContent) -> bytes:
 
 def _cache(row: tuple[Any, ...]) -> Cache:
     found = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    return Cache(**found | {"content": _decode_content(found["content"])})
+    content, labels = _decode_content(found["content"]), frozenset(found["labels"].split())
+    return Cache(**found | {"content": content, "labels": labels})
 
 
 def _no_cache(cache_id: str) -> NotFound:

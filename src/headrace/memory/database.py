@@ -246,6 +246,11 @@ MIGRATIONS: tuple[str, ...] = (
         concurrency         INTEGER
     ) STRICT
     """,
+    # What was said under a label stays under it: words with spaces between them.
+    """
+    ALTER TABLE items ADD COLUMN labels TEXT NOT NULL DEFAULT '';
+    ALTER TABLE caches ADD COLUMN labels TEXT NOT NULL DEFAULT ''
+    """,
 )
 
 

@@ -7,6 +7,7 @@
 
 Every row has a tenant and every query names it: what another tenant owns is not there. A chain and a conversation are
 kept for so long after their last use (`purge`), and both count against one quota of bytes a tenant (`used_bytes`).
+Items keep the labels under which they were said: whoever reads them again is under the same.
 Knows items only by their `id`; what they mean is the affair of whoever saves them.
 """
 
@@ -34,7 +35,7 @@ class ResponseRecord:
     """A response as it is kept. `body` is the response object, `previous` the response that it continues.
 
     `runner` is the process that is working on it (None: nobody), `events` what a stream of it said, one JSON object a
-    line (None: it was not streamed).
+    line (None: it was not streamed), `labels` those that it was asked under.
     """
 
     tenant: str
@@ -44,15 +45,17 @@ class ResponseRecord:
     body: Mapping[str, Any]
     runner: int | None = None
     events: bytes | None = None
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredChain:
-    """What was said up to the end of a response, and the chain that it is part of."""
+    """What was said up to the end of a response, under which labels, and the chain that it is part of."""
 
     thread: str
     status: str
     items: tuple[Item, ...]
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +114,15 @@ def save_response(
         ),
     )
     num_bytes += len(body) + len(record.events or b"")
-    num_bytes += _insert(connection, record.tenant, record.id, 0, asked, is_output=False)
-    num_bytes += _insert(connection, record.tenant, record.id, len(asked), answered, is_output=True)
+    labels = record.labels
+    num_bytes += _insert(connection, record.tenant, record.id, 0, asked, labels, is_output=False)
+    num_bytes += _insert(connection, record.tenant, record.id, len(asked), answered, labels, is_output=True)
     connection.execute(
         "UPDATE threads SET num_bytes = num_bytes + ? WHERE tenant = ? AND id = ?",
         (num_bytes, record.tenant, record.thread),
     )
     if conversation is not None:
-        num_bytes += append_items(connection, record.tenant, conversation, [*asked, *answered], now_s)
+        num_bytes += append_items(connection, record.tenant, conversation, [*asked, *answered], now_s, labels)
     return num_bytes
 
 
@@ -166,7 +170,7 @@ def load_chain(connection: sqlite3.Connection, tenant: str, response_id: str) ->
             "SELECT body FROM items WHERE tenant = ? AND owner = ? ORDER BY position", (tenant, owner)
         )
         items += [_decode(body) for (body,) in rows]
-    return StoredChain(thread, status, tuple(items))
+    return StoredChain(thread, status, tuple(items), owned_labels(connection, tenant, chain))
 
 
 def find_items(connection: sqlite3.Connection, tenant: str, ids: Sequence[str]) -> dict[str, Item]:
@@ -179,6 +183,21 @@ def find_items(connection: sqlite3.Connection, tenant: str, ids: Sequence[str]) 
         if row is not None:
             found[item_id] = _decode(row[0])
     return found
+
+
+def owned_labels(connection: sqlite3.Connection, tenant: str, owners: Sequence[str]) -> frozenset[str]:
+    """The labels of everything that responses or conversations hold."""
+    return _labels(connection, "SELECT DISTINCT labels FROM items WHERE tenant = ? AND owner = ?", tenant, owners)
+
+
+def item_labels(connection: sqlite3.Connection, tenant: str, ids: Sequence[str]) -> frozenset[str]:
+    """The labels of items by their ids, wherever they are."""
+    return _labels(connection, "SELECT DISTINCT labels FROM items WHERE tenant = ? AND id = ?", tenant, ids)
+
+
+def _labels(connection: sqlite3.Connection, query: str, tenant: str, names: Sequence[str]) -> frozenset[str]:
+    rows = (row for name in names for row in connection.execute(query, (tenant, name)))
+    return frozenset(word for (words,) in rows for word in words.split())
 
 
 def delete_response(connection: sqlite3.Connection, tenant: str, response_id: str) -> None:
@@ -229,13 +248,15 @@ def create_conversation(
     metadata: Mapping[str, str],
     items: Sequence[Item],
     now_s: float,
+    labels: frozenset[str] = frozenset(),
 ) -> int:
-    """Keep a new conversation with its first items; their bytes. Raises InvalidRequest for an id that comes twice."""
+    """Keep a new conversation with its first items, said under some labels; their bytes. Raises InvalidRequest for an
+    id that comes twice."""
     connection.execute(
         "INSERT INTO conversations (tenant, id, created_at, used_at, num_bytes, metadata) VALUES (?, ?, ?, ?, 0, ?)",
         (tenant, conversation_id, now_s, now_s, _encode(metadata)),
     )
-    return append_items(connection, tenant, conversation_id, items, now_s)
+    return append_items(connection, tenant, conversation_id, items, now_s, labels)
 
 
 def load_conversation(
@@ -280,9 +301,15 @@ def conversation_items(connection: sqlite3.Connection, tenant: str, conversation
 
 
 def append_items(
-    connection: sqlite3.Connection, tenant: str, conversation_id: str, items: Sequence[Item], now_s: float
+    connection: sqlite3.Connection,
+    tenant: str,
+    conversation_id: str,
+    items: Sequence[Item],
+    now_s: float,
+    labels: frozenset[str] = frozenset(),
 ) -> int:
-    """Add items to the end of a conversation; their bytes. Raises NotFound, InvalidRequest for an id that it has."""
+    """Add items, said under some labels, to the end of a conversation; their bytes. Raises NotFound, InvalidRequest for
+    an id that it has."""
     load_conversation(connection, tenant, conversation_id)
     new: set[str] = set()
     for item in items:
@@ -295,7 +322,7 @@ def append_items(
     last = connection.execute(
         "SELECT COALESCE(MAX(position), -1) FROM items WHERE tenant = ? AND owner = ?", (tenant, conversation_id)
     ).fetchone()[0]
-    num_bytes = _insert(connection, tenant, conversation_id, last + 1, items, is_output=False)
+    num_bytes = _insert(connection, tenant, conversation_id, last + 1, items, labels, is_output=False)
     connection.execute(
         "UPDATE conversations SET used_at = ?, num_bytes = num_bytes + ? WHERE tenant = ? AND id = ?",
         (now_s, num_bytes, tenant, conversation_id),
@@ -386,14 +413,23 @@ def erase(connection: sqlite3.Connection, tenant: str) -> tuple[int, int]:
 
 
 def _insert(
-    connection: sqlite3.Connection, tenant: str, owner: str, first: int, items: Sequence[Item], *, is_output: bool
+    connection: sqlite3.Connection,
+    tenant: str,
+    owner: str,
+    first: int,
+    items: Sequence[Item],
+    labels: frozenset[str],
+    *,
+    is_output: bool,
 ) -> int:
     """Write items from a position on; their bytes."""
+    words = " ".join(sorted(labels))
     rows = [
-        (tenant, owner, first + index, item["id"], int(is_output), _encode(item)) for index, item in enumerate(items)
+        (tenant, owner, first + index, item["id"], int(is_output), _encode(item), words)
+        for index, item in enumerate(items)
     ]
     connection.executemany(
-        "INSERT INTO items (tenant, owner, position, id, is_output, body) VALUES (?, ?, ?, ?, ?, ?)", rows
+        "INSERT INTO items (tenant, owner, position, id, is_output, body, labels) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
     )
     return sum(len(row[5]) for row in rows)
 

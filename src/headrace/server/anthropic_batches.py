@@ -18,6 +18,7 @@ from headrace.core.errors import HeadraceError, NotFound
 from headrace.core.file import BATCH_SPOOL, FileNote, FileRecord, Files
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
+from headrace.server.hints import labelled
 from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
@@ -34,12 +35,13 @@ def anthropic_batch_routes(answering: Answering, batches: Batches, files: Files)
 
     async def create(exchange: Exchange, identity: Identity) -> None:
         answering.lifecycle.check_accepting()
+        asker = labelled(identity.principal, exchange.headers)
         names = {name for card in answering.backend.models() for name in (card.id, *card.aliases)}
         body = await exchange.read_body(answering.config, answering.bodies)
         lines = decode_requests(body, names.__contains__, MAX_REQUESTS)
         spool = await _spool(files, identity.principal.tenant, lines)
         try:
-            batch = await batches.create(identity.principal, order(spool.id, len(lines)))
+            batch = await batches.create(asker, order(spool.id, len(lines)))
         except HeadraceError:
             await files.delete(identity.principal.tenant, spool.id)
             raise

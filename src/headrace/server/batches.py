@@ -5,6 +5,7 @@ from headrace.api.files import read_list_query
 from headrace.core.batch import Batches
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
+from headrace.server.hints import labelled
 from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
@@ -17,7 +18,8 @@ def batch_routes(answering: Answering, batches: Batches) -> list[Route]:
     async def create(exchange: Exchange, identity: Identity) -> None:
         answering.lifecycle.check_accepting()
         order = decode_order(await exchange.read_body(answering.config, answering.bodies))
-        await exchange.respond(200, encode_batch(await batches.create(identity.principal, order)))
+        asker = labelled(identity.principal, exchange.headers)
+        await exchange.respond(200, encode_batch(await batches.create(asker, order)))
 
     async def show_all(exchange: Exchange, identity: Identity) -> None:
         query = read_list_query(exchange.query(), default=DEFAULT_LISTED, most=MAX_LISTED_BATCHES)

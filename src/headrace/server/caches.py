@@ -5,6 +5,7 @@ from headrace.core.cache import Caches
 from headrace.core.errors import UnsupportedField
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
+from headrace.server.hints import labelled
 from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
@@ -14,9 +15,10 @@ def cache_routes(answering: Answering, caches: Caches) -> list[Route]:
 
     async def create(exchange: Exchange, identity: Identity) -> None:
         answering.lifecycle.check_accepting()
+        asker = labelled(identity.principal, exchange.headers)
         order = decode_cache(await exchange.read_body(answering.config, answering.bodies))
         exchange.record.model = order.model[:200]
-        await exchange.respond(200, encode_cache(await caches.create(identity.principal, order)))
+        await exchange.respond(200, encode_cache(await caches.create(asker, order)))
 
     async def show_all(exchange: Exchange, identity: Identity) -> None:
         page = await caches.list(identity.principal.tenant, read_page(exchange.query()))

@@ -14,10 +14,11 @@ Reads headers and decides nothing: what an id means is the backend's affair.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from headrace.core.errors import InvalidRequest
+from headrace.core.request import Principal
 
 MAX_ID_CHARS = 128
 MAX_WORDS: Final = 16
@@ -49,6 +50,16 @@ class Hints:
         """The shorter of the request's limit and the server's."""
         given = [limit for limit in (self.timeout_s, limit_s) if limit is not None]
         return min(given, default=None)
+
+
+def labelled(principal: Principal, headers: Mapping[bytes, bytes]) -> Principal:
+    """Who asks, under the labels and tags of the request itself too: for what is kept now and asked later. Raises
+    InvalidRequest as `read_hints` does."""
+    hints = read_hints(headers)
+    if not hints.labels and not hints.tags:
+        return principal
+    tags = tuple(dict.fromkeys((*principal.tags, *hints.tags)))
+    return replace(principal, labels=principal.labels | hints.labels, tags=tags)
 
 
 def read_hints(headers: Mapping[bytes, bytes]) -> Hints:

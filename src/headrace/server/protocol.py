@@ -110,6 +110,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._stop_timer()
         self._is_in_headers = self._has_begun = False
         self._num_bytes = self._num_discarded = 0
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self._check_body()
         super().on_headers_complete()
         if self.parser.should_upgrade() and self._should_upgrade():
             self._check_upgrade()
@@ -156,6 +158,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         headers = {name for name, _ in self.scope["headers"]}
         if self._unanswered or self.scope["method"] != "GET" or headers & {b"content-length", b"transfer-encoding"}:
             self.send_400_response("a WebSocket begins with a GET without a body, when nothing else is being answered")
+
+    def _check_body(self) -> None:
+        """Refuse a body that comes with the wish for another protocol (Java's client by itself, `curl --http2`): the
+        parser does not read it."""
+        if {name for name, _ in self.headers} & {b"content-length", b"transfer-encoding"}:
+            self.send_400_response(
+                "a request with a body cannot upgrade the connection; send it without the header 'upgrade', as clients "
+                "do that are told to speak HTTP/1.1"
+            )
+            raise ValueError("upgrade")  # nothing is parsed after it
 
     def _headers_late(self) -> None:
         self._refuse(DeadlineExceeded(f"the headers did not arrive within {self._limits.header_timeout_s:g} s."))

@@ -24,9 +24,11 @@ from headrace.api.responses_objects import encode, encode_count, encode_deleted,
 from headrace.api.responses_service import ConversationsService, CreateCall, ResponseEvent, ResponsesService
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.errors import HeadraceError, Unavailable
+from headrace.core.request import Principal
 from headrace.server.answers import Answering, send_chunk, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import Feed
+from headrace.server.hints import labelled
 from headrace.server.keys import Identity
 from headrace.server.relay import RelayRoute
 from headrace.server.routes import Handler, Route
@@ -194,38 +196,40 @@ def conversation_routes(answering: Answering, service: ConversationsService) -> 
         answering.lifecycle.check_accepting()
         return await exchange.read_body(answering.config, answering.bodies)
 
-    async def create(exchange: Exchange, tenant: str) -> bytes:
+    async def create(exchange: Exchange, asker: Principal) -> bytes:
         suffix = answering.new_id()
         items, metadata = decode_conversation(await body_of(exchange), suffix)
-        return encode(await service.create_conversation(tenant, f"conv_{suffix}", items, metadata))
+        made = service.create_conversation(asker.tenant, f"conv_{suffix}", items, metadata, asker.labels)
+        return encode(await made)
 
-    async def retrieve(exchange: Exchange, tenant: str) -> bytes:
-        return encode(await service.conversation(tenant, exchange.params["id"]))
+    async def retrieve(exchange: Exchange, asker: Principal) -> bytes:
+        return encode(await service.conversation(asker.tenant, exchange.params["id"]))
 
-    async def update(exchange: Exchange, tenant: str) -> bytes:
+    async def update(exchange: Exchange, asker: Principal) -> bytes:
         metadata = decode_metadata(await body_of(exchange))
-        return encode(await service.update_conversation(tenant, exchange.params["id"], metadata))
+        return encode(await service.update_conversation(asker.tenant, exchange.params["id"], metadata))
 
-    async def delete(exchange: Exchange, tenant: str) -> bytes:
-        await service.delete_conversation(tenant, exchange.params["id"])
+    async def delete(exchange: Exchange, asker: Principal) -> bytes:
+        await service.delete_conversation(asker.tenant, exchange.params["id"])
         return encode_deleted("conversation.deleted", exchange.params["id"])
 
-    async def add_items(exchange: Exchange, tenant: str) -> bytes:
+    async def add_items(exchange: Exchange, asker: Principal) -> bytes:
         items = decode_items(await body_of(exchange), answering.new_id())
-        return encode_list(await service.add_items(tenant, exchange.params["id"], items), has_more=False)
+        added = service.add_items(asker.tenant, exchange.params["id"], items, asker.labels)
+        return encode_list(await added, has_more=False)
 
-    async def items(exchange: Exchange, tenant: str) -> bytes:
-        found, has_more = await service.items(tenant, exchange.params["id"], decode_page(exchange.query()))
+    async def items(exchange: Exchange, asker: Principal) -> bytes:
+        found, has_more = await service.items(asker.tenant, exchange.params["id"], decode_page(exchange.query()))
         return encode_list(found, has_more=has_more)
 
-    async def item(exchange: Exchange, tenant: str) -> bytes:
-        return encode(await service.item(tenant, exchange.params["id"], exchange.params["item_id"]))
+    async def item(exchange: Exchange, asker: Principal) -> bytes:
+        return encode(await service.item(asker.tenant, exchange.params["id"], exchange.params["item_id"]))
 
-    async def delete_item(exchange: Exchange, tenant: str) -> bytes:
-        return encode(await service.delete_item(tenant, exchange.params["id"], exchange.params["item_id"]))
+    async def delete_item(exchange: Exchange, asker: Principal) -> bytes:
+        return encode(await service.delete_item(asker.tenant, exchange.params["id"], exchange.params["item_id"]))
 
     whole, one = "/v1/conversations", "/v1/conversations/{id}"
-    table: Mapping[tuple[str, str], Callable[[Exchange, str], Awaitable[bytes]]] = {
+    table: Mapping[tuple[str, str], Callable[[Exchange, Principal], Awaitable[bytes]]] = {
         (whole, "POST"): create,
         (one, "GET"): retrieve,
         (one, "POST"): update,
@@ -238,8 +242,8 @@ def conversation_routes(answering: Answering, service: ConversationsService) -> 
     return [Route(name, method, "generate", _answered(answer)) for (name, method), answer in table.items()]
 
 
-def _answered(answer: Callable[[Exchange, str], Awaitable[bytes]]) -> Handler:
+def _answered(answer: Callable[[Exchange, Principal], Awaitable[bytes]]) -> Handler:
     async def handle(exchange: Exchange, identity: Identity) -> None:
-        await exchange.respond(200, await answer(exchange, identity.principal.tenant))
+        await exchange.respond(200, await answer(exchange, labelled(identity.principal, exchange.headers)))
 
     return handle

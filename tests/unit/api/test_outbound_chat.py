@@ -26,6 +26,7 @@ from headrace.core.errors import (
     Overloaded,
     PayloadTooLarge,
     RateLimited,
+    UnsupportedField,
     UpstreamFault,
     UpstreamTimeout,
 )
@@ -305,6 +306,13 @@ BODY = {"model": "route", "messages": [{"role": "user", "content": "Hi"}], "x_ve
         ({"max_tokens": 80}, 50, Quirks(max_tokens_field="max_tokens"), {"max_tokens": 50}),
         ({"max_tokens": 80, "max_completion_tokens": 30}, 50, Quirks(), {"max_completion_tokens": 30}),
         ({"max_completion_tokens": None}, 50, Quirks(), {"max_completion_tokens": 50}),
+        # a bound by a name that only some servers go by bounds what all of them do
+        ({"max_tokens": 9, "n_predict": 80}, None, Quirks(max_tokens_field="max_tokens"), {"max_tokens": 9}),
+        ({"max_tokens": 9, "n_predict": 80}, 50, Quirks(max_tokens_field="max_tokens"), {"max_tokens": 9}),
+        ({"n_predict": 80}, 50, Quirks(max_tokens_field="max_tokens"), {"max_tokens": 50}),
+        ({"max_new_tokens": 30}, None, Quirks(), {"max_completion_tokens": 30}),
+        ({"max_tokens": None, "max_completion_tokens": 5}, None, Quirks(max_tokens_field="max_tokens"),
+         {"max_tokens": 5}),
         ({"stream": True}, None, Quirks(), {"stream": True, "stream_options": {"include_usage": True}}),
         ({"stream": True, "stream_options": None}, None, Quirks(),
          {"stream": True, "stream_options": {"include_usage": True}}),
@@ -326,6 +334,14 @@ def test_a_body_passes_through_but_for_what_a_gateway_may_change(
     assert b'{"a": [1.5, null]}' in called.body  # as it came, byte by byte
     assert called.is_stream == (given.get("stream") is True)
     assert called.path == "/chat/completions"
+
+
+@pytest.mark.parametrize("dialect", ["chat", "completions"])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_a_bound_of_nothing_is_not_sent_on_for_some_servers_read_it_as_none(dialect: str, name: str) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        CHAT.reframe(raw(BODY | {name: 0}, dialect), "big", None, Quirks())
+    assert caught.value.param == "max_tokens"
 
 
 def test_completions_and_embeddings_pass_through_too() -> None:

@@ -102,6 +102,12 @@ def test_bytes_of_images_are_no_text_but_are_counted() -> None:
     assert look(CHAT, text).shape.num_bytes > 40_000
 
 
+@pytest.mark.parametrize("kind", [CHAT, COMPLETIONS, RESPONSES, MESSAGES])
+@pytest.mark.parametrize("name", ["n_predict", "max_new_tokens", "max_length"])
+def test_an_answer_is_bound_by_the_largest_of_all_names_that_a_backend_could_go_by(kind: BodyKind, name: str) -> None:
+    assert look(kind, CHATTING | {"max_tokens": 1, name: 5000}).shape.max_tokens == 5000
+
+
 def test_tools_count_as_more_than_their_bytes() -> None:
     without, with_tools = look(MESSAGES, CHATTING).shape, look(MESSAGES, CHATTING | {"tools": [{"name": "f"}]}).shape
     assert with_tools.num_messages - without.num_messages >= TOOLS_OVERHEAD
@@ -180,6 +186,9 @@ def test_how_much_is_embedded_and_counted() -> None:
         (b'{"model":"m","max_tokens":-1}', "max_tokens", "invalid_value"),
         (b'{"model":"m","max_tokens":1e99}', "max_tokens", "invalid_type"),
         (b'{"model":"m","n":[]}', "n", "invalid_type"),
+        (b'{"model":"m","n_predict":-1}', "n_predict", "invalid_value"),
+        (b'{"model":"m","stream":1}', "stream", "invalid_type"),
+        (b'{"model":"m","stream":"true"}', "stream", "invalid_type"),
         (b'{"model":"m","user":3}', "user", "invalid_type"),
         (b'{"model":"m","user":"' + b"x" * 600 + b'"}', "user", "invalid_value"),
     ],

@@ -62,10 +62,10 @@ class Bench:
         self.backend = backend
         self.clock = clock
 
-    async def ask(self, method: str, path: str, body: Any = None, tenant: str = "acme") -> Reply:
+    async def ask(self, method: str, path: str, body: Any = None, tenant: str = "acme", **headers: str) -> Reply:
         data = b"" if body is None else json.dumps(body).encode()
         bare, _, query = path.partition("?")
-        client = Client(self.app, method, bare, data, {"authorization": f"Bearer {tenant}"})
+        client = Client(self.app, method, bare, data, {"authorization": f"Bearer {tenant}"} | headers)
         client.scope["query_string"] = query.encode()
         return await client.run()
 
@@ -166,6 +166,18 @@ def test_a_cache_is_found_listed_changed_and_forgotten_by_its_tenant_alone(tmp_p
             assert (await it.ask("GET", path)).status == 404
             assert (await it.chat(names[0])).error()["param"] == "cached_content"
             assert (await it.chat(names[1].removeprefix("caches/"))).status == 200
+
+    run(main())
+
+
+def test_who_uses_a_cache_is_under_the_labels_of_its_content(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as it:
+            body = {"model": "scripted", "contents": BOOK}
+            made = await it.ask("POST", "/v1/caches", body, **{"x-headrace-labels": "restricted"})
+            assert (await it.chat(made.json()["name"])).status == 200
+            await it.ask("PATCH", "/v1/" + made.json()["name"], {"ttl": "7200s"})
+            assert [one.labels | one.principal.labels for one in it.backend.requests] == [{"restricted"}] * 3
 
     run(main())
 

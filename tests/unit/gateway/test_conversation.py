@@ -28,9 +28,10 @@ _Made = TypeVar("_Made")
 _numbers = iter(range(10**9))
 
 
-def ask(text: str | list[Any], tenant: str = "a", **fields: Any) -> CreateCall:
+def ask(text: str | list[Any], tenant: str = "a", labels: tuple[str, ...] = (), **fields: Any) -> CreateCall:
     body = msgspec.json.encode({"model": "scripted", "input": text} | fields)
-    caller = Caller(request_id=f"resp_{next(_numbers):04d}", principal=Principal(tenant=tenant))
+    principal = Principal(tenant=tenant)
+    caller = Caller(request_id=f"resp_{next(_numbers):04d}", principal=principal, labels=frozenset(labels))
     return decode_create(body, caller)
 
 
@@ -190,6 +191,49 @@ def test_an_answer_that_cannot_be_stored_is_told_all_the_same(tmp_path: Path) ->
                 await service.begin(ask("one", background=True))
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["stored", "a stored one's next", "a connection's memory", "an item by its id"])
+def test_what_was_said_under_a_label_is_never_asked_again_without_it(tmp_path: Path, way: str) -> None:
+    backend = Scripted([Turn(text="ok")])
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, _):
+            local = Memory() if way == "a connection's memory" else None
+            first = await answered(service, ask("secret", labels=("restricted",), store=local is None), local=local)
+            if way == "a stored one's next":
+                first = await answered(service, ask("more", previous_response_id=first["id"]))
+            if way == "an item by its id":
+                last = ask([{"type": "item_reference", "id": first["output"][0]["id"]}])
+            else:
+                last = ask("and?", previous_response_id=first["id"])
+            await answered(service, last, local=local)
+
+    run(main())
+    assert [request.labels for request in backend.requests[1:]] == [{"restricted"}] * (len(backend.requests) - 1)
+
+
+@pytest.mark.parametrize("way", ["created with", "added", "answered in it"])
+def test_a_conversation_is_under_the_labels_of_all_that_it_holds(tmp_path: Path, way: str) -> None:
+    backend = Scripted([Turn(text="ok")])
+    item = {"id": "msg_1", "type": "message", "role": "user", "content": [], "status": "completed"}
+    labels = frozenset({"restricted"})
+
+    async def main() -> None:
+        async with opened(tmp_path, backend) as (service, store):
+            conversations = Conversations(store, HandClock())
+            is_first = way == "created with"
+            await conversations.create_conversation("a", "conv_1", [item] * is_first, {}, labels)
+            await answered(service, ask("before", conversation="conv_1"))
+            if way == "added":
+                await conversations.add_items("a", "conv_1", [item], labels)
+            elif way == "answered in it":
+                await answered(service, ask("secret", labels=("restricted",), conversation="conv_1"))
+            await answered(service, ask("and?", conversation="conv_1"))
+
+    run(main())
+    assert backend.requests[0].labels == (labels if way == "created with" else frozenset())
+    assert backend.requests[-1].labels == labels
 
 
 def test_a_conversation_never_loses_a_turn_unnoticed(tmp_path: Path) -> None:

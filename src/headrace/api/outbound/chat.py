@@ -57,6 +57,8 @@ def reframe(raw: RawBody, model: str, max_tokens: int | None, quirks: Quirks) ->
     if raw.dialect != "embeddings":
         field = quirks.max_tokens_field if raw.dialect == "chat" else MAX_TOKENS
         bound_answer(fields, field, max_tokens)
+        if fields.get(field) == b"0":
+            raise unsupported("max_tokens")  # some servers (llama-cpp-python) read it as no bound at all
         is_stream = wants_stream(fields)
         if is_stream:
             ask_usage(fields, quirks)

@@ -21,7 +21,15 @@ _options = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WANTED: Final = re.compile(rb'"include_usage"\s*:\s*true\b')
 _INCLUDE: Final = b'{"include_usage":true}'
 _CONVERSATIONS: Final = ("messages", "input")
-_BOUNDS: Final = ("max_completion_tokens", "max_tokens")
+BOUNDS: Final = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "n_predict",
+    "max_new_tokens",
+    "max_length",
+)
+"""Every name of the bound of an answer: some servers go by names of their own before OpenAI's (llama.cpp, TabbyAPI)."""
 
 # Keys as JSON, made once: those that are met all the time.
 _KEYS: Final[dict[str, bytes]] = {}
@@ -63,26 +71,27 @@ def rewrite(fields: Mapping[str, bytes], model: str, quirks: Quirks) -> dict[str
 def bound_answer(fields: dict[str, bytes], field: str, max_tokens: int | None) -> None:
     """Lower the bound of an answer to `max_tokens` where it is higher or missing, and call it `field`.
 
-    Raises InvalidRequest for a bound that is no number and would have to be lowered.
+    A bound by another name, or of null, does not stay beside it: a backend could go by that one. Raises
+    InvalidRequest for a bound that is no number.
     """
-    if max_tokens is None:
-        other = _BOUNDS[field == _BOUNDS[0]]
-        if other in fields and field not in fields:
-            fields[field] = fields.pop(other)
+    given = [name for name in BOUNDS if name in fields]
+    if max_tokens is not None:
+        bounds = [max_tokens]
+    elif not given or given == [field]:
         return
-    for name in _BOUNDS:
-        if name != field and (value := fields.pop(name, b"null")) != b"null":
-            max_tokens = min(max_tokens, read_number(name, value))
-    bound_field(fields, field, max_tokens)
+    else:
+        bounds = []
+    for name in given:
+        value = fields[name] if name == field else fields.pop(name)
+        if value != b"null":
+            bounds.append(read_number(name, value))
+    if bounds:
+        fields[field] = b"%d" % min(bounds)
 
 
 def bound_field(fields: dict[str, bytes], field: str, max_tokens: int | None) -> None:
     """Lower the bound of an answer that has one name only. Raises InvalidRequest as `bound_answer` does."""
-    if max_tokens is not None:
-        value = fields.get(field, b"null")
-        if value != b"null":
-            max_tokens = min(max_tokens, read_number(field, value))
-        fields[field] = b"%d" % max_tokens
+    bound_answer(fields, field, max_tokens)
 
 
 def ask_usage(fields: dict[str, bytes], quirks: Quirks) -> None:
