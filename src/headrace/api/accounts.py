@@ -348,7 +348,7 @@ def _moment(name: str, value: Any) -> float:
 
 
 def _seconds(value: Any) -> float:
-    seconds = float(value)
+    seconds = math.nan if isinstance(value, bool) else float(value)
     if not 0 <= seconds < 253_402_300_800:  # the year 10000
         raise ValueError(value)
     return seconds

@@ -11,7 +11,7 @@ from headrace.core.explanation import Explanation, Question, Verdict
 class ExplainBody(msgspec.Struct, forbid_unknown_fields=True):
     """The request that nobody makes: what it would ask for, how long it would be, and whose it would be."""
 
-    model: str
+    model: Annotated[str, msgspec.Meta(min_length=1)]
     tenant: str = "local"
     user: str | None = None
     session: str | None = None

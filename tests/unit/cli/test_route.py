@@ -95,6 +95,7 @@ def test_a_running_server_tells_an_admin_its_loads_and_who_is_out() -> None:
     assert ask(hand, "hr_root", model="nothing").status == 404
     refused = ask(hand, "hr_root", model="r", needs=["flying"])
     assert (refused.status, refused.error()["param"]) == (400, "needs")
+    assert (ask(hand, "hr_root", model="").status, ask(hand, "hr_root").status) == (400, 400)
 
 
 def test_a_question_that_is_wrong_is_refused_by_name() -> None:
