@@ -34,11 +34,6 @@ streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "strea
 by_pair = pytest.mark.parametrize(
     ("dialect", "provider"), list(itertools.product(DIALECTS, PROVIDERS)), ids=lambda one: one.name
 )
-by_cell = pytest.mark.parametrize(
-    ("dialect", "provider", "conversation"),
-    [cell for cell in itertools.product(DIALECTS, PROVIDERS, RECORDED) if cell[0].can_say(cell[2])],
-    ids=lambda one: one.name,
-)
 
 
 Ask = Callable[[Governed], Awaitable[Any]]
@@ -84,14 +79,38 @@ def wanted(provider: Provider, conversation: Conversation, dialect: Dialect) -> 
     return [turn for turn in turns if turn.text or turn.calls or turn.reasoning or turn.role == "tool"]
 
 
-@by_cell
-@streamed
+@by_pair
 def test_what_is_asked_arrives_and_what_is_answered_is_heard(
-    dialect: Dialect, provider: Provider, conversation: Conversation, stream: bool
+    dialect: Dialect, provider: Provider, subtests: pytest.Subtests
 ) -> None:
-    answer = Answer.of(conversation)
-    heard, received, server = exchange(provider, provider.respond(answer), asks(dialect, conversation, stream=stream))
-    fields = received.fields
+    cells = [
+        (conversation, stream)
+        for conversation, stream in itertools.product(RECORDED, (False, True))
+        if dialect.can_say(conversation)
+    ]
+    told, server = exchanges(
+        provider,
+        [
+            (provider.respond(Answer.of(conversation)), asks(dialect, conversation, stream=stream))
+            for conversation, stream in cells
+        ],
+    )
+    assert server.up is not None
+    for (conversation, stream), heard, received, record in zip(
+        cells, told, server.up.received, server.book.records, strict=True
+    ):
+        with subtests.test(conversation=conversation.name, stream=stream):
+            _check_asked(received.fields, provider, conversation, dialect)
+            assert isinstance(heard, Heard)
+            assert heard.said == conversation.answered
+            assert heard.reason == dialect.reasons[bool(conversation.answer.get("calls"))]
+            assert heard.tokens == (COUNTS.prompt, COUNTS.answer)
+            counts = (record.prompt_tokens, record.completion_tokens, record.cached_tokens, record.reasoning_tokens)
+            assert counts == (COUNTS.prompt, COUNTS.answer, COUNTS.cached, COUNTS.reasoning)
+            assert (record.outcome, record.is_estimated) == ("ok", False)
+
+
+def _check_asked(fields: dict[str, Any], provider: Provider, conversation: Conversation, dialect: Dialect) -> None:
     provider.check_question(fields)
     question = provider.read(fields)
     assert list(question.said) == wanted(provider, conversation, dialect)
@@ -101,17 +120,6 @@ def test_what_is_asked_arrives_and_what_is_answered_is_heard(
     assert question.choice == conversation.tool_choice
     assert (question.max_tokens, question.temperature) == (MAX_TOKENS, TEMPERATURE)
     assert fields.get("model", MODEL) == MODEL
-    assert isinstance(heard, Heard)
-    assert heard.said == conversation.answered
-    assert heard.reason == dialect.reasons[bool(answer.calls)]
-    assert heard.tokens == (COUNTS.prompt, COUNTS.answer)
-    (record,) = server.book.records
-    assert (record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (
-        COUNTS.prompt,
-        COUNTS.answer,
-        COUNTS.cached,
-    )
-    assert (record.reasoning_tokens, record.outcome, record.is_estimated) == (COUNTS.reasoning, "ok", False)
 
 
 @by_pair
@@ -141,16 +149,18 @@ def test_the_engine_behind_a_gate_answers_as_it_does_alone(dialect: Dialect) -> 
     cells = [cell for cell in itertools.product(RECORDED, (False, True)) if dialect.can_say(cell[0])]
 
     async def main() -> None:
-        for conversation, stream in cells:
-            engine = Scripted([conversation.turn])
-            async with governed(None, engine) as server:
+        engine = Scripted([])
+        async with governed(None, engine) as server:
+            for conversation, stream in cells:
+                engine.turns = [conversation.turn]
                 heard = await dialect.ask(server.url, dialect.body(conversation), stream)
-            assert heard.said == conversation.answered, conversation.name
-            assert heard.reason == dialect.reasons[bool(conversation.answer.get("calls"))]
-            assert shape(engine.requests[0]) == conversation.said()
-            (record,) = server.book.records
-            assert (record.prompt_tokens, record.completion_tokens) == heard.tokens
-            assert (server.is_quiet, engine.num_open) == (True, 0)
+                assert heard.said == conversation.answered, conversation.name
+                assert heard.reason == dialect.reasons[bool(conversation.answer.get("calls"))]
+                assert shape(engine.requests[-1]) == conversation.said()
+                record = server.book.records[-1]
+                assert (record.prompt_tokens, record.completion_tokens) == heard.tokens
+        assert len(server.book.records) == len(cells)
+        assert (server.is_quiet, engine.num_open) == (True, 0)
 
     run(main(), limit_s=LIMIT_S)
 
@@ -196,16 +206,19 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @by_pair
-@streamed
-def test_a_schema_holds_the_answer_wherever_it_is_made(dialect: Dialect, provider: Provider, stream: bool) -> None:
+def test_a_schema_holds_the_answer_wherever_it_is_made(dialect: Dialect, provider: Provider) -> None:
     body = dialect.body(PLAIN) | FORMS[dialect.name]
-    answer = Answer(text='{"city":"Oslo"}')
-    heard, received, _ = exchange(
-        provider, provider.respond(answer), lambda server: dialect.ask(server.url, body, stream)
-    )
-    provider.check_question(received.fields)
-    assert provider.read(received.fields).schema == SCHEMA
-    assert json.loads(heard.said.text) == {"city": "Oslo"}
+    respond = provider.respond(Answer(text='{"city":"Oslo"}'))
+
+    def asking(stream: bool) -> Ask:
+        return lambda server: dialect.ask(server.url, dict(body), stream)
+
+    told, server = exchanges(provider, [(respond, asking(False)), (respond, asking(True))])
+    assert server.up is not None
+    for heard, received in zip(told, server.up.received, strict=True):
+        provider.check_question(received.fields)
+        assert provider.read(received.fields).schema == SCHEMA
+        assert json.loads(heard.said.text) == {"city": "Oslo"}
 
 
 # What was cached -----------------------------------------------------------------------------------------------------
