@@ -29,7 +29,7 @@ def run_budgets(books: Books, *, json: bool) -> None:
                 f"{_both(standing['spent'], standing['spent_tokens']):>22} "
                 f"{_both(standing['reserved'], standing['reserved_tokens']):>14} "
                 f"{_both(standing['left'], standing['left_tokens']):>22}  "
-                f"{'never' if resets is None else _moment(resets)}{origin}"
+                f"{_span(one['window']) if resets is None else _moment(resets)}{origin}"
             )
         if one["has_more"]:
             typer.echo(f"{one['name']:<20} ... and more subjects, who have spent less")
@@ -38,9 +38,8 @@ def run_budgets(books: Books, *, json: bool) -> None:
 def run_set(books: Books, rule: Mapping[str, Any], *, json: bool) -> None:
     """Add or change a budget."""
     made = books.set_budget({name: value for name, value in rule.items() if value is not None})
-    typer.echo(
-        jsonlib.dumps(made) if json else f"Budget {made['name']} holds for {made['subject']}, each {made['window']}."
-    )
+    said = f"Budget {made['name']} holds for {made['subject']}, {_span(made['window'])}."
+    typer.echo(jsonlib.dumps(made) if json else said)
 
 
 def run_remove(books: Books, name: str, *, json: bool) -> None:
@@ -91,6 +90,11 @@ def _print_records(document: Mapping[str, Any]) -> None:
 def _empty(budget: Mapping[str, Any]) -> dict[str, Any]:
     nothing = {"spent": 0.0, "spent_tokens": 0, "reserved": 0.0, "reserved_tokens": 0, "resets_at": None}
     return {"subject": budget["subject"], "left": budget["money"], "left_tokens": budget["tokens"], **nothing}
+
+
+def _span(window: str) -> str:
+    """Over what a budget counts, where nobody's is open."""
+    return "in all, for good" if window == "total" else f"each {window}"
 
 
 def _both(money: float | None, tokens: int | None) -> str:

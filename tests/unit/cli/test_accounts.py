@@ -89,6 +89,10 @@ def test_usage_and_budgets_are_told_without_a_server(tmp_path: Path) -> None:
     assert listed["team"]["standings"][0]["spent_nanos"] == 0
     text = headrace("budgets", "list", *where(tmp_path))
     assert "house" in text and "(settings file)" in text and "tenant:acme" in text
+    headrace("budgets", "set", "each", "--subject", "key:*", "--window", "day", "--money", "1", *where(tmp_path))
+    (each,) = [line for line in headrace("budgets", "list", *where(tmp_path)).splitlines() if line.startswith("each ")]
+    assert each.endswith("each day")  # of each key by itself: no one time at which it begins again
+    assert headrace("budgets", "remove", "each", *where(tmp_path)) == "Removed each.\n"
     assert headrace("budgets", "remove", "team", *where(tmp_path)) == "Removed team.\n"
     assert len(headrace("budgets", "list", "--json", *where(tmp_path))["data"]) == 1
 
