@@ -468,6 +468,10 @@ OURS = "the gateway's credentials"
         (404, {"error": {"message": "no model x", "code": 404}}, NotFound, "no model x"),
         (404, "<html>nginx</html>", UpstreamFault, "no such route"),
         (408, "", UpstreamTimeout, "in time"),
+        # What a client alone brings about is no fault of the backend's: else one client could open its breaker.
+        (409, {"error": {"message": "the idempotency key is another's"}}, InvalidRequest, "another's"),
+        (414, "<html>", InvalidRequest, "does not say why"),
+        (431, "<html>", InvalidRequest, "headers"),
         (413, "<html>", PayloadTooLarge, "larger"),
         (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, InvalidRequest, "field required"),
         (422, {"detail": "wrong"}, InvalidRequest, "wrong"),

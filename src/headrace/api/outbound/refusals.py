@@ -58,6 +58,10 @@ def _too_large(refusal: Refusal) -> HeadraceError:
     return PayloadTooLarge(refusal.message[:MAX_WORDS] or "the request is larger than the backend takes.")
 
 
+def _headers_too_large(refusal: Refusal) -> HeadraceError:
+    return InvalidRequest("the headers of the request are larger than the backend takes; send fewer.")
+
+
 def _limited(refusal: Refusal) -> HeadraceError:
     return RateLimited(
         "the backend takes no more requests for now; try again later.", retry_after_s=refusal.retry_after_s
@@ -76,8 +80,11 @@ _BY_STATUS: Final[dict[int, Callable[[Refusal], HeadraceError]]] = {
     400: _invalid,
     404: _missing,
     408: _late,
+    409: _invalid,  # an idempotency key that is another request's
     413: _too_large,
+    414: _invalid,
     422: _invalid,
+    431: _headers_too_large,
     429: _limited,
     503: _overloaded,
     504: _late,
