@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.loopback import listening
 from tests.served import HI, Served, near, serving
+from tests.socket_client import SocketClient
 from tests.upstreams import upstream
+from websockets.asyncio.client import connect
 
 FORM = "multipart/form-data; boundary=b"
 RESTRICTED = {"x_headrace_labels": "restricted"}
@@ -54,6 +57,19 @@ def test_a_conversations_labels_hold_for_responses_in_it(tmp_path: Path) -> None
             for conversation in (made, empty):
                 told = await post(served, "/v1/responses", ask | {"conversation": conversation["id"]})
                 assert told["error"]["code"] == "not_cleared", told
+            assert not up.received
+
+    asyncio.run(main())
+
+
+def test_a_sockets_labels_hold_for_its_turns(tmp_path: Path) -> None:
+    headers = {"x-headrace-labels": "restricted", "x-headrace-tags": "thesis"}
+
+    async def main() -> None:
+        async with upstream() as up, serving(tmp_path, near(up)) as served, listening(served.app) as (_, port):
+            async with connect(f"ws://127.0.0.1:{port}/v1/responses", additional_headers=headers) as connection:
+                last = await SocketClient(connection).turn("a secret", model="chat")
+                assert last["error"]["code"] == "not_cleared", last
             assert not up.received
 
     asyncio.run(main())

@@ -327,6 +327,9 @@ class Socket:
             explains_cache=self._hints.explains_cache,
             headers=self._exchange.headers,
             prices=self._answering.config.prices,
+            labels=self._hints.labels,
+            tags=self._hints.tags,
+            is_fresh=self._hints.is_fresh,
         )
         call = decode_turn(turn.create.body, caller, generates=turn.create.generates)
         record.model = call.request.model[:200]
