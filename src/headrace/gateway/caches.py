@@ -107,6 +107,8 @@ class CacheService:
         num_bytes = len(rows.encode_content(order.content))
         max_bytes = self._limits.max_tenant_bytes
         await self._store.call(rows.check_room, principal.tenant, num_bytes, max_bytes, now_s)
+        # Counted first: of a name that is no model of the engine (a route, a backend's) nothing is read, and charged.
+        num_tokens = await self._count(principal, model, order.content)
         await self._read(principal, model, order.content, expires_s - now_s)
         cache = Cache(
             id=self._new_id(),
@@ -116,7 +118,7 @@ class CacheService:
             created_s=now_s,
             updated_s=now_s,
             expires_s=expires_s,
-            num_tokens=await self._count(principal, model, order.content),
+            num_tokens=num_tokens,
             content=order.content,
             labels=principal.labels,
         )

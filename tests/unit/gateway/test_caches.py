@@ -15,7 +15,7 @@ from tests.scripted_services import ScriptedTokens
 
 from headrace.core.backend import ModelCard
 from headrace.core.cache import CacheContent
-from headrace.core.errors import ContextTooLong
+from headrace.core.errors import ContextTooLong, NotFound
 from headrace.core.request import (
     Breakpoint,
     CacheHints,
@@ -166,6 +166,22 @@ def test_a_cache_is_found_listed_changed_and_forgotten_by_its_tenant_alone(tmp_p
             assert (await it.ask("GET", path)).status == 404
             assert (await it.chat(names[0])).error()["param"] == "cached_content"
             assert (await it.chat(names[1].removeprefix("caches/"))).status == 200
+
+    run(main())
+
+
+def test_nothing_is_read_for_a_name_that_is_no_model_of_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_card(_: AnyTokens, request: Request) -> ModelCard:
+        raise NotFound(f"Model {request.model} is not served here.", param="model")
+
+    monkeypatch.setattr(AnyTokens, "_card", no_card)  # as the engine says of a route or another backend's model
+
+    async def main() -> None:
+        async with bench(tmp_path) as it:
+            reply = await it.ask("POST", "/v1/caches", {"model": "scripted", "contents": BOOK})
+            assert (reply.status, it.backend.requests) == (404, [])
 
     run(main())
 
