@@ -79,8 +79,10 @@ def test_what_a_killed_process_had_answered_goes_on_and_what_it_had_not_has_fail
             async with serving(tmp_path, Scripted([])) as service:
                 assert (await service.retrieve("local", "resp_hung"))["status"] in ("queued", "in_progress")
 
-        run(beside())
-        process.kill()
+        try:
+            run(beside())
+        finally:
+            process.kill()
 
     async def after() -> None:
         async with serving(tmp_path, Scripted([Turn(text="on")])) as service:

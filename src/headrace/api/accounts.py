@@ -302,7 +302,8 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _texts(fields: Mapping[str, Any], name: str) -> list[str]:
-    value = fields.get(name) or []
+    if (value := fields.get(name)) is None:
+        return []
     if not isinstance(value, list) or not all(isinstance(one, str) and 0 < len(one) <= _MAX_TEXT for one in value):
         raise InvalidRequest(f"{name}: {show(value)} is not a list of texts with something in them.", param=name)
     return value

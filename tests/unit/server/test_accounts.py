@@ -167,6 +167,7 @@ def test_a_query_that_is_wrong_is_refused_by_name(query: str, field: str, tmp_pa
         ("keys", {"name": "x", "expires": "soon"}, "expires"),
         ("keys", {"name": "x", "expires": False}, "expires"),
         ("keys", {"name": "x", "routes": [""]}, "routes"),
+        ("keys", {"name": "x", "tags": {}}, "tags"),
         ("keys", {"tenant": "t"}, "name"),
     ],
 )
