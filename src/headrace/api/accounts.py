@@ -26,6 +26,7 @@ from headrace.core.accounts import (
     UsageSum,
 )
 from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.core.request import SCOPES
 from headrace.core.usage import NANOS, UsageRecord
 
 MAX_PAGE: Final = 1000
@@ -56,6 +57,9 @@ def decode_key(body: bytes) -> KeyOrder:
     """A key to be issued. Raises InvalidRequest naming the field."""
     fields = _object(body, ("name", *_RIGHTS))
     default = KeyRights()
+    for scope in _texts(fields, "scopes"):
+        if scope not in SCOPES:
+            raise InvalidRequest(f"scopes: {scope[:100]!r} is none; give some of {', '.join(SCOPES)}.", param="scopes")
     rights = KeyRights(
         tenant=_text(fields, "tenant") or default.tenant,
         scopes=frozenset(_texts(fields, "scopes") or default.scopes),

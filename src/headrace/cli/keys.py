@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.request import SCOPES
 
 KEY_PREFIX = "hr_"
-SCOPES = ("generate", "metrics", "admin", "accounts")
 _HEADER = "# API keys of Headrace, hashed. Written by `headrace keys`; SIGHUP makes a running server read it again.\n"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from headrace.cli.gateway_tables import LABEL, LABELS, NAMES, SECRET, SUBJECT_NAME
 from headrace.cli.key_table import KeyTable
-from headrace.cli.keys import MAX_PRIORITY, MAX_SHARE, SCOPES
+from headrace.cli.keys import MAX_PRIORITY, MAX_SHARE
 from headrace.cli.kinds import TRUTH, Kind, WrongKey, integer, leaf, number, one_of, seconds, several, table, word
+from headrace.core.request import SCOPES
 from headrace.server.config import Cors, Tls
 
 

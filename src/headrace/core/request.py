@@ -22,6 +22,8 @@ MAX_BREAKPOINTS = 4
 MAX_INPUTS = 2048
 MAX_TOOLS = 512
 MAX_TTL_S = 7 * 86_400.0
+SCOPES = ("generate", "metrics", "admin", "accounts")
+"""What a key may be allowed."""
 
 
 class Task(StrEnum):

@@ -16,9 +16,8 @@ from typing import Final, Protocol
 
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import InvalidRequest, Unauthenticated
-from headrace.core.request import Principal
+from headrace.core.request import SCOPES, Principal
 
-SCOPES = ("generate", "metrics", "admin", "accounts")
 SYSTEM_CLOCK: Final = SystemClock()
 # A longer text is no key of ours and is not worth hashing.
 MAX_KEY_CHARS = 256
