@@ -15,7 +15,7 @@ from headrace.api.openai import Caller
 from headrace.api.openai_models import check_task
 from headrace.api.peek import BodyKind, peek
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
-from headrace.core.backend import Backend
+from headrace.core.backend import Backend, ModelCard
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from headrace.core.gateway import WATCH, Gateway
@@ -243,6 +243,10 @@ class Answering:
             is_fresh=hints.is_fresh,
         )
         return caller, data
+
+    def models_for(self, principal: Principal) -> tuple[ModelCard, ...]:
+        """The models that somebody may ask for."""
+        return self.backend.models() if self.gateway is None else self.gateway.models_for(principal)
 
     def admit(self, exchange: Exchange, request: Request) -> None:
         """Note whom the request asks. Raises InvalidRequest for a model that does not do such things."""

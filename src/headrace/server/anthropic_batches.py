@@ -36,7 +36,7 @@ def anthropic_batch_routes(answering: Answering, batches: Batches, files: Files)
     async def create(exchange: Exchange, identity: Identity) -> None:
         answering.lifecycle.check_accepting()
         asker = labelled(identity.principal, exchange.headers)
-        names = {name for card in answering.backend.models() for name in (card.id, *card.aliases)}
+        names = {name for card in answering.models_for(identity.principal) for name in (card.id, *card.aliases)}
         body = await exchange.read_body(answering.config, answering.bodies)
         lines = decode_requests(body, names.__contains__, MAX_REQUESTS)
         spool = await _spool(files, identity.principal.tenant, lines)

@@ -98,10 +98,10 @@ class OllamaRoutes:
         if call.keep_alive_s == 0 and self._residents is not None and "admin" in principal.scopes:
             # Somebody else may use it, or it may be one that stays: then it stays.
             with contextlib.suppress(HeadraceError):
-                await self._residents.unload_model(self._card_id(call.request.model), waits=False)
+                await self._residents.unload_model(self._card_id(call.request.model, identity), waits=False)
 
     async def _load(self, call: LoadCall, exchange: Exchange, identity: Identity) -> None:
-        name = self._card_id(call.name)
+        name = self._card_id(call.name, identity)
         is_unload = call.keep_alive_s == 0
         if is_unload and "admin" not in identity.principal.scopes:
             raise Forbidden("the key lacks the scope 'admin', which letting a model go needs.")
@@ -112,28 +112,28 @@ class OllamaRoutes:
                 await self._residents.load_model(name)
         await exchange.respond(200, encode_loaded(call, self._answering.pace.clock.unix_s(), is_unload=is_unload))
 
-    def _card_id(self, name: str) -> str:
+    def _card_id(self, name: str, identity: Identity) -> str:
         """A model's own name; an adapter's is its model's."""
-        cards = self._answering.backend.models()
+        cards = self._answering.models_for(identity.principal)
         with contextlib.suppress(NotFound):
             card = find_card(cards, name)
             return card.parent or card.id
         # An adapter that nobody has asked for yet is on no card; its model is.
         return find_card(cards, name.rpartition(":")[0] or name).id
 
-    async def _tags(self, exchange: Exchange, _: Identity) -> None:
-        cards = self._answering.backend.models()
+    async def _tags(self, exchange: Exchange, identity: Identity) -> None:
+        cards = self._answering.models_for(identity.principal)
         await exchange.respond(200, encode_tags(cards, await self._details()))
 
-    async def _running(self, exchange: Exchange, _: Identity) -> None:
-        cards = self._answering.backend.models()
+    async def _running(self, exchange: Exchange, identity: Identity) -> None:
+        cards = self._answering.models_for(identity.principal)
         held = None if self._residents is None else {one.name: one for one in self._residents.residences()}
         body = encode_running(cards, await self._details(), held, self._answering.pace.clock.unix_s())
         await exchange.respond(200, body)
 
-    async def _show(self, exchange: Exchange, _: Identity) -> None:
+    async def _show(self, exchange: Exchange, identity: Identity) -> None:
         name = decode_show(await exchange.read_body(self._answering.config, self._answering.bodies))
-        card = find_card(self._answering.backend.models(), name)
+        card = find_card(self._answering.models_for(identity.principal), name)
         details = await self._details()
         await exchange.respond(200, encode_details(card, details.get(card.id) or details.get(card.parent or "")))
 

@@ -252,3 +252,26 @@ def _said(reply: Reply) -> str:
     assert reply.status == 200
     assert b"failed" in reply.body or b"error" in reply.body
     return reply.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models", None),
+        ("GET", "/api/tags", None),
+        ("GET", "/api/ps", None),
+        ("POST", "/api/show", {"model": "small"}),
+        ("POST", "/api/generate", {"model": "small"}),
+    ],
+)
+def test_a_key_is_told_of_the_models_alone_that_it_may_ask_for(
+    method: str, path: str, body: Any, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        key = issue(tmp_path, routes=("chat",))
+        async with upstream() as up, serving(tmp_path, near(up)) as served:
+            reply = await served.ask(method, path, body, key)
+            assert reply.status == (200 if body is None else 404)
+            assert body is not None or (b"chat" in reply.body and b"small" not in reply.body)
+
+    asyncio.run(main())
