@@ -3,6 +3,8 @@
 Everything that is missing is said where the file names it. Knows the environment by what it is given.
 """
 
+import contextlib
+import difflib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from typing import Final
 
 from headrace.cli.config import Resolved, Settings
 from headrace.cli.gateway_checks import check_gateway
+from headrace.cli.key_source import keys_in_force
+from headrace.cli.keys import load_keys
 from headrace.cli.kinds import Spot
 from headrace.cli.secret_text import SecretText, read_secrets, secret_places
 from headrace.cli.served_models import served_names
@@ -41,6 +45,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
         except HeadraceError as error:
             spot.at("tls", error.param or "").say(error.message)
     _check_keys(settings, secrets, spot)
+    _check_holders(settings, spot)
     _check_models(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
@@ -64,6 +69,26 @@ def _check_keys(settings: Settings, secrets: Mapping[Secret, SecretText], spot: 
             at.say(f"{key.name} and {seen[digest]} are the same key; take one of them out.")
         names.add(key.name)
         seen[digest or f"unknown {index}"] = key.name
+
+
+def _check_holders(settings: Settings, spot: Spot) -> None:
+    """Warn of a rule that holds for nobody because of one wrong letter. Keys may be issued at any time, so a name that
+    is like none that is there is no mistake."""
+    known = {"key": {one.name for one in settings.issued}, "tenant": {one.tenant for one in settings.issued}}
+    with contextlib.suppress(HeadraceError):  # a wrong keys file is told where keys are read
+        path = keys_in_force(settings)
+        for entry in () if path is None else load_keys(path):
+            known["key"].add(entry.name)
+            known["tenant"].add(entry.tenant)
+    gateway = settings.gateway
+    named = [("tenant", tenant, spot.at("tenants", tenant)) for tenant in gateway.tenants]
+    subjects = [("budgets", index, rule.subject) for index, rule in enumerate(gateway.budgets)]
+    subjects += [("limits", index, rule.subject) for index, rule in enumerate(gateway.limits)]
+    named += [(one.kind, one.name, spot.at(table, index, "subject")) for table, index, one in subjects]
+    for kind, name, at in named:
+        others = known.get(kind, set())
+        if name not in others and (near := difflib.get_close_matches(name, others, n=1, cutoff=0.75)):
+            at.say(f"no key of now is {kind}:{name}, so it holds for nobody; did you mean {near[0]}?", is_warning=True)
 
 
 def _check_models(settings: Settings, spot: Spot) -> None:

@@ -386,6 +386,26 @@ async def test_a_key_that_may_be_guessed_is_a_warning(up: Upstream, folder: Path
 
 
 @with_backend
+async def test_a_rule_that_holds_for_nobody_by_one_wrong_letter_is_a_warning(
+    up: Upstream, folder: Path, environ: Any
+) -> None:
+    environ |= {"BOSS_KEY": "boss-4711-0123456789", "USER_KEY": "user-4711-0123456789"}
+    text = backend(up) + route() + KEYS.replace('name = "user"', 'name = "user"\ntenant = "clinic"')
+    async with serving(folder, text, environ) as served:
+        for rule, is_told in (
+            ('[tenants.clinc]\nlabels = ["restricted"]\n', True),
+            ('[[budgets]]\nsubject = "key:usr"\nwindow = "day"\ntokens = 5\n', True),
+            ('[[limits]]\nsubject = "tenant:cliniq"\nconcurrency = 5\n', True),
+            ('[tenants.clinic]\nlabels = ["restricted"]\n', False),
+            ('[tenants.research]\nlabels = ["restricted"]\n', False),  # whose keys may come later
+            ('[[budgets]]\nsubject = "key:*"\nwindow = "day"\ntokens = 5\n', False),
+        ):
+            (folder / "headrace.toml").write_text(text + rule)
+            told = (await served.reloader.reload()).warnings
+            assert ["holds for nobody; did you mean" in one for one in told] == [True] * is_told, rule
+
+
+@with_backend
 async def test_an_open_breaker_stays_open_over_a_reload_unless_its_backend_changed(
     up: Upstream, folder: Path, environ: Any
 ) -> None:
