@@ -38,6 +38,9 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 _OFF: Final = frozenset({b"null", b"false"})
 _NOTHING: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 
+# Where some gateways behind this one (OpenRouter, LiteLLM) would go instead of to the model.
+_OTHER_MODELS: Final = ("models", "fallbacks")
+
 # The fields that vLLM has for an answer's form.
 _FORMS: Final = frozenset({"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"})
 
@@ -100,6 +103,10 @@ def peek(kind: BodyKind, data: bytes, caller: Caller, headers: Headers = ()) -> 
         refuse_body(error, data, kind.body)
     fields = {name: bytes(value) for name, value in raws.items()}
     model = _model(fields, kind, data)
+    for name in _OTHER_MODELS:
+        if _has(fields, name):
+            words = "names other models, which the caller's rights, budgets and labels were not held against"
+            raise InvalidRequest(f"{name}: {words}; ask for a route that has fallbacks.", param=name)
     principal, user = caller.principal, kind.user(fields)
     if user is not None and principal.user is None:  # who a key is for is not the caller's to say
         principal = replace(principal, user=user)

@@ -188,6 +188,8 @@ def test_how_much_is_embedded_and_counted() -> None:
         (b'{"model":"m","n":[]}', "n", "invalid_type"),
         (b'{"model":"m","n_predict":-1}', "n_predict", "invalid_value"),
         (b'{"model":"m","stream":1}', "stream", "invalid_type"),
+        (b'{"model":"m","models":["dear"]}', "models", "invalid_value"),
+        (b'{"model":"m","fallbacks":["dear"]}', "fallbacks", "invalid_value"),
         (b'{"model":"m","stream":"true"}', "stream", "invalid_type"),
         (b'{"model":"m","user":3}', "user", "invalid_type"),
         (b'{"model":"m","user":"' + b"x" * 600 + b'"}', "user", "invalid_value"),
