@@ -49,6 +49,8 @@ _CREDENTIALS: Final = frozenset(b"key apikey token secret auth authorization pas
 
 _DOWNWARD: Final = (b"openai-", b"anthropic-", b"x-ratelimit-", b"ratelimit", b"x-groq-", b"x-litellm-", b"x-vllm-")
 _DOWNWARD_NAMES: Final = frozenset((b"retry-after", b"retry-after-ms", b"x-should-retry", b"request-id"))
+# Whose account the operator pays from.
+_NOT_DOWNWARD: Final = frozenset((b"openai-organization", b"openai-project", b"anthropic-organization-id"))
 _RENAMED: Final = {b"x-request-id": b"x-upstream-request-id"}
 
 
@@ -118,4 +120,6 @@ def headers_down(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 @lru_cache(maxsize=1024)
 def _name_down(name: bytes) -> bytes | None:
+    if name in _NOT_DOWNWARD:
+        return None
     return _RENAMED.get(name) or (name if name.startswith(_DOWNWARD) or name in _DOWNWARD_NAMES else None)

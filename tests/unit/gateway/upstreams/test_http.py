@@ -44,6 +44,12 @@ def test_no_header_that_frames_or_authorises_goes_up_or_down() -> None:
     assert {name for name, _ in headers_down(every)} == {b"x-upstream-request-id", b"x-should-retry"}
 
 
+def test_whose_account_pays_is_not_told_to_clients() -> None:
+    accounts = (b"openai-organization", b"openai-project", b"anthropic-organization-id")
+    told = [*((name, b"org-7") for name in accounts), (b"openai-version", b"2020-10-01")]
+    assert headers_down(told) == [(b"openai-version", b"2020-10-01")]
+
+
 def test_the_memory_of_paths_is_bounded_for_callers_choose_some_of_them() -> None:
     head = Head(read_url("http://host"), [])
     for index in range(1000):
