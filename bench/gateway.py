@@ -249,6 +249,8 @@ def main() -> None:
         "gateway": "headrace serve, one core; key, budget, limits, route, usage record; access log on",
         "load": f"open loop at {RATE}/s (Poisson), closed loop of {CONNECTIONS} connections, on the other cores",
         "seconds": options.seconds,
+        "load average at the end": os.getloadavg()[0],
+        "scheduling": "real time" if os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO) else "usual",
         **bench.notes,
     }
     publish("gateway", config, bench.rows, options.json)
