@@ -29,7 +29,8 @@ OURS: Final = HOP_BY_HOP | frozenset(
     )
 )
 _UPWARD: Final = (b"openai-", b"anthropic-", b"x-")
-_UPWARD_NAMES: Final = frozenset((b"traceparent", b"tracestate", b"baggage", b"http-referer", b"idempotency-key"))
+# Not idempotency-key: at a provider all clients are one account, and one would get what another had asked for.
+_UPWARD_NAMES: Final = frozenset((b"traceparent", b"tracestate", b"baggage", b"http-referer"))
 # What stands before a client may say who he is; that is no provider's business.
 _NOT_UPWARD: Final = (
     *(b"x-headrace-", b"x-forwarded-", b"x-stainless-", b"x-original-", b"x-remote-", b"x-client-ip", b"x-cluster-"),

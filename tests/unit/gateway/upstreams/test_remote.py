@@ -118,6 +118,7 @@ def test_headers_of_vendors_travel_and_those_between_two_hops_do_not() -> None:
         "x-headrace-route": "r",
         "x-stainless-lang": "python",
         "x-session-token": "client",
+        "idempotency-key": "once",
         "x-litellm-key": "client",
         "x-auth-request-email": "client",
         "x-remote-user": "client",
