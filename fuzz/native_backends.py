@@ -124,8 +124,8 @@ def _whole(data: bytes) -> bool:
 
 
 TARGETS = [
-    Target("messages-backend", MESSAGES_STREAMS, _reading(MESSAGES)),
-    Target("messages-passed", MESSAGES_STREAMS, _scanning),
-    Target("gemini-backend", GEMINI_STREAMS, _reading(GEMINI)),
-    Target("native-whole", _WHOLE, _whole),
+    Target("messages-backend", MESSAGES_STREAMS, _reading(MESSAGES), num_refused=1),
+    Target("messages-passed", MESSAGES_STREAMS, _scanning, num_refused=1),
+    Target("gemini-backend", GEMINI_STREAMS, _reading(GEMINI), num_refused=1),
+    Target("native-whole", _WHOLE, _whole, num_refused=3),
 ]

@@ -142,8 +142,8 @@ def _scan(codec: OutboundCodec, raw: RawBody, data: bytes) -> None:
 _CHAT = CODECS["chat"]
 
 TARGETS = [
-    Target("outbound chat", CHAT_STREAMS, partial(check_stream, _CHAT)),
-    Target("outbound responses", RESPONSE_STREAMS, partial(check_stream, CODECS["responses"])),
+    Target("outbound chat", CHAT_STREAMS, partial(check_stream, _CHAT), num_refused=1),
+    Target("outbound responses", RESPONSE_STREAMS, partial(check_stream, CODECS["responses"]), num_refused=1),
     Target("outbound embeddings", EMBEDDINGS, partial(check_body, _CHAT, EMBEDS)),
     Target("outbound rerank", RERANKINGS, partial(check_body, _CHAT, SCORES)),
     Target("outbound chat errors", ERRORS, partial(check_error, _CHAT)),

@@ -22,13 +22,14 @@ Check = Callable[[bytes], bool]
 class Target:
     """One codec: bytes that it takes, and a check that raises if it breaks the rule. A slow target gets a smaller
     `share` of the inputs. `paths` are the routes whose bodies go through it. A check tells whether the input was
-    accepted."""
+    accepted; it refuses the last `num_refused` of the seeds, which are what a backend says instead of an answer."""
 
     name: str
     seeds: Sequence[bytes]
     check: Check
     share: float = 1.0
     paths: tuple[str, ...] = ()
+    num_refused: int = 0
 
 
 def decoding(decode: Callable[[bytes, Caller], Any], dialect: ErrorDialect = OPENAI) -> Check:
