@@ -19,6 +19,7 @@
     |-- Unavailable           503  starting, draining or stopped; retryable
     |   `-- DiskFull          507  there is no room for what was to be kept
     |-- UpstreamFault         502  a remote backend failed, or said what it must not
+    |   |-- UpstreamDenied    502  a remote backend would not answer this request, to us or to anybody
     |   `-- UpstreamTimeout   504  a remote backend did not connect, begin or go on in time
     |-- EngineFault           500  our defect; retryable, because it fails one batch and not the engine
     `-- ModelFileError        500  a model file that cannot be read or trusted (start-up)
@@ -175,6 +176,11 @@ class UpstreamFault(HeadraceError):
     code = "upstream_fault"
     status = 502
     retryable = True
+
+
+class UpstreamDenied(UpstreamFault):
+    """A remote backend would not answer: our credentials lack something, or it did not like what was said (403 means
+    both). Another may; it says nothing of the health of this one."""
 
 
 class UpstreamTimeout(UpstreamFault):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from headrace.core.clock import Clock
-from headrace.core.errors import EngineFault, Overloaded, RateLimited, Unavailable, UpstreamFault
+from headrace.core.errors import EngineFault, Overloaded, RateLimited, Unavailable, UpstreamDenied, UpstreamFault
 from headrace.gateway.breakers import Breaker
 from headrace.gateway.contract import Standing
 from headrace.gateway.health import HealthState
@@ -105,7 +105,8 @@ class StandingBook:
             breaker.forget(is_trial=is_trial)  # it refuses at once and at no cost: asking it is how one knows
         elif isinstance(error, RESTS):
             breaker.rest(now_s, error.retry_after_s, is_trial=is_trial)
-        elif isinstance(error, FAULTS):
+        elif isinstance(error, FAULTS) and not isinstance(error, UpstreamDenied):
+            # Of a denial nobody can tell whether our key is the cause or one client's text, which must open no breaker.
             breaker.fail(now_s, is_trial=is_trial)
         else:
             breaker.forget(is_trial=is_trial)

@@ -27,6 +27,7 @@ from headrace.core.errors import (
     PayloadTooLarge,
     RateLimited,
     UnsupportedField,
+    UpstreamDenied,
     UpstreamFault,
     UpstreamTimeout,
 )
@@ -463,7 +464,7 @@ OURS = "the gateway's credentials"
         (400, "", InvalidRequest, "does not say why"),
         (401, {"error": {"message": "Incorrect API key: sk-123"}}, UpstreamFault, OURS),
         (402, {"error": {"message": "Insufficient Balance"}}, UpstreamFault, OURS),
-        (403, {"error": {"message": "sk-123 may not"}}, UpstreamFault, OURS),
+        (403, {"error": {"message": "sk-123 may not"}}, UpstreamDenied, OURS),
         (429, {"error": {"message": "sk-123 quota", "code": "insufficient_quota"}}, UpstreamFault, OURS),
         (404, {"error": {"message": "no model x", "code": 404}}, NotFound, "no model x"),
         (404, "<html>nginx</html>", UpstreamFault, "no such route"),

@@ -10,6 +10,7 @@ from headrace.core.errors import (
     InvalidRequest,
     Overloaded,
     RateLimited,
+    UpstreamDenied,
     UpstreamFault,
     UpstreamTimeout,
 )
@@ -53,7 +54,7 @@ def test_faults_of_a_backend_open_the_breaker_of_their_target_alone(error: Headr
     assert of.is_clear
 
 
-@pytest.mark.parametrize("error", [InvalidRequest("x"), DeadlineExceeded("x"), GeneratorExit()])
+@pytest.mark.parametrize("error", [InvalidRequest("x"), DeadlineExceeded("x"), UpstreamDenied("x"), GeneratorExit()])
 def test_a_callers_mistake_and_a_callers_leave_say_nothing_of_a_backend(error: BaseException) -> None:
     of, _ = book()
     fail(of, error, 10)

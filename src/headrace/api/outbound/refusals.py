@@ -18,6 +18,7 @@ from headrace.core.errors import (
     Overloaded,
     PayloadTooLarge,
     RateLimited,
+    UpstreamDenied,
     UpstreamFault,
     UpstreamTimeout,
 )
@@ -94,7 +95,9 @@ _BY_STATUS: Final[dict[int, Callable[[Refusal], HeadraceError]]] = {
 
 def explain_refusal(status: int, refusal: Refusal) -> HeadraceError:
     """The error that a status and what came with it mean to our caller."""
-    if status in (401, 402, 403) or refusal.code in _CREDIT_CODES:
+    if status == 403:
+        return UpstreamDenied(_OURS)
+    if status in (401, 402) or refusal.code in _CREDIT_CODES:
         return UpstreamFault(_OURS)
     found = _BY_STATUS.get(status)
     if found is not None:

@@ -12,7 +12,14 @@ from headrace.api.outbound.gemini import GEMINI
 from headrace.api.outbound.gemini_answer import FAULTS, FINISH_REASONS
 from headrace.api.outbound.gemini_models import ROWS
 from headrace.core import errors
-from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, UnsupportedField, UpstreamFault
+from headrace.core.errors import (
+    EngineFault,
+    HeadraceError,
+    InvalidRequest,
+    UnsupportedField,
+    UpstreamDenied,
+    UpstreamFault,
+)
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, ToolCallDelta, Usage
 from headrace.core.gateway import RawBody
 from headrace.core.request import (
@@ -300,7 +307,7 @@ def test_a_page_of_some_server_is_read_by_its_status(code: int, error: type[Head
 )
 def test_what_is_wrong_with_our_own_key_is_nobody_elses_business(told: dict[str, Any]) -> None:
     made = GEMINI.read_error(told["error"]["code"], [], json.dumps(told).encode())
-    assert type(made) is UpstreamFault
+    assert type(made) is (UpstreamDenied if told["error"]["code"] == 403 else UpstreamFault)
     assert "credentials" in made.message and told["error"]["message"] not in made.message
 
 

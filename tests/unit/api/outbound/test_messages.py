@@ -549,7 +549,7 @@ def test_a_refusal_is_read_by_its_kind_or_else_by_its_status(
 def test_what_is_wrong_with_our_own_key_is_nobody_elses_business(status: int, kind: str, message: str) -> None:
     told = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
     made = MESSAGES.read_error(status, [], told)
-    assert type(made) is UpstreamFault
+    assert type(made) is (errors.UpstreamDenied if status == 403 else UpstreamFault)
     assert "credentials" in made.message and not (message and message in made.message)
 
 
