@@ -45,7 +45,7 @@ load: $(DONE)/native $(DONE)/test  ## aiperf's load profile on the scripted serv
 	$(BIN)/python -m tests.clients aiperf
 
 llama-cpp: $(DONE)/native $(DONE)/test $(PEERS)/llama.cpp/.server pull-tested  ## a real llama.cpp server behind the gateway, spoken to by three clients
-	$(BIN)/python -m tests.llama_cpp $(PEERS)/llama.cpp/bin/python
+	$(BIN)/python -m tests.llama_cpp_server $(PEERS)/llama.cpp/bin/python
 
 fuzz: $(DONE)/native $(DONE)/test  ## damaged inputs for every codec and every route (INPUTS=1000000)
 	$(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000)

@@ -1,6 +1,6 @@
 """A real llama.cpp server behind the gateway: `make llama-cpp`.
 
-    python -m tests.llama_cpp PYTHON        PYTHON has llama-cpp-python[server] installed
+    python -m tests.llama_cpp_server PYTHON        PYTHON has llama-cpp-python[server] installed
 
 Starts llama.cpp's server on a GGUF file of the state directory and `headrace serve` before it, with a key, a budget and
 the answer cache, and speaks to it as the official clients of three protocols do. Each step says what it did; the last
