@@ -4,7 +4,7 @@ waits while there is room, and at the end nothing is left."""
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.upstreams import CHUNKED, LAST_CHUNK, SSE, Step, chunk, head, upstream, whole
 
@@ -71,6 +71,15 @@ class Asking:
 
 @settings(max_examples=150, deadline=None)
 @given(acts=st.lists(_ACTS, max_size=30), most=st.integers(1, 3))
+@example(
+    acts=[
+        *(("ask", b"answered", False),) * 2,
+        ("run", 1, False),
+        ("cancel", 0, False),
+        ("cancel", 1, False),
+    ],
+    most=1,
+)
 def test_nothing_is_left_whatever_happens(acts: list[tuple[str, bytes | int, bool]], most: int) -> None:
     async def body() -> None:
         async with asyncio.timeout(20), upstream() as up:

@@ -162,7 +162,7 @@ class Pool:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self._give_back()  # It came too late to be used.
-            else:
+            elif waiter in self._waiting:  # else a place that came free has passed it over already
                 self._waiting.remove(waiter)
             raise
 
