@@ -5,7 +5,8 @@ ones where the real ones need an engine. Joined as `cli/services.py` joins them 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -14,6 +15,8 @@ from tests.scripted import Scripted, prompt_words
 
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
+from headrace.cli.keys import KeyRights as NewRights
+from headrace.cli.keys import add_key
 from headrace.core.accounts import IssuedKey, KeyRights
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
@@ -44,9 +47,10 @@ QUOTA_BYTES = 2**20
 
 
 class ScriptedKeys:
-    """Keys that nobody has to show."""
+    """Keys that nobody has to show, held to the rules of the keys file; one is written beside them."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._keys: dict[str, IssuedKey] = {}
 
     async def list_keys(self) -> tuple[IssuedKey, ...]:
@@ -55,8 +59,13 @@ class ScriptedKeys:
 
     async def add_key(self, name: str, rights: KeyRights) -> tuple[IssuedKey, str]:
         """A key whose text says its name."""
-        if not name.isalnum() or name in self._keys:
-            raise InvalidRequest(f"name: {name[:100]!r} is no name for a new key.", param="name")
+        expires = None if rights.expires_s is None else datetime.fromtimestamp(rights.expires_s, UTC)
+        given = asdict(rights) | {"scopes": tuple(sorted(rights.scopes)), "expires": expires}
+        del given["expires_s"]
+        self._file.unlink(missing_ok=True)
+        add_key(self._file, name, NewRights(**given), datetime.now(UTC))
+        if name in self._keys:
+            raise InvalidRequest(f"name: there is a key {name!r} already; choose another name.", param="name")
         self._keys[name] = IssuedKey(name=name, rights=rights, created_s=1.0)
         return self._keys[name], f"hr_{name}"
 
@@ -276,5 +285,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             operations=ScriptedOperations(),
             explaining=ScriptedExplaining(),
             accounts=AccountService(accounts, store, clock),
-            key_book=ScriptedKeys(),
+            key_book=ScriptedKeys(folder / "keys.toml"),
         )
