@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from headrace.core.backend import ModelCard
-from headrace.core.errors import BudgetExceeded, HeadraceError
+from headrace.core.errors import BudgetExceeded, HeadraceError, UpstreamFault
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
-from headrace.core.gateway import Ask, Headers, RawBody
+from headrace.core.gateway import Ask, EventReply, Headers, RawBody
 from headrace.core.ledger import Prices
 from headrace.core.request import Message, Principal, Request, Role, TextPart
 from headrace.core.shape import Shape
@@ -38,6 +38,8 @@ from headrace.gateway.settings import (
 from headrace.gateway.standing import StandingBook
 
 USAGE = Usage(prompt_tokens=100, completion_tokens=10)
+WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
+FAULT = UpstreamFault("it failed")
 PRICES = Prices(input=1.0, output=10.0)
 """A prompt token costs 1,000 nanos and one of an answer 10,000."""
 
@@ -347,6 +349,15 @@ class HandSleep:
             self._is_asked.clear()
             await self._is_asked.wait()
         self._ends.pop(0).set()
+
+
+async def read(reply: object) -> list[Event]:
+    """Every event of a reply in events, which is closed then."""
+    assert isinstance(reply, EventReply)
+    try:
+        return [event async for event in reply.events]
+    finally:
+        await reply.events.aclose()
 
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from headrace.core.request import FormatKind, Principal, Request, Task
 
-BYTES_PER_MESSAGE: Final = 32
+TOKENS_PER_MESSAGE: Final = 32
 """What a template may add around a message, as a bound in tokens."""
 
 
@@ -38,7 +38,7 @@ class Shape:
     """A request as policies see it.
 
     `num_bytes` are the UTF-8 bytes of everything the model reads. No tokenizer makes more tokens than bytes, so
-    `num_bytes` plus BYTES_PER_MESSAGE a message bounds the prompt; images and sounds are counted in `num_media`.
+    `num_bytes` plus TOKENS_PER_MESSAGE a message bounds the prompt; images and sounds are counted in `num_media`.
     `labels` and `tags` are those of the request and of its principal together. `prefix()` are chained hashes of blocks
     of the input, first block first: two requests whose first n are equal begin alike. `is_fresh`: an answer that was
     given before is not wanted.
@@ -93,7 +93,7 @@ class Shape:
     @property
     def prompt_bound(self) -> int:
         """Tokens that the prompt cannot exceed, media apart."""
-        return self.num_bytes + BYTES_PER_MESSAGE * (self.num_messages + self.num_inputs)
+        return self.num_bytes + TOKENS_PER_MESSAGE * (self.num_messages + self.num_inputs)
 
 
 def _texts(request: Request) -> Iterable[str]:

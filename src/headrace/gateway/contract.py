@@ -51,8 +51,8 @@ class Accounts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A target that may be asked, its place in the plan given by its position. `price_bound` is what the request can
-    cost there, in billionths; `tier` as in settings. `is_fallback`: it is not of the route itself, and asked only when
+    """A target that may be asked, its place in the plan given by its position. `bound` is what the request cannot
+    exceed there; `tier` as in settings. `is_fallback`: it is not of the route itself, and asked only when
     none of the route's own is left."""
 
     target: Target

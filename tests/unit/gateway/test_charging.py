@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.doubles_gateway import (
     ANSWER,
-    USAGE,
+    WHOLE,
     ScriptedUpstream,
     Wait,
     ask,
@@ -14,27 +14,14 @@ from tests.doubles_gateway import (
     bench,
     candidate,
     in_loop,
+    read,
     shape,
 )
 
-from headrace.core.errors import (
-    UpstreamFault,
-)
-from headrace.core.events import Event, Finished, Started, Usage
+from headrace.core.events import Finished, Started, Usage
 from headrace.core.gateway import EventReply, RawStream
 from headrace.core.request import Message, Request, Role, Task, TextPart
 from headrace.gateway.contract import UpstreamReply
-
-WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
-FAULT = UpstreamFault("it failed")
-
-
-async def read(reply: object) -> list[Event]:
-    assert isinstance(reply, EventReply)
-    try:
-        return [event async for event in reply.events]
-    finally:
-        await reply.events.aclose()
 
 
 @in_loop

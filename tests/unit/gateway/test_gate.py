@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from tests.doubles_gateway import (
     ANSWER,
-    USAGE,
+    FAULT,
+    WHOLE,
     Plans,
     ScriptedUpstream,
     Wait,
@@ -15,6 +16,7 @@ from tests.doubles_gateway import (
     bench,
     candidate,
     in_loop,
+    read,
     shape,
 )
 
@@ -30,23 +32,12 @@ from headrace.core.errors import (
     UnsupportedField,
     UpstreamFault,
 )
-from headrace.core.events import Event, Finished, Started
+from headrace.core.events import Finished, Started
 from headrace.core.gateway import WATCH, EventReply, RawReply, RawStream, Taken
 from headrace.core.request import Limits, Message, Request, Role, TextPart
-from headrace.gateway.contract import Bound, Plan, UpstreamReply
+from headrace.gateway.contract import Bound, Plan
 from headrace.gateway.gate import MAX_BUDGETS
 from headrace.gateway.settings import CandidateSettings, Escalation, RetrySettings, RouteSettings, Target
-
-WHOLE = UpstreamReply(status=200, headers=((b"x-vendor", b"1"),), body=b'{"ok":true}', usage=USAGE)
-FAULT = UpstreamFault("it failed")
-
-
-async def read(reply: object) -> list[Event]:
-    assert isinstance(reply, EventReply)
-    try:
-        return [event async for event in reply.events]
-    finally:
-        await reply.events.aclose()
 
 
 @in_loop

@@ -76,16 +76,14 @@ class OutputGauge:
             self._envelope = min(self._envelope or len(frame), len(frame) - size)
 
 
-class ChatScanner:
-    """Bytes of a stream in, whole frames out. `asked` says whether the caller wants to be told of usage."""
+class GaugedScanner:
+    """What scanners of OpenAI's streams share: whole frames, how much text is in them, what usage they told."""
 
-    def __init__(self, *, asked: bool) -> None:
-        self._asked = asked
+    def __init__(self) -> None:
         self._cutter = FrameCutter()
         self._gauge = OutputGauge()
         self._usage: Usage | None = None
         self._is_first = True
-        self._has_failed = False
         self._last = b""
 
     @property
@@ -97,6 +95,23 @@ class ChatScanner:
     def num_output_bytes(self) -> int:
         """Bytes of the answer's text so far, about."""
         return self._gauge.num_bytes
+
+    def _cut(self, data: bytes) -> bytes:
+        """The frames that are whole now, measured; maybe none."""
+        whole = self._cutter.feed(data)
+        if whole:
+            self._last = whole
+            self._gauge.add(whole)
+        return whole
+
+
+class ChatScanner(GaugedScanner):
+    """Bytes of a stream in, whole frames out. `asked` says whether the caller wants to be told of usage."""
+
+    def __init__(self, *, asked: bool) -> None:
+        super().__init__()
+        self._asked = asked
+        self._has_failed = False
 
     @property
     def is_done(self) -> bool:
@@ -111,11 +126,9 @@ class ChatScanner:
     def feed(self, data: bytes) -> bytes:
         """What of these bytes goes on. Raises the error that a first frame carries instead of an answer, and
         UpstreamFault for a first frame that is none of the protocol."""
-        whole = self._cutter.feed(data)
+        whole = self._cut(data)
         if not whole:
             return whole
-        self._last = whole
-        self._gauge.add(whole)
         if (
             self._is_first
             or (b'"usage"' in whole and _USAGE.search(whole))

@@ -15,9 +15,9 @@ import msgspec
 from headrace.api.outbound.chat import secret_header
 from headrace.api.outbound.chat_reader import garbage
 from headrace.api.outbound.chat_refusals import read_error, read_error_frame
-from headrace.api.outbound.chat_scanner import OutputGauge, usage_or_none
+from headrace.api.outbound.chat_scanner import GaugedScanner, usage_or_none
 from headrace.api.outbound.codec import OutboundCall, OutboundCodec, Quirks
-from headrace.api.outbound.frames import FrameCutter, parse_frame, split_frames
+from headrace.api.outbound.frames import parse_frame, split_frames
 from headrace.api.outbound.reframing import bound_field, rewrite, wants_stream, write_fields
 from headrace.api.outbound.responses_body import MAX_TOKENS, PATH, encode_response
 from headrace.api.outbound.responses_reader import (
@@ -49,26 +49,12 @@ _decode_event = msgspec.json.Decoder(StreamEvent).decode
 _decode_response = msgspec.json.Decoder(_Response).decode
 
 
-class ResponsesScanner:
+class ResponsesScanner(GaugedScanner):
     """Bytes of a stream in, whole frames out."""
 
     def __init__(self) -> None:
-        self._cutter = FrameCutter()
-        self._gauge = OutputGauge()
-        self._usage: Usage | None = None
-        self._is_first = True
+        super().__init__()
         self._is_ended = False
-        self._last = b""
-
-    @property
-    def usage(self) -> Usage | None:
-        """What was told so far."""
-        return self._usage
-
-    @property
-    def num_output_bytes(self) -> int:
-        """Bytes of the answer's text so far, about."""
-        return self._gauge.num_bytes
 
     @property
     def is_done(self) -> bool:
@@ -83,11 +69,9 @@ class ResponsesScanner:
     def feed(self, data: bytes) -> bytes:
         """What of these bytes goes on. Raises the error that a first frame carries instead of a response, and
         UpstreamFault for a first frame that is none of the protocol."""
-        whole = self._cutter.feed(data)
+        whole = self._cut(data)
         if not whole:
             return whole
-        self._last = whole
-        self._gauge.add(whole)
         if self._is_first or _LAST.search(whole) or b'"error"' in whole:
             for frame in split_frames(whole):
                 self._look_into(frame)
