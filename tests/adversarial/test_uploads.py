@@ -12,9 +12,9 @@ from tests.unit.memory.test_files import kept
 
 from headrace.api.multipart import FormReader
 from headrace.core.errors import HeadraceError
+from headrace.core.identity import Identity
 from headrace.memory.files import FileLimits
 from headrace.server.config import ServerConfig
-from headrace.server.keys import Identity
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 

@@ -12,11 +12,12 @@ from tests.loopback import listening
 from tests.scripted import Call, Scripted, Turn, has_tool
 
 from headrace.core.errors import EngineFault
+from headrace.core.identity import Identity
 from headrace.core.request import Principal
 from headrace.memory.completions import CompletionStore
 from headrace.memory.store import Store
 from headrace.server.config import ServerConfig
-from headrace.server.keys import Identity, KeyRing
+from headrace.server.keys import KeyRing
 
 Clients = tuple[openai.AsyncOpenAI, openai.AsyncOpenAI]
 HI: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]}]

@@ -8,7 +8,7 @@ the nearest known one. Values that are left to "auto" (None) are resolved by the
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from headrace.core.ledger import PriceList
 from headrace.gateway.settings import CacheSettings, GatewaySettings
 from headrace.models.store import default_home
 from headrace.server.config import Cors, Tls
+from headrace.trust.settings import TrustSettings
 
 __all__ = ["LOG_LEVELS", "PARSERS", "TABLE_NAMES", "Resolved", "Settings", "compose", "parse_bytes"]
 
@@ -32,9 +33,10 @@ PREFIX = "HEADRACE_"
 OTHER_VARIABLES = {"HEADRACE_CONFIG", "HEADRACE_KERNELS", "HEADRACE_TEST_MODEL", "HEADRACE_SANITIZE"}
 OTHER_VARIABLES |= {"HEADRACE_API_KEY"}
 
+TRUST_TABLES: Final = tuple(one.name for one in fields(TrustSettings))
 TABLE_NAMES: Final = frozenset(
     {"prices", "backends", "routes", "budgets", "limits", "tenants", "answer_cache", "keys", "tls", "cors"}
-)
+).union(TRUST_TABLES)
 """What only a file can say, see `file_tables.py`, which takes a moment to import. `keys` may also be the path of a keys
 file, which is a plain setting."""
 
@@ -88,6 +90,7 @@ class Settings:
     issued: tuple[KeyTable, ...]
     tls: Tls | None
     cors: Cors | None
+    trust: TrustSettings
 
     @property
     def has_engine(self) -> bool:
@@ -129,6 +132,10 @@ class Resolved:
             "tls": settings.tls,
             "cors": settings.cors,
         }
+        unset = TrustSettings()
+        for name in TRUST_TABLES:
+            value = getattr(settings.trust, name)
+            tables[name] = None if value == getattr(unset, name) else value
         lines.extend(write_tables(tables, self.report.lines))
         return "\n".join(lines) + "\n"
 
@@ -186,6 +193,7 @@ def _settings(values: Mapping[str, Any], tables: Mapping[str, Any]) -> Settings:
         issued=tables.get("keys", ()),
         tls=tables.get("tls"),
         cors=tables.get("cors"),
+        trust=TrustSettings(**{name: tables[name] for name in TRUST_TABLES if name in tables}),
     )
 
 

@@ -32,7 +32,7 @@ from headrace.gateway.answer_cache.store import AnswerStore
 from headrace.gateway.backend_states import backend_states
 from headrace.gateway.charging import Tariffs
 from headrace.gateway.checks import HealthChecks
-from headrace.gateway.contract import Upstream
+from headrace.gateway.contract import Overseer, Upstream
 from headrace.gateway.gate import Gate
 from headrace.gateway.operations import GateOperations
 from headrace.gateway.parts import Parts
@@ -66,15 +66,16 @@ class Wanted:
     secrets: Mapping[Secret, SecretText]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Ground:
     """What a gateway stands on: the store, a folder for its journal, this process's engine, if it has one, and where
-    its metrics are told."""
+    its metrics are told. `overseers` judge and record what passes."""
 
     store: Store
     folder: Path
     engine: Backend | None
     registry: CollectorRegistry | None = None
+    overseers: tuple[Overseer, ...] = ()
 
 
 class JoinedGateway:
@@ -165,6 +166,7 @@ class JoinedGateway:
             cache=self.answers,
             engine=engine,
             on_record=self.metrics.add,
+            overseers=self._ground.overseers,
         )
 
     def keep_answers_of(self, tenants: Collection[str]) -> None:

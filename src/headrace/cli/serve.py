@@ -111,7 +111,8 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
     from headrace.cli.key_source import KeySource
     from headrace.cli.reload import Reloader, server_config, wanted_gateway
     from headrace.cli.running_keys import RunningKeys
-    from headrace.cli.services import Base, EngineServices, open_services, open_store
+    from headrace.cli.services import Base, open_services, open_store
+    from headrace.cli.trust import open_trust
     from headrace.core.clock import SystemClock
     from headrace.gateway.accounts.service import AccountService
     from headrace.gateway.foreground import Foreground
@@ -133,14 +134,12 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         layout = open_home(settings.home)
         store = await stack.enter_async_context(open_store(layout))
         foreground = None if engine is None else Foreground(engine)
-        ground = Ground(store=store, folder=layout.accounts, engine=foreground, registry=metrics.registry)
+        trust = await stack.enter_async_context(open_trust(settings, layout))
+        ground = Ground(store, layout.accounts, foreground, registry=metrics.registry, overseers=trust.overseers)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
         base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
-        beside = None
-        if engine is not None:
-            beside = EngineServices(adapters=engine.adapters, residents=engine.residents, tokens=engine.tokens)
-        services = await stack.enter_async_context(open_services(settings, base, beside))
+        services = await stack.enter_async_context(open_services(settings, base, engine))
         reloader = Reloader(start.compose_again, start.environ, source, joined)
         app = build_app(
             joined.gate,
@@ -153,6 +152,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
                 explaining=joined,
                 accounts=AccountService(joined.accounts, store, SystemClock()),
                 key_book=RunningKeys(source, keys),
+                **trust.services,
             ),
             metrics=metrics,
             surroundings=AppSurroundings(version=__version__),

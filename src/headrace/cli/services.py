@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
+from typing import Protocol
 
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
@@ -46,13 +47,23 @@ class Base:
     metrics: Metrics
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineServices:
+class EngineServices(Protocol):
     """What an engine serves beside answers."""
 
-    adapters: Adapters | None
-    residents: Residents | None
-    tokens: Tokens
+    @property
+    def adapters(self) -> Adapters | None:
+        """See `core.service`."""
+        ...
+
+    @property
+    def residents(self) -> Residents | None:
+        """See `core.service`."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """See `core.service`."""
+        ...
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from headrace.core.backend import Backend, ModelCard
 from headrace.core.events import Event
+from headrace.core.provenance import Receipt
 from headrace.core.request import Principal, Request
 from headrace.core.shape import Shape
 
@@ -34,11 +35,13 @@ class RawBody:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """One request to a gateway. `decode` makes a neutral request of it and raises what the caller's protocol refuses;
-    `raw` is None where the caller's protocol has no bytes that a backend could take."""
+    `raw` is None where the caller's protocol has no bytes that a backend could take. `is_sealed`: whoever asks makes
+    the bytes of the answer and seals its receipt (`Taken.receipt`) when they are all there; else the gateway does."""
 
     shape: Shape
     decode: Callable[[], Request]
     raw: RawBody | None = None
+    is_sealed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +49,8 @@ class Taken:
     """Which way a request went and what it took: what response headers, logs and usage records tell.
 
     Filled in while it happens: `cost_nanos` (billionths of the price list's unit) and `saved_nanos` (what a cache
-    spared) are None before the end, tokens 0. `cache` is empty, `exact` or `semantic`. Times in seconds.
+    spared) are None before the end, tokens 0. `cache` is empty, `exact` or `semantic`. Times in seconds. `receipt` is
+    where the answer is recorded, None where none are.
     """
 
     route: str = ""
@@ -62,6 +66,7 @@ class Taken:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    receipt: Receipt | None = None
 
 
 WATCH: Final[ContextVar[Callable[[Taken], None] | None]] = ContextVar("headrace.watch", default=None)

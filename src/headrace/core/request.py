@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from headrace.core.errors import InvalidRequest
+from headrace.core.trust import Delegation
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 16
@@ -22,8 +23,9 @@ MAX_BREAKPOINTS = 4
 MAX_INPUTS = 2048
 MAX_TOOLS = 512
 MAX_TTL_S = 7 * 86_400.0
-SCOPES = ("generate", "metrics", "admin", "accounts")
-"""What a key may be allowed."""
+SCOPES = ("generate", "metrics", "admin", "accounts", "logprobs", "audit")
+"""What a key may be allowed. `logprobs`: log-probabilities beyond what is told to everybody; `audit`: everybody's
+records."""
 
 
 class Task(StrEnum):
@@ -311,7 +313,9 @@ class Principal:
     A larger `priority` goes first; of one priority, tenants get service in proportion to their `share`. `key` is the
     name of the key that was shown, `tags` are what its spending is counted under beside, and `labels` say what every
     one of its requests holds ("restricted"): only backends that are cleared for all of them may see it. `routes` are
-    the names of models that it may ask for; empty: any.
+    the names of models that it may ask for; empty: any. `subject` is who it is in full, as policies and records name
+    it: `key:laptop`, `user:ISSUER#ID`, a SPIFFE ID; `workload` is the SPIFFE ID of the program that called, where one
+    was shown, and `delegation` on whose authority it acts, where that is not its own.
     """
 
     tenant: str = "local"
@@ -324,6 +328,9 @@ class Principal:
     tags: tuple[str, ...] = ()
     labels: frozenset[str] = frozenset()
     routes: frozenset[str] = frozenset()
+    subject: str = ""
+    workload: str | None = None
+    delegation: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,17 +6,19 @@ accounts/       Accounts: budgets and limits, reserved before dispatch and settl
 upstreams/      Upstream: one backend, the engine or a remote one, asked in events or in its own bytes
 answer_cache/   AnswerCache: answers that may be given again
 standing.py     Standings: who can be asked at all, from breakers, health checks and drains
+oversight/      Overseers: policy, tools, monitors and the recorder, each of which sees every request and its answer
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.core.backend import ModelCard
 from headrace.core.events import Event, Usage
-from headrace.core.gateway import Ask, Headers, RawBody
+from headrace.core.gateway import Ask, Headers, RawBody, Taken
 from headrace.core.request import Principal, Request
 from headrace.core.shape import Shape
+from headrace.core.trust import Decision, Label, ToolUse, Verdict
 from headrace.core.usage import UsageRecord
 from headrace.gateway.settings import Target
 
@@ -241,4 +243,61 @@ class Keeper(Protocol):
 
     def add(self, event: Event) -> None:
         """The next event; nothing is kept before `Finished` has come."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """One request as its overseers see it, and what they say of it: gathered here, so that a record can tell it.
+
+    `decode` makes the neutral request, once; it raises what the caller's protocol refuses. `plan` is None before it is
+    made. `label` is that of everything that the model reads. `target` is who answers, once that is known.
+    """
+
+    ask: Ask
+    decode: Callable[[], Request]
+    taken: Taken
+    started_unix_s: float
+    plan: Plan | None = None
+    target: Target | None = None
+    label: Label | None = None
+    decisions: list[Decision] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    tools: list[ToolUse] = field(default_factory=list)
+
+
+class Oversight(Protocol):
+    """What one overseer does with one request. Everything is called on the event loop and never waits."""
+
+    @property
+    def reads_answer(self) -> bool:
+        """Whether it must see the answer's events: then it is asked for in events, and not passed on as bytes."""
+        ...
+
+    def allows(self, target: Target) -> bool:
+        """Whether a target may be asked; what is said against it becomes one of the case's decisions."""
+        ...
+
+    def prepare(self, request: Request, target: Target) -> Request:
+        """The request as a target is asked for it; also on every further attempt."""
+        ...
+
+    def hear(self, event: Event) -> Sequence[Event]:
+        """The next event of the answer; what of it goes on. Raises HeadraceError to end the answer."""
+        ...
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes of an answer that passes as bytes, all of them where it is whole."""
+        ...
+
+    def end(self, record: UsageRecord) -> None:
+        """The request is settled, whichever way it ended. Called once."""
+        ...
+
+
+class Overseer(Protocol):
+    """Judges or records requests: a policy, a monitor, the recorder."""
+
+    def begin(self, case: Case) -> Oversight | None:
+        """A request has come, and nothing is planned. None: it has no business here. Raises HeadraceError to refuse."""
         ...

@@ -13,7 +13,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.usage import UsageRecord
 from headrace.gateway.admission import Admission
 from headrace.gateway.charging import Tariffs
-from headrace.gateway.contract import Accounts, AnswerCache, Planner, Sightings, Upstream
+from headrace.gateway.contract import Accounts, AnswerCache, Overseer, Planner, Sightings, Upstream
 from headrace.gateway.deadlines import Deadlines
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.standing import StandingBook
@@ -22,7 +22,8 @@ from headrace.gateway.standing import StandingBook
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Parts:
     """`upstreams` by name of backend; `engine` is the one embedded, if there is one; `on_record` is told every record
-    after it was settled; `random` draws jitter; `sleep` waits for a backoff and a hedge."""
+    after it was settled; `overseers` judge and record every request, in their order; `random` draws jitter; `sleep`
+    waits for a backoff and a hedge."""
 
     settings: GatewaySettings
     planner: Planner
@@ -37,5 +38,6 @@ class Parts:
     cache: AnswerCache | None = None
     engine: Backend | None = None
     on_record: Callable[[UsageRecord], None] | None = None
+    overseers: tuple[Overseer, ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -21,9 +21,9 @@ from headrace.api.accounts import (
     read_usage,
 )
 from headrace.core.accounts import AccountBook, KeyBook
+from headrace.core.identity import Identity
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 SCOPE = "accounts"

@@ -7,10 +7,10 @@ import functools
 
 from headrace.api.lora import decode_lora_name, encode_loaded, encode_unloaded
 from headrace.api.residents import decode_change, encode_changed, encode_residences
+from headrace.core.identity import Identity
 from headrace.core.service import Adapters, Residents
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 

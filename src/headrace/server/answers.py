@@ -19,13 +19,13 @@ from headrace.core.backend import Backend, ModelCard
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event, Finished, PromptLogprobs, ReasoningDelta, Started, TextDelta, ToolCallDelta
 from headrace.core.gateway import WATCH, Gateway
+from headrace.core.identity import Identity
 from headrace.core.request import Principal, Request
 from headrace.server.config import ServerConfig
 from headrace.server.exchange import JSON, BodyBudget, Exchange
 from headrace.server.feed import Feed, Pace
 from headrace.server.guard import Sweep
 from headrace.server.hints import read_hints
-from headrace.server.keys import Identity
 from headrace.server.lifecycle import Lifecycle
 from headrace.server.relay import Asking, Relay, RelayRoute, travelling
 from headrace.server.routes import Route

@@ -16,10 +16,10 @@ from headrace.api.errors import ANTHROPIC
 from headrace.core.batch import Batch, Batches
 from headrace.core.errors import HeadraceError, NotFound
 from headrace.core.file import BATCH_SPOOL, FileNote, FileRecord, Files
+from headrace.core.identity import Identity
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
 from headrace.server.hints import labelled
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 MAX_REQUESTS = 50_000

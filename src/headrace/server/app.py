@@ -27,6 +27,7 @@ from headrace.core.errors import (
     NotFound,
     Unavailable,
 )
+from headrace.core.identity import Identity
 from headrace.observe.metrics import Metrics
 from headrace.server.accounts import account_routes, key_routes
 from headrace.server.admin import adapter_routes, resident_routes
@@ -44,7 +45,7 @@ from headrace.server.files import file_routes
 from headrace.server.gateway_admin import gateway_routes
 from headrace.server.guard import Sweep
 from headrace.server.inputs import inputs_routes
-from headrace.server.keys import LOCAL, Identity, KeyRing
+from headrace.server.keys import LOCAL, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
 from headrace.server.ollama import ollama_routes

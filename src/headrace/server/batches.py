@@ -3,10 +3,10 @@
 from headrace.api.batches import MAX_LISTED_BATCHES, NAME, decode_order, encode_batch, encode_batches
 from headrace.api.files import read_list_query
 from headrace.core.batch import Batches
+from headrace.core.identity import Identity
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
 from headrace.server.hints import labelled
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 DEFAULT_LISTED = 20

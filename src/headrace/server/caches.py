@@ -3,10 +3,10 @@
 from headrace.api.caches import decode_cache, decode_change, encode_cache, encode_caches, read_page
 from headrace.core.cache import Caches
 from headrace.core.errors import UnsupportedField
+from headrace.core.identity import Identity
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
 from headrace.server.hints import labelled
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 

@@ -2,9 +2,9 @@
 
 from headrace.api.explanation import decode_question, encode_explanation
 from headrace.core.explanation import Explaining
+from headrace.core.identity import Identity
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 

@@ -17,9 +17,9 @@ from headrace.api.files import (
 from headrace.api.multipart import FormReader
 from headrace.core.errors import DeadlineExceeded
 from headrace.core.file import FileRecord, Files
+from headrace.core.identity import Identity
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 _BYTES = b"application/octet-stream"

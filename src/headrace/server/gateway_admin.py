@@ -4,9 +4,9 @@ Knows their codec and the service behind them; what a drain means is the service
 """
 
 from headrace.api.backends import encode_backend, encode_backends
+from headrace.core.identity import Identity
 from headrace.core.service import Operations
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 _PATH = "/v1/gateway/backends"

@@ -15,11 +15,11 @@ from headrace.api.peek import EMBEDDINGS
 from headrace.api.rerank import decode_rerank, decode_score
 from headrace.core.errors import InvalidRequest
 from headrace.core.events import Event
+from headrace.core.identity import Identity
 from headrace.core.request import Principal
 from headrace.server.answers import Answering, Log, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import ClientGone, Feed
-from headrace.server.keys import Identity
 from headrace.server.relay import RelayRoute
 from headrace.server.routes import Route
 

@@ -10,12 +10,12 @@ import hashlib
 import hmac
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import InvalidRequest, Unauthenticated
+from headrace.core.identity import Identity
 from headrace.core.request import SCOPES, Principal
 
 SYSTEM_CLOCK: Final = SystemClock()
@@ -87,18 +87,8 @@ class KeyEntry(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A caller that showed a valid key, or the local user of a server without keys (`key` is then None). The key is not
-    valid any more from `expires_s` on, Unix time."""
-
-    principal: Principal
-    key: str | None = None
-    expires_s: float = math.inf
-
-
 # On loopback without keys everybody is the machine's user, who owns the process anyway.
-LOCAL = Identity(Principal(tenant="local", scopes=frozenset(SCOPES)))
+LOCAL = Identity(Principal(tenant="local", scopes=frozenset(SCOPES), subject="local"))
 
 
 class KeyRing:
@@ -153,5 +143,6 @@ def _identity(entry: KeyEntry) -> Identity:
         tags=entry.tags,
         labels=entry.labels,
         routes=entry.routes,
+        subject=f"key:{entry.name}",
     )
     return Identity(principal, entry.name, math.inf if entry.expires is None else entry.expires.timestamp())

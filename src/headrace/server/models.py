@@ -5,8 +5,8 @@ own. Knows both codecs and the backend's cards.
 from headrace.api import anthropic_models, openai_models
 from headrace.api.errors import ANTHROPIC
 from headrace.core.backend import Backend, ModelCard
+from headrace.core.identity import Identity
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.relay import gateway_of
 from headrace.server.routes import Route
 

@@ -33,12 +33,12 @@ from headrace.api.ollama_models import (
 )
 from headrace.api.openai import Caller
 from headrace.core.errors import Forbidden, HeadraceError, NotFound, UnsupportedField
+from headrace.core.identity import Identity
 from headrace.core.model_library import Library, ModelDetails
 from headrace.core.service import Residents
 from headrace.server.answers import Answering, GenerationRoute
 from headrace.server.exchange import Exchange
 from headrace.server.inputs import answer_call
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 _TEXT = b"text/plain; charset=utf-8"

@@ -23,11 +23,11 @@ from headrace.core.backend import Backend
 from headrace.core.cache import Caches
 from headrace.core.errors import UnsupportedField
 from headrace.core.events import Event
+from headrace.core.identity import Identity
 from headrace.core.request import Principal, Request
 from headrace.core.service import Completions
 from headrace.server.answers import Answering, GenerationRoute, generation_routes
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 from headrace.server.together import run_together
 

@@ -4,9 +4,9 @@ Knows no file.
 """
 
 from headrace.api.reload import encode_reloaded
+from headrace.core.identity import Identity
 from headrace.core.service import Reloading
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 

@@ -24,12 +24,12 @@ from headrace.api.responses_objects import encode, encode_count, encode_deleted,
 from headrace.api.responses_service import ConversationsService, CreateCall, ResponseEvent, ResponsesService
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.errors import HeadraceError, Unavailable
+from headrace.core.identity import Identity
 from headrace.core.request import Principal
 from headrace.server.answers import Answering, send_chunk, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import Feed
 from headrace.server.hints import labelled
-from headrace.server.keys import Identity
 from headrace.server.relay import RelayRoute
 from headrace.server.routes import Handler, Route
 

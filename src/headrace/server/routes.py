@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from headrace.api.errors import OPENAI, ErrorDialect
+from headrace.core.identity import Identity
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 
 Handler = Callable[[Exchange, Identity], Awaitable[None]]
 

@@ -33,12 +33,13 @@ from headrace.api.socket_frames import (
     required_input,
 )
 from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, Unauthenticated, Unavailable
+from headrace.core.identity import Identity
 from headrace.observe.logs import AccessRecord
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
 from headrace.server.feed import ClientGone, Message
 from headrace.server.hints import Hints, read_hints
-from headrace.server.keys import LOCAL, Identity, KeyRing
+from headrace.server.keys import LOCAL, KeyRing
 from headrace.server.outbox import Outbox
 from headrace.server.routes import Route
 from headrace.server.socket_protocol import SocketControl

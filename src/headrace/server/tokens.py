@@ -6,10 +6,10 @@ from functools import partial
 
 from headrace.api.tokens import decode_detokenize, decode_tokenize, encode_detokenized
 from headrace.core.errors import Unavailable
+from headrace.core.identity import Identity
 from headrace.core.service import Tokens
 from headrace.server.answers import Answering
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route
 
 

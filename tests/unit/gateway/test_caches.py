@@ -16,6 +16,7 @@ from tests.scripted_services import ScriptedTokens
 from headrace.core.backend import ModelCard
 from headrace.core.cache import CacheContent
 from headrace.core.errors import ContextTooLong, NotFound
+from headrace.core.identity import Identity
 from headrace.core.request import (
     Breakpoint,
     CacheHints,
@@ -30,7 +31,6 @@ from headrace.core.request import (
 from headrace.gateway.caches import CacheLimits, CacheService, prefixed
 from headrace.memory.store import Store
 from headrace.server.app import App
-from headrace.server.keys import Identity
 
 BOOK = "It was the best of times, it was the worst of times. " * 4
 WEATHER = {

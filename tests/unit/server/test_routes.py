@@ -9,8 +9,8 @@ from tests.doubles_http import Client, ScriptedBackend, chat, make_app
 
 from headrace.api.errors import ANTHROPIC, OLLAMA
 from headrace.core.errors import Overloaded
+from headrace.core.identity import Identity
 from headrace.server.exchange import Exchange
-from headrace.server.keys import Identity
 from headrace.server.routes import Route, RouteTable
 
 

@@ -1,0 +1,31 @@
+"""Joins what judges and records: settings, secrets and the state directory -> overseers, authenticators and services.
+
+Knows every constructor and decides nothing. All of it ends after the gateway that asks it.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.cli.config import Settings
+from headrace.core.identity import Authenticator
+from headrace.gateway.contract import Overseer
+from headrace.models.store import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """`overseers` are asked in this order, the recorder last; `authenticators` in this order, before keys; `services`
+    are fields of `server.services.Services`."""
+
+    overseers: tuple[Overseer, ...] = ()
+    authenticators: tuple[Authenticator, ...] = ()
+    services: Mapping[str, Any] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def open_trust(settings: Settings, layout: Layout) -> AsyncIterator[Trust]:
+    """All of it, for as long as the block runs. Raises HeadraceError if something of it cannot be used."""
+    async with AsyncExitStack():
+        yield Trust()

@@ -1,0 +1,50 @@
+"""Who calls: what was shown, and who that is. Values and the protocol of whoever tells one from the other.
+
+Knows no kind of credential: keys are `server/keys.py`'s, tokens, certificates and signatures `trust/identity`'s.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.core.request import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a caller shows of itself with one request.
+
+    `url` is the request's target as the caller addressed it (scheme, host, path, query). `headers` have lower-case
+    names; one that came several times is joined by ", " (RFC 9110 5.3). `scheme` and `token` are those of
+    `authorization`, scheme in lower case, or `bearer` and the text of `x-api-key`; None without one. `certificates` are
+    what the connection's TLS was opened with, DER, leaf first.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[bytes, bytes]
+    scheme: str | None = None
+    token: str | None = None
+    certificates: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller that is known. `key` is what logs call its credential, None for the local user of a server without keys;
+    it is not valid any more from `expires_s` on, Unix time. `body_digest`: a signature covers the body, which must have
+    this SHA-256 (RFC 9530)."""
+
+    principal: Principal
+    key: str | None = None
+    expires_s: float = math.inf
+    body_digest: bytes | None = None
+
+
+class Authenticator(Protocol):
+    """One kind of credential."""
+
+    def authenticate(self, shown: Shown) -> Identity | None:
+        """Who shows this; None if nothing of this kind was shown. Raises Unauthenticated for what is not valid, in
+        words that tell a caller what to correct and an attacker nothing. Never waits."""
+        ...

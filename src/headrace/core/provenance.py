@@ -1,0 +1,68 @@
+"""Proof of what was answered: what is logged, and who takes it in, keeps it and gives it out. Values and protocols.
+
+Knows neither what a record says (`trust/records`) nor how a log is made (`trust/log`).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.core.request import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogItem:
+    """One thing for the log. `entry` is what the log holds for ever and everybody may read, 65,535 bytes at most: a
+    commitment. What it commits to is kept beside it and can be erased: `envelope` (a signed statement), `secrets` (the
+    nonces that open its commitments), `content` (what was asked and answered, where that is kept). `kind` is record,
+    delegation, revocation, endorsement or evidence; `tenant` is whose it is."""
+
+    id: str
+    kind: str
+    tenant: str
+    entry: bytes
+    envelope: bytes
+    secrets: bytes = b""
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """An item as the log has it. `index` is its leaf, None while it is not in a checkpoint; erased parts are empty."""
+
+    item: LogItem
+    index: int | None = None
+
+
+class Notary(Protocol):
+    """Takes in what is to be logged."""
+
+    def submit(self, item: LogItem) -> None:
+        """Take one in. Never waits; what was taken in is durable and in a checkpoint within the log's merge delay.
+        Raises Unavailable if it can take none now: its queue is full, or its disk is."""
+        ...
+
+
+class Receipt(Protocol):
+    """The record of one answer, while the answer is on its way."""
+
+    @property
+    def id(self) -> str:
+        """Under which the record is found: GET /v1/provenance/{id}."""
+        ...
+
+    def seal(self, digest: bytes | None) -> bytes | None:
+        """The answer's last byte is known: finish, sign and submit the record, once.
+
+        `digest` is the SHA-256 of the bytes that were sent (of a stream, without its comments), None if nobody made
+        any. The signed envelope, in JSON; None if it was sealed before.
+        """
+        ...
+
+
+class RecordBook(Protocol):
+    """What a server gives out of the records."""
+
+    async def bundle(self, record_id: str, principal: Principal, wait_s: float = 0.0) -> bytes:
+        """A record with all that verifies it offline, in JSON: for its own tenant, and for the scope `audit`. Waits so
+        long for its proof of inclusion. Raises NotFound."""
+        ...
