@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +50,22 @@ class _Entry:
 
 
 class Shelf:
-    """See the file's head. `memory_bytes` bounds what all adapters of the model take together."""
+    """See the file's head. `memory_bytes` bounds what all adapters of the model take together; `check` is told the path
+    of one before it is read, and raises if it must not be."""
 
-    def __init__(self, folder: Path, program: AdaptableProgram, architecture: str, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        program: AdaptableProgram,
+        architecture: str,
+        memory_bytes: int,
+        check: Callable[[Path], object] | None = None,
+    ) -> None:
         self.folder = folder
         self.memory_bytes = memory_bytes
         self._program = program
         self._architecture = architecture
+        self._check = check
         self._entries: dict[str, _Entry] = {}
         self._leaving: list[_Entry] = []
         self._uses = itertools.count()
@@ -94,8 +104,11 @@ class Shelf:
         with self._loading:
             if (lease := self.take(name)) is not None:
                 return lease
+            path = self._path(name)
+            if self._check is not None:
+                self._check(path)
             adapter = load_adapter(
-                self._path(name),
+                path,
                 self._program,
                 name=name,
                 architecture=self._architecture,

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.cli.config import Settings
+from headrace.cli.model_signatures import SignatureGate
 from headrace.cli.served_models import served_name, served_paths
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
@@ -50,6 +51,7 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
     metrics = Metrics()
     disk = open_disk(settings, metrics)
     cache_dir = open_home(settings.home).packed
+    gate = SignatureGate(settings.trust.model_signatures, cache_dir)
     readings: dict[Path, Reading] = {}
     first: LoadedModel | None = None
     sources: list[Source] = []
@@ -57,9 +59,10 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
         load = partial(
             load_model, path, name=name, cache_dir=cache_dir, max_context=settings.context, readings=readings
         )
-        loaded = load()
+        loaded = gate.load(path, load)
+        again = partial(gate.load, path, partial(load, touches=True))
         ttl_s = math.inf if first is None else settings.model_ttl
-        sources.append(Source.of(loaded, setup_of(loaded, settings), partial(load, touches=True), ttl_s=ttl_s))
+        sources.append(Source.of(loaded, setup_of(loaded, settings), again, ttl_s=ttl_s))
         if first is None:
             first = loaded
         elif sources[-1].generates:
@@ -72,6 +75,7 @@ def assemble(settings: Settings, *, with_guests: bool = False) -> Assembled:
         setups={source.name: source.setup for source in sources},
         sources=sources if with_guests else (),
         disk=disk,
+        check_adapter=gate.admit,
     )
     return Assembled(first.name, tuple(source.name for source in sources[1:]), engine, metrics)
 

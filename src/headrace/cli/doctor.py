@@ -5,6 +5,7 @@ import json as jsonlib
 import os
 import platform
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import typer
 
 from headrace import __version__
 from headrace.cli.config import Settings, compose
+from headrace.cli.model_signatures import SignatureGate
 from headrace.core.clock import SystemClock
 from headrace.core.errors import NotFound
 from headrace.engine.config import DEFAULT_KV_SHARE, KV_TYPES, detect_hardware
@@ -102,7 +104,9 @@ def examine_model(settings: Settings) -> dict[str, Any] | None:
 def examine_running(settings: Settings, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Runs the model for about two seconds; packs its weights and asks the int8 gate first, as the next start would."""
     path = resolve(settings.model, settings.home)
-    loaded = load_model(path, cache_dir=open_home(settings.home).packed, max_context=settings.context)
+    cache_dir = open_home(settings.home).packed
+    load = partial(load_model, path, cache_dir=cache_dir, max_context=settings.context)
+    loaded = SignatureGate(settings.trust.model_signatures, cache_dir).load(path, load)
     ceilings = Ceilings(machine["read_bandwidth"], machine["multiply_rate"])
     threads = native.Threads(machine["threads"])
     try:

@@ -175,6 +175,11 @@ _OTHERS: Final = {
     "cors": "pages of other sites that may call",
     "cors.origins": "in full, as a browser says them",
     "cors.max_age": "how long a browser may remember that",
+    "model_signatures": "who must have signed models and adapters",
+    "model_signatures.mode": "what is done with others: off (loaded unseen), warn, or enforce (not loaded)",
+    "model_signatures.keys": "PEM files of public keys whose signatures count",
+    "model_signatures.authorities": "PEM files of certificates that may have issued a signer's",
+    "model_signatures.signers": "names of which a signer's certificate must have one; unset: any",
 }
 
 TEXTS: Final = {

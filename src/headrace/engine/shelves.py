@@ -26,13 +26,21 @@ Holder = Callable[[str], Awaitable[Hold]]
 
 class Shelves:
     """The adapters of several models; implements `core.service.Adapters`. `names` lead from names and aliases to
-    models; `hold` has a model in memory until it is released."""
+    models; `hold` has a model in memory until it is released; `check` raises for an adapter that must not be read."""
 
-    def __init__(self, names: Mapping[str, str], folder: Path, memory_bytes: int, hold: Holder) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        folder: Path,
+        memory_bytes: int,
+        hold: Holder,
+        check: Callable[[Path], object] | None = None,
+    ) -> None:
         self._names = names
         self._folder = folder
         self._memory_bytes = memory_bytes
         self._hold = hold
+        self._check = check
         self._shelves: dict[str, Shelf] = {}
         self._cards: dict[str, ModelCard] = {}
         self._reader = ThreadPoolExecutor(1, "headrace-adapters")
@@ -40,7 +48,7 @@ class Shelves:
     def add(self, served: Served) -> StepProgram:
         """A shelf for a model that came, and its program with room for adapters."""
         name = served.model.name
-        program, self._shelves[name] = _shelf(served.model, self._folder, self._memory_bytes)
+        program, self._shelves[name] = _shelf(served.model, self._folder, self._memory_bytes, self._check)
         self._cards[name] = served.card
         return program
 
@@ -120,12 +128,14 @@ def _release(job: "Future[Lease]") -> None:
         job.result().release()
 
 
-def _shelf(model: "LoadedModel", folder: Path, memory_bytes: int) -> "tuple[StepProgram, Shelf]":
+def _shelf(
+    model: "LoadedModel", folder: Path, memory_bytes: int, check: Callable[[Path], object] | None
+) -> "tuple[StepProgram, Shelf]":
     from headrace.adapters.program import AdaptableProgram  # noqa: PLC0415 - needs the compiled module
     from headrace.adapters.shelf import Shelf  # noqa: PLC0415
 
     program = AdaptableProgram.of(model)
-    return program, Shelf(folder, program, model.architecture, memory_bytes)
+    return program, Shelf(folder, program, model.architecture, memory_bytes, check)
 
 
 def _card(base: ModelCard, name: str, adapter: "LoadedAdapter | None") -> ModelCard:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -64,8 +65,9 @@ class TextEngine:
     `threads` is the native thread pool (None: one is made); `seeds` gives a seed to requests that bring none; `setups`
     say how models are served, by name; `sources` are models that come and go: those of `models` that have one are in
     memory at the start, and `config.memory_bytes` bounds what they hold together; `disk` keeps pages between runs and
-    starts and closes with the engine; `rank` puts some of a tenant's waiting work first (`queue.py`). At a model's
-    first start the gate of 8-bit keys and values takes a moment.
+    starts and closes with the engine; `rank` puts some of a tenant's waiting work first (`queue.py`); `check_adapter`
+    is told the path of an adapter before it is read, and raises if it must not be. At a model's first start the gate of
+    8-bit keys and values takes a moment.
 
     Raises InvalidRequest if the memory budget holds not even one page, threads cannot be bound as the config says, a
     model cannot have the configured `kv_type`, or the folder of adapters is not there.
@@ -84,6 +86,7 @@ class TextEngine:
         sources: Sequence[Source] = (),
         disk: DiskTier | None = None,
         rank: Rank | None = None,
+        check_adapter: Callable[[Path], object] | None = None,
     ) -> None:
         try:
             self.config = resolve(config or EngineConfig(), detect_hardware())
@@ -102,7 +105,7 @@ class TextEngine:
         self._engine = Engine(self.config, [], self._threads, self._clock, rank=rank)
         cards = [card_of(one, setups.get(one.name, Setup())) for one in fixed] + [one.card for one in sources]
         self._roster = Roster(self._engine, cards, num_sharing, metrics=self.metrics, disk=disk)
-        self._shelves = self._roster.shelves = self._open_shelves()
+        self._shelves = self._roster.shelves = self._open_shelves(check_adapter)
         needs = {}
         for model in models:
             source = self._sources.get(model.name)
@@ -117,13 +120,13 @@ class TextEngine:
         """How keys and values are stored, of every model that was in memory and generates."""
         return self._roster.kv_decisions
 
-    def _open_shelves(self) -> Shelves | None:
+    def _open_shelves(self, check: Callable[[Path], object] | None) -> Shelves | None:
         folder = self.config.adapters
         if folder is None:
             return None
         if not folder.is_dir():
             raise InvalidRequest(f"adapters: {folder} is no folder; make it or name another.", param="adapters")
-        return Shelves(self._roster.names, folder, self.config.adapter_memory_bytes, self._hold)
+        return Shelves(self._roster.names, folder, self.config.adapter_memory_bytes, self._hold, check)
 
     def _invite(self, needs: Mapping[str, Need], num_sharing: int) -> Guests | None:
         """What lets those models come and go that have a source; `needs` are of those that are there."""

@@ -3,9 +3,13 @@
 Read from a file by `cli`. Knows no files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from headrace.trust.supply.settings import SupplySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustSettings:
     """Each field has the name of its table."""
+
+    model_signatures: SupplySettings = field(default_factory=SupplySettings)

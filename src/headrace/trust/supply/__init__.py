@@ -1,0 +1,1 @@
+"""Where a model comes from: signatures over its files, and its bill of materials."""
