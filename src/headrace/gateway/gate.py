@@ -73,6 +73,8 @@ class Gate:
         try:
             if parts.overseers:
                 passage.oversee()
+                if passage.taken.receipt is not None and (watch := WATCH.get()) is not None:
+                    watch(passage.taken)
             share = None
             if parts.engine is not None and (target := parts.planner.asks_engine(shape)) is not None:
                 share = await engine_share(parts.engine, target, passage.decode)

@@ -194,8 +194,8 @@ class Passage:
         """Charge what the attempts used, free what was set aside, keep the record."""
         if self.is_settled:
             return
-        self.is_settled = True
         taken, charge = self.taken, self.charge
+        self.is_settled = taken.is_settled = True
         taken.cost_nanos = charge.cost_nanos
         taken.saved_nanos = charge.saved_nanos
         taken.prompt_tokens, taken.cached_tokens = charge.prompt_tokens, charge.cached_tokens
@@ -206,7 +206,7 @@ class Passage:
         finally:
             if self.chain is not None:
                 self.chain.end(record)
-                if not self.ask.is_sealed:
+                if not taken.is_claimed:
                     self.chain.seal()
 
     def _close_books(self, record: UsageRecord) -> None:
@@ -233,7 +233,7 @@ class Passage:
 
     def abandon(self, error: BaseException) -> None:
         """It ends before it was planned: nothing was set aside, and only who oversees it is told."""
-        self.is_settled = True
+        self.is_settled = self.taken.is_settled = True
         self.parts.admission.leave()
         if self.chain is not None:
             self.chain.end(self._record(self._outcome(error)))

@@ -3,7 +3,8 @@ them sees the end of what it saw the beginning of, once."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -38,7 +39,7 @@ from headrace.core.errors import (
     UpstreamFault,
 )
 from headrace.core.events import Event, Finished, TextDelta
-from headrace.core.gateway import EventReply, RawReply, RawStream
+from headrace.core.gateway import WATCH, EventReply, RawReply, RawStream, Taken
 from headrace.core.request import Message, Request, Role, TextPart
 from headrace.gateway.contract import Plan
 from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RetrySettings, RouteSettings, Target
@@ -52,6 +53,19 @@ def texts(events: Sequence[Event]) -> str:
 
 def outcomes(*overseers: ScriptedOverseer) -> list[list[str]]:
     return [[record.outcome for one in overseer.begun for record in one.records] for overseer in overseers]
+
+
+def claim(taken: Taken) -> None:
+    taken.is_claimed = True
+
+
+@contextmanager
+def watched(watch: Callable[[Taken], None] | None) -> Iterator[None]:
+    token = WATCH.set(watch)
+    try:
+        yield
+    finally:
+        WATCH.reset(token)
 
 
 def defect(*_: object) -> Sequence[Event]:
@@ -157,7 +171,7 @@ async def test_a_request_whose_backends_are_all_refused_is_forbidden_and_says_th
     chooses = ScriptedOverseer(refuses=frozenset({"a", "b"}), gives_receipts=True)
     at = bench({"a": ScriptedUpstream(), "b": ScriptedUpstream()}, overseers=(chooses,))
     with pytest.raises(Forbidden, match="policies refuse every backend that could answer 'smart'") as caught:
-        await at.gate.ask(replace(ask(), is_sealed=True))
+        await at.gate.ask(ask())
     assert caught.value.code == "policy_denied"
     assert outcomes(chooses) == [["policy_denied"]]
     assert chooses.receipts[0].seals == [None], "who asked got nothing to seal"
@@ -362,11 +376,11 @@ def test_however_a_request_fails_its_overseers_see_the_end_and_its_record_is_sea
 ) -> None:
     @in_loop
     async def go() -> None:
-        for is_sealed in (False, True):
+        for watch in (None, claim):
             sees = ScriptedOverseer(gives_receipts=True)
             at = bench({"a": ScriptedUpstream(upstream)}, plan=plan, overseers=(sees,), **about)  # type: ignore[arg-type]
-            with pytest.raises(error):
-                await at.gate.ask(replace(ask(), is_sealed=is_sealed))
+            with pytest.raises(error), watched(watch):
+                await at.gate.ask(ask())
             assert outcomes(sees) == [[error.code]]
             assert sees.receipts[0].seals[:1] == [None]
             assert at.is_quiet
@@ -393,8 +407,25 @@ async def test_a_receipt_is_sealed_at_the_end_unless_whoever_asks_seals_it() -> 
     assert sees.receipts[0].seals == []
     await read(reply)
     assert sees.receipts[0].seals == [None]
-    await read(await at.gate.ask(replace(ask(), is_sealed=True)))
+    with watched(claim):
+        await read(await at.gate.ask(ask()))
     assert sees.receipts[1].seals == []
+    assert at.is_quiet
+
+
+@in_loop
+async def test_whoever_watches_sees_the_receipt_before_anything_is_answered() -> None:
+    shown: list[Taken] = []
+    wait = Wait()
+    at = bench({"a": ScriptedUpstream([wait, *ANSWER])}, overseers=(ScriptedOverseer(gives_receipts=True),))
+    with watched(shown.append):
+        asking = asyncio.create_task(at.gate.ask(ask()))
+    await wait.reached.wait()
+    assert [taken.receipt and taken.receipt.id for taken in shown] == ["prov_0"]
+    assert not shown[0].is_settled
+    wait.go.set()
+    await read(await asking)
+    assert shown[0].is_settled
     assert at.is_quiet
 
 
