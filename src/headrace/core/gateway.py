@@ -35,13 +35,11 @@ class RawBody:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """One request to a gateway. `decode` makes a neutral request of it and raises what the caller's protocol refuses;
-    `raw` is None where the caller's protocol has no bytes that a backend could take. `is_sealed`: whoever asks makes
-    the bytes of the answer and seals its receipt (`Taken.receipt`) when they are all there; else the gateway does."""
+    `raw` is None where the caller's protocol has no bytes that a backend could take."""
 
     shape: Shape
     decode: Callable[[], Request]
     raw: RawBody | None = None
-    is_sealed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +48,8 @@ class Taken:
 
     Filled in while it happens: `cost_nanos` (billionths of the price list's unit) and `saved_nanos` (what a cache
     spared) are None before the end, tokens 0. `cache` is empty, `exact` or `semantic`. Times in seconds. `receipt` is
-    where the answer is recorded, None where none are.
+    where the answer is recorded, None where none are: the gateway seals it when the request `is_settled`, unless
+    somebody who makes the bytes of the answer has claimed that (`is_claimed`), and does it when they are all there.
     """
 
     route: str = ""
@@ -67,11 +66,13 @@ class Taken:
     cached_tokens: int = 0
     completion_tokens: int = 0
     receipt: Receipt | None = None
+    is_claimed: bool = False
+    is_settled: bool = False
 
 
 WATCH: Final[ContextVar[Callable[[Taken], None] | None]] = ContextVar("headrace.watch", default=None)
-"""Who is shown the `Taken` of every request that `Gateway.run` begins in this context: a server whose answer is made by
-a service between them."""
+"""Who is shown the `Taken` of every request that `Gateway.run` begins in this context, and of every one that is
+recorded as soon as its receipt is there: a server, also where its answer is made by a service between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
