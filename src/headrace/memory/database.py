@@ -370,6 +370,22 @@ class Database:
                 raise
         return made
 
+    def read(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _Given], _Made],
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Made:
+        """What `function(connection, *given)` returns, which changes nothing: it waits for no writer, and none for
+        it."""
+        with self._speaking():
+            self._connection.execute("BEGIN DEFERRED")
+            try:
+                return function(self._connection, *given, **named)
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
     def empty_log(self) -> None:
         """Move what was changed into the database's file and cut its log, in which erased text would linger."""
         with self._speaking():

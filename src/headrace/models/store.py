@@ -10,6 +10,9 @@
         batches.lock            held by the server that runs batches
         headrace.db         state database (`memory/database.py`)
         keys.toml           hashed API keys (`cli/keys.py`)
+        keys/               secret keys that sign, 0600 each; made at the first start that needs one
+        provenance.db       what was logged, and what can be erased of it (`memory/provenance.py`)
+        log/                the transparency log: checkpoint, tiles, entry bundles (`memory/log_files.py`)
 
 Knows paths only: it opens no model, no database and no network. The environment is passed in,
 because only `cli` reads it.
@@ -77,6 +80,21 @@ class Layout:
     def keys(self) -> Path:
         """Hashed API keys."""
         return self.home / "keys.toml"
+
+    @property
+    def signing_keys(self) -> Path:
+        """Secret keys that sign; made when the first is."""
+        return self.home / "keys"
+
+    @property
+    def provenance(self) -> Path:
+        """What was logged."""
+        return self.home / "provenance.db"
+
+    @property
+    def log(self) -> Path:
+        """The transparency log's files."""
+        return self.home / "log"
 
 
 def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
