@@ -279,11 +279,14 @@ class Oversight(Protocol):
         ...
 
     def prepare(self, request: Request, target: Target) -> Request:
-        """The request as a target is asked for it; also on every further attempt."""
+        """The request as a target is asked for it; also on every further attempt. Bytes that pass are not prepared: who
+        must change requests reads the answer."""
         ...
 
     def hear(self, event: Event) -> Sequence[Event]:
-        """The next event of the answer; what of it goes on. Raises HeadraceError to end the answer."""
+        """The next event of the answer; what of it goes on, `Finished` always. Raises HeadraceError to end the answer.
+
+        An answer that is given again is heard again; what a keeper kept of it is what the backend said."""
         ...
 
     def add(self, piece: bytes) -> None:
@@ -296,7 +299,12 @@ class Oversight(Protocol):
 
 
 class Overseer(Protocol):
-    """Judges or records requests: a policy, a monitor, the recorder."""
+    """Judges or records requests: a policy, a monitor, the recorder. A defect of one ends the request that it met."""
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether any of its oversights may read an answer: then no name of a model passes bytes for sure."""
+        ...
 
     def begin(self, case: Case) -> Oversight | None:
         """A request has come, and nothing is planned. None: it has no business here. Raises HeadraceError to refuse."""
