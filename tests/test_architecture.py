@@ -47,6 +47,7 @@ MAY_CATCH_ALL = {
     "gateway/accounts/accounts.py": "a write that meets a defect is tried again, and what was settled stays in memory",
     "gateway/batch_runner.py": "a line of a batch that meets a defect fails, not the others",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
+    "gateway/oversight/chain.py": "a defect of one overseer ends the request that it met, as a refusal",
     "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",

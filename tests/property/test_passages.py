@@ -1,7 +1,8 @@
 """Requests through a gate under any interleaving: answers, errors, waits, cancels and closes at any await point.
 
 Whatever happens, each reservation is settled exactly once (the double fails otherwise), each attempt's load is released
-once, every stream of a backend is closed, every place in a line is free, and no task is left.
+once, every stream of a backend is closed, every place in a line is free, and no task is left. Who oversees requests
+sees the end of every request whose beginning it saw, once, and every record is sealed.
 """
 
 import asyncio
@@ -23,8 +24,18 @@ from tests.doubles_gateway import (
     candidate,
     shape,
 )
+from tests.doubles_oversight import ScriptedOverseer, ScriptedOversight
 
-from headrace.core.errors import HeadraceError, InvalidRequest, Overloaded, RateLimited, UnsupportedField, UpstreamFault
+from headrace.core.errors import (
+    Forbidden,
+    HeadraceError,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    UnsupportedField,
+    UpstreamFault,
+)
+from headrace.core.events import Event, Finished
 from headrace.core.gateway import EventReply, RawStream
 from headrace.gateway.contract import Plan, UpstreamReply
 from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RetrySettings, RouteSettings, Target
@@ -80,6 +91,37 @@ def scripts(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
+@st.composite
+def overseers(draw: st.DrawFn) -> ScriptedOverseer:
+    """One who may refuse a request, a backend, an event or bytes, say more or less than it heard, or be broken."""
+    refuses_at, does = draw(st.integers(0, 12)), draw(st.sampled_from(["pass", "refuse", "break", "double", "hold"]))
+    num_heard = 0
+
+    def act(one: ScriptedOversight, event: Event) -> tuple[Event, ...]:
+        nonlocal num_heard
+        num_heard += 1
+        if does == "hold":
+            return tuple(one.heard) if isinstance(event, Finished) else ()
+        if num_heard <= refuses_at or does == "pass":
+            return (event,)
+        if does == "double" and not isinstance(event, Finished):
+            return (event, event)
+        if does == "break":
+            raise KeyError("a defect")
+        raise Forbidden("no more of this")
+
+    def add(one: ScriptedOversight, piece: bytes) -> None:
+        act(one, ANSWER[0])
+
+    return ScriptedOverseer(
+        reads_answers=draw(st.booleans()),
+        errors=draw(st.lists(st.sampled_from([None, None, Forbidden("no")]), max_size=4)),
+        refuses=frozenset(draw(st.sets(st.sampled_from(NAMES), max_size=2))),
+        on_hear=act,
+        on_add=add,
+    )
+
+
 async def client(at: Bench, number: int, does: Client) -> None:
     for _ in range(does.starts_after):
         await asyncio.sleep(0)
@@ -130,6 +172,7 @@ async def play(at: Bench, plays: list[Client], waits: list[Wait], wait_order: li
     way=st.sampled_from(["plain", "hedged", "tiered", "kept", "shadowed"]),
     has_fallback=st.booleans(),
     max_queue=st.sampled_from([0, 1, 100]),
+    chain=st.just([]) | st.lists(overseers(), min_size=1, max_size=3),
 )
 def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
     played: list[list[list[Step]]],
@@ -140,7 +183,10 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
     way: str,
     has_fallback: bool,
     max_queue: int,
+    chain: list[ScriptedOverseer],
 ) -> None:
+    if chain:
+        chain[-1].gives_receipts = True  # the recorder is the last
     waits = [step for each in played for script in each for step in script if isinstance(step, Wait)]
     upstreams = {name: ScriptedUpstream(*each) for name, each in zip(NAMES, played, strict=True)}
     backends = {name: backend(name, max_concurrency=max_concurrency) for name in NAMES}
@@ -168,6 +214,7 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
         backends=backends,
         max_in_flight=max_in_flight,
         cache=Shelf() if way == "kept" else None,
+        overseers=tuple(chain),
     )
 
     async def go() -> None:
@@ -181,5 +228,8 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
         ):
             assert record.cost_nanos <= reserved.bound.nanos
             assert record.prompt_tokens + record.completion_tokens <= reserved.bound.tokens
+        for overseer in chain:
+            assert [len(one.records) for one in overseer.begun] == [1] * len(overseer.begun)
+            assert all(receipt.seals for receipt in overseer.receipts)
 
     asyncio.run(go())

@@ -4,6 +4,7 @@ Plain async generators would not do: closing one that was never read runs nothin
 """
 
 from asyncio import CancelledError, current_task
+from collections import deque
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -11,6 +12,7 @@ from typing import Protocol, TypeVar
 from headrace.core.errors import HeadraceError, UpstreamFault
 from headrace.core.events import Event, Finished, Usage
 from headrace.gateway.contract import UpstreamStream
+from headrace.gateway.oversight.chain import Chain
 from headrace.gateway.passage import Attempt, Passage
 
 T = TypeVar("T")
@@ -98,10 +100,17 @@ class PieceAnswer(Answer[bytes]):
 
     async def __anext__(self) -> bytes:
         try:
-            return await self._next()
+            piece = await self._next()
         except StopAsyncIteration:
             self.finish(None)
             raise
+        if (chain := self._passage.chain) is not None:
+            try:
+                chain.add(piece)
+            except HeadraceError as error:
+                await self._close(error)
+                raise
+        return piece
 
     def finish(self, error: BaseException | None) -> None:
         """Count what was told, and settle."""
@@ -115,7 +124,7 @@ class PieceAnswer(Answer[bytes]):
 
 
 class EventAnswer(Answer[Event]):
-    """A stream of events; `first` was read ahead."""
+    """A stream of events; `first` was read ahead. What one who oversees it says of an event can be none or several."""
 
     def __init__(
         self, passage: Passage, source: Source, events: AsyncGenerator[Event, None], first: Event | None = None
@@ -124,31 +133,47 @@ class EventAnswer(Answer[Event]):
         self._source = source
         self._first = first
         self._has_finished = False
+        self._told: deque[Event] = deque()
 
     async def __anext__(self) -> Event:
-        event = self._first
-        if event is not None:
-            self._first = None
-        elif self._has_finished:
-            raise await self._end_quietly()
-        else:
-            try:
-                event = await self._next()
-            except StopAsyncIteration:
-                if self._passage.is_settled:
-                    raise
-                cut = UpstreamFault("the backend's answer ended before it was whole.")
-                self.finish(cut)
-                raise cut from None
-            self._source.hear(event)
-        passage = self._passage
-        if passage.keeper is not None:
-            passage.keeper.add(event)
-        if type(event) is Finished:
-            self._has_finished = True
-            self._source.end(event.usage, None)
-            passage.settle("ok")
-        return event
+        while not self._told:
+            event = self._first
+            if event is not None:
+                self._first = None
+            elif self._has_finished:
+                raise await self._end_quietly()
+            else:
+                try:
+                    event = await self._next()
+                except StopAsyncIteration:
+                    if self._passage.is_settled:
+                        raise
+                    cut = UpstreamFault("the backend's answer ended before it was whole.")
+                    self.finish(cut)
+                    raise cut from None
+                self._source.hear(event)
+            passage = self._passage
+            if passage.keeper is not None:
+                passage.keeper.add(event)
+            if type(event) is Finished:
+                self._has_finished = True
+                self._source.end(event.usage, None)
+            if passage.chain is None:
+                if self._has_finished:
+                    passage.settle("ok")
+                return event
+            await self._judge(passage.chain, event)
+        return self._told.popleft()
+
+    async def _judge(self, chain: Chain, event: Event) -> None:
+        """What goes on of an event. Who oversees the request may end its answer, also by its last event."""
+        try:
+            self._told.extend(chain.hear(event))
+        except HeadraceError as error:
+            await self._close(error)
+            raise
+        if self._has_finished:
+            self._passage.settle("ok")
 
     async def _end_quietly(self) -> StopAsyncIteration:
         """After the last event: let the backend's stream come to its own end, which leaves its connection usable.
@@ -162,6 +187,7 @@ class EventAnswer(Answer[Event]):
 
     def finish(self, error: BaseException | None) -> None:
         """Count what was heard, and settle."""
+        self._told.clear()
         self._source.end(None, error)
         if error is not None:
             self._passage.fail(error)

@@ -56,6 +56,8 @@ class Said:
         if isinstance(payload, UpstreamReply):
             attempt.heard.num_bytes = len(payload.body)
             attempt.end(payload.usage, None)
+            if passage.chain is not None:
+                passage.chain.add(payload.body)  # what it raises, the passage is settled by
             passage.settle("ok")
             return None
         if isinstance(payload, Opened):
@@ -153,8 +155,17 @@ async def _queue(passage: Passage, line: Line, max_queue: int) -> None:
 
 
 def _request_for(passage: Passage, candidate: Candidate) -> Request:
-    """The neutral request as a target is asked: its own name of the model, and the bound of the answer that was
-    reserved for."""
+    """The neutral request as a target is asked, and as those who oversee it prepare it."""
+    request = bounded = _bounded(passage, candidate)
+    if passage.chain is not None:
+        request = passage.chain.prepare(bounded, candidate.target)
+        if request != bounded:
+            passage.keeper = None  # what it answers is not the answer to what was asked
+    return request
+
+
+def _bounded(passage: Passage, candidate: Candidate) -> Request:
+    """It has the target's own name of the model, and the bound of the answer that was reserved for."""
     request = passage.decode()
     limits, bound = request.limits, candidate.max_tokens
     if bound is not None and limits.max_tokens is None:

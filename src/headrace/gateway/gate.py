@@ -1,7 +1,7 @@
 """The gateway: every request planned, reserved for, attempted and settled, whatever protocol it came in.
 
-    ask --> room? --> plan --> reserve --> kept answer? --> attempts --> answer --> settle --> shadow?
-                                                 (each way out of here settles, exactly once)
+    ask --> room? --> overseers --> plan --> reserve --> kept answer? --> attempts --> answer --> settle --> shadow?
+                                                            (each way out of here settles, exactly once)
 
 `run` is `ask` in neutral form, so that whoever holds this as a backend is under the same policies. Each request keeps
 the parts that it began with; `replace` puts others in their place for those that come. Knows no policies: its parts do.
@@ -69,14 +69,16 @@ class Gate:
         clock, shape = parts.clock, ask.shape
         started_s = clock.monotonic_s()
         parts.admission.enter(shape.principal.priority)
+        passage = Passage(parts, ask, started_s, clock.unix_s())
         try:
-            passage = Passage(parts, ask, started_s, clock.unix_s())
+            if parts.overseers:
+                passage.oversee()
             share = None
             if parts.engine is not None and (target := parts.planner.asks_engine(shape)) is not None:
                 share = await engine_share(parts.engine, target, passage.decode)
             passage.follow(parts.planner.plan(shape, decode=passage.decode, engine_share=share))
-        except BaseException:
-            parts.admission.leave()
+        except BaseException as error:
+            passage.abandon(error)
             raise
         try:
             if shape.deadline_s is not None:
@@ -97,10 +99,10 @@ class Gate:
             return said.reply(passage)
         except CancelledError as error:
             ended = passage.end_of(error)
-            passage.fail(ended)
+            passage.refuse(ended)
             raise ended from None
         except BaseException as error:
-            passage.fail(error)
+            passage.refuse(error)
             raise
         finally:
             passage.waiter = None
@@ -132,7 +134,8 @@ class Gate:
         parts = self._parts
         targets = parts.planner.targets(model)
         takes = all(dialect in parts.upstreams[target.backend].dialects for target in targets)
-        return takes and bool(targets) and not self._route(parts, model).escalation.verifiers
+        is_read = any(overseer.reads_answers for overseer in parts.overseers)
+        return takes and bool(targets) and not is_read and not self._route(parts, model).escalation.verifiers
 
     async def probe(self, request: Request) -> Probe:
         """What the request would meet at the backend that it would go to first. A remote one is not asked: its tokens

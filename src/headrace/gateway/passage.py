@@ -27,7 +27,8 @@ from headrace.core.request import Request, Task
 from headrace.core.usage import UsageRecord
 from headrace.gateway.admission import Line
 from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
-from headrace.gateway.contract import Candidate, Keeper, Plan, Reservation
+from headrace.gateway.contract import Candidate, Case, Keeper, Plan, Reservation
+from headrace.gateway.oversight.chain import Chain
 from headrace.gateway.parts import Parts
 
 NO_PLAN: Final = Plan(route="", candidates=())
@@ -43,6 +44,7 @@ class Passage:
         "adds_logprobs",
         "ask",
         "candidates",
+        "chain",
         "charge",
         "clock",
         "escalates",
@@ -82,13 +84,24 @@ class Passage:
         self.is_expired = False
         self.is_settled = False
         self.keeper: Keeper | None = None
+        self.chain: Chain | None = None  # None: nobody oversees it
         self.on_ok: Callable[[Passage], None] | None = None
         self.undecodable: HeadraceError | None = None
         self.waiter: asyncio.Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
         self._decoded: Request | None = None
 
+    def oversee(self) -> None:
+        """Let everybody who oversees requests begin. Raises what one of them refuses it by."""
+        self.chain = Chain(Case(ask=self.ask, decode=self.decode, taken=self.taken, started_unix_s=self.started_unix_s))
+        self.chain.begin(self.parts.overseers)
+
     def follow(self, plan: Plan) -> None:
-        """Go by a plan from now on."""
+        """Go by a plan from now on, as far as those who oversee the request allow it. Raises Forbidden if they allow
+        nothing of it, and what the caller's protocol refuses where an answer must be read."""
+        if self.chain is not None:
+            plan = self.chain.clear(plan)
+            if self.chain.reads_answer:
+                self.decode()
         self.plan = plan
         self.candidates = plan.candidates
         self.taken.route = plan.route
@@ -102,6 +115,8 @@ class Passage:
         """The body, if a target takes it as it is and no policy reads the answer."""
         raw = self.ask.raw
         if raw is None or self.escalates or self.keeper is not None:
+            return None
+        if self.chain is not None and self.chain.reads_answer:
             return None
         return raw if raw.dialect in self.parts.upstreams[candidate.target.backend].dialects else None
 
@@ -155,6 +170,8 @@ class Passage:
         taken, target = self.taken, attempt.candidate.target
         taken.backend = target.backend
         taken.model = target.model
+        if self.chain is not None:
+            self.chain.case.target = target
         self.note(attempt.candidate.reason)
         self.note_overhead()
         if self.keeper is not None:
@@ -185,6 +202,15 @@ class Passage:
         taken.completion_tokens = charge.completion_tokens
         record = self._record(outcome)
         try:
+            self._close_books(record)
+        finally:
+            if self.chain is not None:
+                self.chain.end(record)
+                if not self.ask.is_sealed:
+                    self.chain.seal()
+
+    def _close_books(self, record: UsageRecord) -> None:
+        try:
             if self.reservation is not None:
                 self.reservation.settle(record)
         finally:
@@ -192,17 +218,33 @@ class Passage:
             self.parts.deadlines.remove(self)
         if self.parts.on_record is not None:
             self.parts.on_record(record)
-        if self.on_ok is not None and outcome == "ok":
+        if self.on_ok is not None and record.outcome == "ok":
             self.on_ok(self)
 
     def fail(self, error: BaseException) -> None:
         """Settle by what ended it."""
+        self.settle(self._outcome(error))
+
+    def refuse(self, error: BaseException) -> None:
+        """Settle a request of which nothing is handed over, so that nobody else seals what is recorded of it."""
+        self.fail(error)
+        if self.chain is not None:
+            self.chain.seal()
+
+    def abandon(self, error: BaseException) -> None:
+        """It ends before it was planned: nothing was set aside, and only who oversees it is told."""
+        self.is_settled = True
+        self.parts.admission.leave()
+        if self.chain is not None:
+            self.chain.end(self._record(self._outcome(error)))
+            self.chain.seal()
+
+    def _outcome(self, error: BaseException) -> str:
         if isinstance(error, HeadraceError):
-            self.settle(error.code)
-        elif isinstance(error, (CancelledError, GeneratorExit)):
-            self.settle("deadline_exceeded" if self.is_expired else CANCELLED)
-        else:
-            self.settle("internal_error")
+            return error.code
+        if isinstance(error, (CancelledError, GeneratorExit)):
+            return "deadline_exceeded" if self.is_expired else CANCELLED
+        return "internal_error"
 
     def _record(self, outcome: str) -> UsageRecord:
         shape, taken, charge = self.ask.shape, self.taken, self.charge

@@ -57,5 +57,7 @@ def replay(passage: Passage, kept: Kept) -> EventReply:
     taken = passage.taken
     taken.cache = kept.kind
     taken.backend, taken.model = kept.target.backend, kept.target.model
+    if passage.chain is not None:
+        passage.chain.case.target = kept.target
     passage.note_overhead()
     return EventReply(events=EventAnswer(passage, Replay(passage, kept), kept.events), taken=taken)

@@ -15,7 +15,7 @@ from headrace.core.errors import HeadraceError
 from headrace.core.gateway import Ask
 from headrace.core.request import Principal
 from headrace.gateway.attempts import Said, attempt
-from headrace.gateway.contract import Plan
+from headrace.gateway.contract import Candidate, Plan
 from headrace.gateway.passage import Passage
 
 SHADOW: Final = "shadow"
@@ -46,7 +46,11 @@ class Shadows:
         if is_full or not line.has_room:
             self.num_dropped += 1
             return
-        task = asyncio.get_running_loop().create_task(self._copy(passage))
+        copied = _copied(passage, candidate)
+        if copied is None:
+            self.num_dropped += 1
+            return
+        task = asyncio.get_running_loop().create_task(self._copy(passage, copied))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -56,22 +60,29 @@ class Shadows:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _copy(self, original: Passage) -> None:
+    async def _copy(self, original: Passage, ask: Ask) -> None:
         parts, plan = original.parts, original.plan
         assert plan.shadow is not None
-        shape = replace(
-            original.ask.shape,
-            id=f"{original.ask.shape.id}.{SHADOW}",
-            principal=_PRINCIPAL,
-            tags=(SHADOW,),
-            deadline_s=None,
-        )
         with contextlib.suppress(HeadraceError):
             parts.admission.enter(PRIORITY)
-            ask = Ask(shape=shape, decode=original.decode, raw=original.ask.raw)
             passage = Passage(parts, ask, parts.clock.monotonic_s(), original.started_unix_s)
             passage.follow(Plan(route=f"{SHADOW}:{plan.route}", candidates=(plan.shadow,), reason=SHADOW))
             await _run(passage)
+
+
+def _copied(original: Passage, candidate: Candidate) -> Ask | None:
+    """What the shadow is asked: where somebody reads what is asked and answered, as they prepare it for this target;
+    None if they will not."""
+    asked, chain = original.ask, original.chain
+    decode, raw = original.decode, asked.raw
+    if chain is not None and chain.reads_answer:
+        try:
+            request = chain.prepare(original.decode(), candidate.target)
+        except HeadraceError:
+            return None
+        decode, raw = (lambda: request), None
+    shape = replace(asked.shape, id=f"{asked.shape.id}.{SHADOW}", principal=_PRINCIPAL, tags=(SHADOW,), deadline_s=None)
+    return Ask(shape=shape, decode=decode, raw=raw)
 
 
 async def _run(passage: Passage) -> None:
