@@ -30,7 +30,9 @@ def encode(value: Any) -> bytes:
     try:
         return "".join(pieces).encode()
     except UnicodeEncodeError as error:
-        raise NotCanonical("a text has half of a surrogate pair, which is no Unicode text (RFC 8785 3.2.2.2).") from error
+        raise NotCanonical(
+            "a text has half of a surrogate pair, which is no Unicode text (RFC 8785 3.2.2.2)."
+        ) from error
 
 
 def _write(value: Any, pieces: list[str], depth: int) -> None:

@@ -116,9 +116,7 @@ class Revocation:
 
     def encode(self) -> bytes:
         """As an in-toto statement."""
-        return _statement(
-            self.key_id, REVOCATION, {"node": self.node, "from_s": self.from_s, "reason": self.reason}
-        )
+        return _statement(self.key_id, REVOCATION, {"node": self.node, "from_s": self.from_s, "reason": self.reason})
 
 
 def _statement(subject_id: str, kind: str, predicate: dict[str, Any]) -> bytes:

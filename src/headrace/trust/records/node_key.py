@@ -6,13 +6,23 @@ is Ed25519; 0xff with our identifier is any key by its SubjectPublicKeyInfo, whi
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from headrace.core.errors import InvalidRequest
 from headrace.trust.records import dsse
 from headrace.trust.records.keys import SPKI_ED25519, key_id, verifier
 
+MIN_RSA_BITS: Final = 2048
+_CURVES: Final[dict[str, Callable[[], HashAlgorithm]]] = {"secp256r1": SHA256, "secp384r1": SHA384, "secp521r1": SHA512}
 _ED25519: Final = b"\x01"
 _SPKI: Final = b"\xffheadrace.spki\n"
 
@@ -43,17 +53,25 @@ class NodeKey:
         """Whether a signature is its."""
         if self.is_ed25519:
             return verifier(self.spki[len(SPKI_ED25519) :])(signature, message)
-        # Imported here: only keys of a vault or a KMS need to know other schemes.
-        from cryptography.hazmat.primitives.serialization import load_der_public_key
-        from securesystemslib.exceptions import UnverifiedSignatureError
-        from securesystemslib.signer import Signature, SSlibKey
-
-        public = SSlibKey.from_crypto(load_der_public_key(self.spki))  # type: ignore[arg-type]
         try:
-            public.verify_signature(Signature(public.keyid, signature.hex()), message)
-        except UnverifiedSignatureError:
+            _verify_other(self.spki, signature, message)
+        except InvalidSignature:
             return False
         return True
+
+
+def _verify_other(spki: bytes, signature: bytes, message: bytes) -> None:
+    """The schemes that vaults and KMS sign with, as `securesystemslib` has them sign."""
+    public = load_der_public_key(spki)
+    if isinstance(public, EllipticCurvePublicKey):
+        digest = _CURVES.get(public.curve.name)
+        if digest is not None:
+            public.verify(signature, message, ECDSA(digest()))
+            return
+    elif isinstance(public, RSAPublicKey) and public.key_size >= MIN_RSA_BITS:
+        public.verify(signature, message, PSS(MGF1(SHA256()), PSS.AUTO), SHA256())
+        return
+    raise InvalidSignature
 
 
 def read_node_key(text: str) -> NodeKey:

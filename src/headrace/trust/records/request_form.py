@@ -1,7 +1,7 @@
 """The canonical form of a request: what was asked, without who asked and under which id.
 
-A field that has its default is left out, so that a field that comes to be later changes no earlier form. `encode_slowly`
-says what the form is; `encode` makes the same bytes quickly, which a test compares.
+A field that has its default is left out, so that a field that comes to be later changes no earlier form.
+`encode_slowly` says what the form is; `encode` makes the same bytes quickly, which a test compares.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def _fields(kind: type) -> tuple[tuple[str, Any], ...]:
+def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple(
         (one.name, one.default if one.default is not MISSING else _made(one.default_factory)) for one in fields(kind)
     )
@@ -103,7 +103,7 @@ def _made(factory: Any) -> Any:
 
 
 def _given(value: Any) -> Iterator[tuple[str, Any]]:
-    for name, default in _fields(type(value)):
+    for name, default in _fields(value.__class__):
         given = getattr(value, name)
         if (given is not default and given != default) and name not in NOT_ASKED and name not in NOT_ASKED_OF_TERMS:
             yield name, given
@@ -184,9 +184,7 @@ def grammar(request: Request) -> bytes | None:
 
 def system_text(request: Request) -> str:
     """What the operator or developer of the caller says first; empty without it."""
-    return "\n\n".join(
-        one.text for one in request.messages or () if one.role in (Role.SYSTEM, Role.DEVELOPER)
-    )
+    return "\n\n".join(one.text for one in request.messages or () if one.role in (Role.SYSTEM, Role.DEVELOPER))
 
 
 def tool_digest(manifest: bytes) -> str:

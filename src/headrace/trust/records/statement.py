@@ -346,16 +346,16 @@ def read_statement(payload: bytes) -> Statement:
     """A statement about an answer. Raises NotCanonical for anything else."""
     found = canonical.read(payload, "the statement")
     try:
-        if found["_type"] != STATEMENT or found["predicateType"] != PREDICATE:
-            raise NotCanonical("the statement is of another type, or has another kind of predicate.")
+        is_ours = found["_type"] == STATEMENT and found["predicateType"] == PREDICATE
+        _demand(is_ours, "the statement is of another type, or has another kind of predicate.")
         predicate = found["predicate"]
         definition, run = predicate["buildDefinition"], predicate["runDetails"]
-        if definition["buildType"] != BUILD_TYPE:
-            raise NotCanonical(f"the statement's buildType is {definition['buildType']!r:.100}, not {BUILD_TYPE}.")
+        kind = definition["buildType"]
+        _demand(kind == BUILD_TYPE, f"the statement's buildType is {kind!r:.100}, not {BUILD_TYPE}.")
         subjects = _read_subjects(found["subject"])
         dependencies = definition["resolvedDependencies"]
-        if len(dependencies) > MAX_DEPENDENCIES:
-            raise NotCanonical(f"the statement has more than {MAX_DEPENDENCIES} dependencies.")
+        is_few = len(dependencies) <= MAX_DEPENDENCIES
+        _demand(is_few, f"the statement has more than {MAX_DEPENDENCIES} dependencies.")
         byproducts = {one["name"]: one["uri"] for one in run["byproducts"]}
         return Statement(
             payload=payload,
@@ -373,6 +373,11 @@ def read_statement(payload: bytes) -> Statement:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NotCanonical(f"the statement is not one about an answer: {type(error).__name__} at {error}.") from error
+
+
+def _demand(is_met: bool, sentence: str) -> None:
+    if not is_met:
+        raise NotCanonical(sentence)
 
 
 def _read_subjects(found: Any) -> dict[str, bytes]:
