@@ -41,6 +41,10 @@ class Notary(Protocol):
         Raises Unavailable if it can take none now: its queue is full, or its disk is."""
         ...
 
+    def check(self) -> None:
+        """Raise what `submit` would raise now. Costs nothing: it is asked before every request that must be recorded."""
+        ...
+
 
 class Log(Notary, Protocol):
     """A notary, and what its log can show."""
