@@ -42,7 +42,7 @@ class Notary(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise what `submit` would raise now. Costs nothing: it is asked before every request that must be recorded."""
+        """Raise what `submit` would raise now. Costs nothing: it is asked before each request that must be recorded."""
         ...
 
 

@@ -125,6 +125,14 @@ class AnswerForm:
             return None
         return told
 
+    def calls(self) -> list[tuple[str, str]]:
+        """Name and arguments of every tool call."""
+        return [
+            (call.name, "".join(call.arguments))
+            for index in sorted(self._choices)
+            for _, call in sorted(self._choices[index].calls.items())
+        ]
+
     def texts(self) -> dict[int, str]:
         """Each choice's text."""
         return {index: "".join(self._choices[index].texts) for index in sorted(self._choices)}

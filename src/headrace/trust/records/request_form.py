@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.core.request import FormatKind, Message, Request, Role
+from headrace.core.request import FormatKind, Message, Request, Role, Tool
 from headrace.trust.records import canonical
 from headrace.trust.records.answer_form import text_form
 
@@ -187,6 +187,6 @@ def system_text(request: Request) -> str:
     return "\n\n".join(one.text for one in request.messages or () if one.role in (Role.SYSTEM, Role.DEVELOPER))
 
 
-def tool_digest(manifest: bytes) -> str:
-    """How a declaration's bytes are named."""
-    return "sha256:" + hashlib.sha256(manifest).hexdigest()
+def manifest(tool: Tool) -> str:
+    """The digest of a tool's declaration."""
+    return "sha256:" + hashlib.sha256(canonical.encode(_value(tool))).hexdigest()
