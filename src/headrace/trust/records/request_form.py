@@ -43,7 +43,7 @@ def encode_slowly(request: Request) -> bytes:
 
 def value_of(request: Request) -> dict[str, Any]:
     """The form as a JSON value."""
-    value = {name: _value(given) for name, given in _given(request) if name != "messages"}
+    value = dict(_values(request))
     if request.messages is not None:
         value["messages"] = [_plain(_message(one)) for one in request.messages]
     return value
@@ -51,16 +51,20 @@ def value_of(request: Request) -> dict[str, Any]:
 
 def _rest(request: Request) -> dict[str, bytes]:
     rest: dict[str, bytes] = {}
-    for name, given in _given(request):
-        if name == "tools":
-            rest[name] = _tools(given)
-        elif name != "messages":
-            rest[name] = canonical.encode(_value(given))
+    for name, value in _values(request):
+        rest[name] = _tools(value) if name == "tools" else canonical.encode(value)
     return rest
 
 
-def _tools(tools: Any) -> bytes:
-    value = _value(tools)
+def _values(request: Request) -> Iterator[tuple[str, Any]]:
+    for name, given in _given(request):
+        if name != "messages":
+            value = _value(given)
+            if value != {}:  # only what nobody asked for is not its default
+                yield name, value
+
+
+def _tools(value: Any) -> bytes:
     try:
         told = msgspec.json.encode(value)  # the same declarations come with every turn
     except (UnicodeEncodeError, TypeError, ValueError):
