@@ -215,11 +215,13 @@ class Upstream(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A kept answer. `kind` is `exact` or `semantic`; `target` gave it once, and its prices hold for it."""
+    """A kept answer. `kind` is `exact` or `semantic`; `target` gave it once, and its prices hold for it, to the request
+    `source`."""
 
     kind: str
     target: Target
     events: AsyncGenerator[Event, None]
+    source: str = ""
 
 
 class AnswerCache(Protocol):

@@ -55,7 +55,7 @@ def shared(charge: Charge, share: float) -> Charge:
 def replay(passage: Passage, kept: Kept) -> EventReply:
     """A kept answer for the caller."""
     taken = passage.taken
-    taken.cache = kept.kind
+    taken.cache, taken.source = kept.kind, kept.source
     taken.backend, taken.model = kept.target.backend, kept.target.model
     if passage.chain is not None:
         passage.chain.case.target = kept.target

@@ -157,7 +157,8 @@ class AnswerKeeper:
 
 
 def _kept(kind: str, entry: Entry, ask: Ask) -> Kept:
-    return Kept(kind=kind, target=entry.target, events=_told_again(entry.events, ask.shape.id))
+    begun = next((event.request_id for event in entry.events if isinstance(event, Started)), "")
+    return Kept(kind=kind, target=entry.target, events=_told_again(entry.events, ask.shape.id), source=begun)
 
 
 async def _told_again(events: Sequence[Event], request_id: str) -> AsyncGenerator[Event, None]:
