@@ -47,9 +47,10 @@ class Taken:
     """Which way a request went and what it took: what response headers, logs and usage records tell.
 
     Filled in while it happens: `cost_nanos` (billionths of the price list's unit) and `saved_nanos` (what a cache
-    spared) are None before the end, tokens 0. `cache` is empty, `exact` or `semantic`. Times in seconds. `receipt` is
-    where the answer is recorded, None where none are: the gateway seals it when the request `is_settled`, unless
-    somebody who makes the bytes of the answer has claimed that (`is_claimed`), and does it when they are all there.
+    spared) are None before the end, tokens 0. `cache` is empty, `exact` or `semantic`, and `source` then the request
+    whose answer it was. Times in seconds. `receipt` is where the answer is recorded, None where none are: the gateway
+    seals it when the request `is_settled`, unless somebody who makes the bytes of the answer has claimed that
+    (`is_claimed`), and does it when they are all there.
     """
 
     route: str = ""
@@ -58,6 +59,7 @@ class Taken:
     model: str = ""
     num_attempts: int = 0
     cache: str = ""
+    source: str = ""
     queue_s: float = 0.0
     overhead_s: float = 0.0
     cost_nanos: int | None = None

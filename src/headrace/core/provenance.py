@@ -65,25 +65,6 @@ class Log(Notary, Protocol):
         ...
 
 
-class Log(Notary, Protocol):
-    """A notary, and what its log can show."""
-
-    @property
-    def origin(self) -> str:
-        """The log's name, the first line of its checkpoints."""
-        ...
-
-    async def merged(self, item_id: str) -> int:
-        """The index of an item, as soon as a checkpoint covers it. Raises NotFound for an id that was never submitted,
-        and what ended the log if it ends before."""
-        ...
-
-    async def prove(self, index: int) -> bytes:
-        """The text of a C2SP tlog-proof: that the entry of an index is in the tree of the newest checkpoint, which
-        stands in it with all cosignatures that there are. Raises NotFound if no checkpoint covers it yet."""
-        ...
-
-
 class Receipt(Protocol):
     """The record of one answer, while the answer is on its way."""
 
