@@ -47,6 +47,7 @@ class Rule:
     place: str
     is_forbid: bool
     reason: str
+    text: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class Rules:
 
     def __len__(self) -> int:
         return len(self.rules)
+
+    def permits(self) -> "Rules":
+        """Those that permit, alone: what would be if nothing forbade it."""
+        rules = tuple(rule for rule in self.rules if not rule.is_forbid)
+        return Rules(rules, cedarpy.PolicySet.from_str("\n".join(rule.text for rule in rules)), self.reads)
 
     def find(self, position: str) -> Rule | None:
         """The policy that Cedar calls `policyN`."""
@@ -107,6 +113,7 @@ def _rule(policy: dict[str, Any], statement: Statement) -> Rule:
         place=statement.place,
         is_forbid=policy["effect"] != "permit",
         reason=notes.get("reason") or "",
+        text=statement.text,
     )
 
 
@@ -130,6 +137,23 @@ def _invalid(text: str, rules: Sequence[Rule]) -> Iterator[Flaw]:
         rule = rules[_number(error.policy_id)]
         sentence = re.sub(r"for policy `policy\d+`, ", "", error.error).strip()
         yield Flaw(rule.place, f"{sentence}.")
+
+
+def hints(rules: Rules) -> Iterator[Flaw]:
+    """What is odd about policies that are in order."""
+    seen: dict[str, Rule] = {}
+    for rule in rules.rules:
+        body = " ".join(re.sub(r"@\w+\s*\([^)]*\)", "", rule.text).split())
+        if rule.id == rule.place:
+            yield Flaw(rule.place, "has no @id, and is called by its place, which moves.", is_hint=True)
+        if rule.is_forbid and not rule.reason:
+            yield Flaw(rule.place, f"{rule.id} has no @reason; whom it stops is not told why.", is_hint=True)
+        if (other := seen.setdefault(body, rule)) is not rule:
+            yield Flaw(rule.place, f"{rule.id} says what {other.id} ({other.place}) says.", is_hint=True)
+        if rule.is_forbid and re.fullmatch(r"forbid ?\( ?principal ?, ?action ?, ?resource ?\) ?;", body):
+            yield Flaw(rule.place, f"{rule.id} forbids everything, so that no other policy matters.", is_hint=True)
+    if not any(not rule.is_forbid for rule in rules.rules):
+        yield Flaw("policies", "none of them permits anything, so that everything is denied.", is_hint=True)
 
 
 def _reads(policies: Iterable[dict[str, Any]]) -> frozenset[str] | None:
