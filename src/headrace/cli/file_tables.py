@@ -5,6 +5,7 @@ from typing import Final
 
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
 from headrace.cli.kinds import Kind, named, several
+from headrace.cli.policy_tables import POLICY
 from headrace.cli.server_tables import CORS, KEY, TLS
 from headrace.cli.supply_tables import MODEL_SIGNATURES
 
@@ -20,4 +21,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "tls": TLS,
     "cors": CORS,
     "model_signatures": MODEL_SIGNATURES,
+    "policy": POLICY,
 }

@@ -45,6 +45,7 @@ from headrace.cli.options import (
     TopK,
     TopP,
 )
+from headrace.cli.policy_commands import policy_app
 from headrace.cli.route_commands import route_app
 from headrace.cli.stored_commands import cache_app, responses_app
 from headrace.core.errors import HeadraceError
@@ -80,6 +81,7 @@ for _group, _name in (
     (responses_app, "responses"),
     (config_app, "config"),
     (route_app, "route"),
+    (policy_app, "policy"),
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)

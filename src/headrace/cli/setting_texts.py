@@ -180,6 +180,16 @@ _OTHERS: Final = {
     "model_signatures.keys": "PEM files of public keys whose signatures count",
     "model_signatures.authorities": "PEM files of certificates that may have issued a signer's",
     "model_signatures.signers": "names of which a signer's certificate must have one; unset: any",
+    "policy": "policies in Cedar that decide requests, routes and tool calls",
+    "policy.mode": "off, shadow (log what would be denied) or enforce",
+    "policy.sets": "those that ship and hold beside the files; without default only what a policy permits is permitted",
+    "policy.files": "files of policies; a reload reads them anew",
+    "policy.subjects": "what is known of those who ask, by subject: key:NAME, user:ISSUER#ID, a SPIFFE ID",
+    "policy.subjects.NAME": "one of them",
+    "policy.subjects.NAME.groups": "groups that it is in",
+    "policy.subjects.NAME.facts": "facts by name, which policies read with getTag",
+    "policy.subjects.NAME.facts.NAME": "one of them",
+    "policy.decisions": "how many are remembered at most",
 }
 
 TEXTS: Final = {

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -101,6 +102,11 @@ class LineHandler(logging.StreamHandler[TextIO]):
     def _on_time(self) -> None:
         self._is_waiting = False
         self.flush()
+
+
+def log_fields(logger: logging.Logger, level: int, message: str, fields: Mapping[str, Any]) -> None:
+    """Write a line with fields of its own beside the message; a field has no name that every line has."""
+    logger.log(level, "%s", message, extra={_FIELDS_ATTRIBUTE: dict(fields)})
 
 
 _access = logging.getLogger(ACCESS_LOGGER)

@@ -5,6 +5,7 @@ Read from a file by `cli`. Knows no files.
 
 from dataclasses import dataclass, field
 
+from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.supply.settings import SupplySettings
 
 
@@ -13,3 +14,4 @@ class TrustSettings:
     """Each field has the name of its table."""
 
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
+    policy: PolicySettings = PolicySettings()

@@ -1,0 +1,1 @@
+"""What operators permit: questions, and the policies that answer them."""

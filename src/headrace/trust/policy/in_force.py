@@ -1,0 +1,57 @@
+"""The judge that everybody asks, whichever policies are in force: a reload puts another behind it at once.
+
+Asks bounds of a delegation first, which no policy widens, then the policies; and has both logged. Knows no policies.
+"""
+
+from headrace.core.trust import Decision, Delegation, Effect
+from headrace.trust.delegation.bounds import refusal
+from headrace.trust.policy.decision_log import DecisionLog
+from headrace.trust.policy.question import Judge, Question
+
+DELEGATION = "delegation"
+"""What decided, where it was no policy."""
+
+
+class JudgeInForce:
+    """Implements `question.Judge`."""
+
+    def __init__(self, judge: Judge, log: DecisionLog) -> None:
+        self.judge = judge
+        self.log = log
+
+    def decide(self, question: Question) -> Decision:
+        """See `question.Judge`. What a delegation does not cover is refused, even where policies are only watched."""
+        decision = self._bounded(question) or self.judge.decide(question)
+        if not decision.is_allowed:
+            self.log.add(decision, question.principal)
+        return decision
+
+    def _bounded(self, question: Question) -> Decision | None:
+        delegation = question.principal.delegation
+        if delegation is None or (why := _refusal(delegation, question)) is None:
+            return None
+        return Decision(
+            action=question.action,
+            resource=question.resource,
+            is_allowed=False,
+            policies=(DELEGATION,),
+            reason=why,
+        )
+
+
+def _refusal(delegation: Delegation, question: Question) -> str | None:
+    labels = question.context.get("labels", ())
+    given = frozenset(labels) if isinstance(labels, (tuple, list)) else frozenset()
+    match question.action:
+        case "request":
+            return refusal(delegation, model=question.resource, labels=given)
+        case "tool":
+            effect = str(question.attributes.get("effect", "egress")).upper()
+            return refusal(
+                delegation,
+                tool=question.resource,
+                # What nobody knows counts as the worst.
+                effect=Effect[effect] if effect in Effect.__members__ else Effect.EGRESS,
+                labels=given,
+            )
+    return None
