@@ -67,8 +67,8 @@ class ContextTooLong(InvalidRequest):
 
 
 class Unauthenticated(HeadraceError):
-    """No credentials, or credentials that nobody issued. `challenges` say what would do (RFC 9110, section 11.6.1; none:
-    a bearer's key), `nonce` is one that a DPoP proof must have (RFC 9449, section 8)."""
+    """No credentials, or credentials that nobody issued. `challenges` say what would do (RFC 9110, section 11.6.1;
+    none: a bearer's key), `nonce` is one that a DPoP proof must have (RFC 9449, section 8)."""
 
     code = "invalid_api_key"
     status = 401

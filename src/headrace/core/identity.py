@@ -18,8 +18,8 @@ class Shown:
     `url` is the request's target as the caller addressed it (scheme, host, path, query). `headers` have lower-case
     names; one that came several times is joined by ", " (RFC 9110 5.3). `scheme` and `token` are those of
     `authorization`, scheme in lower case, or `bearer` and the text of `x-api-key`; None without one. `certificates` are
-    what the connection's TLS was opened with, DER, leaf first. `is_own_url`: the host in `url` is a name that this server
-    is called by; one that somebody signed for another server is then not taken for ours.
+    what the connection's TLS was opened with, DER, leaf first. `is_own_url`: the host in `url` is a name that this
+    server is called by, so that what somebody signed for another server is not taken for ours.
     """
 
     method: str

@@ -9,3 +9,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustSettings:
     """Each field has the name of its table."""
+
+    @property
+    def names_callers(self) -> bool:
+        """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
+        return False
