@@ -48,7 +48,7 @@ class Credentials:
         """Who asks. Raises Unauthenticated."""
         if not self._authenticators:
             return LOCAL if self._keys is None else self._keys.authenticate(exchange.shown_key())
-        shown = show(exchange, door)
+        shown = show(exchange, door, self._clock)
         found = [one for asked in self._authenticators if (one := asked.authenticate(shown)) is not None]
         if shown.token is not None and not any(one.is_token for one in found):
             found.append(self._key_of(shown))
@@ -101,7 +101,7 @@ class Credentials:
             raise Unauthenticated("the credentials have expired; renew them.", challenges=self._challenges)
 
 
-def show(exchange: Exchange, door: Door) -> Shown:
+def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:
     """What a request shows. Raises Unauthenticated for what could be read in two ways."""
     scope = exchange.scope
     headers: dict[bytes, bytes] = {}
@@ -119,6 +119,8 @@ def show(exchange: Exchange, door: Door) -> Shown:
         token=token,
         certificates=tuple(scope.get("extensions", {}).get(TLS_EXTENSION, {}).get("certificates", ())),
         is_own_url=door.is_own_host(host),
+        came_unix_s=clock.unix_s(),
+        came_s=clock.monotonic_s(),
     )
 
 
