@@ -5,7 +5,7 @@ Each implements a real contract. `ScriptedBackend` counts what it opened and clo
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import uvloop
@@ -13,6 +13,7 @@ import uvloop
 from headrace.core.backend import ModelCard, Probe
 from headrace.core.errors import NotFound
 from headrace.core.events import ChoiceFinished, Event, Finished, FinishReason, Started, TextDelta, Usage
+from headrace.core.identity import Authenticator
 from headrace.core.request import Request
 from headrace.server.app import App, Surroundings, build_app
 from headrace.server.config import ServerConfig
@@ -241,6 +242,7 @@ def make_app(
     keys: Any = None,
     clock: HandClock | None = None,
     timers: HandTimers | None = None,
+    authenticators: Sequence[Authenticator] = (),
     **services: Any,
 ) -> App:
     """An application that is ready, with time by hand and numbered ids; `services` are fields of `Services`."""
@@ -252,7 +254,12 @@ def make_app(
         version="1.2.3",
     )
     app = build_app(
-        backend, config or ServerConfig(), keys=keys, surroundings=surroundings, services=Services(**services)
+        backend,
+        config or ServerConfig(),
+        keys=keys,
+        surroundings=surroundings,
+        services=Services(**services),
+        authenticators=authenticators,
     )
     app.lifecycle.mark_ready()
     return app

@@ -76,6 +76,7 @@ MAY_READ_THE_DATE = (
     "gateway/gate.py",
     "memory/files.py",
     "server/keys.py",
+    "server/credentials.py",
     "api/ollama_answers.py",
     "server/ollama.py",
     "cli/",

@@ -150,8 +150,11 @@ def error_headers(error: HeadraceError) -> list[tuple[bytes, bytes]]:
         longest_s = MAX_RETRY_AFTER_S if error.retryable else error.retry_after_s
         seconds = max(0, math.ceil(min(error.retry_after_s, longest_s)))
         headers.append((b"retry-after", str(seconds).encode()))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="headrace"'))
+    if isinstance(error, Unauthenticated):
+        challenges = error.challenges or ('Bearer realm="headrace"',)
+        headers += [(b"www-authenticate", challenge.encode("ascii", "replace")) for challenge in challenges]
+        if error.nonce is not None:
+            headers.append((b"dpop-nonce", error.nonce.encode("ascii", "replace")))
     elif error.status == 403:
         headers.append((b"www-authenticate", b'Bearer realm="headrace", error="insufficient_scope"'))
     return headers

@@ -50,7 +50,8 @@ def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bo
 
         engine_config(settings)
     config_of_server = server_config(settings)
-    check_bind(config_of_server, has_keys=KeySource(settings, {}).has_keys)
+    has_keys = KeySource(settings, {}).has_keys or settings.trust.names_callers
+    check_bind(config_of_server, has_keys=has_keys)
     around = look_around(resolved, os.environ)
     for problem in resolved.report.problems:
         typer.echo(f"warning: {problem}", err=True)
@@ -94,7 +95,7 @@ async def _run(start: Start, listener: "socket.socket") -> None:
             greeting,
             model=_model_to_show(start.settings, None if assembled is None else assembled.name),
             guests=() if assembled is None else assembled.guests,
-            needs_key=app.keys is not None,
+            needs_key=app.credentials.is_needed,
         )
 
         def tell(url: str) -> None:
@@ -154,6 +155,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
                 key_book=RunningKeys(source, keys),
                 **trust.services,
             ),
+            authenticators=trust.authenticators,
             metrics=metrics,
             surroundings=AppSurroundings(version=__version__),
         )

@@ -67,10 +67,24 @@ class ContextTooLong(InvalidRequest):
 
 
 class Unauthenticated(HeadraceError):
-    """No credentials, or credentials that nobody issued."""
+    """No credentials, or credentials that nobody issued. `challenges` say what would do (RFC 9110, section 11.6.1;
+    none: a bearer's key), `nonce` is one that a DPoP proof must have (RFC 9449, section 8)."""
 
     code = "invalid_api_key"
     status = 401
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        challenges: tuple[str, ...] = (),
+        nonce: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.challenges = challenges
+        self.nonce = nonce
 
 
 class Forbidden(HeadraceError):

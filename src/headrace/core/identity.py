@@ -6,7 +6,7 @@ Knows no kind of credential: keys are `server/keys.py`'s, tokens, certificates a
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headrace.core.request import Principal
 
@@ -18,7 +18,9 @@ class Shown:
     `url` is the request's target as the caller addressed it (scheme, host, path, query). `headers` have lower-case
     names; one that came several times is joined by ", " (RFC 9110 5.3). `scheme` and `token` are those of
     `authorization`, scheme in lower case, or `bearer` and the text of `x-api-key`; None without one. `certificates` are
-    what the connection's TLS was opened with, DER, leaf first.
+    what the connection's TLS was opened with, DER, leaf first. `is_own_url`: the host in `url` is a name that this
+    server is called by, so that what somebody signed for another server is not taken for ours. `came_unix_s` and `came_s` are when it
+    came, Unix and monotonic time: who judges it reads no clock.
     """
 
     method: str
@@ -27,18 +29,22 @@ class Shown:
     scheme: str | None = None
     token: str | None = None
     certificates: tuple[bytes, ...] = ()
+    is_own_url: bool = True
+    came_unix_s: float = 0.0
+    came_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A caller that is known. `key` is what logs call its credential, None for the local user of a server without keys;
     it is not valid any more from `expires_s` on, Unix time. `body_digest`: a signature covers the body, which must have
-    this SHA-256 (RFC 9530)."""
+    this SHA-256 (RFC 9530). `is_token`: the credential is `Shown.token`, which then is no API key."""
 
     principal: Principal
     key: str | None = None
     expires_s: float = math.inf
     body_digest: bytes | None = None
+    is_token: bool = False
 
 
 class Authenticator(Protocol):
@@ -47,4 +53,14 @@ class Authenticator(Protocol):
     def authenticate(self, shown: Shown) -> Identity | None:
         """Who shows this; None if nothing of this kind was shown. Raises Unauthenticated for what is not valid, in
         words that tell a caller what to correct and an attacker nothing. Never waits."""
+        ...
+
+
+@runtime_checkable
+class Challenger(Protocol):
+    """An authenticator that a caller without credentials is told of."""
+
+    @property
+    def challenges(self) -> tuple[str, ...]:
+        """Values of `WWW-Authenticate` (RFC 9110, section 11.6.1), beside the one for keys."""
         ...

@@ -9,7 +9,7 @@ and no engine: it is given a backend.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from headrace.core.errors import (
     NotFound,
     Unavailable,
 )
-from headrace.core.identity import Identity
+from headrace.core.identity import Authenticator, Identity
 from headrace.observe.metrics import Metrics
 from headrace.server.accounts import account_routes, key_routes
 from headrace.server.admin import adapter_routes, resident_routes
@@ -37,6 +37,7 @@ from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
+from headrace.server.credentials import Credentials
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.explanation import explanation_routes
@@ -112,9 +113,11 @@ class App:
         metrics: Metrics,
         surroundings: Surroundings,
         services: Services,
+        authenticators: Sequence[Authenticator] = (),
     ) -> None:
         self.config = config
         self.keys = keys
+        self.credentials = Credentials(keys, authenticators, surroundings.clock)
         self.door = Door(config)
         self.lifecycle = Lifecycle()
         self._backend = backend
@@ -159,7 +162,7 @@ class App:
     def _make_socket_routes(self, services: Services) -> list[Route]:
         if services.responses is None:
             return []
-        return Sockets(self._answering, services.responses, self.keys, self._tally).routes()
+        return Sockets(self._answering, services.responses, self.credentials, self._tally).routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
@@ -227,10 +230,11 @@ class App:
 
     def _admit(self, exchange: Exchange, route: Route | None) -> Identity:
         """Who asks, or a refusal. Unknown paths are refused like any other before they are called unknown."""
-        if self.keys is not None and route is not None and route.is_open:
+        credentials = self.credentials
+        if credentials.is_needed and route is not None and route.is_open:
             return LOCAL
-        self.door.check(exchange, has_keys=self.keys is not None)
-        identity = LOCAL if self.keys is None else self.keys.authenticate(exchange.shown_key())
+        self.door.check(exchange, has_keys=credentials.is_needed)
+        identity = credentials.admit(exchange, self.door)
         exchange.record.tenant, exchange.record.key = identity.principal.tenant, identity.key
         if route is not None and route.scope is not None and route.scope not in identity.principal.scopes:
             raise Forbidden(f"the key lacks the scope {route.scope!r}; ask for a key that has it.")
@@ -277,9 +281,12 @@ def build_app(
     metrics: Metrics | None = None,
     surroundings: Surroundings | None = None,
     services: Services | None = None,
+    authenticators: Sequence[Authenticator] = (),
 ) -> App:
-    """The application around a backend. It answers 503 until its lifespan starts (or `lifecycle.mark_ready`)."""
-    return App(backend, config, keys, metrics or Metrics(), surroundings or Surroundings(), services or Services())
+    """The application around a backend. `authenticators` are asked in their order who calls, before the keys. It
+    answers 503 until its lifespan starts (or `lifecycle.mark_ready`)."""
+    around = surroundings or Surroundings()
+    return App(backend, config, keys, metrics or Metrics(), around, services or Services(), authenticators)
 
 
 def _route_of(exchange: Exchange, found: Found | None) -> Route:

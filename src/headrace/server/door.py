@@ -29,6 +29,8 @@ _EXPOSE_HEADERS: Final = (
 _MAX_HOPS: Final = 32
 _FOR: Final = re.compile(r'for=(?:"([^"]*)"|([^;,"\s]*))', re.IGNORECASE)
 
+_SCHEMES: Final = {"ws": "http", "wss": "https"}  # RFC 6455, section 4.1: a handshake is a request of HTTP
+
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -70,6 +72,21 @@ class Door:
                 param="origin",
                 code="origin_not_allowed",
             )
+
+    def is_own_host(self, host: str) -> bool:
+        """Whether a `host` header is a name that this server is called by."""
+        return self._is_own(f"//{host}")
+
+    def scheme(self, exchange: Exchange) -> str:
+        """`http` or `https`, as the client called: a trusted proxy says so, else the connection."""
+        scheme: str = exchange.scope.get("scheme", "http")
+        own = _SCHEMES.get(scheme, scheme)
+        peer = exchange.scope.get("client")
+        if peer is None or not self._networks or not self._is_trusted(peer[0]):
+            return own
+        # The last word is that of the proxy nearest to us; what stands further left was sent by others.
+        told = exchange.headers.get(b"x-forwarded-proto", b"").decode("latin-1").rpartition(",")[2].strip().lower()
+        return _SCHEMES.get(told, told) if told in ("http", "https", *_SCHEMES) else own
 
     async def answer_page(self, exchange: Exchange, found: Found | None) -> bool:
         """Tell a browser whether a page may read the answer; True if it only asked for that (a preflight)."""

@@ -5,6 +5,8 @@ Knows no routes and no protocol's shapes: `app.py` decides what is answered, and
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +56,7 @@ class Exchange:
     """A request, its response's state and its record. `closes` asks for the connection to end after the response.
 
     `params` are the variable parts of its path, `errors` is how its protocol says no; both are known once its route is.
+    `body_digest` is the SHA-256 that the body must have, because its caller signed it.
     """
 
     scope: Scope
@@ -68,6 +71,7 @@ class Exchange:
     errors: ErrorDialect = OPENAI
     taken: Taken | None = None
     wire: Wire | None = None
+    body_digest: bytes | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -103,7 +107,18 @@ class Exchange:
         return bool(self.scope["type"] == "websocket")
 
     async def read_body(self, config: ServerConfig, budget: BodyBudget) -> bytes:
-        """The whole body. Raises PayloadTooLarge as soon as it is too long, DeadlineExceeded, ClientGone."""
+        """The whole body. Raises PayloadTooLarge as soon as it is too long, Unauthenticated if it is not what was
+        signed, DeadlineExceeded, ClientGone."""
+        body = await self._read_body(config, budget)
+        if self.body_digest is not None:
+            self._check_digest(hashlib.sha256(body).digest())
+        return body
+
+    def _check_digest(self, digest: bytes) -> None:
+        if self.body_digest is not None and not hmac.compare_digest(digest, self.body_digest):
+            raise Unauthenticated("content-digest: the body is not the one that was signed.", param="content-digest")
+
+    async def _read_body(self, config: ServerConfig, budget: BodyBudget) -> bytes:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > config.max_body_bytes:
             raise _too_large(config)
@@ -139,12 +154,14 @@ class Exchange:
     async def pieces(self, config: ServerConfig) -> AsyncGenerator[bytes, None]:
         """The body of an upload as it comes, none of it kept here.
 
-        Raises PayloadTooLarge as soon as it is too long, DeadlineExceeded, ClientGone.
+        Raises PayloadTooLarge as soon as it is too long, Unauthenticated instead of giving the last piece of what is
+        not as it was signed, DeadlineExceeded, ClientGone.
         """
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > config.max_upload_bytes:
             raise _upload_too_large(config)
         num_bytes, more = 0, True
+        digest = None if self.body_digest is None else hashlib.sha256()
         while more:
             try:
                 async with asyncio.timeout(config.body_timeout_s):
@@ -161,6 +178,10 @@ class Exchange:
             if num_bytes > config.max_upload_bytes:
                 raise _upload_too_large(config)
             more = message.get("more_body", False)
+            if digest is not None:
+                digest.update(piece)
+                if not more:
+                    self._check_digest(digest.digest())
             yield piece
 
     async def respond_pieces(

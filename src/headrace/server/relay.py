@@ -30,8 +30,9 @@ _HOP: Final = frozenset(
 _KEPT_HERE: Final = _HOP | frozenset(
     b"authorization x-api-key api-key x-goog-api-key cookie host content-length content-type content-encoding "
     b"accept accept-encoding origin referer forwarded via x-real-ip x-request-id date range if-match if-none-match "
-    b"if-modified-since if-unmodified-since if-range openai-organization openai-project x-goog-user-project".split()
-)  # the last three say whose account pays, which with our credentials is our affair
+    b"if-modified-since if-unmodified-since if-range openai-organization openai-project x-goog-user-project "
+    b"dpop signature signature-input signature-agent content-digest repr-digest client-cert client-cert-chain".split()
+)  # three say whose account pays, which with our credentials is our affair; the last are what a caller shows of itself
 _KEPT_PREFIXES: Final = (b"x-headrace-", b"x-forwarded-", b"sec-", b"access-control-", b"proxy-")
 # Of a response: what this server says itself.
 _SAID_HERE: Final = _HOP | frozenset(

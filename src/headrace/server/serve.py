@@ -57,7 +57,7 @@ async def serve(
 ) -> None:
     """Serve until a signal says stop. `on_ready` is told the address once requests are answered; `on_reload` is called
     for SIGHUP, None: the keys are read again."""
-    check_bind(app.config, has_keys=app.keys is not None)
+    check_bind(app.config, has_keys=app.credentials.is_needed)
     server = Server(app, on_ready, tls)
     loop = asyncio.get_running_loop()
     if on_reload is None and app.keys is not None:

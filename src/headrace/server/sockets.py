@@ -36,10 +36,10 @@ from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, Una
 from headrace.core.identity import Identity
 from headrace.observe.logs import AccessRecord
 from headrace.server.answers import Answering
+from headrace.server.credentials import Credentials
 from headrace.server.exchange import Exchange
 from headrace.server.feed import ClientGone, Message
 from headrace.server.hints import Hints, read_hints
-from headrace.server.keys import LOCAL, KeyRing
 from headrace.server.outbox import Outbox
 from headrace.server.routes import Route
 from headrace.server.socket_protocol import SocketControl
@@ -71,7 +71,7 @@ class Sockets:
 
     answering: Answering
     responses: ResponsesService
-    keys: KeyRing | None
+    credentials: Credentials
     tally: Tally
     tenants: dict[str, TenantBytes] = field(default_factory=dict)
 
@@ -88,15 +88,16 @@ class Sockets:
                 "x-headrace-session: every lane of a WebSocket is a session of its own; leave it out.",
                 param="x-headrace-session",
             )
-        key = None if self.keys is None else exchange.shown_key()
+        key = self.credentials.key_of(exchange, identity)
         await Socket(self, exchange, identity, hints, key).run()
 
-    def who(self, key: str | None, tenant: str) -> Identity:
-        """Whose key it is now. Raises Unauthenticated for one that was taken back since the connection began."""
-        identity = LOCAL if self.keys is None else self.keys.authenticate(key)
-        if identity.principal.tenant != tenant or "generate" not in identity.principal.scopes:
+    def who(self, identity: Identity, key: str | None) -> Identity:
+        """Whose connection it is now. Raises Unauthenticated for a caller whose credentials were taken back or have
+        expired since the connection began."""
+        now = self.credentials.check_again(identity, key)
+        if now.principal.tenant != identity.principal.tenant or "generate" not in now.principal.scopes:
             raise Unauthenticated("the API key may no longer do what this connection does; connect again.")
-        return identity
+        return now
 
     def memory(self, tenant: str) -> LaneMemory:
         """The memory of a connection that begins."""
@@ -129,6 +130,7 @@ class Socket:
         self._answering = sockets.answering
         self._clock = sockets.answering.pace.clock
         self._exchange = exchange
+        self._identity = identity
         self._tenant = identity.principal.tenant
         self._hints = hints
         self._key = key
@@ -316,7 +318,7 @@ class Socket:
 
     def _call(self, turn: Turn, record: AccessRecord) -> CreateCall:
         self._sockets.tally.check_load()
-        identity = self._sockets.who(self._key, self._tenant)
+        identity = self._sockets.who(self._identity, self._key)
         record.key = identity.key
         session = self._session(turn.lane)
         caller = Caller(

@@ -14,4 +14,9 @@ class TrustSettings:
     """Each field has the name of its table."""
 
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
-    policy: PolicySettings = PolicySettings()
+    policy: PolicySettings = field(default_factory=PolicySettings)
+
+    @property
+    def names_callers(self) -> bool:
+        """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
+        return False

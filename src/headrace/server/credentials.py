@@ -1,0 +1,193 @@
+"""Who calls: what a request shows of its caller, asked of every authenticator in turn and of the keys, joined to one
+identity.
+
+    certificate, token, delegation, signature, key -> identities -> one: no wider than any of them
+
+Whoever shows two credentials gets what both allow, and where they name two callers gets nothing. With keys or with
+authenticators nobody is anonymous; without both everybody is the machine's user, and nothing is looked at. Knows no
+kind of credential.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote
+
+from headrace.core.clock import Clock
+from headrace.core.errors import Unauthenticated
+from headrace.core.identity import Authenticator, Challenger, Identity, Shown
+from headrace.server.door import Door
+from headrace.server.exchange import Exchange
+from headrace.server.feed import Scope
+from headrace.server.keys import LOCAL, KeyRing
+
+TLS_EXTENSION: Final = "headrace.tls"
+"""Of a scope: `{"certificates": (der, ...)}`, those that the client's connection was opened with, leaf first."""
+BEARER: Final = 'Bearer realm="headrace"'
+
+# Two of these in one request would be two callers, of whom a proxy in front may have checked the other.
+_ONCE: Final = (b"authorization", b"x-api-key", b"dpop")
+
+
+class Credentials:
+    """Tells callers apart."""
+
+    def __init__(self, keys: KeyRing | None, authenticators: Sequence[Authenticator], clock: Clock) -> None:
+        self._keys = keys
+        self._authenticators = tuple(authenticators)
+        self._clock = clock
+        told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
+        self._challenges = tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether callers have to show something."""
+        return self._keys is not None or bool(self._authenticators)
+
+    def admit(self, exchange: Exchange, door: Door) -> Identity:
+        """Who asks. Raises Unauthenticated."""
+        if not self._authenticators:
+            return LOCAL if self._keys is None else self._keys.authenticate(exchange.shown_key())
+        shown = show(exchange, door, self._clock)
+        found = [one for asked in self._authenticators if (one := asked.authenticate(shown)) is not None]
+        if shown.token is not None and not any(one.is_token for one in found):
+            found.append(self._key_of(shown))
+        if not found:
+            raise Unauthenticated(
+                "no credentials given; show a key or token as 'Authorization: Bearer ...'.",
+                challenges=self._challenges,
+            )
+        identity = found[0] if len(found) == 1 else join(found)
+        self._check_time(identity)
+        exchange.body_digest = identity.body_digest
+        return identity
+
+    def check_again(self, identity: Identity, key: str | None) -> Identity:
+        """Who asks on a connection that was opened by `identity`, with `key` if that was one. Raises Unauthenticated
+        for a caller that is none any more."""
+        if key is None:
+            self._check_time(identity)
+            return identity
+        assert self._keys is not None
+        now = self._keys.authenticate(key)
+        if not self._authenticators:
+            return now
+        again = join([now, identity])
+        self._check_time(again)
+        return again
+
+    def key_of(self, exchange: Exchange, identity: Identity) -> str | None:
+        """The API key that a caller has shown, None if it showed none."""
+        if self._keys is None or identity.is_token or exchange.headers.keys().isdisjoint(_ONCE[:2]):
+            return None
+        return exchange.shown_key()
+
+    def _key_of(self, shown: Shown) -> Identity:
+        """Whose key it is that no authenticator knew."""
+        if self._keys is not None and shown.scheme == "bearer":
+            try:
+                return self._keys.authenticate(shown.token)
+            except Unauthenticated as error:
+                error.challenges = self._challenges
+                raise
+        raise Unauthenticated(
+            "the credentials are not valid here; check them, or ask whoever runs this server for some.",
+            param="authorization",
+            challenges=self._challenges,
+        )
+
+    def _check_time(self, identity: Identity) -> None:
+        if self._clock.unix_s() >= identity.expires_s:
+            raise Unauthenticated("the credentials have expired; renew them.", challenges=self._challenges)
+
+
+def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:
+    """What a request shows. Raises Unauthenticated for what could be read in two ways."""
+    scope = exchange.scope
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in headers and name in _ONCE:
+            raise Unauthenticated(f"{name.decode()}: is there twice; send one.", param=name.decode())
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    scheme, token = _authorization(headers)
+    host = headers.get(b"host", b"").decode("latin-1")
+    return Shown(
+        method=exchange.record.method,
+        url=f"{door.scheme(exchange)}://{host}{_target(scope)}",
+        headers=headers,
+        scheme=scheme,
+        token=token,
+        certificates=tuple(scope.get("extensions", {}).get(TLS_EXTENSION, {}).get("certificates", ())),
+        is_own_url=door.is_own_host(host),
+        came_unix_s=clock.unix_s(),
+        came_s=clock.monotonic_s(),
+    )
+
+
+def join(found: Sequence[Identity]) -> Identity:
+    """One identity of several that one caller shows: a user's or key's, the workload's that calls for it, and the
+    authority that it acts on. Raises Unauthenticated where they are not of one caller."""
+    principals = [one.principal for one in found]
+    tenant = _only("tenant", {one.tenant for one in principals})
+    workload = _only("workload", {one.workload for one in principals if one.workload is not None})
+    digest = _only("body", {one.body_digest for one in found if one.body_digest is not None})
+    granted = [one for one in principals if one.delegation is not None]
+    callers = [one for one in principals if one.delegation is None and one.subject != one.workload]
+    _only("subject", {one.subject for one in callers})
+    if len(granted) > 1:
+        raise _two("delegation")
+    # Who speaks is the user or key, else the program, else whoever the delegation was given to.
+    speaker = next(iter(callers), next((one for one in principals if one.delegation is None), principals[0]))
+    bounds = [one.routes for one in principals if one.routes]
+    routes = frozenset.intersection(*bounds) if bounds else frozenset()
+    if bounds and not routes:
+        raise Unauthenticated("the credentials shown have no model in common that they may ask for; show one of them.")
+    principal = replace(
+        speaker,
+        tenant=tenant or speaker.tenant,
+        scopes=frozenset.intersection(*(one.scopes for one in principals)),
+        priority=min(one.priority for one in principals),
+        tags=tuple(dict.fromkeys(tag for one in principals for tag in one.tags)),
+        labels=frozenset[str]().union(*(one.labels for one in principals)),
+        routes=routes,
+        workload=workload,
+        delegation=granted[0].delegation if granted else None,
+    )
+    return Identity(
+        principal,
+        next((one.key for one in found if one.principal is speaker), None),
+        min(one.expires_s for one in found),
+        digest,
+        is_token=any(one.is_token for one in found),
+    )
+
+
+def _only(what: str, values: set[Any]) -> Any:
+    if len(values) > 1:
+        raise _two(what)
+    return next(iter(values), None)
+
+
+def _two(what: str) -> Unauthenticated:
+    return Unauthenticated(f"the credentials shown do not agree on the {what}; show those of one caller.")
+
+
+def _authorization(headers: dict[bytes, bytes]) -> tuple[str | None, str | None]:
+    """The scheme in lower case and what follows (RFC 9110, section 11.6.2); a key as Anthropic's clients send it is a
+    bearer's too."""
+    given, plain = headers.get(b"authorization"), headers.get(b"x-api-key")
+    shown = None if plain is None else plain.decode("latin-1").strip()
+    if given is None:
+        return (None, None) if shown is None else ("bearer", shown)
+    scheme, _, token = given.decode("latin-1").strip().partition(" ")
+    token = token.strip()
+    if shown is not None and shown != token:
+        raise Unauthenticated("authorization and x-api-key do not agree; send one of them.", param="x-api-key")
+    return scheme.lower(), token
+
+
+def _target(scope: Scope) -> str:
+    raw: bytes | None = scope.get("raw_path")
+    path = quote(scope["path"]) if raw is None else raw.decode("latin-1")
+    query: bytes = scope.get("query_string", b"")
+    return f"{path}?{query.decode('latin-1')}" if query else path
