@@ -22,6 +22,7 @@ from headrace.gateway.settings import (
     Timeouts,
 )
 from headrace.server.config import Cors, Tls
+from headrace.trust.monitors.theft.settings import TheftSettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "reference" / "settings.md"
@@ -53,6 +54,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keys": KeyTable(name="", sha256=""),
     "tls": Tls(certificate=Path(), key=Path()),
     "cors": Cors(origins=()),
+    "theft": TheftSettings(),
 }
 
 

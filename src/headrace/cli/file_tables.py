@@ -6,6 +6,7 @@ from typing import Final
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.server_tables import CORS, KEY, TLS
+from headrace.cli.theft_tables import THEFT
 
 TABLES: Final[Mapping[str, Kind]] = {
     "prices": named(PRICES),
@@ -18,4 +19,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "keys": several(KEY),
     "tls": TLS,
     "cors": CORS,
+    "theft": THEFT,
 }

@@ -5,7 +5,11 @@ Read from a file by `cli`. Knows no files.
 
 from dataclasses import dataclass
 
+from headrace.trust.monitors.theft.settings import TheftSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustSettings:
     """Each field has the name of its table."""
+
+    theft: TheftSettings | None = None
