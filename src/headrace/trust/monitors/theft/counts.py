@@ -6,7 +6,7 @@ Knows no thresholds.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ DAY_S = 86_400.0
 @dataclass(slots=True)
 class _Day:
     number: int
-    seen: set[bytes] = field(default_factory=set)
+    places: dict[bytes, int] = field(default_factory=dict)
 
 
 class DistinctCounts:
@@ -33,25 +33,24 @@ class DistinctCounts:
     def count(self, subject: str, unix_s: float) -> int:
         """How many there were today; at the bound: at least so many."""
         day = self._days.get(subject)
-        return len(day.seen) if day is not None and day.number == int(unix_s // DAY_S) else 0
-
-    def has(self, subject: str, digest: bytes, unix_s: float) -> bool:
-        """Whether this one is among today's."""
-        day = self._days.get(subject)
-        return day is not None and day.number == int(unix_s // DAY_S) and digest in day.seen
+        return len(day.places) if day is not None and day.number == int(unix_s // DAY_S) else 0
 
     def add(self, subject: str, digest: bytes, unix_s: float) -> int:
-        """One was seen; how many there were today."""
+        """One was seen; the how manieth distinct one of the day it is, which stays what it was when it comes again.
+        Beyond the bound all have the place after it."""
         number = int(unix_s // DAY_S)
         day = self._days.get(subject)
         if day is None or day.number != number:
             day = self._days[subject] = _Day(number)
         self._days.move_to_end(subject)
-        if len(day.seen) < self._max_distinct:
-            day.seen.add(digest)
         while len(self._days) > self._max_subjects:
             self._days.popitem(last=False)
-        return len(day.seen)
+        place = day.places.get(digest)
+        if place is None:
+            place = len(day.places) + 1
+            if place <= self._max_distinct:
+                day.places[digest] = place
+        return place
 
     def forget(self, subject: str) -> None:
         """Begin anew."""
@@ -60,17 +59,21 @@ class DistinctCounts:
     def snapshot(self) -> dict[str, Any]:
         """All of it, as JSON can say it."""
         return {
-            subject: {"day": day.number, "seen": sorted(one.hex() for one in day.seen)}
+            subject: {"day": day.number, "seen": [one.hex() for one in day.places]}
             for subject, day in self._days.items()
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Go on from a snapshot. Raises ValueError, KeyError or TypeError for what is none."""
         days = OrderedDict(
-            (subject, _Day(int(day["day"]), {bytes.fromhex(one) for one in day["seen"][: self._max_distinct]}))
+            (subject, _Day(int(day["day"]), _placed(day["seen"][: self._max_distinct])))
             for subject, day in list(kept.items())[-self._max_subjects :]
         )
         self._days = days
+
+
+def _placed(digests: Iterable[str]) -> dict[bytes, int]:
+    return {bytes.fromhex(one): place for place, one in enumerate(digests, 1)}
 
 
 class Ages:

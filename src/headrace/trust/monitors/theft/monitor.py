@@ -91,39 +91,33 @@ class TheftMonitor:
         """A request that steers. Counted, then held against the thresholds."""
         account = account_of(principal)
         share = self._share(account, unix_s)
-        passed: list[str] = []
-        is_new = False
+        alarms = []
         if steering.bias is not None:
-            for what, counts, subject, limit, digest in self._biases(principal, account, steering, share):
-                is_new |= not counts.has(subject, digest, unix_s)
-                if counts.add(subject, digest, unix_s) > limit:
-                    passed.append(what)
-        alarms = [(BIAS, f"distinct biases of one {what} on a day") for what in passed[:1]]
+            for what, counts, subject, limit in self._biases(principal, account, steering, share):
+                if counts.add(subject, steering.bias, unix_s) > limit:
+                    alarms.append((BIAS, f"distinct biases of one {what} on a day"))
+                    break  # what is refused here is counted nowhere else
         if steering.cuts is not None:
-            is_seen = self._cuts.has(account, steering.cuts, unix_s)
-            if self._cuts.add(account, steering.cuts, unix_s) > _part(self.settings.sampling_vectors, share):
+            limit = _part(self.settings.sampling_vectors, share)
+            if self._cuts.add(account, steering.cuts, unix_s) > limit:
                 alarms.append((SAMPLING, "distinct cuts and penalties of one principal on a day"))
-                is_new |= not is_seen
-        if not alarms:
-            return NOTHING
-        return self._alarm(principal, alarms, unix_s, is_new=is_new)
+        return self._alarm(principal, alarms, unix_s) if alarms else NOTHING
 
     def _biases(
         self, principal: Principal, account: str, steering: Steering, share: float
-    ) -> Iterable[tuple[str, DistinctCounts, str, int, bytes]]:
-        """Under what a bias is counted: what, where, whose, up to how many, and which."""
-        bias, settings = steering.bias, self.settings
-        assert bias is not None
-        yield "principal", self._accounts, account, _part(settings.bias_vectors, share), bias
+    ) -> Iterable[tuple[str, DistinctCounts, str, int]]:
+        """Under what a bias is counted: what, where, whose, and up to how many."""
+        settings = self.settings
+        yield "principal", self._accounts, account, _part(settings.bias_vectors, share)
         if principal.key is not None and principal.subject != f"key:{principal.key}":
             key = f"{principal.tenant}/key:{principal.key}"
-            yield "key", self._accounts, key, settings.bias_vectors, bias
+            yield "key", self._accounts, key, settings.bias_vectors
         if is_free(principal):
             return  # its experiments are nobody else's
-        yield "input", self._prompts, steering.prompt.hex(), settings.prompt_bias_vectors, bias
-        yield "tenant", self._groups, f"tenant:{principal.tenant}", settings.tenant_bias_vectors, bias
+        yield "input", self._prompts, steering.prompt.hex(), settings.prompt_bias_vectors
+        yield "tenant", self._groups, f"tenant:{principal.tenant}", settings.tenant_bias_vectors
         if (group := self._group_of.get(account)) is not None:
-            yield "group of linked accounts", self._groups, f"group:{group}", settings.tenant_bias_vectors, bias
+            yield "group of linked accounts", self._groups, f"group:{group}", settings.tenant_bias_vectors
 
     def _share(self, account: str, unix_s: float) -> float:
         settings = self.settings
@@ -131,18 +125,16 @@ class TheftMonitor:
         grown = 1.0 if settings.ramp_days <= 0 else min(1.0, days / settings.ramp_days)
         return settings.ramp_share + (1.0 - settings.ramp_share) * grown
 
-    def _alarm(
-        self, principal: Principal, alarms: Iterable[tuple[str, str]], unix_s: float, *, is_new: bool
-    ) -> Judgement:
+    def _alarm(self, principal: Principal, alarms: Iterable[tuple[str, str]], unix_s: float) -> Judgement:
         free = is_free(principal)
         verdicts: list[Verdict] = []
         raised: list[Flag] = []
         for monitor, reason in alarms:
             finding = Finding(monitor=monitor, score=1.0, action="note" if free else "throttle", reason=reason)
             verdicts.append(self.verdict(finding))
-            raised += self.raise_flag(account_of(principal), finding, unix_s)
+            raised += self.raise_flag(account_of(principal), principal.tenant, finding, unix_s)
         refusal = None
-        if is_new and not free and self.settings.mode is Mode.ENFORCE:
+        if not free and self.settings.mode is Mode.ENFORCE:
             refusal = RateLimited(
                 "logit_bias: too many different settings of how tokens are drawn (logit_bias, cuts, penalties) were "
                 "tried today; repeat earlier ones, leave them out, or ask whoever runs this server.",
@@ -151,8 +143,8 @@ class TheftMonitor:
             )
         return Judgement(verdicts=tuple(verdicts), refusal=refusal, raised=tuple(raised))
 
-    def raise_flag(self, account: str, finding: Finding, unix_s: float) -> tuple[Flag, ...]:
-        """Something was found about an account; its flag, if that was not raised already."""
+    def raise_flag(self, account: str, tenant: str, finding: Finding, unix_s: float) -> tuple[Flag, ...]:
+        """Something was found about an account of a tenant; its flag, if that was not raised already."""
         key = (account, finding.monitor)
         known = self._flags.get(key)
         if known is not None:
@@ -163,7 +155,7 @@ class TheftMonitor:
             del self._flags[min(self._flags, key=lambda one: self._flags[one].last_s)]
         flag = Flag(
             account=account,
-            tenant=account.partition("/")[0],
+            tenant=tenant,
             monitor=finding.monitor,
             score=round(finding.score, 1),
             action=finding.action,
