@@ -22,6 +22,7 @@ from headrace.gateway.settings import (
     Timeouts,
 )
 from headrace.server.config import Cors, Tls
+from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.supply.settings import SupplySettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -55,6 +56,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "tls": Tls(certificate=Path(), key=Path()),
     "cors": Cors(origins=()),
     "model_signatures": SupplySettings(),
+    "theft": TheftSettings(),
 }
 
 

@@ -44,6 +44,18 @@ _OTHER_MODELS: Final = ("models", "fallbacks")
 # The fields that vLLM has for an answer's form.
 _FORMS: Final = frozenset({"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"})
 
+# What asks for probabilities or shifts them: OpenAI's fields, and those of servers that a body may travel to unread
+# (vLLM, SGLang, llama.cpp, TGI). A value that asks for nothing is one of _NO_PROBE.
+PROBES: Final = frozenset({
+    "logprobs", "top_logprobs", "prompt_logprobs", "logit_bias",
+    "allowed_token_ids", "bad_words", "logits_processors", "logprob_token_ids", "flat_logprobs",
+    "return_logprob", "logprob_start_len", "top_logprobs_num", "token_ids_logprob", "return_hidden_states",
+    "custom_logit_processor", "custom_params", "n_probs", "post_sampling_probs", "samplers",
+    "top_n_tokens", "details", "decoder_input_details", "response_logprobs",
+})  # fmt: skip
+_NO_PROBE: Final = frozenset({b"null", b"false", b"{}", b"[]", b'""'})
+_NO_PROBES: Final[frozenset[str]] = frozenset()
+
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text_of = msgspec.json.Decoder(str).decode
 _bool_of = msgspec.json.Decoder(bool).decode
@@ -133,6 +145,7 @@ def peek(kind: BodyKind, data: bytes, caller: Caller, headers: Headers = ()) -> 
         session=kind.session(caller),
         deadline_s=caller.deadline_s,
         is_fresh=caller.is_fresh,
+        probes=_probes(fields),
         prefix=partial(blocks, model, fields, kind.opening),
     )
     if caller.explains_cache or not is_single or not _may_travel(fields, kind):
@@ -249,6 +262,15 @@ def _needs(fields: Fields, kind: BodyKind, media: Media, *, has_tools: bool) -> 
     if text is not None and text.startswith(b"[") and text[1:].lstrip(b" \t\r\n[")[:1].isdigit():
         needs |= {Need.TOKENS}
     return needs
+
+
+def _probes(fields: Fields) -> frozenset[str]:
+    given = PROBES.intersection(fields)
+    if given:
+        given = frozenset(name for name in given if fields[name] not in _NO_PROBE)
+    # Responses asks for them among what else is to be told; an escape could spell the word otherwise.
+    include = fields.get("include", b"")
+    return given | {"include"} if b"logprobs" in include or b"\\" in include else given or _NO_PROBES
 
 
 def _is_deterministic(fields: Fields) -> bool:

@@ -8,6 +8,7 @@ from headrace.cli.kinds import Kind, named, several
 from headrace.cli.policy_tables import POLICY
 from headrace.cli.server_tables import CORS, KEY, TLS
 from headrace.cli.supply_tables import MODEL_SIGNATURES
+from headrace.cli.theft_tables import THEFT
 
 TABLES: Final[Mapping[str, Kind]] = {
     "prices": named(PRICES),
@@ -22,4 +23,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "cors": CORS,
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
+    "theft": THEFT,
 }

@@ -227,7 +227,9 @@ def _read_cases(path: Path) -> list[_Case]:
         document = jsonlib.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return msgspec.convert(document, _Cases).case
     except (ValueError, msgspec.ValidationError) as error:
-        raise InvalidRequest(f"policy: {path} is no file of cases: {error}; see `headrace policy test --help`.") from error
+        raise InvalidRequest(
+            f"policy: {path} is no file of cases: {error}; see `headrace policy test --help`."
+        ) from error
 
 
 def _try(judge: CedarJudge, case: _Case) -> dict[str, Any]:

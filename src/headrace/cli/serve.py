@@ -135,7 +135,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         layout = open_home(settings.home)
         store = await stack.enter_async_context(open_store(layout))
         foreground = None if engine is None else Foreground(engine)
-        trust = await stack.enter_async_context(open_trust(settings, layout))
+        trust = await stack.enter_async_context(open_trust(settings, layout, engine))
         ground = Ground(store, layout.accounts, foreground, registry=metrics.registry, overseers=trust.overseers)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)

@@ -192,8 +192,30 @@ _OTHERS: Final = {
     "policy.decisions": "how many are remembered at most",
 }
 
+_THEFT: Final = {
+    "theft": "against theft of a model through its own API; on, in shadow mode, where this table is",
+    "theft.mode": "off; shadow judges, counts and records; enforce refuses and narrows, too",
+    "theft.revision": "what verdicts call these settings",
+    "theft.max_top_logprobs": "alternatives told without the scope logprobs",
+    "theft.logprob_decimals": "digits after the point that are told without it",
+    "theft.max_choices": "choices drawn with log-probabilities without it",
+    "theft.bias_vectors": "different logit_bias that a principal may try on a day",
+    "theft.tenant_bias_vectors": "and a tenant, or accounts that are linked",
+    "theft.prompt_bias_vectors": "and everybody together over one input",
+    "theft.sampling_vectors": "different cuts and penalties that a principal may try on a day",
+    "theft.ramp_share": "what share of that a principal gets that is new",
+    "theft.ramp_days": "until it gets all",
+    "theft.max_subjects": "that are remembered, of each kind",
+    "theft.window_size": "inputs that are compared with what is usual at a time; 0: never",
+    "theft.window_false_share": "of usual windows that may be found unusual",
+    "theft.window_action": "what follows for an account with unusual windows",
+    "theft.link_likeness": "from which two accounts ask by one template",
+    "theft.link_action": "what follows for accounts that do",
+}
+
 TEXTS: Final = {
     **_PLAIN,
+    **_THEFT,
     **_OTHERS,
     **{f"backends.NAME.{name}": text for name, text in _BACKEND.items()},
     **{f"backends.NAME.models.NAME.{name}": text for name, text in _MODEL.items()},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.cli.config import Settings
+from headrace.core.backend import Backend
 from headrace.core.identity import Authenticator
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
@@ -25,7 +26,13 @@ class Trust:
 
 
 @asynccontextmanager
-async def open_trust(settings: Settings, layout: Layout) -> AsyncIterator[Trust]:
+async def open_trust(settings: Settings, layout: Layout, engine: Backend | None = None) -> AsyncIterator[Trust]:
     """All of it, for as long as the block runs. Raises HeadraceError if something of it cannot be used."""
+    overseers: list[Overseer] = []
     async with AsyncExitStack():
-        yield Trust()
+        if settings.trust.theft is not None:
+            from headrace.cli.theft import open_theft
+
+            if (theft := open_theft(settings.trust.theft, engine)) is not None:
+                overseers.append(theft)
+        yield Trust(overseers=tuple(overseers))

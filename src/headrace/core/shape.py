@@ -14,6 +14,8 @@ from headrace.core.request import FormatKind, Principal, Request, Task
 TOKENS_PER_MESSAGE: Final = 32
 """What a template may add around a message, as a bound in tokens."""
 
+_NO_PROBES: Final[frozenset[str]] = frozenset()
+
 
 class Need(StrEnum):
     """What a request asks for that not every model can do."""
@@ -41,7 +43,8 @@ class Shape:
     `num_bytes` plus TOKENS_PER_MESSAGE a message bounds the prompt; images and sounds are counted in `num_media`.
     `labels` and `tags` are those of the request and of its principal together. `prefix()` are chained hashes of blocks
     of the input, first block first: two requests whose first n are equal begin alike. `is_fresh`: an answer that was
-    given before is not wanted.
+    given before is not wanted. `probes` are the fields that ask for probabilities or shift them (`logprobs`,
+    `logit_bias` and what backends have beside), by the names that they came under; empty for nearly all requests.
     """
 
     id: str
@@ -62,6 +65,7 @@ class Shape:
     session: str | None = None
     deadline_s: float | None = None
     is_fresh: bool = False
+    probes: frozenset[str] = frozenset()
     prefix: Callable[[], tuple[int, ...]] = no_blocks
 
     @classmethod
@@ -87,6 +91,7 @@ class Shape:
             session=request.session,
             deadline_s=request.limits.deadline_s,
             is_fresh=request.cache.fresh,
+            probes=_probes(request),
             prefix=prefix,
         )
 
@@ -94,6 +99,17 @@ class Shape:
     def prompt_bound(self) -> int:
         """Tokens that the prompt cannot exceed, media apart."""
         return self.num_bytes + TOKENS_PER_MESSAGE * (self.num_messages + self.num_inputs)
+
+
+def _probes(request: Request) -> frozenset[str]:
+    if request.logprobs is None and request.prompt_logprobs is None and not request.sampling.logit_bias:
+        return _NO_PROBES
+    given = {
+        "logprobs": request.logprobs is not None,
+        "prompt_logprobs": request.prompt_logprobs is not None,
+        "logit_bias": bool(request.sampling.logit_bias),
+    }
+    return frozenset(name for name, is_given in given.items() if is_given)
 
 
 def _texts(request: Request) -> Iterable[str]:

@@ -8,6 +8,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+from tests.vectors import vectors
 
 from headrace.trust.log.audit import audit
 from headrace.trust.log.checkpoint import Checkpoint
@@ -16,7 +17,6 @@ from headrace.trust.log.keys import parse_vkey
 from headrace.trust.log.merkle import verify_consistency, verify_inclusion
 from headrace.trust.log.note import open_note, parse_note
 from headrace.trust.log.tree import Tree
-from tests.vectors import vectors
 
 TESSERA_VKEY = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx"
 # Cases whose answer is not ours, and why.

@@ -1,0 +1,239 @@
+"""The monitor: requests that steer probabilities in, verdicts and refusals out; flags of accounts, until somebody
+clears them.
+
+    counts (who, tenant, linked accounts, input) --> past a threshold --> verdict, flag, evidence, once a day
+                                                      flagged, enforced and without the scope --> only what was seen
+
+What was tried before goes on being answered, so that a program with its fixed biases does not break by another's
+attack under the same tenant. Values in, values out; knows no clock, no log and no sockets.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from headrace.core.errors import Forbidden, HeadraceError, RateLimited
+from headrace.core.request import Principal
+from headrace.core.trust import Verdict
+from headrace.trust.monitors.theft.counts import DAY_S, Ages, DistinctCounts
+from headrace.trust.monitors.theft.settings import ACTIONS, Mode, TheftSettings
+from headrace.trust.monitors.theft.steering import Steering
+from headrace.trust.monitors.theft.surface import is_free
+
+MAX_FLAGS: Final = 10_000
+THROTTLED_S: Final = 10.0
+"""From one request to the next of an account that is slowed down."""
+BIAS, SAMPLING, WINDOW, LINK, SURFACE = "theft.bias", "theft.sampling", "theft.window", "theft.link", "theft.surface"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one of the monitors saw. `score` in [0, 1]."""
+
+    monitor: str
+    score: float
+    action: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """Why an account is watched. `evidence_id` is where the log commits to what was seen."""
+
+    account: str
+    tenant: str
+    monitor: str
+    score: float
+    action: str
+    since_s: float
+    last_s: float
+    count: int = 1
+    reason: str = ""
+    evidence_id: str = ""
+    is_shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What is said of one request. `raised` are flags that were not there before."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    refusal: HeadraceError | None = None
+    raised: tuple[Flag, ...] = ()
+
+
+NOTHING: Final = Judgement()
+
+
+def account_of(principal: Principal) -> str:
+    """What the monitor calls somebody: tenant and subject."""
+    subject = principal.subject or (f"key:{principal.key}" if principal.key else principal.user or "")
+    return f"{principal.tenant}/{subject}"
+
+
+class TheftMonitor:
+    """All of it. Bounded: `max_subjects` of each kind, and a few dozen digests of each."""
+
+    def __init__(self, settings: TheftSettings, secret: bytes) -> None:
+        self.settings = settings
+        self.secret = secret
+        num = settings.max_subjects
+        self._accounts = DistinctCounts(num, 4 * settings.bias_vectors)
+        self._groups = DistinctCounts(num, 4 * settings.tenant_bias_vectors)
+        self._prompts = DistinctCounts(num, 4 * settings.prompt_bias_vectors)
+        self._cuts = DistinctCounts(num, 4 * settings.sampling_vectors)
+        self._ages = Ages(num)
+        self._flags: dict[tuple[str, str], Flag] = {}
+        self._next_s: dict[str, float] = {}  # of accounts that are slowed down
+        self._group_of: dict[str, str] = {}
+
+    def judge(self, principal: Principal, steering: Steering, unix_s: float) -> Judgement:
+        """A request that steers. Counted, then held against the thresholds."""
+        account = account_of(principal)
+        share = self._share(account, unix_s)
+        alarms = []
+        if steering.bias is not None:
+            for what, counts, subject, limit in self._biases(principal, account, steering, share):
+                if counts.add(subject, steering.bias, unix_s) > limit:
+                    alarms.append((BIAS, f"distinct biases of one {what} on a day"))
+                    break  # what is refused here is counted nowhere else
+        if steering.cuts is not None:
+            limit = _part(self.settings.sampling_vectors, share)
+            if self._cuts.add(account, steering.cuts, unix_s) > limit:
+                alarms.append((SAMPLING, "distinct cuts and penalties of one principal on a day"))
+        return self._alarm(principal, alarms, unix_s) if alarms else NOTHING
+
+    def _biases(
+        self, principal: Principal, account: str, steering: Steering, share: float
+    ) -> Iterable[tuple[str, DistinctCounts, str, int]]:
+        """Under what a bias is counted: what, where, whose, and up to how many."""
+        settings = self.settings
+        yield "principal", self._accounts, account, _part(settings.bias_vectors, share)
+        if principal.key is not None and principal.subject != f"key:{principal.key}":
+            key = f"{principal.tenant}/key:{principal.key}"
+            yield "key", self._accounts, key, settings.bias_vectors
+        if is_free(principal):
+            return  # its experiments are nobody else's
+        yield "input", self._prompts, steering.prompt.hex(), settings.prompt_bias_vectors
+        yield "tenant", self._groups, f"tenant:{principal.tenant}", settings.tenant_bias_vectors
+        if (group := self._group_of.get(account)) is not None:
+            yield "group of linked accounts", self._groups, f"group:{group}", settings.tenant_bias_vectors
+
+    def _share(self, account: str, unix_s: float) -> float:
+        settings = self.settings
+        days = self._ages.days(account, unix_s)
+        grown = 1.0 if settings.ramp_days <= 0 else min(1.0, days / settings.ramp_days)
+        return settings.ramp_share + (1.0 - settings.ramp_share) * grown
+
+    def _alarm(self, principal: Principal, alarms: Iterable[tuple[str, str]], unix_s: float) -> Judgement:
+        free = is_free(principal)
+        verdicts: list[Verdict] = []
+        raised: list[Flag] = []
+        for monitor, reason in alarms:
+            finding = Finding(monitor=monitor, score=1.0, action="note" if free else "throttle", reason=reason)
+            verdicts.append(self.verdict(finding))
+            raised += self.raise_flag(account_of(principal), principal.tenant, finding, unix_s)
+        refusal = None
+        if not free and self.settings.mode is Mode.ENFORCE:
+            refusal = RateLimited(
+                "logit_bias: too many different settings of how tokens are drawn (logit_bias, cuts, penalties) were "
+                "tried today; repeat earlier ones, leave them out, or ask whoever runs this server.",
+                param="logit_bias",
+                retry_after_s=DAY_S - unix_s % DAY_S,
+            )
+        return Judgement(verdicts=tuple(verdicts), refusal=refusal, raised=tuple(raised))
+
+    def raise_flag(self, account: str, tenant: str, finding: Finding, unix_s: float) -> tuple[Flag, ...]:
+        """Something was found about an account of a tenant; its flag, if that was not raised already."""
+        key = (account, finding.monitor)
+        known = self._flags.get(key)
+        if known is not None:
+            score, count = max(known.score, round(finding.score, 1)), known.count + 1
+            self._flags[key] = replace(known, last_s=unix_s, count=count, score=score, action=finding.action)
+            return ()
+        if len(self._flags) >= MAX_FLAGS:
+            del self._flags[min(self._flags, key=lambda one: self._flags[one].last_s)]
+        flag = Flag(
+            account=account,
+            tenant=tenant,
+            monitor=finding.monitor,
+            score=round(finding.score, 1),
+            action=finding.action,
+            since_s=unix_s,
+            last_s=unix_s,
+            reason=finding.reason,
+            is_shadow=self.settings.mode is not Mode.ENFORCE,
+        )
+        self._flags[key] = flag
+        return (flag,)
+
+    def follow(self, principal: Principal, unix_s: float) -> Judgement:
+        """What was found of an account before, by its windows and its links, follows each of its requests."""
+        if not self._flags:
+            return NOTHING
+        account = account_of(principal)
+        found = [flag for monitor in (WINDOW, LINK) if (flag := self._flags.get((account, monitor))) is not None]
+        if not found:
+            return NOTHING
+        free = is_free(principal)
+        findings = [
+            Finding(monitor=one.monitor, score=one.score, action="note" if free else one.action, reason=one.reason)
+            for one in found
+        ]
+        worst = max((ACTIONS.index(one.action) for one in findings), default=0)
+        refusal = None if self.settings.mode is not Mode.ENFORCE else self._hinder(account, ACTIONS[worst], unix_s)
+        return Judgement(verdicts=tuple(map(self.verdict, findings)), refusal=refusal)
+
+    def _hinder(self, account: str, action: str, unix_s: float) -> HeadraceError | None:
+        if action == "refuse":
+            return Forbidden("this account's requests are refused for now; ask whoever runs this server.")
+        if action != "throttle":
+            return None
+        wait_s = self._next_s.get(account, 0.0) - unix_s
+        if wait_s > 0:
+            return RateLimited(
+                "this account is slowed down for now; ask whoever runs this server.", retry_after_s=wait_s
+            )
+        if len(self._next_s) >= self.settings.max_subjects:
+            self._next_s.clear()
+        self._next_s[account] = unix_s + THROTTLED_S
+        return None
+
+    def verdict(self, finding: Finding) -> Verdict:
+        """In this monitor's version. The score has one digit: more would tell how far it is to a threshold."""
+        return Verdict(
+            monitor=finding.monitor,
+            version=f"theft-1.{self.settings.revision}",
+            score=round(finding.score, 1),
+            action=finding.action,
+            reason=finding.reason,
+            is_shadow=self.settings.mode is not Mode.ENFORCE,
+        )
+
+    def flags(self) -> tuple[Flag, ...]:
+        """All that are raised, the latest last."""
+        return tuple(sorted(self._flags.values(), key=lambda flag: flag.last_s))
+
+    def name_evidence(self, flag: Flag, evidence_id: str) -> None:
+        """The log commits to what a flag says under this id."""
+        if (kept := self._flags.get((flag.account, flag.monitor))) is not None:
+            self._flags[flag.account, flag.monitor] = replace(kept, evidence_id=evidence_id)
+
+    def clear(self, account: str) -> tuple[Flag, ...]:
+        """Take an account's flags away and begin to count anew; those that there were."""
+        cleared = tuple(flag for flag in self.flags() if flag.account == account)
+        for flag in cleared:
+            del self._flags[flag.account, flag.monitor]
+        self._accounts.forget(account)
+        self._cuts.forget(account)
+        if (group := self._group_of.pop(account, None)) is not None:
+            self._groups.forget(f"group:{group}")
+        return cleared
+
+    def link(self, groups: Iterable[Iterable[str]]) -> None:
+        """From now on these accounts are counted as one, too."""
+        self._group_of = {one: min(group) for group in map(tuple, groups) for one in group}
+
+
+def _part(limit: int, share: float) -> int:
+    return max(1, int(limit * share))
