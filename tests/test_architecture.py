@@ -52,6 +52,7 @@ MAY_CATCH_ALL = {
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",
     "server/feed.py": "the boundary of a streamed answer",
+    "server/sealing.py": "an answer that was made does not end by a defect of its record",
     "server/sockets.py": "the boundary of a WebSocket and of each of its turns",
 }
 MAY_READ_ENVIRONMENT = ("cli/", "engine/embedded.py")  # the composition roots

@@ -46,6 +46,13 @@ class Transcript:
             self._add_line(match[0])
         self._held = data[end:]
 
+    def copy(self) -> "Transcript":
+        """The same so far, to go on by itself."""
+        other = Transcript()
+        other._hash, other._held = self._hash.copy(), self._held
+        other._is_comment, other._is_inside, other.num_bytes = self._is_comment, self._is_inside, self.num_bytes
+        return other
+
     def digest(self) -> bytes:
         """Of all that was given so far."""
         if not self._held or self._held[:1] == b":":

@@ -228,6 +228,11 @@ class Answering:
         """Who asks, and the body. Raises HeadraceError and ClientGone."""
         self.lifecycle.check_accepting()
         hints = read_hints(exchange.headers)
+        if hints.inlines_record and not self.config.seals_answers:
+            raise InvalidRequest(
+                "x-headrace-record: this server records no answers; leave it out, or ask whoever runs it.",
+                param="x-headrace-record",
+            )
         data = await exchange.read_body(self.config, self.bodies)
         caller = Caller(
             request_id=id_prefix + self.new_id(),
@@ -303,6 +308,8 @@ async def _stream(
             data = writer.encode(events) if events else route.keep_alive
             if writer.is_done:
                 await keep(writer)
+                if exchange.sealing is not None:
+                    data = exchange.sealing.last(data, route.content_type)
             if data:
                 log.stamp()
                 await send_chunk(exchange, feed, data, route.content_type, is_last=writer.is_done)
@@ -311,6 +318,8 @@ async def _stream(
             raise
         exchange.record.outcome = error.code
         frame = route.errors.encode_frame(error, exchange.record.request_id)
+        if exchange.sealing is not None:
+            frame = exchange.sealing.last(frame, route.content_type)
         await send_chunk(exchange, feed, frame, route.content_type, is_last=True)
 
 
@@ -339,5 +348,5 @@ async def _whole(exchange: Exchange, feed: Feed[Event], writer: Whole, log: Log,
     body = writer.encode()
     await keep(writer)
     log.stamp()
-    await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
+    await feed.send(exchange.start(200, JSON, exchange.body_headers(body)))
     await send_pieces(feed, body, is_last=True)

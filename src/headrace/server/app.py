@@ -168,7 +168,10 @@ class App:
         """Answer one ASGI connection."""
         if scope["type"] == "http":
             new_id, started_s = f"req_{self._surroundings.new_id()}", self._surroundings.clock.monotonic_s()
-            await self._exchange(Exchange.open(scope, receive, send, new_id, started_s))
+            exchange = Exchange.open(scope, receive, send, new_id, started_s)
+            if self.config.seals_answers:
+                exchange.seal(self.config)
+            await self._exchange(exchange)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -187,6 +190,8 @@ class App:
                 record.outcome = "cancelled"
                 raise
             finally:
+                if exchange.sealing is not None:
+                    exchange.sealing.close()
                 if exchange.taken is not None:
                     note_taken(record, exchange.taken)
 

@@ -79,6 +79,9 @@ class ServerConfig:
     socket_notice_s: float = 300.0
     # How long running answers may go on after the first signal to stop.
     drain_s: float = 30.0
+    # Whether answers are recorded, so that their bytes are counted, and whether every stream has its record inside.
+    seals_answers: bool = False
+    inlines_records: bool = False
     # What a million tokens of a model cost, for the usage of answers.
     prices: PriceList = NO_PRICES
 

@@ -25,6 +25,7 @@ _ALLOW_HEADERS: Final = b"*, authorization"
 # `*` would do for scripts, but old browsers take it for a name.
 _EXPOSE_HEADERS: Final = (
     b"*, x-request-id, request-id, retry-after, x-should-retry, x-headrace-route, x-headrace-backend, x-headrace-cost"
+    b", x-headrace-record, link, content-digest"
 )
 _MAX_HOPS: Final = 32
 _FOR: Final = re.compile(r'for=(?:"([^"]*)"|([^;,"\s]*))', re.IGNORECASE)

@@ -27,6 +27,7 @@ from headrace.observe.logs import AccessRecord
 from headrace.server.config import ServerConfig
 from headrace.server.feed import ClientGone, Message, Receive, Scope, Send
 from headrace.server.hints import LISTS
+from headrace.server.sealing import Sealing, content_digest
 from headrace.server.taken import taken_headers
 from headrace.server.wire import Wire
 
@@ -72,6 +73,7 @@ class Exchange:
     taken: Taken | None = None
     wire: Wire | None = None
     body_digest: bytes | None = None
+    sealing: Sealing | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -206,9 +208,15 @@ class Exchange:
 
     async def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
         """Send a whole response."""
-        extra = [(b"content-length", str(len(body)).encode())]
-        await self.send(self.start(status, content_type, extra))
+        await self.send(self.start(status, content_type, self.body_headers(body)))
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def body_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        """What is said of a whole body: its length, and its digest where it is recorded."""
+        headers = [(b"content-length", b"%d" % len(body))]
+        if self.sealing is not None and self.sealing.claims:
+            headers.append((b"content-digest", content_digest(body)))
+        return headers
 
     async def respond_empty(self) -> None:
         """Say that all is well, with nothing more to say (204, which has no body and no length)."""
@@ -248,6 +256,13 @@ class Exchange:
     def watch(self, taken: Taken) -> None:
         """Which way a request of this exchange goes; of several the latest is told."""
         self.taken = taken
+        if self.sealing is not None:
+            self.sealing.claim(taken)
+
+    def seal(self, config: ServerConfig) -> None:
+        """Count the answer's bytes from now on, so that its record can be sealed over them."""
+        self.sealing = Sealing.wanted(self.headers, is_usual=config.inlines_records)
+        self.send = self.sealing.sending(self.send)
 
     def query(self) -> dict[str, list[str]]:
         """What stands behind the path's question mark. Raises InvalidRequest if it is no query."""

@@ -15,6 +15,7 @@ from typing import Any, Self
 from headrace.core.errors import HeadraceError
 from headrace.server.feed import ClientGone, Message, Pace, Receive, Send, TimerHandle, Timers
 from headrace.server.lifecycle import Lifecycle
+from headrace.server.sealing import Sealing
 from headrace.server.wire import Wire
 
 
@@ -52,8 +53,17 @@ class Sweep:
 class Guard:
     """Around the work of the running task. Leaving it, a cancellation that is ours becomes what it means."""
 
-    def __init__(self, wire: Wire | None, receive: Receive, send: Send, lifecycle: Lifecycle, sweep: Sweep) -> None:
+    def __init__(
+        self,
+        wire: Wire | None,
+        receive: Receive,
+        send: Send,
+        lifecycle: Lifecycle,
+        sweep: Sweep,
+        sealing: Sealing | None = None,
+    ) -> None:
         self._wire = wire
+        self._sealing = None if wire is None else sealing  # `send` counts by itself
         self._receive = receive
         self._send = send
         self._lifecycle = lifecycle
@@ -93,6 +103,10 @@ class Guard:
         """Send a whole response."""
         if self._wire is not None:
             self._wire.respond(start["status"], start["headers"], body)
+            if self._sealing is not None:
+                self._sealing.begin(start["headers"])
+                self._sealing.add(body)
+                self._sealing.end()
         else:
             await self._tell(start)
             await self._tell({"type": "http.response.body", "body": body, "more_body": False})
@@ -100,6 +114,8 @@ class Guard:
     async def begin(self, start: Message) -> None:
         """Send the head of a stream."""
         if self._wire is not None:
+            if self._sealing is not None:
+                self._sealing.begin(start["headers"])
             self._wire.begin(start["status"], start["headers"])
         else:
             await self._tell(start)
@@ -118,6 +134,8 @@ class Guard:
             await wire.drain()
             self._is_sending = False
         wire.write(data)
+        if self._sealing is not None:
+            self._sealing.add(data)
 
     async def end(self) -> None:
         """Send the end of a stream."""
@@ -125,6 +143,8 @@ class Guard:
             await self._comment
         if self._wire is not None:
             self._wire.end()
+            if self._sealing is not None:
+                self._sealing.end()
         else:
             await self._tell({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -8,6 +8,7 @@
     x-headrace-tags: A, B         what its spending is counted under beside its key's own tags
     x-headrace-no-cache: true     no answer that was given before is given again; `cache-control` with no-cache or
                                   no-store (RFC 9111) says the same
+    x-headrace-record: inline     the signed record of a streamed answer stands in the stream, as a comment
 
 Reads headers and decides nothing: what an id means is the backend's affair.
 """
@@ -45,6 +46,7 @@ class Hints:
     labels: frozenset[str] = frozenset()
     tags: tuple[str, ...] = ()
     is_fresh: bool = False
+    inlines_record: bool = False
 
     def deadline_s(self, limit_s: float | None) -> float | None:
         """The shorter of the request's limit and the server's."""
@@ -78,7 +80,11 @@ def read_hints(headers: Mapping[bytes, bytes]) -> Hints:
     explain = headers.get(b"x-headrace-explain")
     if explain not in (None, b"cache"):
         raise _wrong("x-headrace-explain", explain or b"", "the only thing that can be explained is 'cache'")
+    record = headers.get(b"x-headrace-record")
+    if record not in (None, b"inline"):
+        raise _wrong("x-headrace-record", record or b"", "the only place that can be asked for is 'inline'")
     return Hints(
+        inlines_record=record is not None,
         session=_id(headers, "x-headrace-session"),
         parent=_id(headers, "x-headrace-parent"),
         timeout_s=timeout_s,

@@ -85,7 +85,7 @@ async def _answer_events(
 async def _send(exchange: Exchange, feed: Feed[Any], pieces: Iterator[bytes]) -> None:
     piece, following = next(pieces), next(pieces, None)
     # Of a longer answer nobody knows the length before its last piece is printed.
-    length = [(b"content-length", str(len(piece)).encode())] if following is None else []
+    length = exchange.body_headers(piece) if following is None else []
     await feed.send(exchange.start(200, JSON, length))
     while following is not None:
         await send_pieces(feed, piece, is_last=False)

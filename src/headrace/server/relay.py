@@ -16,7 +16,7 @@ from headrace.api.peek import BodyKind, Peeked
 from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.backend import Backend
 from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest
-from headrace.core.gateway import Ask, EventReply, Gateway, Headers, RawReply, RawStream
+from headrace.core.gateway import WATCH, Ask, EventReply, Gateway, Headers, RawReply, RawStream
 from headrace.core.request import Request
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.guard import Guard, Sweep
@@ -39,6 +39,7 @@ _SAID_HERE: Final = _HOP | frozenset(
     b"content-length content-encoding content-type set-cookie server date x-request-id request-id "
     b"x-content-type-options strict-transport-security alt-svc".split()
 )
+_SAID_OF_RECORDED: Final = frozenset({b"link", b"content-digest", b"repr-digest"})
 _STREAM_HEADERS: Final = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
 _MAX_HEADERS: Final = 64
 
@@ -169,6 +170,8 @@ class Relay:
                 ask = asking.ask()
                 if ask.shape.is_stream and self._route.keep_alive:
                     guard.on_silence = self._break_silence
+                if exchange.sealing is not None:
+                    WATCH.set(exchange.watch)
                 reply = await gateway.ask(ask)
                 del ask
                 exchange.taken = reply.taken
@@ -186,6 +189,8 @@ class Relay:
                 raise error from None
             exchange.record.outcome = error.code
             frame = self._route.errors.encode_frame(error, exchange.record.request_id)
+            if exchange.sealing is not None:
+                frame = exchange.sealing.last(frame, self._route.content_type)
             async with self._guard() as guard:
                 await guard.write(frame)
                 await guard.end()
@@ -203,31 +208,42 @@ class Relay:
 
     def _guard(self) -> Guard:
         exchange = self._exchange
-        return Guard(exchange.wire, exchange.receive, exchange.send, self._lifecycle, self._sweep)
+        return Guard(
+            exchange.wire, exchange.receive, exchange.send, self._lifecycle, self._sweep, sealing=exchange.sealing
+        )
 
     async def _send_whole(self, guard: Guard, reply: RawReply) -> None:
         exchange = self._exchange
         if exchange.is_started:  # a comment went out, because a stream was asked for
             raise EngineFault("the backend answered a stream in one piece; send the request again.")
         self._note(reply)
-        headers = returning(reply.headers)
-        headers.append((b"content-length", b"%d" % len(reply.body)))
+        headers = self._returning(reply) + exchange.body_headers(reply.body)
         await guard.respond(exchange.start(reply.status, _content_type(reply.headers), headers), reply.body)
 
     async def _send_stream(self, guard: Guard, reply: RawStream) -> None:
-        exchange = self._exchange
+        exchange, sealing = self._exchange, self._exchange.sealing
         async with aclosing(reply.chunks) as chunks:
             async for chunk in chunks:
                 if not exchange.is_started:
                     self._note(reply)
-                    headers = _STREAM_HEADERS + [one for one in returning(reply.headers) if one[0] != b"cache-control"]
+                    headers = _STREAM_HEADERS + [one for one in self._returning(reply) if one[0] != b"cache-control"]
                     await guard.begin(exchange.start(reply.status, self._route.content_type, headers))
                 if exchange.record.ttft_s is None:
                     exchange.record.ttft_s = self._sweep.pace.clock.monotonic_s() - exchange.started_s
-                await guard.write(chunk)
+                data = chunk if sealing is None else sealing.hold(chunk)
+                if data:
+                    await guard.write(data)
         if not exchange.is_started:
             raise EngineFault("the backend ended the answer without saying anything; send it again.")
+        if sealing is not None and (data := sealing.last(content_type=self._route.content_type)):
+            await guard.write(data)
         await guard.end()
+
+    def _returning(self, reply: RawReply | RawStream) -> list[tuple[bytes, bytes]]:
+        headers = returning(reply.headers)
+        if reply.taken.receipt is None:
+            return headers
+        return [one for one in headers if one[0] not in _SAID_OF_RECORDED]
 
     async def _break_silence(self) -> None:
         exchange = self._exchange

@@ -81,12 +81,16 @@ class _Answers:
                     told = await feed.take()
                     is_last = self._note(told)
                     data = b"".join(map(frame, told)) or KEEP_ALIVE
+                    if is_last and exchange.sealing is not None:
+                        data = exchange.sealing.last(data)
                     await send_chunk(exchange, feed, data, CONTENT_TYPE, is_last=is_last)
             except HeadraceError as error:
                 if not exchange.is_started:
                     raise
                 exchange.record.outcome = error.code
                 data = exchange.errors.encode_frame(error, exchange.record.request_id)
+                if exchange.sealing is not None:
+                    data = exchange.sealing.last(data)
                 await send_chunk(exchange, feed, data, CONTENT_TYPE, is_last=True)
 
     async def whole(self, events: AsyncGenerator[ResponseEvent, None]) -> None:
@@ -101,7 +105,7 @@ class _Answers:
             if last.error is not None:
                 raise last.error
             body = encode(last.response)
-            await feed.send(exchange.start(200, JSON, [(b"content-length", str(len(body)).encode())]))
+            await feed.send(exchange.start(200, JSON, exchange.body_headers(body)))
             await send_pieces(feed, body, is_last=True)
 
     def _note(self, told: list[ResponseEvent]) -> bool:
@@ -129,6 +133,7 @@ def _model_routes(answering: Answering, service: ResponsesService) -> list[Route
         if call.stream:
             await _Answers(answering, exchange).stream(service.run(call))
         elif call.background:
+            exchange.sealing = None  # its answer is made when this exchange is over
             await exchange.respond(200, encode(await service.begin(call)))
         else:
             await _Answers(answering, exchange).whole(service.run(call))

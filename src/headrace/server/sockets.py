@@ -88,6 +88,11 @@ class Sockets:
                 "x-headrace-session: every lane of a WebSocket is a session of its own; leave it out.",
                 param="x-headrace-session",
             )
+        if hints.inlines_record:
+            raise InvalidRequest(
+                "x-headrace-record: a WebSocket has no comments to put records in; leave it out.",
+                param="x-headrace-record",
+            )
         key = self.credentials.key_of(exchange, identity)
         await Socket(self, exchange, identity, hints, key).run()
 

@@ -5,6 +5,7 @@ x-headrace-backend      who answered                                   x-headrac
 x-headrace-model        under what name                                x-headrace-cache     exact or semantic
 x-headrace-attempts     how many were asked, one after the other       x-headrace-queue-ms, x-headrace-overhead-ms
 x-headrace-reason       why they were asked in that order
+x-headrace-record       where the answer is recorded, if it is; `link` (RFC 8288) says the same
 """
 
 from functools import lru_cache
@@ -32,6 +33,10 @@ def taken_headers(taken: Taken) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-headrace-cost", decimal(taken.cost_nanos)))
     if taken.saved_nanos:
         headers.append((b"x-headrace-saved", decimal(taken.saved_nanos)))
+    if taken.receipt is not None:
+        record_id = _text(taken.receipt.id)
+        headers.append((b"x-headrace-record", record_id))
+        headers.append((b"link", b'</v1/provenance/%b>; rel="describedby"' % record_id))
     headers.append((b"x-headrace-queue-ms", b"%.2f" % (1000 * taken.queue_s)))
     headers.append((b"x-headrace-overhead-ms", b"%.2f" % (1000 * taken.overhead_s)))
     return headers

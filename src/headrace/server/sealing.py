@@ -1,0 +1,162 @@
+"""The end of a recorded answer: its bytes are counted as they go out, and its record is sealed over them.
+
+    begin (head) --> add (bytes, as they go) --> last (the record inside a stream, if it is wanted) --> end --> close
+
+Whatever was claimed is sealed when the exchange is over, whichever way it went, or given back to the gateway where its
+request goes on without its client. Of several requests behind one answer the last has the answer's digest, and the
+others none. Knows no records: a receipt makes them.
+"""
+
+import base64
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from headrace.api.sse import CONTENT_TYPE
+from headrace.core.gateway import Taken
+from headrace.core.transcript import COMMENT, Transcript
+from headrace.server.feed import Message, Send
+
+INLINE: Final = b"x-headrace-record"
+"""Asks, with the value `inline`, for the record inside of a stream."""
+
+# Frames behind which nothing of a stream comes: of bytes that pass by nobody says which one is the last.
+_LAST: Final = re.compile(
+    rb"data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed))|"
+    rb'"type": ?"(?:message_stop|response\.(?:completed|incomplete|failed))"'
+)
+_BLOCK_END: Final = re.compile(rb"(?:\r\n|\n|\r){2}")
+
+_logger = logging.getLogger("headrace.server")
+
+
+class _Plain:
+    """The running SHA-256 of an answer that is no stream of server-sent events."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def add(self, data: bytes) -> None:
+        self.num_bytes += len(data)
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+class Sealing:
+    """Of one exchange. `is_inline`: the record stands in the stream too."""
+
+    def __init__(self, *, is_inline: bool) -> None:
+        self._is_inline = is_inline
+        self._is_over = False
+        self._claimed: list[Taken] = []
+        self._counted: Transcript | _Plain | None = None
+        self._held = b""
+
+    @staticmethod
+    def wanted(headers: Mapping[bytes, bytes], *, is_usual: bool) -> "Sealing":
+        """That of an exchange by its request's headers."""
+        return Sealing(is_inline=is_usual or headers.get(INLINE) == b"inline")
+
+    @property
+    def claims(self) -> bool:
+        """Whether anything is to be sealed here."""
+        return bool(self._claimed) and not self._is_over
+
+    def claim(self, taken: Taken) -> None:
+        """Seal this one too, if it is recorded and the answer is not over."""
+        if self._is_over or taken.receipt is None or any(one is taken for one in self._claimed):
+            return
+        taken.is_claimed = True
+        self._claimed.append(taken)
+
+    def sending(self, send: Send) -> Send:
+        """An ASGI `send` whose bytes are counted."""
+
+        async def tell(message: Message) -> None:
+            kind = message["type"]
+            if kind == "http.response.start":
+                self.begin(message["headers"])
+            elif kind == "http.response.body":
+                self.add(message.get("body", b""))
+            await send(message)
+            if kind == "http.response.body" and not message.get("more_body", False):
+                self.end()
+
+        return tell
+
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """The head of the response goes out."""
+        kind = next((value for name, value in headers if name == b"content-type"), b"")
+        self._counted = Transcript() if kind == CONTENT_TYPE else _Plain()
+
+    def add(self, data: bytes) -> None:
+        """The next bytes go out."""
+        if self._counted is not None and not self._is_over:
+            self._counted.add(data)
+
+    def hold(self, data: bytes) -> bytes:
+        """What of a stream's next piece can go out now: where the record is wanted inside, a frame that may be the last
+        one waits for what follows it."""
+        if not self._is_inline or not self.claims:
+            return data
+        data, self._held = self._held + data, b""
+        if _LAST.search(data):
+            data, self._held = b"", data
+        return data
+
+    def last(self, data: bytes = b"", content_type: bytes = CONTENT_TYPE) -> bytes:
+        """The end of a stream, with what was held, and with the record before its last frame if it is wanted there and
+        can be: in comments."""
+        data, self._held = self._held + data, b""
+        can_be = self.claims and self._claimed[-1].is_settled and content_type == CONTENT_TYPE
+        if not self._is_inline or not can_be:
+            return data
+        counted = self._counted.copy() if isinstance(self._counted, Transcript) else Transcript()
+        counted.add(data)
+        envelope = self._seal(self._claimed[-1], counted.digest())
+        if envelope is None:
+            return data
+        frame = COMMENT + base64.b64encode(envelope) + b"\n\n"
+        ends = [match.end() for match in _BLOCK_END.finditer(data.rstrip(b"\r\n"))]
+        start = ends[-1] if ends else 0
+        return data[:start] + frame + data[start:]
+
+    def end(self) -> None:
+        """The last bytes are out: seal at once what can be, so that a client that asks for it finds it."""
+        if self.claims and self._claimed[-1].is_settled:
+            self.close()
+
+    def close(self) -> None:
+        """The exchange is over, whichever way."""
+        if self._is_over:
+            return
+        self._is_over = True
+        counted, last = self._counted, self._claimed[-1] if self._claimed else None
+        for taken in self._claimed:
+            if not taken.is_settled:
+                taken.is_claimed = False  # it goes on, and is sealed when it ends
+            elif taken is last and counted is not None and counted.num_bytes:
+                self._seal(taken, counted.digest())
+            else:
+                self._seal(taken, None)
+
+    @staticmethod
+    def _seal(taken: Taken, digest: bytes | None) -> bytes | None:
+        receipt = taken.receipt
+        assert receipt is not None
+        try:
+            return receipt.seal(digest)
+        except Exception:
+            # The answer was made and maybe sent: what is wrong with its record must not be its end.
+            _logger.exception("the record %s could not be sealed", receipt.id)
+            return None
+
+
+def content_digest(body: bytes) -> bytes:
+    """The value of `content-digest` (RFC 9530, 2) for a whole body."""
+    return b"sha-256=:" + base64.b64encode(hashlib.sha256(body).digest()) + b":"
