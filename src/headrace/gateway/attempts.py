@@ -159,9 +159,17 @@ def _request_for(passage: Passage, candidate: Candidate) -> Request:
     request = bounded = _bounded(passage, candidate)
     if passage.chain is not None:
         request = passage.chain.prepare(bounded, candidate.target)
-        if request != bounded:
+        if request is not bounded and not _means_the_same(request, bounded):
             passage.keeper = None  # what it answers is not the answer to what was asked
     return request
+
+
+def _means_the_same(request: Request, asked: Request) -> bool:
+    """Whether an answer to one is one to the other: where nobody asked for a seed, any will do."""
+    sampling = request.sampling
+    if asked.sampling.seed is None and sampling.seed is not None:
+        request = replace(request, sampling=replace(sampling, seed=None))
+    return request == asked
 
 
 def _bounded(passage: Passage, candidate: Candidate) -> Request:

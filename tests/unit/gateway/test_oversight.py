@@ -345,6 +345,19 @@ async def test_the_answer_to_a_request_that_was_changed_is_not_kept_for_those_wh
 
 
 @in_loop
+async def test_the_answer_to_a_request_that_was_given_a_seed_is_kept() -> None:
+    def seed(request: Request, target: Target) -> Request:
+        return replace(request, sampling=replace(request.sampling, seed=7))
+
+    shelf = Shelf()
+    at = bench({"a": ScriptedUpstream(ANSWER)}, overseers=(ScriptedOverseer(on_prepare=seed),), cache=shelf)
+    await read(await at.gate.ask(ask()))
+    assert tuple(shelf.told) == ANSWER
+    assert at.upstreams["a"].requests[0].sampling.seed == 7
+    assert at.is_quiet
+
+
+@in_loop
 async def test_a_copy_is_prepared_as_its_original_is_and_never_passes_as_bytes_that_must_be_read() -> None:
     def name(request: Request, target: Target) -> Request:
         return replace(request, answer_start=f"for {target.backend}")
