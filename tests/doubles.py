@@ -337,6 +337,7 @@ class ToyModel:
     vectors: "VectorToy | None" = None
     labels: tuple[str, ...] = ("score",)
     activation: ScoreActivation = ScoreActivation.IDENTITY
+    facts: dict[str, str] = field(default_factory=dict)
 
     def pooled(self) -> tuple[ToyPlan, "VectorToy"]:
         assert self.vectors is not None

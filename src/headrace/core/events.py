@@ -70,7 +70,9 @@ class CacheMiss:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request was admitted; digests name what it runs on (model, template, adapter), tagged `sha256:...`.
+    """The request was admitted; digests name what it runs on (model, tokenizer, template, system, adapter), tagged
+    `sha256:...`, and beside them stands in plain words what else its answer depends on (weights, keys_and_values,
+    kernels).
 
     `cache_writes` are those that its `Usage` will tell.
     """

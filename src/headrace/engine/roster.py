@@ -140,6 +140,7 @@ class Roster:
             decision = choose_kind(served.model, KV_TYPES[self._config.kv_type], threads)
             _log.info("%s: keys and values in %s: %s", served.model.name, decision.kv_type, decision.reason)
             self.kv_decisions[served.model.name] = decision
+            served.digests["keys_and_values"] = decision.kv_type
             lanes.append(
                 generating_lane(
                     served,

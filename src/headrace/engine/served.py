@@ -103,7 +103,7 @@ class Served:
             self.pooled_metrics = metrics.for_model(f"{model.name}/pooled")
         self.lanes: tuple[str, ...] = ()  # in the engine, by name; and what the sizes of their pools follow from
         self.footings: tuple[Footing, ...] = ()
-        self.digests = {"model": model.digest}
+        self.digests = {"model": model.digest, **model.facts}
         if model.template is not None:
             self.digests["template"] = model.template.digest
         if setup.system:

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +67,7 @@ class LoadedModel:
     `labels` name the output's features of a model that judges pairs, read at an input's first token; `activation` makes
     scores of them.
     `cache_dir` keeps what is derived from the model once (None: nothing is kept).
+    `facts` are what an answer depends on beside the file: the tokenizer's digest, bits of the weights, the kernels.
     """
 
     name: str
@@ -87,6 +88,7 @@ class LoadedModel:
     labels: tuple[str, ...] = ()
     activation: ScoreActivation = ScoreActivation.SIGMOID
     cache_dir: Path | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def pooled(self) -> tuple[Plan, native.Program | NumpyProgram]:
         """The plan whose output is pooled or judged, and a program of it; makes one where the plan has a head."""
@@ -161,6 +163,11 @@ def load_model(
         labels=reading.use.labels,
         activation=reading.use.activation,
         cache_dir=cache_dir,
+        facts={
+            "tokenizer": reading.tokenizer.digest,
+            "weights": " and ".join(f"{bits} bits" for bits in sorted({matrix.bits for matrix in pack.matrices})),
+            "kernels": kernels_in_use(),
+        },
     )
 
 

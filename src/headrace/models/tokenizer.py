@@ -5,8 +5,10 @@ the answer is no unless it says otherwise. Special tokens are split off first; o
 whose tables hold no control token at all. Knows nothing of chat templates or of streams of tokens.
 """
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,11 @@ class Tokenizer:
     def serialize(self) -> bytes:
         """Bytes for a warm start: no parsing of the model's own files."""
         return self._vocabulary.serialize()
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:...` over all that it knows: tokens, merges, and how texts are cut and joined."""
+        return "sha256:" + hashlib.sha256(self.serialize()).hexdigest()
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """Token ids. `special` lets text become control tokens; `bos` puts the model's BOS first where it wants one.

@@ -21,6 +21,7 @@ from headrace.core.request import Limits, Principal, Request, Sampling, Task
 from headrace.engine.config import EngineConfig
 from headrace.engine.embedded import Engine
 from headrace.engine.text import Setup, Source, TextEngine
+from headrace.kernels.choice import kernels_in_use
 from headrace.models.load import LoadedModel, load_model
 
 BOUND_S = 20.0
@@ -116,6 +117,9 @@ def test_an_answer_says_which_adapter_it_runs_on_by_name_and_digest(model: Loade
             assert started.model == "tiny:red"
             assert started.digests["model"] == model.digest
             assert started.digests["adapter"].startswith("sha256:")
+            assert started.digests["tokenizer"] == model.tokenizer.digest
+            assert started.digests["keys_and_values"] in {"int8", "fp16"}
+            assert started.digests["kernels"] == kernels_in_use()
             plain, _, _ = await answer(engine, ask("tiny"))
             assert plain.model == "tiny"
             assert "adapter" not in plain.digests

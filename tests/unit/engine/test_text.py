@@ -130,7 +130,7 @@ def test_an_answer_starts_streams_ends_its_choice_and_accounts_for_every_token()
 
     async def main() -> None:
         events = await collect(engine.run(ask(max_tokens=20, ignore_eos=True)))
-        digests = {"model": "sha256:toy", "template": "sha256:toy-template"}
+        digests = {"model": "sha256:toy", "template": "sha256:toy-template", "keys_and_values": "fp16"}
         assert events[0] == Started("r1", "toy", len(IDS), 0, digests)
         assert text_of(events) == toy_text(greedy(20))
         deltas = [event for event in events if isinstance(event, TextDelta)]

@@ -82,6 +82,9 @@ def test_a_second_start_uses_the_pack_and_answers_the_same(tiny: Path, tmp_path:
         assert model.created == int(tiny.stat().st_mtime)
         assert model.tokenizer.encode("the") == cold.tokenizer.encode("the")
         assert model.template is not None
+        assert model.facts == cold.facts
+        assert model.facts["tokenizer"].startswith("sha256:")
+        assert model.facts["weights"] in {"4 bits", "8 bits", "4 bits and 8 bits"}
         results.append(logits_of(model.program, model.plan.vocab_size, (2, 1, 32)))
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])

@@ -92,6 +92,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_tokenizers_digest_is_that_of_all_it_knows_and_lasts_over_a_warm_start() -> None:
+    one, same = Tokenizer.from_gguf(gguf()), Tokenizer.from_gguf(gguf())
+    assert one.digest == same.digest == Tokenizer.deserialize(one.serialize()).digest
+    assert one.digest != Tokenizer.from_gguf(gguf(merges=[])).digest
+
+
 def test_special_tokens_and_ids_come_from_the_metadata() -> None:
     tokenizer = Tokenizer.from_gguf(gguf())
 
