@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
+from tests.doubles_policy import judge
 from tests.scripted import Scripted, prompt_words
 
 from headrace.api.batch_dialects import DIALECTS
@@ -36,6 +37,7 @@ from headrace.gateway.caches import CacheService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
+from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.gateway.room import Room
 from headrace.memory.boot import boot_id
 from headrace.memory.completions import CompletionStore
@@ -286,4 +288,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             explaining=ScriptedExplaining(),
             accounts=AccountService(accounts, store, clock),
             key_book=ScriptedKeys(folder / "keys.toml"),
+            deciding=JudgeDesk(judge("", "default", "agents")),
         )

@@ -38,6 +38,7 @@ from headrace.api.openapi_messages import MESSAGE_BATCH_OPERATIONS
 from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
+from headrace.api.policy import DecideAnswer, DecideBody
 from headrace.api.reload import ReloadAnswer
 from headrace.api.tokens import DetokenizeBody, TokenizeBody
 
@@ -199,6 +200,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/gateway/backends/{name}/drain"): Operation("Give a backend no new requests.", answer=BackendAnswer),
     ("POST", "/v1/gateway/backends/{name}/resume"): Operation("Give it requests again.", answer=BackendAnswer),
     ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),
+    ("POST", "/v1/policy/decide"): Operation("What the policies permit the caller.", DecideBody, DecideAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),

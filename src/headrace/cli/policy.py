@@ -1,7 +1,7 @@
 """Policies from their files to a judge, and what `headrace policy` prints. Decides nothing: the judge does.
 
-A set in which anything is wrong is not put in force: at the start that ends the program, at a reload the policies before
-stay.
+A set in which anything is wrong is not put in force: at the start that ends the program, at a reload the policies
+before stay.
 """
 
 import json as jsonlib
@@ -16,12 +16,15 @@ from typing import Any, Final
 import msgspec
 import typer
 
-from headrace.cli.config import compose
+from headrace.cli.config import Settings, compose
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import InvalidRequest
 from headrace.core.policy import Question
 from headrace.core.request import Principal
 from headrace.core.trust import Decision
+from headrace.gateway.oversight.deciding import JudgeDesk
+from headrace.gateway.oversight.policy import PolicyOverseer
+from headrace.gateway.settings import BackendSettings
 from headrace.observe.logs import log_fields
 from headrace.trust.policy.decision_log import DecisionLog
 from headrace.trust.policy.in_force import JudgeInForce
@@ -86,15 +89,29 @@ def open_judge(settings: PolicySettings, clock: Clock | None = None) -> JudgeInF
     return JudgeInForce(build_judge(settings, clock), DecisionLog(tell, clock.monotonic_s))
 
 
-def prepare_judge(judge: JudgeInForce, settings: PolicySettings) -> Callable[[], None]:
-    """Read everything anew; what is returned puts it in force and cannot fail. Raises InvalidRequest, and then nothing
-    has changed."""
-    new = build_judge(settings, SystemClock())
+class OpenPolicy:
+    """What a running server has of policies."""
 
-    def put_in_force() -> None:
-        judge.judge = new
+    def __init__(self, judge: JudgeInForce, backends: Mapping[str, BackendSettings]) -> None:
+        self.judge = judge
+        self.overseer = PolicyOverseer(judge, backends)
+        self.desk = JudgeDesk(judge)
 
-    return put_in_force
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Read everything anew; what is returned puts it in force and cannot fail. Raises InvalidRequest, and then
+        nothing has changed."""
+        new = build_judge(settings.trust.policy, SystemClock())
+
+        def put_in_force() -> None:
+            self.judge.judge = new
+            self.overseer.backends = settings.gateway.backends
+
+        return put_in_force
+
+
+def open_policy(settings: Settings) -> OpenPolicy:
+    """The policies of a server's settings. Raises InvalidRequest."""
+    return OpenPolicy(open_judge(settings.trust.policy), settings.gateway.backends)
 
 
 def chosen(files: Sequence[Path] | None, sets: Sequence[str] | None, config: Path | None) -> PolicySettings:
@@ -242,12 +259,13 @@ def _try(judge: CedarJudge, case: _Case) -> dict[str, Any]:
         context=plain_values(case.context),
     )
     decision, errors = judge.explain(question)
+    deciders = ", ".join(decision.policies) or "no policy"
     wrong = ""
     if decision.is_allowed != case.allowed:
-        wrong = f"is {_word(decision.is_allowed)} by {', '.join(decision.policies) or 'no policy'}, not {_word(case.allowed)}"
+        wrong = f"is {_word(decision.is_allowed)} by {deciders}, not {_word(case.allowed)}"
         wrong += f" ({decision.reason})" if decision.reason else ""
     elif case.policies is not None and set(case.policies) != set(decision.policies):
-        wrong = f"is decided by {', '.join(decision.policies) or 'no policy'}, not {', '.join(case.policies) or 'none'}"
+        wrong = f"is decided by {deciders}, not {', '.join(case.policies) or 'none'}"
     return {"name": case.name, **_told(decision), "errors": list(errors), "wrong": wrong}
 
 
@@ -261,7 +279,7 @@ def plain_values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_values(given: Iterable[str], option: str) -> dict[str, Any]:
-    """`NAME=VALUE` of the command line: a number, true or false, a text, or texts in brackets. Raises InvalidRequest."""
+    """`NAME=VALUE` of the command line: a number, true or false, a text, or texts in brackets; else InvalidRequest."""
     values: dict[str, Any] = {}
     for one in given:
         name, separator, text = one.partition("=")

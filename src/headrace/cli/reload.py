@@ -15,6 +15,7 @@ from headrace.cli.config import Resolved, Settings
 from headrace.cli.gateway import JoinedGateway, Wanted
 from headrace.cli.key_source import KeySource
 from headrace.cli.surroundings import Surroundings, look_around
+from headrace.cli.trust import Prepare
 from headrace.core.errors import HeadraceError
 from headrace.core.service import Reloaded
 from headrace.server.app import App
@@ -22,6 +23,7 @@ from headrace.server.config import ServerConfig
 from headrace.server.door import Door
 from headrace.server.keys import KeyRing
 from headrace.server.tls import renew_tls
+from headrace.trust.settings import TrustSettings
 
 # What a form has around its file.
 FORM_BYTES: Final = 1_000_000
@@ -30,6 +32,7 @@ _HELD_AT_ONCE: Final = frozenset(
     {
         *("gateway", "default_max_tokens", "max_in_flight", "issued", "keys"),
         *("cors", "allowed_hosts", "trusted_proxies", "log_clients"),
+        "trust",  # table by table, see `_reloaded_trust`
     }
 )
 
@@ -61,12 +64,18 @@ class Reloader:
     """See `core.service.Reloading`."""
 
     def __init__(
-        self, compose_again: Callable[[], Resolved], environ: Mapping[str, str], keys: KeySource, gateway: JoinedGateway
+        self,
+        compose_again: Callable[[], Resolved],
+        environ: Mapping[str, str],
+        keys: KeySource,
+        gateway: JoinedGateway,
+        reloads: Mapping[str, Prepare],
     ) -> None:
         self._compose = compose_again
         self._environ = environ
         self._keys = keys
         self._gateway = gateway
+        self._reloads = reloads
         self._settings = keys.settings
         self._tls: ssl.SSLContext | None = None
         self._app: App | None = None
@@ -105,6 +114,12 @@ class Reloader:
             _logger.warning("these settings changed and hold after a restart only: %s", ", ".join(told.waiting))
         _logger.info("the settings were read again")
 
+    def _reloaded_trust(self, before: TrustSettings, now: TrustSettings) -> tuple[TrustSettings, list[str]]:
+        """The tables that can be reloaded as they are now, and the others as they were; and which of those changed."""
+        tables = [one.name for one in fields(TrustSettings) if getattr(before, one.name) != getattr(now, one.name)]
+        kept = [name for name in tables if name not in self._reloads]
+        return replace(now, **{name: getattr(before, name) for name in kept}), kept
+
     def _read(self) -> tuple[Resolved, Surroundings]:
         resolved = self._compose()
         return resolved, look_around(resolved, self._environ)
@@ -116,6 +131,10 @@ class Reloader:
         waiting = [name for name in changed if name not in _HELD_AT_ONCE]
         # What has to wait goes on as it was.
         settings = replace(settings, **{name: getattr(before, name) for name in waiting})
+        trust, kept = self._reloaded_trust(before.trust, settings.trust)
+        settings, waiting = replace(settings, trust=trust), waiting + kept
+        # Files are read anew even where no setting changed: what they hold may have.
+        ready = [await asyncio.to_thread(prepare, settings) for prepare in self._reloads.values()]
         source = KeySource(settings, around.secrets)
         if app.keys is None and source.has_keys:
             waiting.append("keys")
@@ -128,6 +147,8 @@ class Reloader:
             self._keys.settings, self._keys.secrets = settings, around.secrets
             app.keys.reload()
             self._gateway.keep_answers_of(app.keys.tenants)
+        for put_in_force in ready:
+            put_in_force()
         app.door = door
         self._settings = settings
         warnings = tuple(str(problem) for problem in resolved.report.problems)

@@ -141,7 +141,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         waiting = foreground or Foreground(joined.gate)
         base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
         services = await stack.enter_async_context(open_services(settings, base, engine))
-        reloader = Reloader(start.compose_again, start.environ, source, joined)
+        reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
         app = build_app(
             joined.gate,
             server_config(settings),

@@ -23,8 +23,8 @@ class Question:
     """May `principal` do `action` to `resource`?
 
     `resource` is the name of a model (request), of a backend and what it calls the model, as `BACKEND/MODEL` (route),
-    or of a tool (tool). `attributes` are what is known of the resource, `context` of the moment; `trust/policy/schema.py` says
-    which there are. What is left out there counts as not known, which permits nothing by itself.
+    or of a tool (tool). `attributes` are what is known of the resource, `context` of the moment; which there are says
+    `trust/policy/schema.py`. What is left out counts as not known, which permits nothing by itself.
     """
 
     principal: Principal

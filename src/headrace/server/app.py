@@ -51,6 +51,7 @@ from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.models import model_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
+from headrace.server.policy import policy_routes
 from headrace.server.relay import gateway_of
 from headrace.server.reload import reload_routes
 from headrace.server.responses import conversation_routes, responses_routes
@@ -81,6 +82,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "explaining": explanation_routes,
     "accounts": account_routes,
     "key_book": key_routes,
+    "deciding": policy_routes,
 }
 
 

@@ -6,6 +6,7 @@ from headrace.api.responses_service import ConversationsService, ResponsesServic
 from headrace.core.accounts import AccountBook, KeyBook
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
+from headrace.core.deciding import Deciding
 from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.model_library import Library
@@ -31,3 +32,4 @@ class Services:
     explaining: Explaining | None = None
     accounts: AccountBook | None = None
     key_book: KeyBook | None = None
+    deciding: Deciding | None = None

@@ -49,6 +49,7 @@ class Chain:
 
     def clear(self, plan: Plan) -> Plan:
         """What is left of a plan. Raises Forbidden if that is nobody."""
+        self.case.plan = plan  # whoever is asked about a target sees what the request can cost there
         left, refused = [], dict(plan.refused)
         for candidate in plan.candidates:
             if self._allows(candidate.target):

@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 
 from headrace.core.errors import Forbidden
 from headrace.core.events import Event
+from headrace.core.policy import Judge, Question, Value
 from headrace.core.request import Request
 from headrace.core.shape import Shape
 from headrace.core.trust import Decision
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
 from headrace.gateway.settings import BackendSettings, Target
-from headrace.trust.policy.question import Judge, Question, Value
 
 POLICY_DENIED = "policy_denied"
 
 
 class PolicyOverseer:
     """One for all requests. `backends` are replaced when settings are read again."""
+
+    reads_answers = False
 
     def __init__(self, judge: Judge, backends: Mapping[str, BackendSettings]) -> None:
         self.judge = judge

@@ -134,6 +134,8 @@ class CedarJudge:
         except ValueError as error:
             raise UnknownField(str(error)) from error
         diagnostics = result.diagnostics
+        if result.decision is cedarpy.Decision.NoDecision:
+            raise UnknownField("; ".join(diagnostics.errors))
         return {
             "decision": result.decision.value,
             "diagnostics": {"reason": diagnostics.reasons, "errors": diagnostics.errors},

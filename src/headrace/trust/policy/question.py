@@ -1,4 +1,4 @@
-"""The question that a policy answers, for those who ask on this side of the gateway; it is everybody's: `core/policy.py`."""
+"""The question that a policy answers, where those who ask it look; it is everybody's, and lies in `core/policy.py`."""
 
 from headrace.core.policy import ACTIONS, Judge, Question, Value
 

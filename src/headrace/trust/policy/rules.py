@@ -133,7 +133,8 @@ def _named_twice(rules: Iterable[Rule]) -> Iterator[Flaw]:
 
 
 def _invalid(text: str, rules: Sequence[Rule]) -> Iterator[Flaw]:
-    for error in cedarpy.validate_policies(text, write_schema()).errors:
+    errors = cedarpy.validate_policies(text, write_schema()).errors
+    for error in sorted(errors, key=lambda one: (_number(one.policy_id), one.error)):
         rule = rules[_number(error.policy_id)]
         sentence = re.sub(r"for policy `policy\d+`, ", "", error.error).strip()
         yield Flaw(rule.place, f"{sentence}.")

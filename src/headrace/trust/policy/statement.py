@@ -39,15 +39,15 @@ def split(source: Source) -> Iterator[Statement]:
     line = 1
     begun: int | None = None
     pieces: list[str] = []
-    for token in _TOKEN.findall(source.text):
-        is_blank = token.isspace() or token.startswith("//")
+    for piece in _TOKEN.findall(source.text):
+        is_blank = piece.isspace() or piece.startswith("//")
         if begun is None and not is_blank:
             begun = line
         if begun is not None:
             # A comment may hold anything; it is left out, and its line stays.
-            pieces.append(" " if token.startswith("//") else token)
-        line += token.count("\n")
-        if token == ";" and begun is not None:
+            pieces.append(" " if piece.startswith("//") else piece)
+        line += piece.count("\n")
+        if piece == ";" and begun is not None:
             yield Statement(source.name, begun, "".join(pieces))
             begun, pieces = None, []
     if begun is not None:
