@@ -29,10 +29,15 @@ class Trust:
 async def open_trust(settings: Settings, layout: Layout, engine: Backend | None = None) -> AsyncIterator[Trust]:
     """All of it, for as long as the block runs. Raises HeadraceError if something of it cannot be used."""
     overseers: list[Overseer] = []
-    async with AsyncExitStack():
+    authenticators: list[Authenticator] = []
+    async with AsyncExitStack() as stack:
+        if settings.trust.identity.names_callers:
+            from headrace.cli.identity import open_identity
+
+            authenticators += await stack.enter_async_context(open_identity(settings.trust.identity))
         if settings.trust.theft is not None:
             from headrace.cli.theft import open_theft
 
             if (theft := open_theft(settings.trust.theft, engine)) is not None:
                 overseers.append(theft)
-        yield Trust(overseers=tuple(overseers))
+        yield Trust(overseers=tuple(overseers), authenticators=tuple(authenticators))
