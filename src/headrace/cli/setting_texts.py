@@ -251,6 +251,7 @@ _IDENTITY: Final = {
     "identity": "who may call with a token or a signature of its own",
     "identity.issuers": "whose tokens name users",
     "identity.issuers.NAME": "one of them",
+    "identity.issuers.NAME.scope_map.NAME": "what this value of the claim lets do",
     "identity.signers": "whose requests are signed (RFC 9421)",
     "identity.signers.NAME": "one of them",
     "identity.proof_age": "how old a DPoP proof may be",

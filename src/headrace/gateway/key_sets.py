@@ -104,6 +104,7 @@ class KeySetBook:
         while True:
             pause_s = settings.refresh_s
             if not is_new:
+                issuer.wanted.clear()  # before, so that what is wanted meanwhile is fetched, too
                 try:
                     await self._renew(issuer)
                 except (HeadraceError, NotStrict, OSError, ValueError) as error:
@@ -113,7 +114,6 @@ class KeySetBook:
                     issuer.last_error = ""
             is_new = False
             issuer.tried.set()
-            issuer.wanted.clear()
             try:
                 async with asyncio.timeout(pause_s):
                     await asyncio.sleep(min(pause_s, self._pauses.wanted_s))
