@@ -22,6 +22,7 @@ from headrace.gateway.settings import (
     Timeouts,
 )
 from headrace.server.config import Cors, Tls
+from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.supply.settings import SupplySettings
 
@@ -57,6 +58,9 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "cors": Cors(origins=()),
     "model_signatures": SupplySettings(),
     "theft": TheftSettings(),
+    "identity": IdentitySettings(),
+    "identity.issuers.NAME": IssuerSettings(name="", issuer="https://", audience=frozenset({"a"}), tenant="a"),
+    "identity.signers.NAME": SignerSettings(name="", key=Path(), tenant="a"),
 }
 
 

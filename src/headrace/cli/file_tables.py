@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
+from headrace.cli.identity_tables import IDENTITY
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.policy_tables import POLICY
 from headrace.cli.server_tables import CORS, KEY, TLS
@@ -24,4 +25,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
     "theft": THEFT,
+    "identity": IDENTITY,
 }

@@ -212,11 +212,59 @@ _THEFT: Final = {
     "theft.link_likeness": "from which two accounts ask by one template",
     "theft.link_action": "what follows for accounts that do",
 }
+_GRANT: Final = {
+    "tenant": "whose they are",
+    "scopes": "what each may do",
+    "tags": "what their spending is counted under beside",
+    "labels": "that each of their requests carries",
+    "routes": "names that may be asked for; unset: any",
+}
+_ISSUER: Final = {
+    **_GRANT,
+    "issuer": "the iss of its tokens, to the letter",
+    "audience": "whom its tokens must be for: one of these",
+    "jwks": "https URL or file of its keys; unset: where its discovery document says",
+    "algs": "signatures that are taken",
+    "tenant_claim": "or the claim that names the tenant",
+    "tenants": "those that the claim may name",
+    "user_claim": "the claim that names the user",
+    "scope_claim": "the claim with scopes, roles or groups",
+    "scope_map": "what each of its values lets do, beside scopes",
+    "max_age": "how long ago a token may have been issued; unset: until it expires",
+    "skew": "how far clocks may differ",
+    "dpop": "proofs of the token's key (RFC 9449); a token that is bound to one always needs it",
+    "nonce": "whether proofs need a nonce of this server",
+    "refresh": "how often its keys are fetched",
+    "stale": "how long they hold when they cannot be fetched",
+    "private": "its keys may come from a private network or this machine",
+    "ca": "PEM of the authorities of where its keys are; unset: the system's",
+}
+_SIGNER: Final = {
+    **_GRANT,
+    "key": "PEM of its public key; the table's name is the keyid",
+    "components": "what a signature must cover beside method, URL, host and body",
+    "tag": "the tag that a signature must have",
+    "max_age": "how old a signature may be",
+    "nonce": "whether a signature needs one; without, the same request cannot be sent twice in a second",
+}
+_IDENTITY: Final = {
+    "identity": "who may call with a token or a signature of its own",
+    "identity.issuers": "whose tokens name users",
+    "identity.issuers.NAME": "one of them",
+    "identity.issuers.NAME.scope_map.NAME": "what this value of the claim lets do",
+    "identity.signers": "whose requests are signed (RFC 9421)",
+    "identity.signers.NAME": "one of them",
+    "identity.proof_age": "how old a DPoP proof may be",
+    "identity.max_proofs": "proofs and signatures that are remembered, so that none is taken twice",
+}
 
 TEXTS: Final = {
     **_PLAIN,
     **_THEFT,
     **_OTHERS,
+    **_IDENTITY,
+    **{f"identity.issuers.NAME.{name}": text for name, text in _ISSUER.items()},
+    **{f"identity.signers.NAME.{name}": text for name, text in _SIGNER.items()},
     **{f"backends.NAME.{name}": text for name, text in _BACKEND.items()},
     **{f"backends.NAME.models.NAME.{name}": text for name, text in _MODEL.items()},
     **{f"backends.NAME.models.NAME.prices.{name}": text for name, text in _PRICES.items()},

@@ -15,7 +15,10 @@ from headrace.cli.toml_lines import Lines, Path
 from headrace.gateway.settings import CandidateSettings, Secret, Subject, Target
 
 # What a table's own key says already.
-_OWN_NAMES: Final = {"BackendSettings": "name", "RouteSettings": "name", "TenantRule": "tenant"}
+_OWN_NAMES: Final = {
+    **dict.fromkeys(("BackendSettings", "RouteSettings", "IssuerSettings", "SignerSettings"), "name"),
+    "TenantRule": "tenant",
+}
 
 
 def write_value(value: Any) -> str:

@@ -19,8 +19,8 @@ class Shown:
     names; one that came several times is joined by ", " (RFC 9110 5.3). `scheme` and `token` are those of
     `authorization`, scheme in lower case, or `bearer` and the text of `x-api-key`; None without one. `certificates` are
     what the connection's TLS was opened with, DER, leaf first. `is_own_url`: the host in `url` is a name that this
-    server is called by, so that what somebody signed for another server is not taken for ours. `came_unix_s` and `came_s` are when it
-    came, Unix and monotonic time: who judges it reads no clock.
+    server is called by, so that what somebody signed for another server is not taken for ours. `came_unix_s` and
+    `came_s` are when it came, Unix and monotonic time: who judges it reads no clock.
     """
 
     method: str

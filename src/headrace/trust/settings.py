@@ -5,6 +5,7 @@ Read from a file by `cli`. Knows no files.
 
 from dataclasses import dataclass, field
 
+from headrace.trust.identity.settings import IdentitySettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.supply.settings import SupplySettings
@@ -17,8 +18,9 @@ class TrustSettings:
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     theft: TheftSettings | None = None
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
 
     @property
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
-        return False
+        return self.identity.names_callers

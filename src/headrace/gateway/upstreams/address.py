@@ -91,21 +91,34 @@ def check_path(path: str, *, shown: str = "") -> None:
 
 def check_machine(host: str) -> None:
     """Raise ValueError for an IP address at which no backend can be. Names pass: what they resolve to is asked too."""
+    for form in _forms(host):
+        for network, why in _FORBIDDEN:
+            if form in network:
+                raise ValueError(f"{host}: {why}; a backend cannot be there")
+
+
+def check_public(host: str) -> None:
+    """Raise ValueError for an IP address that is not everybody's: this machine's, a private network's, a reserved one.
+    Names pass, as in `check_machine`."""
+    for form in _forms(host):
+        if not form.is_global or form.is_multicast:
+            raise ValueError(f"{host}: is no address on the public internet")
+
+
+def _forms(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """An IP address, and those that are within it; nothing for a name."""
     try:
         machine = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return
+        return []
     forms: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [machine]
     if isinstance(machine, ipaddress.IPv6Address):
         within = machine.ipv4_mapped or machine.sixtofour
         if within is not None:
-            forms.append(within)
+            forms = [within] if machine.ipv4_mapped else [machine, within]
         if machine in _NAT64:
-            forms.append(ipaddress.IPv4Address(int(machine) & 0xFFFFFFFF))
-    for form in forms:
-        for network, why in _FORBIDDEN:
-            if form in network:
-                raise ValueError(f"{host}: {why}; a backend cannot be there")
+            forms = [ipaddress.IPv4Address(int(machine) & 0xFFFFFFFF)]
+    return forms
 
 
 def _shown(url: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final
@@ -37,15 +38,22 @@ class Pool:
     """Connections to one address."""
 
     def __init__(
-        self, address: Address, settings: PoolSettings, *, tls: ssl.SSLContext | None = None, name: str = ""
+        self,
+        address: Address,
+        settings: PoolSettings,
+        *,
+        tls: ssl.SSLContext | None = None,
+        name: str = "",
+        check: Callable[[str], None] = check_machine,
     ) -> None:
         """`tls` is needed for an https address. Errors call the backend by its `name`, because where it is concerns no
-        caller. Opens nothing."""
+        caller. `check` raises ValueError for an IP address that must not be asked. Opens nothing."""
         assert (tls is not None) == address.is_tls
         self._address = address
         self._name = name or address.authority
         self._settings = settings
         self._tls = tls
+        self._check = check
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._num_taken = 0
@@ -237,7 +245,7 @@ class Pool:
         places = [(int(family), str(where[0])) for family, _, _, _, where in found]
         for _, host in places:
             try:
-                check_machine(host)
+                self._check(host)
             except ValueError as error:
                 raise UpstreamFault(f"{self._name} leads to a machine that can be none: {error}.") from None
         first = [place for place in places if place[0] == places[0][0]]

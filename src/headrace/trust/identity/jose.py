@@ -164,7 +164,8 @@ def _date(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None and name not in claims:
         return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not 0 <= value < _LAST_S:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WrongToken(f"has no date in {name}")
+    if not math.isfinite(value) or not 0 <= value < _LAST_S:
         raise WrongToken(f"has no date in {name}")
     return float(value)

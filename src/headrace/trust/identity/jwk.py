@@ -77,6 +77,10 @@ class KeySet:
 
     keys: tuple[Key, ...] = ()
 
+    def names(self) -> list[tuple[Any, ...]]:
+        """What makes the set this set and no other."""
+        return [(one.kid, one.algs, one.thumbprint) for one in self.keys]
+
     def find(self, kid: str | None, alg: str) -> Sequence[Key]:
         """Those that a signature may be checked with: the one that it names, or all that fit where it names none."""
         return [one for one in self.keys if alg in one.algs and (kid is None or one.kid == kid)]

@@ -1,0 +1,34 @@
+"""Joins who tells callers apart by tokens and signatures: settings -> key sets, memory of proofs, authenticators.
+
+Imported only where the settings name somebody: what it imports takes a moment. Decides nothing.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from headrace.core.clock import SystemClock
+from headrace.core.identity import Authenticator
+from headrace.gateway.key_sets import KeySetBook
+from headrace.trust.identity.dpop import Proofs
+from headrace.trust.identity.settings import IdentitySettings
+from headrace.trust.identity.users import Users
+
+_SECRET_BYTES: Final = 32
+
+
+@asynccontextmanager
+async def open_identity(settings: IdentitySettings) -> AsyncIterator[tuple[Authenticator, ...]]:
+    """Authenticators, for as long as the block runs. Raises InvalidRequest for files and URLs that cannot be used."""
+    found: list[Authenticator] = []
+    book = KeySetBook(settings.issuers.values(), SystemClock())
+    await book.open()
+    try:
+        if settings.issuers:
+            # A secret of this process: who has a nonce of another asks again, once.
+            proofs = Proofs(settings.proof_age_s, settings.max_proofs, secrets.token_bytes(_SECRET_BYTES))
+            found.append(Users(settings.issuers.values(), book, proofs))
+        yield tuple(found)
+    finally:
+        await book.close()
