@@ -215,3 +215,22 @@ def test_requests_that_begin_alike_have_the_same_first_blocks() -> None:
     assert prefix(system, USER, model="other")[:1] != one[:1]
     assert len(prefix({"role": "user", "content": "x" * 10**6})) == MAX_BLOCKS
     assert prefix(USER) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "probes"),
+    [
+        (CHAT, {}, set()),
+        (CHAT, {"logprobs": False, "top_logprobs": None, "logit_bias": {}}, set()),
+        (CHAT, {"logprobs": True, "logit_bias": {"5": 1}}, {"logprobs", "logit_bias"}),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 0, "echo": True}, {"logprobs"}),
+        (CHAT, {"n_probs": 10, "return_hidden_states": True}, {"n_probs", "return_hidden_states"}),
+        (RESPONSES, {"input": "a", "include": ["reasoning.encrypted_content"]}, set()),
+        (RESPONSES, {"input": "a", "include": ["message.output_text.logprobs"]}, {"include"}),
+    ],
+)
+def test_fields_that_ask_for_probabilities_or_shift_them_are_named(
+    kind: BodyKind, more: dict[str, Any], probes: set[str]
+) -> None:
+    body = CHATTING | more if kind is CHAT else {"model": "m"} | more
+    assert look(kind, body).shape.probes == probes

@@ -20,7 +20,7 @@ from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
 from headrace.gateway.settings import Target
 from headrace.trust.monitors.theft.evidence import evidence_of
-from headrace.trust.monitors.theft.monitor import NOTHING, SURFACE, Finding, Flag, Judgement, TheftMonitor
+from headrace.trust.monitors.theft.monitor import NOTHING, Flag, Judgement, TheftMonitor
 from headrace.trust.monitors.theft.settings import Mode
 from headrace.trust.monitors.theft.steering import UNSTEERED, steering_of, steering_of_fields
 from headrace.trust.monitors.theft.surface import (
@@ -101,8 +101,8 @@ class TheftOverseer:
 
     def refuse(self, case: Case, error: Forbidden) -> None:
         """Something is beyond the surface: say so, and raise it where that is enforced."""
-        finding = Finding(monitor=SURFACE, score=1.0, action="refuse", reason=f"beyond the surface: {error.param}")
-        self._say(case, self.monitor.verdict(finding))
+        shape, reason = case.ask.shape, f"beyond the surface: {error.param}"
+        self._obey(case, self.monitor.refuse(shape.principal, shape.id, reason, case.started_unix_s))
         if self._enforces:
             self._count(case)  # a probe is known by its tries, refused ones too
             raise error

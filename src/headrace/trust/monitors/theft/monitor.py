@@ -82,6 +82,7 @@ class TheftMonitor:
         self._groups = DistinctCounts(num, 4 * settings.tenant_bias_vectors)
         self._prompts = DistinctCounts(num, 4 * settings.prompt_bias_vectors)
         self._cuts = DistinctCounts(num, 4 * settings.sampling_vectors)
+        self._refused = DistinctCounts(num, 4 * settings.bias_vectors)
         self._ages = Ages(num)
         self._flags: dict[tuple[str, str], Flag] = {}
         self._next_s: dict[str, float] = {}  # of accounts that are slowed down
@@ -102,6 +103,17 @@ class TheftMonitor:
             if self._cuts.add(account, steering.cuts, unix_s) > limit:
                 alarms.append((SAMPLING, "distinct cuts and penalties of one principal on a day"))
         return self._alarm(principal, alarms, unix_s) if alarms else NOTHING
+
+    def refuse(self, principal: Principal, request_id: str, reason: str, unix_s: float) -> Judgement:
+        """A request was beyond the surface. Who goes on asking so is flagged; nothing more follows, as nothing is
+        told."""
+        account = account_of(principal)
+        finding = Finding(monitor=SURFACE, score=1.0, action="refuse", reason=reason)
+        raised: tuple[Flag, ...] = ()
+        limit = _part(self.settings.bias_vectors, self._share(account, unix_s))
+        if self._refused.add(account, request_id.encode(), unix_s) > limit:
+            raised = self.raise_flag(account, principal.tenant, replace(finding, action="note"), unix_s)
+        return Judgement(verdicts=(self.verdict(finding),), raised=raised)
 
     def _biases(
         self, principal: Principal, account: str, steering: Steering, share: float
@@ -226,6 +238,7 @@ class TheftMonitor:
             del self._flags[flag.account, flag.monitor]
         self._accounts.forget(account)
         self._cuts.forget(account)
+        self._refused.forget(account)
         if (group := self._group_of.pop(account, None)) is not None:
             self._groups.forget(f"group:{group}")
         return cleared
