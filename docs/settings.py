@@ -22,6 +22,7 @@ from headrace.gateway.settings import (
     Timeouts,
 )
 from headrace.server.config import Cors, Tls
+from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.supply.settings import SupplySettings
 
@@ -55,6 +56,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keys": KeyTable(name="", sha256=""),
     "tls": Tls(certificate=Path(), key=Path()),
     "cors": Cors(origins=()),
+    "log": LogSettings(),
     "model_signatures": SupplySettings(),
     "theft": TheftSettings(),
 }

@@ -58,8 +58,8 @@ def read_log_keys(settings: LogSettings, layout: Layout) -> KeySet:
     if settings.origin is not None and keys.name != settings.origin:
         raise InvalidRequest(
             f"log.origin: {settings.origin!r} is not the log that is here, {keys.name!r}: a log keeps its name and "
-            f"keys. Correct it; or, to begin a new log, move {path}, {log_folder(settings, layout)} and {layout.provenance} "
-            "away together.",
+            f"keys. Correct it; or, to begin a new log, move {path}, {log_folder(settings, layout)} and "
+            f"{layout.provenance} away together.",
             param="log.origin",
         )
     return keys

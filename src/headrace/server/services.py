@@ -9,6 +9,7 @@ from headrace.core.cache import Caches
 from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.model_library import Library
+from headrace.core.public_log import PublicLog
 from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
 
 
@@ -31,3 +32,4 @@ class Services:
     explaining: Explaining | None = None
     accounts: AccountBook | None = None
     key_book: KeyBook | None = None
+    public_log: PublicLog | None = None

@@ -5,6 +5,7 @@ Read from a file by `cli`. Knows no files.
 
 from dataclasses import dataclass, field
 
+from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.supply.settings import SupplySettings
@@ -17,6 +18,7 @@ class TrustSettings:
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     theft: TheftSettings | None = None
+    log: LogSettings = field(default_factory=LogSettings)
 
     @property
     def names_callers(self) -> bool:

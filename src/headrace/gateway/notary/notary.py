@@ -122,22 +122,26 @@ class LogNotary:
                 f"an entry has {len(item.entry)} bytes; a log takes at most {MAX_ENTRY_BYTES}.", param="entry"
             )
         with self._changed:
-            if self._fault is not None:
-                raise self._fault
-            if self._is_closing or self._writer is None:
-                raise Unavailable("the log is not open; nothing can be logged.", code="log_unavailable")
+            self.check()
             if item.id in self._waiting:
                 raise Conflict(f"the id {item.id!r} was given already; ids are given once.", param="id")
-            if len(self._queue) >= self._settings.queue_items:
-                raise Overloaded(
-                    f"{len(self._queue)} items wait to be logged, as many as may; try again in a moment.",
-                    retry_after_s=1.0,
-                )
             waiting = _Waiting(item, self._clock.monotonic_s(), [])
             self._queue.append(waiting)
             self._waiting[item.id] = waiting
             if len(self._queue) in {1, self._settings.batch_items}:
                 self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise what `submit` would raise now for any item."""
+        if self._fault is not None:
+            raise self._fault.with_traceback(None)  # it is raised often, and would gather where each time
+        if self._is_closing or self._writer is None:
+            raise Unavailable("the log is not open; nothing can be logged.", code="log_unavailable")
+        if len(self._queue) >= self._settings.queue_items:
+            raise Overloaded(
+                f"{len(self._queue)} items wait to be logged, as many as may; try again in a moment.",
+                retry_after_s=1.0,
+            )
 
     async def merged(self, item_id: str) -> int:
         """The index of an item, as soon as a checkpoint covers it. Raises NotFound, and what ended the log."""
