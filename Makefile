@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak ledger-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,9 @@ soak: $(DONE)/native $(DONE)/test pull-tested  ## half an hour of mixed load at 
 
 ledger-soak: $(DONE)/native $(DONE)/test  ## kill a server under load and read its books (TIMES=200, ten minutes)
 	$(BIN)/python -m tests.soak.ledger_killed --times $(or $(TIMES),200)
+
+log-soak: $(DONE)/native $(DONE)/test  ## kill a writer of the log and look at what is left (TIMES=500, two minutes)
+	$(BIN)/python -m tests.soak.log_killed --times $(or $(TIMES),500)
 
 clients: $(DONE)/native $(DONE)/test  ## run clients from pip and npm against a scripted server (CLIENT=name for one)
 	$(BIN)/python -m tests.clients $(CLIENT)

@@ -23,6 +23,7 @@ from headrace.gateway.settings import (
 )
 from headrace.server.config import Cors, Tls
 from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
+from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.supply.settings import SupplySettings
 
@@ -56,6 +57,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keys": KeyTable(name="", sha256=""),
     "tls": Tls(certificate=Path(), key=Path()),
     "cors": Cors(origins=()),
+    "log": LogSettings(),
     "model_signatures": SupplySettings(),
     "theft": TheftSettings(),
     "identity": IdentitySettings(),

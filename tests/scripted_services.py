@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 
 from tests.doubles_policy import judge
 from tests.scripted import Scripted, prompt_words
@@ -37,13 +37,18 @@ from headrace.gateway.caches import CacheService
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
+from headrace.gateway.notary.public import LogShelf
 from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.gateway.room import Room
 from headrace.memory.boot import boot_id
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileStore
+from headrace.memory.log_files import LogFiles, LogFolder
 from headrace.memory.store import Store
 from headrace.server.services import Services
+from headrace.trust.log.checkpoint import Checkpoint
+from headrace.trust.log.log_keys import make_log_keys, parse_log_keys
+from headrace.trust.log.tree import Tree
 
 QUOTA_BYTES = 2**20
 
@@ -240,6 +245,18 @@ class ScriptedExplaining:
         )
 
 
+async def scripted_log(folder: Path) -> LogShelf:
+    """A log of three entries, which has ended."""
+    files, tree = LogFiles.take(folder), Tree()
+    files.write([(tile.path, data) for tile, data in tree.append([b"one", b"two", b"three"])])
+    note = parse_log_keys(make_log_keys("example.com/log", token_bytes)).sign(
+        Checkpoint("example.com/log", tree.size, tree.root()).encode(), 1_700_000_000
+    )
+    files.write([("checkpoint", note), ("checkpoint.witnessed", note)])
+    files.close()
+    return LogShelf(LogFolder(folder))
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -289,4 +306,5 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             accounts=AccountService(accounts, store, clock),
             key_book=ScriptedKeys(folder / "keys.toml"),
             deciding=JudgeDesk(judge("", "default", "agents")),
+            public_log=await scripted_log(folder / "log"),
         )

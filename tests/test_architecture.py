@@ -45,6 +45,7 @@ EXCEPTIONS: dict[str, str] = {}
 MAY_CATCH_ALL = {
     "engine/engine.py": "a step that fails ends its batch, not the engine",
     "gateway/accounts/accounts.py": "a write that meets a defect is tried again, and what was settled stays in memory",
+    "gateway/notary/notary.py": "a defect on the log's thread is told to those who wait, who would wait for ever",
     "gateway/batch_runner.py": "a line of a batch that meets a defect fails, not the others",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "gateway/oversight/chain.py": "a defect of one overseer ends the request that it met, as a refusal",
@@ -73,6 +74,7 @@ MAY_READ_THE_DATE = (
     "gateway/batches.py",
     "gateway/accounts/",
     "gateway/gate.py",
+    "gateway/notary/",
     "gateway/caches.py",
     "gateway/gate.py",
     "memory/files.py",

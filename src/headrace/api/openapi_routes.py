@@ -207,6 +207,11 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/version"): Operation("The version.", answer=Version),
     ("GET", "/metrics"): Operation("Prometheus text.", media=("text/plain",)),
     ("GET", "/openapi.json"): Operation("This document.", answer=dict[str, Any]),
+    ("GET", "/log/checkpoint"): Operation("The transparency log's newest checkpoint.", media=("text/plain",)),
+    ("GET", "/log/checkpoint.witnessed"): Operation(
+        "Its newest checkpoint that enough witnesses cosigned.", media=("text/plain",)
+    ),
+    ("GET", "/log/tile/{path*}"): Operation("A tile of its hashes or entries.", media=("application/octet-stream",)),
     **RESPONSES_OPERATIONS,
     **CACHE_OPERATIONS,
     **ACCOUNT_OPERATIONS,

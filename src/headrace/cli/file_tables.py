@@ -6,6 +6,7 @@ from typing import Final
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
 from headrace.cli.identity_tables import IDENTITY
 from headrace.cli.kinds import Kind, named, several
+from headrace.cli.log_tables import LOG
 from headrace.cli.policy_tables import POLICY
 from headrace.cli.server_tables import CORS, KEY, TLS
 from headrace.cli.supply_tables import MODEL_SIGNATURES
@@ -26,4 +27,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "policy": POLICY,
     "theft": THEFT,
     "identity": IDENTITY,
+    "log": LOG,
 }

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from headrace.cli.accounts_commands import backup, budgets_app, erase, usage
 from headrace.cli.config_commands import config_app
 from headrace.cli.keys_commands import keys_app
+from headrace.cli.log_commands import log_app, witness_app
 from headrace.cli.models_commands import models_app
 from headrace.cli.options import (
     AdapterMemory,
@@ -82,6 +83,8 @@ for _group, _name in (
     (config_app, "config"),
     (route_app, "route"),
     (policy_app, "policy"),
+    (log_app, "log"),
+    (witness_app, "witness"),
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)

@@ -190,6 +190,20 @@ _OTHERS: Final = {
     "policy.subjects.NAME.facts": "facts by name, which policies read with getTag",
     "policy.subjects.NAME.facts.NAME": "one of them",
     "policy.decisions": "how many are remembered at most",
+    "log": "the transparency log, which is kept where records are made",
+    "log.origin": "its name for ever, a URL without scheme; unset: one is made with its keys",
+    "log.folder": "where its files are; unset: log in the state directory",
+    "log.batch": "what comes within it is committed together",
+    "log.batch_items": "so many are committed at once, without waiting for more",
+    "log.queue_items": "so many may wait",
+    "log.public": "whether anybody may read it, under /log",
+    "log.witnesses": "who is asked to cosign checkpoints",
+    "log.witnesses.name": "what trust files call it",
+    "log.witnesses.url": "where it is, up to /add-checkpoint",
+    "log.witnesses.vkey": "its key: NAME+ID+base64",
+    "log.quorum": "so many of them must have cosigned before a checkpoint counts as witnessed; 0: none",
+    "log.witness_every": "how often they are asked",
+    "log.witness_timeout": "how long one may take",
 }
 
 _THEFT: Final = {

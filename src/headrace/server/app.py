@@ -48,6 +48,7 @@ from headrace.server.guard import Sweep
 from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
+from headrace.server.log import log_routes
 from headrace.server.models import model_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
@@ -82,7 +83,11 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "explaining": explanation_routes,
     "accounts": account_routes,
     "key_book": key_routes,
+<<<<<<< HEAD
     "deciding": policy_routes,
+=======
+    "public_log": log_routes,
+>>>>>>> log
 }
 
 

@@ -6,6 +6,7 @@ Read from a file by `cli`. Knows no files.
 from dataclasses import dataclass, field
 
 from headrace.trust.identity.settings import IdentitySettings
+from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.supply.settings import SupplySettings
@@ -19,6 +20,7 @@ class TrustSettings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     theft: TheftSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
+    log: LogSettings = field(default_factory=LogSettings)
 
     @property
     def names_callers(self) -> bool:

@@ -78,7 +78,7 @@ class Folder:
 
 def test_tesseras_log_has_the_root_of_each_of_its_16_checkpoints() -> None:
     folder = vectors("tessera")
-    names = ["checkpoint", *(f"checkpoint.{size}" for size in range(16) if size not in {15}), "checkpoint.15"]
+    names = ["checkpoint", *(f"checkpoint.{size}" for size in range(16) if size != 15), "checkpoint.15"]
     assert len(names) == 17  # the one without a number is a copy of the last
     key = parse_vkey(TESSERA_VKEY)
     last: Checkpoint | None = None
