@@ -36,10 +36,14 @@ class Trust:
 async def open_trust(settings: Settings, layout: Layout, engine: Backend | None = None) -> AsyncIterator[Trust]:
     """All of it, for as long as the block runs. Raises HeadraceError if something of it cannot be used."""
     overseers: list[Overseer] = []
-<<<<<<< HEAD
+    authenticators: list[Authenticator] = []
     services: dict[str, Any] = {}
     reloads: dict[str, Prepare] = {}
-    async with AsyncExitStack():
+    async with AsyncExitStack() as stack:
+        if settings.trust.identity.names_callers:
+            from headrace.cli.identity import open_identity
+
+            authenticators += await stack.enter_async_context(open_identity(settings.trust.identity))
         if settings.trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy
 
@@ -47,21 +51,14 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
             overseers.append(policy.overseer)
             services["deciding"] = policy.desk
             reloads["policy"] = policy.prepare
-=======
-    authenticators: list[Authenticator] = []
-    async with AsyncExitStack() as stack:
-        if settings.trust.identity.names_callers:
-            from headrace.cli.identity import open_identity
-
-            authenticators += await stack.enter_async_context(open_identity(settings.trust.identity))
->>>>>>> identity
         if settings.trust.theft is not None:
             from headrace.cli.theft import open_theft
 
             if (theft := open_theft(settings.trust.theft, engine)) is not None:
                 overseers.append(theft)
-<<<<<<< HEAD
-        yield Trust(overseers=tuple(overseers), services=services, reloads=reloads)
-=======
-        yield Trust(overseers=tuple(overseers), authenticators=tuple(authenticators))
->>>>>>> identity
+        yield Trust(
+            overseers=tuple(overseers),
+            authenticators=tuple(authenticators),
+            services=services,
+            reloads=reloads,
+        )

@@ -83,11 +83,8 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "explaining": explanation_routes,
     "accounts": account_routes,
     "key_book": key_routes,
-<<<<<<< HEAD
     "deciding": policy_routes,
-=======
     "public_log": log_routes,
->>>>>>> log
 }
 
 
