@@ -21,7 +21,7 @@ class Kind(StrEnum):
     ID = "id"  # the object that is changed
     AMOUNT = "amount"
     TIME = "time"
-    SECRET = "secret"  # a password or a key that is set
+    SECRET = "secret"  # noqa: S105 - the kind of one: a password or a key that is set
     TARGET = "target"  # what is booked or bought
     VALUE = "value"  # anything else that has to be true to its source
     CONTENT = "content"  # free text: only addresses of the web in it are looked at, and only where it leaves

@@ -20,44 +20,59 @@ from headrace.trust.flow.settings import Kind, ToolRule
 MAX_READ: Final = 4096
 """Characters of a description that a guess looks at. A digest covers all of it."""
 _PARTS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_READS: Final = frozenset(
-    ["get", "list", "read", "search", "find", "lookup", "look", "query", "show", "view", "check", "describe", "count", "summarize", "summarise", "retrieve", "load", "scan", "inspect", "status", "info", "calculate", "compute", "convert", "translate", "compare", "validate", "verify", "explain"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_READS: Final = _words(
+    "get list read search find lookup look query show view check describe count summarize summarise retrieve load scan"
+    " inspect status info calculate compute convert translate compare validate verify explain"
 )
-_WRITES: Final = frozenset(
-    ["create", "update", "delete", "remove", "add", "set", "write", "append", "edit", "modify", "change", "cancel", "move", "rename", "reserve", "book", "schedule", "reschedule", "save", "store", "insert", "drop", "clear", "reset", "enable", "disable", "start", "stop", "restart", "approve", "reject", "merge", "close", "archive", "mark", "assign", "install", "uninstall", "register", "buy", "purchase", "order", "put", "patch", "make"]
+_WRITES: Final = _words(
+    "create update delete remove add set write append edit modify change cancel move rename reserve book schedule"
+    " reschedule save store insert drop clear reset enable disable start stop restart approve reject merge close"
+    " archive mark assign install uninstall register buy purchase order put patch make"
 )
-_SENDS: Final = frozenset(
-    ["send", "post", "publish", "share", "upload", "email", "mail", "forward", "reply", "invite", "pay", "transfer", "submit", "push", "notify", "message", "tweet", "call", "request", "http", "https", "curl", "wget", "webhook", "export", "browse", "visit", "fetch", "download", "navigate", "open", "ping", "connect", "execute", "exec", "run", "eval", "shell", "sql", "script", "deploy", "withdraw", "wire", "donate", "broadcast", "announce", "dispatch", "transmit"]
+_SENDS: Final = _words(
+    "send post publish share upload email mail forward reply invite pay transfer submit push notify message tweet call"
+    " request http https curl wget webhook export browse visit fetch download navigate open ping connect execute exec"
+    " run eval shell sql script deploy withdraw wire donate broadcast announce dispatch transmit"
 )
-# Words of a description that say more than the name did.
 _RAISES: Final = {
     **dict.fromkeys(
-        ["sends", "send", "posts", "post", "uploads", "upload", "transmits", "transmit", "emails", "pays", "transfers", "executes"], Effect.EGRESS
+        _words("deletes delete removes remove overwrites creates updates modifies writes cancels"), Effect.WRITE
     ),
     **dict.fromkeys(
-        ["deletes", "delete", "removes", "remove", "overwrites", "creates", "updates", "modifies", "writes", "cancels"], Effect.WRITE
+        _words("sends send posts post uploads upload transmits transmit emails pays transfers executes"), Effect.EGRESS
     ),
 }
+"""Words of a description that say more than the name did."""
 _KINDS: Final[Sequence[tuple[Kind, frozenset[str]]]] = (
-    (Kind.SECRET, frozenset(["password", "passcode", "passphrase", "secret", "token", "credential", "credentials", "pin", "otp", "apikey"])),
-    (Kind.URL, frozenset(["url", "urls", "uri", "link", "href", "endpoint", "webhook", "host", "hostname", "domain", "site", "website"])),
+    (Kind.SECRET, _words("password passcode passphrase secret token credential credentials pin otp apikey")),
+    (Kind.URL, _words("url urls uri link href endpoint webhook host hostname domain site website")),
     (
         Kind.RECIPIENT,
-        frozenset(
-            ["recipient", "recipients", "to", "cc", "bcc", "receiver", "destination", "dest", "iban", "account", "payee", "email", "emails", "phone", "channel", "user", "users", "username", "participant", "participants", "attendee", "attendees", "invitee", "invitees", "member", "members", "assignee", "contact", "address", "server", "owner", "group"]
+        _words(
+            "recipient recipients to cc bcc receiver destination dest iban account payee email emails phone channel"
+            " user users username participant participants attendee attendees invitee invitees member members assignee"
+            " contact address server owner group"
         ),
     ),
-    (Kind.PATH, frozenset(["path", "paths", "file", "files", "filename", "filenames", "folder", "directory", "dir"])),
-    (Kind.AMOUNT, frozenset(["amount", "sum", "price", "cost", "fee", "total", "quantity", "qty"])),
-    (Kind.TIME, frozenset(["date", "time", "start", "end", "day", "when", "deadline", "until", "from"])),
-    (Kind.ID, frozenset(["id", "ids", "uuid", "guid", "key", "ref", "reference"])),
+    (Kind.PATH, _words("path paths file files filename filenames folder directory dir")),
+    (Kind.AMOUNT, _words("amount sum price cost fee total quantity qty")),
+    (Kind.TIME, _words("date time start end day when deadline until from")),
+    (Kind.ID, _words("id ids uuid guid key ref reference")),
     (
         Kind.CONTENT,
-        frozenset(
-            ["body", "text", "message", "content", "contents", "description", "subject", "title", "note", "notes", "comment", "summary", "reason", "query", "caption", "html", "markdown", "greeting"]
+        _words(
+            "body text message content contents description subject title note notes comment summary reason query"
+            " caption html markdown greeting"
         ),
     ),
 )
+"""What a parameter's name says; the first that has a word of it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 class ToolBook:
-    """What an operator says of tools, by name: an exact name goes before patterns, a longer pattern before a shorter."""
+    """What an operator says of tools, by name: an exact name goes before patterns, longer ones before shorter."""
 
     def __init__(self, rules: Mapping[str, ToolRule]) -> None:
         self._exact = {name: rule for name, rule in rules.items() if "*" not in name}
