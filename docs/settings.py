@@ -22,6 +22,7 @@ from headrace.gateway.settings import (
     Timeouts,
 )
 from headrace.server.config import Cors, Tls
+from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.supply.settings import SupplySettings
 
@@ -57,6 +58,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "cors": Cors(origins=()),
     "model_signatures": SupplySettings(),
     "theft": TheftSettings(),
+    "flow": FlowSettings(),
+    "tools.NAME": ToolRule(name=""),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from headrace.cli.flow_tables import FLOW, TOOL
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.policy_tables import POLICY
@@ -24,4 +25,6 @@ TABLES: Final[Mapping[str, Kind]] = {
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
     "theft": THEFT,
+    "flow": FLOW,
+    "tools": named(TOOL),
 }

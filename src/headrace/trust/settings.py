@@ -3,8 +3,10 @@
 Read from a file by `cli`. Knows no files.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.supply.settings import SupplySettings
@@ -17,6 +19,8 @@ class TrustSettings:
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     theft: TheftSettings | None = None
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    tools: Mapping[str, ToolRule] = field(default_factory=dict)
 
     @property
     def names_callers(self) -> bool:

@@ -69,16 +69,16 @@ class ToolRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowSettings:
-    """`mode`: whether tool calls in answers are judged. `system`: whose words system and developer turns are, that a
-    client sends: `user` (its principal's) or `operator`. `invisible`: see `hygiene.py`. `amounts`: whether an amount
-    must be one that trusted text has (`exact`), or may also be less than the largest of them (`bounded`).
-    `needs_pin`: a tool without a pinned manifest may not be called."""
+    """`mode`: whether calls of tools in answers are judged. `system`: whose words system and developer turns are, which
+    a client sends: `user` (its principal's) or `operator`. `invisible`: see `hygiene.py`. `amounts`: whether an amount
+    must be one that trusted text has (`exact`), or may also be less than the largest of them (`bounded`). `endorses`
+    are values that an operator vouches for in every call, by kind."""
 
     mode: Mode = Mode.OFF
     system: str = "user"
     invisible: Invisible = Invisible.FLAG
     amounts: str = "exact"
-    needs_pin: bool = False
+    endorses: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict)
 
 
 NAMED_SOURCE_ENDORSES: Final = frozenset({Kind.CONTACT, Kind.AMOUNT, Kind.VALUE, Kind.TIME})
