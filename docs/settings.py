@@ -22,6 +22,7 @@ from headrace.gateway.settings import (
     Timeouts,
 )
 from headrace.server.config import Cors, Tls
+from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
@@ -63,6 +64,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "identity": IdentitySettings(),
     "identity.issuers.NAME": IssuerSettings(name="", issuer="https://", audience=frozenset({"a"}), tenant="a"),
     "identity.signers.NAME": SignerSettings(name="", key=Path(), tenant="a"),
+    "flow": FlowSettings(),
+    "tools.NAME": ToolRule(name=""),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from headrace.cli.flow_tables import FLOW, TOOL
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
 from headrace.cli.identity_tables import IDENTITY
 from headrace.cli.kinds import Kind, named, several
@@ -28,4 +29,6 @@ TABLES: Final[Mapping[str, Kind]] = {
     "theft": THEFT,
     "identity": IDENTITY,
     "log": LOG,
+    "flow": FLOW,
+    "tools": named(TOOL),
 }

@@ -7,7 +7,7 @@ needs to be hidden. Knows no file.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, Final
 
 from headrace.cli.kinds import file_name, quoted, shown_path
@@ -16,7 +16,7 @@ from headrace.gateway.settings import CandidateSettings, Secret, Subject, Target
 
 # What a table's own key says already.
 _OWN_NAMES: Final = {
-    **dict.fromkeys(("BackendSettings", "RouteSettings", "IssuerSettings", "SignerSettings"), "name"),
+    **dict.fromkeys(("BackendSettings", "RouteSettings", "IssuerSettings", "SignerSettings", "ToolRule"), "name"),
     "TenantRule": "tenant",
 }
 
@@ -25,6 +25,8 @@ def write_value(value: Any) -> str:
     """One value on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, IntEnum):
+        return quoted(value.name.lower())
     if isinstance(value, Enum):
         return quoted(str(value.value))
     if isinstance(value, int | float):

@@ -3,8 +3,10 @@
 Read from a file by `cli`. Knows no files.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import IdentitySettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
@@ -21,6 +23,8 @@ class TrustSettings:
     theft: TheftSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     log: LogSettings = field(default_factory=LogSettings)
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    tools: Mapping[str, ToolRule] = field(default_factory=dict)
 
     @property
     def names_callers(self) -> bool:

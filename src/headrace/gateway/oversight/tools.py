@@ -1,0 +1,221 @@
+"""Guards the calls of tools in answers: a judge is asked about each before anybody is told of it.
+
+Labels what the model reads (`Case.label`), collects each call until its choice ends, and asks about calls one by one.
+What is allowed goes on as it came. A call that is denied is withheld: in its place the answer has a sentence that names
+the tool, the policy and the reason, so that whoever runs the agent can tell its user; if no call is left, the choice
+ends as `content_filter`. Calls that are left are numbered anew from 0, without a gap. Where it only watches (shadow),
+everything passes and what would have happened is told in the case.
+
+Knows no policies: the judge does. Whose words an argument's value is, `trust/flow` says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final
+
+from headrace.core.errors import HeadraceError, UpstreamFault
+from headrace.core.events import ChoiceFinished, Event, FinishReason, TextDelta, ToolCallDelta
+from headrace.core.policy import Judge, Question, Value
+from headrace.core.request import Request
+from headrace.core.shape import Need
+from headrace.core.trust import Decision, Label, ToolUse, Verdict
+from headrace.core.usage import UsageRecord
+from headrace.gateway.contract import Case
+from headrace.gateway.settings import Target
+from headrace.trust.flow.arguments import Evidence, evidence_of, untrusted_arguments
+from headrace.trust.flow.labels import USER, context_label, labels_of
+from headrace.trust.flow.settings import FlowSettings, Mode
+from headrace.trust.flow.tools import ToolBook, ToolFacts
+
+HONEY: Final = Verdict(monitor="honey-tool", version="1", score=1.0, action="label", reason="a trap was called")
+MAX_HELD: Final = 8 * 2**20
+"""Characters of calls that one answer may hold back before they are judged."""
+
+
+class ToolOverseer:
+    """One for all requests. `settings`, `book` and `judge` are replaced when settings are read again."""
+
+    def __init__(self, judge: Judge, settings: FlowSettings, book: ToolBook) -> None:
+        self.judge = judge
+        self.settings = settings
+        self.book = book
+
+    @property
+    def reads_answers(self) -> bool:
+        """See `contract.Overseer`: those to requests that declare tools."""
+        return self.settings.mode is not Mode.OFF
+
+    def begin(self, case: Case) -> "ToolOversight | None":
+        """Labels what the model reads; of a request that declares no tools no more than that. Raises what the caller's
+        protocol refuses, where tools are guarded: what cannot be read cannot be judged."""
+        settings = self.settings
+        if settings.mode is Mode.OFF:
+            return None
+        try:
+            request = case.decode()
+        except HeadraceError:
+            if settings.mode is Mode.ENFORCE and Need.TOOLS in case.ask.shape.needs:
+                raise
+            return None
+        case.label = context_label(request, self.book.rule, system_is_operator=settings.system == "operator")
+        return ToolOversight(self, case, request) if request.tools else None
+
+
+@dataclass(slots=True)
+class _Held:
+    """A call so far."""
+
+    id: str = ""
+    name: str = ""
+    deltas: list[ToolCallDelta] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> str:
+        return "".join(one.arguments for one in self.deltas)
+
+
+class ToolOversight:
+    """One for each request."""
+
+    reads_answer = True
+
+    def __init__(self, overseer: ToolOverseer, case: Case, request: Request) -> None:
+        self._judge, self._book, self._settings = overseer.judge, overseer.book, overseer.settings
+        self._case = case
+        self._request = request
+        self._held: dict[int, dict[int, _Held]] = {}
+        self._num_held = 0
+        self._num_calls = sum(len(message.tool_calls) for message in request.messages or ())
+
+    def allows(self, _: Target) -> bool:
+        """Any."""
+        return True
+
+    def prepare(self, request: Request, _: Target) -> Request:
+        """Unchanged."""
+        return request
+
+    def hear(self, event: Event) -> Sequence[Event]:
+        """Calls are held back until their choice ends, and everything else goes on at once."""
+        if type(event) is ToolCallDelta:
+            self._hold(event)
+            return () if self._settings.mode is Mode.ENFORCE else (event,)
+        if type(event) is ChoiceFinished and event.choice in self._held:
+            told = self._judged(event, self._held.pop(event.choice))
+            return told if self._settings.mode is Mode.ENFORCE else (event,)
+        return (event,)
+
+    def add(self, piece: bytes) -> None:
+        """Never called: answers are read."""
+
+    def end(self, record: UsageRecord) -> None:
+        """Calls that never became whole are nobody's."""
+        self._held.clear()
+
+    def _hold(self, delta: ToolCallDelta) -> None:
+        held = self._held.setdefault(delta.choice, {}).setdefault(delta.index, _Held())
+        held.id, held.name = held.id or delta.id or "", held.name or delta.name or ""
+        held.deltas.append(delta)
+        self._num_held += len(delta.arguments)
+        if self._num_held > MAX_HELD and self._settings.mode is Mode.ENFORCE:
+            raise UpstreamFault(
+                f"the model's calls of tools have more than {MAX_HELD} characters, which is more than can be judged; "
+                "ask for less at once."
+            )
+
+    def _judged(self, finish: ChoiceFinished, calls: Mapping[int, _Held]) -> list[Event]:
+        """What goes on of the calls of a choice, and its end."""
+        denials: list[str] = []
+        left: list[ToolCallDelta] = []
+        num_left = 0
+        for held in calls.values():
+            decision = self._decide(held)
+            if decision.is_allowed or not decision.is_enforced:
+                left.extend(replace(one, index=num_left) if one.index != num_left else one for one in held.deltas)
+                num_left += 1
+            else:
+                denials.append(withheld(held.name, decision))
+        told: list[Event] = []
+        if denials:
+            told.append(TextDelta(finish.choice, "\n".join(denials), 0))
+            if num_left == 0:
+                finish = replace(finish, reason=FinishReason.FILTERED, stop_match=None)
+        return [*told, *left, finish]
+
+    def _decide(self, held: _Held) -> Decision:
+        """Ask about one call, and have it told in the case."""
+        case, arguments = self._case, held.arguments
+        facts = self._book.facts(held.name, self._request.tools)
+        if facts.rule.is_honey:
+            case.verdicts.append(replace(HONEY, reason=f"{held.name} is a trap, and was called"))
+        question = self._question(facts, arguments)
+        decision = self._judge.decide(question)
+        if self._settings.mode is not Mode.ENFORCE:
+            decision = replace(decision, is_enforced=False)
+        self._num_calls += 1
+        case.decisions.append(decision)
+        case.tools.append(
+            ToolUse(
+                call_id=held.id,
+                name=held.name,
+                manifest=facts.manifest,
+                arguments=arguments,
+                effect=facts.effect,
+                decision=decision,
+            )
+        )
+        return decision
+
+    def _question(self, facts: ToolFacts, arguments: str) -> Question:
+        shape, label = self._case.ask.shape, self._case.label or USER
+        delegation = shape.principal.delegation
+        context: dict[str, Value] = {
+            "labels": tuple(sorted(shape.labels)),
+            "integrity": int(label.integrity),
+            "confidentiality": int(label.confidentiality),
+            "sources": tuple(sorted(label.sources)),
+            "untrusted_arguments": untrusted_arguments(facts, arguments, self._evidence),
+            "depth": 0 if delegation is None else delegation.depth,
+            "calls": self._num_calls,
+            "verdicts": tuple(sorted({one.monitor for one in self._case.verdicts if raises(one)})),
+            "model": shape.model,
+        }
+        if shape.session is not None:
+            context["session"] = shape.session
+        return Question(
+            principal=shape.principal,
+            action="tool",
+            resource=facts.name,
+            attributes={
+                "effect": facts.effect.name.lower(),
+                "manifest": facts.manifest,
+                "is_pinned": facts.is_pinned,
+                "is_changed": facts.is_changed,
+            },
+            context=context,
+        )
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        messages, settings, rule_of = self._request.messages or (), self._settings, self._book.rule
+        labels: Sequence[Label] = labels_of(messages, rule_of, system_is_operator=settings.system == "operator")
+        return evidence_of(
+            messages,
+            labels,
+            rule_of,
+            is_bounded=settings.amounts == "bounded",
+            explicit=[(kind, value) for kind, values in settings.endorses.items() for value in values],
+        )
+
+
+def raises(verdict: Verdict) -> bool:
+    """Whether a verdict counts for policies: it is more than a note, and more than watched."""
+    return not verdict.is_shadow and verdict.action != "note"
+
+
+def withheld(name: str, decision: Decision) -> str:
+    """What stands in the place of a call that was denied."""
+    by = f" by {', '.join(decision.policies)}" if decision.policies else ""
+    why = f": {decision.reason}" if decision.reason else ""
+    return f"[The call of {name!r} was withheld{by}{why}.]"

@@ -1,0 +1,1 @@
+"""Who wrote what a model reads, and what follows for what it may do with tools. Judges; does no I/O."""

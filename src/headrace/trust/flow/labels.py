@@ -1,0 +1,65 @@
+"""The label of every part of a conversation: from its role and its authenticated source, never from what it says.
+
+A client's turns are its principal's words; a tool's result is the tool's, which is found through the call that it
+answers. What a model wrote is as trustworthy as the least of what it had read. Text that looks like a turn of another
+role is text of the turn that it stands in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from headrace.core.request import Message, Request, Role
+from headrace.core.trust import TRUSTED, Confidentiality, Integrity, Label
+from headrace.trust.flow.settings import ToolRule
+
+USER: Final = Label(Integrity.USER, Confidentiality.TENANT, frozenset({"user"}))
+OPERATOR: Final = Label(Integrity.OPERATOR, Confidentiality.TENANT, frozenset({"operator"}))
+UNKNOWN: Final = Label(Integrity.UNKNOWN, Confidentiality.TENANT, frozenset({"unknown"}))
+
+RuleOf = Callable[[str], ToolRule]
+
+
+def callers(messages: Sequence[Message]) -> tuple[str | None, ...]:
+    """For each turn the tool whose result it is: None for other turns and for an answer to a call that nobody made
+    before it."""
+    asked: dict[str, str] = {}
+    found: list[str | None] = []
+    for message in messages:
+        found.append(asked.get(message.tool_call_id or "") if message.role is Role.TOOL else None)
+        if message.role is Role.ASSISTANT:
+            asked.update({call.id: call.name for call in message.tool_calls})
+    return tuple(found)
+
+
+def labels_of(messages: Sequence[Message], rule_of: RuleOf, *, system_is_operator: bool = False) -> tuple[Label, ...]:
+    """The label of each turn, and so of each of its parts. An assistant's is the join of all before it."""
+    system = OPERATOR if system_is_operator else USER
+    so_far = TRUSTED
+    labels: list[Label] = []
+    for message, caller in zip(messages, callers(messages), strict=True):
+        if message.role in (Role.SYSTEM, Role.DEVELOPER):
+            label = system
+        elif message.role is Role.USER:
+            label = USER
+        elif message.role is Role.ASSISTANT:
+            label = so_far
+        else:
+            label = UNKNOWN if caller is None else _of_tool(caller, rule_of(caller))
+        labels.append(label)
+        so_far = so_far.join(label)
+    return tuple(labels)
+
+
+def context_label(request: Request, rule_of: RuleOf, *, system_is_operator: bool = False) -> Label:
+    """The label of everything that a model reads of a request."""
+    if request.messages is None:
+        return USER
+    label = TRUSTED
+    for one in labels_of(request.messages, rule_of, system_is_operator=system_is_operator):
+        label = label.join(one)
+    return label
+
+
+def _of_tool(name: str, rule: ToolRule) -> Label:
+    integrity = Integrity.USER if rule.is_trusted else Integrity.TOOL
+    return Label(integrity, rule.confidentiality, frozenset({f"tool:{name}"}))
