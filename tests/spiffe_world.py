@@ -152,6 +152,11 @@ def make(made: Made, by: Holder | None = None) -> Holder:
     return Holder(builder.sign(signer, made.hash), key)
 
 
+def make_ca(name: str) -> Holder:
+    """An authority that signs itself."""
+    return make(made_ca(name))
+
+
 def bundle_of(*authorities: Holder, trust_domain: str = TD) -> dict[str, Bundle]:
     """A bundle map with one trust domain."""
     return {trust_domain: Bundle(trust_domain=trust_domain, x509_authorities=tuple(one.der for one in authorities))}

@@ -199,6 +199,10 @@ class WorkloadApi:
         """Processes that are connected now."""
         return len(self._peers)
 
+    async def settle(self) -> None:
+        """Until every connection that is open now has ended."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Serve for as long as the block runs. Raises Unavailable if the socket cannot be had."""
