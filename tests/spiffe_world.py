@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from headrace.core.workload import Attested
-from headrace.trust.spiffe.authority import Authorities, Rhythm, new_key, rotate
-from headrace.trust.spiffe.bundle import Bundle, encode_base64url
+from headrace.trust.identity.strict import encode_base64url
+from headrace.trust.spiffe.authority import Authorities, new_key, rotate
+from headrace.trust.spiffe.bundle import Bundle
 from headrace.trust.spiffe.ids import parse_id
 from headrace.trust.spiffe.issuer import Issuer, Terms
+from headrace.trust.spiffe.rhythm import Rhythm
 from headrace.trust.spiffe.settings import EntrySettings
 
 TD = "example.org"

@@ -24,10 +24,11 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import Unavailable
 from headrace.server.attestation import Digests, NotAttested, Peer
 from headrace.server.workload_api import WorkloadApi
-from headrace.trust.spiffe.authority import Rhythm, rotate
+from headrace.trust.spiffe.authority import rotate
 from headrace.trust.spiffe.bundle import Bundle
 from headrace.trust.spiffe.ids import parse_id
 from headrace.trust.spiffe.issuer import Issuer, Terms
+from headrace.trust.spiffe.rhythm import Rhythm
 from headrace.trust.spiffe.settings import EntrySettings
 from headrace.trust.spiffe.x509_svid import End, verify_x509_svid
 

@@ -27,33 +27,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from headrace.trust.spiffe.bundle import Bundle, key_id, parse_json
+from headrace.trust.spiffe.bundle import Bundle, key_id, read_object
 from headrace.trust.spiffe.ids import InvalidSvid, SpiffeId, parse_trust_domain
-
-BACKDATE_S: Final = 10.0
-"""What is issued is valid from so long before: another machine's clock may be a little behind."""
+from headrace.trust.spiffe.rhythm import BACKDATE_S, Rhythm
 
 # The order of P-256's group (SEC 2, 2.4.2): private keys are from 1 to one less.
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _SERIAL_BITS: Final = 159  # RFC 5280, 4.1.2.2: positive, at most 20 octets
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rhythm:
-    """How keys change. Each lives `life_s`; when half of that is over the next is made, which signs after `settle_s`.
-    What is signed must end before its key: lives of documents are at most half of `life_s` less `settle_s`."""
-
-    life_s: float = 48 * 3600.0
-    settle_s: float = 3600.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.settle_s <= self.life_s / 4:
-            raise ValueError(f"settle_s: {self.settle_s:g} is not from 0 to a quarter of life_s, {self.life_s:g}.")
-
-    @property
-    def max_document_s(self) -> float:
-        """The longest life of a document that is surely over before its key's."""
-        return self.life_s / 2 - self.settle_s - BACKDATE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +158,7 @@ def write_authorities(authorities: Authorities) -> bytes:
 
 def read_authorities(text: bytes) -> Authorities:
     """What `write_authorities` wrote. Raises InvalidSvid."""
-    document = parse_json(text, "the issuer's file of keys")
+    document = read_object(text, "the issuer's file of keys")
     try:
         return Authorities(
             trust_domain=parse_trust_domain(document["trust_domain"]),

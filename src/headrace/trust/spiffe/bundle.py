@@ -9,8 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from headrace.trust.identity.strict import NotStrict, decode_base64url, encode_base64url, read_json_object
 from headrace.trust.spiffe.ids import InvalidSvid
 
 JwtKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -32,7 +32,6 @@ _CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "P-521": ec.SECP521R1(),
 }
 _NAMES: Final = {curve.name: name for name, curve in _CURVES.items()}
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,52 +135,26 @@ def key_id(key: JwtKey) -> str:
     return encode_base64url(hashlib.sha256(text.encode()).digest())
 
 
-def encode_base64url(data: bytes) -> str:
-    """Without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decode_base64url(text: str) -> bytes:
-    """What `encode_base64url` wrote, and nothing else: no padding, and the unused bits of the end are zero, so that
-    bytes have one spelling. Raises InvalidSvid."""
+def decode(text: str) -> bytes:
+    """Bytes of base64url. Raises InvalidSvid."""
     try:
-        if not _BASE64URL.fullmatch(text):
-            raise InvalidSvid("this is no base64url")
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, UnicodeEncodeError):
-        raise InvalidSvid("this is no base64url") from None
-    if encode_base64url(data) != text:
-        raise InvalidSvid("this is base64url in another spelling than the usual one")
-    return data
+        return decode_base64url(text)
+    except NotStrict as error:
+        raise InvalidSvid(f"what should be base64url {error}") from None
 
 
-def parse_json(text: bytes | str, what: str) -> Any:
-    """JSON without duplicate names and without what JSON has not (NaN). Raises InvalidSvid."""
-
-    def join(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):  # SPIFFE_Trust_Domain_and_Bundle.md 6.3
-            raise InvalidSvid(f"{what} has a name twice")
-        return found
-
-    def refuse(name: str) -> Any:
-        raise InvalidSvid(f"{what} has {name}, which is no JSON")
-
+def read_object(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object; `what` it is, for the sentence. Raises InvalidSvid, also for a name that is there twice (6.3)."""
     try:
-        return json.loads(text, object_pairs_hook=join, parse_constant=refuse)
-    except InvalidSvid:
-        raise
-    except (ValueError, RecursionError):
-        raise InvalidSvid(f"{what} is no JSON") from None
+        return read_json_object(text)
+    except NotStrict as error:
+        raise InvalidSvid(f"{what} {error}") from None
 
 
 def _parse_object(text: bytes, what: str) -> dict[str, Any]:
     if len(text) > MAX_BUNDLE_BYTES:
         raise InvalidSvid(f"{what} is longer than {MAX_BUNDLE_BYTES} bytes")
-    document = parse_json(text, what)
-    if not isinstance(document, dict):
-        raise InvalidSvid(f"{what} is no JSON object")
-    return document
+    return read_object(text, what)
 
 
 def _whole(document: Mapping[str, Any], name: str) -> int | None:
@@ -247,7 +220,7 @@ def _number(entry: Mapping[str, Any], name: str, num_bytes: int | None = None) -
     value = entry.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidSvid(f"a key has no {name}")
-    data = decode_base64url(value)
+    data = decode(value)
     if num_bytes is not None and len(data) != num_bytes:  # RFC 7518, 6.2.1.2: the whole length of a coordinate
         raise InvalidSvid(f"{name} has {len(data)} bytes; a coordinate of this curve has {num_bytes}")
     return int.from_bytes(data, "big")

@@ -17,9 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from headrace.core.clock import Clock
 from headrace.core.workload import Attested, JwtSvid, X509Svid
 from headrace.trust.spiffe.authority import (
-    BACKDATE_S,
     Authorities,
-    Rhythm,
     at,
     bundle_of,
     dump_key,
@@ -32,6 +30,7 @@ from headrace.trust.spiffe.authority import (
 from headrace.trust.spiffe.bundle import Bundle, write_jwt_authorities
 from headrace.trust.spiffe.ids import InvalidSvid, SpiffeId
 from headrace.trust.spiffe.jwt_svid import sign_jwt_svid, verify_jwt_svid
+from headrace.trust.spiffe.rhythm import BACKDATE_S, Rhythm
 from headrace.trust.spiffe.settings import EntrySettings
 
 _JTI_BITS = 128
@@ -58,10 +57,16 @@ class Issuer:
         self._federated: tuple[Bundle, ...] = ()
         self.adopt(authorities)
 
+    @property
+    def authorities(self) -> Authorities:
+        """Its keys."""
+        return self._authorities
+
     def adopt(self, authorities: Authorities) -> None:
         """Go on with these keys, which are kept already."""
         self._authorities = authorities
         self._bundle = bundle_of(authorities, refresh_hint_s=int(self._terms.rhythm.settle_s / 4) or None)
+        self._join_bundles()
 
     def configure(self, entries: Sequence[EntrySettings], federated: Sequence[Bundle] = ()) -> None:
         """Who gets which name from now on, and which other trust domains are trusted. Raises InvalidSvid."""
@@ -71,6 +76,10 @@ class Issuer:
         if any(bundle.trust_domain == self.trust_domain for bundle in federated):
             raise InvalidSvid(f"{self.trust_domain} is this issuer's own trust domain")
         self._entries, self._federated = tuple(entries), tuple(federated)
+        self._join_bundles()
+
+    def _join_bundles(self) -> None:
+        self._bundles = {one.trust_domain: one for one in (self._bundle, *self._federated)}
 
     @property
     def trust_domain(self) -> str:
@@ -83,9 +92,9 @@ class Issuer:
         return self._bundle
 
     @property
-    def bundles(self) -> dict[str, Bundle]:
-        """All that are trusted, by trust domain, the own one first."""
-        return {one.trust_domain: one for one in (self._bundle, *self._federated)}
+    def bundles(self) -> Mapping[str, Bundle]:
+        """All that are trusted, by trust domain, the own one first: another object after every change."""
+        return self._bundles
 
     def entries_of(self, attested: Attested) -> tuple[EntrySettings, ...]:
         """Those that fit a process, each name once, in the order of the settings."""

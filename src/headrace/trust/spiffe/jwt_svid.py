@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from headrace.trust.spiffe.bundle import Bundle, JwtKey, decode_base64url, encode_base64url, parse_json
+from headrace.trust.identity.strict import encode_base64url
+from headrace.trust.spiffe.bundle import Bundle, JwtKey, decode, read_object
 from headrace.trust.spiffe.ids import InvalidSvid, SpiffeId, parse_workload_id
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
@@ -80,17 +81,9 @@ def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     parts = token.split(".")
     if len(parts) != 3:
         raise InvalidSvid("the token has not three parts, so it is no signed JWT in compact form")
-    header, claims, signature = map(decode_base64url, parts)
-    found = []
-    for data, what in ((header, "the token's header"), (claims, "the token's payload")):
-        try:
-            value = parse_json(data.decode("utf-8"), what)
-        except UnicodeDecodeError:
-            raise InvalidSvid(f"{what} is not UTF-8") from None
-        if not isinstance(value, dict):
-            raise InvalidSvid(f"{what} is no JSON object")
-        found.append(value)
-    return found[0], found[1], ".".join(parts[:2]).encode("ascii"), signature
+    header, claims, signature = map(decode, parts)
+    signed = ".".join(parts[:2]).encode("ascii")
+    return read_object(header, "the token's header"), read_object(claims, "the token's payload"), signed, signature
 
 
 def _check_header(header: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from headrace.core.workload import Attested
-from headrace.trust.spiffe.authority import Rhythm
 from headrace.trust.spiffe.ids import IdPattern, SpiffeId
+from headrace.trust.spiffe.rhythm import Rhythm
 
 MAX_X509_TTL_S: Final = 24 * 3600.0
 MAX_JWT_TTL_S: Final = 3600.0

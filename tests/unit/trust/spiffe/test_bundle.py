@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from spiffe import JwtBundle, TrustDomain, X509Bundle
 from tests.spiffe_world import NOW_S, TD, Holder, SetClock, make_ca, make_issuer, turn
 
-from headrace.trust.spiffe.authority import Rhythm
 from headrace.trust.spiffe.bundle import (
     Bundle,
     parse_bundle,
@@ -19,6 +18,7 @@ from headrace.trust.spiffe.bundle import (
     write_jwt_authorities,
 )
 from headrace.trust.spiffe.ids import InvalidSvid
+from headrace.trust.spiffe.rhythm import Rhythm
 
 ROOT: Holder = make_ca("root")
 

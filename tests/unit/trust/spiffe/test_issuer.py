@@ -13,7 +13,6 @@ from tests.spiffe_world import ME, NOW_S, TD, SetClock, make_issuer
 from headrace.core.workload import Attested
 from headrace.trust.spiffe.authority import (
     Authorities,
-    Rhythm,
     next_change_s,
     read_authorities,
     rotate,
@@ -23,6 +22,7 @@ from headrace.trust.spiffe.bundle import Bundle
 from headrace.trust.spiffe.ids import InvalidSvid, parse_id
 from headrace.trust.spiffe.issuer import Issuer, Terms
 from headrace.trust.spiffe.jwt_svid import verify_jwt_svid
+from headrace.trust.spiffe.rhythm import Rhythm
 from headrace.trust.spiffe.settings import EntrySettings
 from headrace.trust.spiffe.x509_svid import verify_x509_svid
 

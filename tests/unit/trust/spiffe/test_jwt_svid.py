@@ -15,7 +15,8 @@ from joserfc import jwt as oracle
 from joserfc.jwk import ECKey
 from tests.spiffe_world import NOW_S, TD, SetClock, make_issuer, sign
 
-from headrace.trust.spiffe.bundle import Bundle, JwtKey, encode_base64url
+from headrace.trust.identity.strict import encode_base64url
+from headrace.trust.spiffe.bundle import Bundle, JwtKey
 from headrace.trust.spiffe.ids import InvalidSvid, parse_id
 from headrace.trust.spiffe.jwt_svid import MAX_TOKEN_CHARS, verify_jwt_svid
 
@@ -126,7 +127,7 @@ HEADERS: dict[str, tuple[Any, str]] = {
     "alg twice": (b'{"alg":"none","alg":"ES256","kid":"k1"}', "has a name twice"),
     "no object": (b'["ES256"]', "no JSON object"),
     "no JSON": (b'{"alg":"ES256"', "is no JSON"),
-    "no UTF-8": (b'{"alg":"ES256\xff"}', "is not UTF-8"),
+    "no UTF-8": (b'{"alg":"ES256\xff"}', "is no JSON"),
     "more behind it": (b'{"alg":"ES256","kid":"k1"} x', "is no JSON"),
     "a megabyte": ({**HEADER, "kid": "k" * 2**20}, "at most"),
 }
@@ -164,7 +165,7 @@ PAYLOADS: dict[str, tuple[Any, str]] = {
     "exp 2^63": ({**CLAIMS, "exp": 2**63}, "exp is no time"),
     "exp negative": ({**CLAIMS, "exp": -1}, "exp is no time"),
     "exp infinite": (b'{"exp":1e999,"sub":"%b","aud":"gateway"}' % ID.encode(), "exp is no time"),
-    "exp NaN": (b'{"exp":NaN,"sub":"%b","aud":"gateway"}' % ID.encode(), "no JSON"),
+    "exp NaN": (b'{"exp":NaN,"sub":"%b","aud":"gateway"}' % ID.encode(), "a number that is none"),
     "exp of ten thousand digits": (b'{"exp":%b,"sub":"x","aud":"gateway"}' % (b"9" * 10_000), "is no JSON"),
     "nbf ahead": ({**CLAIMS, "nbf": NOW_S + 61}, "nbf lies in the future"),
     "iat ahead": ({**CLAIMS, "iat": NOW_S + 3600}, "iat lies in the future"),
