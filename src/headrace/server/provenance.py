@@ -39,6 +39,7 @@ def _wait_s(query: dict[str, list[str]]) -> float:
         wait_s = math.nan
     if len(values) > 1 or not 0 <= wait_s <= MAX_WAIT_S:
         raise InvalidRequest(
-            f"wait_s: {values[-1][:40]!r} is not in [0, {MAX_WAIT_S:g}]; give a number of seconds, once.", param="wait_s"
+            f"wait_s: {values[-1][:40]!r} is not in [0, {MAX_WAIT_S:g}]; give a number of seconds, once.",
+            param="wait_s",
         )
     return wait_s
