@@ -25,6 +25,7 @@ from headrace.server.config import Cors, Tls
 from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
+from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.supply.settings import SupplySettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -58,6 +59,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "tls": Tls(certificate=Path(), key=Path()),
     "cors": Cors(origins=()),
     "log": LogSettings(),
+    "records": RecordsSettings(),
     "model_signatures": SupplySettings(),
     "theft": TheftSettings(),
     "identity": IdentitySettings(),

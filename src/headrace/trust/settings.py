@@ -9,6 +9,7 @@ from headrace.trust.identity.settings import IdentitySettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
+from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.supply.settings import SupplySettings
 
 
@@ -26,3 +27,5 @@ class TrustSettings:
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
         return self.identity.names_callers
+        return False
+    records: RecordsSettings = field(default_factory=RecordsSettings)

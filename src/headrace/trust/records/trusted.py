@@ -32,8 +32,7 @@ def read_trusted(data: bytes) -> Trusted:
             continue
         others.append(b"")  # lines keep their numbers
         try:
-            if len(words) != 1 + _OURS[words[0]]:
-                raise InvalidRequest(f"{words[0]} has {len(words) - 1} words behind it, not {_OURS[words[0]]}.")
+            _check_words(words)
             if words[0] == "node":
                 nodes.append(_node(words[1], words[2], nodes))
             else:
@@ -50,6 +49,11 @@ def read_trusted(data: bytes) -> Trusted:
         revoked=revoked,
         wanted=Level.LOGGED if policy.quorum == NONE else Level.WITNESSED,
     )
+
+
+def _check_words(words: list[str]) -> None:
+    if len(words) != 1 + _OURS[words[0]]:
+        raise InvalidRequest(f"{words[0]} has {len(words) - 1} words behind it, not {_OURS[words[0]]}.")
 
 
 def _node(name: str, vkey: str, others: list[NodeKey]) -> NodeKey:

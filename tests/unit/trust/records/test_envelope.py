@@ -36,9 +36,7 @@ def test_securesystemslib_verifies_what_is_signed_here(payload: bytes, kind: str
     theirs = TheirEnvelope.from_dict(json.loads(KEY.sign(payload, kind)))
     assert theirs.payload == payload
     assert theirs.pae() == dsse.pae(kind, payload)
-    public = Key.from_dict(
-        KEY.id, {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": KEY.public.hex()}}
-    )
+    public = Key.from_dict(KEY.id, {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": KEY.public.hex()}})
     assert list(theirs.verify([public], 1)) == [KEY.id]
 
 
