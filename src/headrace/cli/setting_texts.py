@@ -176,7 +176,7 @@ _OTHERS: Final = {
     "cors.origins": "in full, as a browser says them",
     "cors.max_age": "how long a browser may remember that",
     "records": "signed records of answers; on where this table is, unless mode = off",
-    "records.mode": "what a record that cannot be made means: off (none are made), monitor (counted), enforce (refused)",
+    "records.mode": "where one cannot be made: off (none are), monitor (it is counted), enforce (no request runs)",
     "records.node": "what records and trust files call this node",
     "records.node_key": "PEM file, or a URI of a vault or KMS such as hv:NAME/1; unset: a file made at first start",
     "records.node_public": "PEM file of its public half, where it lies in a vault or KMS",

@@ -22,10 +22,11 @@ class TrustSettings:
     theft: TheftSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     log: LogSettings = field(default_factory=LogSettings)
+    records: RecordsSettings = field(default_factory=RecordsSettings)
 
     @property
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
         return self.identity.names_callers
         return False
-    records: RecordsSettings = field(default_factory=RecordsSettings)
+
