@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, bench, in_loop, read
-from tests.doubles_log import MemoryLog
+from tests.log_in_memory import MemoryLog
 from tests.doubles_records import Desk, NodeInMemory, desk
 
 from headrace.core.errors import HeadraceError, InvalidRequest
