@@ -57,7 +57,7 @@ def open_node_signer(settings: RecordsSettings, layout: Layout) -> NodeSignerOf:
     """The node's key, ready to sign. May wait for a vault. Raises InvalidRequest and Unavailable."""
     place = settings.node_key
     if place is None:
-        path = layout.home / "records" / "node.pem"
+        path = layout.signing_keys / "node.pem"
         signer = _file_signer(read_or_make(path, _make), str(path))
     elif settings.key_scheme in (None, "file2"):
         path = Path(place.removeprefix("file2:")).expanduser()

@@ -22,6 +22,7 @@ from headrace.gateway.provenance import RecordService
 from headrace.memory.key_files import read_or_make
 from headrace.memory.store import Store
 from headrace.models.store import Layout
+from headrace.trust.log.trust_file import Node
 from headrace.trust.records.node_key import NodeKey
 from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.records.statement import Maker
@@ -88,9 +89,9 @@ async def open_records(
 
 def pseudonym_key(layout: Layout) -> Path:
     """What pseudonyms are made with."""
-    return layout.home / "records" / "pseudonyms.key"
+    return layout.signing_keys / "pseudonyms.key"
 
 
-def node_line(settings: RecordsSettings, layout: Layout) -> str:
-    """The node's line for trust files; makes its key if there is none. Raises HeadraceError."""
-    return f"node {settings.node} {NodeKey(settings.node, open_node_signer(settings, layout).spki).encode()}"
+def node_of(settings: RecordsSettings, layout: Layout) -> Node:
+    """The node as trust files name it; makes its key if there is none. Raises HeadraceError."""
+    return Node(settings.node, NodeKey(settings.node, open_node_signer(settings, layout).spki).encode())

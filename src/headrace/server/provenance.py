@@ -2,6 +2,8 @@
 
 import math
 
+import msgspec
+
 from headrace.core.errors import InvalidRequest
 from headrace.core.identity import Identity
 from headrace.core.provenance import RecordBook
@@ -22,7 +24,8 @@ def record_routes(_: Answering, records: RecordBook) -> list[Route]:
     async def erase(exchange: Exchange, identity: Identity) -> None:
         record_id = exchange.params["record_id"]
         await records.erase(record_id, identity.principal)
-        await exchange.respond(200, b'{"object":"provenance.erased","erased":true}')
+        told = {"object": "provenance.erased", "id": record_id, "erased": True}
+        await exchange.respond(200, msgspec.json.encode(told))
 
     path = "/v1/provenance/{record_id}"
     return [Route(path, "GET", None, get), Route(path, "DELETE", None, erase)]

@@ -29,4 +29,3 @@ class TrustSettings:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
         return self.identity.names_callers
         return False
-

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, bench, in_loop, read
-from tests.log_in_memory import MemoryLog
 from tests.doubles_records import Desk, NodeInMemory, desk
+from tests.log_in_memory import MemoryLog
 
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import ReasoningDelta
