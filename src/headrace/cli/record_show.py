@@ -66,7 +66,7 @@ def run_show(source: RecordSource, record_id: str, *, json: bool) -> None:
         "for": ", ".join(f"{name} {value}" for name, value in internal["principal"].items()),
     }
     for name, digest in statement.digests.items():
-        lines[name] = digest
+        lines[f"{name} was"] = digest
     for subject, commitment in statement.subjects.items():
         lines[f"{subject} is"] = f"sha256:{commitment.hex()}"
     lines["nonce"] = "erased" if not bundle.nonce else base64.b64encode(bundle.nonce).decode()

@@ -51,6 +51,7 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
             overseers.append(policy.overseer)
             services["deciding"] = policy.desk
             reloads["policy"] = policy.prepare
+    async with AsyncExitStack():
         if settings.trust.theft is not None:
             from headrace.cli.theft import open_theft
 
@@ -72,3 +73,4 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
             overseers.append(records.recorder)  # the last: it writes down what all others said
             services |= {"records": records.book, "public_log": log.public}
         yield Trust(overseers=tuple(overseers), services=services)
+        yield Trust(overseers=tuple(overseers))
