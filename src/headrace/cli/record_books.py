@@ -1,4 +1,4 @@
-"""Where the commands read records from: the state directory, whether a server runs on it or not, or a running server."""
+"""Where the commands read records from: the state directory, whether a server runs on it or not, or a server."""
 
 import os
 from collections.abc import Iterator, Mapping

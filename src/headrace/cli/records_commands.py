@@ -1,5 +1,5 @@
-"""What can be typed about records: `headrace verify`, `lineage`, `replay` and `records`. Imports what does the work only
-when it is asked for."""
+"""What can be typed about records: `headrace verify`, `lineage`, `replay` and `records`. Imports what does the work
+only when it is asked for."""
 
 from pathlib import Path
 from typing import Annotated

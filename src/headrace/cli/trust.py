@@ -51,7 +51,6 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
             overseers.append(policy.overseer)
             services["deciding"] = policy.desk
             reloads["policy"] = policy.prepare
-    async with AsyncExitStack():
         if settings.trust.theft is not None:
             from headrace.cli.theft import open_theft
 
@@ -63,14 +62,3 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
             services=services,
             reloads=reloads,
         )
-        if settings.trust.records.is_on:
-            from headrace.cli.log import open_log
-            from headrace.cli.records import open_records
-            log = await stack.enter_async_context(open_log(settings.trust.log, layout))
-            records = await stack.enter_async_context(
-                open_records(settings.trust.records, layout, log.notary, log.store)
-            )
-            overseers.append(records.recorder)  # the last: it writes down what all others said
-            services |= {"records": records.book, "public_log": log.public}
-        yield Trust(overseers=tuple(overseers), services=services)
-        yield Trust(overseers=tuple(overseers))

@@ -28,4 +28,3 @@ class TrustSettings:
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
         return self.identity.names_callers
-        return False
