@@ -26,6 +26,7 @@ from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
+from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.supply.settings import SupplySettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -59,6 +60,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "tls": Tls(certificate=Path(), key=Path()),
     "cors": Cors(origins=()),
     "log": LogSettings(),
+    "records": RecordsSettings(),
     "model_signatures": SupplySettings(),
     "theft": TheftSettings(),
     "identity": IdentitySettings(),

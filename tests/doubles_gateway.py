@@ -300,14 +300,17 @@ class ScriptedUpstream:
 class Shelf:
     """Keeps one answer; as `AnswerCache` and `Keeper`."""
 
-    def __init__(self, kept: Sequence[Event] | None = None) -> None:
+    def __init__(self, kept: Sequence[Event] | None = None, source: str = "") -> None:
         self.kept = kept
+        self.source = source
         self.told: list[Event] = []
         self.by: list[Target] = []
 
     async def find(self, ask: Ask, plan: Plan) -> Kept | None:
         """What is on it."""
-        return None if self.kept is None else Kept(kind="exact", target=Target("a", "m"), events=self._play(self.kept))
+        if self.kept is None:
+            return None
+        return Kept(kind="exact", target=Target("a", "m"), events=self._play(self.kept), source=self.source)
 
     async def _play(self, events: Sequence[Event]) -> AsyncGenerator[Event, None]:
         for event in events:

@@ -24,7 +24,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.model_library import ModelDetails, PullStep
-from headrace.core.request import Request
+from headrace.core.request import Principal, Request
 from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
 from headrace.gateway.accounts.accounts import Accounts
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
@@ -49,6 +49,7 @@ from headrace.server.services import Services
 from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.log_keys import make_log_keys, parse_log_keys
 from headrace.trust.log.tree import Tree
+from headrace.trust.records.bundle import Bundle, Exhibit
 
 QUOTA_BYTES = 2**20
 
@@ -234,6 +235,25 @@ class ScriptedOperations:
         return self._state
 
 
+class ScriptedRecords:
+    """One record, `rec_1`, of everybody."""
+
+    async def bundle(self, record_id: str, principal: Principal, wait_s: float = 0.0) -> bytes:
+        """It, in the form of any other."""
+        self._check(record_id)
+        return Bundle(
+            record_id=record_id, log_origin="log.test", record=Exhibit(b"{}", b"{}"), delegation=Exhibit(b"{}", b"{}")
+        ).encode()
+
+    async def erase(self, record_id: str, principal: Principal) -> None:
+        """Nothing is erased."""
+        self._check(record_id)
+
+    def _check(self, record_id: str) -> None:
+        if record_id != "rec_1":
+            raise NotFound(f"there is no record {record_id[:100]!r} of yours.", param="record_id")
+
+
 class ScriptedExplaining:
     """One route to one target, whatever is asked."""
 
@@ -306,5 +326,6 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             accounts=AccountService(accounts, store, clock),
             key_book=ScriptedKeys(folder / "keys.toml"),
             deciding=JudgeDesk(judge("", "default", "agents")),
+            records=ScriptedRecords(),
             public_log=await scripted_log(folder / "log"),
         )

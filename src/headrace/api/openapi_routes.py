@@ -37,6 +37,7 @@ from headrace.api.openapi_files import FILE_OPERATIONS
 from headrace.api.openapi_messages import MESSAGE_BATCH_OPERATIONS
 from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
+from headrace.api.openapi_records import RECORD_OPERATIONS
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
 from headrace.api.policy import DecideAnswer, DecideBody
 from headrace.api.reload import ReloadAnswer
@@ -212,6 +213,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
         "Its newest checkpoint that enough witnesses cosigned.", media=("text/plain",)
     ),
     ("GET", "/log/tile/{path*}"): Operation("A tile of its hashes or entries.", media=("application/octet-stream",)),
+    **RECORD_OPERATIONS,
     **RESPONSES_OPERATIONS,
     **CACHE_OPERATIONS,
     **ACCOUNT_OPERATIONS,

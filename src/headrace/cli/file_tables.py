@@ -9,6 +9,7 @@ from headrace.cli.identity_tables import IDENTITY
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.log_tables import LOG
 from headrace.cli.policy_tables import POLICY
+from headrace.cli.records_tables import RECORDS
 from headrace.cli.server_tables import CORS, KEY, TLS
 from headrace.cli.supply_tables import MODEL_SIGNATURES
 from headrace.cli.theft_tables import THEFT
@@ -31,4 +32,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "log": LOG,
     "flow": FLOW,
     "tools": named(TOOL),
+    "records": RECORDS,
 }

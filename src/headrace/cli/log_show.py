@@ -117,7 +117,12 @@ def run_trust_file(flags: Mapping[str, Any], config: Path | None) -> None:
     """Print this node's trust file."""
     settings = compose(flags, os.environ, config).settings
     layout = Layout(settings.home)
-    typer.echo(trust_file(settings.trust.log, layout, nodes=()).encode(), nl=False)
+    nodes: tuple[Node, ...] = ()
+    if settings.trust.records.is_on:
+        from headrace.cli.records import node_of
+
+        nodes = (node_of(settings.trust.records, layout),)
+    typer.echo(trust_file(settings.trust.log, layout, nodes=nodes).encode(), nl=False)
 
 
 def trust_file(settings: LogSettings, layout: Layout, nodes: tuple[Node, ...]) -> TrustFile:

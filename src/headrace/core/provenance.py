@@ -89,3 +89,8 @@ class RecordBook(Protocol):
         """A record with all that verifies it offline, in JSON: for its own tenant, and for the scope `audit`. Waits so
         long for its proof of inclusion. Raises NotFound."""
         ...
+
+    async def erase(self, record_id: str, principal: Principal) -> None:
+        """Forget what opens a record, and what was asked and answered; that it was, the log says for ever. For whoever
+        may see it. Raises NotFound."""
+        ...

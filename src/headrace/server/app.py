@@ -53,6 +53,7 @@ from headrace.server.models import model_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
 from headrace.server.policy import policy_routes
+from headrace.server.provenance import record_routes
 from headrace.server.relay import gateway_of
 from headrace.server.reload import reload_routes
 from headrace.server.responses import conversation_routes, responses_routes
@@ -85,6 +86,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "key_book": key_routes,
     "deciding": policy_routes,
     "public_log": log_routes,
+    "records": record_routes,
 }
 
 

@@ -11,6 +11,7 @@ from headrace.trust.identity.settings import IdentitySettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
+from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.supply.settings import SupplySettings
 
 
@@ -25,6 +26,7 @@ class TrustSettings:
     log: LogSettings = field(default_factory=LogSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
     tools: Mapping[str, ToolRule] = field(default_factory=dict)
+    records: RecordsSettings = field(default_factory=RecordsSettings)
 
     @property
     def names_callers(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.core.errors import HeadraceError, Unavailable
+from headrace.core.errors import HeadraceError
 from headrace.core.events import Event
 from headrace.core.provenance import LogItem, Notary
 from headrace.core.request import Request, Role, Task
@@ -189,7 +189,7 @@ class Recording:
         means, counts = self._owner.means, self._owner.counts
         try:
             return self._hand_in()
-        except Unavailable as error:
+        except HeadraceError as error:
             counts.num_lost += 1
             _logger.warning("the record %s of request %s is lost: %s", self._id, self._case.ask.shape.id, error)
             if means.settings.mode is RecordMode.ENFORCE:

@@ -70,7 +70,8 @@ def read_entry(data: bytes) -> Entry:
     try:
         name, _, digits = found["digest"].partition(":")
         entry = Entry(kind=found["kind"], digest=bytes.fromhex(digits), time_s=found["time"])
-        is_exact = name == "sha256" and len(entry.digest) == DIGEST_BYTES and entry.encode() == data
+        is_whole = type(entry.time_s) is int and type(entry.kind) is str  # and not 1e999, which reads as a number, too
+        is_exact = is_whole and name == "sha256" and len(entry.digest) == DIGEST_BYTES and entry.encode() == data
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise canonical.NotCanonical("the log's entry is not {digest, kind, time}.") from error
     if not is_exact:

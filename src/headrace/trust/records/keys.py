@@ -153,6 +153,8 @@ def read_grant(payload: bytes) -> DelegationGrant:
         )
     except (KeyError, TypeError) as error:
         raise NotCanonical(f"the delegation lacks {error}.") from error
+    if not all(type(time_s) is int for time_s in (grant.not_before_s, grant.not_after_s)):
+        raise NotCanonical("the delegation's times are not whole numbers.")
     if len(grant.public) != 32 or grant.key_id != subject_id or grant.encode() != payload:
         raise NotCanonical("the delegation is not in the form that nodes write it in, or about another key.")
     if not 0 <= grant.not_after_s - grant.not_before_s <= MAX_LIFE_S:
@@ -169,7 +171,7 @@ def read_revocation(payload: bytes) -> Revocation:
         )
     except (KeyError, TypeError) as error:
         raise NotCanonical(f"the revocation lacks {error}.") from error
-    if found.encode() != payload:
+    if type(found.from_s) is not int or found.encode() != payload:
         raise NotCanonical("the revocation is not in the form that nodes write it in.")
     return found
 

@@ -1,7 +1,14 @@
 """What an operator can say of records, as one value: the table `[records]`. Knows no files."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+_NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+URI_SCHEMES: Final = ("file2", "hv", "awskms", "gcpkms", "azurekms", "hsm", "tkey")
+"""Of keys, as securesystemslib knows them; all but the first lie where it cannot tell their public half by itself."""
 
 
 class RecordMode(StrEnum):
@@ -15,17 +22,36 @@ class RecordMode(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordsSettings:
     """`node` is what records and trust files call this node, and `node_key` where its key is: a path, or what
-    securesystemslib calls a private key URI (`hv:`, `awskms:`, `gcpkms:`, `azurekms:`); None: a file made at first
-    start. `keeps_content`: requests and answers lie beside their records, for `content_days`. `keeps_names`: records
-    name users and keys as they are, not by pseudonyms. `keeps_envelopes`: erasing takes content and nonces alone."""
+    securesystemslib calls a private key URI (`hv:`, `awskms:`, `gcpkms:`, `azurekms:`), whose public half is then in
+    the PEM file `node_public`; None: a file made at first start. `keeps_content`: requests and answers lie beside
+    their records, for `content_days`. `keeps_names`: records name users and keys as they are, not by pseudonyms.
+    `keeps_envelopes`: erasing takes content and nonces alone."""
 
     mode: RecordMode = RecordMode.OFF
     node: str = "headrace"
     node_key: str | None = None
+    node_public: Path | None = None
     keeps_content: bool = False
     content_days: int = 30
     keeps_names: bool = False
     keeps_envelopes: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse by name what cannot be."""
+        if not _NODE.fullmatch(self.node):
+            raise ValueError(f"node: {self.node!r} is no node's name; write letters, digits, dots, slashes and dashes")
+        if self.key_scheme is not None and self.key_scheme != "file2" and self.node_public is None:
+            raise ValueError(
+                f"node_public: is missing; a key at {self.node_key!r} needs the PEM file of its public half"
+            )
+        if not 1 <= self.content_days <= 36_500:
+            raise ValueError(f"content_days: {self.content_days} is not a number of days from 1 to 36500")
+
+    @property
+    def key_scheme(self) -> str | None:
+        """The scheme of the node key's URI; None where it is a path, or nothing."""
+        scheme, colon, _ = (self.node_key or "").partition(":")
+        return scheme if colon and scheme in URI_SCHEMES else None
 
     @property
     def is_on(self) -> bool:

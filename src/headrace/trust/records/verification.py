@@ -91,11 +91,12 @@ Prove = Callable[[bytes, bytes], Included]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trusted:
     """What a trust file says. `prove` is None where it names no log. `revoked` are record keys, by their ids, that are
-    not believed from a time on (Unix seconds)."""
+    not believed from a time on (Unix seconds); `wanted` is the level that the file makes possible."""
 
     nodes: tuple[NodeKey, ...]
     prove: Prove | None = None
     revoked: Mapping[str, int] = field(default_factory=dict)
+    wanted: Level = Level.SIGNED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

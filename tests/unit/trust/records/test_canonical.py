@@ -36,7 +36,7 @@ c340000000000000 -9007199254740992
 41b3de4355555557 333333333.33333343
 becbf647612f3696 -0.0000033333333333333333
 43143ff3c1cb0959 1424953923781206.2
-""".split("\n")[1:-1]
+""".strip().splitlines()
 
 SURROGATES = st.text(st.characters(codec="utf-8"), max_size=12)
 # A double between 2^53 and 1e21 is written like an integer that I-JSON does not promise, and is refused as one.

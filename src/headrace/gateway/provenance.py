@@ -1,0 +1,74 @@
+"""The book of records: gives out what verifies one offline, and forgets what opens one.
+
+Knows the database of what was logged and the log that proves it, and nothing of what a statement says.
+"""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from headrace.core.errors import NotFound
+from headrace.core.provenance import Log
+from headrace.core.request import Principal
+from headrace.gateway.oversight.record_keys import open_secrets
+from headrace.memory import provenance
+from headrace.memory.provenance import Erasure, Kept
+from headrace.memory.store import Store
+from headrace.trust.records.bundle import Bundle, Exhibit
+
+MAX_WAIT_S: Final = 30.0
+DURABLE_S: Final = 2.0
+"""How long a record that was just handed in is waited for before it is not found."""
+AUDIT: Final = "audit"
+
+
+class RecordService:
+    """Implements `core.provenance.RecordBook`. `store` is the database of what was logged; `erased` are the parts that
+    erasing takes."""
+
+    def __init__(self, store: Store, log: Log, *, keeps_envelopes: bool = False) -> None:
+        self._store = store
+        self._log = log
+        self._erased = ("secrets", "content") if keeps_envelopes else provenance.PARTS
+
+    async def bundle(self, record_id: str, principal: Principal, wait_s: float = 0.0) -> bytes:
+        """As the protocol says; waits for at most MAX_WAIT_S."""
+        kept = await self._find(record_id, principal, min(wait_s, MAX_WAIT_S))
+        nonce, delegation_id = open_secrets(kept.item.secrets)
+        delegation = await self._store.read(provenance.by_id, delegation_id)
+        vouched = Exhibit(b"", b"") if delegation is None else await self._exhibit(delegation)
+        return Bundle(
+            record_id=record_id,
+            log_origin=self._log.origin,
+            record=await self._exhibit(kept),
+            delegation=vouched,
+            nonce=nonce,
+        ).encode()
+
+    async def erase(self, record_id: str, principal: Principal) -> None:
+        """As the protocol says."""
+        await self._find(record_id, principal, 0.0)
+        await self._store.call_durably(provenance.erase, Erasure(id=record_id, parts=self._erased))
+        await self._store.empty_log()
+
+    async def _find(self, record_id: str, principal: Principal, wait_s: float) -> Kept:
+        kept = await self._store.read(provenance.by_id, record_id)
+        if kept is None or wait_s > 0:
+            with contextlib.suppress(TimeoutError, NotFound):
+                async with asyncio.timeout(max(wait_s, DURABLE_S if kept is None else 0.0)):
+                    await self._log.merged(record_id)
+            kept = kept or await self._store.read(provenance.by_id, record_id)
+        may_see = kept is not None and (kept.item.tenant == principal.tenant or AUDIT in principal.scopes)
+        if kept is None or not may_see or kept.item.kind != "record":
+            raise NotFound(
+                f"there is no record {record_id[:100]!r} of yours; its id stands in the Link header of the answer.",
+                param="record_id",
+            )
+        return kept
+
+    async def _exhibit(self, kept: Kept) -> Exhibit:
+        try:
+            proof = await self._log.prove(kept.index)
+        except NotFound:
+            proof = b""  # no checkpoint covers it yet
+        return Exhibit(kept.item.envelope, kept.item.entry, proof)
