@@ -26,5 +26,6 @@ RECORDS: Final[Kind] = table(
         "content_days": integer(1, 36_500),
         "keeps_names": TRUTH,
         "keeps_envelopes": TRUTH,
+        "is_inline": TRUTH,
     },
 )

@@ -52,6 +52,8 @@ def server_config(settings: Settings) -> ServerConfig:
         logs_clients=settings.log_clients,
         tls=settings.tls,
         cors=settings.cors,
+        seals_answers=settings.trust.records.is_on,
+        inlines_records=settings.trust.records.is_inline,
     )
 
 

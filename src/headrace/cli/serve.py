@@ -113,7 +113,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
     from headrace.cli.reload import Reloader, server_config, wanted_gateway
     from headrace.cli.running_keys import RunningKeys
     from headrace.cli.services import Base, open_services, open_store
-    from headrace.cli.trust import open_trust
+    from headrace.cli.trust import TrustGround, open_trust
     from headrace.core.clock import SystemClock
     from headrace.gateway.accounts.service import AccountService
     from headrace.gateway.foreground import Foreground
@@ -135,7 +135,9 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         layout = open_home(settings.home)
         store = await stack.enter_async_context(open_store(layout))
         foreground = None if engine is None else Foreground(engine)
-        trust = await stack.enter_async_context(open_trust(settings, layout, engine))
+        trust = await stack.enter_async_context(
+            open_trust(settings, TrustGround(layout=layout, engine=engine, registry=metrics.registry))
+        )
         ground = Ground(store, layout.accounts, foreground, registry=metrics.registry, overseers=trust.overseers)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)

@@ -1,19 +1,31 @@
 """Joins what judges and records: settings, secrets and the state directory -> overseers, authenticators and services.
 
-Knows every constructor and decides nothing. All of it ends after the gateway that asks it.
+    overseers:       what counts, labels and tools, policies, the monitor of theft, the recorder
+    authenticators:  those of identity, then keys
+
+Knows every constructor and decides nothing. What is off is not even imported. All of it ends after the gateway that
+asks it: what was recorded last is logged then.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
 
 from headrace.cli.config import Settings
 from headrace.core.backend import Backend
 from headrace.core.identity import Authenticator
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
+from headrace.observe.trust_metrics import TrustMetrics
+from headrace.trust.flow.settings import Mode as FlowMode
 from headrace.trust.policy.settings import PolicyMode
+
+if TYPE_CHECKING:
+    from headrace.gateway.notary.notary import LogNotary
+    from headrace.gateway.oversight.recorder import Recorder
 
 Prepare = Callable[[Settings], Callable[[], None]]
 """Reads what settings name anew, and raises HeadraceError if it cannot be used; what it returns puts it in force and
@@ -32,33 +44,109 @@ class Trust:
     services: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustGround:
+    """What trust stands on: the state directory, this process's engine, if it has one, and where metrics are told."""
+
+    layout: Layout
+    engine: Backend | None = None
+    registry: CollectorRegistry | None = None
+
+
 @asynccontextmanager
-async def open_trust(settings: Settings, layout: Layout, engine: Backend | None = None) -> AsyncIterator[Trust]:
+async def open_trust(settings: Settings, ground: TrustGround) -> AsyncIterator[Trust]:
     """All of it, for as long as the block runs. Raises HeadraceError if something of it cannot be used."""
-    overseers: list[Overseer] = []
-    authenticators: list[Authenticator] = []
-    services: dict[str, Any] = {}
-    reloads: dict[str, Prepare] = {}
     async with AsyncExitStack() as stack:
-        if settings.trust.identity.names_callers:
+        joining = _Joining(settings, ground, stack)
+        await joining.know_callers()
+        await joining.keep_records()
+        joining.judge()
+        yield joining.trust()
+
+
+class _Joining:
+    """What was joined so far."""
+
+    def __init__(self, settings: Settings, ground: TrustGround, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._ground = ground
+        self._stack = stack
+        self._overseers: list[Overseer] = []
+        self._recorder: Recorder | None = None
+        self._notary: LogNotary | None = None
+        self._authenticators: list[Authenticator] = []
+        self._services: dict[str, Any] = {}
+        self._reloads: dict[str, Prepare] = {}
+        self._metrics = TrustMetrics(records=self._count_records, waiting=self._count_waiting)
+
+    async def know_callers(self) -> None:
+        """Users, workloads and agents."""
+        if self._settings.trust.identity.names_callers:
             from headrace.cli.identity import open_identity
 
-            authenticators += await stack.enter_async_context(open_identity(settings.trust.identity))
-        if settings.trust.policy.mode is not PolicyMode.OFF:
+            self._authenticators += await self._stack.enter_async_context(open_identity(self._settings.trust.identity))
+
+    async def keep_records(self) -> None:
+        """The log, and the recorder that hands in to it."""
+        trust, layout = self._settings.trust, self._ground.layout
+        if not trust.records.is_on:
+            return
+        from headrace.cli.log import open_log
+        from headrace.cli.records import open_records
+
+        log = await self._stack.enter_async_context(open_log(trust.log, layout, self._metrics.add_merged))
+        records = await self._stack.enter_async_context(open_records(trust.records, layout, log.notary, log.store))
+        self._notary, self._recorder = log.notary, records.recorder
+        self._services["records"] = records.book
+        if log.public is not None:
+            self._services["public_log"] = log.public
+
+    def judge(self) -> None:
+        """What is said of texts and tools, then policies, which ask about that, then the monitor of theft."""
+        trust = self._settings.trust
+        guards_tools = trust.flow.mode is not FlowMode.OFF
+        if guards_tools or trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy
 
-            policy = open_policy(settings)
-            overseers.append(policy.overseer)
-            services["deciding"] = policy.desk
-            reloads["policy"] = policy.prepare
-        if settings.trust.theft is not None:
+            policy = open_policy(self._settings)
+            self._services["deciding"] = policy.desk
+            self._reloads["policy"] = policy.prepare
+            if guards_tools:
+                from headrace.cli.flow import open_flow
+
+                flow = open_flow(self._settings, policy.judge)
+                self._overseers.append(flow.overseer)
+                self._reloads |= {"flow": flow.prepare, "tools": flow.prepare}
+            if trust.policy.mode is not PolicyMode.OFF:
+                self._overseers.append(policy.overseer)
+        if trust.theft is not None:
             from headrace.cli.theft import open_theft
 
-            if (theft := open_theft(settings.trust.theft, engine)) is not None:
-                overseers.append(theft)
-        yield Trust(
+            theft = open_theft(trust.theft, self._ground.engine, notary=self._notary)
+            if theft is not None:
+                self._overseers.append(theft)
+
+    def trust(self) -> Trust:
+        """All of it, in order."""
+        overseers = self._overseers
+        if overseers:
+            from headrace.gateway.oversight.counting import CountingOverseer
+
+            overseers = [CountingOverseer(self._metrics.add), *overseers]
+        if self._recorder is not None:
+            overseers = [*overseers, self._recorder]
+        if overseers and self._ground.registry is not None:
+            self._ground.registry.register(self._metrics)
+        return Trust(
             overseers=tuple(overseers),
-            authenticators=tuple(authenticators),
-            services=services,
-            reloads=reloads,
+            authenticators=tuple(self._authenticators),
+            services=self._services,
+            reloads=self._reloads,
         )
+
+    def _count_records(self) -> tuple[int, int] | None:
+        recorder = self._recorder
+        return None if recorder is None else (recorder.counts.num_sealed, recorder.counts.num_lost)
+
+    def _count_waiting(self) -> int | None:
+        return None if self._notary is None else self._notary.num_waiting

@@ -53,15 +53,15 @@ class _Times:
 
 
 class TrustMetrics(Collector):
-    """Register it to have it told. `records` says how many records were sealed and how many of them were lost, and
-    `waiting` how many items no checkpoint covers yet: they are asked when somebody reads."""
+    """Register it to have it told. `records` says how many records were sealed and how many were lost, and `waiting`
+    how many items no checkpoint covers yet, None where there are none to count: they are asked when somebody reads."""
 
     def __init__(
         self,
         registry: CollectorRegistry | None = None,
         *,
-        records: Callable[[], tuple[int, int]] | None = None,
-        waiting: Callable[[], int] | None = None,
+        records: Callable[[], tuple[int, int] | None] = lambda: None,
+        waiting: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._records = records
         self._waiting = waiting
@@ -117,17 +117,15 @@ class TrustMetrics(Collector):
             ("monitor", "action", "shadow"),
             self._verdicts,
         )
-        if self._records is not None:
-            num_sealed, num_lost = self._records()
+        if (counts := self._records()) is not None:
+            num_sealed, num_lost = counts
             yield CounterMetricFamily("headrace:trust_records", "Records that were signed and handed in.", num_sealed)
             yield CounterMetricFamily(
                 "headrace:trust_lost_records", "Records that were due and that nobody took in.", num_lost
             )
             yield self._sealing.family("headrace:trust_sealing_seconds", "Building, signing and handing in one record.")
-        if self._waiting is not None:
-            yield GaugeMetricFamily(
-                "headrace:trust_log_waiting", "Items that no checkpoint covers yet.", self._waiting()
-            )
+        if (num_waiting := self._waiting()) is not None:
+            yield GaugeMetricFamily("headrace:trust_log_waiting", "Items that no checkpoint covers yet.", num_waiting)
             yield self._merging.family(
                 "headrace:trust_merge_seconds", "From handing in to a checkpoint that covers the item."
             )

@@ -35,6 +35,7 @@ class RecordsSettings:
     content_days: int = 30
     keeps_names: bool = False
     keeps_envelopes: bool = False
+    is_inline: bool = False
 
     def __post_init__(self) -> None:
         """Refuse by name what cannot be."""
