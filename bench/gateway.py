@@ -227,7 +227,7 @@ def main() -> None:
     options = arguments()
     with ExitStack() as stack:
         port = stack.enter_context(upstream())
-        load = _on_other_cores(Load)
+        load = on_other_cores(Load)
         stack.callback(load.close)
         gateway = stack.enter_context(ours(port))
         bench = Bench(options, port, load)
@@ -256,7 +256,8 @@ def main() -> None:
     publish("gateway", config, bench.rows, options.json)
 
 
-def _on_other_cores(make: Callable[[], Load]) -> Load:
+def on_other_cores(make: Callable[[], Load]) -> Load:
+    """A load that leaves the gateway its core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores - {CORE} or cores)
     try:

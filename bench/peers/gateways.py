@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -83,13 +83,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(command: Sequence[str | Path], *, core: int | None = CORE, **more: str) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str | Path], *, core: int | None = CORE, more: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """A process on a core of its own (None: on all but the gateway's), with variables `more`."""
     cores = os.sched_getaffinity(0)
     wanted = {core} if core is not None else (cores - {CORE} or cores)
     os.sched_setaffinity(0, wanted)  # a process inherits it, threads and all
     try:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **more}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(more or {})}
         log = Path(tempfile.gettempdir()) / f"bench-{Path(str(command[0])).name}-{os.getpid()}.log"
         with log.open("ab") as output:
             return subprocess.Popen(list(command), stdout=output, stderr=output, env=environment)
@@ -114,8 +116,19 @@ def _wait(made: Gateway, path: str) -> Gateway:
     raise RuntimeError(f"{made.name} was not up after {_START_S:g} s")
 
 
-def ours(upstream_port: int, *, num_backends: int = 1, num_keys: int = 10) -> Gateway:
-    """Headrace, everything governed: key, budget, limits, route, usage record."""
+def ours(
+    upstream_port: int,
+    *,
+    num_backends: int = 1,
+    num_keys: int = 10,
+    more: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "headrace"),
+    headers: Sequence[dict[str, str]] | None = None,
+    name: str = "headrace",
+    environment: Mapping[str, str] | None = None,
+) -> Gateway:
+    """Headrace, everything governed: key, budget, limits, route, usage record. `more` are lines of its settings file,
+    `headers` those of callers who show no key, `program` what is run in place of its own."""
     folder = tempfile.TemporaryDirectory()
     port = free_port()
     shown = [f"hr_bench{index:06d}" + "x" * 32 for index in range(num_keys)]
@@ -137,11 +150,12 @@ def ours(upstream_port: int, *, num_backends: int = 1, num_keys: int = 10) -> Ga
         digest = hashlib.sha256(key.encode()).hexdigest()
         lines += ["[[keys]]", f'name = "key{index}"', f'tenant = "tenant{index % 100}"', f'sha256 = "{digest}"']
     config = Path(folder.name) / "headrace.toml"
-    config.write_text("\n".join(lines) + "\n")
-    command = [sys.executable, "-m", "headrace", "serve", "--config", config, "--port", str(port)]
-    process = start([*map(str, command), "--home", folder.name])
-    headers = [{"authorization": f"Bearer {key}"} for key in shown[:100]]
-    return _wait(Gateway("headrace", port, process, headers, "cheap", folder=folder), "/health")
+    config.write_text("\n".join([*lines, *more]) + "\n")
+    command = [sys.executable, *program, "serve", "--config", config, "--port", str(port)]
+    process = start([*map(str, command), "--home", folder.name], more=environment)
+    if headers is None:
+        headers = [{"authorization": f"Bearer {key}"} for key in shown[:100]]
+    return _wait(Gateway(name, port, process, headers, "cheap", folder=folder), "/health")
 
 
 def litellm(upstream_port: int) -> Gateway:
@@ -158,7 +172,8 @@ def litellm(upstream_port: int) -> Gateway:
     binary = ENVIRONMENTS / "litellm" / "bin" / "litellm"
     command = [binary, "--config", config, "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
     process = start(
-        [*map(str, command)], LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR", LITELLM_MODE="PRODUCTION"
+        [*map(str, command)],
+        more={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"},
     )
     made = Gateway("litellm", port, process, [{"authorization": "Bearer sk-bench"}], "cheap", folder=folder)
     return _wait(made, "/health/liveliness")
@@ -168,7 +183,7 @@ def portkey(upstream_port: int) -> Gateway:
     """Portkey's open gateway: it has no keys of its own and no budgets; the route is in the headers."""
     port = free_port()
     server = ENVIRONMENTS / "portkey" / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
-    process = start(["node", server, f"--port={port}", "--headless"], NODE_ENV="production")
+    process = start(["node", server, f"--port={port}", "--headless"], more={"NODE_ENV": "production"})
     headers = {
         "authorization": "Bearer sk-bench",
         "x-portkey-provider": "openai",
