@@ -105,6 +105,7 @@ class OpenPolicy:
         def put_in_force() -> None:
             self.judge.judge = new
             self.overseer.backends = settings.gateway.backends
+            self.overseer.is_on = settings.trust.policy.mode is not PolicyMode.OFF
 
         return put_in_force
 
