@@ -10,16 +10,7 @@ from typing import Any
 from tests.served import CHAT, HI, Served, near, serving
 from tests.upstreams import CHUNKED, LAST_CHUNK, SSE, Step, chunk, head, upstream
 
-ALL = """
-[records]
-mode = "monitor"
-[policy]
-mode = "enforce"
-[flow]
-mode = "enforce"
-[theft]
-mode = "shadow"
-"""
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "trust.toml"
 NO_MODEL = '@id("closed") forbid(principal, action == Action::"request", resource);'
 LAST = b"data: [DONE]\n\n"
 FRAME = b'data: {"id":"x","object":"chat.completion.chunk","choices":[]}\n\n'
@@ -32,7 +23,7 @@ def overseers(served: Served) -> list[str]:
 
 def test_what_is_said_of_tools_comes_before_policies_and_the_recorder_sees_what_all_others_said(tmp_path: Path) -> None:
     async def main() -> None:
-        async with upstream() as up, serving(tmp_path, near(up) + ALL) as served:
+        async with serving(tmp_path, EXAMPLE.read_text("utf-8")) as served:
             assert overseers(served) == [
                 "CountingOverseer",
                 "ToolOverseer",
