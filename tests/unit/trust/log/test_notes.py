@@ -138,7 +138,9 @@ _LINE = line(ED25519)
         note_of(f"— a+b {_LINE.split(' ')[2]}"),
         note_of(f"— \u2003x {_LINE.split(' ')[2]}"),
         note_of(f"— {ORIGIN} {_LINE.split(' ')[2].strip().rstrip('=')}\n"),  # no padding
-        note_of(_LINE.replace("/", "_").replace("+", "-")) if set("/+") & set(_LINE.split(" ")[2]) else b"",  # base64url
+        note_of(_LINE.replace("/", "_").replace("+", "-"))
+        if set("/+") & set(_LINE.split(" ")[2])
+        else b"",  # base64url
         b"\xff" + GOOD,
         GOOD + b"text behind\n",
         b"x" * ((1 << 20) + 1),
