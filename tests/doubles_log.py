@@ -127,6 +127,7 @@ async def open_notary(
     on_merged: Callable[[Sequence[float]], None] | None = None,
 ) -> AsyncIterator[LogNotary]:
     """A notary that commits what comes within a few milliseconds."""
+    home.mkdir(exist_ok=True)
     store = Store(home / "provenance.db", MIGRATIONS)
     await store.open()
     notary = LogNotary(

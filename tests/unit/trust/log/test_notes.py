@@ -59,8 +59,8 @@ def test_the_ids_of_the_printed_examples_of_cosignatures_are_not_ours_and_are_ig
         "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
         "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE"
         "+xeMcTOAYQ8=\n"
-        "— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe"
-        "+mbIUBkBIfZ+qnA==\n".encode()
+        "— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo"
+        "0xUe+mbIUBkBIfZ+qnA==\n".encode()
     )
     assert Checkpoint.decode(note.text).size == 20852163
     assert struct.unpack(">Q", note.signatures[1].data[:8]) == (1679315147,)

@@ -179,5 +179,5 @@ def pieces(data: bytes) -> Iterator[bytes]:
 
 
 def test_missing_files_are_named() -> None:
-    with pytest.raises(LogFault, match="tile/0/000.p/7"):
+    with pytest.raises(LogFault, match=r"tile/0/000\.p/7"):
         Reader(Files(), 7).root()

@@ -1,4 +1,4 @@
-"""A witness answers as C2SP tlog-witness says, and never cosigns two trees of which neither is the other's beginning."""
+"""A witness answers as C2SP tlog-witness says, and never cosigns two trees of which neither begins the other."""
 
 from base64 import b64encode
 
