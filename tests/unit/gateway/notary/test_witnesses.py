@@ -85,9 +85,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 @contextmanager
 def rounds(world: World, notary: LogNotary, home: Path, quorum: int = 2) -> Iterator[Callable[[], None]]:
     """Ask everybody once, as often as it is called."""
-    made = Rounds(
-        notary, LogFolder(home / "log"), log_keys().keys, world.settings(quorum), SystemClock(), world.fetch
-    )
+    made = Rounds(notary, LogFolder(home / "log"), log_keys().keys, world.settings(quorum), SystemClock(), world.fetch)
     try:
         yield lambda: made.run_once(notary.latest)
     finally:
@@ -227,7 +225,7 @@ def test_a_witness_that_starts_anew_goes_on_from_what_it_remembered(tmp_path: Pa
                 with rounds(world, notary, tmp_path / "home", quorum=1) as ask:
                     await log(notary, stop - 10, stop)
                     await asyncio.to_thread(ask)
-                    witnessed = notary._open_writer.witnessed
+                    witnessed = notary.witnessed
                     assert witnessed is not None
                     return witnessed.checkpoint.size
         finally:
