@@ -60,7 +60,7 @@ async def witnessed(log: OpenLog, start: int, stop: int) -> int:
         log.notary.submit(item(number))
     index = await log.notary.merged(f"rec_{stop - 1}")
     async with asyncio.timeout(LIMIT_S):
-        while (seen := log.notary.witnessed) is None or seen.checkpoint.size <= index:
+        while (seen := log.notary.witnessed) is None or seen.checkpoint.size <= index:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return index
 

@@ -1,4 +1,4 @@
-"""What a start finds decides whether it goes on: a kill between any two steps does, an older state put back does not."""
+"""What a start finds decides whether it goes on: after a kill anywhere yes, with an older state put back no."""
 
 import shutil
 import sqlite3
