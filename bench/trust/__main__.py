@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench.report import Row, publish
 
-PARTS: Final = ("governance",)
+PARTS: Final = ("governance", "log")
 """Modules of this package, in the order in which they are run."""
 
 
@@ -25,6 +25,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="rounds of what is measured by turns")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second, where they come by themselves")
+    parser.add_argument("--log-seconds", type=float, default=60.0, help="how long the log takes entries")
+    parser.add_argument("--log-entries", type=int, default=1_000_000, help="of the log that is proved and audited")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

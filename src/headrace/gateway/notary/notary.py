@@ -91,6 +91,11 @@ class LogNotary:
         return self._open_writer.latest
 
     @property
+    def witnessed(self) -> Published | None:
+        """The newest checkpoint that enough witnesses cosigned."""
+        return self._open_writer.witnessed
+
+    @property
     def num_waiting(self) -> int:
         """Items that no checkpoint covers yet."""
         return len(self._waiting)
@@ -161,7 +166,7 @@ class LogNotary:
     async def prove(self, index: int) -> bytes:
         """A tlog-proof of the entry of an index, by the newest checkpoint that witnesses cosigned, if it covers the
         entry, else by the newest. Raises NotFound."""
-        witnessed, published = self._open_writer.witnessed, self.latest
+        witnessed, published = self.witnessed, self.latest
         if witnessed is not None and index < witnessed.checkpoint.size:
             published = witnessed
         if not 0 <= index < published.checkpoint.size:
