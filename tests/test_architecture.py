@@ -51,6 +51,7 @@ MAY_CATCH_ALL = {
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "gateway/oversight/chain.py": "a defect of one overseer ends the request that it met, as a refusal",
     "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",
+    "gateway/oversight/theft_watch.py": "an input that meets a defect is not watched, the others are",
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",
     "server/feed.py": "the boundary of a streamed answer",

@@ -54,8 +54,11 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
         if settings.trust.theft is not None:
             from headrace.cli.theft import open_theft
 
-            if (theft := open_theft(settings.trust.theft, engine)) is not None:
+            opening = open_theft(settings.trust.theft, engine, folder=layout.home)
+            theft = await stack.enter_async_context(opening)
+            if theft is not None:
                 overseers.append(theft)
+                services["monitors"] = theft
         yield Trust(
             overseers=tuple(overseers),
             authenticators=tuple(authenticators),
