@@ -36,8 +36,8 @@ async def open_theft(
     folder: Path | None = None,
     notary: Notary | None = None,
 ) -> AsyncIterator[TheftOverseer | None]:
-    """The overseer, if there is to be one, for as long as the block runs. What it has counted is kept in `folder`; None:
-    nowhere. Raises Unavailable if that cannot be read."""
+    """The overseer, if there is to be one, for as long as the block runs. What it has counted is kept in `folder`, if one
+    is given. Raises Unavailable if that cannot be read."""
     if settings is None or settings.mode is Mode.OFF:
         yield None
         return
