@@ -80,6 +80,7 @@ MAY_READ_THE_DATE = (
     "gateway/notary/",
     "gateway/caches.py",
     "gateway/gate.py",
+    "gateway/oversight/theft.py",
     "memory/files.py",
     "server/keys.py",
     "server/credentials.py",
