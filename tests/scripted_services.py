@@ -24,6 +24,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.model_library import ModelDetails, PullStep
+from headrace.core.monitors import Flag
 from headrace.core.request import Principal, Request
 from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
 from headrace.gateway.accounts.accounts import Accounts
@@ -254,6 +255,41 @@ class ScriptedRecords:
             raise NotFound(f"there is no record {record_id[:100]!r} of yours.", param="record_id")
 
 
+class ScriptedMonitors:
+    """One account is flagged until somebody clears it."""
+
+    mode = "shadow"
+    num_unwatched = 0
+
+    def __init__(self) -> None:
+        self._flags: tuple[Flag, ...] = (
+            Flag(
+                account="acme/key:k",
+                tenant="acme",
+                monitor="theft.bias",
+                score=1.0,
+                action="throttle",
+                since_s=1_700_000_000.5,
+                last_s=1_700_000_100.5,
+                count=2,
+                reason="distinct biases of one principal on a day",
+                is_shadow=True,
+            ),
+        )
+
+    def flags(self) -> tuple[Flag, ...]:
+        """Those that are left."""
+        return self._flags
+
+    def clear(self, account: str, by: str) -> tuple[Flag, ...]:
+        """Take them back."""
+        cleared = tuple(one for one in self._flags if one.account == account)
+        if not cleared:
+            raise NotFound(f"account: nothing is held against {account[:200]!r}.", param="account")
+        self._flags = ()
+        return cleared
+
+
 class ScriptedExplaining:
     """One route to one target, whatever is asked."""
 
@@ -325,6 +361,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             explaining=ScriptedExplaining(),
             accounts=AccountService(accounts, store, clock),
             key_book=ScriptedKeys(folder / "keys.toml"),
+            monitors=ScriptedMonitors(),
             deciding=JudgeDesk(judge("", "default", "agents")),
             records=ScriptedRecords(),
             public_log=await scripted_log(folder / "log"),

@@ -34,7 +34,7 @@ async def guarded(engine: headrace.Engine, folder: Path, settings: TheftSettings
     async with AsyncExitStack() as stack:
         layout = open_home(folder)
         store = await stack.enter_async_context(open_store(layout))
-        overseer = open_theft(settings, engine.backend)
+        overseer = await stack.enter_async_context(open_theft(settings, engine.backend))
         overseers = () if overseer is None else (overseer,)
         ground = Ground(store, layout.accounts, engine.backend, overseers=overseers)
         wanted = Wanted(settings=GatewaySettings(), prices=NO_PRICES, secrets={})

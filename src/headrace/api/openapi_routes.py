@@ -13,6 +13,7 @@ from headrace.api.backends import BackendAnswer, BackendsAnswer
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
+from headrace.api.monitors import ClearAnswer, ClearBody, MonitorsAnswer
 from headrace.api.openai_fields import ChatBody, CompletionBody
 from headrace.api.openai_stored import MAX_PAGE
 from headrace.api.openapi_accounts import ACCOUNT_OPERATIONS
@@ -200,6 +201,8 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/gateway/backends"): Operation("Every backend as it stands now.", answer=BackendsAnswer),
     ("POST", "/v1/gateway/backends/{name}/drain"): Operation("Give a backend no new requests.", answer=BackendAnswer),
     ("POST", "/v1/gateway/backends/{name}/resume"): Operation("Give it requests again.", answer=BackendAnswer),
+    ("GET", "/v1/monitors"): Operation("What monitors have against accounts.", answer=MonitorsAnswer),
+    ("POST", "/v1/monitors/clear"): Operation("Take it back.", ClearBody, ClearAnswer),
     ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),
     ("POST", "/v1/policy/decide"): Operation("What the policies permit the caller.", DecideBody, DecideAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),

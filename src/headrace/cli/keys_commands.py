@@ -18,7 +18,7 @@ def keys_add(
     *,
     tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
     scope: Annotated[
-        list[str] | None, typer.Option(help="generate, metrics, admin or accounts; may be repeated.")
+        list[str] | None, typer.Option(help="generate, metrics, admin, accounts, logprobs or audit; may be repeated.")
     ] = None,
     priority: Annotated[int, typer.Option(help="The most urgent that its requests may be; larger goes first.")] = 0,
     share: Annotated[float, typer.Option(help="Its tenant's weight beside others of the same priority.")] = 1.0,

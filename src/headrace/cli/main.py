@@ -16,6 +16,7 @@ from headrace.cli.config_commands import config_app
 from headrace.cli.keys_commands import keys_app
 from headrace.cli.log_commands import log_app, witness_app
 from headrace.cli.models_commands import models_app
+from headrace.cli.monitors_commands import monitors_app
 from headrace.cli.options import (
     AdapterMemory,
     Aging,
@@ -84,6 +85,7 @@ for _group, _name in (
     (config_app, "config"),
     (route_app, "route"),
     (policy_app, "policy"),
+    (monitors_app, "monitors"),
     (log_app, "log"),
     (witness_app, "witness"),
     (records_app, "records"),

@@ -60,7 +60,7 @@ async def open_trust(settings: Settings, ground: TrustGround) -> AsyncIterator[T
         joining = _Joining(settings, ground, stack)
         await joining.know_callers()
         await joining.keep_records()
-        joining.judge()
+        await joining.judge()
         yield joining.trust()
 
 
@@ -101,7 +101,7 @@ class _Joining:
         if log.public is not None:
             self._services["public_log"] = log.public
 
-    def judge(self) -> None:
+    async def judge(self) -> None:
         """What is said of texts and tools, then policies, which ask about that, then the monitor of theft."""
         trust = self._settings.trust
         guards_tools = trust.flow.mode is not FlowMode.OFF
@@ -122,9 +122,11 @@ class _Joining:
         if trust.theft is not None:
             from headrace.cli.theft import open_theft
 
-            theft = open_theft(trust.theft, self._ground.engine, notary=self._notary)
-            if theft is not None:
+            home = self._ground.layout.home
+            opening = open_theft(trust.theft, self._ground.engine, folder=home, notary=self._notary)
+            if (theft := await self._stack.enter_async_context(opening)) is not None:
                 self._overseers.append(theft)
+                self._services["monitors"] = theft
 
     def trust(self) -> Trust:
         """All of it, in order."""

@@ -50,6 +50,7 @@ from headrace.server.keys import LOCAL, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.log import log_routes
 from headrace.server.models import model_routes
+from headrace.server.monitors import monitor_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
 from headrace.server.policy import policy_routes
@@ -84,6 +85,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "explaining": explanation_routes,
     "accounts": account_routes,
     "key_book": key_routes,
+    "monitors": monitor_routes,
     "deciding": policy_routes,
     "public_log": log_routes,
     "records": record_routes,

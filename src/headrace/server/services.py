@@ -10,6 +10,7 @@ from headrace.core.deciding import Deciding
 from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.model_library import Library
+from headrace.core.monitors import Monitors
 from headrace.core.provenance import RecordBook
 from headrace.core.public_log import PublicLog
 from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
@@ -34,6 +35,7 @@ class Services:
     explaining: Explaining | None = None
     accounts: AccountBook | None = None
     key_book: KeyBook | None = None
+    monitors: Monitors | None = None
     deciding: Deciding | None = None
     public_log: PublicLog | None = None
     records: RecordBook | None = None

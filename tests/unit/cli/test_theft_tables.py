@@ -1,13 +1,20 @@
 """The monitor of theft in a settings file: off without its table, in shadow mode with it, and every mistake told."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from headrace.cli.config import Resolved, compose
 from headrace.cli.kinds import WrongSettings
-from headrace.cli.theft import open_theft
+from headrace.cli.theft import KEY_FILE, STATE_FILE, open_theft
+from headrace.core.monitors import Flag
+from headrace.core.request import Principal, Request, Sampling
+from headrace.gateway.oversight.theft import TheftOverseer
 from headrace.trust.monitors.theft.settings import Mode, TheftSettings
+from headrace.trust.monitors.theft.steering import steering_of
+
+SECRET = b"the same in both"
 
 
 def read(folder: Path, text: str) -> Resolved:
@@ -17,14 +24,55 @@ def read(folder: Path, text: str) -> Resolved:
 
 
 def test_without_the_table_nobody_watches_and_with_it_somebody_only_watches(tmp_path: Path) -> None:
-    assert read(tmp_path, "").settings.trust.theft is None
-    assert open_theft(None, None) is None
-    settings = read(tmp_path, "[theft]\n").settings.trust.theft
-    assert settings == TheftSettings(mode=Mode.SHADOW)
-    watching = open_theft(settings, None)
-    assert watching is not None
-    assert not watching.reads_answers
-    assert open_theft(read(tmp_path, "[theft]\nmode = 'off'\n").settings.trust.theft, None) is None
+    async def watching(text: str) -> TheftOverseer | None:
+        async with open_theft(read(tmp_path, text).settings.trust.theft, None) as overseer:
+            return overseer
+
+    assert asyncio.run(watching("")) is None
+    assert asyncio.run(watching("[theft]\nmode = 'off'\n")) is None
+    overseer = asyncio.run(watching("[theft]\n"))
+    assert overseer is not None
+    assert overseer.mode == "shadow"
+    assert not overseer.reads_answers
+
+
+def test_what_was_counted_and_flagged_is_still_so_in_the_next_process(tmp_path: Path) -> None:
+    settings = TheftSettings(mode=Mode.ENFORCE, bias_vectors=2)
+    who = Principal(tenant="t", key="k", subject="key:k")
+
+    async def probe(first: int, count: int) -> list[bool]:
+        async with open_theft(settings, None, folder=tmp_path) as overseer:
+            assert overseer is not None
+            steering = [
+                steering_of(Request(id="r", model="m", prompt="x", sampling=Sampling(logit_bias=((one, 1.0),))), SECRET)
+                for one in range(first, first + count)
+            ]
+            found = [overseer.monitor.judge(who, one, 1_700_000_000.0).refusal is not None for one in steering]
+            assert overseer.monitor.secret == (tmp_path / KEY_FILE).read_bytes()
+            assert bool(overseer.flags()) == any(found) or not found
+            return found
+
+    assert asyncio.run(probe(0, 2)) == [False, False]
+    assert asyncio.run(probe(0, 4)) == [False, False, True, True]
+    assert asyncio.run(probe(2, 1)) == [True]
+    for name in (KEY_FILE, STATE_FILE):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b'{"version": 2}', b"\xff\xfe", b'{"version": 1, "ages": {}}'])
+def test_a_state_that_cannot_be_used_is_told_and_counting_begins_anew(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / STATE_FILE).write_bytes(damage)
+
+    async def run() -> tuple[Flag, ...]:
+        async with open_theft(TheftSettings(), None, folder=tmp_path) as overseer:
+            assert overseer is not None
+            return overseer.flags()
+
+    assert asyncio.run(run()) == ()
+    assert "counting begins anew" in caplog.text
+    assert (tmp_path / STATE_FILE).read_bytes().startswith(b'{"version": 1')
 
 
 def test_what_is_set_is_read_and_written_as_it_was(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.doubles_gateway import ANSWER, USAGE, Bench, ScriptedUpstream, bench, in_loop, read
+from tests.doubles_gateway import ANSWER, USAGE, Bench, HandClock, ScriptedUpstream, bench, in_loop, read
 
 from headrace.api import ollama, rerank
 from headrace.api.openai import Caller, decode_chat, decode_completion
 from headrace.api.peek import CHAT, COMPLETIONS, RESPONSES, BodyKind, peek
 from headrace.api.responses import decode_create
-from headrace.core.errors import Forbidden, HeadraceError, RateLimited, Unavailable
+from headrace.core.errors import Forbidden, HeadraceError, NotFound, RateLimited, Unavailable
 from headrace.core.events import (
     ChoiceFinished,
     Event,
@@ -32,6 +32,7 @@ from headrace.core.request import SCOPES, Input, Principal, Request, Task
 from headrace.core.shape import Shape
 from headrace.core.trust import Verdict
 from headrace.gateway.oversight.theft import TheftOverseer
+from headrace.gateway.oversight.theft_watch import TheftWatch
 from headrace.trust.monitors.theft.monitor import TheftMonitor
 from headrace.trust.monitors.theft.settings import Mode, TheftSettings
 
@@ -74,7 +75,13 @@ class Ledger:
 class Scene:
     """A gate that is overseen."""
 
-    def __init__(self, settings: TheftSettings = ENFORCED, *events: Event, generates: bool = False) -> None:
+    def __init__(
+        self,
+        settings: TheftSettings = ENFORCED,
+        *events: Event,
+        generates: bool = False,
+        watch: TheftWatch | None = None,
+    ) -> None:
         self.verdicts: list[Verdict] = []
         self.ledger = Ledger()
         self.monitor = TheftMonitor(settings, b"secret")
@@ -83,6 +90,8 @@ class Scene:
             generates=lambda target: generates,
             notary=self.ledger,
             on_verdict=self.verdicts.append,
+            watch=watch,
+            clock=HandClock(),
         )
         upstream = ScriptedUpstream(events or TOLD, takes=frozenset({"chat", "completions", "responses"}))
         self.upstream = upstream
@@ -399,6 +408,12 @@ async def test_a_cleared_account_begins_anew() -> None:
     with pytest.raises(RateLimited):
         for index in range(20):
             await scene.ask(asking("chat", logit_bias={str(index): 50}))
-    assert [flag.account for flag in scene.monitor.clear("t/key:k")] == ["t/key:k"]
-    assert scene.monitor.flags() == ()
+    (evidence,) = scene.ledger.items
+    assert [flag.account for flag in scene.overseer.clear("t/key:k", "key:root")] == ["t/key:k"]
+    assert scene.overseer.flags() == ()
+    cleared = scene.ledger.items[-1]
+    assert cleared.id != evidence.id
+    assert b"cleared by key:root" in cleared.envelope
+    with pytest.raises(NotFound, match="nothing is held against 't/key:k'"):
+        scene.overseer.clear("t/key:k", "key:root")
     await scene.ask(asking("chat", logit_bias={"700": 50}))

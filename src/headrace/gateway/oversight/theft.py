@@ -8,19 +8,23 @@ nothing itself: the rules are `trust/monitors/theft`'s, and windows of inputs ar
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from secrets import token_bytes, token_hex
 from typing import Final
 
-from headrace.core.errors import Forbidden, HeadraceError, Unavailable
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.errors import Forbidden, HeadraceError, NotFound, Unavailable
 from headrace.core.events import Event
+from headrace.core.monitors import Flag
 from headrace.core.provenance import Notary
 from headrace.core.request import Request, Task
 from headrace.core.trust import Verdict
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
+from headrace.gateway.oversight.theft_watch import TheftWatch
 from headrace.gateway.settings import Target
 from headrace.trust.monitors.theft.evidence import evidence_of
-from headrace.trust.monitors.theft.monitor import NOTHING, Flag, Judgement, TheftMonitor
+from headrace.trust.monitors.theft.monitor import NOTHING, Judgement, TheftMonitor
 from headrace.trust.monitors.theft.settings import Mode
 from headrace.trust.monitors.theft.steering import UNSTEERED, steering_of, steering_of_fields
 from headrace.trust.monitors.theft.surface import (
@@ -34,13 +38,17 @@ from headrace.trust.monitors.theft.surface import (
 )
 
 _logger = logging.getLogger(__name__)
+_CLOCK: Final = SystemClock()
 _INSIDES: Final = frozenset({Task.EMBED, Task.SCORE})
 """Tasks whose answer is the inside of a model, if that is one that generates."""
 
 
 class TheftOverseer:
-    """Implements `gateway.contract.Overseer`. `generates` says whether a model of the engine is one that generates, so
-    that what it embeds are its hidden states; `notary` takes in evidence; `on_verdict` counts what was said."""
+    """Implements `gateway.contract.Overseer` and `core.monitors.Monitors`.
+
+    `generates` says whether a model of the engine is one that generates, so that what it embeds are its hidden states;
+    `notary` takes in evidence; `on_verdict` counts what was said; `watch` sees what is asked, beside the loop.
+    """
 
     def __init__(
         self,
@@ -49,13 +57,15 @@ class TheftOverseer:
         generates: Callable[[Target], bool] = lambda _: False,
         notary: Notary | None = None,
         on_verdict: Callable[[Verdict], None] = lambda _: None,
-        watch: Callable[[Case], None] | None = None,
+        watch: TheftWatch | None = None,
+        clock: Clock = _CLOCK,
     ) -> None:
         self.monitor = monitor
         self._generates = generates
         self._notary = notary
         self._on_verdict = on_verdict
         self._watch = watch
+        self._clock = clock
         self._enforces = monitor.settings.mode is Mode.ENFORCE
 
     @property
@@ -67,7 +77,8 @@ class TheftOverseer:
         """See `Overseer`. Raises Forbidden for what is beyond the surface, RateLimited for what was tried too often."""
         shape = case.ask.shape
         if self._watch is not None:
-            self._watch(case)
+            self._watch.offer(case)
+            self._absorb(case.started_unix_s)
         self._obey(case, self.monitor.follow(shape.principal, case.started_unix_s))
         is_inside = shape.task in _INSIDES
         if not shape.probes and not is_inside:
@@ -107,6 +118,37 @@ class TheftOverseer:
             self._count(case)  # a probe is known by its tries, refused ones too
             raise error
 
+    @property
+    def mode(self) -> str:
+        """See `Monitors`."""
+        return self.monitor.settings.mode.value
+
+    @property
+    def num_unwatched(self) -> int:
+        """See `Monitors`."""
+        return 0 if self._watch is None else self._watch.num_dropped
+
+    def flags(self) -> tuple[Flag, ...]:
+        """See `Monitors`."""
+        self._absorb(self._clock.unix_s())
+        return self.monitor.flags()
+
+    def clear(self, account: str, by: str) -> tuple[Flag, ...]:
+        """See `Monitors`. Raises NotFound."""
+        self._absorb(self._clock.unix_s())
+        cleared = self.monitor.clear(account)
+        if not cleared:
+            raise NotFound(
+                f"account: nothing is held against {account[:200]!r}; GET /v1/monitors lists those that are flagged.",
+                param="account",
+            )
+        if self._watch is not None:
+            self._watch.forget(account)
+        _logger.warning("theft: %s was cleared by %s", account, by)
+        for flag in cleared:
+            self._log(replace(flag, action="note", reason=f"cleared by {by}", since_s=self._clock.unix_s()))
+        return cleared
+
     def check_inside(self, case: Case, target: Target) -> None:
         """Raise Forbidden if a target's answer would be the inside of a model that generates."""
         if self._generates(target):
@@ -139,23 +181,33 @@ class TheftOverseer:
         if judgement.refusal is not None:
             raise judgement.refusal
 
+    def _absorb(self, unix_s: float) -> None:
+        """Take in what was found beside the loop."""
+        while self._watch is not None and (found := self._watch.take()) is not None:
+            self.record(self.monitor.absorb(found, unix_s))
+
     def _say(self, case: Case, verdict: Verdict) -> None:
         case.verdicts.append(verdict)
         self._on_verdict(verdict)
 
     def record(self, flags: Sequence[Flag]) -> None:
-        """Log flags that were raised, for operators and as evidence."""
+        """Tell operators of flags that were raised, and log them as evidence."""
         for flag in flags:
             _logger.warning("theft: %s is flagged by %s: %s", flag.account, flag.monitor, flag.reason)
-            if self._notary is None:
-                continue
-            item = evidence_of(flag, f"ev_{token_hex(12)}", token_bytes(16))
-            try:
-                self._notary.submit(item)
-            except Unavailable:
-                _logger.exception("theft: evidence of %s could not be logged", flag.account)
-            else:
-                self.monitor.name_evidence(flag, item.id)
+            if (item_id := self._log(flag)) is not None:
+                self.monitor.name_evidence(flag, item_id)
+
+    def _log(self, flag: Flag) -> str | None:
+        """Commit to what a flag says; under which id, None where there is no log or it takes nothing."""
+        if self._notary is None:
+            return None
+        item = evidence_of(flag, f"ev_{token_hex(12)}", token_bytes(16))
+        try:
+            self._notary.submit(item)
+        except Unavailable:
+            _logger.exception("theft: evidence of %s could not be logged", flag.account)
+            return None
+        return item.id
 
 
 class TheftOversight:

@@ -6,8 +6,8 @@ The envelope lies beside the log, for operators; erasing it leaves the commitmen
 import json
 from hashlib import sha256
 
+from headrace.core.monitors import Flag
 from headrace.core.provenance import LogItem
-from headrace.trust.monitors.theft.monitor import Flag
 
 TYPE = "https://headrace.dev/evidence/theft/v1"
 

@@ -8,17 +8,21 @@ What was tried before goes on being answered, so that a program with its fixed b
 attack under the same tenant. Values in, values out; knows no clock, no log and no sockets.
 """
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from headrace.core.errors import Forbidden, HeadraceError, RateLimited
+from headrace.core.monitors import Flag
 from headrace.core.request import Principal
 from headrace.core.trust import Verdict
 from headrace.trust.monitors.theft.counts import DAY_S, Ages, DistinctCounts
+from headrace.trust.monitors.theft.linking import Group
 from headrace.trust.monitors.theft.settings import ACTIONS, Mode, TheftSettings
 from headrace.trust.monitors.theft.steering import Steering
 from headrace.trust.monitors.theft.surface import is_free
+from headrace.trust.monitors.theft.windows import Seen
 
 MAX_FLAGS: Final = 10_000
 THROTTLED_S: Final = 10.0
@@ -34,23 +38,6 @@ class Finding:
     score: float
     action: str
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flag:
-    """Why an account is watched. `evidence_id` is where the log commits to what was seen."""
-
-    account: str
-    tenant: str
-    monitor: str
-    score: float
-    action: str
-    since_s: float
-    last_s: float
-    count: int = 1
-    reason: str = ""
-    evidence_id: str = ""
-    is_shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +64,22 @@ class TheftMonitor:
     def __init__(self, settings: TheftSettings, secret: bytes) -> None:
         self.settings = settings
         self.secret = secret
-        num = settings.max_subjects
-        self._accounts = DistinctCounts(num, 4 * settings.bias_vectors)
-        self._groups = DistinctCounts(num, 4 * settings.tenant_bias_vectors)
-        self._prompts = DistinctCounts(num, 4 * settings.prompt_bias_vectors)
-        self._cuts = DistinctCounts(num, 4 * settings.sampling_vectors)
-        self._refused = DistinctCounts(num, 4 * settings.bias_vectors)
-        self._ages = Ages(num)
+        self._counts = self._new_counts()
+        self._ages = Ages(settings.max_subjects)
         self._flags: dict[tuple[str, str], Flag] = {}
         self._next_s: dict[str, float] = {}  # of accounts that are slowed down
         self._group_of: dict[str, str] = {}
+
+    def _new_counts(self) -> dict[str, DistinctCounts]:
+        settings = self.settings
+        limits = {
+            "accounts": settings.bias_vectors,
+            "groups": settings.tenant_bias_vectors,
+            "prompts": settings.prompt_bias_vectors,
+            "cuts": settings.sampling_vectors,
+            "refused": settings.bias_vectors,
+        }
+        return {name: DistinctCounts(settings.max_subjects, 4 * limit) for name, limit in limits.items()}
 
     def judge(self, principal: Principal, steering: Steering, unix_s: float) -> Judgement:
         """A request that steers. Counted, then held against the thresholds."""
@@ -100,7 +93,7 @@ class TheftMonitor:
                     break  # what is refused here is counted nowhere else
         if steering.cuts is not None:
             limit = _part(self.settings.sampling_vectors, share)
-            if self._cuts.add(account, steering.cuts, unix_s) > limit:
+            if self._counts["cuts"].add(account, steering.cuts, unix_s) > limit:
                 alarms.append((SAMPLING, "distinct cuts and penalties of one principal on a day"))
         return self._alarm(principal, alarms, unix_s) if alarms else NOTHING
 
@@ -111,7 +104,7 @@ class TheftMonitor:
         finding = Finding(monitor=SURFACE, score=1.0, action="refuse", reason=reason)
         raised: tuple[Flag, ...] = ()
         limit = _part(self.settings.bias_vectors, self._share(account, unix_s))
-        if self._refused.add(account, request_id.encode(), unix_s) > limit:
+        if self._counts["refused"].add(account, request_id.encode(), unix_s) > limit:
             raised = self.raise_flag(account, principal.tenant, replace(finding, action="note"), unix_s)
         return Judgement(verdicts=(self.verdict(finding),), raised=raised)
 
@@ -120,16 +113,16 @@ class TheftMonitor:
     ) -> Iterable[tuple[str, DistinctCounts, str, int]]:
         """Under what a bias is counted: what, where, whose, and up to how many."""
         settings = self.settings
-        yield "principal", self._accounts, account, _part(settings.bias_vectors, share)
+        yield "principal", self._counts["accounts"], account, _part(settings.bias_vectors, share)
         if principal.key is not None and principal.subject != f"key:{principal.key}":
             key = f"{principal.tenant}/key:{principal.key}"
-            yield "key", self._accounts, key, settings.bias_vectors
+            yield "key", self._counts["accounts"], key, settings.bias_vectors
         if is_free(principal):
             return  # its experiments are nobody else's
-        yield "input", self._prompts, steering.prompt.hex(), settings.prompt_bias_vectors
-        yield "tenant", self._groups, f"tenant:{principal.tenant}", settings.tenant_bias_vectors
+        yield "input", self._counts["prompts"], steering.prompt.hex(), settings.prompt_bias_vectors
+        yield "tenant", self._counts["groups"], f"tenant:{principal.tenant}", settings.tenant_bias_vectors
         if (group := self._group_of.get(account)) is not None:
-            yield "group of linked accounts", self._groups, f"group:{group}", settings.tenant_bias_vectors
+            yield "group of linked accounts", self._counts["groups"], f"group:{group}", settings.tenant_bias_vectors
 
     def _share(self, account: str, unix_s: float) -> float:
         settings = self.settings
@@ -236,16 +229,53 @@ class TheftMonitor:
         cleared = tuple(flag for flag in self.flags() if flag.account == account)
         for flag in cleared:
             del self._flags[flag.account, flag.monitor]
-        self._accounts.forget(account)
-        self._cuts.forget(account)
-        self._refused.forget(account)
+        self._counts["accounts"].forget(account)
+        self._counts["cuts"].forget(account)
+        self._counts["refused"].forget(account)
         if (group := self._group_of.pop(account, None)) is not None:
-            self._groups.forget(f"group:{group}")
+            self._counts["groups"].forget(f"group:{group}")
         return cleared
 
-    def link(self, groups: Iterable[Iterable[str]]) -> None:
-        """From now on these accounts are counted as one, too."""
-        self._group_of = {one: min(group) for group in map(tuple, groups) for one in group}
+    def snapshot(self) -> bytes:
+        """What was counted and flagged, as JSON; digests stand for what was asked, under the monitor's secret."""
+        kept = {name: counts.snapshot() for name, counts in self._counts.items()}
+        flags = [asdict(flag) for flag in self._flags.values()]
+        return json.dumps({"version": 1, "ages": self._ages.snapshot(), "counts": kept, "flags": flags}).encode()
+
+    def restore(self, data: bytes) -> None:
+        """Go on from a snapshot. Raises ValueError for what is none, and then nothing has changed."""
+        try:
+            found = json.loads(data)
+            if found["version"] != 1:
+                raise ValueError(f"its version is {found['version']!r}, and 1 is known")
+            ages = Ages(self.settings.max_subjects)
+            ages.restore(found["ages"])
+            counts = self._new_counts()
+            for name, one in counts.items():
+                one.restore(found["counts"][name])
+            flags = {(flag.account, flag.monitor): flag for flag in (Flag(**one) for one in found["flags"])}
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"it is no snapshot of this monitor: {error!r}") from error
+        self._ages, self._counts, self._flags = ages, counts, flags
+
+    def absorb(self, found: Seen | Group, unix_s: float) -> tuple[Flag, ...]:
+        """What was seen of an account's inputs: a window, or that it asks as others do; the flags that this raises."""
+        settings = self.settings
+        if isinstance(found, Seen):
+            if not found.is_unusual or found.share is None:
+                return ()
+            action = settings.window_action if found.is_lasting else "note"
+            reason = "inputs are unlike what is usual on their route"
+            finding = Finding(monitor=WINDOW, score=1.0 - found.share, action=action, reason=reason)
+            return self.raise_flag(found.account, found.tenant, finding, unix_s)
+        root = min(found.tenants)
+        raised: list[Flag] = []
+        for account, tenant in found.tenants.items():
+            self._group_of[account] = root
+            reason = "inputs share a template with accounts of other tenants"
+            finding = Finding(monitor=LINK, score=1.0, action=settings.link_action, reason=reason)
+            raised += self.raise_flag(account, tenant, finding, unix_s)
+        return tuple(raised)
 
 
 def _part(limit: int, share: float) -> int:
