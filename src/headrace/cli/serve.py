@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from headrace.cli.assembly import Assembled
     from headrace.cli.reload import Reloader
     from headrace.cli.surroundings import Surroundings
+    from headrace.core.request import Principal
     from headrace.server.app import App
+    from headrace.server.keys import KeyRing
 
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
@@ -135,7 +137,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         layout = open_home(settings.home)
         store = await stack.enter_async_context(open_store(layout))
         foreground = None if engine is None else Foreground(engine)
-        trust = await stack.enter_async_context(open_trust(settings, layout, engine))
+        trust = await stack.enter_async_context(open_trust(settings, layout, engine, granter_of(keys)))
         ground = Ground(store, layout.accounts, foreground, registry=metrics.registry, overseers=trust.overseers)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
@@ -161,6 +163,15 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         )
         reloader.attach(app, around.tls)
         yield app, reloader
+
+
+def granter_of(keys: "KeyRing | None") -> "Callable[[str], Principal | None]":
+    """What whoever hands its rights on may do itself: keys are known here, by their names."""
+
+    def find(subject: str) -> "Principal | None":
+        return None if keys is None else keys.named(subject.removeprefix("key:"))
+
+    return find
 
 
 def _model_to_show(settings: Settings, own: str | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from headrace.cli.config import Settings
 from headrace.core.backend import Backend
 from headrace.core.identity import Authenticator
+from headrace.core.request import Principal
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
 from headrace.trust.policy.settings import PolicyMode
@@ -33,8 +34,14 @@ class Trust:
 
 
 @asynccontextmanager
-async def open_trust(settings: Settings, layout: Layout, engine: Backend | None = None) -> AsyncIterator[Trust]:
-    """All of it, for as long as the block runs. Raises HeadraceError if something of it cannot be used."""
+async def open_trust(
+    settings: Settings,
+    layout: Layout,
+    engine: Backend | None = None,
+    granter: Callable[[str], Principal | None] = lambda _: None,
+) -> AsyncIterator[Trust]:
+    """All of it, for as long as the block runs. `granter` tells what whoever delegates may do itself, by its subject.
+    Raises HeadraceError if something of it cannot be used."""
     overseers: list[Overseer] = []
     authenticators: list[Authenticator] = []
     services: dict[str, Any] = {}
@@ -44,10 +51,20 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
             from headrace.cli.identity import open_identity
 
             authenticators += await stack.enter_async_context(open_identity(settings.trust.identity))
+        budgets = None
+        if settings.trust.delegation is not None:
+            from headrace.cli.delegation import open_delegation
+
+            delegation = await stack.enter_async_context(open_delegation(settings.trust.delegation, layout, granter))
+            overseers.append(delegation.overseer)
+            authenticators.append(delegation.authenticator)
+            services["delegating"] = delegation.keeper
+            reloads["delegation"] = delegation.prepare
+            budgets = delegation.left
         if settings.trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy
 
-            policy = open_policy(settings)
+            policy = open_policy(settings, budgets)
             overseers.append(policy.overseer)
             services["deciding"] = policy.desk
             reloads["policy"] = policy.prepare
