@@ -175,8 +175,9 @@ def read_token(text: str, keys: RootKeys, revoked: Collection[str] = ()) -> Toke
     except (BiscuitValidationError, ValueError) as error:
         raise VoidToken("the delegation is no token that was signed here") from error
     try:
-        counts = count_blocks(bytes(biscuit.to_bytes()))
-        _check_size(counts)
+        if any(len(one) != _ED25519_HEX_DIGITS for one in biscuit.revocation_ids):
+            raise ValueError("a block of it is signed with another kind of key than Ed25519")
+        _check_size(count_blocks(bytes(biscuit.to_bytes())))
         blocks = [_read(biscuit, index, keys) for index in range(biscuit.block_count())]
         grant = _grant(blocks, tuple(biscuit.revocation_ids))
     except ValueError as error:
@@ -208,8 +209,6 @@ def _read(biscuit: Any, index: int, keys: RootKeys) -> BlockText:
 
 
 def _grant(blocks: list[BlockText], revocation_ids: tuple[str, ...]) -> Grant:
-    if any(len(one) != _ED25519_HEX_DIGITS for one in revocation_ids):
-        raise ValueError("a block of it is signed with another kind of key than Ed25519")
     first = blocks[0]
     facts = dict(first.facts)
     facts.pop(_ROOT, None)
@@ -266,6 +265,6 @@ def authorize(token: Token, moment: Moment) -> str | None:
     builder.set_limits(limits)  # type: ignore[attr-defined]
     try:
         builder.build(token.biscuit).authorize()
-    except AuthorizationError as error:
+    except (AuthorizationError, BiscuitValidationError) as error:
         return f"the delegation does not allow it: {str(error)[:300]}"
     return None
