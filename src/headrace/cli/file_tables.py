@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from headrace.cli.delegation_tables import DELEGATION
 from headrace.cli.flow_tables import FLOW, TOOL
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
 from headrace.cli.identity_tables import IDENTITY
@@ -27,6 +28,7 @@ TABLES: Final[Mapping[str, Kind]] = {
     "cors": CORS,
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
+    "delegation": DELEGATION,
     "theft": THEFT,
     "identity": IDENTITY,
     "log": LOG,

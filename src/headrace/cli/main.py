@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from headrace.cli.accounts_commands import backup, budgets_app, erase, usage
 from headrace.cli.config_commands import config_app
+from headrace.cli.delegation_commands import delegate_app
 from headrace.cli.keys_commands import keys_app
 from headrace.cli.log_commands import log_app, witness_app
 from headrace.cli.models_commands import models_app
@@ -89,6 +90,7 @@ for _group, _name in (
     (log_app, "log"),
     (witness_app, "witness"),
     (records_app, "records"),
+    (delegate_app, "delegate"),
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)

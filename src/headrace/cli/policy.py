@@ -23,7 +23,7 @@ from headrace.core.policy import Question
 from headrace.core.request import Principal
 from headrace.core.trust import Decision
 from headrace.gateway.oversight.deciding import JudgeDesk
-from headrace.gateway.oversight.policy import PolicyOverseer
+from headrace.gateway.oversight.policy import Left, PolicyOverseer
 from headrace.gateway.settings import BackendSettings
 from headrace.observe.logs import log_fields
 from headrace.trust.policy.decision_log import DecisionLog
@@ -92,9 +92,9 @@ def open_judge(settings: PolicySettings, clock: Clock | None = None) -> JudgeInF
 class OpenPolicy:
     """What a running server has of policies."""
 
-    def __init__(self, judge: JudgeInForce, backends: Mapping[str, BackendSettings]) -> None:
+    def __init__(self, judge: JudgeInForce, backends: Mapping[str, BackendSettings], left: Left | None) -> None:
         self.judge = judge
-        self.overseer = PolicyOverseer(judge, backends)
+        self.overseer = PolicyOverseer(judge, backends, left)
         self.desk = JudgeDesk(judge)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
@@ -110,9 +110,9 @@ class OpenPolicy:
         return put_in_force
 
 
-def open_policy(settings: Settings) -> OpenPolicy:
-    """The policies of a server's settings. Raises InvalidRequest."""
-    return OpenPolicy(open_judge(settings.trust.policy), settings.gateway.backends)
+def open_policy(settings: Settings, left: Left | None = None) -> OpenPolicy:
+    """The policies of a server's settings; `left` tells what is left of a delegation. Raises InvalidRequest."""
+    return OpenPolicy(open_judge(settings.trust.policy), settings.gateway.backends, left)
 
 
 def chosen(files: Sequence[Path] | None, sets: Sequence[str] | None, config: Path | None) -> PolicySettings:

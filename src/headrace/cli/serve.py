@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from headrace.cli.assembly import Assembled
     from headrace.cli.reload import Reloader
     from headrace.cli.surroundings import Surroundings
+    from headrace.core.request import Principal
     from headrace.server.app import App
+    from headrace.server.keys import KeyRing
 
 
 def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bool) -> None:
@@ -136,7 +138,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         store = await stack.enter_async_context(open_store(layout))
         foreground = None if engine is None else Foreground(engine)
         trust = await stack.enter_async_context(
-            open_trust(settings, TrustGround(layout=layout, engine=engine, registry=metrics.registry))
+            open_trust(settings, TrustGround(layout, engine, metrics.registry, granter_of(keys)))
         )
         ground = Ground(store, layout.accounts, foreground, registry=metrics.registry, overseers=trust.overseers)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
@@ -163,6 +165,15 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         )
         reloader.attach(app, around.tls)
         yield app, reloader
+
+
+def granter_of(keys: "KeyRing | None") -> "Callable[[str], Principal | None]":
+    """What whoever hands its rights on may do itself: keys are known here, by their names."""
+
+    def find(subject: str) -> "Principal | None":
+        return None if keys is None else keys.named(subject.removeprefix("key:"))
+
+    return find
 
 
 def _model_to_show(settings: Settings, own: str | None) -> str:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from headrace.cli.config import Settings
 from headrace.core.backend import Backend
 from headrace.core.identity import Authenticator
+from headrace.core.request import Principal
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
 from headrace.observe.trust_metrics import TrustMetrics
@@ -25,6 +26,7 @@ from headrace.trust.policy.settings import PolicyMode
 
 if TYPE_CHECKING:
     from headrace.gateway.notary.notary import LogNotary
+    from headrace.gateway.oversight.policy import Left
     from headrace.gateway.oversight.recorder import Recorder
 
 Prepare = Callable[[Settings], Callable[[], None]]
@@ -44,13 +46,15 @@ class Trust:
     services: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TrustGround:
-    """What trust stands on: the state directory, this process's engine, if it has one, and where metrics are told."""
+    """What trust stands on: the state directory, this process's engine, if it has one, and where metrics are told.
+    `granter` tells what whoever delegates may do itself, by its subject."""
 
     layout: Layout
     engine: Backend | None = None
     registry: CollectorRegistry | None = None
+    granter: Callable[[str], Principal | None] = lambda _: None
 
 
 @asynccontextmanager
@@ -77,14 +81,26 @@ class _Joining:
         self._authenticators: list[Authenticator] = []
         self._services: dict[str, Any] = {}
         self._reloads: dict[str, Prepare] = {}
+        self._budgets: Left | None = None
         self._metrics = TrustMetrics(records=self._count_records, waiting=self._count_waiting)
 
     async def know_callers(self) -> None:
-        """Users, workloads and agents."""
-        if self._settings.trust.identity.names_callers:
+        """Users, workloads, and agents on somebody's behalf."""
+        trust = self._settings.trust
+        if trust.delegation is not None:
+            from headrace.cli.delegation import open_delegation
+
+            opening = open_delegation(trust.delegation, self._ground.layout, self._ground.granter)
+            delegation = await self._stack.enter_async_context(opening)
+            self._overseers.append(delegation.overseer)
+            self._authenticators.append(delegation.authenticator)
+            self._services["delegating"] = delegation.keeper
+            self._reloads["delegation"] = delegation.prepare
+            self._budgets = delegation.left
+        if trust.identity.names_callers:
             from headrace.cli.identity import open_identity
 
-            self._authenticators += await self._stack.enter_async_context(open_identity(self._settings.trust.identity))
+            self._authenticators += await self._stack.enter_async_context(open_identity(trust.identity))
 
     async def keep_records(self) -> None:
         """The log, and the recorder that hands in to it."""
@@ -108,7 +124,7 @@ class _Joining:
         if guards_tools or trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy
 
-            policy = open_policy(self._settings)
+            policy = open_policy(self._settings, self._budgets)
             self._services["deciding"] = policy.desk
             self._reloads["policy"] = policy.prepare
             if guards_tools:

@@ -117,6 +117,11 @@ class Delegation:
         return max(0, len(self.chain) - 1)
 
     @property
+    def holder(self) -> str:
+        """Whose it is now."""
+        return self.chain[-1] if self.chain else ""
+
+    @property
     def root(self) -> str:
         """Who granted it first."""
         return self.chain[0] if self.chain else ""

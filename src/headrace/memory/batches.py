@@ -16,6 +16,7 @@ from headrace.core.errors import Conflict, NotFound, RateLimited
 from headrace.core.events import Usage
 from headrace.core.file import ListQuery, Page
 from headrace.core.request import Principal
+from headrace.core.trust import Delegation, Effect
 
 _COLUMNS: Final = (
     "id, principal, dialect, endpoint, input_file_id, notes, status, created_s, expires_s, times_s, model, problems, "
@@ -290,4 +291,13 @@ def _no_batch(batch_id: str) -> NotFound:
 def _principal(found: dict[str, Any]) -> Principal:
     """One written by this or an older version, which knew fewer fields."""
     sets = {name: frozenset(found.get(name, ())) for name in ("scopes", "labels", "routes")}
-    return Principal(**found | sets | {"tags": tuple(found.get("tags", ()))})
+    given = None if found.get("delegation") is None else _delegation(found["delegation"])
+    return Principal(**found | sets | {"tags": tuple(found.get("tags", ())), "delegation": given})
+
+
+def _delegation(found: dict[str, Any]) -> Delegation:
+    """On whose authority a batch was ordered: its lines run within the same bounds."""
+    sets = {name: None if found[name] is None else frozenset(found[name]) for name in ("models", "tools", "labels")}
+    effects = None if found["effects"] is None else frozenset(map(Effect, found["effects"]))
+    lists = {name: tuple(found[name]) for name in ("chain", "revocation_ids")}
+    return Delegation(**found | sets | lists | {"effects": effects})

@@ -9,6 +9,8 @@
         accounts/               the journal of what was reserved and spent (`memory/journal.py`)
         batches.lock            held by the server that runs batches
         headrace.db         state database (`memory/database.py`)
+        delegations.db      revoked delegations, and what was done under others (`memory/delegations.py`)
+        delegation.pem      the root key of delegations (`cli/delegation.py`)
         keys.toml           hashed API keys (`cli/keys.py`)
         keys/               secret keys that sign, 0600 each; made at the first start that needs one
         provenance.db       what was logged, and what can be erased of it (`memory/provenance.py`)

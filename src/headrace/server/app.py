@@ -38,6 +38,7 @@ from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
 from headrace.server.credentials import Credentials
+from headrace.server.delegations import delegation_routes
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.explanation import explanation_routes
@@ -89,6 +90,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "deciding": policy_routes,
     "public_log": log_routes,
     "records": record_routes,
+    "delegating": delegation_routes,
 }
 
 

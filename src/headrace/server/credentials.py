@@ -136,8 +136,14 @@ def join(found: Sequence[Identity]) -> Identity:
     _only("subject", {one.subject for one in callers})
     if len(granted) > 1:
         raise _two("delegation")
+    if granted and granted[0].delegation is not None and len(principals) > 1:
+        # RFC 8693, section 4.1: who acts is who the authority was made out to, or nobody.
+        named = {one.subject for one in principals if one.delegation is None} | {workload}
+        if granted[0].delegation.holder not in named:
+            raise Unauthenticated("the delegation was not made out to whoever shows it; show your own.")
     # Who speaks is the user or key, else the program, else whoever the delegation was given to.
     speaker = next(iter(callers), next((one for one in principals if one.delegation is None), principals[0]))
+    giver = granted[0] if granted else speaker
     bounds = [one.routes for one in principals if one.routes]
     routes = frozenset.intersection(*bounds) if bounds else frozenset()
     if bounds and not routes:
@@ -151,7 +157,11 @@ def join(found: Sequence[Identity]) -> Identity:
         labels=frozenset[str]().union(*(one.labels for one in principals)),
         routes=routes,
         workload=workload,
-        delegation=granted[0].delegation if granted else None,
+        # Whose budgets it falls under: its own, and where it has none those of whoever it acts for.
+        key=speaker.key or giver.key,
+        user=speaker.user or giver.user,
+        agent=speaker.agent or giver.agent,
+        delegation=giver.delegation,
     )
     return Identity(
         principal,

@@ -112,6 +112,13 @@ class KeyRing:
         """Take the entries that `load` gives now; when that fails the keys in force stay, and the error comes out."""
         self._identities = _index(self._load())
 
+    def named(self, name: str) -> Principal | None:
+        """What a key may do now, by its name; None if there is none of that name that is valid."""
+        for _, identity in self._identities.values():
+            if identity.key == name:
+                return None if self._clock.unix_s() >= identity.expires_s else identity.principal
+        return None
+
     def authenticate(self, key: str | None) -> Identity:
         """Who shows this key. Raises Unauthenticated, in the same words for every wrong key."""
         if key is None:

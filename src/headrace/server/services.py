@@ -7,6 +7,7 @@ from headrace.core.accounts import AccountBook, KeyBook
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.deciding import Deciding
+from headrace.core.delegating import Delegating
 from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.model_library import Library
@@ -39,3 +40,4 @@ class Services:
     deciding: Deciding | None = None
     public_log: PublicLog | None = None
     records: RecordBook | None = None
+    delegating: Delegating | None = None

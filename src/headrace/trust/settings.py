@@ -6,6 +6,7 @@ Read from a file by `cli`. Knows no files.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.trust.delegation.settings import DelegationSettings
 from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import IdentitySettings
 from headrace.trust.log.settings import LogSettings
@@ -21,6 +22,7 @@ class TrustSettings:
 
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
+    delegation: DelegationSettings | None = None
     theft: TheftSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -31,4 +33,4 @@ class TrustSettings:
     @property
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
-        return self.identity.names_callers
+        return self.identity.names_callers or self.delegation is not None

@@ -4,19 +4,21 @@ Makes questions of requests; what is permitted is the policies' affair (`trust/p
 the case's, so that the record of the answer tells it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from headrace.core.errors import Forbidden
 from headrace.core.events import Event
 from headrace.core.policy import Judge, Question, Value
 from headrace.core.request import Request
 from headrace.core.shape import Shape
-from headrace.core.trust import Decision
+from headrace.core.trust import Decision, Delegation
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
 from headrace.gateway.settings import BackendSettings, Target
 
 POLICY_DENIED = "policy_denied"
+Left = Callable[[Delegation], Mapping[str, int]]
+"""What is left of a delegation's budget, as a context has it."""
 
 
 class PolicyOverseer:
@@ -24,10 +26,11 @@ class PolicyOverseer:
 
     reads_answers = False
 
-    def __init__(self, judge: Judge, backends: Mapping[str, BackendSettings]) -> None:
+    def __init__(self, judge: Judge, backends: Mapping[str, BackendSettings], left: Left | None = None) -> None:
         self.judge = judge
         self.backends = backends
         self.is_on = True  # a reload may switch it off
+        self._left = left
 
     def begin(self, case: Case) -> "PolicyOversight | None":
         """Raises Forbidden (`policy_denied`), with the ids of the policies that decided and their reason."""
@@ -35,6 +38,8 @@ class PolicyOverseer:
             return None
         shape = case.ask.shape
         context = _context(case)
+        if self._left is not None and shape.principal.delegation is not None:
+            context |= self._left(shape.principal.delegation)
         question = Question(
             principal=shape.principal,
             action="request",

@@ -1,0 +1,89 @@
+"""Keeps what is known of delegations over a restart: revocations before they are told, counts soon after they changed.
+
+Knows no tokens and no routes. A kill forgets what ended within the last KEEP_S.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from headrace.core.clock import Clock
+from headrace.core.delegating import Revoked
+from headrace.core.errors import HeadraceError
+from headrace.memory import delegations as rows
+from headrace.memory.store import Store
+from headrace.trust.delegation.budget import DelegationBudgets
+from headrace.trust.delegation.desk import DelegationDesk
+
+KEEP_S: Final = 0.5
+FORGET_S: Final = 400 * 86_400.0
+
+_logger = logging.getLogger(__name__)
+
+
+class DelegationKeeper:
+    """Implements `core.delegating.Delegating`. `open` it before the desk is made, `attach` the desk, `close` at the
+    end."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._desk: DelegationDesk | None = None
+        self._waiting: asyncio.TimerHandle | None = None
+        self._saving: asyncio.Task[None] | None = None
+
+    async def open(self) -> tuple[DelegationBudgets, frozenset[str]]:
+        """Counts and revocations as they were."""
+        await self._store.call(rows.forget_counts, self._clock.unix_s() - FORGET_S)
+        counts = await self._store.read(rows.read_counts)
+        return DelegationBudgets(counts), frozenset(await self._store.read(rows.read_revocations))
+
+    def attach(self, desk: DelegationDesk) -> None:
+        """Whose counts are kept and who is told of revocations."""
+        self._desk = desk
+
+    async def revoke(self, ids: Sequence[str], reason: str) -> tuple[Revoked, ...]:
+        """See `core.delegating.Delegating`."""
+        assert self._desk is not None
+        # In force at once, even if writing it down fails: whoever revokes must not be told that it still holds.
+        self._desk.revoke(ids)
+        await self._store.call_durably(rows.revoke, list(ids), self._clock.unix_s(), reason)
+        return await self.revoked()
+
+    async def revoked(self) -> tuple[Revoked, ...]:
+        """See `core.delegating.Delegating`."""
+        found = await self._store.read(rows.read_revocations)
+        return tuple(Revoked(name, revoked_s, reason) for name, (revoked_s, reason) in found.items())
+
+    def note_change(self) -> None:
+        """Counts have changed; they are kept soon, many at once."""
+        if self._waiting is None and self._saving is None:
+            self._waiting = asyncio.get_running_loop().call_later(KEEP_S, self._start)
+
+    async def close(self) -> None:
+        """Keep what has changed."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._saving is not None:
+            await self._saving
+        await self._save()
+
+    def _start(self) -> None:
+        self._waiting = None
+        self._saving = asyncio.get_running_loop().create_task(self._save_and_go_on())
+
+    async def _save_and_go_on(self) -> None:
+        try:
+            await self._save()
+        finally:
+            self._saving = None
+
+    async def _save(self) -> None:
+        if self._desk is None or not (changes := self._desk.budgets.take_changes()):
+            return
+        try:
+            await self._store.call(rows.save_counts, changes, self._clock.unix_s())
+        except HeadraceError:
+            # They hold in memory; a restart forgets them.
+            _logger.exception("what was done under %d delegations could not be kept", len(changes))

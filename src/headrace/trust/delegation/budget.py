@@ -1,0 +1,140 @@
+"""What is done under delegations, counted for each block by itself: a sub-agent's ten requests are ten of its parent's,
+too, and not the other way round.
+
+What a request could cost is set aside before it goes anywhere and becomes what it cost at its end, so that requests at
+once cannot spend what is there for one. Decides without I/O; who keeps counts is told by `take_changes`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.trust.delegation.grant import Block
+
+MAX_COUNTS: Final = 100_000
+
+
+@dataclass(slots=True)
+class Count:
+    """Under one block: what was done, and what is set aside for what is under way."""
+
+    num_calls: int = 0
+    nanos: int = 0
+    held_nanos: int = 0
+    num_running: int = 0
+
+
+class Reservation:
+    """What is set aside for one request, settled once."""
+
+    __slots__ = ("_blocks", "_budgets", "_is_settled", "nanos")
+
+    def __init__(self, budgets: "DelegationBudgets", blocks: Sequence[Block]) -> None:
+        self.nanos = 0
+        self._budgets = budgets
+        self._blocks = blocks
+        self._is_settled = False
+
+    def covers(self, nanos: int) -> bool:
+        """Set aside so much at least, if it is there under every block; else nothing changes."""
+        more = nanos - self.nanos
+        if more <= 0:
+            return True
+        if any((left := self._budgets.left_nanos(one)) is not None and left < more for one in self._blocks):
+            return False
+        self._add(more)
+        return True
+
+    def settle(self, nanos: int, *, is_call: bool) -> None:
+        """It is over and has cost so much; `is_call`: it reached somebody. A second time changes nothing."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self._add(-self.nanos)
+        self._budgets.end(self._blocks, nanos, is_call=is_call)
+
+    def _add(self, nanos: int) -> None:
+        self.nanos += nanos
+        for one in self._blocks:
+            self._budgets.count(one).held_nanos += nanos
+
+
+class DelegationBudgets:
+    """All counts of a process."""
+
+    def __init__(self, counts: Mapping[str, tuple[int, int]] | None = None) -> None:
+        """`counts` are calls and billionths by revocation id, as they were before."""
+        self._counts = {name: Count(*both) for name, both in (counts or {}).items()}
+        self._changed: set[str] = set()
+
+    def count(self, block: Block) -> Count:
+        """What was done under a block."""
+        return self._counts.setdefault(block.revocation_id, Count())
+
+    def left_nanos(self, block: Block) -> int | None:
+        """What may still be spent under a block, None without a bound; below 0 where something cost more than its
+        bound."""
+        if block.bounds.max_cost_nanos is None:
+            return None
+        count = self._counts.get(block.revocation_id, _NOTHING)
+        return block.bounds.max_cost_nanos - count.nanos - count.held_nanos
+
+    def left_calls(self, block: Block) -> int | None:
+        """How many requests may still begin under a block."""
+        if block.bounds.max_calls is None:
+            return None
+        count = self._counts.get(block.revocation_id, _NOTHING)
+        return block.bounds.max_calls - count.num_calls
+
+    def begin(self, blocks: Sequence[Block]) -> Reservation | str:
+        """One more request under these blocks, or why there may be none."""
+        for one in blocks:
+            if (calls := self.left_calls(one)) is not None and calls <= 0:
+                return f"the delegation's {one.bounds.max_calls} requests are used up"
+            if (nanos := self.left_nanos(one)) is not None and nanos <= 0:
+                return "the delegation's budget is used up, or set aside for what is under way"
+        bounded = _bounded(blocks)
+        for one in bounded:
+            count = self.count(one)
+            count.num_calls += 1
+            count.num_running += 1
+        return Reservation(self, bounded)
+
+    def end(self, blocks: Sequence[Block], nanos: int, *, is_call: bool) -> None:
+        """What a reservation came to."""
+        for one in blocks:
+            count = self.count(one)
+            count.num_running -= 1
+            count.nanos += nanos
+            count.num_calls -= 0 if is_call else 1
+            self._changed.add(one.revocation_id)
+        self._forget()
+
+    def left(self, blocks: Iterable[Block]) -> dict[str, int]:
+        """What policies may know: `left_nanos` and `left_calls`, where they are bounded."""
+        blocks = list(blocks)
+        given = {
+            "left_nanos": [left for one in blocks if (left := self.left_nanos(one)) is not None],
+            "left_calls": [left for one in blocks if (left := self.left_calls(one)) is not None],
+        }
+        return {name: max(0, min(values)) for name, values in given.items() if values}
+
+    def take_changes(self) -> dict[str, tuple[int, int]]:
+        """Counts that changed since the last time, to be kept."""
+        changed, self._changed = self._changed, set()
+        return {name: (one.num_calls, one.nanos) for name in changed if (one := self._counts.get(name)) is not None}
+
+    def _forget(self) -> None:
+        """The oldest that nobody uses now go first. Only blocks with a bound are counted, and those end."""
+        while len(self._counts) > MAX_COUNTS:
+            idle = next((name for name, one in self._counts.items() if not one.num_running), None)
+            if idle is None or idle in self._changed:
+                return
+            del self._counts[idle]
+
+
+def _bounded(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    return tuple(one for one in blocks if one.bounds.max_calls is not None or one.bounds.max_cost_nanos is not None)
+
+
+_NOTHING: Final = Count()
