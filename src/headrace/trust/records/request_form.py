@@ -4,16 +4,17 @@ A field that has its default is left out, so that a field that comes to be later
 `encode_slowly` says what the form is; `encode` makes the same bytes quickly, which a test compares.
 """
 
+import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from headrace.core.request import FormatKind, Message, Request, Role, Tool
+from headrace.core.request import FormatKind, Limits, Message, Request, Role, Sampling, Tool
 from headrace.trust.records import canonical
 from headrace.trust.records.answer_form import text_form
 
@@ -194,3 +195,41 @@ def system_text(request: Request) -> str:
 def manifest(tool: Tool) -> str:
     """The digest of a tool's declaration."""
     return "sha256:" + hashlib.sha256(canonical.encode(_value(tool))).hexdigest()
+
+
+def read(data: bytes) -> Request:
+    """A request from its canonical form; ids and who asked are not in it. Raises NotCanonical."""
+    value = canonical.read(data, "the request")
+    try:
+        value = _unplain(value)
+        for message in value.get("messages", ()):
+            message["parts"] = [{"text": message.pop("text")}]
+        value["sampling"] = _with_seed(value.get("sampling", {}))
+        return msgspec.convert(value | {"id": ""}, Request)
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise canonical.NotCanonical(f"the request is not in its canonical form: {error}.") from error
+
+
+def with_parameters(request: Request, told: Mapping[str, Any]) -> Request:
+    """A request as it was asked, by what a statement says of its parameters: seed and bound of the answer among them.
+    Raises NotCanonical."""
+    try:
+        sampling = msgspec.convert(_with_seed(told.get("sampling", {})), Sampling)
+        told_limits = {name: value for name, value in told.get("limits", {}).items() if name != "num_stop"}
+        limits = msgspec.convert(told_limits, Limits)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise canonical.NotCanonical(f"the record's parameters cannot be read: {error}.") from error
+    return replace(request, sampling=sampling, limits=replace(limits, stop=request.limits.stop))
+
+
+def _with_seed(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    seed = sampling.get("seed")
+    return {**sampling, "seed": int(seed)} if isinstance(seed, str) else dict(sampling)
+
+
+def _unplain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"utf8_surrogatepass"}:
+            return base64.b64decode(value["utf8_surrogatepass"]).decode("utf-8", "surrogatepass")
+        return {name: _unplain(inner) for name, inner in value.items()}
+    return [_unplain(inner) for inner in value] if isinstance(value, list) else value
