@@ -5,7 +5,6 @@ A field that has its default is left out, so that a field that comes to be later
 """
 
 import base64
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.core.request import FormatKind, Limits, Message, Request, Role, Sampling, Tool
+from headrace.core.request import FormatKind, Limits, Message, Request, Role, Sampling
 from headrace.trust.records import canonical
 from headrace.trust.records.answer_form import text_form
 
@@ -190,11 +189,6 @@ def grammar(request: Request) -> bytes | None:
 def system_text(request: Request) -> str:
     """What the operator or developer of the caller says first; empty without it."""
     return "\n\n".join(one.text for one in request.messages or () if one.role in (Role.SYSTEM, Role.DEVELOPER))
-
-
-def manifest(tool: Tool) -> str:
-    """The digest of a tool's declaration."""
-    return "sha256:" + hashlib.sha256(canonical.encode(_value(tool))).hexdigest()
 
 
 def read(data: bytes) -> Request:
