@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.core.request import FormatKind, Limits, Message, Request, Role, Sampling
+from headrace.core.request import FormatKind, Limits, Message, Request, Role, Sampling, Tool
 from headrace.trust.records import canonical
 from headrace.trust.records.answer_form import text_form
 
@@ -50,10 +50,27 @@ def value_of(request: Request) -> dict[str, Any]:
 
 
 def _rest(request: Request) -> dict[str, bytes]:
-    rest: dict[str, bytes] = {}
-    for name, value in _values(request):
-        rest[name] = _tools(value) if name == "tools" else canonical.encode(value)
+    rest = {}
+    for name, given in _given(request):
+        if name == "tools":
+            rest[name] = _tools(given)
+        elif name != "messages" and (value := _value(given)) != {}:
+            rest[name] = canonical.encode(value)
     return rest
+
+
+def _tools(tools: tuple[Tool, ...]) -> bytes:
+    """The same declarations come with every turn of a conversation, and are long: their form is made once."""
+    try:
+        told = msgspec.json.encode(tools)
+    except (UnicodeEncodeError, TypeError, ValueError, OverflowError):
+        return canonical.encode(_value(tools))
+    return _told_tools(told) if len(told) <= _MAX_CACHED_BYTES else canonical.encode(_value(tools))
+
+
+@lru_cache(maxsize=64)
+def _told_tools(told: bytes) -> bytes:
+    return canonical.encode(_value(msgspec.json.decode(told, type=tuple[Tool, ...])))
 
 
 def _values(request: Request) -> Iterator[tuple[str, Any]]:
@@ -62,19 +79,6 @@ def _values(request: Request) -> Iterator[tuple[str, Any]]:
             value = _value(given)
             if value != {}:  # only what nobody asked for is not its default
                 yield name, value
-
-
-def _tools(value: Any) -> bytes:
-    try:
-        told = msgspec.json.encode(value)  # the same declarations come with every turn
-    except (UnicodeEncodeError, TypeError, ValueError):
-        return canonical.encode(value)
-    return _canonical_tools(told) if len(told) <= _MAX_CACHED_BYTES else canonical.encode(value)
-
-
-@lru_cache(maxsize=64)
-def _canonical_tools(told: bytes) -> bytes:
-    return canonical.encode(msgspec.json.decode(told))
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -114,20 +118,23 @@ def _given(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _value(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind is float or kind is bool:
+        return value
+    if kind is int:  # a seed of 64 bits, or a number in a tool's schema, may be beyond what JSON tells exactly
+        return value if -canonical.MAX_INT <= value <= canonical.MAX_INT else str(value)
+    if kind is str:
+        return _text(value)
+    if kind is tuple or kind is list:
+        return [_value(inner) for inner in value]
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str):
-        return _plain(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _value(given) for name, given in _given(value)}
     if isinstance(value, Mapping):
         return {str(_text(name)): _value(inner) for name, inner in value.items()}
-    if isinstance(value, frozenset | set):
+    if isinstance(value, frozenset):
         return sorted(_value(inner) for inner in value)
-    if isinstance(value, tuple | list):
-        return [_value(inner) for inner in value]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > canonical.MAX_INT:
-        return str(value)  # a seed of 64 bits, or a number in a tool's schema
+    if is_dataclass(value):
+        return {name: _value(given) for name, given in _given(value)}
     return value
 
 
