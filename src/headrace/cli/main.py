@@ -49,7 +49,7 @@ from headrace.cli.options import (
     TopP,
 )
 from headrace.cli.policy_commands import policy_app
-from headrace.cli.records_commands import records_app, verify
+from headrace.cli.records_commands import lineage, records_app, replay, verify
 from headrace.cli.route_commands import route_app
 from headrace.cli.stored_commands import cache_app, responses_app
 from headrace.core.errors import HeadraceError
@@ -94,7 +94,7 @@ for _group, _name in (
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)
-for _command in (verify, usage, erase, backup):
+for _command in (verify, lineage, replay, usage, erase, backup):
     app.command()(_command)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from headrace.cli.config import Settings, compose
 from headrace.cli.log import log_folder
 from headrace.cli.log_show import choose_note
+from headrace.cli.record_erasure import erased_parts
 from headrace.cli.residents import Server
 from headrace.core.errors import HeadraceError, NotFound
 from headrace.gateway.oversight.record_keys import open_secrets
@@ -97,7 +98,7 @@ class StoredRecords:
     def erase(self, record_id: str) -> None:
         """As `RecordSource`."""
         self.kept(record_id)
-        parts = ("secrets", "content") if self._settings.trust.records.keeps_envelopes else provenance.PARTS
+        parts = erased_parts(self._settings)
         with self.opened() as database:
             database.transact_durably(provenance.erase, Erasure(id=record_id, parts=parts))
             database.empty_log()

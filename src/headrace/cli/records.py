@@ -4,7 +4,6 @@ Knows every constructor and decides nothing.
 """
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,13 +77,14 @@ async def open_records(
             new_id=partial(secrets.token_hex, 12),
         )
     )
-    keeping = asyncio.create_task(keys.keep())
+    book = RecordService(store, log, keeps_envelopes=settings.keeps_envelopes)
+    keeping = [asyncio.create_task(keys.keep()), asyncio.create_task(book.keep(clock, settings.content_days))]
     try:
-        yield Records(recorder, RecordService(store, log, keeps_envelopes=settings.keeps_envelopes))
+        yield Records(recorder, book)
     finally:
-        keeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
+        for task in keeping:
+            task.cancel()
+        await asyncio.wait(keeping)
 
 
 def pseudonym_key(layout: Layout) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.options import Address, Config, Home, Json
+from headrace.cli.options import Address, Config, Home, Json, ModelOption, Threads
 
 records_app = typer.Typer(
     help="Signed records of answers: list, show, fetch, erase.", no_args_is_help=True, rich_markup_mode=None
@@ -36,6 +36,39 @@ def verify(
 
     given = Given(response=response, trust=trust, record=record, request=request, is_rewritten=rewritten, wanted=level)
     run_verify(given, json=json)
+
+
+def lineage(
+    record_id: RecordId,
+    *,
+    trust: Annotated[Path | None, typer.Option("--trust", help="Verify every record with this trust file.")] = None,
+    url: Address = None,
+    key: AuditKey = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """What an answer comes from: records, models, adapters, documents, tools, as a tree."""
+    from headrace.cli.lineage import run_lineage
+    from headrace.cli.record_books import open_records_of
+
+    run_lineage(open_records_of(url, key, {"home": home}, config), record_id, trust, json=json)
+
+
+def replay(
+    record_id: RecordId,
+    *,
+    request: Annotated[Path | None, typer.Option(help="The request's body, where content was not kept.")] = None,
+    model: ModelOption = None,
+    threads: Threads = None,
+    home: Home = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Run a recorded request again on the same model and compare. Leaves with 3 if something else comes out."""
+    from headrace.cli.replay import run_replay
+
+    run_replay(record_id, request, {"model": model, "threads": threads, "home": home}, config, json=json)
 
 
 @records_app.command("list")

@@ -16,6 +16,7 @@ import typer
 from headrace.cli.config import Settings, compose
 from headrace.cli.key_source import keys_in_force
 from headrace.cli.keys import load_keys, save_keys
+from headrace.cli.record_erasure import erase_records
 from headrace.cli.responses import erase_stored
 from headrace.core.errors import Unavailable
 from headrace.gateway.accounts.recovery import take_journal
@@ -40,6 +41,7 @@ def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, jso
         erased |= {"usage_records": found.num_records, "usage_days": found.num_days, "budget_sums": found.num_periods}
         erased["rules"] = database.transact(rules.erase, tenant, names)
         database.empty_log()
+    erased["records"] = erase_records(settings, layout, tenant)
     erased["pages"] = _erase_pages(settings, tenant)
     still = _still_named(settings.gateway, tenant, names, [one.name for one in settings.issued if one.tenant == tenant])
     if json:

@@ -146,7 +146,7 @@ class Responses:
         if referred := [item["id"] for item in call.items if item["type"] == "item_reference"]:
             labels |= await self._store.call(memory.item_labels, tenant, referred)
         request = complete(call.request, call.instructions, (*past, *asked), call.cache)
-        request = replace(request, labels=labels)
+        request = replace(request, labels=labels, parent=request.parent or call.previous_response_id)
         if past and request.session is None:
             request = replace(request, session=call.conversation_id or thread)
         request.check()

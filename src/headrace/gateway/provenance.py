@@ -5,9 +5,11 @@ Knows the database of what was logged and the log that proves it, and nothing of
 
 import asyncio
 import contextlib
+import logging
 from typing import Final
 
-from headrace.core.errors import NotFound
+from headrace.core.clock import Clock
+from headrace.core.errors import HeadraceError, NotFound
 from headrace.core.provenance import Log
 from headrace.core.request import Principal
 from headrace.gateway.oversight.record_keys import open_secrets
@@ -20,6 +22,10 @@ MAX_WAIT_S: Final = 30.0
 DURABLE_S: Final = 2.0
 """How long a record that was just handed in is waited for before it is not found."""
 AUDIT: Final = "audit"
+DAY_S: Final = 86_400.0
+SWEEP_S: Final = 3600.0
+
+_logger = logging.getLogger(__name__)
 
 
 class RecordService:
@@ -50,6 +56,26 @@ class RecordService:
         await self._find(record_id, principal, 0.0)
         await self._store.call_durably(provenance.erase, Erasure(id=record_id, parts=self._erased))
         await self._store.empty_log()
+
+    async def keep(self, clock: Clock, content_days: int) -> None:
+        """Erase content that is older, every hour, for ever. What fails is tried again the next time."""
+        while True:
+            before_s = clock.unix_s() - content_days * DAY_S
+            try:
+                await self.erase_content(before_s)
+            except HeadraceError as error:
+                _logger.warning("content of records that is due could not be erased: %s", error)
+            await asyncio.sleep(SWEEP_S)
+
+    async def erase_content(self, before_s: float) -> int:
+        """Erase the content of what was recorded before a time; of how many records. Raises Unavailable."""
+        num_erased = 0
+        erasure = Erasure(before_s=before_s, parts=("content",))
+        while num := await self._store.call(provenance.erase, erasure):
+            num_erased += num
+        if num_erased:
+            await self._store.empty_log()
+        return num_erased
 
     async def _find(self, record_id: str, principal: Principal, wait_s: float) -> Kept:
         kept = await self._store.read(provenance.by_id, record_id)

@@ -25,6 +25,7 @@ from headrace.gateway.contract import Case, Oversight
 from headrace.gateway.oversight.record_keys import RecordKeys
 from headrace.gateway.oversight.trail import Trace, Trail
 from headrace.gateway.settings import ENGINE, Target
+from headrace.trust.flow.tools import manifest_digest
 from headrace.trust.records import request_form
 from headrace.trust.records.answer_form import AnswerForm
 from headrace.trust.records.commitment import NONCE_BYTES, entry_of, pseudonym
@@ -327,7 +328,7 @@ class Recording:
             ToolUse(
                 call_id=f"{index}",
                 name=call_name,
-                manifest=request_form.manifest(declared[call_name]) if call_name in declared else "",
+                manifest=manifest_digest(declared[call_name]) if call_name in declared else "",
                 arguments=arguments,
                 effect=Effect.EGRESS,
             )

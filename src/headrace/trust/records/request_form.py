@@ -4,16 +4,16 @@ A field that has its default is left out, so that a field that comes to be later
 `encode_slowly` says what the form is; `encode` makes the same bytes quickly, which a test compares.
 """
 
-import hashlib
+import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from headrace.core.request import FormatKind, Message, Request, Role, Tool
+from headrace.core.request import FormatKind, Limits, Message, Request, Role, Sampling, Tool
 from headrace.trust.records import canonical
 from headrace.trust.records.answer_form import text_form
 
@@ -50,10 +50,27 @@ def value_of(request: Request) -> dict[str, Any]:
 
 
 def _rest(request: Request) -> dict[str, bytes]:
-    rest: dict[str, bytes] = {}
-    for name, value in _values(request):
-        rest[name] = _tools(value) if name == "tools" else canonical.encode(value)
+    rest = {}
+    for name, given in _given(request):
+        if name == "tools":
+            rest[name] = _tools(given)
+        elif name != "messages" and (value := _value(given)) != {}:
+            rest[name] = canonical.encode(value)
     return rest
+
+
+def _tools(tools: tuple[Tool, ...]) -> bytes:
+    """The same declarations come with every turn of a conversation, and are long: their form is made once."""
+    try:
+        told = msgspec.json.encode(tools)
+    except (UnicodeEncodeError, TypeError, ValueError, OverflowError):
+        return canonical.encode(_value(tools))
+    return _told_tools(told) if len(told) <= _MAX_CACHED_BYTES else canonical.encode(_value(tools))
+
+
+@lru_cache(maxsize=64)
+def _told_tools(told: bytes) -> bytes:
+    return canonical.encode(_value(msgspec.json.decode(told, type=tuple[Tool, ...])))
 
 
 def _values(request: Request) -> Iterator[tuple[str, Any]]:
@@ -62,19 +79,6 @@ def _values(request: Request) -> Iterator[tuple[str, Any]]:
             value = _value(given)
             if value != {}:  # only what nobody asked for is not its default
                 yield name, value
-
-
-def _tools(value: Any) -> bytes:
-    try:
-        told = msgspec.json.encode(value)  # the same declarations come with every turn
-    except (UnicodeEncodeError, TypeError, ValueError):
-        return canonical.encode(value)
-    return _canonical_tools(told) if len(told) <= _MAX_CACHED_BYTES else canonical.encode(value)
-
-
-@lru_cache(maxsize=64)
-def _canonical_tools(told: bytes) -> bytes:
-    return canonical.encode(msgspec.json.decode(told))
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -114,20 +118,23 @@ def _given(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _value(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind is float or kind is bool:
+        return value
+    if kind is int:  # a seed of 64 bits, or a number in a tool's schema, may be beyond what JSON tells exactly
+        return value if -canonical.MAX_INT <= value <= canonical.MAX_INT else str(value)
+    if kind is str:
+        return _text(value)
+    if kind is tuple or kind is list:
+        return [_value(inner) for inner in value]
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str):
-        return _plain(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _value(given) for name, given in _given(value)}
     if isinstance(value, Mapping):
         return {str(_text(name)): _value(inner) for name, inner in value.items()}
-    if isinstance(value, frozenset | set):
+    if isinstance(value, frozenset):
         return sorted(_value(inner) for inner in value)
-    if isinstance(value, tuple | list):
-        return [_value(inner) for inner in value]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > canonical.MAX_INT:
-        return str(value)  # a seed of 64 bits, or a number in a tool's schema
+    if is_dataclass(value):
+        return {name: _value(given) for name, given in _given(value)}
     return value
 
 
@@ -191,6 +198,39 @@ def system_text(request: Request) -> str:
     return "\n\n".join(one.text for one in request.messages or () if one.role in (Role.SYSTEM, Role.DEVELOPER))
 
 
-def manifest(tool: Tool) -> str:
-    """The digest of a tool's declaration."""
-    return "sha256:" + hashlib.sha256(canonical.encode(_value(tool))).hexdigest()
+def read(data: bytes) -> Request:
+    """A request from its canonical form; ids and who asked are not in it. Raises NotCanonical."""
+    value = canonical.read(data, "the request")
+    try:
+        value = _unplain(value)
+        for message in value.get("messages", ()):
+            message["parts"] = [{"text": message.pop("text")}]
+        value["sampling"] = _with_seed(value.get("sampling", {}))
+        return msgspec.convert(value | {"id": ""}, Request)
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise canonical.NotCanonical(f"the request is not in its canonical form: {error}.") from error
+
+
+def with_parameters(request: Request, told: Mapping[str, Any]) -> Request:
+    """A request as it was asked, by what a statement says of its parameters: seed and bound of the answer among them.
+    Raises NotCanonical."""
+    try:
+        sampling = msgspec.convert(_with_seed(told.get("sampling", {})), Sampling)
+        told_limits = {name: value for name, value in told.get("limits", {}).items() if name != "num_stop"}
+        limits = msgspec.convert(told_limits, Limits)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise canonical.NotCanonical(f"the record's parameters cannot be read: {error}.") from error
+    return replace(request, sampling=sampling, limits=replace(limits, stop=request.limits.stop))
+
+
+def _with_seed(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    seed = sampling.get("seed")
+    return {**sampling, "seed": int(seed)} if isinstance(seed, str) else dict(sampling)
+
+
+def _unplain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"utf8_surrogatepass"}:
+            return base64.b64decode(value["utf8_surrogatepass"]).decode("utf-8", "surrogatepass")
+        return {name: _unplain(inner) for name, inner in value.items()}
+    return [_unplain(inner) for inner in value] if isinstance(value, list) else value

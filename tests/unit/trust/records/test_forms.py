@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ from headrace.core.request import (
 )
 from headrace.trust.records import request_form
 from headrace.trust.records.answer_form import AnswerForm, arguments_form
+from headrace.trust.records.canonical import NotCanonical
 
 TEXT = st.text(max_size=8) | st.text(st.characters(), max_size=4)
 CALLS = st.lists(st.builds(ToolCall, id=TEXT, name=TEXT, arguments=TEXT), max_size=2).map(tuple)
@@ -46,8 +48,10 @@ MESSAGES = st.builds(
     tool_call_id=st.none() | TEXT,
     reasoning=TEXT,
 )
+# A double that is written like an integer beyond 2^53 reads back as that integer, which is told as a text.
+FLOATS = st.floats(allow_nan=False, allow_infinity=False).filter(lambda one: not 2**53 <= abs(one) < 1e21)
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | FLOATS | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
@@ -203,3 +207,29 @@ def test_arguments_that_are_no_json_stay_as_they_are() -> None:
     assert arguments_form('{"a": 1') == '{"a": 1'
     assert arguments_form('{"a":1,"a":2}') == '{"a":1,"a":2}'
     assert arguments_form("\ud800") == "\ud800"
+
+
+@given(REQUESTS)
+def test_a_request_comes_back_from_its_form_and_has_the_same_again(request: Request) -> None:
+    again = request_form.read(request_form.encode(request))
+    assert request_form.encode(again) == request_form.encode(request)
+    assert again.sampling.seed == request.sampling.seed
+    assert [one.text for one in again.messages or ()] == [one.text for one in request.messages or ()]
+
+
+def test_a_request_is_asked_again_as_it_was_asked() -> None:
+    asked = Request(
+        id="1",
+        model="m",
+        prompt="p",
+        sampling=Sampling(temperature=0.5, seed=2**63),
+        limits=Limits(max_tokens=7, fits_context=True, stop=("x",)),
+    )
+    came = replace(asked, sampling=Sampling(), limits=Limits(stop=("x",)))
+    assert request_form.with_parameters(came, request_form.parameters(asked)) == asked
+
+
+@pytest.mark.parametrize("data", [b"[]", b'{"messages":[{}]}', b'{"messages":1}', b'{"sampling":{"seed":"x"}}', b"{"])
+def test_what_is_no_form_of_a_request_is_refused(data: bytes) -> None:
+    with pytest.raises(NotCanonical):
+        request_form.read(data)
