@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
-from headrace.core.identity import Authenticator, Challenger, Identity, Shown
+from headrace.core.identity import Authenticator, Binder, Challenger, Identity, Shown
 from headrace.server.door import Door
 from headrace.server.exchange import Exchange
 from headrace.server.feed import Scope
@@ -37,6 +37,8 @@ class Credentials:
         self._authenticators = tuple(authenticators)
         self._clock = clock
         told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
+        bound = [one.bound_keys for one in self._authenticators if isinstance(one, Binder)]
+        self._bound = frozenset(f"key:{name}" for some in bound for name in some)
         self._challenges = tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
 
     @property
@@ -57,6 +59,8 @@ class Credentials:
                 "no credentials given; show a key or token as 'Authorization: Bearer ...'.",
                 challenges=self._challenges,
             )
+        if self._bound:
+            self._check_bound(found)
         identity = found[0] if len(found) == 1 else join(found)
         self._check_time(identity)
         exchange.body_digest = identity.body_digest
@@ -95,6 +99,14 @@ class Credentials:
             param="authorization",
             challenges=self._challenges,
         )
+
+    def _check_bound(self, found: Sequence[Identity]) -> None:
+        """Raise Unauthenticated for one of two proofs that are good only together."""
+        subjects = [one.principal.subject for one in found]
+        if any(subjects.count(one) < 2 for one in self._bound.intersection(subjects)):
+            raise Unauthenticated(
+                "the key needs a signature of the request, and the signature its key; show both.", param="signature"
+            )
 
     def _check_time(self, identity: Identity) -> None:
         if self._clock.unix_s() >= identity.expires_s:
@@ -137,6 +149,7 @@ def join(found: Sequence[Identity]) -> Identity:
     if len(granted) > 1:
         raise _two("delegation")
     # Who speaks is the user or key, else the program, else whoever the delegation was given to.
+    callers.sort(key=lambda one: one.key is None)  # of two proofs of one caller the key says whose it is
     speaker = next(iter(callers), next((one for one in principals if one.delegation is None), principals[0]))
     bounds = [one.routes for one in principals if one.routes]
     routes = frozenset.intersection(*bounds) if bounds else frozenset()

@@ -1,6 +1,7 @@
 """A server made of a settings file that knows its callers by tokens: the whole way, and what is wrong with a file."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.served import CHAT, HI, near, serving
+from tests.signed import ENOUGH, digest, pem, sign
 from tests.tokens import AUDIENCE, ISSUER, key, key_set, proof, public, token
 from tests.upstreams import Upstream, upstream, whole
 
@@ -114,6 +116,70 @@ def test_keys_that_cannot_be_had_are_told_before_the_server_starts(tmp_path: Pat
         with pytest.raises(InvalidRequest, match=r"identity\.issuers\.corp\.jwks"):
             async with serving(tmp_path, text):
                 pass
+
+    run(body)
+
+
+DESK = """
+[identity.signers.desk]
+key = "desk.pem"
+tenant = "acme"
+"""
+
+
+def signed(body: bytes, now_s: int, nonce: str, **more: Any) -> dict[str, str]:
+    """The headers of a chat request that the desk signs."""
+    headers = {"content-digest": digest(body), "content-length": str(len(body))} | more
+    components = (*ENOUGH, *more)
+    return sign("POST", f"http://localhost:8000{CHAT}", headers, components, created=now_s, keyid="desk", nonce=nonce)
+
+
+def test_a_signed_request_is_taken_once_as_it_was_signed_and_its_signature_goes_no_further(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        (tmp_path / "desk.pem").write_bytes(pem())
+        text = near(up, DESK.replace("desk.pem", str(tmp_path / "desk.pem")))
+        async with serving(tmp_path, text) as server:
+            sent, now_s = json.dumps({"model": "chat", "messages": HI}).encode(), int(time.time())
+            headers = signed(sent, now_s, "1")
+            assert (await server.ask("POST", CHAT, sent, **headers)).status == 200
+            assert b"signature" not in up.received[0].raw and b"content-digest" not in up.received[0].raw
+            assert (await server.ask("POST", CHAT, sent, **headers)).error()["code"] == "invalid_signature"
+            other = sent.replace(b"Hi", b"Ho")
+            reply = await server.ask("POST", CHAT, other, **signed(sent, now_s, "2"))
+            assert reply.status == 401 and "not the one that was signed" in reply.error()["message"]
+            assert (await server.ask("POST", CHAT, sent)).status == 401
+            assert len(up.received) == 1
+
+    run(body)
+
+
+def test_a_key_may_need_a_signature_beside_and_neither_is_good_alone(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        (tmp_path / "desk.pem").write_bytes(pem())
+        text = near(up, DESK.replace("desk.pem", str(tmp_path / "desk.pem")) + 'with_key = "laptop"\n')
+        text += '[[keys]]\nname = "laptop"\ntenant = "acme"\nsecret = "env:LAPTOP"\n'
+        async with serving(tmp_path, text, {"LAPTOP": "hr_" + "x" * 40}) as server:
+            bearer = "Bearer hr_" + "x" * 40
+            sent, now_s = json.dumps({"model": "chat", "messages": HI}).encode(), int(time.time())
+            assert (await server.ask("POST", CHAT, sent, authorization=bearer)).status == 401
+            assert (await server.ask("POST", CHAT, sent, **signed(sent, now_s, "1"))).status == 401
+            together = signed(sent, now_s, "2", authorization=bearer)
+            assert (await server.ask("POST", CHAT, sent, **together)).status == 200
+            apart = signed(sent, now_s, "3") | {"authorization": bearer}
+            assert (await server.ask("POST", CHAT, sent, **apart)).status == 401
+
+    run(body)
+
+
+def test_a_signers_key_that_cannot_be_read_is_told_before_the_server_starts(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        for content, why in ((None, "cannot be read"), (b"x", "no public key")):
+            if content is not None:
+                (tmp_path / "desk.pem").write_bytes(content)
+            text = near(up, DESK.replace("desk.pem", str(tmp_path / "desk.pem")))
+            with pytest.raises(InvalidRequest, match=rf"identity\.signers\.desk\.key: .*{why}"):
+                async with serving(tmp_path, text):
+                    pass
 
     run(body)
 
