@@ -16,6 +16,7 @@ from urllib.parse import quote
 from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
 from headrace.core.identity import Authenticator, Binder, Challenger, Identity, Shown
+from headrace.core.request import Principal
 from headrace.server.door import Door
 from headrace.server.exchange import Exchange
 from headrace.server.feed import Scope
@@ -148,6 +149,7 @@ def join(found: Sequence[Identity]) -> Identity:
     _only("subject", {one.subject for one in callers})
     if len(granted) > 1:
         raise _two("delegation")
+    _check_holder(granted, principals)
     # Who speaks is the user or key, else the program, else whoever the delegation was given to.
     callers.sort(key=lambda one: one.key is None)  # of two proofs of one caller the key says whose it is
     speaker = next(iter(callers), next((one for one in principals if one.delegation is None), principals[0]))
@@ -164,6 +166,10 @@ def join(found: Sequence[Identity]) -> Identity:
         labels=frozenset[str]().union(*(one.labels for one in principals)),
         routes=routes,
         workload=workload,
+        # Who acts for somebody is counted under whose key and user that is, unless it has its own.
+        key=speaker.key or (granted[0].key if granted else None),
+        user=speaker.user or (granted[0].user if granted else None),
+        agent=speaker.agent or (granted[0].agent if granted else None),
         delegation=granted[0].delegation if granted else None,
     )
     return Identity(
@@ -173,6 +179,16 @@ def join(found: Sequence[Identity]) -> Identity:
         digest,
         is_token=any(one.is_token for one in found),
     )
+
+
+def _check_holder(granted: Sequence[Principal], principals: Sequence[Principal]) -> None:
+    """Raise Unauthenticated for a delegation that was handed on to one caller and is shown beside another's
+    credentials. Names of agents that nothing can prove, `agent:NAME`, are the holder's own affair."""
+    for one in granted:
+        assert one.delegation is not None
+        others = {name for other in principals if other is not one for name in (other.subject, other.workload)}
+        if one.delegation.depth and others and not one.subject.startswith("agent:") and one.subject not in others:
+            raise Unauthenticated("the delegation was given to another caller; show it with that one's credentials.")
 
 
 def _only(what: str, values: set[Any]) -> Any:
