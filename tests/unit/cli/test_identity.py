@@ -17,6 +17,7 @@ from tests.upstreams import Upstream, upstream, whole
 
 from headrace.cli.config import compose
 from headrace.cli.kinds import WrongSettings
+from headrace.cli.surroundings import look_around
 from headrace.core.errors import InvalidRequest
 from headrace.trust.identity.jwk import read_key
 
@@ -206,6 +207,24 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(tmp_path: Path, text: s
     with pytest.raises(WrongSettings) as caught:
         compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
     assert f"{file}:" in str(caught.value) and why in str(caught.value) and "identity.issuers.corp" in str(caught.value)
+
+
+def test_proofs_and_signatures_need_a_name_that_the_server_is_called_by(tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    for table, more in ((CORP + 'dpop = "required"\n', "issuers"), (DESK, "signers")):
+        for plain, is_wrong in (
+            ("", False),
+            ('host = "0.0.0.0"\n', True),
+            ('trusted_proxies = ["10.0.0.0/8"]\n', True),
+            ('host = "0.0.0.0"\nallowed_hosts = ["llm.example.com"]\n', False),
+        ):
+            file.write_text('model = "none"\n' + plain + table, "utf-8")
+            resolved = compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
+            if is_wrong:
+                with pytest.raises(WrongSettings, match=rf"identity\.{more}\..*allowed_hosts"):
+                    look_around(resolved, {})
+            else:
+                look_around(resolved, {})
 
 
 def test_what_was_set_can_be_printed_and_read_again(tmp_path: Path) -> None:
