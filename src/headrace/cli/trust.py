@@ -43,7 +43,9 @@ async def open_trust(settings: Settings, layout: Layout, engine: Backend | None 
         if settings.trust.identity.names_callers:
             from headrace.cli.identity import open_identity
 
-            authenticators += await stack.enter_async_context(open_identity(settings.trust.identity))
+            identity = await stack.enter_async_context(open_identity(settings.trust.identity))
+            authenticators += identity.authenticators
+            reloads["identity"] = identity.prepare
         if settings.trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy
 

@@ -37,15 +37,18 @@ class Credentials:
         self._keys = keys
         self._authenticators = tuple(authenticators)
         self._clock = clock
-        told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
-        bound = [one.bound_keys for one in self._authenticators if isinstance(one, Binder)]
-        self._bound = frozenset(f"key:{name}" for some in bound for name in some)
-        self._challenges = tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
+        self._binders = tuple(one for one in self._authenticators if isinstance(one, Binder))
 
     @property
     def is_needed(self) -> bool:
         """Whether callers have to show something."""
         return self._keys is not None or bool(self._authenticators)
+
+    @property
+    def _challenges(self) -> tuple[str, ...]:
+        """Everything that would do."""
+        told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
+        return tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
 
     def admit(self, exchange: Exchange, door: Door) -> Identity:
         """Who asks. Raises Unauthenticated."""
@@ -60,7 +63,7 @@ class Credentials:
                 "no credentials given; show a key or token as 'Authorization: Bearer ...'.",
                 challenges=self._challenges,
             )
-        if self._bound:
+        if self._binders:
             self._check_bound(found)
         identity = found[0] if len(found) == 1 else join(found)
         self._check_time(identity)
@@ -104,7 +107,8 @@ class Credentials:
     def _check_bound(self, found: Sequence[Identity]) -> None:
         """Raise Unauthenticated for one of two proofs that are good only together."""
         subjects = [one.principal.subject for one in found]
-        if any(subjects.count(one) < 2 for one in self._bound.intersection(subjects)):
+        bound = {f"key:{name}" for one in self._binders for name in one.bound_keys}
+        if any(subjects.count(one) < 2 for one in bound.intersection(subjects)):
             raise Unauthenticated(
                 "the key needs a signature of the request, and the signature its key; show both.", param="signature"
             )

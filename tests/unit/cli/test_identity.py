@@ -172,6 +172,36 @@ def test_a_key_may_need_a_signature_beside_and_neither_is_good_alone(tmp_path: P
     run(body)
 
 
+def test_a_reload_puts_other_callers_in_force_and_what_was_taken_stays_taken(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        (tmp_path / "desk.pem").write_bytes(pem())
+        desk = DESK.replace("desk.pem", str(tmp_path / "desk.pem"))
+        both = settings(tmp_path, up) + desk
+        async with serving(tmp_path, both) as server:
+            sent, now_s = json.dumps({"model": "chat", "messages": HI}).encode(), int(time.time())
+
+            async def ask(nonce: str) -> int:
+                return (await server.ask("POST", CHAT, sent, **signed(sent, now_s, nonce))).status
+
+            async def reload(text: str) -> None:
+                (tmp_path / "headrace.toml").write_text(text, "utf-8")
+                told = await server.reloader.reload()
+                assert told.waiting == ()
+
+            user = fresh()
+            assert ((await server.chat(user)).status, await ask("1")) == (200, 200)
+            await reload(settings(tmp_path, up))
+            assert ((await server.chat(user)).status, await ask("2")) == (200, 401)
+            await reload(near(up, desk + 'max_age = "10m"\n'))
+            assert ((await server.chat(user)).status, await ask("3"), await ask("1")) == (401, 200, 401)
+            (tmp_path / "desk.pem").write_bytes(b"no key")
+            with pytest.raises(InvalidRequest, match="no public key"):
+                await reload(both)
+            assert ((await server.chat(user)).status, await ask("4")) == (401, 200)
+
+    run(body)
+
+
 def test_a_signers_key_that_cannot_be_read_is_told_before_the_server_starts(tmp_path: Path) -> None:
     async def body(up: Upstream) -> None:
         for content, why in ((None, "cannot be read"), (b"x", "no public key")):

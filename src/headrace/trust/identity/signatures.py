@@ -34,8 +34,6 @@ from headrace.trust.identity.settings import SignerSettings
 MAX_HEADER_BYTES: Final = 8 * 1024
 MAX_COMPONENTS: Final = 64
 MAX_NONCE_CHARS: Final = 256
-AHEAD_S: Final = 5.0
-"""How far a caller's clock may go before ours."""
 _SHA256: Final = "sha-256"
 _DIGEST_BYTES: Final = 32
 _BODILESS: Final = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
@@ -96,10 +94,16 @@ class _OneKey(HTTPSignatureKeyResolver):
 class Signatures:
     """An `Authenticator`, and a `Binder`."""
 
-    def __init__(self, signers: Iterable[Signer], max_ids: int) -> None:
+    def __init__(self, signers: Iterable[Signer], max_ids: int, since_s: float = 0.0) -> None:
+        """`since_s` is when it begins, Unix time."""
+        self._replays = Replays(0.0, max_ids, since_s)
+        self.replace(signers, max_ids)
+
+    def replace(self, signers: Iterable[Signer], max_ids: int) -> None:
+        """Go on with other signers; what was taken is not taken again."""
         self._signers = {one.settings.name: one for one in signers}
         longest_s = max((one.settings.max_age_s for one in self._signers.values()), default=0.0)
-        self._replays = Replays(longest_s + AHEAD_S, max_ids)
+        self._replays.resize(longest_s, max_ids)
         self.bound_keys = frozenset(one.settings.with_key for one in self._signers.values() if one.settings.with_key)
         self._verifiers = {
             name: _Verifier(signature_algorithm=one.algorithm, key_resolver=_OneKey(one.key))
@@ -108,10 +112,11 @@ class Signatures:
 
     def authenticate(self, shown: Shown) -> Identity | None:
         """See `Authenticator`. None where no signature is by a key of ours."""
-        if b"signature-input" not in shown.headers and b"signature" not in shown.headers:
+        headers = shown.headers
+        if not self._signers or (b"signature-input" not in headers and b"signature" not in headers):
             return None
         try:
-            chosen = choose(shown.headers, self._signers)
+            chosen = choose(headers, self._signers)
             if chosen is None:
                 return None
             digest = check_coverage(shown, chosen)
@@ -128,10 +133,9 @@ class Signatures:
         created, expires = chosen.parameters.get("created"), chosen.parameters.get("expires")
         if type(created) is not int:
             raise WrongSignature("it does not say when it was made; give created, in whole seconds")
-        latest_s = self._replays.latest(now_s)
-        if not latest_s - chosen.signer.settings.max_age_s < created <= now_s + AHEAD_S:
+        if not self._replays.is_fresh(created, now_s, chosen.signer.settings.max_age_s):
             raise WrongSignature("it was not made just now; sign every request anew, and check the clock")
-        if expires is not None and (type(expires) is not int or expires <= latest_s):
+        if expires is not None and (type(expires) is not int or expires <= now_s):
             raise WrongSignature("it has expired")
 
     def _verify(self, shown: Shown, chosen: Chosen) -> str:
