@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.scripted_services import scripted_services
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from headrace.core.identity import Authenticator
 from headrace.server.app import App
 from headrace.server.config import ServerConfig
 from headrace.server.serve import Server
@@ -83,7 +84,11 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def serving(
-    turns: Iterable[Turn] | Any, config: ServerConfig | None = None, *, keys: Any = None
+    turns: Iterable[Turn] | Any,
+    config: ServerConfig | None = None,
+    *,
+    keys: Any = None,
+    authenticators: Sequence[Authenticator] = (),
 ) -> AsyncIterator[tuple[Place, Any]]:
     """A server over a script (or over a backend), and the backend."""
     backend: Any = Scripted(turns) if isinstance(turns, list | tuple) else turns
@@ -93,7 +98,7 @@ async def serving(
         async with scripted_services(backend, Path(folder)) as services:
             app = make_app(
                 backend, settings, keys=keys, clock=clock, timers=timers, responses=services.responses,
-                conversations=services.conversations,
+                conversations=services.conversations, authenticators=authenticators,
             )  # fmt: skip
             async with listening(app) as (server, port):
                 yield Place(app, server, port, clock, timers), backend

@@ -133,7 +133,7 @@ def _live(home: Path, number: int, num_writes: int | None, writing: int) -> NoRe
     """The child: logs for ever. Never returns."""
     try:
         asyncio.run(_log_for_ever(home, number, num_writes, writing))
-    except BaseException as error:  # a child that cannot log is what is looked for
+    except BaseException as error:
         os.write(writing, f"failed {error!r}\n".encode())
     os._exit(1)
 

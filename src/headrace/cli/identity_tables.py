@@ -82,6 +82,7 @@ SIGNER: Final = table(
         "key": PATH,
         "components": several(leaf(_component, {"type": "string", "pattern": "^[a-z0-9@-]+$"})),
         "tag": TEXT,
+        "with_key": SUBJECT_NAME,
         "max_age_s": seconds(1, 3600),
         "nonce": one_of(NONCE),
     },

@@ -289,6 +289,7 @@ _SIGNER: Final = {
     "key": "PEM of its public key; the table's name is the keyid",
     "components": "what a signature must cover beside method, URL, host and body",
     "tag": "the tag that a signature must have",
+    "with_key": "name of an API key: both must be shown, and the key says what it may do",
     "max_age": "how old a signature may be",
     "nonce": "whether a signature needs one; without, the same request cannot be sent twice in a second",
 }

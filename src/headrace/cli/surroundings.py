@@ -19,6 +19,7 @@ from headrace.cli.secret_text import SecretText, read_secrets, secret_places
 from headrace.cli.served_models import served_names
 from headrace.core.errors import HeadraceError
 from headrace.gateway.settings import Secret
+from headrace.server.config import is_loopback
 from headrace.server.tls import open_tls
 
 MIN_KEY_CHARS: Final = 20
@@ -47,6 +48,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
     _check_keys(settings, secrets, spot)
     _check_holders(settings, spot)
     _check_models(settings, spot)
+    _check_callers(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
 
@@ -89,6 +91,20 @@ def _check_holders(settings: Settings, spot: Spot) -> None:
         others = known.get(kind, set())
         if name not in others and (near := difflib.get_close_matches(name, others, n=1, cutoff=0.75)):
             at.say(f"no key of now is {kind}:{name}, so it holds for nobody; did you mean {near[0]}?", is_warning=True)
+
+
+def _check_callers(settings: Settings, spot: Spot) -> None:
+    """Proofs and signatures are for a URL: without a name of its own the server would take none of them."""
+    identity = settings.trust.identity
+    bound = [("issuers", name) for name, one in identity.issuers.items() if one.dpop == "required"]
+    bound += [("signers", name) for name in identity.signers]
+    if not bound or settings.allowed_hosts or (is_loopback(settings.host) and not settings.trusted_proxies):
+        return
+    table, name = bound[0]
+    spot.at("identity", table, name).say(
+        "is for requests to a name of this server, and it has none beyond this machine's; "
+        'give some: allowed_hosts = ["llm.example.com"].'
+    )
 
 
 def _check_models(settings: Settings, spot: Spot) -> None:

@@ -100,7 +100,9 @@ class _Joining:
         if trust.identity.names_callers:
             from headrace.cli.identity import open_identity
 
-            self._authenticators += await self._stack.enter_async_context(open_identity(trust.identity))
+            identity = await self._stack.enter_async_context(open_identity(trust.identity))
+            self._authenticators += identity.authenticators
+            self._reloads["identity"] = identity.prepare
 
     async def keep_records(self) -> None:
         """The log, and the recorder that hands in to it."""

@@ -57,6 +57,16 @@ class Authenticator(Protocol):
 
 
 @runtime_checkable
+class Binder(Protocol):
+    """An authenticator that is a second proof of who shows an API key."""
+
+    @property
+    def bound_keys(self) -> frozenset[str]:
+        """Names of keys that are good only where both name the same subject, `key:NAME`."""
+        ...
+
+
+@runtime_checkable
 class Challenger(Protocol):
     """An authenticator that a caller without credentials is told of."""
 

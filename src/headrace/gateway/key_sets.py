@@ -1,8 +1,8 @@
 """The key sets of token issuers: fetched in the background, kept, and fetched anew when a token names a key that is not
 there, so that no request waits for them.
 
-    open -> one task an issuer: fetch -> keep -> until `refresh_s` has passed, or a key is wanted (not sooner than
-    `pause_s`) -> fetch again; what fails leaves the set in force, until it is `stale_s` old
+    prepare -> replace -> one task an issuer: fetch -> keep -> until `refresh_s` has passed, or a key is wanted (not
+    sooner than `wanted_s`) -> fetch again; what fails leaves the set in force, until it is `stale_s` old
 
 Judges no tokens: `trust/identity` does.
 """
@@ -31,7 +31,7 @@ class Pauses:
     failed_s: float = 15.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Issuer:
     settings: IssuerSettings
     keys: KeySet | None = None
@@ -39,54 +39,85 @@ class _Issuer:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     last_error: str = ""
+    task: asyncio.Task[None] | None = None
+
+
+class Prepared:
+    """Issuers whose files were read, ready to be kept."""
+
+    def __init__(self, issuers: Iterable[_Issuer]) -> None:
+        self.issuers = {one.settings.name: one for one in issuers}
 
 
 class KeySetBook:
-    """See `trust.identity.users.KeySets`."""
+    """See `trust.identity.users.KeySets`. `open` or `replace` begins."""
 
     def __init__(
         self,
-        issuers: Iterable[IssuerSettings],
         clock: Clock,
         pauses: Pauses | None = None,
         get: Callable[[str, Reach], Awaitable[bytes]] = fetch,
     ) -> None:
-        """Raises InvalidRequest for a URL that must not be asked."""
-        self._issuers = {one.name: _Issuer(one) for one in issuers}
+        self._issuers: dict[str, _Issuer] = {}
         self._clock = clock
         self._pauses = pauses or Pauses()
         self._get = get
-        self._tasks: list[asyncio.Task[None]] = []
-        for one in self._issuers.values():
-            if (url := one.settings.url) is not None:
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def prepare(self, issuers: Iterable[IssuerSettings]) -> Prepared:
+        """Look at other issuers, without going on with them yet: files are read, those that are kept stay. Blocks.
+        Raises InvalidRequest for a URL that must not be asked and for a file that is no key set."""
+        found = []
+        for settings in issuers:
+            known = self._issuers.get(settings.name)
+            if known is not None and known.settings == settings and settings.url is not None:
+                found.append(known)
+                continue
+            issuer = _Issuer(settings)
+            where = f"identity.issuers.{settings.name}.jwks"
+            if settings.url is not None:
                 try:
-                    read_place(url, _reach(one.settings))
+                    read_place(settings.url, _reach(settings))
                 except ValueError as error:
-                    raise InvalidRequest(f"identity.issuers.{one.settings.name}.jwks: {error}.") from error
+                    raise InvalidRequest(f"{where}: {error}.") from error
+            else:
+                assert settings.jwks is not None
+                try:
+                    self._keep_keys(issuer, read_key_set(_read(settings.jwks)))
+                except (OSError, NotStrict) as error:
+                    remedy = "name a JSON Web Key Set"
+                    raise InvalidRequest(f"{where}: {settings.jwks} {_why(error)}; {remedy}.") from error
+            found.append(issuer)
+        return Prepared(found)
+
+    def replace(self, prepared: Prepared) -> None:
+        """Go on with what was prepared."""
+        before, self._issuers = self._issuers, prepared.issuers
+        loop = asyncio.get_running_loop()
+        for issuer in before.values():
+            if issuer not in self._issuers.values() and issuer.task is not None:
+                issuer.task.cancel()
+                self._ending.add(issuer.task)
+                issuer.task.add_done_callback(self._ending.discard)
+        for issuer in self._issuers.values():
+            if issuer.task is None:
+                issuer.task = loop.create_task(self._keep(issuer))
 
     def find(self, name: str) -> KeySet | None:
         """The set that is in force."""
-        issuer = self._issuers[name]
-        is_stale = self._clock.monotonic_s() - issuer.fetched_s > issuer.settings.stale_s
-        return None if is_stale else issuer.keys
+        issuer = self._issuers.get(name)
+        if issuer is None or self._clock.monotonic_s() - issuer.fetched_s > issuer.settings.stale_s:
+            return None
+        return issuer.keys
 
     def want(self, name: str) -> None:
         """Fetch it anew, soon."""
-        self._issuers[name].wanted.set()
+        if (issuer := self._issuers.get(name)) is not None:
+            issuer.wanted.set()
 
-    async def open(self) -> None:
-        """Read the files, and begin to fetch the rest. Raises InvalidRequest for a file that is no key set."""
-        for issuer in self._issuers.values():
-            if issuer.settings.url is None:
-                try:
-                    await self._renew(issuer)
-                except (OSError, NotStrict) as error:
-                    raise InvalidRequest(
-                        f"identity.issuers.{issuer.settings.name}.jwks: {issuer.settings.jwks} {_why(error)}; "
-                        "name a JSON Web Key Set."
-                    ) from error
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep(one)) for one in self._issuers.values()]
+    async def open(self, issuers: Iterable[IssuerSettings]) -> None:
+        """Prepare, and begin. Raises InvalidRequest."""
+        self.replace(await asyncio.to_thread(self.prepare, issuers))
 
     async def settle(self) -> None:
         """Until every issuer was tried once."""
@@ -95,9 +126,8 @@ class KeySetBook:
 
     async def close(self) -> None:
         """Fetch no more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.replace(Prepared(()))
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _keep(self, issuer: _Issuer) -> None:
         settings, is_new = issuer.settings, issuer.keys is not None
@@ -136,7 +166,9 @@ class KeySetBook:
             data = await self._get(_key_url(await self._get(settings.url, reach), settings), reach)
         else:
             data = await self._get(settings.jwks, reach)
-        keys = await asyncio.to_thread(read_key_set, data)
+        self._keep_keys(issuer, await asyncio.to_thread(read_key_set, data))
+
+    def _keep_keys(self, issuer: _Issuer, keys: KeySet) -> None:
         # The same keys stay the same object: what was verified with them needs not be verified again.
         if issuer.keys is None or keys.names() != issuer.keys.names():
             issuer.keys = keys

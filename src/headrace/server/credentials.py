@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
-from headrace.core.identity import Authenticator, Challenger, Identity, Shown
+from headrace.core.identity import Authenticator, Binder, Challenger, Identity, Shown
+from headrace.core.request import Principal
 from headrace.server.door import Door
 from headrace.server.exchange import Exchange
 from headrace.server.feed import Scope
@@ -36,13 +37,18 @@ class Credentials:
         self._keys = keys
         self._authenticators = tuple(authenticators)
         self._clock = clock
-        told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
-        self._challenges = tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
+        self._binders = tuple(one for one in self._authenticators if isinstance(one, Binder))
 
     @property
     def is_needed(self) -> bool:
         """Whether callers have to show something."""
         return self._keys is not None or bool(self._authenticators)
+
+    @property
+    def _challenges(self) -> tuple[str, ...]:
+        """Everything that would do."""
+        told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
+        return tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
 
     def admit(self, exchange: Exchange, door: Door) -> Identity:
         """Who asks. Raises Unauthenticated."""
@@ -57,6 +63,8 @@ class Credentials:
                 "no credentials given; show a key or token as 'Authorization: Bearer ...'.",
                 challenges=self._challenges,
             )
+        if self._binders:
+            self._check_bound(found)
         identity = found[0] if len(found) == 1 else join(found)
         self._check_time(identity)
         exchange.body_digest = identity.body_digest
@@ -95,6 +103,15 @@ class Credentials:
             param="authorization",
             challenges=self._challenges,
         )
+
+    def _check_bound(self, found: Sequence[Identity]) -> None:
+        """Raise Unauthenticated for one of two proofs that are good only together."""
+        subjects = [one.principal.subject for one in found]
+        bound = {f"key:{name}" for one in self._binders for name in one.bound_keys}
+        if any(subjects.count(one) < 2 for one in bound.intersection(subjects)):
+            raise Unauthenticated(
+                "the key needs a signature of the request, and the signature its key; show both.", param="signature"
+            )
 
     def _check_time(self, identity: Identity) -> None:
         if self._clock.unix_s() >= identity.expires_s:
@@ -136,14 +153,10 @@ def join(found: Sequence[Identity]) -> Identity:
     _only("subject", {one.subject for one in callers})
     if len(granted) > 1:
         raise _two("delegation")
-    if granted and granted[0].delegation is not None and len(principals) > 1:
-        # RFC 8693, section 4.1: who acts is who the authority was made out to, or nobody.
-        named = {one.subject for one in principals if one.delegation is None} | {workload}
-        if granted[0].delegation.holder not in named:
-            raise Unauthenticated("the delegation was not made out to whoever shows it; show your own.")
+    _check_holder(granted, principals)
     # Who speaks is the user or key, else the program, else whoever the delegation was given to.
+    callers.sort(key=lambda one: one.key is None)  # of two proofs of one caller the key says whose it is
     speaker = next(iter(callers), next((one for one in principals if one.delegation is None), principals[0]))
-    giver = granted[0] if granted else speaker
     bounds = [one.routes for one in principals if one.routes]
     routes = frozenset.intersection(*bounds) if bounds else frozenset()
     if bounds and not routes:
@@ -157,11 +170,11 @@ def join(found: Sequence[Identity]) -> Identity:
         labels=frozenset[str]().union(*(one.labels for one in principals)),
         routes=routes,
         workload=workload,
-        # Whose budgets it falls under: its own, and where it has none those of whoever it acts for.
-        key=speaker.key or giver.key,
-        user=speaker.user or giver.user,
-        agent=speaker.agent or giver.agent,
-        delegation=giver.delegation,
+        # Who acts for somebody is counted under whose key and user that is, unless it has its own.
+        key=speaker.key or (granted[0].key if granted else None),
+        user=speaker.user or (granted[0].user if granted else None),
+        agent=speaker.agent or (granted[0].agent if granted else None),
+        delegation=granted[0].delegation if granted else None,
     )
     return Identity(
         principal,
@@ -170,6 +183,16 @@ def join(found: Sequence[Identity]) -> Identity:
         digest,
         is_token=any(one.is_token for one in found),
     )
+
+
+def _check_holder(granted: Sequence[Principal], principals: Sequence[Principal]) -> None:
+    """Raise Unauthenticated for a delegation that was handed on to one caller and is shown beside another's
+    credentials. Names of agents that nothing can prove, `agent:NAME`, are the holder's own affair."""
+    for one in granted:
+        assert one.delegation is not None
+        others = {name for other in principals if other is not one for name in (other.subject, other.workload)}
+        if one.delegation.depth and others and not one.subject.startswith("agent:") and one.subject not in others:
+            raise Unauthenticated("the delegation was given to another caller; show it with that one's credentials.")
 
 
 def _only(what: str, values: set[Any]) -> Any:

@@ -1,6 +1,7 @@
 """A server made of a settings file that knows its callers by tokens: the whole way, and what is wrong with a file."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 from tests.served import CHAT, HI, near, serving
+from tests.signed import ENOUGH, digest, pem, sign
 from tests.tokens import AUDIENCE, ISSUER, key, key_set, proof, public, token
 from tests.upstreams import Upstream, upstream, whole
 
 from headrace.cli.config import compose
 from headrace.cli.kinds import WrongSettings
+from headrace.cli.surroundings import look_around
 from headrace.core.errors import InvalidRequest
 from headrace.trust.identity.jwk import read_key
 
@@ -118,6 +121,100 @@ def test_keys_that_cannot_be_had_are_told_before_the_server_starts(tmp_path: Pat
     run(body)
 
 
+DESK = """
+[identity.signers.desk]
+key = "desk.pem"
+tenant = "acme"
+"""
+
+
+def signed(body: bytes, now_s: int, nonce: str, **more: Any) -> dict[str, str]:
+    """The headers of a chat request that the desk signs."""
+    headers = {"content-digest": digest(body), "content-length": str(len(body))} | more
+    components = (*ENOUGH, *more)
+    return sign("POST", f"http://localhost:8000{CHAT}", headers, components, created=now_s, keyid="desk", nonce=nonce)
+
+
+def test_a_signed_request_is_taken_once_as_it_was_signed_and_its_signature_goes_no_further(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        (tmp_path / "desk.pem").write_bytes(pem())
+        text = near(up, DESK.replace("desk.pem", str(tmp_path / "desk.pem")))
+        async with serving(tmp_path, text) as server:
+            sent, now_s = json.dumps({"model": "chat", "messages": HI}).encode(), int(time.time())
+            headers = signed(sent, now_s, "1")
+            assert (await server.ask("POST", CHAT, sent, **headers)).status == 200
+            assert b"signature" not in up.received[0].raw and b"content-digest" not in up.received[0].raw
+            assert (await server.ask("POST", CHAT, sent, **headers)).error()["code"] == "invalid_signature"
+            other = sent.replace(b"Hi", b"Ho")
+            reply = await server.ask("POST", CHAT, other, **signed(sent, now_s, "2"))
+            assert reply.status == 401 and "not the one that was signed" in reply.error()["message"]
+            assert (await server.ask("POST", CHAT, sent)).status == 401
+            assert len(up.received) == 1
+
+    run(body)
+
+
+def test_a_key_may_need_a_signature_beside_and_neither_is_good_alone(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        (tmp_path / "desk.pem").write_bytes(pem())
+        text = near(up, DESK.replace("desk.pem", str(tmp_path / "desk.pem")) + 'with_key = "laptop"\n')
+        text += '[[keys]]\nname = "laptop"\ntenant = "acme"\nsecret = "env:LAPTOP"\n'
+        async with serving(tmp_path, text, {"LAPTOP": "hr_" + "x" * 40}) as server:
+            bearer = "Bearer hr_" + "x" * 40
+            sent, now_s = json.dumps({"model": "chat", "messages": HI}).encode(), int(time.time())
+            assert (await server.ask("POST", CHAT, sent, authorization=bearer)).status == 401
+            assert (await server.ask("POST", CHAT, sent, **signed(sent, now_s, "1"))).status == 401
+            together = signed(sent, now_s, "2", authorization=bearer)
+            assert (await server.ask("POST", CHAT, sent, **together)).status == 200
+            apart = signed(sent, now_s, "3") | {"authorization": bearer}
+            assert (await server.ask("POST", CHAT, sent, **apart)).status == 401
+
+    run(body)
+
+
+def test_a_reload_puts_other_callers_in_force_and_what_was_taken_stays_taken(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        (tmp_path / "desk.pem").write_bytes(pem())
+        desk = DESK.replace("desk.pem", str(tmp_path / "desk.pem"))
+        both = settings(tmp_path, up) + desk
+        async with serving(tmp_path, both) as server:
+            sent, now_s = json.dumps({"model": "chat", "messages": HI}).encode(), int(time.time())
+
+            async def ask(nonce: str) -> int:
+                return (await server.ask("POST", CHAT, sent, **signed(sent, now_s, nonce))).status
+
+            async def reload(text: str) -> None:
+                (tmp_path / "headrace.toml").write_text(text, "utf-8")
+                told = await server.reloader.reload()
+                assert told.waiting == ()
+
+            user = fresh()
+            assert ((await server.chat(user)).status, await ask("1")) == (200, 200)
+            await reload(settings(tmp_path, up))
+            assert ((await server.chat(user)).status, await ask("2")) == (200, 401)
+            await reload(near(up, desk + 'max_age = "10m"\n'))
+            assert ((await server.chat(user)).status, await ask("3"), await ask("1")) == (401, 200, 401)
+            (tmp_path / "desk.pem").write_bytes(b"no key")
+            with pytest.raises(InvalidRequest, match="no public key"):
+                await reload(both)
+            assert ((await server.chat(user)).status, await ask("4")) == (401, 200)
+
+    run(body)
+
+
+def test_a_signers_key_that_cannot_be_read_is_told_before_the_server_starts(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        for content, why in ((None, "cannot be read"), (b"x", "no public key")):
+            if content is not None:
+                (tmp_path / "desk.pem").write_bytes(content)
+            text = near(up, DESK.replace("desk.pem", str(tmp_path / "desk.pem")))
+            with pytest.raises(InvalidRequest, match=rf"identity\.signers\.desk\.key: .*{why}"):
+                async with serving(tmp_path, text):
+                    pass
+
+    run(body)
+
+
 WRONG = [
     ('issuer = "https://a"\ntenant = "a"', "audience is missing"),
     ('issuer = "https://a"\naudience = []\ntenant = "a"', "audience"),
@@ -140,6 +237,24 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(tmp_path: Path, text: s
     with pytest.raises(WrongSettings) as caught:
         compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
     assert f"{file}:" in str(caught.value) and why in str(caught.value) and "identity.issuers.corp" in str(caught.value)
+
+
+def test_proofs_and_signatures_need_a_name_that_the_server_is_called_by(tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    for table, more in ((CORP + 'dpop = "required"\n', "issuers"), (DESK, "signers")):
+        for plain, is_wrong in (
+            ("", False),
+            ('host = "0.0.0.0"\n', True),
+            ('trusted_proxies = ["10.0.0.0/8"]\n', True),
+            ('host = "0.0.0.0"\nallowed_hosts = ["llm.example.com"]\n', False),
+        ):
+            file.write_text('model = "none"\n' + plain + table, "utf-8")
+            resolved = compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
+            if is_wrong:
+                with pytest.raises(WrongSettings, match=rf"identity\.{more}\..*allowed_hosts"):
+                    look_around(resolved, {})
+            else:
+                look_around(resolved, {})
 
 
 def test_what_was_set_can_be_printed_and_read_again(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_keys_are_fetched_before_anybody_asks_and_anew_when_a_key_is_wanted() -> None:
     async def body(up: Upstream) -> None:
         up.script.extend([whole(KEYS), whole(key_set(key("ES256", "two")))])
-        book = KeySetBook([issuer(f"{up.url}/keys?for=us")], SetClock(), AT_ONCE)
+        book = KeySetBook(SetClock(), AT_ONCE)
         assert book.find("corp") is None
-        await book.open()
+        await book.open([issuer(f"{up.url}/keys?for=us")])
         await book.settle()
         found = book.find("corp")
         assert found is not None and [one.kid for one in found.keys] == ["one"]
@@ -61,8 +61,8 @@ def test_keys_are_fetched_before_anybody_asks_and_anew_when_a_key_is_wanted() ->
 def test_however_many_tokens_want_a_key_it_is_fetched_once_in_a_while() -> None:
     async def body(up: Upstream) -> None:
         up.respond = lambda _: whole(KEYS)
-        book = KeySetBook([issuer(f"{up.url}/keys")], SetClock(), Pauses(wanted_s=3600, failed_s=3600))
-        await book.open()
+        book = KeySetBook(SetClock(), Pauses(wanted_s=3600, failed_s=3600))
+        await book.open([issuer(f"{up.url}/keys")])
         await book.settle()
         for _ in range(1000):
             book.want("corp")
@@ -76,8 +76,8 @@ def test_however_many_tokens_want_a_key_it_is_fetched_once_in_a_while() -> None:
 def test_the_same_keys_stay_the_same_set_so_that_what_was_verified_stays_so() -> None:
     async def body(up: Upstream) -> None:
         up.respond = lambda _: whole(KEYS)
-        book = KeySetBook([issuer(f"{up.url}/keys")], SetClock(), AT_ONCE)
-        await book.open()
+        book = KeySetBook(SetClock(), AT_ONCE)
+        await book.open([issuer(f"{up.url}/keys")])
         await book.settle()
         found = book.find("corp")
         book.want("corp")
@@ -107,8 +107,8 @@ def test_what_fails_leaves_the_set_in_force_until_it_is_too_old(script: Any) -> 
         clock = SetClock()
         up.script.append(whole(KEYS))
         up.respond = lambda _: script
-        book = KeySetBook([issuer(f"{up.url}/keys", stale_s=100)], clock, AT_ONCE)
-        await book.open()
+        book = KeySetBook(clock, AT_ONCE)
+        await book.open([issuer(f"{up.url}/keys", stale_s=100)])
         await book.settle()
         book.want("corp")
         await up.wait_received(3)
@@ -136,11 +136,11 @@ def test_a_discovery_document_says_where_keys_are_if_it_is_the_issuers_own() -> 
             up.respond = lambda request, document=document: whole(  # type: ignore[misc]
                 KEYS if request.path == "/keys" else document
             )
-            book = KeySetBook([issuer(None, issuer=up.url)], SetClock(), AT_ONCE)
-            await book.open()
+            book = KeySetBook(SetClock(), AT_ONCE)
+            await book.open([issuer(None, issuer=up.url)])
             await book.settle()
-            await book.close()
             assert (book.find("corp") is not None) == is_found
+            await book.close()
             assert up.received[0].path == "/.well-known/openid-configuration"
 
     run(body)
@@ -150,8 +150,8 @@ def test_keys_in_a_file_are_there_at_once_and_read_again(tmp_path: Path) -> None
     async def body() -> None:
         path = tmp_path / "keys.json"
         path.write_bytes(KEYS)
-        book = KeySetBook([issuer(str(path))], SetClock(), AT_ONCE)
-        await book.open()
+        book = KeySetBook(SetClock(), AT_ONCE)
+        await book.open([issuer(str(path))])
         found = book.find("corp")
         assert found is not None
         path.write_bytes(key_set(key("ES256", "two")))
@@ -168,7 +168,7 @@ def test_a_file_that_holds_no_keys_is_told_at_start(tmp_path: Path, content: byt
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InvalidRequest, match=r"identity\.issuers\.corp\.jwks: .*keys\.json"):
-        asyncio.run(KeySetBook([issuer(str(path))], SetClock()).open())
+        KeySetBook(SetClock()).prepare([issuer(str(path))])
 
 
 def test_the_authority_of_where_keys_are_can_be_named(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_place_where_no_keys_may_come_from_is_refused_as_it_is_written(url: st
         read_place(url, reach)
     if url.startswith(("https://", "http://")):
         with pytest.raises(InvalidRequest, match=r"identity\.issuers\.corp\.jwks"):
-            KeySetBook([issuer(url, is_private=reach.allows_private)], SetClock())
+            KeySetBook(SetClock()).prepare([issuer(url, is_private=reach.allows_private)])
 
 
 @pytest.mark.parametrize(
@@ -259,5 +259,30 @@ def test_a_fetch_leaves_nothing_open() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await up.wait_open(0)
+
+    run(body)
+
+
+def test_other_issuers_are_put_in_force_and_those_that_stay_are_not_fetched_again(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        up.respond = lambda _: whole(KEYS)
+        book = KeySetBook(SetClock(), Pauses(wanted_s=3600, failed_s=3600))
+        stays, goes = issuer(f"{up.url}/keys", name="stays"), issuer(f"{up.url}/keys", name="goes")
+        await book.open([stays, goes])
+        await book.settle()
+        found = book.find("stays")
+        path = tmp_path / "keys.json"
+        path.write_bytes(KEYS)
+        prepared = book.prepare([stays, issuer(str(path), name="comes")])
+        assert book.find("comes") is None
+        book.replace(prepared)
+        assert book.find("stays") is found and book.find("goes") is None and book.find("comes") is not None
+        path.write_bytes(key_set(key("ES256", "two")))
+        book.replace(book.prepare([issuer(str(path), name="comes")]))
+        assert [one.kid for one in book.find("comes").keys] == ["two"]  # type: ignore[union-attr]
+        await book.settle()
+        assert len(up.received) == 2
+        await book.close()
+        assert book.find("comes") is None
 
     run(body)

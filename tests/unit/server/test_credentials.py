@@ -21,6 +21,7 @@ CHAT = "/v1/chat/completions"
 PROXY = ServerConfig(trusted_proxies=("10.0.0.0/8",), allowed_hosts=("api.example.com",))
 ANNA = Principal(tenant="acme", user="anna", subject="user:https://id.example#anna")
 AGENT = Principal(tenant="acme", subject="spiffe://acme/agent", workload="spiffe://acme/agent")
+OTHER = replace(AGENT, subject="spiffe://acme/other", workload="spiffe://acme/other")
 
 
 @dataclass
@@ -222,12 +223,19 @@ def test_of_two_credentials_only_what_both_allow_is_left() -> None:
 
 
 def test_an_agent_acts_on_the_authority_that_it_was_given() -> None:
-    granted = replace(ANNA, delegation=Delegation(chain=("user:anna", "spiffe://acme/agent")))
+    chain = ("user:https://id.example#anna", AGENT.subject)
+    granted = replace(ANNA, subject=AGENT.subject, agent=AGENT.subject, delegation=Delegation(chain=chain))
     found = join([Identity(granted), Identity(AGENT, "cert")]).principal
     assert (found.subject, found.workload, found.delegation) == (AGENT.subject, AGENT.workload, granted.delegation)
-
-
-OTHER = replace(AGENT, subject="spiffe://acme/other", workload="spiffe://acme/other")
+    assert (found.user, found.agent) == ("anna", AGENT.subject)
+    with pytest.raises(Unauthenticated, match="another caller"):
+        join([Identity(granted), Identity(OTHER, "cert")])
+    for subject, chained in (
+        ("agent:helper", chain),
+        (ANNA.subject, chain[:1]),
+    ):  # what is named to nobody in particular
+        anyone = replace(granted, subject=subject, delegation=Delegation(chain=chained))
+        assert join([Identity(anyone), Identity(OTHER, "cert")]).principal.subject == OTHER.subject
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ from headrace.trust.identity.uri import normalize
 
 ALGS: Final = ("ES256", "ES384", "EdDSA", "PS256", "RS256")
 MAX_ID_CHARS: Final = 256
-AHEAD_S: Final = 5.0
-"""How far a caller's clock may go before ours."""
 NONCE_S: Final = 300.0
 _MAC_BYTES: Final = 16
 
@@ -46,13 +44,15 @@ class Proof:
 
 
 class Proofs:
-    """Judges proofs and remembers those that it took. `secret` makes nonces."""
+    """Judges proofs and remembers those that it took. `secret` makes nonces; `since_s` is when it begins, Unix time."""
 
-    def __init__(self, max_age_s: float, max_proofs: int, secret: bytes) -> None:
-        self._max_age_s = max_age_s
+    def __init__(self, max_age_s: float, max_proofs: int, secret: bytes, since_s: float = 0.0) -> None:
         self._secret = secret
-        # A proof of the near future is taken for that much longer.
-        self._replays = Replays(max_age_s + AHEAD_S, max_proofs)
+        self._replays = Replays(max_age_s, max_proofs, since_s)
+
+    def resize(self, max_age_s: float, max_proofs: int) -> None:
+        """Go on with other bounds."""
+        self._replays.resize(max_age_s, max_proofs)
 
     def read(self, shown: Shown, token: str, *, needs_nonce: bool = False) -> Proof:
         """The proof of a request that shows a token (section 4.3). Raises WrongProof."""
@@ -122,11 +122,9 @@ class Proofs:
 
     def _check_time(self, claims: Mapping[str, Any], now_s: float) -> None:
         issued_s = claims.get("iat")
-        latest_s = self._replays.latest(now_s)
         if not isinstance(issued_s, int | float) or isinstance(issued_s, bool):
             raise WrongProof("does not say when it was made (iat)")
-        # Written so that NaN fails.
-        if not latest_s - self._max_age_s < issued_s <= now_s + AHEAD_S:
+        if not self._replays.is_fresh(issued_s, now_s):
             raise WrongProof("was not made just now (iat); make a new one, and check the clock")
 
 

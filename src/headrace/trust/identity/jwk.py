@@ -104,7 +104,9 @@ def read_key(jwk: Mapping[str, Any]) -> Key:
     kid = jwk.get("kid")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_ID_CHARS):
         raise NotStrict("the key's id is no short text")
-    algs = {alg for alg, (kind, curve) in ALGORITHMS.items() if kind == kty and curve in (None, members.get("crv"))}
+    algs = _algs(jwk)
+    if not algs:
+        raise NotStrict("the key is on a curve that is not supported")
     if (alg := jwk.get("alg")) is not None:  # RFC 7517, section 4.4
         algs &= {alg} if isinstance(alg, str) else set()
     try:
@@ -141,7 +143,7 @@ def read_key_set(data: bytes) -> KeySet:
             raise NotStrict("has a key that is no object")
         if jwk.get("kty") == "oct" or not _PRIVATE.isdisjoint(jwk):
             raise NotStrict("holds a private or symmetric key, which nobody must publish")
-        if not _checks_signatures(jwk) or jwk.get("kty") not in _KINDS:
+        if not _checks_signatures(jwk) or not _algs(jwk):
             continue
         key = read_key(jwk)
         if key.kid is not None and any(one.kid == key.kid for one in keys):
@@ -149,6 +151,12 @@ def read_key_set(data: bytes) -> KeySet:
         if key.algs:
             keys.append(key)
     return KeySet(tuple(keys))
+
+
+def _algs(jwk: Mapping[str, Any]) -> set[str]:
+    """What a key's type and curve are for; nothing for what is not supported."""
+    kty, curve = jwk.get("kty"), jwk.get("crv")
+    return {alg for alg, (kind, needed) in ALGORITHMS.items() if kind == kty and needed in (None, curve)}
 
 
 def _checks_signatures(jwk: Mapping[str, Any]) -> bool:

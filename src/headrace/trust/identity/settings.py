@@ -76,12 +76,14 @@ class IssuerSettings(Grant):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignerSettings(Grant):
     """Whose requests are signed with a key that is registered here (RFC 9421). `key` is a PEM file of the public key;
-    `keyid` is the signer's name. `components` must be covered beside what makes a request one of ours."""
+    `keyid` is the signer's name. `components` must be covered beside what makes a request one of ours. `with_key` names
+    an API key: then both must be shown, and neither is good alone."""
 
     name: str
     key: Path
     components: tuple[str, ...] = ()
     tag: str | None = None
+    with_key: str | None = None
     max_age_s: float = 60.0
     nonce: str = "required"
 

@@ -64,11 +64,15 @@ class Users:
     """An `Authenticator`, and a `Challenger`."""
 
     def __init__(self, issuers: Iterable[IssuerSettings], key_sets: KeySets, proofs: Proofs) -> None:
-        self._issuers = {one.issuer: one for one in issuers}
-        self._profiles = {one.issuer: Profile(algs=one.algs, types=_TYPES) for one in self._issuers.values()}
         self._key_sets = key_sets
         self._proofs = proofs
-        self._known: dict[bytes, _Known] = {}
+        self.replace(issuers)
+
+    def replace(self, issuers: Iterable[IssuerSettings]) -> None:
+        """Go on with other issuers, whose key sets are there."""
+        self._issuers = {one.issuer: one for one in issuers}
+        self._profiles = {one.issuer: Profile(algs=one.algs, types=_TYPES) for one in self._issuers.values()}
+        self._known: dict[bytes, _Known] = {}  # whom they name was said by the settings of then
         self._has_dpop = any(one.dpop != "off" for one in self._issuers.values())
 
     @property

@@ -10,9 +10,9 @@ from tests.tokens import NOW_S, encode, key, proof, public, sign
 
 from headrace.core.errors import Overloaded
 from headrace.core.identity import Shown
-from headrace.trust.identity.dpop import AHEAD_S, NONCE_S, Proof, Proofs, WrongProof
+from headrace.trust.identity.dpop import NONCE_S, Proof, Proofs, WrongProof
 from headrace.trust.identity.jwk import read_key
-from headrace.trust.identity.replay import Replays
+from headrace.trust.identity.replay import AHEAD_S, Replays
 from headrace.trust.identity.strict import NotStrict
 from headrace.trust.identity.uri import normalize
 
@@ -235,28 +235,65 @@ def test_the_one_form_of_a_url(url: str, form: str) -> None:
     assert normalize(form) == form
 
 
-# One caller's ids and the passing of time, in any order.
-STEPS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12), st.integers(0, 4)), max_size=60)
+# Callers show ids that were made at some time, time passes, bounds change: in any order.
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from("ab"), st.integers(0, 12), st.integers(0, 4), st.integers(-4, 20), st.sampled_from([5, 10])
+    ),
+    max_size=60,
+)
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(STEPS)
-def test_no_id_is_taken_twice_while_it_would_count_and_none_is_lost_for_nothing(
-    steps: list[tuple[str, int, int]],
+def test_no_id_is_taken_twice_and_none_is_refused_that_nobody_has_shown(
+    steps: list[tuple[str, int, int, int, int]],
 ) -> None:
-    replays = Replays(10, 16)
-    taken: dict[tuple[str, int], int] = {}  # the slow twin: everything that ever was
-    now = 0
-    for caller, number, later in steps:
-        now += later
-        alive = {one: at for one, at in taken.items() if now < at + 10}
-        mine = sum(one[0] == caller for one in alive)
-        if (caller, number) in alive:
-            assert not replays.take(caller, str(number), now)
-        elif mine >= 4 or len(alive) >= 16:
-            with pytest.raises(Overloaded):
-                replays.take(caller, str(number), now)
-        else:
-            assert replays.take(caller, str(number), now)
-            taken[caller, number] = now
+    """The slow twin remembers everything that ever was."""
+    replays = Replays(10, 16, since_s=1000.9)
+    taken: dict[tuple[str, int, int], float] = {}
+    now, age, since = 1000, 10, 1000
+    for caller, number, later_s, ago_s, wanted_s in steps:
+        now += later_s
+        if wanted_s != age:
+            replays.resize(wanted_s, 16)
+            age = wanted_s
+        made = now - ago_s
+        is_fresh = replays.is_fresh(made, now)
+        if not now - age < made <= now + AHEAD_S or made < since:
+            assert not is_fresh
+        if not is_fresh:
+            continue
+        try:
+            is_new = replays.take(caller, f"{number} {made}", now)
+        except Overloaded:
+            assert len(replays) >= 4
+            continue
+        assert is_new == ((caller, number, made) not in taken)
+        taken[caller, number, made] = now
         assert len(replays) <= 16
+
+
+def test_what_is_fresh_is_taken_while_there_is_room() -> None:
+    replays = Replays(10, 8, since_s=NOW_S)
+    assert replays.is_fresh(NOW_S, NOW_S) and replays.take("a", "1", 0) and replays.take("a", "2", 0)
+    with pytest.raises(Overloaded):  # a quarter of all
+        replays.take("a", "3", 14.9)
+    assert replays.take("b", "3", 14.9)
+    assert replays.take("a", "3", 15.0)
+    assert len(replays) == 2
+
+
+def test_what_was_made_before_the_memory_began_is_not_taken() -> None:
+    replays = Replays(60, 8, since_s=NOW_S + 0.7)
+    assert not replays.is_fresh(NOW_S - 1, NOW_S + 1)
+    assert replays.is_fresh(NOW_S, NOW_S + 1)
+
+
+def test_a_longer_memory_does_not_make_new_what_the_shorter_forgot() -> None:
+    replays = Replays(10, 8)
+    assert replays.is_fresh(NOW_S, NOW_S) and replays.take("a", "1", 0)
+    assert replays.is_fresh(NOW_S + 50, NOW_S + 50) and replays.take("a", "2", 50)
+    replays.resize(600, 8)
+    assert not replays.is_fresh(NOW_S, NOW_S + 50)
+    assert replays.is_fresh(NOW_S + 50, NOW_S + 300) and not replays.take("a", "2", 300)

@@ -201,7 +201,16 @@ def test_a_key_set_that_nobody_should_publish_is_refused(keys: bytes, why: str) 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"use": "enc"}, {"key_ops": ["sign"]}, {"key_ops": "verify"}, {"alg": "ES384"}, {"alg": 1}, {"kty": "NEW"}],
+    [
+        {"use": "enc"},
+        {"key_ops": ["sign"]},
+        {"key_ops": "verify"},
+        {"alg": "ES384"},
+        {"alg": 1},
+        {"kty": "NEW"},
+        {"crv": "secp256k1"},
+        {"crv": None},
+    ],
 )
 def test_a_key_that_is_for_something_else_checks_nothing(changed: dict[str, Any]) -> None:
     with pytest.raises(UnknownKey):

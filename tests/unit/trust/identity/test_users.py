@@ -203,7 +203,8 @@ def test_known_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(judge._known) == 2 < MAX_KEPT
 
 
-THUMBPRINT = read_key(public(key("ES256", "client"))).thumbprint
+CLIENT_KEY = key("ES256", "client")
+THUMBPRINT = read_key(public(CLIENT_KEY)).thumbprint
 BOUND = token(cnf={"jkt": THUMBPRINT})
 
 

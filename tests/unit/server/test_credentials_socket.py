@@ -1,0 +1,85 @@
+"""Who opens a WebSocket, and for how long it is theirs: tokens, proofs, signatures and keys beside certificates."""
+
+from typing import Any
+
+import pytest
+from tests.adversarial.test_socket_handshake import entry, ring
+from tests.doubles_http import run
+from tests.scripted import Turn
+from tests.signed import sign
+from tests.socket_client import serving
+from tests.tokens import NOW_S, key, proof, public, token
+from tests.unit.server.test_credentials import AGENT, ANNA, Scripted
+from tests.unit.trust.identity.test_signatures import signatures
+from tests.unit.trust.identity.test_users import users
+from websockets.exceptions import InvalidStatus
+
+from headrace.core.identity import Identity
+from headrace.trust.identity.jwk import read_key
+
+OK = [Turn(text="OK")]
+CLIENT = key("ES256", "client")
+BOUND = token(cnf={"jkt": read_key(public(CLIENT)).thumbprint})
+
+
+def test_a_token_opens_a_socket_until_it_expires() -> None:
+    async def main() -> None:
+        async with serving(OK, authenticators=[users()]) as (place, _):
+            async with place.client(authorization=f"Bearer {token(scope='llm:use')}") as client:
+                assert (await client.turn())["type"] == "response.completed"
+                place.clock.now_s += 400
+                refused = await client.turn()
+                assert (refused["type"], refused["error"]["code"]) == ("error", "invalid_api_key")
+            for headers in ({}, {"authorization": "Bearer hr_x"}, {"authorization": f"Bearer {token(aud='x')}"}):
+                with pytest.raises(InvalidStatus, match="401"):
+                    async with place.client(**headers):
+                        pass
+
+    run(main())
+
+
+def test_a_proof_and_a_signature_are_of_the_handshake_which_is_a_get_over_http() -> None:
+    async def main() -> None:
+        async with serving(OK, authenticators=[users(), signatures()]) as (place, _):
+            url = f"http://127.0.0.1:{place.port}/v1/responses"
+            shown = {"authorization": f"DPoP {BOUND}", "dpop": proof(CLIENT, BOUND, "GET", url)}
+            for status in ("403", "401"):  # the scope is not this token's; the proof was taken
+                with pytest.raises(InvalidStatus, match=status):
+                    async with place.client(**shown):
+                        pass
+            parameters: dict[str, Any] = {"created": NOW_S, "keyid": "desk", "nonce": "1"}
+            signed = sign("GET", url, {}, ("@method", "@target-uri"), **parameters)
+            async with place.client(**signed) as client:
+                assert (await client.turn())["type"] == "response.completed"
+                place.clock.now_s += 400  # it was the handshake that had to be fresh
+                assert (await client.turn())["type"] == "response.completed"
+
+    run(main())
+
+
+def test_a_key_beside_a_certificate_that_is_taken_back_ends_what_it_could() -> None:
+    async def main() -> None:
+        entries = [entry("hr_a"), entry("hr_b")]
+        keys = ring(*entries)
+        certificate = Scripted({"hr_a": Identity(AGENT, "cert")})
+        async with (
+            serving(OK, keys=keys, authenticators=[certificate]) as (place, _),
+            place.client(authorization="Bearer hr_a") as client,
+        ):
+            assert (await client.turn())["type"] == "response.completed"
+            keys._load = lambda: entries[1:]
+            keys.reload()
+            assert (await client.turn())["type"] == "error"
+
+    run(main())
+
+
+def test_a_socket_of_a_certificate_alone_needs_no_key() -> None:
+    async def main() -> None:
+        certificate = Scripted({None: Identity(ANNA, "cert")})
+        async with serving(OK, keys=ring(entry("hr_a")), authenticators=[certificate]) as (place, backend):
+            async with place.client() as client:
+                assert (await client.turn())["type"] == "response.completed"
+            assert backend.requests[0].principal.subject == ANNA.subject
+
+    run(main())
