@@ -8,11 +8,14 @@ authenticators nobody is anonymous; without both everybody is the machine's user
 kind of credential.
 """
 
+import asyncio
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
+from headrace.core.certificates import peer_chain
 from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
 from headrace.core.identity import Authenticator, Challenger, Identity, Shown
@@ -99,6 +102,14 @@ class Credentials:
     def _check_time(self, identity: Identity) -> None:
         if self._clock.unix_s() >= identity.expires_s:
             raise Unauthenticated("the credentials have expired; renew them.", challenges=self._challenges)
+
+
+def client_certificates(transport: asyncio.BaseTransport) -> tuple[bytes, ...]:
+    """What a client showed of itself while its TLS was opened; of no interest where clients are not asked."""
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None or tls.context.verify_mode is ssl.CERT_NONE:
+        return ()
+    return peer_chain(tls)
 
 
 def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:

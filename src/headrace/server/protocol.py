@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from headrace.api.errors import encode_error
 from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
 from headrace.server.config import ServerConfig
+from headrace.server.credentials import TLS_EXTENSION, client_certificates
 from headrace.server.wire import EXTENSION, Wire
 
 # A refused body is read and thrown away for a while, because a client that is reset while it sends loses the refusal.
@@ -44,6 +45,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._has_begun = False  # headers that no timer runs for yet
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._certificates: tuple[bytes, ...] = ()  # that the client's TLS was opened with
         # Pipelined requests wait here behind the one that is being answered.
         self._unanswered: deque[Wire] = deque()
 
@@ -51,6 +53,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Refuse a connection too many; give the client its time for the headers."""
         super().connection_made(transport)
         _set_tcp_options(transport, self._limits.write_timeout_s)
+        self._certificates = client_certificates(transport)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(Overloaded("the server has as many connections as it takes; try again in a moment."))
         else:
@@ -119,7 +122,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         # The request's task starts in the loop's next turn and sees this.
         wire = Wire(self.cycle, self._abort)
         self._unanswered.append(wire)
-        self.scope["extensions"] = {EXTENSION: {"wire": wire}}
+        extensions: dict[str, Any] = {EXTENSION: {"wire": wire}}
+        if self._certificates:
+            extensions[TLS_EXTENSION] = {"certificates": self._certificates}
+        self.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
         """The body is all here; what follows is the next request's."""
