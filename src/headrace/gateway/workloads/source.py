@@ -4,7 +4,7 @@ A source always answers at once with what holds now, and never waits: whoever fe
 background (`api_source.py`), and an issuer in this process is asked (`issued_source.py`). Knows no connections.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -45,16 +45,19 @@ def is_half_over(svid: X509Svid | JwtSvid, now_s: float) -> bool:
 
 
 class NoSource:
-    """Where workload identity is off."""
+    """Of a program without a name of its own, which may know others' all the same."""
+
+    def __init__(self, bundles: Callable[[], Mapping[str, Bundle]] = dict) -> None:
+        self._bundles = bundles
 
     def material(self) -> Material:
         """Raises Unavailable."""
-        raise Unavailable("this server has no workload identity; [spiffe] gives it one.")
+        raise Unavailable("this server has no workload identity of its own; [spiffe] id gives it one.")
 
     def bundles(self) -> Mapping[str, Bundle]:
-        """Nobody is believed."""
-        return {}
+        """See `Source`."""
+        return self._bundles()
 
     def token(self, audience: str) -> str:
         """Raises Unavailable."""
-        raise Unavailable("this server has no workload identity; [spiffe] gives it one.")
+        raise Unavailable("this server has no workload identity of its own; [spiffe] id gives it one.")

@@ -62,9 +62,9 @@ class SpiffeSettings:
     example: `unix:///path`).
 
     `id` is this server's own name: issued here, or chosen among those that the socket gives. `serve` is where the
-    Workload API is spoken to others. `workloads` by their patterns as written, of which the first that fits counts. `audiences` are what tokens for this server must name; none: its own ID.
-    `federated` are files of other trust domains' bundles. `is_required`: no hop to or from another machine without an
-    SVID at its other end."""
+    Workload API is spoken to others. `audiences` are what tokens for this server must name; none: its own ID.
+    `federated` are files of other trust domains' bundles. `workloads` are by their patterns as written, of which the
+    first that fits counts. `is_required`: no hop to or from another machine without an SVID at its other end."""
 
     trust_domain: str | None = None
     socket: str | None = None
