@@ -11,6 +11,6 @@ def peer_chain(connection: ssl.SSLObject | ssl.SSLSocket) -> tuple[bytes, ...]:
     # Public from Python 3.13 on; before, the same call of the object underneath.
     whole: Any = connection if hasattr(connection, "get_unverified_chain") else getattr(connection, "_sslobj", None)
     chain = None if whole is None else whole.get_unverified_chain()
-    if not chain:
-        return ()
-    return tuple(one if isinstance(one, bytes) else bytes(one.public_bytes(_DER)) for one in chain)
+    # A server whose client sent none is given a list with nothing in it, in both senses.
+    given = [one for one in chain or () if one is not None]
+    return tuple(one if isinstance(one, bytes) else bytes(one.public_bytes(_DER)) for one in given)
