@@ -10,6 +10,7 @@ kind of credential.
 
 import asyncio
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -110,6 +111,12 @@ def client_certificates(transport: asyncio.BaseTransport) -> tuple[bytes, ...]:
     if tls is None or tls.context.verify_mode is ssl.CERT_NONE:
         return ()
     return peer_chain(tls)
+
+
+def half_life_s(transport: asyncio.BaseTransport) -> float:
+    """How long a connection may be kept for what its client showed: half of the time that is left of it."""
+    about = transport.get_extra_info("ssl_object").getpeercert()
+    return max(0.0, (ssl.cert_time_to_seconds(about["notAfter"]) - time.time()) / 2)
 
 
 def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:

@@ -20,12 +20,12 @@ _COPY_BYTES = 128 * 1024
 
 class Connection(asyncio.Protocol):
     """A connection of a pool. `over` is told when an answer ends, with whether another may follow; `watch` of
-    deadlines. `is_used`: it has carried an answer before, so that the backend may have given it up meanwhile. No new
-    request is sent on it from `admitted_until_s` on, when what its other end showed of itself ends."""
+    deadlines. `is_used`: it has carried an answer before, so that the backend may have given it up meanwhile. By
+    `admitted_until_s` (the loop's time) and `context` the pool knows whether what both ends showed still holds."""
 
     __slots__ = (
         *("_answer", "_is_lost", "_loop", "_over", "_transport", "_watch"),
-        *("admitted_until_s", "idle_since_s", "is_used"),
+        *("admitted_until_s", "context", "idle_since_s", "is_used"),
     )
 
     def __init__(
@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self.is_used = False
         self.idle_since_s = 0.0
         self.admitted_until_s = math.inf
+        self.context: ssl.SSLContext | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -54,10 +55,6 @@ class Connection(asyncio.Protocol):
         """What it is secured with."""
         found: ssl.SSLObject | None = None if self._transport is None else self._transport.get_extra_info("ssl_object")
         return found
-
-    def is_admitted(self, now_s: float) -> bool:
-        """Whether its other end is still whom it showed that it is, by the loop's time."""
-        return now_s < self.admitted_until_s
 
     @property
     def answer(self) -> Answer | None:

@@ -138,9 +138,10 @@ class Pool:
         return connection
 
     def _pop(self) -> Connection | None:
+        now_s = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_alive and connection.is_admitted(asyncio.get_running_loop().time()):
+            if connection.is_alive and self._is_admitted(connection, now_s):
                 return connection
             connection.close()
         return None
@@ -240,16 +241,27 @@ class Pool:
             except OSError as error:  # TimeoutError is one
                 wrong = error
             else:
-                return self._admit(connection, loop.time())
+                return self._admit(connection, tls, loop.time())
         if isinstance(wrong, TimeoutError):
             raise wrong
         raise UpstreamFault(f"no connection to {self._name}: {_why(wrong)}.") from None
 
-    def _admit(self, connection: Connection, now_s: float) -> Connection:
+    def _is_admitted(self, connection: Connection, now_s: float) -> bool:
+        """Whether both ends are still whom they showed that they are. What was opened with something older than what is
+        shown now is not used again: the other end may know already that it holds no more."""
+        if self._tls is None or isinstance(self._tls, ssl.SSLContext):
+            return True
+        try:
+            return now_s < connection.admitted_until_s and connection.context is self._tls.context()
+        except UpstreamFault:
+            return False
+
+    def _admit(self, connection: Connection, tls: ssl.SSLContext | None, now_s: float) -> Connection:
         """A connection that is open, if whoever is at its other end is whom it was opened to."""
         if self._tls is not None and not isinstance(self._tls, ssl.SSLContext):
             try:
                 connection.admitted_until_s = now_s + self._tls.admit(connection.tls)
+                connection.context = tls
             except BaseException:
                 connection.close()
                 raise
