@@ -70,12 +70,13 @@ def trust(context: ssl.SSLContext, bundles: Mapping[str, Bundle]) -> None:
 
 def show(context: ssl.SSLContext, svid: X509Svid) -> None:
     """Be this workload."""
-    pem = b"".join(_pem("CERTIFICATE", one) for one in svid.certificates) + _pem("PRIVATE KEY", svid.private_key)
-    with _as_file(pem) as path:
+    chain = b"".join(pem("CERTIFICATE", one) for one in svid.certificates)
+    with _as_file(chain + pem("PRIVATE KEY", svid.private_key)) as path:
         context.load_cert_chain(path)
 
 
-def _pem(label: str, der: bytes) -> bytes:
+def pem(label: str, der: bytes) -> bytes:
+    """A value as text (RFC 7468)."""
     text = b64encode(der)
     lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
     return b"\n".join([f"-----BEGIN {label}-----".encode(), *lines, f"-----END {label}-----".encode(), b""])
