@@ -173,10 +173,7 @@ def _authorities(flags: Mapping[str, Any], config: Path | None) -> tuple[SpiffeS
     file = AuthorityFile(open_home(settings.home).identity)
     text = file.load()
     if text is None:
-        raise NotFound(
-            f"{file.path}: there are no keys yet; a server with [spiffe] trust_domain makes "
-            "them."
-        )
+        raise NotFound(f"{file.path}: there are no keys yet; a server with [spiffe] trust_domain makes them.")
     try:
         return settings.trust.spiffe, read_authorities(text)
     except InvalidSvid as error:
