@@ -27,6 +27,9 @@ from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, S
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.records.settings import RecordsSettings
+from headrace.trust.spiffe.ids import IdPattern, SpiffeId
+from headrace.trust.spiffe.rhythm import Rhythm
+from headrace.trust.spiffe.settings import EntrySettings, SpiffeSettings, WorkloadSettings
 from headrace.trust.supply.settings import SupplySettings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -62,6 +65,10 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "log": LogSettings(),
     "records": RecordsSettings(),
     "model_signatures": SupplySettings(),
+    "spiffe": SpiffeSettings(),
+    "spiffe.rhythm": Rhythm(),
+    "spiffe.entries": EntrySettings(id=SpiffeId("", "")),
+    "spiffe.workloads.NAME": WorkloadSettings(pattern=IdPattern("", ()), tenant=""),
     "theft": TheftSettings(),
     "identity": IdentitySettings(),
     "identity.issuers.NAME": IssuerSettings(name="", issuer="https://", audience=frozenset({"a"}), tenant="a"),

@@ -16,6 +16,7 @@ from headrace.cli.gateway_checks import check_gateway
 from headrace.cli.key_table import KeyTable
 from headrace.cli.kinds import WRONG, Kind, Problem, Report, Spot, WrongSettings, parse_bytes, unknown
 from headrace.cli.plain_settings import DEFAULTS, LOG_LEVELS, NO_MODEL, PARSERS
+from headrace.cli.spiffe_checks import check_spiffe
 from headrace.cli.toml_lines import Lines
 from headrace.cli.toml_writer import write_tables, write_value
 from headrace.core.errors import InvalidRequest
@@ -170,6 +171,7 @@ def compose(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path |
     if not report.problems:  # what is missing because it could not be read would be told twice
         served = None if settings.has_engine else ()
         check_gateway(settings.gateway, spot, served=served)
+        check_spiffe(settings, spot)
     report.end()
     return Resolved(settings, origins, report)
 

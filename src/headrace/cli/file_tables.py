@@ -12,6 +12,7 @@ from headrace.cli.log_tables import LOG
 from headrace.cli.policy_tables import POLICY
 from headrace.cli.records_tables import RECORDS
 from headrace.cli.server_tables import CORS, KEY, TLS
+from headrace.cli.spiffe_tables import SPIFFE
 from headrace.cli.supply_tables import MODEL_SIGNATURES
 from headrace.cli.theft_tables import THEFT
 
@@ -29,6 +30,7 @@ TABLES: Final[Mapping[str, Kind]] = {
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
     "delegation": DELEGATION,
+    "spiffe": SPIFFE,
     "theft": THEFT,
     "identity": IDENTITY,
     "log": LOG,

@@ -12,8 +12,10 @@ import weakref
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -56,6 +58,10 @@ from headrace.memory.boot import boot_id
 from headrace.memory.store import Store
 from headrace.observe.gateway_metrics import BackendState, GatewayMetrics
 
+if TYPE_CHECKING:
+    from headrace.gateway.upstreams.pool import Security
+    from headrace.gateway.workloads.source import Source
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -69,13 +75,14 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a gateway stands on: the store, a folder for its journal, this process's engine, if it has one, and where
-    its metrics are told. `overseers` judge and record what passes."""
+    its metrics are told. `overseers` judge and record what passes. `workload` gives this program its SVIDs."""
 
     store: Store
     folder: Path
     engine: Backend | None
     registry: CollectorRegistry | None = None
     overseers: tuple[Overseer, ...] = ()
+    workload: "Source | None" = None
 
 
 class JoinedGateway:
@@ -192,14 +199,30 @@ class JoinedGateway:
     def _kept(self, name: str, settings: BackendSettings, wanted: Wanted) -> Upstream | None:
         before = self._wanted.settings.backends.get(name)
         is_same = before == settings and _secret_of(settings, self._wanted) == _secret_of(settings, wanted)
+        # What its files hold now may be newer.
+        is_same = is_same and settings.ca_file is None and settings.client_certificate is None
         return self._upstreams.get(name) if is_same else None
 
     def _open(self, settings: BackendSettings, wanted: Wanted) -> Upstream:
         secret = _secret_of(settings, wanted)
-        if settings.url.startswith("https:") and self._tls is None:
+        workload = self._ground.workload
+        bearer = None if workload is None or not settings.audience else partial(workload.token, settings.audience)
+        text = None if secret is None else secret.reveal()
+        return open_remote(settings, secret=text, tls=self._security(settings), bearer=bearer)
+
+    def _security(self, settings: BackendSettings) -> "ssl.SSLContext | Security | None":
+        """How a backend's connections are secured."""
+        if not settings.url.startswith("https:"):
+            return None
+        if settings.has_own_tls:
+            # Imported here because it takes a moment, and most backends are secured as everybody's are.
+            from headrace.gateway.upstreams.security import BackendSecurity
+            from headrace.gateway.workloads.source import NoSource
+
+            return BackendSecurity(settings, self._ground.workload or NoSource(), self._clock)
+        if self._tls is None:
             self._tls = ssl.create_default_context()
-        tls = self._tls if settings.url.startswith("https:") else None
-        return open_remote(settings, secret=None if secret is None else secret.reveal(), tls=tls)
+        return self._tls
 
 
 class Retired:

@@ -6,6 +6,7 @@ go together is `gateway_checks.py`'s. Knows no files, no environment and no secr
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ from headrace.gateway.settings import (
 )
 from headrace.gateway.upstreams.address import read_url
 from headrace.gateway.upstreams.catalog import CATALOG
+from headrace.trust.spiffe.ids import IdPattern, parse_pattern
 
 ENGINE_KIND: Final = "engine"
 # Words of a header's name that say that its value is a credential.
@@ -121,6 +123,19 @@ def _url(value: Any) -> str:
     return str(read_url(value))
 
 
+def _path(value: Any) -> Path:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is no path of a file")
+    return Path(value).expanduser()
+
+
+def _pattern(value: Any) -> IdPattern:
+    if not isinstance(value, str):
+        raise ValueError('the value is no text; write "spiffe://example.org/engine/*"')  # noqa: TRY004
+    return parse_pattern(value)
+
+
+PATH: Final = leaf(_path, {"type": "string", "minLength": 1})
 URL: Final = leaf(_url, {"type": "string", "pattern": "^https?://[^@?#\\s]+$"}, show=None)
 SECRET: Final = leaf(
     read_secret_place, {"type": "string", "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}, show=hidden
@@ -232,6 +247,9 @@ _NOT_OF_THE_ENGINE: Final = {
     "region": "nothing leaves the process, so no rule asks for it",
     "retention": "nothing leaves the process, so no rule asks for it",
     "timeouts": "request_timeout bounds its answers",
+    **dict.fromkeys(
+        ("ca_file", "client_certificate", "client_key", "identity", "audience", "spiffe_id"), "nothing is connected"
+    ),
 }
 
 
@@ -258,11 +276,30 @@ def _backend(*, name: str, kind: str, models: Any = None, **given: Any) -> Backe
         raise WrongKey(
             "secret", f'is missing; {kind} asks for a key: secret = "env:{row.key_variable}" or "file:/path"'
         )
+    _check_tls(given)
     if not models and not given.get("is_open"):
         raise WrongKey("models", f'is missing; name them: models = ["NAME"], or [backends.{name}.models."NAME"]')
     if "health" in given and given["health"].path is None:
         given["health"] = replace(given["health"], path=row.health_path)
     return BackendSettings(name=name, kind=kind, models=models or {}, **given)
+
+
+def _check_tls(given: Mapping[str, Any]) -> None:
+    """What of a backend's TLS does not go together."""
+    needing = [one for one in ("ca_file", "client_certificate", "identity", "spiffe_id") if one in given]
+    if needing and not given["url"].startswith("https:"):
+        raise WrongKey(needing[0], f"is of TLS, and {given['url']} has none; write https://")
+    if ("client_certificate" in given) != ("client_key" in given):
+        raise WrongKey(
+            "client_key" if "client_certificate" in given else "client_certificate",
+            "is missing; a certificate and its key belong together",
+        )
+    if "client_certificate" in given and "identity" in given:
+        raise WrongKey("client_certificate", "is there beside identity; show one of them")
+    if "ca_file" in given and "spiffe_id" in given:
+        raise WrongKey("ca_file", "is there beside spiffe_id, whose authorities are the trust domains'; take it out")
+    if "secret" in given and "audience" in given:
+        raise WrongKey("audience", "is there beside secret, and a request has one authorization; take one of them out")
 
 
 def _read_models(value: Any, spot: Spot) -> Any:
@@ -299,6 +336,12 @@ BACKEND: Final = table(
         "timeouts": TIMEOUTS,
         "health": HEALTH,
         "breaker": BREAKER,
+        "ca_file": PATH,
+        "client_certificate": PATH,
+        "client_key": PATH,
+        "identity": one_of(("spiffe",)),
+        "audience": NAME,
+        "spiffe_id": leaf(_pattern, {"type": "string", "pattern": "^spiffe://[^/]+/.+$"}, show=None),
         "headers": leaf(_headers, {"type": "object", "additionalProperties": {"type": "string"}}, show=hidden),
     },
     is_named=True,

@@ -51,6 +51,7 @@ from headrace.cli.options import (
 from headrace.cli.policy_commands import policy_app
 from headrace.cli.records_commands import lineage, records_app, replay, verify
 from headrace.cli.route_commands import route_app
+from headrace.cli.spiffe_commands import identity_app
 from headrace.cli.stored_commands import cache_app, responses_app
 from headrace.core.errors import HeadraceError
 
@@ -91,6 +92,7 @@ for _group, _name in (
     (witness_app, "witness"),
     (records_app, "records"),
     (delegate_app, "delegate"),
+    (identity_app, "identity"),
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)

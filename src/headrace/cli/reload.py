@@ -88,6 +88,11 @@ class Reloader:
         """Name what is changed beside the gateway."""
         self._app, self._tls = app, tls
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What the server's socket is secured with."""
+        return self._tls
+
     async def reload(self) -> Reloaded:
         """Go on as the file says now. Raises HeadraceError, and then nothing has changed."""
         async with self._lock:
@@ -142,7 +147,7 @@ class Reloader:
             waiting.append("keys")
         ring = None if app.keys is None else KeyRing(source.load)
         door = Door(server_config(settings))
-        if self._tls is not None and settings.tls is not None:
+        if self._tls is not None and settings.tls is not None and settings.tls.identity is None:
             renew_tls(self._tls, settings.tls)
         await self._gateway.replace(wanted_gateway(settings, around))
         if app.keys is not None and ring is not None:

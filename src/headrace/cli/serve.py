@@ -22,10 +22,12 @@ from headrace.cli.config import Resolved, Settings, compose
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from headrace.cli.assembly import Assembled
     from headrace.cli.reload import Reloader
     from headrace.cli.surroundings import Surroundings
+    from headrace.cli.trust import Trust
     from headrace.core.request import Principal
     from headrace.server.app import App
     from headrace.server.keys import KeyRing
@@ -103,7 +105,7 @@ async def _run(start: Start, listener: "socket.socket") -> None:
         def tell(url: str) -> None:
             _say(greet(url))
 
-        await serve(app, listener, tell, on_reload=reloader.on_signal, tls=start.around.tls)
+        await serve(app, listener, tell, on_reload=reloader.on_signal, tls=reloader.tls)
 
 
 @asynccontextmanager
@@ -140,7 +142,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         trust = await stack.enter_async_context(
             open_trust(settings, TrustGround(layout, engine, metrics.registry, granter_of(keys)))
         )
-        ground = Ground(store, layout.accounts, foreground, registry=metrics.registry, overseers=trust.overseers)
+        ground = Ground(store, layout.accounts, foreground, metrics.registry, trust.overseers, trust.workload)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
         base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
@@ -163,7 +165,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
             metrics=metrics,
             surroundings=AppSurroundings(version=__version__),
         )
-        reloader.attach(app, around.tls)
+        reloader.attach(app, _server_tls(start, trust))
         yield app, reloader
 
 
@@ -174,6 +176,15 @@ def granter_of(keys: "KeyRing | None") -> "Callable[[str], Principal | None]":
         return None if keys is None else keys.named(subject.removeprefix("key:"))
 
     return find
+
+
+def _server_tls(start: Start, trust: "Trust") -> "ssl.SSLContext | None":
+    """What the server's socket is secured with: its own SVID, or files."""
+    tls = start.settings.tls
+    if tls is None or tls.identity is None:
+        return start.around.tls
+    assert trust.spiffe is not None
+    return trust.spiffe.server_context(tls)
 
 
 def _model_to_show(settings: Settings, own: str | None) -> str:

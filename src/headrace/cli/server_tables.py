@@ -5,22 +5,17 @@ Reads values and refuses what is wrong by itself; opens nothing. Knows no enviro
 
 import re
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from headrace.cli.gateway_tables import LABEL, LABELS, NAMES, SECRET, SUBJECT_NAME
+from headrace.cli.gateway_tables import LABEL, LABELS, NAMES, PATH, SECRET, SUBJECT_NAME
 from headrace.cli.key_table import KeyTable
 from headrace.cli.keys import MAX_PRIORITY, MAX_SHARE
 from headrace.cli.kinds import TRUTH, Kind, WrongKey, integer, leaf, number, one_of, seconds, several, table, word
 from headrace.core.request import SCOPES
 from headrace.server.config import Cors, Tls
 
-
-def _path(value: Any) -> Path:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("is no path of a file")
-    return Path(value).expanduser()
+__all__ = ["CORS", "KEY", "PATH", "TLS"]
 
 
 def _time(value: Any) -> datetime:
@@ -50,7 +45,6 @@ def _origin(value: Any) -> str:
     return said
 
 
-PATH: Final = leaf(_path, {"type": "string", "minLength": 1})
 KEY: Final = table(
     KeyTable,
     {
@@ -77,8 +71,9 @@ TLS: Final = table(
         "key": PATH,
         "minimum_version": one_of(("1.2", "1.3")),
         "client_ca": PATH,
+        "identity": one_of(("spiffe",)),
+        "clients": one_of(("wanted", "required")),
     },
-    needs=("certificate", "key"),
 )
 
 

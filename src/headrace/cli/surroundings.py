@@ -17,6 +17,7 @@ from headrace.cli.keys import load_keys
 from headrace.cli.kinds import Spot
 from headrace.cli.secret_text import SecretText, read_secrets, secret_places
 from headrace.cli.served_models import served_names
+from headrace.core.clock import SystemClock
 from headrace.core.errors import HeadraceError
 from headrace.gateway.settings import Secret
 from headrace.server.config import is_loopback
@@ -40,17 +41,34 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
     spot = Spot(report)
     secrets = read_secrets(secret_places(settings), environ, spot)
     tls = None
-    if settings.tls is not None:
+    if settings.tls is not None and settings.tls.identity is None:
         try:
             tls = open_tls(settings.tls)
         except HeadraceError as error:
             spot.at("tls", error.param or "").say(error.message)
+    _check_backend_files(settings, spot)
     _check_keys(settings, secrets, spot)
     _check_holders(settings, spot)
     _check_models(settings, spot)
     _check_callers(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
+
+
+def _check_backend_files(settings: Settings, spot: Spot) -> None:
+    """Certificates that connections to backends are opened with."""
+    for name, backend in settings.gateway.backends.items():
+        if backend.ca_file is None and backend.client_certificate is None:
+            continue
+        # Imported here because it takes a moment, and most backends have no files.
+        from headrace.gateway.upstreams.security import BackendSecurity
+        from headrace.gateway.workloads.source import NoSource
+
+        try:
+            BackendSecurity(backend, NoSource(), SystemClock())
+        except ValueError as error:
+            key, _, sentence = str(error).partition(": ")
+            spot.at("backends", name, key).say(sentence)
 
 
 def _check_keys(settings: Settings, secrets: Mapping[Secret, SecretText], spot: Spot) -> None:

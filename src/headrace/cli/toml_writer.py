@@ -13,12 +13,17 @@ from typing import Any, Final
 from headrace.cli.kinds import file_name, quoted, shown_path
 from headrace.cli.toml_lines import Lines, Path
 from headrace.gateway.settings import CandidateSettings, Secret, Subject, Target
+from headrace.trust.spiffe.ids import IdPattern, SpiffeId
 
 # What a table's own key says already.
 _OWN_NAMES: Final = {
     **dict.fromkeys(("BackendSettings", "RouteSettings", "IssuerSettings", "SignerSettings", "ToolRule"), "name"),
     "TenantRule": "tenant",
+    "WorkloadSettings": "pattern",
 }
+
+# Values of several parts that a file has as one text.
+_PLAIN: Final = (Secret, Target, Subject, CandidateSettings, IdPattern, SpiffeId)
 
 
 def write_value(value: Any) -> str:
@@ -97,4 +102,6 @@ def _is_unset(value: Any) -> bool:
 def _is_table(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(_is_table, value.values()))
-    return is_dataclass(value) and not isinstance(value, Secret | Target | Subject | CandidateSettings)
+    if isinstance(value, tuple):
+        return any(map(_is_table, value))
+    return is_dataclass(value) and not isinstance(value, _PLAIN)

@@ -16,18 +16,22 @@ from prometheus_client import CollectorRegistry
 
 from headrace.cli.config import Settings
 from headrace.core.backend import Backend
+from headrace.core.clock import SystemClock
 from headrace.core.identity import Authenticator
 from headrace.core.request import Principal
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
 from headrace.observe.trust_metrics import TrustMetrics
+from headrace.server.config import is_loopback
 from headrace.trust.flow.settings import Mode as FlowMode
 from headrace.trust.policy.settings import PolicyMode
 
 if TYPE_CHECKING:
+    from headrace.cli.spiffe import Spiffe
     from headrace.gateway.notary.notary import LogNotary
     from headrace.gateway.oversight.policy import Left
     from headrace.gateway.oversight.recorder import Recorder
+    from headrace.gateway.workloads.source import Source
 
 Prepare = Callable[[Settings], Callable[[], None]]
 """Reads what settings name anew, and raises HeadraceError if it cannot be used; what it returns puts it in force and
@@ -44,6 +48,12 @@ class Trust:
     authenticators: tuple[Authenticator, ...] = ()
     reloads: Mapping[str, "Prepare"] = field(default_factory=dict)
     services: Mapping[str, Any] = field(default_factory=dict)
+    spiffe: "Spiffe | None" = None
+
+    @property
+    def workload(self) -> "Source | None":
+        """Where this program's own SVIDs come from."""
+        return None if self.spiffe is None else self.spiffe.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +92,14 @@ class _Joining:
         self._services: dict[str, Any] = {}
         self._reloads: dict[str, Prepare] = {}
         self._budgets: Left | None = None
+        self._spiffe: Spiffe | None = None
         self._metrics = TrustMetrics(records=self._count_records, waiting=self._count_waiting)
 
     async def know_callers(self) -> None:
         """Users, workloads, and agents on somebody's behalf."""
         trust = self._settings.trust
+        if trust.spiffe.is_on:
+            await self._know_workloads()
         if trust.delegation is not None:
             from headrace.cli.delegation import open_delegation
 
@@ -103,6 +116,17 @@ class _Joining:
             identity = await self._stack.enter_async_context(open_identity(trust.identity))
             self._authenticators += identity.authenticators
             self._reloads["identity"] = identity.prepare
+
+    async def _know_workloads(self) -> None:
+        # Imported here because it speaks gRPC, which takes a moment.
+        from headrace.cli.spiffe import open_spiffe
+
+        settings, spiffe = self._settings, self._settings.trust.spiffe
+        audiences = {one.audience for one in settings.gateway.backends.values() if one.audience}
+        opening = open_spiffe(spiffe, self._ground.layout.identity, SystemClock(), audiences=sorted(audiences))
+        self._spiffe = await self._stack.enter_async_context(opening)
+        is_needed = spiffe.is_required and not is_loopback(settings.host)
+        self._authenticators += self._spiffe.authenticators(is_needed=is_needed)
 
     async def keep_records(self) -> None:
         """The log, and the recorder that hands in to it."""
@@ -162,6 +186,7 @@ class _Joining:
             authenticators=tuple(self._authenticators),
             services=self._services,
             reloads=self._reloads,
+            spiffe=self._spiffe,
         )
 
     def _count_records(self) -> tuple[int, int] | None:

@@ -7,11 +7,13 @@ Knows no files, and no secrets: a `Secret` is a place where one is found, and re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from headrace.core.ledger import Prices
 from headrace.core.request import Task
 from headrace.core.shape import Need
+from headrace.trust.spiffe.ids import IdPattern
 
 ENGINE: Final = "local"
 """The name of the backend that is this process's own engine."""
@@ -90,7 +92,11 @@ class BackendSettings:
     """One backend. `kind` names a row of the catalog; `url` ends before the protocol's own path. `clearance` are the
     labels that it may see; `region` and `retention` ("none", "30d", ...) are what tenant rules ask. `max_concurrency`:
     requests at once, None without bound. `headers` are sent with every request. A model that is not in `models` may be
-    asked for if `is_open`."""
+    asked for if `is_open`.
+
+    Of its TLS: `ca_file` are authorities that its certificate must be of, None the system's; `client_certificate` with
+    `client_key`, or with `identity` "spiffe" our X.509-SVID, is what it is shown; `spiffe_id` is who it must be.
+    `audience`: it is shown a JWT-SVID for that with every request."""
 
     name: str
     kind: str
@@ -107,6 +113,17 @@ class BackendSettings:
     health: Health = Health()
     breaker: BreakerSettings = BreakerSettings()
     headers: Mapping[str, str] = field(default_factory=dict)
+    ca_file: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    identity: str = ""
+    audience: str = ""
+    spiffe_id: IdPattern | None = None
+
+    @property
+    def has_own_tls(self) -> bool:
+        """Whether its TLS is not what everybody's is."""
+        return bool(self.ca_file or self.client_certificate or self.identity or self.spiffe_id)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -8,6 +8,7 @@
         files/                  callers' files (`memory/files.py`)
         accounts/               the journal of what was reserved and spent (`memory/journal.py`)
         batches.lock            held by the server that runs batches
+        identity/               the keys of the issuer of SVIDs (`memory/authority_file.py`)
         headrace.db         state database (`memory/database.py`)
         delegations.db      revoked delegations, and what was done under others (`memory/delegations.py`)
         delegation.pem      the root key of delegations (`cli/delegation.py`)
@@ -67,6 +68,11 @@ class Layout:
     def accounts(self) -> Path:
         """The journal of what was reserved and spent."""
         return self.home / "accounts"
+
+    @property
+    def identity(self) -> Path:
+        """The keys of the issuer of SVIDs."""
+        return self.home / "identity"
 
     @property
     def batches_lock(self) -> Path:

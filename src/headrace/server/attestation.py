@@ -56,20 +56,36 @@ class Digests:
 
 
 class Peer:
-    """The process at the other end of one connection. `close` lets go of its handle."""
+    """A process, named by the kernel. `close` lets go of its handle."""
 
-    def __init__(self, connection: socket.socket, digests: Digests) -> None:
-        """Raises NotAttested if the kernel does not name it: it lives in another namespace, or has ended."""
-        given = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.pid, self.uid, self.gid = _CREDENTIALS.unpack(given)
+    def __init__(self, credentials: tuple[int, int, int], handle: int, digests: Digests) -> None:
+        """`credentials` are pid, uid and gid; `handle` is a descriptor of the process."""
+        self.pid, self.uid, self.gid = credentials
+        self._handle = handle
         self._digests = digests
-        self._handle = -1
-        if self.pid <= 0:
+
+    @classmethod
+    def of(cls, connection: socket.socket, digests: Digests) -> "Peer":
+        """The process at the other end of a connection. Raises NotAttested if the kernel does not name it: it lives in
+        another namespace, or has ended."""
+        given = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, gid = _CREDENTIALS.unpack(given)
+        if pid <= 0:
             raise NotAttested("the process cannot be seen from here")
         try:
-            self._handle = _open_handle(connection, self.pid)
+            return cls((pid, uid, gid), _open_handle(connection, pid), digests)
         except OSError:
             raise NotAttested("the process has ended") from None
+
+    @classmethod
+    def of_pid(cls, pid: int, digests: Digests) -> "Peer":
+        """A process by its number, to tell which names it would get. Raises NotAttested."""
+        try:
+            handle = os.pidfd_open(pid)
+            about = Path(f"/proc/{pid}").stat()
+        except (OSError, OverflowError):
+            raise NotAttested("there is no process of this number") from None
+        return cls((pid, about.st_uid, about.st_gid), handle, digests)
 
     async def attest(self) -> Attested:
         """What it is now; it may have become another program since it connected. Raises NotAttested."""

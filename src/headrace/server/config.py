@@ -15,13 +15,40 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Files of a certificate with its chain and of its key, both PEM. `minimum_version` is 1.2 or 1.3; with `client_ca`
-    only clients with a certificate that one of its authorities signed are let in."""
+    """Files of a certificate with its chain and of its key, both PEM; or `identity` "spiffe": our own X.509-SVID.
+    `minimum_version` is 1.2 or 1.3.
 
-    certificate: Path
-    key: Path
+    `clients`: "required" lets in only clients with a certificate, "wanted" also those without one; a certificate that
+    no authority signed is let in by neither. Authorities are those of `client_ca`, or with SPIFFE those of its trust
+    domains. None: required with `client_ca`, wanted with `identity`, else no client is asked."""
+
+    certificate: Path | None = None
+    key: Path | None = None
     minimum_version: str = "1.2"
     client_ca: Path | None = None
+    identity: str | None = None
+    clients: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("needs certificate and key, both: the files belong together")
+        if (self.certificate is None) == (self.identity is None):
+            raise ValueError('needs certificate and key, or identity = "spiffe" in their place')
+        if self.clients is not None and self.client_ca is None and self.identity is None:
+            raise ValueError("has clients and no client_ca, so no certificate of a client could be told from another")
+        if self.identity is not None and self.client_ca is not None:
+            raise ValueError(
+                "has client_ca beside identity: the authorities are those of the trust domains; take it out"
+            )
+
+    @property
+    def asks_clients(self) -> str | None:
+        """Whether clients show a certificate: "required", "wanted" or None."""
+        if self.clients is not None:
+            return self.clients
+        if self.client_ca is not None:
+            return "required"
+        return None if self.identity is None else "wanted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,15 @@ authenticators nobody is anonymous; without both everybody is the machine's user
 kind of credential.
 """
 
+import asyncio
+import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
+from headrace.core.certificates import peer_chain
 from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
 from headrace.core.identity import Authenticator, Binder, Challenger, Identity, Shown
@@ -116,6 +120,20 @@ class Credentials:
     def _check_time(self, identity: Identity) -> None:
         if self._clock.unix_s() >= identity.expires_s:
             raise Unauthenticated("the credentials have expired; renew them.", challenges=self._challenges)
+
+
+def client_certificates(transport: asyncio.BaseTransport) -> tuple[bytes, ...]:
+    """What a client showed of itself while its TLS was opened; of no interest where clients are not asked."""
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None or tls.context.verify_mode is ssl.CERT_NONE:
+        return ()
+    return peer_chain(tls)
+
+
+def half_life_s(transport: asyncio.BaseTransport) -> float:
+    """How long a connection may be kept for what its client showed: half of the time that is left of it."""
+    about = transport.get_extra_info("ssl_object").getpeercert()
+    return max(0.0, (ssl.cert_time_to_seconds(about["notAfter"]) - time.time()) / 2)
 
 
 def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:

@@ -12,6 +12,7 @@ A body that is still wanted is bounded by `exchange.py`; a stream that nobody re
 """
 
 import asyncio
+import math
 import socket
 import sys
 from collections import deque
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from headrace.api.errors import encode_error
 from headrace.core.errors import DeadlineExceeded, HeadraceError, InvalidRequest, Overloaded, PayloadTooLarge
 from headrace.server.config import ServerConfig
+from headrace.server.credentials import TLS_EXTENSION, client_certificates, half_life_s
 from headrace.server.wire import EXTENSION, Wire
 
 # A refused body is read and thrown away for a while, because a client that is reset while it sends loses the refusal.
@@ -44,6 +46,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._has_begun = False  # headers that no timer runs for yet
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._certificates: tuple[bytes, ...] = ()  # that the client's TLS was opened with
+        self._renews_s = math.inf  # from when on the client had better show newer ones
         # Pipelined requests wait here behind the one that is being answered.
         self._unanswered: deque[Wire] = deque()
 
@@ -51,6 +55,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Refuse a connection too many; give the client its time for the headers."""
         super().connection_made(transport)
         _set_tcp_options(transport, self._limits.write_timeout_s)
+        self._certificates = client_certificates(transport)
+        if self._certificates:
+            self._renews_s = self.loop.time() + half_life_s(transport)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(Overloaded("the server has as many connections as it takes; try again in a moment."))
         else:
@@ -119,7 +126,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         # The request's task starts in the loop's next turn and sees this.
         wire = Wire(self.cycle, self._abort)
         self._unanswered.append(wire)
-        self.scope["extensions"] = {EXTENSION: {"wire": wire}}
+        extensions: dict[str, Any] = {EXTENSION: {"wire": wire}}
+        if self._certificates:
+            extensions[TLS_EXTENSION] = {"certificates": self._certificates}
+            if self.loop.time() >= self._renews_s:
+                self.cycle.keep_alive = False  # a connection that goes on would outlive what it was opened with
+        self.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
         """The body is all here; what follows is the next request's."""

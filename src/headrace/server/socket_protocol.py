@@ -19,6 +19,8 @@ from typing import Any, Final
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from headrace.server.credentials import TLS_EXTENSION, client_certificates
+
 # How long a client may take to answer a close, and to take what was sent before it.
 CLOSE_S: Final = 10.0
 
@@ -56,6 +58,8 @@ class LimitedSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions["headrace.socket"] = self._control
+            if certificates := client_certificates(self.transport):
+                extensions[TLS_EXTENSION] = {"certificates": certificates}
 
     async def send(self, message: Any) -> None:
         """Send. Raises OSError once the connection ends, whoever ends it."""

@@ -10,16 +10,15 @@ from typing import Final
 from headrace.core.errors import InvalidRequest
 from headrace.server.config import Tls
 
+VERIFY_MODES: Final = {None: ssl.CERT_NONE, "wanted": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+"""How a context asks clients, by `Tls.asks_clients`."""
+
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 def open_tls(tls: Tls) -> ssl.SSLContext:
     """A context for accepting connections. Raises InvalidRequest, whose `param` is the field of the file's name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[tls.minimum_version]
-    context.set_alpn_protocols(["http/1.1"])
-    _check_readable("certificate", tls.certificate)
-    _check_readable("key", tls.key)
+    context = bare_context(tls)
     _load(context, tls)
     if tls.client_ca is not None:
         _check_readable("client_ca", tls.client_ca)
@@ -30,7 +29,19 @@ def open_tls(tls: Tls) -> ssl.SSLContext:
                 f"{tls.client_ca} holds no certificates ({_reason(error)}); name a PEM file of authorities.",
                 param="client_ca",
             ) from error
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = VERIFY_MODES[tls.asks_clients]
+    return context
+
+
+def bare_context(tls: Tls) -> ssl.SSLContext:
+    """A context for accepting connections that knows no certificate yet, and nobody's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.minimum_version]
+    context.set_alpn_protocols(["http/1.1"])
+    if tls.asks_clients is not None:
+        # A resumed session has the client's certificate without its chain (RFC 8446, 2.2), which nobody could verify.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     return context
 
 
@@ -42,6 +53,9 @@ def renew_tls(context: ssl.SSLContext, tls: Tls) -> None:
 
 
 def _load(context: ssl.SSLContext, tls: Tls) -> None:
+    assert tls.certificate is not None and tls.key is not None
+    _check_readable("certificate", tls.certificate)
+    _check_readable("key", tls.key)
     try:
         context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
     except ssl.SSLError as error:

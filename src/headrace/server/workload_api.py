@@ -244,7 +244,7 @@ class WorkloadApi:
             writer.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(writer.get_extra_info("socket"), self._digests)
+        peer = Peer.of(writer.get_extra_info("socket"), self._digests)
         address = f"{self._folder}/{secrets.token_hex(16)}"
         name = f"unix:{address}"
         num = self._num_of.get(peer.uid, 0)

@@ -13,6 +13,7 @@ from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.records.settings import RecordsSettings
+from headrace.trust.spiffe.settings import SpiffeSettings
 from headrace.trust.supply.settings import SupplySettings
 
 
@@ -23,6 +24,7 @@ class TrustSettings:
     model_signatures: SupplySettings = field(default_factory=SupplySettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     delegation: DelegationSettings | None = None
+    spiffe: SpiffeSettings = field(default_factory=SpiffeSettings)
     theft: TheftSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -33,4 +35,4 @@ class TrustSettings:
     @property
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
-        return self.identity.names_callers or self.delegation is not None
+        return self.identity.names_callers or self.spiffe.names_callers or self.delegation is not None

@@ -314,7 +314,7 @@ def test_a_process_that_has_ended_is_nobody_even_if_its_connection_lives(tmp_pat
             with connection:
                 assert child.stdout is not None
                 pid = int(await child.stdout.readline())
-                peer = Peer(connection, Digests())
+                peer = Peer.of(connection, Digests())
                 try:
                     attested = await peer.attest()
                     assert (attested.pid, attested.uid, attested.gid) == (pid, os.getuid(), os.getgid())

@@ -6,7 +6,7 @@ provider's API reference, read in November 2026; what a row does not say was not
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 from headrace.api.outbound.codec import Quirks
 from headrace.api.outbound.registry import CODECS
 from headrace.gateway.settings import BackendSettings, Dialect
+from headrace.gateway.upstreams.pool import Security
 from headrace.gateway.upstreams.remote import Remote
 
 
@@ -215,8 +216,14 @@ CATALOG: Final[Mapping[str, Provider]] = MappingProxyType(
 )
 
 
-def open_remote(settings: BackendSettings, *, secret: str | None = None, tls: ssl.SSLContext | None = None) -> Remote:
-    """The backend of an entry, completed by its row. Connects to nothing yet.
+def open_remote(
+    settings: BackendSettings,
+    *,
+    secret: str | None = None,
+    tls: ssl.SSLContext | Security | None = None,
+    bearer: Callable[[], str] | None = None,
+) -> Remote:
+    """The backend of an entry, completed by its row; see `Remote`. Connects to nothing yet.
 
     Raises ValueError, which names the setting and the remedy, for a kind, URL or header that cannot be.
     """
@@ -228,4 +235,5 @@ def open_remote(settings: BackendSettings, *, secret: str | None = None, tls: ss
     if not url:
         raise ValueError(f"url: is missing; a backend of kind {settings.kind} that speaks {dialect} has no usual one")
     quirks = provider.quirks if dialect is Dialect.CHAT else Quirks()
-    return Remote(replace(settings, dialect=dialect, url=url), CODECS[dialect], quirks=quirks, secret=secret, tls=tls)
+    settings = replace(settings, dialect=dialect, url=url)
+    return Remote(settings, CODECS[dialect], quirks=quirks, secret=secret, tls=tls, bearer=bearer)

@@ -5,6 +5,8 @@ Bytes that nobody asked for end it, because what comes next could not be told fr
 """
 
 import asyncio
+import math
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -18,9 +20,13 @@ _COPY_BYTES = 128 * 1024
 
 class Connection(asyncio.Protocol):
     """A connection of a pool. `over` is told when an answer ends, with whether another may follow; `watch` of
-    deadlines. `is_used`: it has carried an answer before, so that the backend may have given it up meanwhile."""
+    deadlines. `is_used`: it has carried an answer before, so that the backend may have given it up meanwhile. By
+    `admitted_until_s` (the loop's time) and `context` the pool knows whether what both ends showed still holds."""
 
-    __slots__ = ("_answer", "_is_lost", "_loop", "_over", "_transport", "_watch", "idle_since_s", "is_used")
+    __slots__ = (
+        *("_answer", "_is_lost", "_loop", "_over", "_transport", "_watch"),
+        *("admitted_until_s", "context", "idle_since_s", "is_used"),
+    )
 
     def __init__(
         self,
@@ -36,11 +42,19 @@ class Connection(asyncio.Protocol):
         self._is_lost = False
         self.is_used = False
         self.idle_since_s = 0.0
+        self.admitted_until_s = math.inf
+        self.context: ssl.SSLContext | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether a request may be sent on it."""
         return not self._is_lost and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What it is secured with."""
+        found: ssl.SSLObject | None = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return found
 
     @property
     def answer(self) -> Answer | None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Protocol
 
 from headrace.core.errors import Overloaded, UpstreamFault, UpstreamTimeout
 from headrace.gateway.settings import Timeouts
@@ -22,6 +22,18 @@ from headrace.gateway.upstreams.connection import Connection
 
 _MAX_PLACES: Final = 4
 """Machines of one name that are tried for one connection."""
+
+
+class Security(Protocol):
+    """What connections are secured with, where that changes or more is asked of the other end than TLS itself does."""
+
+    def context(self) -> ssl.SSLContext:
+        """With what to open a connection now. Raises UpstreamFault."""
+        ...
+
+    def admit(self, connection: ssl.SSLObject | None) -> float:
+        """For how many seconds the other end of a new connection is whom we want. Raises UpstreamFault."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +54,7 @@ class Pool:
         address: Address,
         settings: PoolSettings,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | Security | None = None,
         name: str = "",
         check: Callable[[str], None] = check_machine,
     ) -> None:
@@ -126,9 +138,10 @@ class Pool:
         return connection
 
     def _pop(self) -> Connection | None:
+        now_s = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_alive:
+            if connection.is_alive and self._is_admitted(connection, now_s):
                 return connection
             connection.close()
         return None
@@ -211,6 +224,7 @@ class Pool:
         # A machine that swallows what is sent to it leaves time for the next.
         patience_s = connect_s / len(places)
         loop = asyncio.get_running_loop()
+        tls = self._tls if self._tls is None or isinstance(self._tls, ssl.SSLContext) else self._tls.context()
         wrong: Exception | None = None
         for family, host in places:
             try:
@@ -220,17 +234,38 @@ class Pool:
                         host,
                         self._address.port,
                         family=family,
-                        ssl=self._tls,
-                        server_hostname=self._address.host if self._tls else None,
-                        ssl_handshake_timeout=connect_s if self._tls else None,
+                        ssl=tls,
+                        server_hostname=self._address.host if tls else None,
+                        ssl_handshake_timeout=connect_s if tls else None,
                     )
             except OSError as error:  # TimeoutError is one
                 wrong = error
             else:
-                return connection
+                return self._admit(connection, tls, loop.time())
         if isinstance(wrong, TimeoutError):
             raise wrong
         raise UpstreamFault(f"no connection to {self._name}: {_why(wrong)}.") from None
+
+    def _is_admitted(self, connection: Connection, now_s: float) -> bool:
+        """Whether both ends are still whom they showed that they are. What was opened with something older than what is
+        shown now is not used again: the other end may know already that it holds no more."""
+        if self._tls is None or isinstance(self._tls, ssl.SSLContext):
+            return True
+        try:
+            return now_s < connection.admitted_until_s and connection.context is self._tls.context()
+        except UpstreamFault:
+            return False
+
+    def _admit(self, connection: Connection, tls: ssl.SSLContext | None, now_s: float) -> Connection:
+        """A connection that is open, if whoever is at its other end is whom it was opened to."""
+        if self._tls is not None and not isinstance(self._tls, ssl.SSLContext):
+            try:
+                connection.admitted_until_s = now_s + self._tls.admit(connection.tls)
+                connection.context = tls
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     async def _resolve(self) -> list[tuple[int, str]]:
         """Machines by family and number, families taking turns. What a name resolves to is held to the same rule as

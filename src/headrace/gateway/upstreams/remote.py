@@ -26,7 +26,7 @@ from headrace.gateway.settings import BackendSettings, Dialect, Target, Timeouts
 from headrace.gateway.upstreams.address import Address, read_url
 from headrace.gateway.upstreams.answer import Answer
 from headrace.gateway.upstreams.http import Head, headers_down, headers_up
-from headrace.gateway.upstreams.pool import Pool, PoolSettings, open_tls
+from headrace.gateway.upstreams.pool import Pool, PoolSettings, Security, open_tls
 
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """Of a refusal's body, or of an answer where a stream should be."""
@@ -47,10 +47,14 @@ class Remote:
         *,
         quirks: Quirks | None = None,
         secret: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | Security | None = None,
+        bearer: Callable[[], str] | None = None,
     ) -> None:
-        """`tls` None: the system's authorities. Raises ValueError, which names the setting, for a URL or headers that
-        cannot be, and OSError if TLS is needed and there are no authorities."""
+        """`tls` None: the system's authorities. `bearer` gives the token of now, for a backend that is shown one.
+
+        Raises ValueError, which names the setting, for a URL or headers that cannot be, and OSError if TLS is needed
+        and there are no authorities.
+        """
         address = read_url(settings.url)
         self._name = settings.name
         self._settings = settings
@@ -58,6 +62,7 @@ class Remote:
         self._quirks = quirks or Quirks()
         # A closure: nothing that is printed has the text.
         self._repeats_key: Callable[[str], bool] = lambda text: secret is not None and secret in text
+        self._bearer = bearer
         fixed = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.headers.items()]
         named = frozenset(name for name, _ in fixed)
         if secret is not None:
@@ -149,7 +154,8 @@ class Remote:
         """Ask the path of the health check, which begins at the server's root, or for the list of models."""
         path = self._settings.health.path
         models = "/v1/models" if self._settings.dialect is Dialect.MESSAGES else "/models"
-        head = self._root.write("GET", path, (), 0) if path else self._head.write("GET", models, (), 0)
+        shown = self._credentials()
+        head = self._root.write("GET", path, shown, 0) if path else self._head.write("GET", models, shown, 0)
         answer = await self._checks.ask(head, b"", is_whole=True)
         if not 200 <= answer.status < 300:
             raise UpstreamFault(f"backend {self._name!r} answers its health check with status {answer.status}.")
@@ -169,7 +175,18 @@ class Remote:
         kept = [one for one in call.headers if one[0] not in named and one not in given]
         return [*kept, *(one for one in headers if one[0] not in self._named)]
 
+    def _credentials(self) -> Headers:
+        """Those that change. Raises UpstreamFault if there are none now."""
+        if self._bearer is None:
+            return ()
+        try:
+            return ((b"authorization", b"Bearer " + self._bearer().encode("ascii")),)
+        except HeadraceError as error:
+            raise UpstreamFault(f"backend {self._name!r} cannot be asked: {error.message}") from error
+
     async def _send(self, call: OutboundCall, headers: Headers) -> Answer:
+        if self._bearer is not None:
+            headers = (*headers, *self._credentials())
         head = self._head.write("POST", call.path, headers, len(call.body))
         return await self._pool.ask(head, call.body, is_whole=not call.is_stream)
 

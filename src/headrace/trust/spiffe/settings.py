@@ -63,8 +63,8 @@ class SpiffeSettings:
 
     `id` is this server's own name: issued here, or chosen among those that the socket gives. `serve` is where the
     Workload API is spoken to others. `audiences` are what tokens for this server must name; none: its own ID.
-    `federated` are files of other trust domains' bundles. `is_required`: no hop to or from another machine without an
-    SVID at its other end."""
+    `federated` are files of other trust domains' bundles. `workloads` are by their patterns as written, of which the
+    first that fits counts. `is_required`: no hop to or from another machine without an SVID at its other end."""
 
     trust_domain: str | None = None
     socket: str | None = None
@@ -76,10 +76,15 @@ class SpiffeSettings:
     rhythm: Rhythm = field(default_factory=Rhythm)
     entries: tuple[EntrySettings, ...] = ()
     federated: Mapping[str, Path] = field(default_factory=dict)
-    workloads: tuple[WorkloadSettings, ...] = ()
+    workloads: Mapping[str, WorkloadSettings] = field(default_factory=dict)
     is_required: bool = False
 
     @property
     def is_on(self) -> bool:
         """Whether there is any."""
         return self.trust_domain is not None or self.socket is not None
+
+    @property
+    def names_callers(self) -> bool:
+        """Whether workloads are known by their SVIDs: then nobody is anonymous."""
+        return bool(self.workloads)
