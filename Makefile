@@ -15,7 +15,7 @@ export PIP_REQUIRE_VIRTUALENV = 1
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -109,6 +109,13 @@ bench-peers: $(PEERS)/llama.cpp/.done $(PEERS)/sentence-transformers/.done pull-
 NO_AMX := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 
 bench-gateways: $(PEERS)/litellm/.done $(PEERS)/portkey/.done $(PEERS)/vllm-router/.done  ## install the gateways that bench.gateway measures beside, in .peers/ (needs npm)
+
+agentdojo-env: $(PEERS)/agentdojo/.done  ## install AgentDojo in .peers/, for python -m bench.trust --only agentdojo
+
+$(PEERS)/agentdojo/.done:
+	$(PYTHON) -m venv $(PEERS)/agentdojo
+	$(PEERS)/agentdojo/bin/python -m pip install --quiet agentdojo==0.1.35
+	@touch $@
 
 $(PEERS)/litellm/.done:
 	$(PYTHON) -m venv $(PEERS)/litellm

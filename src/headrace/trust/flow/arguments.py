@@ -134,11 +134,8 @@ def untrusted_arguments(facts: ToolFacts, arguments: str, evidence: Evidence) ->
     `NOTHING` alone where a call that changes or sends something has no such argument at all, and the whole text where
     it cannot be read: what is not known is not trusted.
     """
-    try:
-        given = json.loads(arguments) if arguments.strip() else {}
-    except (ValueError, RecursionError):
-        return (NOTHING,)
-    if not isinstance(given, dict):
+    given = _read(arguments) if arguments.strip() else {}
+    if given is None:
         return (NOTHING,)
     bad: dict[str, None] = {}
     num_vouched = 0
@@ -164,6 +161,25 @@ def untrusted_arguments(facts: ToolFacts, arguments: str, evidence: Evidence) ->
     if not bad and num_vouched == 0 and facts.effect is not Effect.READ:
         return (NOTHING,)
     return tuple(bad)
+
+
+def _read(arguments: str) -> dict[str, Any] | None:
+    """Arguments that mean one thing to everybody: an object without a key twice, and no number that is none."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands there twice")
+        return found
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        given = json.loads(arguments, object_pairs_hook=once, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return None
+    return given if isinstance(given, dict) else None
 
 
 def _links_are_vouched(text: str, evidence: Evidence) -> bool:
@@ -235,12 +251,7 @@ def _names(value: Any, said: str, said_words: frozenset[str], said_days: frozens
 
 def _is_named(arguments: str, rule: ToolRule, said: str) -> bool:
     """Whether what a call has read was named by the user."""
-    try:
-        given = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(given, dict):
-        return False
+    given = _read(arguments) or {}
     return any(
         isinstance(value := given.get(name), str) and any(occurs(form, said) for form in url_forms(normal(value)))
         for name in rule.source

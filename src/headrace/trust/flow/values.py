@@ -26,9 +26,10 @@ _JOINS: Final = "_@/\\-+%&=#~:"
 _NUMBER: Final = re.compile(r"(?<![^\W_])\d+(?:[.,']\d+)*(?![^\W_])")
 _DIGITS: Final = frozenset("0123456789")
 _WORD: Final = re.compile(r"[^\W_]{3,}")
-_URL: Final = re.compile(
-    r"(?:https?://|www\.)[^\s<>\"'()\[\]{}]+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}/[^\s<>\"'()\[\]{}]+"
-)
+# Texts are cut by these and each piece is looked at once: a pattern for whole addresses takes quadratic time.
+_TOKEN: Final = re.compile(r"[^\s<>\"'()\[\]{},;|]+")
+_SCHEME: Final = re.compile(r"(?=https?://)")
+_HOST_AND_PATH: Final = re.compile(r"[^/@]*[a-z0-9]\.[a-z]{2,24}(?::\d{1,5})?/")
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH_WORD: Final = (
     r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
@@ -89,9 +90,15 @@ def url_forms(value: str) -> tuple[str, ...]:
 
 
 def urls(text: str) -> Iterator[str]:
-    """Addresses of the web that stand in a text in normal form."""
-    for found in _URL.finditer(text):
-        yield found[0].rstrip(".,;:!?'\"")
+    """Addresses of the web that stand in a text in normal form: with a scheme, with `www.`, or a host with a path. A
+    host alone is none: most that look like one are names of files."""
+    for found in _TOKEN.finditer(text):
+        for piece in _SCHEME.split(found[0]):
+            start = 0 if piece.startswith(("http://", "https://")) else piece.find("www.")
+            if start < 0:
+                start = 0 if "." in piece[:256] and _HOST_AND_PATH.match(piece[:256]) else -1
+            if start >= 0 and (url := piece[start:].rstrip(".,;:!?*_`")):
+                yield url
 
 
 def numbers(text: str) -> Iterator[Decimal]:
