@@ -14,11 +14,7 @@ from typing import Any, Final
 
 from bench.report import Row, publish
 
-<<<<<<< HEAD
-PARTS: Final = ("governance", "log")
-=======
-PARTS: Final = ("governance", "agentdojo", "agentdojo_adaptive")
->>>>>>> 6e54451 (Measure the guard on AgentDojo: a scripted model that obeys every injection, behind the real server)
+PARTS: Final = ("governance", "log", "agentdojo", "agentdojo_adaptive")
 """Modules of this package, in the order in which they are run."""
 
 
