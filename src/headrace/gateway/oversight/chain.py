@@ -86,8 +86,8 @@ class Chain:
         return request
 
     def prepare_copy(self, request: Request, target: Target) -> Request:
-        """The request as a target is asked for a copy whose answer nobody gets: as those change it who read answers, and
-        not noted by others. Raises HeadraceError."""
+        """The request as a target is asked for a copy whose answer nobody gets: as those change it who read answers,
+        and not noted by others. Raises HeadraceError."""
         return self._prepare([one for one in self._oversights if one.reads_answer], request, target)
 
     def hear(self, event: Event) -> Sequence[Event]:
