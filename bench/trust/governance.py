@@ -7,10 +7,15 @@
 """
 
 import argparse
+import json
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from bench.gateway import BODIES, Load, Result, on_other_cores, requests, upstream
 from bench.peers.gateways import Gateway, ours
@@ -18,7 +23,9 @@ from bench.report import Row, row
 
 CONNECTIONS: Final = 64
 RECORDS: Final = ("[records]", 'mode = "enforce"')
-JUDGES: Final = ("[policy]", 'mode = "enforce"', "[theft]", 'mode = "enforce"')
+JUDGES: Final = ("[policy]", 'mode = "enforce"', "[flow]", 'mode = "enforce"', "[theft]", 'mode = "enforce"')
+ISSUER, AUDIENCE = "https://issuer.bench", "https://headrace.bench"
+NUM_USERS: Final = 100
 
 
 def rows(options: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
@@ -31,12 +38,30 @@ def rows(options: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
         made = _inside(options, port, load, notes)
         plain = stack.enter_context(ours(port, name="off"))
         recorded = stack.enter_context(ours(port, name="records", more=RECORDS))
-        governed = stack.enter_context(ours(port, name="all", more=[*RECORDS, *JUDGES]))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        issued, headers = _users(folder)
+        more = [*RECORDS, *JUDGES, *issued]
+        governed = stack.enter_context(ours(port, name="all", more=more, headers=headers))
         made += _between(options, load, plain, {"record-added": recorded, "governance": governed})
         notes["off"] = "key, budget, limits, route, usage record"
         notes["records"] = "off, and a record signed over the bytes, logged, for each answer"
-        notes["all"] = "records, and key, Cedar policy, monitor of theft"
+        notes["all"] = "records, and a user's token (ES256) in place of a key, Cedar policy, labels, monitor of theft"
     return made
+
+
+def _users(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The settings of an issuer, and what its users show."""
+    key = ECKey.generate_key("P-256", {"kid": "bench", "alg": "ES256", "use": "sig"})
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    now_s = int(time.time())
+    headers = []
+    for number in range(NUM_USERS):
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": f"user{number}", "iat": now_s, "exp": now_s + 3600}
+        token = jwt.encode({"alg": "ES256", "kid": "bench"}, claims, key)
+        headers.append({"authorization": f"Bearer {token}"})
+    lines = ["[identity.issuers.bench]", f'issuer = "{ISSUER}"', f'audience = "{AUDIENCE}"', f'jwks = "{keys}"']
+    return [*lines, 'tenant = "bench"'], headers
 
 
 def _inside(options: argparse.Namespace, port: int, load: Load, notes: dict[str, Any]) -> list[Row]:

@@ -16,6 +16,8 @@ from tests.doubles_http import Client, Reply
 from tests.gateway_server import ServedGateway, backend, serving
 from tests.upstreams import die_midstream, hang_midstream, upstream
 
+from headrace.memory import provenance
+
 HI = [{"role": "user", "content": "Hi"}]
 ASKS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": HI},
@@ -41,6 +43,16 @@ async def record_of(served: ServedGateway, reply: Reply) -> dict[str, Any]:
     found = await Client(served.app, "GET", f"{path}?wait_s=5").run()
     assert found.status == 200, found.body
     return statement(json.loads(found.body)["record"]["envelope"])
+
+
+async def records(served: ServedGateway) -> list[dict[str, Any]]:
+    """The statements of all records, in the order of the log."""
+    recorder: Any = served.gate.parts.overseers[-1]
+    notary: Any = recorder.means.notary
+    for item_id in list(notary._waiting):
+        await notary.merged(item_id)
+    found = await notary._store.read(provenance.in_range, 0, 1000)
+    return [statement(one.item.envelope.decode()) for one in found if one.item.kind == "record"]
 
 
 def statement(text: str) -> dict[str, Any]:
@@ -163,5 +175,43 @@ def test_what_a_policy_denies_goes_nowhere_and_metrics_tell_it(tmp_path: Path) -
             assert 'headrace:trust_decisions_total{action="request",outcome="denied"} 1.0' in metrics
             assert "headrace:trust_denials_total" in metrics
             assert "headrace:trust_records_total 0.0" in metrics
+
+    asyncio.run(main())
+
+
+def test_what_goes_on_without_its_client_is_recorded_when_it_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with upstream() as up, serving(tmp_path, backend(up, "up", "openai") + RECORDS) as served:
+            up.script.append(hang_midstream())
+            body = json.dumps({"model": "up/small", "input": "Hi", "background": True, "stream": True}).encode()
+            client = Client(served.app, "POST", "/v1/responses", body)
+            task = client.start()
+            await client.until(lambda reply: bool(reply.writes))
+            response_id = json.loads(client.reply.body.partition(b"data: ")[2].partition(b"\n")[0])["response"]["id"]
+            client.leave()
+            await task
+            assert num_sealed(served) == 0
+            up.go.set()
+            followed = await Client(served.app, "GET", f"/v1/responses/{response_id}?stream=true").run()
+            assert followed.is_complete
+            assert num_sealed(served) == 1
+            (kept,) = await records(served)
+            assert body_of(kept) == [], "nobody knows the bytes that its answer will be told in"
+            assert kept["predicate"]["buildDefinition"]["internalParameters"]["outcome"]["state"] == "whole", (
+                "the backend was asked again"
+            )
+
+    asyncio.run(main())
+
+
+def test_several_prompts_have_a_record_each_and_one_of_them_the_bytes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with upstream() as up, serving(tmp_path, backend(up, "up", "openai") + RECORDS) as served:
+            reply = await ask(served, "/v1/completions", prompt=["One", "Two"])
+            assert reply.status == 200
+            assert num_sealed(served) == 2
+            told = await records(served)
+            assert sorted(body_of(one) for one in told) == [[], [digest_of(reply)]]
+            assert body_of(await record_of(served, reply)) == [digest_of(reply)]
 
     asyncio.run(main())

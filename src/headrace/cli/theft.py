@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from secrets import token_bytes
@@ -25,6 +25,7 @@ from headrace.trust.monitors.theft.settings import Mode, TheftSettings
 KEY_FILE: Final = "theft.key"
 STATE_FILE: Final = "theft.json"
 SAVE_S: Final = 60.0
+_WATCHED: Final = ("window_size", "window_false_share", "link_likeness")
 _logger = logging.getLogger(__name__)
 
 
@@ -36,8 +37,8 @@ async def open_theft(
     folder: Path | None = None,
     notary: Notary | None = None,
 ) -> AsyncIterator[TheftOverseer | None]:
-    """The overseer, if there is to be one, for as long as the block runs. What it has counted is kept in `folder`, if one
-    is given. Raises Unavailable if that cannot be read."""
+    """The overseer, if there is to be one, for as long as the block runs. What it has counted is kept in `folder`, if
+    one is given. Raises Unavailable if that cannot be read."""
     if settings is None or settings.mode is Mode.OFF:
         yield None
         return
@@ -51,14 +52,42 @@ async def open_theft(
 
     secret = new_secret() if folder is None else read_or_make(folder / KEY_FILE, new_secret)
     monitor = TheftMonitor(settings, secret)
-    watch = TheftWatch(settings, np.random.default_rng()) if settings.window_size else None
     async with AsyncExitStack() as stack:
         if folder is not None:
             await stack.enter_async_context(_kept(monitor, folder / STATE_FILE))
-        if watch is not None:
-            watch.open()
-            stack.callback(watch.close)
-        yield TheftOverseer(monitor, generates=generates, notary=notary, watch=watch)
+        overseer = TheftOverseer(monitor, generates=generates, notary=notary, watch=_open_watch(settings))
+        stack.callback(_close, overseer)
+        yield overseer
+
+
+def prepare_theft(overseer: TheftOverseer, settings: TheftSettings | None) -> Callable[[], None]:
+    """What is returned puts other settings in force (None: off). What was counted and flagged stays; windows that are
+    half full go where something of how they are compared has changed."""
+    wanted = settings or TheftSettings(mode=Mode.OFF)
+
+    def put_in_force() -> None:
+        before = overseer.monitor.settings
+        overseer.monitor.replace(wanted)
+        if [getattr(before, name) for name in _WATCHED] != [getattr(wanted, name) for name in _WATCHED]:
+            watched_by = overseer.watch_by(_open_watch(wanted))
+            if watched_by is not None:  # what it works on may take a moment
+                asyncio.get_running_loop().run_in_executor(None, watched_by.close)
+
+    return put_in_force
+
+
+def _open_watch(settings: TheftSettings) -> TheftWatch | None:
+    if not settings.window_size:
+        return None
+    watch = TheftWatch(settings, np.random.default_rng())
+    watch.open()
+    return watch
+
+
+def _close(overseer: TheftOverseer) -> None:
+    watch = overseer.watch_by(None)
+    if watch is not None:
+        watch.close()
 
 
 @asynccontextmanager

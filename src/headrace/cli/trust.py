@@ -1,7 +1,7 @@
 """Joins what judges and records: settings, secrets and the state directory -> overseers, authenticators and services.
 
-    overseers:       what counts, labels and tools, policies, the monitor of theft, the recorder
-    authenticators:  those of identity, then keys
+    overseers:       what counts, delegations, labels and tools, policies, the monitor of theft, the recorder
+    authenticators:  delegations, those of identity, then keys
 
 Knows every constructor and decides nothing. What is off is not even imported. All of it ends after the gateway that
 asks it: what was recorded last is logged then.
@@ -162,13 +162,14 @@ class _Joining:
             if trust.policy.mode is not PolicyMode.OFF:
                 self._overseers.append(policy.overseer)
         if trust.theft is not None:
-            from headrace.cli.theft import open_theft
+            from headrace.cli.theft import open_theft, prepare_theft
 
             home = self._ground.layout.home
             opening = open_theft(trust.theft, self._ground.engine, folder=home, notary=self._notary)
             if (theft := await self._stack.enter_async_context(opening)) is not None:
                 self._overseers.append(theft)
                 self._services["monitors"] = theft
+                self._reloads["theft"] = lambda settings: prepare_theft(theft, settings.trust.theft)
 
     def trust(self) -> Trust:
         """All of it, in order."""

@@ -77,7 +77,7 @@ def _copied(original: Passage, candidate: Candidate) -> Ask | None:
     decode, raw = original.decode, asked.raw
     if chain is not None and chain.reads_answer:
         try:
-            request = chain.prepare(original.decode(), candidate.target)
+            request = chain.prepare_copy(original.decode(), candidate.target)
         except HeadraceError:
             return None
         decode, raw = (lambda: request), None

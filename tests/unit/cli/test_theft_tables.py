@@ -2,14 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.cli.config import Resolved, compose
 from headrace.cli.kinds import WrongSettings
-from headrace.cli.theft import KEY_FILE, STATE_FILE, open_theft
+from headrace.cli.theft import KEY_FILE, STATE_FILE, open_theft, prepare_theft
 from headrace.core.monitors import Flag
 from headrace.core.request import Principal, Request, Sampling
+from headrace.gateway.contract import Case
 from headrace.gateway.oversight.theft import TheftOverseer
 from headrace.trust.monitors.theft.settings import Mode, TheftSettings
 from headrace.trust.monitors.theft.steering import steering_of
@@ -57,6 +59,42 @@ def test_what_was_counted_and_flagged_is_still_so_in_the_next_process(tmp_path: 
     assert asyncio.run(probe(2, 1)) == [True]
     for name in (KEY_FILE, STATE_FILE):
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_reload_puts_other_limits_in_force_over_what_was_counted_and_can_switch_it_off(tmp_path: Path) -> None:
+    who = Principal(tenant="t", key="k", subject="key:k")
+
+    async def run() -> None:
+        async with open_theft(TheftSettings(mode=Mode.SHADOW, bias_vectors=3), None) as overseer:
+            assert overseer is not None
+
+            def judge(first: int, count: int) -> list[bool]:
+                requests = [
+                    Request(id="r", model="m", prompt="x", sampling=Sampling(logit_bias=((one, 1.0),)))
+                    for one in range(first, first + count)
+                ]
+                steering = [steering_of(one, overseer.monitor.secret) for one in requests]
+                found = [overseer.monitor.judge(who, one, 1_700_000_000.0) for one in steering]
+                return [one.refusal is not None for one in found]
+
+            assert judge(0, 4) == [False] * 4, "it only watches"
+            prepare_theft(overseer, TheftSettings(mode=Mode.ENFORCE, bias_vectors=6))()
+            assert overseer.reads_answers
+            assert judge(4, 2) == [False, False]
+            assert judge(6, 1) == [True], "four of six were counted before"
+            watch = overseer.watch_by(None)
+            overseer.watch_by(watch)
+            prepare_theft(overseer, TheftSettings(mode=Mode.ENFORCE, bias_vectors=6, window_size=0))()
+            assert overseer.watch_by(None) is None is not watch
+            prepare_theft(overseer, None)()
+            assert overseer.mode == "off"
+            assert overseer.begin(Case(**_of_nobody())) is None
+
+    asyncio.run(run())
+
+
+def _of_nobody() -> dict[str, Any]:
+    return {"ask": None, "decode": None, "taken": None, "started_unix_s": 0.0}
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b'{"version": 2}', b"\xff\xfe", b'{"version": 1, "ages": {}}'])

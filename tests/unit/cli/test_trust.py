@@ -81,7 +81,7 @@ def test_a_reload_changes_what_is_judged_and_drops_no_stream(tmp_path: Path) -> 
                 assert not served.app._backend.parts.overseers[1].reads_answers, "nobody guards tools"  # type: ignore[attr-defined]
 
                 write(served, policy.format(mode="off") + "[theft]\n", up)
-                assert set((await served.reloader.reload()).waiting) == {"theft", "records"}
+                assert set((await served.reloader.reload()).waiting) == {"theft", "records"}, "it was off"
                 assert "x-headrace-record" in (await served.chat()).headers, "until a restart"
 
                 assert not streaming.done()

@@ -358,20 +358,27 @@ async def test_the_answer_to_a_request_that_was_given_a_seed_is_kept() -> None:
 
 
 @in_loop
-async def test_a_copy_is_prepared_as_its_original_is_and_never_passes_as_bytes_that_must_be_read() -> None:
+async def test_a_copy_is_prepared_by_those_who_read_answers_and_never_passes_as_bytes_that_must_be_read() -> None:
+    noted: list[str] = []
+
     def name(request: Request, target: Target) -> Request:
         return replace(request, answer_start=f"for {target.backend}")
+
+    def note(request: Request, target: Target) -> Request:
+        noted.append(target.backend)
+        return request
 
     at = bench(
         {"a": ScriptedUpstream(ANSWER), "b": ScriptedUpstream(ANSWER)},
         plan=Plan(route="smart", candidates=(candidate("a"),), shadow=candidate("b")),
-        overseers=(ScriptedOverseer(on_prepare=name),),
+        overseers=(ScriptedOverseer(on_prepare=name), ScriptedOverseer(reads_answers=False, on_prepare=note)),
     )
     await read(await at.gate.ask(ask()))
     for _ in range(20):
         await asyncio.sleep(0)
     assert at.upstreams["b"].requests[0].answer_start == "for b"
     assert not at.upstreams["b"].relayed
+    assert noted == ["a"], "who only notes what is asked is told of the caller's own request alone"
     assert at.is_quiet
 
 

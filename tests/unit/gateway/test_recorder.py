@@ -7,15 +7,29 @@ import logging
 from dataclasses import replace
 
 import pytest
-from tests.doubles_gateway import ANSWER, FAULT, ScriptedUpstream, Shelf, Wait, ask, bench, in_loop, read, shape
+from tests.doubles_gateway import (
+    ANSWER,
+    FAULT,
+    HandSleep,
+    ScriptedUpstream,
+    Shelf,
+    Wait,
+    ask,
+    bench,
+    candidate,
+    in_loop,
+    read,
+    shape,
+)
 from tests.doubles_oversight import ScriptedOverseer
 from tests.doubles_records import desk
 
 from headrace.core.errors import Forbidden, HeadraceError, Unavailable
 from headrace.core.events import ChoiceFinished, Finished, FinishReason, Started, ToolCallDelta, Usage
 from headrace.core.gateway import EventReply, RawReply, RawStream
-from headrace.core.request import Principal, Sampling
+from headrace.core.request import Principal, Request, Sampling
 from headrace.core.trust import Confidentiality, Decision, Effect, Integrity, Label, ToolUse, Verdict
+from headrace.gateway.contract import Plan
 from headrace.gateway.oversight.recorder import Recording
 from headrace.gateway.settings import ENGINE, Target
 from headrace.trust.records import request_form
@@ -191,6 +205,32 @@ async def test_a_request_of_the_engine_that_has_no_seed_gets_one_and_keeps_it() 
     own = replace(request, sampling=Sampling(seed=5))
     assert recording.prepare(own, Target(ENGINE, "m")) is own
     assert recording.prepare(request, Target("a", "m")) is request
+
+
+@in_loop
+async def test_of_several_targets_the_one_that_answered_says_how_the_request_was_asked() -> None:
+    at = desk(keeps_content=True)
+
+    def name(request: Request, target: Target) -> Request:
+        return replace(request, answer_start=f"for {target.backend}")
+
+    sleep, slow = HandSleep(), Wait()
+    gate = bench(
+        {"a": ScriptedUpstream([slow, *ANSWER]), "b": ScriptedUpstream([Wait()])},
+        plan=Plan(route="smart", candidates=(candidate("a"), candidate("b")), hedge_after_s=0.1),
+        sleep=sleep,
+        overseers=(ScriptedOverseer(on_prepare=name), at.recorder),
+    )
+    asking = asyncio.create_task(gate.gate.ask(ask()))
+    await sleep.end_next()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert gate.upstreams["b"].requests, "the hedge was asked last"
+    slow.go.set()
+    await read(await asking)
+    assert b"for a" in at.log.items[-1].content
+    assert b"for b" not in at.log.items[-1].content
+    assert gate.is_quiet
 
 
 @in_loop

@@ -72,14 +72,23 @@ class Chain:
 
     def prepare(self, request: Request, target: Target) -> Request:
         """The request as a target is asked for it. Raises HeadraceError."""
+        return self._prepare(self._oversights, request, target)
+
+    @staticmethod
+    def _prepare(oversights: Iterable[Oversight], request: Request, target: Target) -> Request:
         try:
-            for oversight in self._oversights:
+            for oversight in oversights:
                 request = oversight.prepare(request, target)
         except HeadraceError:
             raise
         except Exception as error:
             raise _defect(error) from error
         return request
+
+    def prepare_copy(self, request: Request, target: Target) -> Request:
+        """The request as a target is asked for a copy whose answer nobody gets: as those change it who read answers,
+        and not noted by others. Raises HeadraceError."""
+        return self._prepare([one for one in self._oversights if one.reads_answer], request, target)
 
     def hear(self, event: Event) -> Sequence[Event]:
         """The next event of the answer; what of it goes on. Raises HeadraceError to end the answer."""

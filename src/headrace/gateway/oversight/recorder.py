@@ -110,6 +110,7 @@ class Recording:
     __slots__ = (
         "_answer",
         "_asked",
+        "_asked_of",
         "_bytes",
         "_case",
         "_digest",
@@ -125,7 +126,8 @@ class Recording:
         self._owner = owner
         self._case = case
         self._id = record_id
-        self._asked: Request | None = None  # as the last target was asked
+        self._asked: Request | None = None  # as the last target was asked; at the end, as the one that answered was
+        self._asked_of: dict[Target, Request] = {}
         self._answer = AnswerForm()
         self._bytes: Any = None  # a running SHA-256
         self._record: UsageRecord | None = None
@@ -154,7 +156,7 @@ class Recording:
             if self._seed is None:
                 self._seed = int.from_bytes(self._owner.means.random(_SEED_BYTES), "big")
             request = replace(request, sampling=replace(request.sampling, seed=self._seed))
-        self._asked = request
+        self._asked = self._asked_of[target] = request
         return request
 
     def hear(self, event: Event) -> Sequence[Event]:
@@ -171,6 +173,8 @@ class Recording:
     def end(self, record: UsageRecord) -> None:
         """The facts are known."""
         self._record = record
+        if (target := self._case.target) is not None:
+            self._asked = self._asked_of.get(target)  # a hedge, or one that failed, was asked in its own way
         if self._wants_seal:
             self._seal()
 

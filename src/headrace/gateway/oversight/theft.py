@@ -66,7 +66,15 @@ class TheftOverseer:
         self._on_verdict = on_verdict
         self._watch = watch
         self._clock = clock
-        self._enforces = monitor.settings.mode is Mode.ENFORCE
+
+    @property
+    def _enforces(self) -> bool:
+        return self.monitor.settings.mode is Mode.ENFORCE
+
+    def watch_by(self, watch: TheftWatch | None) -> TheftWatch | None:
+        """Let another see what is asked from now on; the one that did."""
+        before, self._watch = self._watch, watch
+        return before
 
     @property
     def reads_answers(self) -> bool:
@@ -75,6 +83,8 @@ class TheftOverseer:
 
     def begin(self, case: Case) -> "TheftOversight | None":
         """See `Overseer`. Raises Forbidden for what is beyond the surface, RateLimited for what was tried too often."""
+        if self.monitor.settings.mode is Mode.OFF:  # a reload has switched it off
+            return None
         shape = case.ask.shape
         if self._watch is not None:
             self._watch.offer(case)

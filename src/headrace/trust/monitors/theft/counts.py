@@ -30,6 +30,10 @@ class DistinctCounts:
     def __len__(self) -> int:
         return len(self._days)
 
+    def bound(self, max_subjects: int, max_distinct: int) -> None:
+        """Go on with other bounds; what is beyond them goes when something comes."""
+        self._max_subjects, self._max_distinct = max_subjects, max_distinct
+
     def count(self, subject: str, unix_s: float) -> int:
         """How many there were today; at the bound: at least so many."""
         day = self._days.get(subject)
@@ -83,6 +87,10 @@ class Ages:
         self._max_subjects = max_subjects
         self._first: OrderedDict[str, float] = OrderedDict()
         self._begun_s: float | None = None
+
+    def bound(self, max_subjects: int) -> None:
+        """Go on with another bound."""
+        self._max_subjects = max_subjects
 
     def days(self, subject: str, unix_s: float) -> float:
         """Since it was first seen, which is now at the latest; infinity for who was there before the monitor."""

@@ -70,16 +70,26 @@ class TheftMonitor:
         self._next_s: dict[str, float] = {}  # of accounts that are slowed down
         self._group_of: dict[str, str] = {}
 
+    def replace(self, settings: TheftSettings) -> None:
+        """Go on with other settings, and with what was counted and flagged."""
+        self.settings = settings
+        for name, limit in self._limits().items():
+            self._counts[name].bound(settings.max_subjects, 4 * limit)
+        self._ages.bound(settings.max_subjects)
+
     def _new_counts(self) -> dict[str, DistinctCounts]:
+        subjects = self.settings.max_subjects
+        return {name: DistinctCounts(subjects, 4 * limit) for name, limit in self._limits().items()}
+
+    def _limits(self) -> dict[str, int]:
         settings = self.settings
-        limits = {
+        return {
             "accounts": settings.bias_vectors,
             "groups": settings.tenant_bias_vectors,
             "prompts": settings.prompt_bias_vectors,
             "cuts": settings.sampling_vectors,
             "refused": settings.bias_vectors,
         }
-        return {name: DistinctCounts(settings.max_subjects, 4 * limit) for name, limit in limits.items()}
 
     def judge(self, principal: Principal, steering: Steering, unix_s: float) -> Judgement:
         """A request that steers. Counted, then held against the thresholds."""
