@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
@@ -20,16 +19,14 @@ from headrace.gateway.notary.public import LogShelf
 from headrace.gateway.notary.witnesses import Rounds
 from headrace.gateway.notary.writer import LogWriter
 from headrace.memory.database import Database
-from headrace.memory.key_files import read_or_make
-from headrace.memory.log_files import LogFiles, LogFolder
+from headrace.memory.key_files import LOG_KEYS, read_or_make
+from headrace.memory.log_files import CHECKPOINT, LogFiles, LogFolder
 from headrace.memory.provenance import MIGRATIONS
 from headrace.memory.store import Store
 from headrace.models.store import Layout
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.log_keys import KeySet, make_log_keys, parse_log_keys
 from headrace.trust.log.settings import LogSettings
-
-KEY_FILE: Final = "log.keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +46,14 @@ def log_folder(settings: LogSettings, layout: Layout) -> Path:
 
 def read_log_keys(settings: LogSettings, layout: Layout) -> KeySet:
     """The log's keys, made if there are none. Raises InvalidRequest if they are of another origin, Unavailable."""
-    path = layout.signing_keys / KEY_FILE
+    path, folder = layout.signing_keys / LOG_KEYS, log_folder(settings, layout)
+    if not path.exists() and (folder / CHECKPOINT).exists():
+        raise InvalidRequest(
+            f"{folder} has a log, and its keys are not in {path}: this is a copy, or they were lost. If nothing was "
+            f"logged after the copy was made, put them back; else begin a new log: move {folder} and "
+            f"{layout.provenance} away together.",
+            param="log",
+        )
     origin = settings.origin or f"headrace.local/{secrets.token_hex(8)}"
     try:
         keys = parse_log_keys(read_or_make(path, lambda: make_log_keys(origin, secrets.token_bytes)))
@@ -58,8 +62,7 @@ def read_log_keys(settings: LogSettings, layout: Layout) -> KeySet:
     if settings.origin is not None and keys.name != settings.origin:
         raise InvalidRequest(
             f"log.origin: {settings.origin!r} is not the log that is here, {keys.name!r}: a log keeps its name and "
-            f"keys. Correct it; or, to begin a new log, move {path}, {log_folder(settings, layout)} and "
-            f"{layout.provenance} away together.",
+            f"keys. Correct it; or, to begin a new log, move {path}, {folder} and {layout.provenance} away together.",
             param="log.origin",
         )
     return keys

@@ -8,6 +8,7 @@ import asyncio
 import json as jsonlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import typer
 from headrace.cli.config import Settings, compose
 from headrace.cli.key_source import keys_in_force
 from headrace.cli.keys import load_keys, save_keys
+from headrace.cli.log import log_folder
 from headrace.cli.record_erasure import erase_records
 from headrace.cli.responses import erase_stored
 from headrace.core.errors import Unavailable
@@ -24,6 +26,7 @@ from headrace.gateway.settings import GatewaySettings
 from headrace.memory import rules, usage
 from headrace.memory.backup import Places, copy_state
 from headrace.memory.database import Database
+from headrace.memory.key_files import LOG_KEYS
 from headrace.memory.store import Store
 from headrace.models.store import Layout, open_home
 
@@ -65,7 +68,8 @@ def run_backup(target: Path, flags: Mapping[str, Any], config: Path | None, *, j
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Unavailable(f"{target} cannot be made ({error.strerror or error}); name another folder.") from error
-    copied = copy_state(_places(source, keys_in_force(settings)), _places(Layout(target), None))
+    old = replace(_places(source, keys_in_force(settings)), log=log_folder(settings.trust.log, source))
+    copied = copy_state(old, _places(Layout(target), None))
     if json:
         typer.echo(
             jsonlib.dumps(
@@ -75,6 +79,7 @@ def run_backup(target: Path, flags: Mapping[str, Any], config: Path | None, *, j
                     "files": copied.num_files,
                     "journals": copied.num_journals,
                     "keys": copied.has_keys,
+                    "records": copied.has_records,
                 }
             )
         )
@@ -84,6 +89,11 @@ def run_backup(target: Path, flags: Mapping[str, Any], config: Path | None, *, j
         f"{copied.num_journals} journals to {target}, {copied.num_bytes / 1e6:.1f} MB. Models and the disk cache are "
         f"not in it. `headrace serve --home {target}` runs on the copy."
     )
+    if copied.has_records:
+        typer.echo(
+            f"Records and their log are in it, but not the log's keys ({source.signing_keys / LOG_KEYS}): with them in "
+            "two places the log could fork. Keep them apart; the guide to the log says how to restore it."
+        )
 
 
 def _places(layout: Layout, keys: Path | None) -> Places:
@@ -92,6 +102,9 @@ def _places(layout: Layout, keys: Path | None) -> Places:
         files=layout.files,
         journals=layout.accounts,
         keys=layout.keys if keys is None else keys,
+        provenance=layout.provenance,
+        log=layout.log,
+        signing_keys=layout.signing_keys,
     )
 
 

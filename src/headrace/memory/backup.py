@@ -4,6 +4,10 @@ Order makes it whole: journals first (what is written to the database later is r
 nothing), then files, then the database as it is at one moment, then files that came between. A file that is not in the
 database is left out, one that has gone meanwhile goes from the copy of the database too. Promises for the case of a
 lost power are for the machine that made them, and are not in a copy. Models and pages of prompts are no memories.
+
+Of the transparency log its checkpoints come first, then the database of what was logged, which so is never behind them;
+tiles are made from it. The log's own keys stay where they are: a copy that went on beside the log, or after more was
+logged, would be a fork, so it can be read and verified, and goes on only if somebody puts the keys there who knows.
 """
 
 import contextlib
@@ -14,6 +18,8 @@ from pathlib import Path
 
 from headrace.core.errors import Conflict, DiskFull, Unavailable
 from headrace.memory.database import Database
+from headrace.memory.key_files import LOG_KEYS
+from headrace.memory.log_files import CHECKPOINT, WITNESSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,9 @@ class Places:
     files: Path
     journals: Path
     keys: Path
+    provenance: Path
+    log: Path
+    signing_keys: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class Copied:
     num_files: int
     num_journals: int
     has_keys: bool
+    has_records: bool
 
 
 def copy_state(source: Places, target: Places) -> Copied:
@@ -50,10 +60,11 @@ def copy_state(source: Places, target: Places) -> Copied:
         files = _match_files(source.files, target)
         if source.keys.exists():
             _copy(source.keys, target.keys)
+        has_records = _copy_records(source, target)
         num_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     except OSError as error:
         raise _sentence(root, error) from error
-    return Copied(num_bytes, files, journals, source.keys.exists())
+    return Copied(num_bytes, files, journals, source.keys.exists(), has_records)
 
 
 def _copy_journals(source: Path, target: Path) -> int:
@@ -83,6 +94,26 @@ def _copy_database(source: Path, target: Path) -> None:
         new.execute("UPDATE budget_periods SET lease_nanos = NULL, lease_tokens = NULL")
         new.execute("UPDATE ledger_runs SET is_ended = 1")
         new.commit()
+
+
+def _copy_records(source: Places, target: Places) -> bool:
+    if not source.provenance.exists():
+        return False
+    target.log.mkdir(mode=0o755)
+    for name in (CHECKPOINT, WITNESSED):
+        with contextlib.suppress(FileNotFoundError):
+            _copy(source.log / name, target.log / name)
+    target.provenance.touch(mode=0o600)
+    with (
+        contextlib.closing(sqlite3.connect(source.provenance)) as old,
+        contextlib.closing(sqlite3.connect(target.provenance)) as new,
+    ):
+        old.backup(new)
+    target.signing_keys.mkdir(mode=0o700)
+    for path in source.signing_keys.iterdir():
+        if path.is_file() and path.name != LOG_KEYS and not path.name.startswith("."):
+            _copy(path, target.signing_keys / path.name)
+    return True
 
 
 def _match_files(source: Path, target: Places) -> int:

@@ -8,8 +8,12 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from headrace.core.errors import Unavailable
+
+LOG_KEYS: Final = "log.keys"
+"""The transparency log's, of which there must be one: no copy of a state directory has it."""
 
 
 def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from headrace.cli.log import make_writer, read_log_keys
 from headrace.cli.main import app
-from headrace.core.errors import Unavailable
+from headrace.core.errors import InvalidRequest, Unavailable
 from headrace.core.provenance import LogItem
 from headrace.memory import provenance
 from headrace.memory.database import Database
@@ -245,6 +245,21 @@ def test_another_origin_than_the_logs_is_refused_with_the_way_to_a_new_log(home:
     (home.parent / "headrace.toml").write_text(f'home = "{home}"\n[log]\norigin = "example.com/new"\n')
     result = say("log", "trust-file")
     assert result.exit_code == 1 and "a log keeps its name" in result.output and "log.keys" in result.output
+
+
+def test_a_backup_has_the_log_without_its_keys_and_goes_on_only_with_them(home: Path, tmp_path: Path) -> None:
+    trust = str(trust_file(home, tmp_path))
+    done("witness", "key", str(home / "keys"))  # another secret beside them, which is copied
+    told = json.loads(done("backup", str(tmp_path / "copy"), "--home", str(home), "--json"))
+    assert told["records"]
+    copy = tmp_path / "copy"
+    assert [one.name for one in (copy / "keys").iterdir()] == ["witness.keys"]
+    with pytest.raises(InvalidRequest, match="this is a copy"):
+        grow(copy, 700, 701)
+    assert not (copy / "keys" / "log.keys").exists()
+    shutil.copy(home / "keys" / "log.keys", copy / "keys")
+    grow(copy, 700, 701)
+    assert "702 entries" in done("log", "audit", "--home", str(copy), "--trust", trust)
 
 
 def test_a_witness_keeps_its_keys_and_its_name(tmp_path: Path) -> None:
