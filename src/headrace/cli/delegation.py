@@ -275,7 +275,10 @@ def run_inspect(token: str, keys: Sequence[str], flags: Mapping[str, Any], confi
 
 def _told(grant: Grant) -> dict[str, Any]:
     bounds = grant.bounds
-    sets = {name: sorted(map(str, found)) for name in ("models", "tools", "labels") if (found := getattr(bounds, name))}
+    sets = {
+        name: None if (found := getattr(bounds, name)) is None else sorted(found)
+        for name in ("models", "tools", "labels")
+    }
     return {
         "tenant": grant.tenant,
         "chain": list(grant.chain),
