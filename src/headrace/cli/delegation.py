@@ -45,6 +45,7 @@ from headrace.trust.delegation.token import (
     public_key_of,
     read_token,
 )
+from headrace.trust.flow.settings import Mode as FlowMode
 
 KEY_FILE: Final = "delegation.pem"
 DATABASE_FILE: Final = "delegations.db"
@@ -73,15 +74,17 @@ class OpenDelegation:
             # What was revoked meanwhile stays so.
             revoked = rules.revoked | self.desk.rules.revoked
             self.desk.replace(Rules(rules.keys, rules.max_age_s, revoked))
+            self.overseer.has_guard = settings.trust.flow.mode is FlowMode.ENFORCE
 
         return put_in_force
 
 
 @asynccontextmanager
 async def open_delegation(
-    settings: DelegationSettings, layout: Layout, granter: Callable[[str], Principal | None]
+    settings: DelegationSettings, layout: Layout, granter: Callable[[str], Principal | None], *, has_guard: bool
 ) -> AsyncIterator[OpenDelegation]:
-    """Delegations of a server, for as long as the block runs. Raises HeadraceError."""
+    """Delegations of a server, for as long as the block runs; `has_guard` as in `DelegationOverseer`. Raises
+    HeadraceError."""
     clock = SystemClock()
     rules = _rules(settings, layout.home)
     store = Store(layout.home / DATABASE_FILE, rows.MIGRATIONS)
@@ -92,9 +95,8 @@ async def open_delegation(
         desk = DelegationDesk(rules, granter, budgets)
         keeper.attach(desk)
         try:
-            yield OpenDelegation(
-                desk, DelegationOverseer(desk, keeper.note_change), DelegationAuthenticator(desk), keeper, layout.home
-            )
+            overseer = DelegationOverseer(desk, keeper.note_change, has_guard=has_guard)
+            yield OpenDelegation(desk, overseer, DelegationAuthenticator(desk), keeper, layout.home)
         finally:
             await keeper.close()
     finally:
@@ -275,7 +277,10 @@ def run_inspect(token: str, keys: Sequence[str], flags: Mapping[str, Any], confi
 
 def _told(grant: Grant) -> dict[str, Any]:
     bounds = grant.bounds
-    sets = {name: sorted(map(str, found)) for name in ("models", "tools", "labels") if (found := getattr(bounds, name))}
+    sets = {
+        name: None if (found := getattr(bounds, name)) is None else sorted(found)
+        for name in ("models", "tools", "labels")
+    }
     return {
         "tenant": grant.tenant,
         "chain": list(grant.chain),

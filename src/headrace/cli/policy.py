@@ -63,14 +63,18 @@ def _read(path: Path) -> Source:
         raise InvalidRequest(f"policy: {path} cannot be read ({error.strerror or error}); correct [policy].") from error
 
 
-def build_judge(settings: PolicySettings, clock: Clock) -> CedarJudge:
-    """The judge that settings describe. Raises InvalidRequest with all that is wrong, by file and line."""
+def read_policies(settings: PolicySettings) -> Rules:
+    """All policies of the settings. Raises InvalidRequest with all that is wrong, by file and line."""
     try:
-        rules = read_rules(read_sources(settings))
+        return read_rules(read_sources(settings))
     except FlawedPolicies as error:
         raise InvalidRequest(f"policy: the policies cannot be used.\n{error}") from error
+
+
+def build_judge(settings: PolicySettings, clock: Clock) -> CedarJudge:
+    """The judge that settings describe. Raises InvalidRequest."""
     return CedarJudge(
-        rules,
+        read_policies(settings),
         clock.unix_s,
         is_enforced=settings.mode is not PolicyMode.SHADOW,
         subjects=settings.subjects,

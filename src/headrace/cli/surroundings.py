@@ -22,6 +22,7 @@ from headrace.core.errors import HeadraceError
 from headrace.gateway.settings import Secret
 from headrace.server.config import is_loopback
 from headrace.server.tls import open_tls
+from headrace.trust.policy.settings import PolicyMode
 
 MIN_KEY_CHARS: Final = 20
 """Keys are hashed once, which is enough for what nobody can guess."""
@@ -51,6 +52,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
     _check_holders(settings, spot)
     _check_models(settings, spot)
     _check_callers(settings, spot)
+    _check_policies(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
 
@@ -105,6 +107,11 @@ def _check_holders(settings: Settings, spot: Spot) -> None:
     subjects = [("budgets", index, rule.subject) for index, rule in enumerate(gateway.budgets)]
     subjects += [("limits", index, rule.subject) for index, rule in enumerate(gateway.limits)]
     named += [(one.kind, one.name, spot.at(table, index, "subject")) for table, index, one in subjects]
+    named += [
+        ("key", name.removeprefix("key:"), spot.at("policy", "subjects", name))
+        for name in settings.trust.policy.subjects
+        if name.startswith("key:")
+    ]
     for kind, name, at in named:
         others = known.get(kind, set())
         if name not in others and (near := difflib.get_close_matches(name, others, n=1, cutoff=0.75)):
@@ -123,6 +130,18 @@ def _check_callers(settings: Settings, spot: Spot) -> None:
         "is for requests to a name of this server, and it has none beyond this machine's; "
         'give some: allowed_hosts = ["llm.example.com"].'
     )
+
+
+def _check_policies(settings: Settings, spot: Spot) -> None:
+    if settings.trust.policy.mode is PolicyMode.OFF:
+        return
+    # Imported here because the library of policies takes a moment.
+    from headrace.cli.policy import read_policies
+
+    try:
+        read_policies(settings.trust.policy)
+    except HeadraceError as error:
+        spot.at("policy", "files").say(error.message)
 
 
 def _check_models(settings: Settings, spot: Spot) -> None:

@@ -103,7 +103,8 @@ class _Joining:
         if trust.delegation is not None:
             from headrace.cli.delegation import open_delegation
 
-            opening = open_delegation(trust.delegation, self._ground.layout, self._ground.granter)
+            has_guard = trust.flow.mode is FlowMode.ENFORCE
+            opening = open_delegation(trust.delegation, self._ground.layout, self._ground.granter, has_guard=has_guard)
             delegation = await self._stack.enter_async_context(opening)
             self._overseers.append(delegation.overseer)
             self._authenticators.append(delegation.authenticator)

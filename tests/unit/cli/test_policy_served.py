@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.cli.test_gateway import backend, route, serving, with_backend
 from tests.upstreams import Upstream
+from typer.testing import CliRunner
 
+from headrace.cli.main import app
 from headrace.core.errors import InvalidRequest
 
 NO = '@id("closed") @reason("closed today") forbid (principal, action == Action::"request", resource == Model::"chat");'
@@ -58,3 +60,7 @@ async def test_policies_that_cannot_be_used_end_the_start(up: Upstream, folder: 
     with pytest.raises(InvalidRequest, match=r"own\.cedar:2: "):
         async with serving(folder, text, environ):
             pass
+    (folder / "check.toml").write_text(text)
+    checked = CliRunner().invoke(app, ["config", "check", str(folder / "check.toml")], env=environ)
+    assert checked.exit_code == 1
+    assert "policy.files" in checked.output and "own.cedar:2: " in checked.output

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, backend, bench, candidate, in_loop, read, shape
-from tests.doubles_policy import judge
+from tests.doubles_policy import judge, question
 
 from headrace.core.errors import Forbidden
 from headrace.core.gateway import RawStream
 from headrace.core.request import Principal
 from headrace.core.shape import Need
-from headrace.core.trust import Decision, Delegation
+from headrace.core.trust import Decision, Delegation, Effect
 from headrace.gateway.contract import Bound, Case, Plan
+from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.gateway.oversight.policy import PolicyOverseer
 from headrace.gateway.settings import BackendSettings
 from headrace.trust.policy.decision_log import DecisionLog
@@ -137,3 +138,35 @@ async def test_what_a_delegation_does_not_cover_is_refused_even_where_policies_a
     agent = Principal(tenant="t", key="k", delegation=Delegation(chain=("key:k", "a"), models=frozenset({"other"})))
     with pytest.raises(Forbidden, match="is denied by delegation: the delegation does not cover the model 'smart'"):
         await at.gate.ask(ask(shape(principal=agent)))
+
+
+TOOL: dict[str, Any] = {"effect": "read"}
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "labels", "why"),
+    [
+        ("search", TOOL, (), ""),
+        ("pay", TOOL, (), "the tool 'pay'"),
+        ("search", {"effect": "write"}, (), "tools that write"),
+        ("search", {}, (), "tools that egress"),
+        ("search", {"effect": "fly"}, (), "tools that egress"),
+        ("search", TOOL, ("secret",), "the label 'secret'"),
+    ],
+)
+def test_no_policy_widens_what_a_delegation_covers_of_tools(
+    name: str, attributes: dict[str, Any], labels: tuple[str, ...], why: str
+) -> None:
+    in_force = JudgeInForce(judge("", "default"), DecisionLog(lambda *_: None, lambda: 0.0))
+    given = Delegation(
+        chain=("key:k", "a"),
+        tools=frozenset({"search"}),
+        effects=frozenset({Effect.READ}),
+        labels=frozenset(),
+    )
+    agent = Principal(tenant="t", key="k", delegation=given)
+    asked = question("tool", name, principal=agent, attributes=attributes, labels=labels)
+    (said,) = JudgeDesk(in_force).decide([asked])
+    assert said.is_allowed == (not why)
+    assert why in said.reason
+    assert why == "" or (said.policies == ("delegation",) and said.is_enforced)

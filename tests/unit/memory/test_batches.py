@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from headrace.core.batch import LIFE, Batch, BatchOrder, BatchStatus
 from headrace.core.errors import NotFound
 from headrace.core.events import Usage
 from headrace.core.request import Principal
+from headrace.core.trust import Delegation, Effect
 from headrace.memory import batches as rows
 from headrace.memory.batches import Line, LineEnd
 from headrace.memory.database import Database
@@ -50,6 +52,23 @@ def begun(call: Call, num_lines: int) -> None:
 
 def test_a_batch_comes_back_as_it_went(call: Call) -> None:
     assert call(rows.find_batch, "acme", "batch_acme") == batch("batch_acme", "acme")
+
+
+def test_a_batch_of_an_agent_comes_back_within_the_same_bounds(call: Call) -> None:
+    given = Delegation(
+        chain=("key:k", "planner"),
+        revocation_ids=("a", "b"),
+        models=frozenset({"x", "y"}),
+        effects=frozenset({Effect.READ, Effect.EGRESS}),
+        labels=frozenset(),
+        max_calls=3,
+        expires_s=9.5,
+        facts={"ticket": "t"},
+    )
+    sent = batch("batch_agent", "agents")
+    sent = replace(sent, principal=replace(sent.principal, delegation=given, workload="spiffe://d/a"))
+    call(rows.insert_batch, sent, 9)
+    assert call(rows.find_batch, "agents", "batch_agent") == sent
 
 
 def test_only_the_first_end_of_a_line_counts(call: Call) -> None:

@@ -175,8 +175,7 @@ def read_token(text: str, keys: RootKeys, revoked: Collection[str] = ()) -> Toke
     except (BiscuitValidationError, ValueError) as error:
         raise VoidToken("the delegation is no token that was signed here") from error
     try:
-        if any(len(one) != _ED25519_HEX_DIGITS for one in biscuit.revocation_ids):
-            raise ValueError("a block of it is signed with another kind of key than Ed25519")
+        _check_ids(biscuit.revocation_ids)
         _check_size(count_blocks(bytes(biscuit.to_bytes())))
         blocks = [_read(biscuit, index, keys) for index in range(biscuit.block_count())]
         grant = _grant(blocks, tuple(biscuit.revocation_ids))
@@ -185,6 +184,11 @@ def read_token(text: str, keys: RootKeys, revoked: Collection[str] = ()) -> Toke
     if any(one in revoked for one in biscuit.revocation_ids):
         raise VoidToken("the delegation was revoked")
     return Token(grant, biscuit, any(one.has_checks for one in blocks))
+
+
+def _check_ids(revocation_ids: Iterable[str]) -> None:
+    if any(len(one) != _ED25519_HEX_DIGITS for one in revocation_ids):
+        raise ValueError("a block of it is signed with another kind of key than Ed25519")
 
 
 def _check_size(counts: tuple[BlockCount, ...]) -> None:
