@@ -17,6 +17,8 @@ import msgspec
 from headrace.api import anthropic, ollama, openai, openai_embeddings, rerank, responses
 from headrace.api.openai import Caller
 from headrace.api.outbound.frames import FrameParser
+from headrace.api.responses_items import complete
+from headrace.api.responses_service import CreateCall
 from headrace.api.saved_answer import read_saved, read_saved_stream
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event
@@ -117,7 +119,11 @@ def decoded(data: bytes) -> Iterator[Request]:
             call = decode(data, caller)
         except HeadraceError:
             continue
-        if isinstance(request := getattr(call, "request", None), Request):
+        request = getattr(call, "request", None)
+        if isinstance(call, CreateCall):
+            # What was said before the items of this one stands in the server's memory and not in the body.
+            request = complete(call.request, call.instructions, call.items, call.cache)
+        if isinstance(request, Request):
             yield request
 
 

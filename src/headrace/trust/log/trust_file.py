@@ -1,8 +1,9 @@
 """Whom a verifier trusts: C2SP tlog-policy, a text of lines `log`, `witness`, `group` and `quorum`.
 
-One kind of line is ours: `node NAME VKEY`, a key whose statements certify the keys of records, which `trust/records`
-reads. A file that others' programs shall read has none of them. A checkpoint is valid if one of the logs signed it, and
-the quorum of witnesses cosigned it. Knows no files.
+Two kinds of lines are ours, which `trust/records` reads: `node NAME VKEY`, a key whose statements certify the keys of
+records, and `revoked KEYID UNIX_S`, one of these that is not believed from a time on. A file that others' programs
+shall read has neither. A checkpoint is valid if one of the logs signed it, and the quorum of witnesses cosigned it.
+Knows no files.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from headrace.trust.log.checkpoint import Checkpoint
+from headrace.trust.log.checkpoint import Checkpoint, parse_size
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.keys import Algorithm, VerifierKey, parse_vkey
 from headrace.trust.log.note import Note, find_signed, open_note, parse_note
@@ -18,6 +19,7 @@ from headrace.trust.log.note import Note, find_signed, open_note, parse_note
 NONE: Final = "none"
 MAX_FILE_BYTES: Final = 1 << 20
 _COSIGNERS: Final = (Algorithm.COSIGNATURE_ED25519, Algorithm.COSIGNATURE_ML_DSA_44)
+_KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
 _VKEY: Final = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*")
 _LOGS: Final = (Algorithm.ED25519, Algorithm.COSIGNATURE_ML_DSA_44)
 
@@ -61,13 +63,15 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustFile:
-    """See above. `quorum` is a witness, a group, or none."""
+    """See above. `quorum` is a witness, a group, or none; `revoked` are record keys by their ids, with the time from
+    which they are not believed."""
 
     logs: tuple[Known, ...] = ()
     witnesses: tuple[Known, ...] = ()
     groups: tuple[Group, ...] = ()
     quorum: str = NONE
     nodes: tuple[Node, ...] = ()
+    revoked: Mapping[str, int] = field(default_factory=dict)
 
     def open_checkpoint(self, note: Note | bytes) -> Opened:
         """A checkpoint that is valid by this policy. Raises LogFault, with what it lacks."""
@@ -104,6 +108,7 @@ class TrustFile:
         """The file's text."""
         lines = [f"log {one.key}{_url(one)}" for one in self.logs]
         lines += [f"node {one.name} {one.vkey}" for one in self.nodes]
+        lines += [f"revoked {key_id} {from_s}" for key_id, from_s in self.revoked.items()]
         lines += [f"witness {one.name} {one.key}{_url(one)}" for one in self.witnesses]
         lines += [f"group {one.name} {one.needed} {' '.join(one.members)}" for one in self.groups]
         return "".join(f"{line}\n" for line in (*lines, f"quorum {self.quorum}"))
@@ -116,6 +121,7 @@ class _Parser:
     logs: list[Known] = field(default_factory=list)
     witnesses: list[Known] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
+    revoked: dict[str, int] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     quorum: str | None = None
     named: set[str] = field(default_factory=set)
@@ -133,11 +139,19 @@ class _Parser:
 
     def node(self, name: str, vkey: str) -> None:
         """node <name> <vkey>, ours"""
-        if any(one.name == name for one in self.nodes):
-            raise LogFault(f"the node {name} is there twice.")
+        if Node(name, vkey) in self.nodes:
+            raise LogFault(f"the node {name} is there twice with one key.")
         if not _VKEY.fullmatch(vkey):
             raise LogFault(f"{vkey[:100]!r} is no verifier key; one reads NAME+8 hex digits+base64.")
         self.nodes.append(Node(name, vkey))
+
+    def revoke(self, key_id: str, from_s: str) -> None:
+        """revoked <key id> <Unix seconds>, ours"""
+        if not _KEY_ID.fullmatch(key_id):
+            raise LogFault(f"{key_id[:100]!r} is no id of a record key; it has 64 lower-case hexadecimal digits.")
+        if key_id in self.revoked:
+            raise LogFault(f"the key {key_id} is revoked twice.")
+        self.revoked[key_id] = parse_size(from_s, "the time of a revocation")
 
     def group(self, name: str, needed: str, *members: str) -> None:
         """group <name> all|any|<k> <name>..."""
@@ -189,6 +203,7 @@ def parse_trust_file(data: bytes) -> TrustFile:
         "log": (parser.log, 1, 2),
         "witness": (parser.witness, 2, 3),
         "node": (parser.node, 2, 2),
+        "revoked": (parser.revoke, 2, 2),
         "group": (parser.group, 3, None),
         "quorum": (parser.set_quorum, 1, 1),
     }
@@ -216,6 +231,7 @@ def parse_trust_file(data: bytes) -> TrustFile:
         groups=tuple(parser.groups),
         quorum=parser.quorum,
         nodes=tuple(parser.nodes),
+        revoked=parser.revoked,
     )
 
 

@@ -368,6 +368,7 @@ def replaced(exhibit: Exhibit, part: str, chance: random.Random) -> Exhibit:
     [
         "node test\n",
         "node test x\n",
+        "revoked x 5\n",
         "revoked abc 5\n",
         "revoked " + "a" * 64 + " -5\n",
         "unheard of\n",
