@@ -204,13 +204,14 @@ def join(found: Sequence[Identity]) -> Identity:
 
 
 def _check_holder(granted: Sequence[Principal], principals: Sequence[Principal]) -> None:
-    """Raise Unauthenticated for a delegation that was handed on to one caller and is shown beside another's
-    credentials. Names of agents that nothing can prove, `agent:NAME`, are the holder's own affair."""
+    """Raise Unauthenticated for a delegation that is shown beside credentials of another than its holder (RFC 8693,
+    section 4.1: who acts is who the authority was made out to, or nobody)."""
+    others = [one for one in principals if one.delegation is None]
+    named = {name for one in others for name in (one.subject, one.workload)}
     for one in granted:
         assert one.delegation is not None
-        others = {name for other in principals if other is not one for name in (other.subject, other.workload)}
-        if one.delegation.depth and others and not one.subject.startswith("agent:") and one.subject not in others:
-            raise Unauthenticated("the delegation was given to another caller; show it with that one's credentials.")
+        if others and one.delegation.holder not in named:
+            raise Unauthenticated("the delegation was not made out to whoever shows it; show your own.")
 
 
 def _only(what: str, values: set[Any]) -> Any:

@@ -103,6 +103,13 @@ class IdentitySettings:
     max_proofs: int = 200_000
 
     @property
+    def tenants(self) -> frozenset[str]:
+        """Those that a caller may be of."""
+        listed = [one.tenants | {one.tenant} for one in self.issuers.values()]
+        listed += [frozenset({one.tenant}) for one in self.signers.values()]
+        return frozenset(tenant for some in listed for tenant in some if tenant is not None)
+
+    @property
     def names_callers(self) -> bool:
         """Whether it says of anybody who that is."""
         return bool(self.issuers or self.signers)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from headrace.core.identity import Identity, Shown
 from headrace.core.request import Principal
 from headrace.trust.identity.dpop import Proofs
 from headrace.trust.identity.jwk import KeySet, read_key, read_key_set
-from headrace.trust.identity.settings import IssuerSettings
+from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.identity.users import MAX_KEPT, Users
 
 URL = "http://localhost:8000/v1/chat/completions"
@@ -267,6 +268,13 @@ def test_a_token_that_is_bound_to_a_certificate_is_good_with_that_one() -> None:
 def test_a_token_that_is_bound_to_what_we_do_not_understand_is_refused(cnf: Any) -> None:
     with pytest.raises(Unauthenticated, match="cnf"):
         who(token(cnf=cnf), scheme="dpop", dpop=prove())
+
+
+def test_the_tenants_of_callers_are_those_that_the_settings_name() -> None:
+    claimed = replace(SETTINGS, tenant=None, tenant_claim="org", tenants=frozenset({"red", "blue"}))
+    signer = SignerSettings(name="desk", key=Path("desk.pem"), tenant="green")
+    found = IdentitySettings(issuers={"a": SETTINGS, "b": claimed}, signers={"desk": signer})
+    assert found.tenants == {"acme", "red", "blue", "green"}
 
 
 @pytest.mark.parametrize(
