@@ -21,7 +21,7 @@ from headrace.trust.monitors.theft.settings import Mode, TheftSettings
 
 SIZE = 40
 SETTINGS = TheftSettings(
-    mode=Mode.ENFORCE, window_size=SIZE, window_false_share=0.05, window_action="throttle", link_action="label"
+    mode=Mode.ENFORCE, window_size=SIZE, window_false_share=0.02, window_action="throttle", link_action="label"
 )
 
 
@@ -52,7 +52,7 @@ async def crawl(scene: Scene, watch: TheftWatch, account: Principal, draw: Draw,
     return num_answered
 
 
-async def teach(scene: Scene, watch: TheftWatch, count: int = 24) -> None:
+async def teach(scene: Scene, watch: TheftWatch, count: int = 70) -> None:
     for index in range(count):
         assert await crawl(scene, watch, who(f"person-{index}"), person(index)) == SIZE
 
@@ -68,7 +68,7 @@ async def test_a_crawl_is_noted_then_slowed_down_and_people_are_neither() -> Non
         assert (flag.monitor, flag.action, flag.count) == ("theft.window", "throttle", 2)
         assert await crawl(scene, watch, who("crawler"), draw, 20) == 1  # the clock stands still
         assert await crawl(scene, watch, who("person-1"), person(1), 20) == 20
-        assert len(before) <= 2
+        assert len(before) <= 5
 
 
 @in_loop
@@ -138,7 +138,7 @@ async def test_a_harness_that_evaluates_a_model_with_the_scope_is_never_refused_
 @in_loop
 async def test_a_program_that_asks_much_by_one_template_is_labelled_and_goes_on() -> None:
     """Without the scope, and by the defaults: a batch of 2,000 classifications with one bias."""
-    with watched(TheftSettings(mode=Mode.ENFORCE, window_size=SIZE, window_false_share=0.05)) as (scene, watch):
+    with watched(TheftSettings(mode=Mode.ENFORCE, window_size=SIZE, window_false_share=0.02)) as (scene, watch):
         await teach(scene, watch)
         random = Random(1)
         for text in inputs(CRAWLS["multiple choice"], random, 2000):

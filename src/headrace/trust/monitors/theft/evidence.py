@@ -3,22 +3,21 @@
 The envelope lies beside the log, for operators; erasing it leaves the commitment. Values only.
 """
 
-import json
-from hashlib import sha256
-
 from headrace.core.monitors import Flag
 from headrace.core.provenance import LogItem
+from headrace.trust.records import canonical
+from headrace.trust.records.commitment import entry_of
 
 TYPE = "https://headrace.dev/evidence/theft/v1"
 
 
 def evidence_of(flag: Flag, item_id: str, nonce: bytes) -> LogItem:
     """A flag, as it is logged: `evidence`, under an id of its own. `nonce` keeps the commitment from being guessed."""
-    envelope = _json(
+    envelope = canonical.encode(
         {
             "_type": TYPE,
             "id": item_id,
-            "account": flag.account,
+            "account": flag.account.encode("utf-8", "replace").decode(),  # half a character has no canonical form
             "monitor": flag.monitor,
             "score": flag.score,
             "action": flag.action,
@@ -28,10 +27,5 @@ def evidence_of(flag: Flag, item_id: str, nonce: bytes) -> LogItem:
             "shadow": flag.is_shadow,
         }
     )
-    entry = _json({"digest": f"sha256:{sha256(envelope).hexdigest()}", "kind": "evidence", "time": int(flag.since_s)})
+    entry = entry_of("evidence", envelope, flag.since_s).encode()
     return LogItem(id=item_id, kind="evidence", tenant=flag.tenant, entry=entry, envelope=envelope)
-
-
-def _json(value: dict[str, object]) -> bytes:
-    """RFC 8785, as far as strings, integers and one digit after the point go."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -8,7 +8,7 @@ needs several tenants. Values only.
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -23,7 +23,7 @@ LATEST: Final = 20
 MIN_TENANTS: Final = 3
 MAX_ACCOUNTS: Final = 10_000
 _MIN_GRAMS: Final = 4
-_MAX_GRAMS: Final = 400  # of one input
+_MAX_WORDS: Final = 400  # of one input
 _BANDS, _ROWS = 16, 4
 _MERSENNE: Final = np.uint64((1 << 31) - 1)
 
@@ -62,7 +62,7 @@ class LinkBook:
         self._latest.move_to_end(account)
         if len(self._latest) > MAX_ACCOUNTS:
             self.forget(next(iter(self._latest)))
-        latest.append(_grams(text))
+        latest.append(grams_of(text[:MAX_BYTES].split()[:_MAX_WORDS]))
         if len(latest) < LATEST:
             return None
         grams = template_of(latest)
@@ -146,10 +146,11 @@ def template_of(inputs: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset(gram for gram, count in counts.items() if 2 * count >= len(every))
 
 
-def _grams(text: str) -> frozenset[int]:
-    words = text[:MAX_BYTES].lower().split()
-    triples = zip(words, words[1:], words[2:], strict=False)
-    found = set()
-    for triple, _ in zip(triples, range(_MAX_GRAMS), strict=False):
-        found.add(int.from_bytes(blake2b(" ".join(triple).encode("utf-8", "replace"), digest_size=4).digest()) >> 1)
-    return frozenset(found)
+def grams_of(words: Sequence[str]) -> frozenset[int]:
+    """The 3-grams of some words, hashed to 31 bits; case does not matter."""
+    small = [word.lower() for word in words]
+    triples = zip(small, small[1:], small[2:], strict=False)
+    return frozenset(
+        int.from_bytes(blake2b(" ".join(triple).encode("utf-8", "replace"), digest_size=4).digest()) >> 1
+        for triple in triples
+    )

@@ -83,7 +83,7 @@ def check_fields(probes: frozenset[str]) -> None:
     if foreign:
         name = min(foreign)
         raise _forbidden(name, "probabilities are not told in this backend's own words; use logprobs,")
-    steers = probes & STEERS
+    steers = probes & STEERS - {"logit_bias"}  # which a neutral request has: it is held to the rules above
     tells = probes & _NEUTRAL - {"include"}
     if tells and steers:
         name = min(steers)

@@ -1,15 +1,20 @@
-"""Windows: the last inputs of each account, compared with what is usual on their route.
+"""Windows: the last inputs of each account, compared with what is usual on their route, in two ways.
 
-What is usual is a reservoir of inputs, a few of each account, and how far the windows of accounts before lay from it.
+*Distance*: how far the window lies from a reservoir of everybody's inputs, a few of each account. *Sameness*: how many
+of its inputs share a template, which shows a crawl that hides among other inputs.
+
 An account's own taste puts each of its windows at some distance, so the question is not whether a window differs from
-the reservoir (all do) but whether it differs more than nearly all windows of others did: its place among theirs is the
-p-value (conformal prediction, Vovk et al. 2005). Before enough windows were seen nothing is said. Of one account only
-one window counts among them, so that nobody moves what is usual alone; an unusual one does not count.
+the reservoir (all do) but whether it differs more than nearly all windows of others did. Those others may have crawls
+among them, so only their bulk is believed: up to the ninth decile a p-value is a rank, beyond it an exponential tail as
+wide as the bulk is (peaks over threshold, Davison and Smith 1990), so that one crawl in ten windows hides no other.
+The p-value of a window is twice the smaller of its two (Bonferroni). Before enough windows were seen nothing is said.
+Of an account one window counts, of a tenant a few, so that nobody moves what is usual alone.
 
 An account whose windows are tested day after day is found unusual some day by chance: one unusual window is only noted,
 and what the settings want follows where two of its last three are. Values only; random numbers come in.
 """
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,30 +25,41 @@ from numpy.typing import NDArray
 
 from headrace.trust.monitors.theft.discrepancy import discrepancy
 from headrace.trust.monitors.theft.embedding import DIMENSIONS, embed
+from headrace.trust.monitors.theft.linking import grams_of
 from headrace.trust.monitors.theft.settings import TheftSettings
 
-MAX_ACCOUNTS: Final = 512
-"""Accounts whose window is kept, the latest: half a kilobyte an input."""
+MAX_ACCOUNTS: Final = 256
+"""Accounts whose window is kept, the latest: a kilobyte an input."""
 MAX_ROUTES: Final = 16
 RESERVOIR: Final = 1024
 COMPARED: Final = 400
 """Inputs of the reservoir that a window is compared with."""
 PER_WINDOW: Final = 8
 """Inputs of one window that may enter the reservoir."""
-MAX_DISTANCES: Final = 1000
+MIN_RESERVOIR: Final = 64
+"""Inputs in the reservoir from which on distances to it count."""
+PER_TENANT: Final = 10
+"""Windows of one tenant that count as usual."""
+MIN_WINDOWS, MAX_WINDOWS = 60, 1000
+"""Windows that must have counted before one can be called unusual, and that are remembered."""
 _HALF = np.float16
+_BUCKETS: Final = 16_384
+_GRAMS: Final = 8  # a template has so many 3-grams at least, or it shows less
+_WORDS: Final = 24  # at either end of an input
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A window that was full: how far it lay, what share of usual windows lies as far, and whether the account's
-    windows keep being unusual. `share` None: not enough is known of what is usual."""
+    """A window that was full: how far it lay, what share of its inputs is by one template, what share of usual windows
+    is as unusual, and whether the account's windows keep being so. `share` None: not enough is known of what is
+    usual."""
 
     account: str
     tenant: str
     route: str
-    distance: float
-    share: float | None
+    distance: float = 0.0
+    sameness: float = 0.0
+    share: float | None = None
     is_unusual: bool = False
     is_lasting: bool = False
 
@@ -51,6 +67,7 @@ class Seen:
 @dataclass(slots=True)
 class _Account:
     vectors: NDArray[np.float16]
+    counts: NDArray[np.uint16] = field(default_factory=lambda: np.zeros(_BUCKETS, np.uint16))
     num: int = 0
     verdicts: deque[bool] = field(default_factory=lambda: deque(maxlen=3))
     has_counted: bool = False
@@ -62,7 +79,15 @@ class _Usual:
 
     vectors: NDArray[np.float16] = field(default_factory=lambda: np.zeros((RESERVOIR, DIMENSIONS), _HALF))
     num_offered: int = 0
-    distances: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_DISTANCES))
+    distances: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_WINDOWS))
+    samenesses: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_WINDOWS))
+    tenants: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_WINDOWS))
+
+    def share(self, distance: float, sameness: float) -> float | None:
+        """What share of usual windows is as unusual, in one way or the other; None: not enough is known."""
+        if len(self.distances) < MIN_WINDOWS:
+            return None
+        return min(1.0, 2 * min(tail_share(self.distances, distance), tail_share(self.samenesses, sameness)))
 
     @property
     def num(self) -> int:
@@ -88,11 +113,6 @@ class WindowWatch:
         self._accounts: OrderedDict[tuple[str, str], _Account] = OrderedDict()
         self._usual: OrderedDict[str, _Usual] = OrderedDict()
 
-    @property
-    def num_needed(self) -> int:
-        """Windows of accounts that must have been seen before one can be called unusual."""
-        return int(np.ceil(1.0 / self._false_share)) - 1
-
     def add(self, account: str, tenant: str, route: str, text: str) -> Seen | None:
         """One more input; what is said of the window that it fills, if it does."""
         key = (account, route)
@@ -103,11 +123,16 @@ class WindowWatch:
                 self._accounts.popitem(last=False)
         self._accounts.move_to_end(key)
         mine.vectors[mine.num] = embed(text)
+        words = text.split()
+        found = {gram % _BUCKETS for gram in grams_of(words[:_WORDS]) | grams_of(words[_WORDS:][-_WORDS:])}
+        mine.counts[list(found)] += 1
         mine.num += 1
         if mine.num < self._size:
             return None
+        seen = self._test(Seen(account, tenant, route), mine)
         mine.num = 0
-        return self._test(Seen(account, tenant, route, 0.0, None), mine)
+        mine.counts[:] = 0
+        return seen
 
     def forget(self, account: str) -> None:
         """Begin anew with an account."""
@@ -116,23 +141,24 @@ class WindowWatch:
 
     def _test(self, seen: Seen, mine: _Account) -> Seen:
         usual = self._usual_on(seen.route)
-        if usual.num < 2 * PER_WINDOW:
+        may_count = not mine.has_counted and usual.tenants.count(seen.tenant) < PER_TENANT
+        mine.has_counted = True
+        if usual.num >= MIN_RESERVOIR:
+            picked = self._random.permutation(usual.num)[:COMPARED]
+            distance = discrepancy(mine.vectors.astype(np.float32), usual.vectors[picked].astype(np.float32))
+            sameness = float(np.partition(mine.counts, -_GRAMS)[-_GRAMS:].mean()) / self._size
+            share = usual.share(distance, sameness)
+            is_unusual = share is not None and share <= self._false_share
+            mine.verdicts.append(is_unusual)
+            seen = replace(seen, distance=distance, sameness=sameness, share=share)
+            seen = replace(seen, is_unusual=is_unusual, is_lasting=sum(mine.verdicts) >= 2)
+            if may_count:
+                usual.distances.append(distance)
+                usual.samenesses.append(sameness)
+                usual.tenants.append(seen.tenant)
+        if may_count:
             usual.offer(self._some(mine), self._random)
-            mine.has_counted = True
-            return seen
-        picked = self._random.permutation(usual.num)[:COMPARED]
-        distance = discrepancy(mine.vectors.astype(np.float32), usual.vectors[picked].astype(np.float32))
-        share = None
-        if len(usual.distances) >= self.num_needed:
-            share = (1 + sum(one >= distance for one in usual.distances)) / (1 + len(usual.distances))
-        is_unusual = share is not None and share <= self._false_share
-        mine.verdicts.append(is_unusual)
-        if not is_unusual and not mine.has_counted:
-            mine.has_counted = True
-            usual.distances.append(distance)
-            usual.offer(self._some(mine), self._random)
-        is_lasting = sum(mine.verdicts) >= 2
-        return replace(seen, distance=distance, share=share, is_unusual=is_unusual, is_lasting=is_lasting)
+        return seen
 
     def _usual_on(self, route: str) -> _Usual:
         usual = self._usual.setdefault(route, _Usual())
@@ -143,3 +169,14 @@ class WindowWatch:
 
     def _some(self, mine: _Account) -> Iterable[NDArray[np.float16]]:
         return (mine.vectors[one] for one in self._random.permutation(self._size)[:PER_WINDOW])
+
+
+def tail_share(known: Iterable[float], value: float) -> float:
+    """What share of values like those known is as large as this one: a rank among them, and beyond their ninth decile
+    the tail of an exponential distribution that has their median and ninth decile."""
+    values = np.asarray(list(known))
+    middle, high = (float(one) for one in np.quantile(values, (0.5, 0.9)))
+    if value <= high:
+        return float(np.mean(values >= value))
+    width = max((high - middle) / math.log(5.0), 1e-9)
+    return 0.1 * math.exp(-(value - high) / width)
