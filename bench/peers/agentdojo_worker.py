@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-class Loop(BasePipelineElement):
+class Loop(BasePipelineElement):  # type: ignore[misc]
     """AgentDojo's loop of calls, of an agent that goes on where a call of its model was withheld, which the stock one
     takes for the end: that would spare the guard most of an attack."""
 
