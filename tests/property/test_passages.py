@@ -2,7 +2,7 @@
 
 Whatever happens, each reservation is settled exactly once (the double fails otherwise), each attempt's load is released
 once, every stream of a backend is closed, every place in a line is free, and no task is left. Who oversees requests
-sees the end of every request whose beginning it saw, once, and every record is sealed.
+sees the end of every request whose beginning it saw, once, every record is sealed, and who is refused is never asked.
 """
 
 import asyncio
@@ -231,5 +231,8 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
         for overseer in chain:
             assert [len(one.records) for one in overseer.begun] == [1] * len(overseer.begun)
             assert all(receipt.seals for receipt in overseer.receipts)
+            for name in overseer.refuses:
+                assert not upstreams[name].requests, "a target that is refused is asked in no way"
+                assert not upstreams[name].relayed
 
     asyncio.run(go())
