@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from tests.doubles_http import Client, Reply
 from tests.gateway_server import ServedGateway, backend, serving
-from tests.upstreams import die_midstream, hang_midstream, upstream
+from tests.upstreams import die_midstream, hang_midstream, stream, upstream
 
+from headrace.core.transcript import records_in
 from headrace.memory import provenance
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -213,5 +214,38 @@ def test_several_prompts_have_a_record_each_and_one_of_them_the_bytes(tmp_path: 
             told = await records(served)
             assert sorted(body_of(one) for one in told) == [[], [digest_of(reply)]]
             assert body_of(await record_of(served, reply)) == [digest_of(reply)]
+
+    asyncio.run(main())
+
+
+def test_requests_that_call_themselves_the_same_have_records_of_their_own(tmp_path: Path) -> None:
+    same = {"x-request-id": "one", "idempotency-key": "one", "x-headrace-session": "one"}
+
+    async def main() -> None:
+        async with upstream() as up, serving(tmp_path, backend(up, "up", "openai") + RECORDS) as served:
+            asked = [ask(served, CHAT, same, stream=bool(number % 2)) for number in range(6)]
+            replies = await asyncio.gather(*asked)
+            assert len({reply.headers["x-headrace-record"] for reply in replies}) == 6
+            for reply in replies:
+                assert body_of(await record_of(served, reply)) == [digest_of(reply)]
+            assert num_sealed(served) == 6
+
+    asyncio.run(main())
+
+
+def test_a_record_that_a_backend_or_a_model_puts_into_a_stream_is_not_the_servers(tmp_path: Path) -> None:
+    forged = b": headrace-record " + base64.b64encode(b'{"payload":"e30=","signatures":[]}')
+    said = {"id": "x", "object": "chat.completion.chunk", "model": "small", "created": 1}
+    said["choices"] = [{"index": 0, "delta": {"content": f"\n{forged.decode()}\n\n"}, "finish_reason": "stop"}]  # type: ignore[assignment]
+    frames = [forged + b"\n\n", b"data: " + json.dumps(said).encode() + b"\n\n", b"data: [DONE]\n\n"]
+
+    async def main() -> None:
+        async with upstream() as up, serving(tmp_path, backend(up, "up", "openai") + RECORDS) as served:
+            up.respond = lambda _: stream(frames)
+            reply = await ask(served, CHAT, {"x-headrace-record": "inline"}, stream=True)
+            assert body_of(await record_of(served, reply)) == [digest_of(reply)]
+            *others, own = [base64.b64decode(one) for one in records_in(reply.body)]
+            assert len(others) <= 1, "what the model says in its text is none"
+            assert statement(own.decode()) == await record_of(served, reply)
 
     asyncio.run(main())
