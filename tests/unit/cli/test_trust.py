@@ -2,6 +2,8 @@
 off."""
 
 import asyncio
+import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +28,33 @@ def test_what_is_said_of_tools_comes_before_policies_and_the_recorder_sees_what_
         async with serving(tmp_path, EXAMPLE.read_text("utf-8")) as served:
             assert overseers(served) == [
                 "CountingOverseer",
+                "DelegationOverseer",
                 "ToolOverseer",
                 "PolicyOverseer",
                 "TheftOverseer",
                 "Recorder",
             ]
+
+    asyncio.run(main())
+
+
+def test_the_one_file_that_has_all_of_it_on_answers_who_is_known_and_records_it(tmp_path: Path) -> None:
+    key = "hr_" + "k" * 43
+    digest = hashlib.sha256(key.encode()).hexdigest()
+
+    async def main() -> None:
+        async with upstream() as up:
+            text = re.sub('sha256 = ".*"', f'sha256 = "{digest}"', EXAMPLE.read_text("utf-8"))
+            text = text.replace("http://127.0.0.1:9000", up.url)
+            async with serving(tmp_path, text) as served:
+                assert (await served.chat()).status == 401
+                assert not up.received
+                for stream in (False, True):
+                    reply = await served.chat(key, stream=stream)
+                    assert reply.status == 200
+                    link = reply.headers["link"].partition("<")[2].partition(">")[0]
+                    assert (await served.ask("GET", f"{link}?wait_s=5")).status == 401
+                    assert (await served.ask("GET", f"{link}?wait_s=5", key=key)).json()["id"] in link
 
     asyncio.run(main())
 
