@@ -15,6 +15,7 @@ from headrace.trust.log.checkpoint import Checkpoint, parse_size
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.keys import Algorithm, VerifierKey, parse_vkey
 from headrace.trust.log.note import Note, find_signed, open_note, parse_note
+from headrace.trust.log.settings import LogSettings
 
 NONE: Final = "none"
 MAX_FILE_BYTES: Final = 1 << 20
@@ -233,6 +234,17 @@ def parse_trust_file(data: bytes) -> TrustFile:
         nodes=tuple(parser.nodes),
         revoked=parser.revoked,
     )
+
+
+def witness_policy(settings: LogSettings) -> tuple[tuple[Known, ...], tuple[Group, ...], str]:
+    """The witnesses, groups and quorum that a trust file says for a log with these settings. Raises LogFault."""
+    known = tuple(Known(one.name, parse_vkey(one.vkey), one.url) for one in settings.witnesses)
+    if settings.quorum == 0:
+        return known, (), NONE
+    name = "quorum"
+    while any(one.name == name for one in known):
+        name += "-of-witnesses"
+    return known, (Group(name, settings.quorum, tuple(one.name for one in known)),), name
 
 
 def _url(one: Known) -> str:
