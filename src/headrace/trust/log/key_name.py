@@ -2,5 +2,9 @@
 
 
 def is_key_name(name: str) -> bool:
-    """signed-note, Format: non-empty, without Unicode spaces and plus; and as text of a note, without controls."""
-    return bool(name) and "+" not in name and not any(one.isspace() or one < " " for one in name)
+    """signed-note, Format: non-empty, without Unicode spaces and plus; as text of a note UTF-8, without controls."""
+    return bool(name) and "+" not in name and not any(map(_is_forbidden, name))
+
+
+def _is_forbidden(one: str) -> bool:
+    return one.isspace() or one < " " or "\ud800" <= one <= "\udfff"

@@ -89,8 +89,8 @@ class TrustFile:
         times = {names[one.key]: one.time_s or 0 for one in cosigned}
         if not self._is_reached(times):
             raise LogFault(
-                f"the checkpoint of size {checkpoint.size} is cosigned by {', '.join(sorted(times)) or 'nobody'}, and "
-                f"the quorum {self.quorum!r} wants more.",
+                f"the checkpoint of size {checkpoint.size} is cosigned by "
+                f"{shown(', '.join(sorted(times))) or 'nobody'}, and the quorum {shown(self.quorum)} wants more.",
                 param="quorum",
             )
         log = next(one for one in logs if one.key == signed[0].key)
@@ -216,14 +216,14 @@ def parse_trust_file(data: bytes) -> TrustFile:
             continue
         reader = readers.get(words[0])
         if reader is None:
-            raise LogFault(f"line {number}: {words[0]!r} is no word of a trust file; known are {', '.join(readers)}.")
+            raise LogFault(f"line {number}: {words[0]!a} is no word of a trust file; known are {', '.join(readers)}.")
         read, least, most = reader
         if len(words) - 1 < least or (most is not None and len(words) - 1 > most):
             raise LogFault(f"line {number}: {words[0]} has {len(words) - 1} words behind it: {read.__doc__}.")
         try:
             read(*words[1:])
         except LogFault as error:
-            raise LogFault(f"line {number}: {error}", param=words[0]) from error
+            raise LogFault(f"line {number}: {shown(str(error))}", param=words[0]) from error
     if parser.quorum is None:
         raise LogFault("there is no quorum line; write `quorum none` if no witness is needed.", param="quorum")
     return TrustFile(
@@ -234,6 +234,11 @@ def parse_trust_file(data: bytes) -> TrustFile:
         nodes=tuple(parser.nodes),
         revoked=parser.revoked,
     )
+
+
+def shown(name: str) -> str:
+    """A name, or a text with one, to be printed: octets that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def witness_policy(settings: LogSettings) -> tuple[tuple[Known, ...], tuple[Group, ...], str]:
