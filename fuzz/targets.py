@@ -3,6 +3,7 @@
 from fuzz import (
     anthropic_codec,
     batch_codec,
+    log_codec,
     native_backends,
     ollama_codec,
     openai_codec,
@@ -18,6 +19,7 @@ CODECS = [
     *anthropic_codec.TARGETS,
     *ollama_codec.TARGETS,
     *batch_codec.TARGETS,
+    *log_codec.TARGETS,
     *outbound_codec.TARGETS,
     *native_backends.TARGETS,
 ]

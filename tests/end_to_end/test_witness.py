@@ -21,7 +21,6 @@ from headrace.cli.main import app
 from headrace.memory.log_files import WITNESSED
 from headrace.models.store import Layout
 from headrace.server.config import ServerConfig
-from headrace.trust.log.keys import parse_vkey
 from headrace.trust.log.merkle import hash_leaf
 from headrace.trust.log.proof import parse_proof
 from headrace.trust.log.settings import LogSettings, WitnessSettings
@@ -69,7 +68,7 @@ def test_a_log_is_witnessed_by_another_process_also_after_that_was_killed(tmp_pa
     layout, port = Layout(tmp_path / "home"), free_port()
     layout.home.mkdir()
     words = ["witness", "key", str(tmp_path / "w"), "--name", "w.example/1"]
-    vkey = parse_vkey(CliRunner().invoke(app, words).output.split()[1])
+    vkey = CliRunner().invoke(app, words).output.split()[1]
     asked = WitnessSettings(name="w1", url=f"http://127.0.0.1:{port}", vkey=vkey)
     settings = LogSettings(
         origin="example.com/answers", batch_s=0.005, witnesses=(asked,), quorum=1, witness_every_s=0.02

@@ -21,8 +21,8 @@ from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.note import Note
 from headrace.trust.log.proof import LogProof
 from headrace.trust.log.reading import Reader, Source
-from headrace.trust.log.settings import LogSettings, witness_policy
-from headrace.trust.log.trust_file import Known, Node, TrustFile
+from headrace.trust.log.settings import LogSettings
+from headrace.trust.log.trust_file import Known, Node, TrustFile, shown, witness_policy
 
 
 def own_log(flags: Mapping[str, Any], config: Path | None) -> tuple[LogSettings, Layout]:
@@ -66,7 +66,7 @@ def run_show(
     if opened is None:
         typer.echo("Nothing of this was verified; --trust FILE does it.")
     else:
-        names = ", ".join(sorted(opened.witnesses)) or "none"
+        names = shown(", ".join(sorted(opened.witnesses))) or "none"
         typer.echo(f"The signatures hold. Witnesses that cosigned: {names}.")
 
 

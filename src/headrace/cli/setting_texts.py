@@ -269,6 +269,7 @@ _OTHERS: Final = {
     "log.batch": "what comes within it is committed together",
     "log.batch_items": "so many are committed at once, without waiting for more",
     "log.queue_items": "so many may wait",
+    "log.queue_bytes": "of so much at most, with what is kept beside them",
     "log.public": "whether anybody may read it, under /log",
     "log.witnesses": "who is asked to cosign checkpoints",
     "log.witnesses.name": "what trust files call it",

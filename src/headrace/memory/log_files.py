@@ -87,6 +87,8 @@ class LogFiles(LogFolder):
         """Put files into their places. `passing` ones can be made again and are not synced: a loss of power may leave
         them empty. Raises DiskFull or Unavailable; some may be in their places then, whole, and writing them again is
         no harm."""
+        if self._lock < 0:
+            raise Unavailable(f"the log in {self.folder} is closed; nothing can be written.", code="log_unavailable")
         try:
             beside = self.folder / _BESIDE
             beside.mkdir(mode=0o700, exist_ok=True)

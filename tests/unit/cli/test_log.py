@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from headrace.cli.config import compose
 from headrace.cli.log import make_writer, read_log_keys
 from headrace.cli.main import app
 from headrace.core.errors import InvalidRequest, Unavailable
@@ -286,6 +287,21 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(Unavailable, match="others may read"):
         read_or_make(path, lambda: b"another")
+
+
+def test_settings_of_the_log_are_printed_as_they_could_be_written(tmp_path: Path) -> None:
+    keys = done("witness", "key", str(tmp_path / "w"), "--name", "w.example/1").split()
+    file = tmp_path / "headrace.toml"
+    file.write_text(
+        f'[log]\norigin = "example.com/mine"\nquorum = 1\npublic = false\nbatch = "50ms"\nqueue_bytes = "1MiB"\n'
+        f'[[log.witnesses]]\nname = "w1"\nurl = "http://127.0.0.1:8009"\nvkey = "{keys[1]}"\n'
+    )
+    resolved = compose({}, {"HOME": "/h"}, file)
+    again = tmp_path / "again.toml"
+    again.write_text(resolved.toml())
+    assert compose({}, {"HOME": "/h"}, again).settings.trust.log == resolved.settings.trust.log
+    log = resolved.settings.trust.log
+    assert (log.witnesses[0].vkey, log.queue_bytes, log.batch_s, log.is_public) == (keys[1], 2**20, 0.05, False)
 
 
 def test_settings_of_the_log_that_cannot_be_are_told_with_line_and_key(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class LogNotary:
         self._retry_s = retry_s
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
+        self._num_bytes = 0  # of what is in the queue
         self._waiting: dict[str, _Waiting] = {}
         self._fault: HeadraceError | None = None
         self._ended_by: HeadraceError | None = None
@@ -132,6 +133,7 @@ class LogNotary:
                 raise Conflict(f"the id {item.id!r} was given already; ids are given once.", param="id")
             waiting = _Waiting(item, self._clock.monotonic_s(), [])
             self._queue.append(waiting)
+            self._num_bytes += _size(item)
             self._waiting[item.id] = waiting
             if len(self._queue) in {1, self._settings.batch_items}:
                 self._changed.notify_all()
@@ -142,7 +144,8 @@ class LogNotary:
             raise self._fault.with_traceback(None)  # it is raised often, and would gather where each time
         if self._is_closing or self._writer is None:
             raise Unavailable("the log is not open; nothing can be logged.", code="log_unavailable")
-        if len(self._queue) >= self._settings.queue_items:
+        settings = self._settings
+        if len(self._queue) >= settings.queue_items or self._num_bytes >= settings.queue_bytes:
             raise Overloaded(
                 f"{len(self._queue)} items wait to be logged, as many as may; try again in a moment.",
                 retry_after_s=1.0,
@@ -159,6 +162,8 @@ class LogNotary:
         if waiting is not None:
             return await waiter
         kept = await self._store.read(provenance.by_id, item_id)
+        if (kept is None or kept.index >= self.latest.checkpoint.size) and self._fault is not None:
+            raise self._fault.with_traceback(None)
         if kept is None or kept.index >= self.latest.checkpoint.size:
             raise NotFound(f"nothing was logged under the id {item_id!r}.", param="id")
         return kept.index
@@ -233,7 +238,9 @@ class LogNotary:
                 if (left_s := ends_s - self._clock.monotonic_s()) <= 0:
                     break
                 self._changed.wait(left_s)
-            return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ITEMS))]
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ITEMS))]
+            self._num_bytes -= sum(_size(one.item) for one in batch)
+            return batch
 
     def _log(self, writer: LogWriter, batch: list[_Waiting]) -> None:
         """Write until it is written. Gives up only when the log is closed meanwhile."""
@@ -288,6 +295,10 @@ class LogNotary:
         for one in lost:
             for loop, waiter in one.waiters:
                 _call(loop, _set_error, waiter, fault)
+
+
+def _size(item: LogItem) -> int:
+    return len(item.entry) + len(item.envelope) + len(item.secrets) + len(item.content)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given: object) -> None:

@@ -10,6 +10,7 @@ import http.client
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from headrace.core.errors import HeadraceError
 from headrace.gateway.notary.writer import LogInconsistent, Published
 from headrace.trust.log.checkpoint import Checkpoint, parse_size
 from headrace.trust.log.fault import LogFault
-from headrace.trust.log.keys import VerifierKey
+from headrace.trust.log.keys import VerifierKey, parse_vkey
 from headrace.trust.log.note import Note, open_note, parse_note
 from headrace.trust.log.reading import Reader, Source
 from headrace.trust.log.settings import LogSettings, WitnessSettings
@@ -68,6 +69,7 @@ class WitnessClient:
 
     def __init__(self, settings: WitnessSettings, timeout_s: float, fetch: Fetch) -> None:
         self.settings = settings
+        self._key = parse_vkey(settings.vkey)
         self._timeout_s = timeout_s
         self._fetch = fetch
         self._size = 0  # of the latest checkpoint that it cosigned, as far as is known here
@@ -83,7 +85,7 @@ class WitnessClient:
             url = f"{self.settings.prefix}/add-checkpoint"
             reply = self._fetch("POST", url, request.encode(), self._timeout_s)
             if reply.status == 200:
-                note = read_answer(published.note, reply.body, [self.settings.vkey])
+                note = read_answer(published.note, reply.body, [self._key])
                 self._size = size
                 return note
             if reply.status != 409:
@@ -233,6 +235,7 @@ def fetch_http(method: str, url: str, body: bytes | None, timeout_s: float) -> R
     if parts.scheme not in {"http", "https"} or parts.hostname is None:
         raise ValueError(f"{url} is no URL of a witness")
     connection: http.client.HTTPConnection
+    ends_s = time.monotonic() + timeout_s  # each wait is bounded by itself; this bounds all of them
     if parts.scheme == "https":
         context = ssl.create_default_context()
         connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=context)
@@ -241,10 +244,14 @@ def fetch_http(method: str, url: str, body: bytes | None, timeout_s: float) -> R
     try:
         headers = {"content-type": "text/plain; charset=utf-8"} if body is not None else {}
         connection.request(method, parts.path or "/", body, headers)
-        response = connection.getresponse()
-        data = response.read(MAX_ANSWER_BYTES + 1)
-        if len(data) > MAX_ANSWER_BYTES:
-            raise ValueError(f"{url} answers with more than {MAX_ANSWER_BYTES} bytes")
-        return Reply(response.status, data)
+        response, pieces, num_bytes = connection.getresponse(), [], 0
+        while piece := response.read1(1 << 16):
+            pieces.append(piece)
+            num_bytes += len(piece)
+            if num_bytes > MAX_ANSWER_BYTES:
+                raise ValueError(f"{url} answers with more than {MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > ends_s:
+                raise TimeoutError(f"{url} did not answer within {timeout_s:g} s")
+        return Reply(response.status, b"".join(pieces))
     finally:
         connection.close()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headrace.core.clock import Clock
-from headrace.core.errors import Conflict, HeadraceError
+from headrace.core.errors import Conflict, DiskFull, HeadraceError, Unavailable
 from headrace.core.provenance import LogItem
 from headrace.memory import provenance
 from headrace.memory.database import Database
@@ -94,11 +94,20 @@ class LogWriter:
     def close(self) -> None:
         """Close database and files; another process may write then."""
         self._database.close()
-        self._files.close()
+        with self._lock:
+            self._files.close()
 
     def take(self, items: Sequence[LogItem]) -> frozenset[str]:
         """Make items durable, in this order, behind all others; the ids of those that are not, because their id was
         given before. Raises HeadraceError; then none of them is."""
+        try:
+            return self._take(items)
+        except Unavailable as error:
+            if error.code == DiskFull.code:
+                raise DiskFull(error.message) from error
+            raise
+
+    def _take(self, items: Sequence[LogItem]) -> frozenset[str]:
         time_s, refused = self._clock.unix_s(), frozenset[str]()
         try:
             self._database.transact_durably(provenance.put, items, time_s)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.fault import LogFault
+from headrace.trust.log.key_name import is_key_name
 
 ID_BYTES: Final = 4
 MAX_TIME_S: Final = 2**63 - 1
@@ -39,11 +40,6 @@ class Algorithm(IntEnum):
     ED25519 = 0x01
     COSIGNATURE_ED25519 = 0x04
     COSIGNATURE_ML_DSA_44 = 0x06
-
-
-def is_key_name(name: str) -> bool:
-    """signed-note, Format: non-empty, without Unicode spaces and plus; and as text of a note, without controls."""
-    return bool(name) and "+" not in name and not any(one.isspace() or one < " " for one in name)
 
 
 def decode_base64(text: str, what: str) -> bytes:

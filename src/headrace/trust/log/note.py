@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from headrace.trust.log.fault import LogFault
-from headrace.trust.log.keys import ID_BYTES, VerifierKey, decode_base64, is_key_name
+from headrace.trust.log.key_name import is_key_name
+from headrace.trust.log.keys import ID_BYTES, VerifierKey, decode_base64
 
 MAX_SIGNATURES: Final = 32
 """The specification wants at least 16 accepted; a log and its witnesses may have two lines each."""

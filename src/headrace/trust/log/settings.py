@@ -1,12 +1,12 @@
-"""What an operator can say of the transparency log. Values that refuse what does not go together."""
+"""What an operator can say of the transparency log. Values that refuse what does not go together; keys are texts, so
+that settings are read without a library that knows keys."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from headrace.trust.log.keys import VerifierKey, is_key_name
-from headrace.trust.log.trust_file import NONE, Group, Known
+from headrace.trust.log.key_name import is_key_name
 
 MAX_WITNESSES: Final = 14
 """Of which each may have two signature lines beside the log's two; a note has at most 32."""
@@ -15,20 +15,18 @@ _URL: Final = re.compile(r"https?://[^\s?#]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessSettings:
-    """A witness that is asked. `url` is its submission prefix; `vkey` its key."""
+    """A witness that is asked. `url` is its submission prefix; `vkey` the text of its verifier key."""
 
     name: str
     url: str
-    vkey: VerifierKey
+    vkey: str
 
     def __post_init__(self) -> None:
         """Refuse by name what cannot be."""
-        if not is_key_name(self.name) or self.name == NONE:
+        if not is_key_name(self.name) or self.name == "none":
             raise ValueError(f"name: {self.name!r} is no name of a witness; it has no spaces, no plus, and is not none")
         if not _URL.fullmatch(self.url):
             raise ValueError(f"url: {self.url!r} is no URL of a witness; write http://HOST:PORT or https://HOST/PATH")
-        if not self.vkey.is_cosigner:
-            raise ValueError(f"vkey: the key of {self.vkey.name} is no cosigner's (type 0x04 or 0x06)")
 
     @property
     def prefix(self) -> str:
@@ -40,7 +38,8 @@ class WitnessSettings:
 class LogSettings:
     """The log. `origin` is its name for ever, None: one is made with its keys; `folder` None: in the state directory.
 
-    What comes within `batch_s`, or the first `batch_items`, is committed together; `queue_items` may wait for it.
+    What comes within `batch_s`, or the first `batch_items`, is committed together; `queue_items`, of `queue_bytes` at
+    most, may wait for it.
     `is_public`: its files are served at `/log`. `quorum` of the witnesses must cosign before a checkpoint counts as
     witnessed; they are asked at most every `witness_every_s`, and each has `witness_timeout_s`.
     """
@@ -50,6 +49,7 @@ class LogSettings:
     batch_s: float = 0.1
     batch_items: int = 512
     queue_items: int = 50_000
+    queue_bytes: int = 256 * 2**20
     is_public: bool = True
     witnesses: tuple[WitnessSettings, ...] = field(default=())
     quorum: int = 0
@@ -63,7 +63,7 @@ class LogSettings:
                 f"origin: {self.origin!r} is no log's name; write a URL without its scheme, such as example.com/answers"
             )
         names = [one.name for one in self.witnesses]
-        if len(set(names)) < len(names) or len({one.vkey.material for one in self.witnesses}) < len(names):
+        if len(set(names)) < len(names) or len({one.vkey for one in self.witnesses}) < len(names):
             raise ValueError("witnesses: two have the same name or the same key")
         if len(names) > MAX_WITNESSES:
             raise ValueError(f"witnesses: there are {len(names)}; at most {MAX_WITNESSES} can cosign one checkpoint")
@@ -71,14 +71,3 @@ class LogSettings:
             raise ValueError(f"quorum: {self.quorum} is not a number from 0 to {len(names)}, the number of witnesses")
         if self.batch_items > self.queue_items:
             raise ValueError(f"queue_items: {self.queue_items} is less than batch_items, {self.batch_items}")
-
-
-def witness_policy(settings: LogSettings) -> tuple[tuple[Known, ...], tuple[Group, ...], str]:
-    """The witnesses, groups and quorum that a trust file says for these settings."""
-    known = tuple(Known(one.name, one.vkey, one.url) for one in settings.witnesses)
-    if settings.quorum == 0:
-        return known, (), NONE
-    name = "quorum"
-    while any(one.name == name for one in known):
-        name += "-of-witnesses"
-    return known, (Group(name, settings.quorum, tuple(one.name for one in known)),), name

@@ -15,6 +15,7 @@ from headrace.trust.log.checkpoint import Checkpoint, parse_size
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.keys import Algorithm, VerifierKey, parse_vkey
 from headrace.trust.log.note import Note, find_signed, open_note, parse_note
+from headrace.trust.log.settings import LogSettings
 
 NONE: Final = "none"
 MAX_FILE_BYTES: Final = 1 << 20
@@ -88,8 +89,8 @@ class TrustFile:
         times = {names[one.key]: one.time_s or 0 for one in cosigned}
         if not self._is_reached(times):
             raise LogFault(
-                f"the checkpoint of size {checkpoint.size} is cosigned by {', '.join(sorted(times)) or 'nobody'}, and "
-                f"the quorum {self.quorum!r} wants more.",
+                f"the checkpoint of size {checkpoint.size} is cosigned by "
+                f"{shown(', '.join(sorted(times))) or 'nobody'}, and the quorum {shown(self.quorum)} wants more.",
                 param="quorum",
             )
         log = next(one for one in logs if one.key == signed[0].key)
@@ -215,14 +216,14 @@ def parse_trust_file(data: bytes) -> TrustFile:
             continue
         reader = readers.get(words[0])
         if reader is None:
-            raise LogFault(f"line {number}: {words[0]!r} is no word of a trust file; known are {', '.join(readers)}.")
+            raise LogFault(f"line {number}: {words[0]!a} is no word of a trust file; known are {', '.join(readers)}.")
         read, least, most = reader
         if len(words) - 1 < least or (most is not None and len(words) - 1 > most):
             raise LogFault(f"line {number}: {words[0]} has {len(words) - 1} words behind it: {read.__doc__}.")
         try:
             read(*words[1:])
         except LogFault as error:
-            raise LogFault(f"line {number}: {error}", param=words[0]) from error
+            raise LogFault(f"line {number}: {shown(str(error))}", param=words[0]) from error
     if parser.quorum is None:
         raise LogFault("there is no quorum line; write `quorum none` if no witness is needed.", param="quorum")
     return TrustFile(
@@ -233,6 +234,22 @@ def parse_trust_file(data: bytes) -> TrustFile:
         nodes=tuple(parser.nodes),
         revoked=parser.revoked,
     )
+
+
+def shown(name: str) -> str:
+    """A name, or a text with one, to be printed: octets that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def witness_policy(settings: LogSettings) -> tuple[tuple[Known, ...], tuple[Group, ...], str]:
+    """The witnesses, groups and quorum that a trust file says for a log with these settings. Raises LogFault."""
+    known = tuple(Known(one.name, parse_vkey(one.vkey), one.url) for one in settings.witnesses)
+    if settings.quorum == 0:
+        return known, (), NONE
+    name = "quorum"
+    while any(one.name == name for one in known):
+        name += "-of-witnesses"
+    return known, (Group(name, settings.quorum, tuple(one.name for one in known)),), name
 
 
 def _url(one: Known) -> str:

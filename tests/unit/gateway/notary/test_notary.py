@@ -122,6 +122,16 @@ def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
     asyncio.run(talk())
 
 
+def test_a_queue_is_full_of_bytes_too(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with open_notary(tmp_path, LogSettings(batch_s=10.0, queue_bytes=1000)) as notary:
+            notary.submit(dataclasses.replace(item(0), content=b"c" * 990))
+            with pytest.raises(Overloaded):
+                notary.submit(item(1))
+
+    asyncio.run(talk())
+
+
 def test_a_full_disk_is_said_and_outlived_and_nothing_taken_in_is_lost(tmp_path: Path) -> None:
     async def talk() -> None:
         disk = Disk()

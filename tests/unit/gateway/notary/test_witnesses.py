@@ -23,8 +23,8 @@ from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.merkle import hash_leaf
 from headrace.trust.log.note import open_note, parse_note
 from headrace.trust.log.proof import parse_proof
-from headrace.trust.log.settings import LogSettings, WitnessSettings, witness_policy
-from headrace.trust.log.trust_file import Known, TrustFile
+from headrace.trust.log.settings import LogSettings, WitnessSettings
+from headrace.trust.log.trust_file import Known, TrustFile, witness_policy
 
 
 class World:
@@ -65,7 +65,7 @@ class World:
 
     def settings(self, quorum: int) -> LogSettings:
         witnesses = tuple(
-            WitnessSettings(name=name, url=f"http://{name}/", vkey=keys.keys[at % 2])
+            WitnessSettings(name=name, url=f"http://{name}/", vkey=str(keys.keys[at % 2]))
             for at, (name, keys) in enumerate(self.keys.items())
         )
         return LogSettings(batch_s=0.005, witnesses=witnesses, quorum=quorum, witness_timeout_s=5.0)

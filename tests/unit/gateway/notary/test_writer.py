@@ -177,6 +177,21 @@ def test_erasing_what_was_kept_changes_nothing_of_the_log(tmp_path: Path) -> Non
     assert size_and_root(tmp_path) == (300, root)
 
 
+def test_a_disk_that_has_no_room_for_the_database_is_told_as_full_and_outlived(tmp_path: Path) -> None:
+    grow(tmp_path, 10)
+    writer = opened(tmp_path)
+    pages = writer._database.read(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    writer._database.transact(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}"))
+    with pytest.raises(DiskFull):
+        writer.take([item(number) for number in range(10, 3000)])
+    assert writer.num_durable == 10 and writer.publish().checkpoint.size == 10
+    writer._database.transact(lambda connection: connection.execute("PRAGMA max_page_count = 100000"))
+    writer.take([item(number) for number in range(10, 3000)])
+    assert writer.publish().checkpoint.size == 3000
+    writer.close()
+    assert size_and_root(tmp_path)[0] == 3000
+
+
 def test_a_disk_that_fills_up_at_any_write_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
     """At each write of a batch that fills a tile, the disk is full."""
     num_failed = 0

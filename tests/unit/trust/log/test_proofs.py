@@ -11,7 +11,7 @@ from headrace.trust.log.merkle import hash_leaf
 from headrace.trust.log.note import parse_note
 from headrace.trust.log.proof import LogProof, parse_proof
 from headrace.trust.log.reading import Reader
-from headrace.trust.log.trust_file import Group, Known, Node, TrustFile, parse_trust_file
+from headrace.trust.log.trust_file import Group, Known, Node, TrustFile, parse_trust_file, shown
 
 WITNESSES = {name: witness_keys(f"{name}.example") for name in ("X1", "X2", "X3", "Y1", "Y2", "Y3")}
 NODE = "edge+0a1b2c3d+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
@@ -144,6 +144,16 @@ def test_names_are_octets_and_those_that_look_alike_are_others() -> None:
     trust = parse_trust_file(f"{kelvin}\n{W2.replace('w2', 'K')}\nquorum K\n".encode())
     assert [one.name for one in trust.witnesses] == ["\u212a", "K"] and trust.quorum == "K"
     assert parse_trust_file(b"# \xff\xfe\n" + W1.replace("w1", "w").encode() + b"\nquorum none\n").witnesses
+
+
+def test_octets_that_are_no_utf_8_are_names_of_witnesses_and_never_of_keys() -> None:
+    odd = W1.replace("w1", "w").encode().replace(b"witness w ", b"witness w\xff ")
+    (witness,) = parse_trust_file(odd + b"\nquorum none\n").witnesses
+    assert witness.name == "w\udcff" and shown(witness.name) == "w\\xff"
+    for line in (LOG.encode().replace(b"example", b"ex\xffmple"), b"\xff" + LOG.encode()):
+        with pytest.raises(LogFault) as caught:
+            parse_trust_file(b"log " + line + b"\nquorum none\n")
+        caught.value.message.encode()  # it can be printed
 
 
 def test_a_proof_comes_back_from_its_text_and_verifies_offline() -> None:
