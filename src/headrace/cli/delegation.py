@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,7 +91,7 @@ async def open_delegation(
     store = Store(layout.home / DATABASE_FILE, rows.MIGRATIONS)
     await store.open()
     try:
-        keeper = DelegationKeeper(store, clock)
+        keeper = DelegationKeeper(store, clock, _signer(settings, layout.home))
         budgets, _ = await keeper.open()
         desk = DelegationDesk(rules, granter, budgets)
         keeper.attach(desk)
@@ -109,6 +110,12 @@ def _rules(settings: DelegationSettings, home: Path) -> Rules:
         revoked = database.read(rows.read_revocations)
     keys = RootKeys.of((*([own] if own else []), *settings.trusted), settings.third_parties)
     return Rules(keys, settings.max_age_s, frozenset(revoked))
+
+
+def _signer(settings: DelegationSettings, home: Path) -> Callable[[Grant], str] | None:
+    """Makes tokens with the root key of this house, if it has one."""
+    path = _key_path(settings, home)
+    return partial(make_token, load_key(path, makes_one=False)) if path.exists() else None
 
 
 def _key_path(settings: DelegationSettings, home: Path) -> Path:
