@@ -79,6 +79,16 @@ def test_the_root_key_is_its_owners_alone(home: str) -> None:
     assert "cannot be used" in CliRunner().invoke(app, ["delegate", *GRANT, "--home", home]).stderr
 
 
+def test_what_was_revoked_stays_so_in_a_backup_whose_root_key_goes_on(home: str, tmp_path: Path) -> None:
+    token, other, copy = grant(home), grant(home), str(tmp_path / "copy")
+    run("revoke", inspect(home, token)["blocks"][0]["id"], "--home", home)
+    done = CliRunner().invoke(app, ["backup", copy, "--home", home])
+    assert done.exit_code == 0, done.output
+    assert inspect(copy, token)["why"] == "the delegation was revoked"
+    assert inspect(copy, other)["holds"]
+    assert (tmp_path / "copy" / "delegation.pem").stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
