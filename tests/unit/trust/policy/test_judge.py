@@ -174,6 +174,19 @@ def test_decisions_are_remembered_under_all_that_the_policies_see_and_nothing_el
     assert json.dumps(asked[0][0]["context"]) == '{"labels": ["a", "b"]}'
 
 
+def test_questions_with_huge_names_are_answered_and_not_remembered() -> None:
+    at = judge(PERMIT)
+    for asked in (
+        question(resource="x" * 10**6),
+        question(labels=("x" * 10**6,)),
+        question(labels=tuple(map(str, range(1000)))),
+        question(session="x" * 10**6),
+    ):
+        assert at.decide(asked).is_allowed
+    assert not at._decisions
+    assert len(at.decide(question(**{"x" * 10**6: 1})).reason) < 500
+
+
 @pytest.mark.parametrize(
     ("field", "value", "condition"),
     [
