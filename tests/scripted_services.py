@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_bytes, token_hex
 
+from tests.doubles_delegation import KEYS, pem
 from tests.doubles_policy import judge
 from tests.scripted import Scripted, prompt_words
 
@@ -40,13 +41,18 @@ from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
 from headrace.gateway.notary.public import LogShelf
 from headrace.gateway.oversight.deciding import JudgeDesk
+from headrace.gateway.oversight.delegating import DelegationKeeper
 from headrace.gateway.room import Room
+from headrace.memory import delegations
 from headrace.memory.boot import boot_id
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileStore
 from headrace.memory.log_files import LogFiles, LogFolder
 from headrace.memory.store import Store
 from headrace.server.services import Services
+from headrace.trust.delegation.desk import DelegationDesk
+from headrace.trust.delegation.desk import Rules as DelegationRules
+from headrace.trust.delegation.token import make_token
 from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.log_keys import make_log_keys, parse_log_keys
 from headrace.trust.log.tree import Tree
@@ -313,6 +319,18 @@ async def scripted_log(folder: Path) -> LogShelf:
     return LogShelf(LogFolder(folder))
 
 
+async def open_keeper(stack: AsyncExitStack, folder: Path, clock: SystemClock) -> DelegationKeeper:
+    """Delegations with a root key that everybody knows."""
+    store = Store(folder / "delegations.sqlite3", delegations.MIGRATIONS)
+    await store.open()
+    stack.push_async_callback(store.close)
+    keeper = DelegationKeeper(store, clock, partial(make_token, pem()))
+    budgets, revoked = await keeper.open()
+    keeper.attach(DelegationDesk(DelegationRules(KEYS, 86_400.0, revoked), lambda _: None, budgets))
+    stack.push_async_callback(keeper.close)
+    return keeper
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -363,6 +381,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             key_book=ScriptedKeys(folder / "keys.toml"),
             monitors=ScriptedMonitors(),
             deciding=JudgeDesk(judge("", "default", "agents")),
+            delegating=await open_keeper(stack, folder, clock),
             records=ScriptedRecords(),
             public_log=await scripted_log(folder / "log"),
         )

@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.api.anthropic_fields import MessagesBody, PromptBody
 from headrace.api.backends import BackendAnswer, BackendsAnswer
-from headrace.api.delegations import RevokeBody, RevokedList
+from headrace.api.delegations import DelegateBody, DelegatedAnswer, RevokeBody, RevokedList
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
@@ -206,6 +206,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/monitors/clear"): Operation("Take it back.", ClearBody, ClearAnswer),
     ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),
     ("POST", "/v1/policy/decide"): Operation("What the policies permit the caller.", DecideBody, DecideAnswer),
+    ("POST", "/v1/delegations"): Operation("Hand on a part of one's own rights.", DelegateBody, DelegatedAnswer),
     ("GET", "/v1/delegations/revoked"): Operation("Every delegation that was taken back.", answer=RevokedList),
     ("POST", "/v1/delegations/revoked"): Operation("Take delegations back.", RevokeBody, RevokedList),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),

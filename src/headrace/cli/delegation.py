@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,8 +48,6 @@ from headrace.trust.delegation.token import (
 )
 from headrace.trust.flow.settings import Mode as FlowMode
 
-KEY_FILE: Final = "delegation.pem"
-DATABASE_FILE: Final = "delegations.db"
 NANOS: Final = 10**9
 
 
@@ -60,7 +59,7 @@ class OpenDelegation:
     overseer: DelegationOverseer
     authenticator: DelegationAuthenticator
     keeper: DelegationKeeper
-    home: Path
+    layout: Layout
 
     def left(self, delegation: Delegation) -> Mapping[str, int]:
         """What is left of a delegation's budget, as policies see it."""
@@ -68,7 +67,7 @@ class OpenDelegation:
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Read keys and revocations anew; what is returned puts them in force. Raises HeadraceError."""
-        rules = _rules(settings.trust.delegation or DelegationSettings(), self.home)
+        rules = _rules(settings.trust.delegation or DelegationSettings(), self.layout)
 
         def put_in_force() -> None:
             # What was revoked meanwhile stays so.
@@ -86,38 +85,44 @@ async def open_delegation(
     """Delegations of a server, for as long as the block runs; `has_guard` as in `DelegationOverseer`. Raises
     HeadraceError."""
     clock = SystemClock()
-    rules = _rules(settings, layout.home)
-    store = Store(layout.home / DATABASE_FILE, rows.MIGRATIONS)
+    rules = _rules(settings, layout)
+    store = Store(layout.delegations, rows.MIGRATIONS)
     await store.open()
     try:
-        keeper = DelegationKeeper(store, clock)
+        keeper = DelegationKeeper(store, clock, _signer(settings, layout))
         budgets, _ = await keeper.open()
         desk = DelegationDesk(rules, granter, budgets)
         keeper.attach(desk)
         try:
             overseer = DelegationOverseer(desk, keeper.note_change, has_guard=has_guard)
-            yield OpenDelegation(desk, overseer, DelegationAuthenticator(desk), keeper, layout.home)
+            yield OpenDelegation(desk, overseer, DelegationAuthenticator(desk), keeper, layout)
         finally:
             await keeper.close()
     finally:
         await store.close()
 
 
-def _rules(settings: DelegationSettings, home: Path) -> Rules:
-    own = _public(settings, home)
-    with Database(home / DATABASE_FILE, rows.MIGRATIONS) as database:
+def _rules(settings: DelegationSettings, layout: Layout) -> Rules:
+    own = _public(settings, layout)
+    with Database(layout.delegations, rows.MIGRATIONS) as database:
         revoked = database.read(rows.read_revocations)
     keys = RootKeys.of((*([own] if own else []), *settings.trusted), settings.third_parties)
     return Rules(keys, settings.max_age_s, frozenset(revoked))
 
 
-def _key_path(settings: DelegationSettings, home: Path) -> Path:
-    return settings.key or home / KEY_FILE
+def _signer(settings: DelegationSettings, layout: Layout) -> Callable[[Grant], str] | None:
+    """Makes tokens with the root key of this house, if it has one."""
+    path = _key_path(settings, layout)
+    return partial(make_token, load_key(path, makes_one=False)) if path.exists() else None
 
 
-def _public(settings: DelegationSettings, home: Path) -> str:
+def _key_path(settings: DelegationSettings, layout: Layout) -> Path:
+    return settings.key or layout.delegation_key
+
+
+def _public(settings: DelegationSettings, layout: Layout) -> str:
     """This house's own public key. Without other keys one is made: else no token could ever hold."""
-    path = _key_path(settings, home)
+    path = _key_path(settings, layout)
     if not path.exists() and settings.key is None and settings.trusted:
         return ""
     return public_key_of(load_key(path, makes_one=settings.key is None))
@@ -196,9 +201,9 @@ def _effect(word: str) -> Effect:
     return Effect[word.upper()]
 
 
-def _place(flags: Mapping[str, Any], config: Path | None) -> tuple[DelegationSettings, Path]:
+def _place(flags: Mapping[str, Any], config: Path | None) -> tuple[DelegationSettings, Layout]:
     settings = compose(flags, os.environ, config).settings
-    return settings.trust.delegation or DelegationSettings(), open_home(settings.home).home
+    return settings.trust.delegation or DelegationSettings(), open_home(settings.home)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +220,11 @@ class Granting:
 
 def run_grant(granting: Granting, flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
     """Print a token of this house's root key. Raises InvalidRequest."""
-    settings, home = _place(flags, config)
+    settings, layout = _place(flags, config)
     for scope in granting.scopes:
         if scope not in SCOPES:
             raise InvalidRequest(f"scope: {scope!r} is none; known are {', '.join(SCOPES)}.", param="scope")
-    pem = load_key(_key_path(settings, home), makes_one=settings.key is None)
+    pem = load_key(_key_path(settings, layout), makes_one=settings.key is None)
     now_s = time.time()
     block = Block(revocation_id="", holder=granting.holder, bounds=granting.wish.bounds(now_s))
     grant = Grant(
@@ -248,8 +253,8 @@ def run_attenuate(token: str, holder: str | None, wish: Wish, *, json: bool) -> 
 def run_inspect(token: str, keys: Sequence[str], flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
     """Print what a token says, and whether it holds here. Exits with 1 if it does not."""
     text = _text_of(token)
-    settings, home = _place(flags, config)
-    rules = _rules(settings, home)
+    settings, layout = _place(flags, config)
+    rules = _rules(settings, layout)
     try:
         roots = RootKeys.of(keys, settings.third_parties) if keys else rules.keys
         told = describe_token(text)
@@ -297,13 +302,13 @@ def _told(grant: Grant) -> dict[str, Any]:
 
 def run_revoke(ids: Sequence[str], reason: str, flags: Mapping[str, Any], config: Path | None) -> None:
     """Write down that blocks are void. Raises InvalidRequest, Unavailable."""
-    _, home = _place(flags, config)
+    _, layout = _place(flags, config)
     for one in ids:
         if len(one) != 128 or not set(one) <= set("0123456789abcdef"):
             raise InvalidRequest(
                 f"id: {one[:40]!r} is no id of a block; `headrace delegate inspect TOKEN` tells them.", param="id"
             )
-    with Database(home / DATABASE_FILE, rows.MIGRATIONS) as database:
+    with Database(layout.delegations, rows.MIGRATIONS) as database:
         database.transact_durably(rows.revoke, list(ids), time.time(), reason)
     typer.echo(f"revoked: {len(ids)}. A running server knows after SIGHUP, or POST /v1/gateway/reload.")
 
@@ -335,8 +340,8 @@ def parse_facts(given: Iterable[str]) -> dict[str, str]:
 
 def run_key(flags: Mapping[str, Any], config: Path | None) -> None:
     """Print this house's public root key."""
-    settings, home = _place(flags, config)
-    typer.echo(public_key_of(load_key(_key_path(settings, home), makes_one=settings.key is None)))
+    settings, layout = _place(flags, config)
+    typer.echo(public_key_of(load_key(_key_path(settings, layout), makes_one=settings.key is None)))
 
 
 def _text_of(token: str) -> str:

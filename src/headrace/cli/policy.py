@@ -4,6 +4,7 @@ A set in which anything is wrong is not put in force: at the start that ends the
 before stay.
 """
 
+import asyncio
 import json as jsonlib
 import logging
 import os
@@ -83,14 +84,15 @@ def build_judge(settings: PolicySettings, clock: Clock) -> CedarJudge:
 
 
 def open_judge(settings: PolicySettings, clock: Clock | None = None) -> JudgeInForce:
-    """The judge that everybody asks; with the mode `off` nobody asks it about requests, and it says what holds for
-    whoever asks nevertheless. Raises InvalidRequest."""
+    """The judge that everybody asks, on the running event loop; with the mode `off` nobody asks it about requests, and
+    it says what holds for whoever asks nevertheless. Raises InvalidRequest."""
     clock = clock or SystemClock()
 
     def tell(message: str, fields: Mapping[str, Any]) -> None:
         log_fields(_logger, logging.WARNING, message, fields)
 
-    return JudgeInForce(build_judge(settings, clock), DecisionLog(tell, clock.monotonic_s))
+    log = DecisionLog(tell, clock.monotonic_s, asyncio.get_running_loop().call_later)
+    return JudgeInForce(build_judge(settings, clock), log)
 
 
 class OpenPolicy:

@@ -105,6 +105,8 @@ def _places(layout: Layout, keys: Path | None) -> Places:
         provenance=layout.provenance,
         log=layout.log,
         signing_keys=layout.signing_keys,
+        delegations=layout.delegations,
+        delegation_key=layout.delegation_key,
     )
 
 

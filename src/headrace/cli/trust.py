@@ -152,6 +152,7 @@ class _Joining:
             from headrace.cli.policy import open_policy
 
             policy = open_policy(self._settings, self._budgets)
+            self._stack.callback(policy.judge.log.flush)
             self._services["deciding"] = policy.desk
             self._reloads["policy"] = policy.prepare
             if guards_tools:

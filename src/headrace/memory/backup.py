@@ -33,6 +33,8 @@ class Places:
     provenance: Path
     log: Path
     signing_keys: Path
+    delegations: Path
+    delegation_key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ def copy_state(source: Places, target: Places) -> Copied:
         if source.keys.exists():
             _copy(source.keys, target.keys)
         has_records = _copy_records(source, target)
+        if source.delegations.exists():
+            # Without it what was revoked would hold again.
+            _copy_plain_database(source.delegations, target.delegations)
+        if source.delegation_key.exists():
+            _copy(source.delegation_key, target.delegation_key)
         num_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     except OSError as error:
         raise _sentence(root, error) from error
@@ -96,6 +103,12 @@ def _copy_database(source: Path, target: Path) -> None:
         new.commit()
 
 
+def _copy_plain_database(source: Path, target: Path) -> None:
+    target.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
 def _copy_records(source: Places, target: Places) -> bool:
     if not source.provenance.exists():
         return False
@@ -103,12 +116,7 @@ def _copy_records(source: Places, target: Places) -> bool:
     for name in (CHECKPOINT, WITNESSED):
         with contextlib.suppress(FileNotFoundError):
             _copy(source.log / name, target.log / name)
-    target.provenance.touch(mode=0o600)
-    with (
-        contextlib.closing(sqlite3.connect(source.provenance)) as old,
-        contextlib.closing(sqlite3.connect(target.provenance)) as new,
-    ):
-        old.backup(new)
+    _copy_plain_database(source.provenance, target.provenance)
     target.signing_keys.mkdir(mode=0o700)
     for path in source.signing_keys.iterdir():
         if path.is_file() and path.name != LOG_KEYS and not path.name.startswith("."):

@@ -95,6 +95,16 @@ class Layout:
         return self.home / "keys"
 
     @property
+    def delegations(self) -> Path:
+        """What is kept of delegations."""
+        return self.home / "delegations.db"
+
+    @property
+    def delegation_key(self) -> Path:
+        """The root key of delegations, where the settings name no other."""
+        return self.home / "delegation.pem"
+
+    @property
     def provenance(self) -> Path:
         """What was logged."""
         return self.home / "provenance.db"

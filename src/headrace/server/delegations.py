@@ -1,6 +1,6 @@
-"""The routes by which operators take delegations back. Knows no tokens."""
+"""The routes by which callers hand on a part of their rights, and operators take that back. Knows no tokens."""
 
-from headrace.api.delegations import decode_revocation, encode_revoked
+from headrace.api.delegations import decode_order, decode_revocation, encode_delegated, encode_revoked
 from headrace.core.delegating import Delegating
 from headrace.core.identity import Identity
 from headrace.server.answers import Answering
@@ -11,7 +11,13 @@ _PATH = "/v1/delegations/revoked"
 
 
 def delegation_routes(answering: Answering, delegating: Delegating) -> list[Route]:
-    """`/v1/delegations/revoked`."""
+    """`/v1/delegations` and what was taken back of them."""
+
+    async def delegate(exchange: Exchange, identity: Identity) -> None:
+        order = decode_order(await exchange.read_body(answering.config, answering.bodies))
+        made = delegating.delegate(identity.principal, order)
+        exchange.add_header(b"cache-control", b"no-store")
+        await exchange.respond(200, encode_delegated(made))
 
     async def show(exchange: Exchange, _: Identity) -> None:
         await exchange.respond(200, encode_revoked(await delegating.revoked()))
@@ -20,4 +26,8 @@ def delegation_routes(answering: Answering, delegating: Delegating) -> list[Rout
         asked = decode_revocation(await exchange.read_body(answering.config, answering.bodies))
         await exchange.respond(200, encode_revoked(await delegating.revoke(asked.ids, asked.reason)))
 
-    return [Route(_PATH, "GET", "admin", show), Route(_PATH, "POST", "admin", revoke)]
+    return [
+        Route("/v1/delegations", "POST", "generate", delegate),
+        Route(_PATH, "GET", "admin", show),
+        Route(_PATH, "POST", "admin", revoke),
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles_http import Client, Reply
 from tests.unit.cli.test_gateway import backend, route, serving, with_backend
 from tests.upstreams import Upstream
 from typer.testing import CliRunner, Result
@@ -76,6 +77,16 @@ def test_the_root_key_is_its_owners_alone(home: str) -> None:
     path.chmod(0o600)
     path.write_bytes(b"no key")
     assert "cannot be used" in CliRunner().invoke(app, ["delegate", *GRANT, "--home", home]).stderr
+
+
+def test_what_was_revoked_stays_so_in_a_backup_whose_root_key_goes_on(home: str, tmp_path: Path) -> None:
+    token, other, copy = grant(home), grant(home), str(tmp_path / "copy")
+    run("revoke", inspect(home, token)["blocks"][0]["id"], "--home", home)
+    done = CliRunner().invoke(app, ["backup", copy, "--home", home])
+    assert done.exit_code == 0, done.output
+    assert inspect(copy, token)["why"] == "the delegation was revoked"
+    assert inspect(copy, other)["holds"]
+    assert (tmp_path / "copy" / "delegation.pem").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -160,8 +171,6 @@ async def listed(served: Any, token: str) -> Any:
 async def test_an_admin_takes_a_delegation_back_at_once_and_its_key_takes_all_of_its_own(
     up: Upstream, folder: Path, environ: Any
 ) -> None:
-    from tests.doubles_http import Client
-
     text, environ = backend(up) + route() + KEYS, environ | ENVIRON
     home = str(folder / "home")
     async with serving(folder, text, environ) as served:
@@ -185,13 +194,45 @@ async def test_an_admin_takes_a_delegation_back_at_once_and_its_key_takes_all_of
 
 
 @with_backend
+async def test_a_caller_hands_on_a_part_of_what_it_may_do_itself(up: Upstream, folder: Path, environ: Any) -> None:
+    keys = KEYS.replace('name = "laptop"', 'name = "laptop"\nroutes = ["chat"]\nlabels = ["restricted"]')
+    text, environ = backend(up, more='clearance = ["restricted"]\n') + route() + keys, environ | ENVIRON
+    async with serving(folder, text, environ) as served:
+
+        async def order(credential: str, **wanted: Any) -> Reply:
+            body = json.dumps({"to": "planner", **wanted}).encode()
+            return await Client(served.app, "POST", "/v1/delegations", body, {"authorization": credential}).run()
+
+        made = await order("Bearer hr_laptop", max_calls=1, max_cost=1.5)
+        assert made.status == 200 and made.headers["cache-control"] == "no-store"
+        token = made.json()["token"]
+        told = inspect(str(folder / "home"), token)
+        assert told["models"] == ["chat"]  # the key itself may ask for no other
+        assert (told["chain"], told["max_cost_nanos"]) == (["key:laptop", "planner"], 1_500_000_000)
+        assert told["blocks"][0]["id"] == made.json()["id"]
+        assert (await served.ask(**biscuit(token))).status == 200
+        assert (await served.ask(**biscuit(token))).status == 429
+        assert (await order(f"Biscuit {token}")).status == 403
+        assert (await order("Bearer hr_root")).status == 403
+        assert (await order("Bearer hr_laptop", models=["chat", "near/small"])).error()["param"] == "models"
+        for wrong, name in (
+            ({"expires_in": 10**7}, "expires_in"),
+            ({"tools": ['a"b']}, "tools"),
+            ({"too": 1}, "too"),
+        ):
+            refused = await order("Bearer hr_laptop", **wrong)
+            assert refused.status == 400
+            assert name in refused.error()["message"]
+
+
+@with_backend
 async def test_beside_a_key_a_delegation_must_be_made_out_to_it(up: Upstream, folder: Path, environ: Any) -> None:
     keys = KEYS.replace('name = "root"', 'name = "desk"').replace('scopes = ["admin"]', "")
     text, environ = backend(up) + route() + keys, environ | ENVIRON
     home = str(folder / "home")
     async with serving(folder, text, environ) as served:
-        # A mere name is nobody's that could be proved: whoever shows it has what both allow.
-        for holder, status in (("key:desk", 200), ("key:laptop", 401), ("spiffe://d/a", 401), ("planner", 200)):
+        # A mere name is nobody's that a credential could prove.
+        for holder, status in (("key:desk", 200), ("key:laptop", 401), ("spiffe://d/a", 401), ("planner", 401)):
             token = run("grant", "--to", holder, "--subject", "key:laptop", "--tenant", "acme", "--home", home)
             reply = await served.ask(authorization="Bearer hr_root", x_headrace_delegation=token)
             assert reply.status == status, holder

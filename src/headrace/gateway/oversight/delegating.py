@@ -5,16 +5,18 @@ Knows no tokens and no routes. A kill forgets what ended within the last KEEP_S.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from headrace.core.clock import Clock
-from headrace.core.delegating import Revoked
-from headrace.core.errors import HeadraceError
+from headrace.core.delegating import Delegated, DelegationOrder, Revoked
+from headrace.core.errors import Forbidden, HeadraceError, InvalidRequest
+from headrace.core.request import Principal
 from headrace.memory import delegations as rows
 from headrace.memory.store import Store
 from headrace.trust.delegation.budget import DelegationBudgets
 from headrace.trust.delegation.desk import DelegationDesk
+from headrace.trust.delegation.grant import Block, Bounds, Grant
 
 KEEP_S: Final = 0.5
 FORGET_S: Final = 400 * 86_400.0
@@ -26,9 +28,11 @@ class DelegationKeeper:
     """Implements `core.delegating.Delegating`. `open` it before the desk is made, `attach` the desk, `close` at the
     end."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, sign: Callable[[Grant], str] | None = None) -> None:
+        """`sign` makes a token with this house's root key; None: it has none."""
         self._store = store
         self._clock = clock
+        self._sign = sign
         self._desk: DelegationDesk | None = None
         self._waiting: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -42,6 +46,25 @@ class DelegationKeeper:
     def attach(self, desk: DelegationDesk) -> None:
         """Whose counts are kept and who is told of revocations."""
         self._desk = desk
+
+    def delegate(self, principal: Principal, order: DelegationOrder) -> Delegated:
+        """See `core.delegating.Delegating`."""
+        if principal.delegation is not None:
+            raise Forbidden("who acts on a delegation narrows that one: headrace delegate attenuate.")
+        assert self._desk is not None
+        if self._sign is None:
+            raise InvalidRequest("this server has no root key of its own and delegates nothing; ask one that has.")
+        if order.lifetime_s > (longest := self._desk.rules.max_age_s):
+            raise InvalidRequest(
+                f"expires_in: {order.lifetime_s:g} s is too long; at most {longest:g} s are allowed.",
+                param="expires_in",
+            )
+        expires_s = float(int(self._clock.unix_s() + order.lifetime_s))
+        try:
+            token = self._sign(_grant(principal, order, expires_s))
+        except ValueError as error:
+            raise InvalidRequest(f"{error}.") from error
+        return Delegated(id=self._desk.block_id(token), token=token, expires_s=expires_s)
 
     async def revoke(self, ids: Sequence[str], reason: str) -> tuple[Revoked, ...]:
         """See `core.delegating.Delegating`."""
@@ -87,3 +110,32 @@ class DelegationKeeper:
         except HeadraceError:
             # They hold in memory; a restart forgets them.
             _logger.exception("what was done under %d delegations could not be kept", len(changes))
+
+
+def _grant(principal: Principal, order: DelegationOrder, expires_s: float) -> Grant:
+    """What a caller hands on: never more models than it may ask for itself, and the scope to generate alone."""
+    models = order.models
+    if principal.routes:
+        if models is not None and (other := models - principal.routes):
+            raise Forbidden(f"models: {min(other)[:200]!r} is none that you may ask for yourself.", param="models")
+        models = principal.routes if models is None else models
+    bounds = Bounds(
+        models=models,
+        tools=order.tools,
+        effects=order.effects,
+        labels=order.labels,
+        max_cost_nanos=order.max_cost_nanos,
+        max_calls=order.max_calls,
+        max_depth=order.max_depth,
+        expires_s=expires_s,
+    )
+    return Grant(
+        tenant=principal.tenant,
+        subject=principal.subject,
+        scopes=frozenset({"generate"}),
+        carries=principal.labels,
+        tags=principal.tags,
+        user=principal.user,
+        priority=min(principal.priority, 0),
+        blocks=(Block(revocation_id="", holder=order.to, bounds=bounds),),
+    )

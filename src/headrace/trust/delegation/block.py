@@ -26,7 +26,7 @@ _SETS: Final[Mapping[str, tuple[str, str]]] = {
 }
 _COUNTS: Final = ("max_calls", "max_cost_nanos", "max_depth")
 # Only the first block says these: of whoever adds a block, nobody knows whose it is.
-_OF_AUTHORITY: Final = ("tenant", "subject", "scope")
+_OF_AUTHORITY: Final = ("tenant", "subject", "scope", "carry", "tag", "user", "priority")
 
 _TEXT = r'"[^"\\]*"'
 _SET = re.compile(rf"reject if (\w+)\(\$(\w+)\), !\{{((?:{_TEXT}(?:, {_TEXT})*)|,)\}}\.contains\(\$(\w+)\)")

@@ -61,6 +61,10 @@ class DelegationDesk:
         """Void every token with such a block, from the next request on."""
         self._rules = replace(self._rules, revoked=self._rules.revoked | frozenset(ids))
 
+    def block_id(self, text: str) -> str:
+        """The id of a token's first block, by which it is taken back. Raises VoidToken."""
+        return self._read(text).grant.blocks[0].revocation_id
+
     def principal(self, text: str, now_s: float) -> Principal:
         """Who acts by a token: whoever granted it, within what all its blocks allow. Raises VoidToken."""
         token = self._read(text)
@@ -118,11 +122,21 @@ class DelegationDesk:
         grant = token.grant
         if not grant.subject.startswith("key:"):
             # Of users and programs nothing is kept here: the first block says what they could hand on.
-            return Principal(tenant=grant.tenant, scopes=grant.scopes, subject=grant.subject)
+            return Principal(
+                tenant=grant.tenant,
+                user=grant.user,
+                scopes=grant.scopes,
+                priority=grant.priority,
+                tags=grant.tags,
+                labels=grant.carries,
+                subject=grant.subject,
+            )
         granter = self._granter(grant.subject)
         if granter is None or granter.tenant != grant.tenant:
             raise VoidToken("whoever granted the delegation may not any more")
-        return granter
+        # A key that was shown together with something else had less than the key alone.
+        priority = min(granter.priority, grant.priority) if grant.priority else granter.priority
+        return replace(granter, labels=granter.labels | grant.carries, priority=priority)
 
 
 def _within(granter: Principal, token: Token) -> Principal:

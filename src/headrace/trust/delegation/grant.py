@@ -76,12 +76,17 @@ class Block:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """A token that was read. `subject` granted it first (`key:laptop`, `user:ISSUER#ID`), in `tenant`, with `scopes` at
-    most; `facts` are what it said beside."""
+    most; `facts` are what it said beside. Of a granter who is not known here when the token is shown, the first block
+    says what its own requests are under: the labels that they `carry`, `tags`, `user` and `priority`."""
 
     tenant: str
     subject: str
     scopes: frozenset[str]
     blocks: tuple[Block, ...]
+    carries: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
+    user: str | None = None
+    priority: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -41,7 +41,9 @@ MAX_WORK: Final = 4096
 MAX_OPERATIONS: Final = 64
 _FACTS_OF_OURS: Final = 16
 _ROOT: Final = "root"
-RESERVED: Final = frozenset({"tenant", "subject", "scope", "holder", "checks", _ROOT})
+RESERVED: Final = frozenset(
+    {"tenant", "subject", "scope", "carry", "tag", "user", "priority", "holder", "checks", _ROOT}
+)
 """Names of facts that mean something."""
 
 # The signature is the revocation id; one of ECDSA could be turned into another that is as valid.
@@ -126,9 +128,15 @@ def make_token(pem: bytes, grant: Grant) -> str:
     check_names("holder", [block.holder] if block.holder is not None else ())
     check_names("tenant and subject", (grant.tenant, grant.subject))
     check_names("scopes", grant.scopes)
+    check_names("labels and tags", (*grant.carries, *grant.tags))
+    check_names("user", () if grant.user is None else (grant.user,))
     check_names("facts", (*grant.facts, *grant.facts.values()))
     lines = [f'tenant("{grant.tenant}");', f'subject("{grant.subject}");']
     lines += [f'scope("{one}");' for one in sorted(grant.scopes)]
+    lines += [f'carry("{one}");' for one in sorted(grant.carries)]
+    lines += [f'tag("{one}");' for one in grant.tags]
+    lines += [] if grant.user is None else [f'user("{grant.user}");']
+    lines += [f'priority("{grant.priority}");'] if grant.priority else []
     lines += [f'{name}("{value}");' for name, value in grant.facts.items()]
     pair = _key_pair(pem)
     # Whoever narrows it needs the key to read it. Nobody trusts the key because it stands here.
@@ -217,12 +225,18 @@ def _grant(blocks: list[BlockText], revocation_ids: tuple[str, ...]) -> Grant:
     facts = dict(first.facts)
     facts.pop(_ROOT, None)
     tenant, subject, scopes = facts.pop("tenant", ()), facts.pop("subject", ()), facts.pop("scope", ())
-    if len(tenant) != 1 or len(subject) != 1:
+    carries, tags, user = facts.pop("carry", ()), facts.pop("tag", ()), facts.pop("user", ())
+    priority = facts.pop("priority", ("0",))
+    if len(tenant) != 1 or len(subject) != 1 or len(user) > 1 or len(priority) != 1:
         raise ValueError("its first block does not say whose it is")
     grant = Grant(
         tenant=tenant[0],
         subject=subject[0],
         scopes=frozenset(scopes),
+        carries=frozenset(carries),
+        tags=tags,
+        user=user[0] if user else None,
+        priority=int(priority[0]),
         facts={name: values[0] for name, values in facts.items()},
         blocks=tuple(
             Block(revocation_id=revocation_id, bounds=one.bounds, holder=one.holder)

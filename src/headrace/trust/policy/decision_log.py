@@ -24,11 +24,18 @@ class _Count:
 
 
 class DecisionLog:
-    """Takes decisions in. `tell(message, fields)` writes a line; `now` are seconds of any clock that does not jump."""
+    """Takes decisions in. `tell(message, fields)` writes a line; `now` are seconds of any clock that does not jump;
+    `later(seconds, call)` calls back, None: counts are told when somebody is denied again, or by `flush`."""
 
-    def __init__(self, tell: Callable[[str, Mapping[str, Any]], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[str, Mapping[str, Any]], None],
+        now: Callable[[], float],
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
         self._tell = tell
         self._now = now
+        self._later = later
         self._counts: dict[_Kind, _Count] = {}
         self._num_others = 0
         self._until_s = float("-inf")
@@ -41,7 +48,11 @@ class DecisionLog:
         if now_s >= self._until_s:
             self.flush()
             self._until_s = now_s + WINDOW_S
-        kind = (principal.tenant, principal.subject, decision.action, decision.policies, decision.reason)
+            if self._later is not None:
+                self._later(WINDOW_S, self.flush)
+        # A reason may have a name that the caller chose; where policies decided, they are the kind.
+        why = "" if decision.policies else decision.reason.partition(":")[0]
+        kind = (principal.tenant, principal.subject, decision.action, decision.policies, why)
         count = self._counts.get(kind)
         if count is not None:
             count.num_repeated += 1

@@ -24,6 +24,7 @@ from headrace.trust.policy.settings import SubjectSettings
 NOT_PERMITTED: Final = "no policy permits it"
 _ERROR: Final = re.compile(r"error while evaluating policy `(policy\d+)`: (.*)", re.DOTALL)
 _MAX_ENTITIES: Final = 2048
+_MAX_REMEMBERED: Final = 256
 
 
 class CedarJudge:
@@ -57,9 +58,10 @@ class CedarJudge:
         except (UnknownField, TypeError) as error:
             # Who asks made a mistake; a question that cannot be put is not permitted.
             return self._denied(question, (), f"the question cannot be put: {error}")
-        self._decisions[key] = decision
-        if len(self._decisions) > self._max_decisions:
-            self._decisions.popitem(last=False)
+        if _is_small(question):
+            self._decisions[key] = decision
+            if len(self._decisions) > self._max_decisions:
+                self._decisions.popitem(last=False)
         return decision
 
     def explain(self, question: Question) -> tuple[Decision, tuple[str, ...]]:
@@ -171,6 +173,14 @@ class CedarJudge:
             tuple(sorted((name, _plain(value)) for name, value in question.attributes.items())),
             tuple(sorted((name, _plain(value)) for name, value in context.items())),
         )
+
+
+def _is_small(question: Question) -> bool:
+    """Whether a question may be remembered: callers choose names, and one of a megabyte is not worth keeping."""
+    values = (question.resource, *question.attributes.values(), *question.context.values())
+    return all(len(value) <= _MAX_REMEMBERED for value in values if isinstance(value, (str, tuple))) and all(
+        len(text) <= _MAX_REMEMBERED for value in values if isinstance(value, tuple) for text in value
+    )
 
 
 def _plain(value: Value) -> tuple[str, Hashable]:

@@ -140,7 +140,7 @@ def conform(given: Mapping[str, Value], fields: Mapping[str, Field], what: str) 
     for name, value in given.items():
         field = fields.get(name)
         if field is None:
-            raise UnknownField(f"{what} has no field {name!r}; known are {', '.join(fields)}")
+            raise UnknownField(f"{what} has no field {name[:80]!r}; known are {', '.join(fields)}")
         record[name] = _value(value, field.kind, f"{what}.{name}")
     for name, field in fields.items():
         if name not in record and field.default is not None:
@@ -163,7 +163,7 @@ def _value(value: Value, kind: Kind, name: str) -> Any:
         case Kind.STRING:
             if isinstance(value, str):
                 return str(value)
-    raise UnknownField(f"{name} is {str(value)[:80]!r}, which is no {kind}")
+    raise UnknownField(f"{name} is {repr(value)[:80]}, which is no {kind}")
 
 
 def _record(fields: Mapping[str, Field], indent: str) -> str:

@@ -40,6 +40,18 @@ def test_of_users_the_first_block_says_what_they_could_hand_on() -> None:
     assert (who.tenant, who.subject, who.key, who.scopes) == ("acme", "spiffe://d/a", None, {"generate"})
 
 
+def test_what_the_granters_requests_were_under_its_agents_are_under() -> None:
+    block = Block(revocation_id="", holder="spiffe://d/a", bounds=Bounds(expires_s=NOW_S + 60))
+    grant = Grant(
+        tenant="acme", subject="user:i#anna", scopes=frozenset({"generate"}), blocks=(block,),
+        carries=frozenset({"restricted"}), tags=("x", "y"), user="anna", priority=-3,
+    )  # fmt: skip
+    who = desk().principal(make_token(pem(), grant), NOW_S)
+    assert (who.labels, who.tags, who.user, who.priority) == ({"restricted"}, ("x", "y"), "anna", -3)
+    of_key = desk().principal(make_token(pem(), replace(grant, subject="key:laptop")), NOW_S)
+    assert (of_key.labels, of_key.tags, of_key.priority) == ({"restricted"}, ("team",), -3)
+
+
 def test_it_must_end_and_soon_enough() -> None:
     for expires_s in (None, NOW_S + 2 * 86_400):
         with pytest.raises(VoidToken, match="must end within 86400 s"):

@@ -167,6 +167,8 @@ def test_a_narrowed_token_is_not_widened_by_merging_another_into_it() -> None:
         'max_calls("9");',
         'allow("everything");',
         'holder("spiffe://d/root"); holder("x");',
+        'carry("x");',
+        'priority("9");',
         "trusting authority; check if tenant($t);",
         "check if tenant($t) trusting authority;",
     ],

@@ -53,6 +53,20 @@ def test_repetitions_are_counted_and_told_when_the_window_ends_whatever_names_th
     assert "resource" not in told.lines[1][1]
 
 
+def test_counts_are_told_when_the_window_ends_though_nobody_is_denied_any_more() -> None:
+    told = Told()
+    calls: list[Any] = []
+    told.log = DecisionLog(
+        lambda message, fields: told.lines.append((message, fields)), lambda: 0.0, lambda *call: calls.append(call)
+    )
+    for number in range(3):
+        told.log.add(replace(NO, reason=f"the name {number}"), WHO)
+    ((seconds, flush),) = calls
+    assert seconds == WINDOW_S
+    flush()
+    assert [message for message, _ in told.lines] == ["denied", "denied again"]
+
+
 def test_many_kinds_of_denials_are_counted_together() -> None:
     told = Told()
     for number in range(MAX_KINDS + 7):

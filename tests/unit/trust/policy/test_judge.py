@@ -1,6 +1,8 @@
 """Default deny, forbid wins, and nothing that goes wrong ever permits."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import cedarpy
 import pytest
@@ -170,6 +172,44 @@ def test_decisions_are_remembered_under_all_that_the_policies_see_and_nothing_el
     assert len(asked) == 4
     # What nobody reads is not even handed over.
     assert json.dumps(asked[0][0]["context"]) == '{"labels": ["a", "b"]}'
+
+
+def test_questions_with_huge_names_are_answered_and_not_remembered() -> None:
+    at = judge(PERMIT)
+    for asked in (
+        question(resource="x" * 10**6),
+        question(labels=("x" * 10**6,)),
+        question(labels=tuple(map(str, range(1000)))),
+        question(session="x" * 10**6),
+    ):
+        assert at.decide(asked).is_allowed
+    assert not at._decisions
+    assert len(at.decide(question(**{"x" * 10**6: 1})).reason) < 500
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "condition"),
+    [
+        ("tenant", "rival", 'principal in Tenant::"rival"'),
+        ("subject", "key:desk", 'principal.subject == "key:desk"'),
+        ("key", "desk", 'principal has key && principal.key == "desk"'),
+        ("user", "ann", 'principal has user && principal.user == "ann"'),
+        ("agent", "planner", 'principal has agent && principal.agent == "planner"'),
+        ("workload", "spiffe://d/a", 'principal has workload && principal.workload == "spiffe://d/a"'),
+        ("scopes", frozenset({"admin"}), 'principal.scopes.contains("admin")'),
+        ("tags", ("x",), 'principal.tags.contains("x")'),
+        ("labels", frozenset({"secret"}), 'principal.labels.contains("secret")'),
+        ("delegation", Delegation(chain=("key:laptop", "a", "b")), "principal.depth == 2"),
+        ("delegation", Delegation(chain=("key:laptop",)), "principal.is_delegated"),
+        ("delegation", Delegation(chain=("x", "laptop")), 'principal.chain.contains("x")'),
+    ],
+)
+def test_what_is_remembered_of_one_principal_is_not_said_of_another(field: str, value: Any, condition: str) -> None:
+    at = judge(f"permit (principal, action, resource) when {{ {condition} }};")
+    other = replace(LAPTOP, **{field: value})
+    for _ in range(2):
+        assert not at.decide(question()).is_allowed
+        assert at.decide(question(principal=other)).is_allowed
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
