@@ -1,17 +1,22 @@
 """Keys of records over days: each is replaced long before it ends, also when the node's key is away for hours."""
 
 import asyncio
+import json
 import logging
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from tests.doubles_gateway import in_loop
 from tests.doubles_records import Desk, desk
 
 from headrace.core.errors import Unavailable
+from headrace.core.provenance import LogItem
 from headrace.gateway.oversight.record_keys import RETRY_S, RecordKeys
+from headrace.gateway.oversight.signing import SigningNotary
 from headrace.trust.records import dsse
-from headrace.trust.records.keys import MAX_LIFE_S, read_grant
+from headrace.trust.records.commitment import read_entry
+from headrace.trust.records.keys import MAX_LIFE_S, read_grant, verifier
 
 HOUR_S = 3600.0
 
@@ -91,3 +96,22 @@ def test_a_delegation_that_nobody_logs_makes_no_key() -> None:
     with pytest.raises(Unavailable, match="the disk is full"):
         at.keys.renew()
     assert at.keys.delegation_id == before
+
+
+def test_what_a_monitor_found_is_signed_by_the_key_of_the_records() -> None:
+    at = desk()
+    found = b'{"monitor":"theft","score":0.5}'
+    notary = SigningNotary(at.log, at.keys, at.clock)
+    notary.check()
+    notary.submit(LogItem(id="ev_1", kind="evidence", tenant="t", entry=b"", envelope=found))
+    item = at.log.items[-1]
+    envelope = dsse.read(item.envelope)
+    grant = read_grant(dsse.read(at.log.items[0].envelope).payload)
+    assert envelope.signers({grant.key_id: verifier(grant.public)}) == (grant.key_id,)
+    statement = json.loads(envelope.payload)
+    assert statement["predicate"] == json.loads(found)
+    assert statement["subject"] == [{"name": "ev_1", "digest": {"sha256": sha256(found).hexdigest()}}]
+    assert read_entry(item.entry).digest == sha256(item.envelope).digest()
+    at.clock.now_s += 2 * MAX_LIFE_S
+    with pytest.raises(Unavailable):
+        notary.check()
