@@ -29,6 +29,7 @@ from headrace.trust.records.answer_form import AnswerForm
 from headrace.trust.records.verification import Shown
 
 DIALECTS: Final = ("chat", "completions", "embeddings", "responses", "messages")
+_REFERENCES: Final = ("previous_response_id", "conversation", "cached_content", "context")
 _DECODERS: Final[tuple[Callable[[bytes, Caller], Any], ...]] = (
     openai.decode_chat,
     openai.decode_completion,
@@ -53,7 +54,7 @@ class SavedAnswer:
     events: tuple[Event, ...] | None
     records: tuple[bytes, ...] = ()
 
-    def shown(self, requests: tuple[bytes, ...] = (), *, is_rewritten: bool = False) -> Shown:
+    def shown(self, requests: tuple[bytes, ...] = (), *, is_rewritten: bool = False, is_partial: bool = False) -> Shown:
         """For verification."""
         form = AnswerForm()
         for event in self.events or ():
@@ -65,6 +66,7 @@ class SavedAnswer:
             reasoning=form.encode_reasoning() if is_read else None,
             is_rewritten=is_rewritten,
             requests=requests,
+            is_partial=is_partial,
         )
 
 
@@ -136,3 +138,9 @@ def request_forms(data: bytes) -> tuple[bytes, ...]:
     named = {name: bytes(value) for name, value in fields.items()}
     forms = [request_form.encode_body(dialect, named) for dialect in DIALECTS]
     return (*forms, *map(request_form.encode, decoded(data)))
+
+
+def goes_on(data: bytes) -> bool:
+    """Whether a request goes on from what only the server has: a stored response, a conversation, a cache, a file."""
+    found = canonical.read(data, "the request")
+    return isinstance(found, dict) and any(found.get(name) for name in _REFERENCES)

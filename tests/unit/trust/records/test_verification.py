@@ -116,15 +116,33 @@ def test_another_answer_or_request_is_refused_in_whatever_way_it_is_shown() -> N
     other = AnswerForm()
     for event in ANSWER[:-2]:
         other.hear(event)
-    cases = {
-        "answer": replace(SHOWN, body_digest=hashlib.sha256(b"x").digest()),
-        "answer ": replace(SHOWN, answer=other.encode()),
-        "answer  ": replace(SHOWN, answer=None, body_digest=None),
-        "answer   ": replace(SHOWN, reasoning=b'["x"]'),
-        "request": replace(SHOWN, requests=(b"x",)),
+    unread = replace(SHOWN, is_rewritten=True)
+    for name, shown in (
+        ("answer", replace(SHOWN, body_digest=hashlib.sha256(b"x").digest())),
+        ("answer", replace(unread, answer=other.encode())),
+        ("answer", replace(SHOWN, answer=None, body_digest=None)),
+        ("answer", replace(unread, reasoning=b'["x"]')),
+        ("request", replace(SHOWN, requests=(b"x",))),
+    ):
+        assert last(verify(at.bundle(), shown, at.trusted()))[0] == name
+
+
+def test_the_right_bytes_are_the_answer_however_their_protocol_tells_it() -> None:
+    at = usual()
+    report = verify(at.bundle(), replace(SHOWN, answer=b"echoed", reasoning=b"hidden"), at.trusted())
+    assert not report.is_refused
+    assert {one.name: one.is_met for one in report.clauses if one.name in ("answer", "meaning", "reasoning")} == {
+        "answer": True,
+        "meaning": None,
+        "reasoning": None,
     }
-    for name, shown in cases.items():
-        assert last(verify(at.bundle(), shown, at.trusted()))[0] == name.strip()
+
+
+def test_a_request_that_goes_on_from_what_only_the_server_has_is_not_called_another() -> None:
+    at = usual()
+    report = verify(at.bundle(), replace(SHOWN, requests=(b"x",), is_partial=True), at.trusted())
+    assert not report.is_refused
+    assert [one.is_met for one in report.clauses if one.name == "request"] == [None]
 
 
 def test_a_file_that_was_written_anew_is_verified_by_what_it_says() -> None:
