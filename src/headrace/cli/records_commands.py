@@ -90,6 +90,9 @@ def records_list(
 def records_show(
     record_id: RecordId,
     *,
+    content: Annotated[
+        bool, typer.Option("--content", help="What was kept of request and answer, as JSON; of the state directory.")
+    ] = False,
     url: Address = None,
     key: AuditKey = None,
     home: Home = None,
@@ -98,8 +101,11 @@ def records_show(
 ) -> None:
     """What a record says, unverified."""
     from headrace.cli.record_books import open_records_of
-    from headrace.cli.record_show import run_show
+    from headrace.cli.record_show import run_content, run_show
 
+    if content:
+        run_content(record_id, {"home": home}, config)
+        return
     run_show(open_records_of(url, key, {"home": home}, config), record_id, json=json)
 
 

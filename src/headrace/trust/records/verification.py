@@ -102,12 +102,14 @@ class Trusted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
     """The answer that is to be verified: the bytes as they were received, without comments of a stream (None: only the
-    meaning is known), and what they say in canonical form (None: it could not be read). `requests` are the canonical
-    forms that the request can have; `is_partial`: it goes on from what only the server has."""
+    meaning is known), and what they say in canonical form (None: it could not be read). `model` is what it says that
+    the model is called, None if it says nothing. `requests` are the canonical forms that the request can have;
+    `is_partial`: it goes on from what only the server has."""
 
     body_digest: bytes | None = None
     answer: bytes | None = None
     reasoning: bytes | None = None
+    model: str | None = None
     is_rewritten: bool = False
     requests: Sequence[bytes] = ()
     is_partial: bool = False
@@ -230,6 +232,9 @@ def _verify_answer(bundle: Bundle, statement: Statement, shown: Shown, report: R
     if not _opens(bundle, statement, ANSWER, shown.answer):
         raise NotVerified("the answer is another than the one that the record commits to.")
     report.meet("meaning", "text, tool calls and endings are those that the record commits to")
+    if shown.model is not None and shown.model not in statement.model_names:
+        names = ", ".join(sorted(statement.model_names))
+        raise NotVerified(f"the file says that {shown.model!r:.100} answered; the record says {names}.")
     if shown.reasoning is None or REASONING not in statement.subjects:
         return
     if not _opens(bundle, statement, REASONING, shown.reasoning):
@@ -260,7 +265,7 @@ def _verify_request(bundle: Bundle, statement: Statement, shown: Shown, report: 
     if not bundle.nonce:
         raise NotVerified("the nonce was erased, so the request cannot be compared.")
     nonce = derived_nonce(bundle.nonce, "request")
-    if any(hmac.compare_digest(told["commitment"], "sha256:" + commit(nonce, form).hex()) for form in shown.requests):
+    if told["commitment"] in {f"sha256:{commit(nonce, form).hex()}" for form in shown.requests}:
         report.meet("request", "the request is the one that the record commits to")
     elif shown.is_partial:
         report.skip("request", "it goes on from what the server has stored, which is not in this file")
