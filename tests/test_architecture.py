@@ -77,6 +77,7 @@ MAY_READ_THE_DATE = (
     "gateway/accounts/",
     "gateway/gate.py",
     "gateway/oversight/record",
+    "gateway/oversight/signing.py",
     "gateway/provenance.py",
     "gateway/notary/",
     "gateway/caches.py",

@@ -102,6 +102,9 @@ def test_an_answer_verifies_as_it_came_and_as_it_was_written_anew(
     assert verified(at, read_answer(other), request).is_refused
     again = verified(at, read_answer(other), request, is_rewritten=True)
     assert again.level is Level.LOGGED, again.clauses
+    assert MODEL.encode() in other
+    renamed = other.replace(f'"{MODEL}"'.encode(), b'"another"')
+    assert verified(at, read_answer(renamed), request, is_rewritten=True).is_refused
 
 
 @by_all

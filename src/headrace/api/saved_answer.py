@@ -62,6 +62,15 @@ def read_saved_stream(values: Sequence[Any]) -> list[Event]:
     raise InvalidRequest("the stream is of no protocol that is known here; save it as it came.")
 
 
+def saved_model(values: Sequence[Any]) -> str | None:
+    """What an answer, or the data of a stream's events, says that its model is called; None if nothing."""
+    for value in values:
+        for one in (value, value.get("message"), value.get("response")) if isinstance(value, Mapping) else ():
+            if isinstance(one, Mapping) and isinstance(one.get("model"), str):
+                return str(one["model"])
+    return None
+
+
 def _stream_reader(values: Sequence[Any]) -> Callable[[Sequence[Any]], Iterator[Event]]:
     first = values[0]
     if str(first.get("type", "")).startswith("response."):

@@ -80,6 +80,12 @@ def _way(way: Mapping[str, Any]) -> str:
     return f"{place} ({way['cache']} cache)" if way.get("cache") else place
 
 
+def run_content(record_id: str, flags: Mapping[str, Any], config: Path | None) -> None:
+    """Print what was kept of one."""
+    kept = StoredRecords(compose(flags, os.environ, config).settings).kept(record_id)
+    typer.echo(jsonlib.dumps(content_of(kept), indent=2, ensure_ascii=False))
+
+
 def content_of(kept: Kept) -> Mapping[str, Any]:
     """What is kept of a record's content. Raises InvalidRequest if nothing is."""
     if not kept.item.content:

@@ -14,9 +14,10 @@ from pathlib import Path
 from headrace import __version__
 from headrace.cli.node_signer import open_node_signer
 from headrace.core.clock import SystemClock
-from headrace.core.provenance import Log
+from headrace.core.provenance import Log, Notary
 from headrace.gateway.oversight.record_keys import KeyMeans, RecordKeys
 from headrace.gateway.oversight.recorder import Means, Recorder
+from headrace.gateway.oversight.signing import SigningNotary
 from headrace.gateway.provenance import RecordService
 from headrace.memory.key_files import read_or_make
 from headrace.memory.store import Store
@@ -31,10 +32,11 @@ MERGE_DELAY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The recorder, and the book of what it recorded."""
+    """The recorder, the book of what it recorded, and who signs and logs what others have found."""
 
     recorder: Recorder
     book: RecordService
+    notary: Notary
 
 
 @asynccontextmanager
@@ -80,7 +82,7 @@ async def open_records(
     book = RecordService(store, log, keeps_envelopes=settings.keeps_envelopes)
     keeping = [asyncio.create_task(keys.keep()), asyncio.create_task(book.keep(clock, settings.content_days))]
     try:
-        yield Records(recorder, book)
+        yield Records(recorder, book, SigningNotary(log, keys, clock))
     finally:
         for task in keeping:
             task.cancel()

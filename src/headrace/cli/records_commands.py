@@ -90,6 +90,9 @@ def records_list(
 def records_show(
     record_id: RecordId,
     *,
+    content: Annotated[
+        bool, typer.Option("--content", help="What was kept of request and answer, as JSON; of the state directory.")
+    ] = False,
     url: Address = None,
     key: AuditKey = None,
     home: Home = None,
@@ -98,8 +101,11 @@ def records_show(
 ) -> None:
     """What a record says, unverified."""
     from headrace.cli.record_books import open_records_of
-    from headrace.cli.record_show import run_show
+    from headrace.cli.record_show import run_content, run_show
 
+    if content:
+        run_content(record_id, {"home": home}, config)
+        return
     run_show(open_records_of(url, key, {"home": home}, config), record_id, json=json)
 
 
@@ -122,3 +128,21 @@ def records_erase(
 
     open_records_of(url, key, {"home": home}, config).erase(record_id)
     typer.echo(f"Erased {record_id}.")
+
+
+@records_app.command("revoke")
+def records_revoke(
+    key_id: Annotated[str, typer.Argument(help="The record key's id, from `headrace verify` or a signature's keyid.")],
+    *,
+    since: Annotated[
+        int | None, typer.Option(help="Unix time from which it is not believed. [default: now]", min=0)
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+    home: Home = None,
+    config: Config = None,
+) -> None:
+    """Take a record key back: log that the node does, and print the line for trust files. The server is stopped first,
+    since whoever took its key was in it."""
+    from headrace.cli.revoke import run_revoke
+
+    run_revoke(key_id, since, reason, {"home": home}, config)

@@ -19,7 +19,7 @@ from headrace.api.openai import Caller
 from headrace.api.outbound.frames import FrameParser
 from headrace.api.responses_items import complete
 from headrace.api.responses_service import CreateCall
-from headrace.api.saved_answer import read_saved, read_saved_stream
+from headrace.api.saved_answer import read_saved, read_saved_stream, saved_model
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import Event
 from headrace.core.request import Principal, Request
@@ -29,6 +29,7 @@ from headrace.trust.records.answer_form import AnswerForm
 from headrace.trust.records.verification import Shown
 
 DIALECTS: Final = ("chat", "completions", "embeddings", "responses", "messages")
+_REFERENCES: Final = ("previous_response_id", "conversation", "cached_content", "context")
 _DECODERS: Final[tuple[Callable[[bytes, Caller], Any], ...]] = (
     openai.decode_chat,
     openai.decode_completion,
@@ -47,13 +48,14 @@ _DECODERS: Final[tuple[Callable[[bytes, Caller], Any], ...]] = (
 @dataclass(frozen=True, slots=True)
 class SavedAnswer:
     """An answer. `digest` is of its bytes, without a stream's comments; `events` what they say, None if that cannot be
-    read; `records` are the envelopes that stand in a stream."""
+    read, and `model` who they say said it; `records` are the envelopes that stand in a stream."""
 
     digest: bytes
     events: tuple[Event, ...] | None
+    model: str | None = None
     records: tuple[bytes, ...] = ()
 
-    def shown(self, requests: tuple[bytes, ...] = (), *, is_rewritten: bool = False) -> Shown:
+    def shown(self, requests: tuple[bytes, ...] = (), *, is_rewritten: bool = False, is_partial: bool = False) -> Shown:
         """For verification."""
         form = AnswerForm()
         for event in self.events or ():
@@ -63,8 +65,10 @@ class SavedAnswer:
             body_digest=self.digest,
             answer=form.encode() if is_read else None,
             reasoning=form.encode_reasoning() if is_read else None,
+            model=self.model,
             is_rewritten=is_rewritten,
             requests=requests,
+            is_partial=is_partial,
         )
 
 
@@ -79,22 +83,24 @@ def read_file(path: Path, what: str) -> bytes:
 def read_answer(data: bytes) -> SavedAnswer:
     """An answer from its bytes."""
     if _is_stream(data):
-        return SavedAnswer(transcript_digest(data), _said(_frames(data), stream=True), tuple(_records(data)))
+        said = _said(_frames(data), is_stream=True)
+        return SavedAnswer(transcript_digest(data), *said, tuple(_records(data)))
     lines = [line for line in data.split(b"\n") if line.strip()]
     is_lines = len(lines) > 1 and all(line.startswith(b"{") for line in lines)  # Ollama's streams
-    return SavedAnswer(sha256(data).digest(), _said(lines if is_lines else [data], stream=is_lines))
+    return SavedAnswer(sha256(data).digest(), *_said(lines if is_lines else [data], is_stream=is_lines))
 
 
 def _is_stream(data: bytes) -> bool:
     return data.lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
-def _said(texts: list[bytes], *, stream: bool) -> tuple[Event, ...] | None:
+def _said(texts: list[bytes], *, is_stream: bool) -> tuple[tuple[Event, ...] | None, str | None]:
     try:
         values = [canonical.read(text) for text in texts]  # strictly: a name that is there twice says two things
-        return tuple(read_saved_stream(values) if stream else read_saved(values[0]))
+        events = tuple(read_saved_stream(values) if is_stream else read_saved(values[0]))
     except HeadraceError:
-        return None
+        return None, None
+    return events, saved_model(values)
 
 
 def _frames(data: bytes) -> list[bytes]:
@@ -136,3 +142,9 @@ def request_forms(data: bytes) -> tuple[bytes, ...]:
     named = {name: bytes(value) for name, value in fields.items()}
     forms = [request_form.encode_body(dialect, named) for dialect in DIALECTS]
     return (*forms, *map(request_form.encode, decoded(data)))
+
+
+def goes_on(data: bytes) -> bool:
+    """Whether a request goes on from what only the server has: a stored response, a conversation, a cache, a file."""
+    found = canonical.read(data, "the request")
+    return isinstance(found, dict) and any(found.get(name) for name in _REFERENCES)

@@ -18,6 +18,7 @@ from headrace.cli.config import Settings
 from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
 from headrace.core.identity import Authenticator
+from headrace.core.provenance import Notary
 from headrace.core.request import Principal
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
@@ -88,6 +89,7 @@ class _Joining:
         self._overseers: list[Overseer] = []
         self._recorder: Recorder | None = None
         self._notary: LogNotary | None = None
+        self._signing: Notary | None = None  # what others have found is signed before it is logged
         self._authenticators: list[Authenticator] = []
         self._services: dict[str, Any] = {}
         self._reloads: dict[str, Prepare] = {}
@@ -139,7 +141,7 @@ class _Joining:
 
         log = await self._stack.enter_async_context(open_log(trust.log, layout, self._metrics.add_merged))
         records = await self._stack.enter_async_context(open_records(trust.records, layout, log.notary, log.store))
-        self._notary, self._recorder = log.notary, records.recorder
+        self._notary, self._recorder, self._signing = log.notary, records.recorder, records.notary
         self._services["records"] = records.book
         if log.public is not None:
             self._services["public_log"] = log.public
@@ -167,7 +169,7 @@ class _Joining:
             from headrace.cli.theft import open_theft, prepare_theft
 
             home = self._ground.layout.home
-            opening = open_theft(trust.theft, self._ground.engine, folder=home, notary=self._notary)
+            opening = open_theft(trust.theft, self._ground.engine, folder=home, notary=self._signing)
             if (theft := await self._stack.enter_async_context(opening)) is not None:
                 self._overseers.append(theft)
                 self._services["monitors"] = theft

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typer
 
-from headrace.cli.saved_files import SavedAnswer, read_answer, read_file, request_forms
+from headrace.cli.saved_files import SavedAnswer, goes_on, read_answer, read_file, request_forms
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.trust.records import dsse
 from headrace.trust.records.bundle import Bundle, read_bundle
@@ -50,8 +50,12 @@ def run_verify(given: Given, *, json: bool) -> None:
     answer = None if given.response is None else read_answer(read_file(given.response, "response"))
     bundle = _bundle(given, answer)
     wanted = trusted.wanted if given.wanted is None else _level(given.wanted)
-    requests = () if given.request is None else request_forms(read_file(given.request, "request"))
-    shown = None if answer is None else answer.shown(requests, is_rewritten=given.is_rewritten)
+    request = None if given.request is None else read_file(given.request, "request")
+    shown = None
+    if answer is not None:
+        forms = () if request is None else request_forms(request)
+        is_partial = request is not None and goes_on(request)
+        shown = answer.shown(forms, is_rewritten=given.is_rewritten, is_partial=is_partial)
     report = verify(bundle, shown, trusted)
     if answer is not None and answer.records and not report.is_refused:
         _compare_inline(answer, bundle, report)

@@ -149,5 +149,6 @@ def test_an_erased_record_is_listed_and_says_nothing(state: State) -> None:
     assert "erased" in state.run("records", "list").output
     assert state.run("records", "show", state.remote).exit_code == 1
     assert state.first in state.run("records", "show", state.first).output
+    assert json.loads(state.run("records", "show", state.first, "--content").output)["answer"]["choices"]
     assert state.run("records", "erase", state.second).exit_code == 0
     assert state.run("records", "show", state.second).exit_code == 1

@@ -191,3 +191,25 @@ def test_it_verifies_with_the_network_off(files: Files) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Level reached: logged" in done.stdout
+
+
+def test_a_key_that_is_taken_back_is_logged_and_not_believed_from_then_on(files: Files, tmp_path: Path) -> None:
+    from headrace.memory import provenance
+    from headrace.memory.database import Database
+    from headrace.trust.records import dsse
+    from headrace.trust.records.keys import read_revocation
+
+    home = ["--home", str(tmp_path / "home")]
+    key_id = dsse.read(files.at.records[0].envelope).signatures[0].keyid
+    done = CliRunner().invoke(app, ["records", "revoke", key_id, "--since", "5", "--reason", "a break-in", *home])
+    assert done.exit_code == 0, done.output
+    line = done.output.splitlines()[0]
+    assert line == f"revoked {key_id} 5"
+    with (files.folder / "trust.txt").open("a") as file:
+        file.write(line + "\n")
+    refused = files.verify("whole.json")
+    assert refused.exit_code == 1 and "revoked" in refused.output
+    with Database(tmp_path / "home" / "provenance.db", provenance.MIGRATIONS) as database:
+        (kept,) = database.read(provenance.of_kind, "revocation")
+    assert read_revocation(dsse.read(kept.item.envelope).payload).reason == "a break-in"
+    assert CliRunner().invoke(app, ["records", "revoke", "x", *home]).exit_code == 1

@@ -10,6 +10,7 @@ import pytest
 from tests.doubles_gateway import (
     ANSWER,
     FAULT,
+    Bench,
     HandSleep,
     ScriptedUpstream,
     Shelf,
@@ -380,3 +381,34 @@ async def _count() -> object:
     await read(reply)
     assert isinstance(reply, EventReply) and not isinstance(reply, RawReply)
     return reply.taken.receipt
+
+
+@in_loop
+async def test_two_requests_of_one_name_at_once_have_two_records() -> None:
+    at, wait = desk(), Wait()
+    gate = bench({"a": ScriptedUpstream((*ANSWER[:2], wait, *ANSWER[2:]), ANSWER)}, overseers=(at.recorder,))
+    first = asyncio.create_task(_whole(gate))
+    await wait.reached.wait()
+    second = await _whole(gate)
+    wait.go.set()
+    assert await first != second
+    assert len({item.id for item in at.records}) == 2
+    assert [at.statement(index).internal["sequence"] for index in range(2)] == [1, 2]
+
+
+async def _whole(gate: Bench) -> str:
+    reply = await gate.gate.ask(ask(raw=None))
+    assert isinstance(reply, EventReply) and reply.taken.receipt is not None
+    await read(reply)
+    return reply.taken.receipt.id
+
+
+@in_loop
+async def test_a_tool_call_of_a_megabyte_is_recorded_as_it_is() -> None:
+    at, arguments = desk(), "[" * 500_000 + "]" * 500_000
+    events = (Started("r", "m", 5), ToolCallDelta(0, 0, arguments, 1, "c", "f"), *ANSWER[-2:])
+    gate = bench({"a": ScriptedUpstream(events)}, overseers=(at.recorder,))
+    await read(await gate.gate.ask(ask(raw=None)))
+    report = verify(at.bundle(), Shown(answer=form(*events).encode()), at.trusted())
+    assert not report.is_refused
+    assert len(at.records[0].envelope) < 10_000

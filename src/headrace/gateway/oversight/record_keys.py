@@ -5,7 +5,7 @@ The node's key may be slow to reach, so it is asked in a thread, and long before
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyMeans:
-    """What keys are made with. `life_s` is how long one is vouched for."""
+    """What keys are made with. `life_s` is how long one is vouched for; `sleep` waits until the next is due."""
 
     signer: NodeSigner
     notary: Notary
@@ -32,6 +32,7 @@ class KeyMeans:
     random: Callable[[int], bytes]
     new_id: Callable[[], str]
     life_s: int = MAX_LIFE_S
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class RecordKeys:
@@ -78,7 +79,7 @@ class RecordKeys:
         while True:
             certified = self._certified
             due_s = 0.0 if certified is None else certified.renews_s - self._means.clock.unix_s()
-            await asyncio.sleep(max(RETRY_S, due_s))
+            await self._means.sleep(max(RETRY_S, due_s))
             try:
                 await asyncio.to_thread(self.renew)
             except HeadraceError as error:

@@ -255,6 +255,7 @@ class Recording:
                 model=taken.model,
                 num_attempts=taken.num_attempts,
                 cache=taken.cache,
+                told_model="" if answer.started is None else answer.started.model,
             ),
             outcome=Outcome(
                 state="whole" if record.outcome == "ok" else "cancelled" if record.outcome == "cancelled" else "failed",

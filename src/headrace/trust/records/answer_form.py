@@ -23,6 +23,8 @@ from headrace.core.events import (
 from headrace.trust.records import canonical
 
 WHOLE: Final = "whole"
+MAX_ARGUMENTS: Final = 65_536
+"""Characters of one call's arguments that are brought into canonical form; it is done on the event loop."""
 ENDINGS: Final = {
     FinishReason.STOP: WHOLE,
     FinishReason.TOOL_CALLS: WHOLE,
@@ -168,9 +170,11 @@ def text_form(text: str) -> bytes:
 
 def arguments_form(arguments: str) -> str:
     """A tool call's arguments as every protocol tells them: canonical JSON, since some send the text and some the
-    value; what is no JSON stays as it is, and no text at all is an empty object."""
+    value; what is no JSON, or very long, stays as it is, and no text at all is an empty object."""
     if not arguments:
         return "{}"
+    if len(arguments) > MAX_ARGUMENTS:
+        return arguments
     try:
         return canonical.encode(canonical.read(arguments.encode())).decode()
     except (canonical.NotCanonical, UnicodeEncodeError):

@@ -68,7 +68,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Which way it went and why. `cache` is empty, exact or semantic."""
+    """Which way it went and why. `cache` is empty, exact or semantic; `told_model` is what the backend called it."""
 
     route: str = ""
     reason: str = ""
@@ -76,6 +76,7 @@ class Way:
     model: str = ""
     num_attempts: int = 0
     cache: str = ""
+    told_model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +330,13 @@ class Statement:
         }
 
     @property
+    def model_names(self) -> frozenset[str]:
+        """What the model of this answer is called: by who asked, on the way, and by the backend."""
+        way = self.internal["way"]
+        names = (self.external["model"], way.get("model"), way.get("told_model"), way.get("route"))
+        return frozenset(name for name in names if isinstance(name, str) and name)
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """Records that it comes from."""
         return tuple(
@@ -356,7 +364,8 @@ def read_statement(payload: bytes) -> Statement:
         dependencies = definition["resolvedDependencies"]
         is_few = len(dependencies) <= MAX_DEPENDENCIES
         _demand(is_few, f"the statement has more than {MAX_DEPENDENCIES} dependencies.")
-        byproducts = {one["name"]: one["uri"] for one in run["byproducts"]}
+        byproducts = {_a_text(one["name"]): _a_text(one["uri"]) for one in run["byproducts"]}
+        _check_parameters(definition["externalParameters"], definition["internalParameters"])
         return Statement(
             payload=payload,
             record_id=_a_text(run["metadata"]["invocationId"]),
@@ -365,7 +374,7 @@ def read_statement(payload: bytes) -> Statement:
             external=_a_table(definition["externalParameters"]),
             internal=_a_table(definition["internalParameters"]),
             dependencies=tuple(map(_read_dependency, dependencies)),
-            node=run["builder"]["id"].removeprefix("urn:headrace:node:"),
+            node=_a_text(run["builder"]["id"]).removeprefix("urn:headrace:node:"),
             started_on=_a_text(run["metadata"]["startedOn"]),
             finished_on=_a_text(run["metadata"]["finishedOn"]),
         )
@@ -380,6 +389,21 @@ def _demand(is_met: bool, sentence: str) -> None:
         raise NotCanonical(sentence)
 
 
+def _check_parameters(external: Any, internal: Any) -> None:
+    """What every reader of a statement goes by is there, and is what it should be."""
+    _a_text(_a_table(external)["model"])
+    _a_text(_a_table(_a_table(internal)["outcome"])["state"])
+    for name in ("way", "principal", "engine"):
+        _a_table(internal[name])
+    tools = internal.get("tools", [])
+    _demand(isinstance(tools, list), "the statement's tools are no list.")
+    for tool in tools:
+        _a_text(_a_table(tool)["name"])
+        _a_text(tool["manifest"])
+        if "decision" in tool:
+            _demand(type(_a_table(tool["decision"])["is_allowed"]) is bool, "a decision is neither yes nor no.")
+
+
 def _read_subjects(found: Any) -> dict[str, bytes]:
     if not isinstance(found, list) or not 1 <= len(found) <= MAX_SUBJECTS:
         raise NotCanonical(f"the statement must have 1 to {MAX_SUBJECTS} subjects.")
@@ -390,7 +414,9 @@ def _read_subjects(found: Any) -> dict[str, bytes]:
 
 
 def _read_dependency(one: Any) -> Mapping[str, Any]:
-    _a_text(one["name"])
+    if _a_text(one["name"]) == "record":
+        _a_text(one["uri"])
+    _a_table(one.get("annotations", {}))
     if "digest" in one:
         _a_digest(one["digest"]["sha256"])
     elif "uri" not in one:

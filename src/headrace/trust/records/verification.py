@@ -102,14 +102,17 @@ class Trusted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
     """The answer that is to be verified: the bytes as they were received, without comments of a stream (None: only the
-    meaning is known), and what they say in canonical form (None: it could not be read). `requests` are the canonical
-    forms that the request can have."""
+    meaning is known), and what they say in canonical form (None: it could not be read). `model` is what it says that
+    the model is called, None if it says nothing. `requests` are the canonical forms that the request can have;
+    `is_partial`: it goes on from what only the server has."""
 
     body_digest: bytes | None = None
     answer: bytes | None = None
     reasoning: bytes | None = None
+    model: str | None = None
     is_rewritten: bool = False
     requests: Sequence[bytes] = ()
+    is_partial: bool = False
 
 
 def verify(bundle: Bundle, shown: Shown | None, trusted: Trusted) -> Report:
@@ -135,8 +138,7 @@ def verify(bundle: Bundle, shown: Shown | None, trusted: Trusted) -> Report:
             _verify_answer(bundle, statement, shown, report)
         name = "request"
         if shown is not None and shown.requests:
-            _verify_request(bundle, statement, shown.requests)
-            report.meet(name, "the request is the one that the record commits to")
+            _verify_request(bundle, statement, shown, report)
         report.level = Level.SIGNED
         name = "log"
         _verify_log(bundle, statement, trusted, report)
@@ -219,33 +221,55 @@ def _verify_answer(bundle: Bundle, statement: Statement, shown: Shown, report: R
                 "say instead."
             )
         report.meet("answer", "byte for byte what was sent")
-    elif ANSWER not in statement.subjects:
+        _note_meaning(bundle, statement, shown, report)
+        return
+    if ANSWER not in statement.subjects:
         raise NotVerified("the answer passed unread, so its record is about its bytes alone, and these are not known.")
-    elif shown.answer is None:
+    if shown.answer is None:
         raise NotVerified("what the answer says cannot be read from this file.")
-    elif not bundle.nonce:
+    if not bundle.nonce:
         raise NotVerified("the nonce was erased, so what the answer says cannot be compared; its bytes could be.")
-    if ANSWER in statement.subjects and shown.answer is not None and bundle.nonce:
-        _open(bundle, statement, ANSWER, shown.answer)
-        report.meet("meaning", "text, tool calls and endings are those that the record commits to")
-    if shown.reasoning is not None and bundle.nonce and REASONING in statement.subjects:
-        _open(bundle, statement, REASONING, shown.reasoning)
-        report.meet("reasoning", "the reasoning is the one that the record commits to")
+    if not _opens(bundle, statement, ANSWER, shown.answer):
+        raise NotVerified("the answer is another than the one that the record commits to.")
+    report.meet("meaning", "text, tool calls and endings are those that the record commits to")
+    if shown.model is not None and shown.model not in statement.model_names:
+        names = ", ".join(sorted(statement.model_names))
+        raise NotVerified(f"the file says that {shown.model!r:.100} answered; the record says {names}.")
+    if shown.reasoning is None or REASONING not in statement.subjects:
+        return
+    if not _opens(bundle, statement, REASONING, shown.reasoning):
+        raise NotVerified("the reasoning is another than the one that the record commits to.")
+    report.meet("reasoning", "the reasoning is the one that the record commits to")
 
 
-def _open(bundle: Bundle, statement: Statement, name: str, form: bytes) -> None:
-    if not hmac.compare_digest(statement.subjects[name], commit(derived_nonce(bundle.nonce, name), form)):
-        raise NotVerified(f"the {name} is another than the one that the record commits to.")
+def _note_meaning(bundle: Bundle, statement: Statement, shown: Shown, report: Report) -> None:
+    """Of bytes that are the right ones also what they say, where that can be told: a protocol may tell more (an echo of
+    the prompt) or less than the canonical form has."""
+    for name, title, form in ((ANSWER, "meaning", shown.answer), (REASONING, "reasoning", shown.reasoning)):
+        if form is None or not bundle.nonce or name not in statement.subjects:
+            continue
+        if _opens(bundle, statement, name, form):
+            report.meet(title, f"the {name}'s canonical form is the one that the record commits to")
+        else:
+            report.skip(title, f"this protocol tells the {name} in another way than its canonical form")
 
 
-def _verify_request(bundle: Bundle, statement: Statement, forms: Sequence[bytes]) -> None:
+def _opens(bundle: Bundle, statement: Statement, name: str, form: bytes) -> bool:
+    return hmac.compare_digest(statement.subjects[name], commit(derived_nonce(bundle.nonce, name), form))
+
+
+def _verify_request(bundle: Bundle, statement: Statement, shown: Shown, report: Report) -> None:
     told = statement.external.get("request")
     if not isinstance(told, dict) or not isinstance(told.get("commitment"), str):
         raise NotVerified("the record commits to no request.")
     if not bundle.nonce:
         raise NotVerified("the nonce was erased, so the request cannot be compared.")
     nonce = derived_nonce(bundle.nonce, "request")
-    if not any(hmac.compare_digest(told["commitment"], "sha256:" + commit(nonce, form).hex()) for form in forms):
+    if told["commitment"] in {f"sha256:{commit(nonce, form).hex()}" for form in shown.requests}:
+        report.meet("request", "the request is the one that the record commits to")
+    elif shown.is_partial:
+        report.skip("request", "it goes on from what the server has stored, which is not in this file")
+    else:
         raise NotVerified("the request is another than the one that the record commits to.")
 
 

@@ -207,6 +207,9 @@ def test_arguments_that_are_no_json_stay_as_they_are() -> None:
     assert arguments_form('{"a": 1') == '{"a": 1'
     assert arguments_form('{"a":1,"a":2}') == '{"a":1,"a":2}'
     assert arguments_form("\ud800") == "\ud800"
+    long = '{"a": "' + "x" * 10**5 + '"}'
+    assert arguments_form(long) == long
+    assert arguments_form("[" * 60_000) == "[" * 60_000
 
 
 @given(REQUESTS)

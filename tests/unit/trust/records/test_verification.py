@@ -10,10 +10,13 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, bench, in_loop, read
 from tests.doubles_records import Desk, NodeInMemory, desk
 from tests.log_in_memory import MemoryLog
 
+from headrace.cli.lineage import _told, _tree
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.events import ReasoningDelta
 from headrace.core.gateway import EventReply
@@ -30,6 +33,7 @@ from headrace.trust.records.keys import (
     read_revocation,
     sign_by_node,
 )
+from headrace.trust.records.lineage import trace
 from headrace.trust.records.statement import MAX_SUBJECTS, read_statement
 from headrace.trust.records.trusted import read_trusted
 from headrace.trust.records.verification import Level, Report, Shown, Trusted, verify
@@ -116,15 +120,33 @@ def test_another_answer_or_request_is_refused_in_whatever_way_it_is_shown() -> N
     other = AnswerForm()
     for event in ANSWER[:-2]:
         other.hear(event)
-    cases = {
-        "answer": replace(SHOWN, body_digest=hashlib.sha256(b"x").digest()),
-        "answer ": replace(SHOWN, answer=other.encode()),
-        "answer  ": replace(SHOWN, answer=None, body_digest=None),
-        "answer   ": replace(SHOWN, reasoning=b'["x"]'),
-        "request": replace(SHOWN, requests=(b"x",)),
+    unread = replace(SHOWN, is_rewritten=True)
+    for name, shown in (
+        ("answer", replace(SHOWN, body_digest=hashlib.sha256(b"x").digest())),
+        ("answer", replace(unread, answer=other.encode())),
+        ("answer", replace(SHOWN, answer=None, body_digest=None)),
+        ("answer", replace(unread, reasoning=b'["x"]')),
+        ("request", replace(SHOWN, requests=(b"x",))),
+    ):
+        assert last(verify(at.bundle(), shown, at.trusted()))[0] == name
+
+
+def test_the_right_bytes_are_the_answer_however_their_protocol_tells_it() -> None:
+    at = usual()
+    report = verify(at.bundle(), replace(SHOWN, answer=b"echoed", reasoning=b"hidden"), at.trusted())
+    assert not report.is_refused
+    assert {one.name: one.is_met for one in report.clauses if one.name in ("answer", "meaning", "reasoning")} == {
+        "answer": True,
+        "meaning": None,
+        "reasoning": None,
     }
-    for name, shown in cases.items():
-        assert last(verify(at.bundle(), shown, at.trusted()))[0] == name.strip()
+
+
+def test_a_request_that_goes_on_from_what_only_the_server_has_is_not_called_another() -> None:
+    at = usual()
+    report = verify(at.bundle(), replace(SHOWN, requests=(b"x",), is_partial=True), at.trusted())
+    assert not report.is_refused
+    assert [one.is_met for one in report.clauses if one.name == "request"] == [None]
 
 
 def test_a_file_that_was_written_anew_is_verified_by_what_it_says() -> None:
@@ -394,3 +416,46 @@ async def test_a_record_without_a_nonce_in_base64_is_not_taken_for_one() -> None
     value["nonce"] = base64.b64encode(b"short").decode()
     with pytest.raises(NotCanonical, match="nonce"):
         read_bundle(json.dumps(value).encode())
+
+
+JUNK = st.sampled_from([None, True, 0, -1, 2**60, 1.5, "", "x", "sha256:", [], {}, [[]], {"a": []}, "\u2028"])
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place inside a JSON value."""
+    found = [path]
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in pairs:
+        found += places(inner, (*path, name))
+    return found
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_a_node_that_signs_nonsense_is_met_with_a_sentence(data: st.DataObject) -> None:
+    """Whoever holds the keys can sign any JSON: readers say what is wrong with it, or take it for what it says."""
+    at = usual()
+    value = json.loads(dsse.read(at.records[0].envelope).payload)
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(places(value)[1:]))
+        inner = value
+        for name in path[:-1]:
+            inner = inner[name]
+        if data.draw(st.booleans()) and isinstance(inner, dict):
+            del inner[path[-1]]
+        else:
+            inner[path[-1]] = data.draw(JUNK)
+    key = RecordKey(b"\x11" * 32)
+    grant = replace(grant_of(at), public=key.public)
+    good = forged(at, grant, key)
+    envelope = key.sign(json.dumps(value).encode())
+    bundle = replace(
+        good,
+        record=Exhibit(envelope, entry_of("record", envelope, grant.not_before_s).encode(), at.bundle().record.proof),
+    )
+    verify(bundle, SHOWN, at.trusted())
+    verify(bundle, replace(SHOWN, is_rewritten=True, model="m"), at.trusted())
+    lineage = trace(bundle.record_id, {bundle.record_id: envelope}.get)
+    told = "\n".join(_tree(lineage, {}))
+    assert bundle.record_id in told
+    json.dumps(_told(lineage, {}))
