@@ -148,7 +148,7 @@ def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:
     host = headers.get(b"host", b"").decode("latin-1")
     return Shown(
         method=exchange.record.method,
-        url=f"{door.scheme(exchange)}://{host}{_target(scope)}",
+        url=url_of(exchange, door),
         headers=headers,
         scheme=scheme,
         token=token,
@@ -157,6 +157,12 @@ def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:
         came_unix_s=clock.unix_s(),
         came_s=clock.monotonic_s(),
     )
+
+
+def url_of(exchange: Exchange, door: Door) -> str:
+    """The request's target as its caller addressed it."""
+    host = exchange.headers.get(b"host", b"").decode("latin-1")
+    return f"{door.scheme(exchange)}://{host}{_target(exchange.scope)}"
 
 
 def join(found: Sequence[Identity]) -> Identity:
