@@ -264,6 +264,16 @@ def test_a_token_that_is_bound_to_a_certificate_is_good_with_that_one() -> None:
             who(text, certificates=certificates)
 
 
+def test_a_token_may_be_bound_to_both_and_then_needs_both() -> None:
+    text = token(cnf={"jkt": THUMBPRINT, "x5t#S256": encode(hashlib.sha256(b"leaf").digest())})
+    given = shown(text, "dpop", prove(text=text))
+    with pytest.raises(Unauthenticated, match="certificate"):
+        users().authenticate(given)
+    assert users().authenticate(replace(given, certificates=(b"leaf",))) is not None
+    with pytest.raises(Unauthenticated, match="DPoP"):
+        users().authenticate(shown(text, certificates=(b"leaf",)))
+
+
 @pytest.mark.parametrize("cnf", [{"jwk": {}}, {"kid": "one"}, {"jkt": THUMBPRINT, "x": 1}, "x", []])
 def test_a_token_that_is_bound_to_what_we_do_not_understand_is_refused(cnf: Any) -> None:
     with pytest.raises(Unauthenticated, match="cnf"):
