@@ -7,7 +7,6 @@ and no engine: it is given a backend.
 """
 
 import asyncio
-import functools
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from headrace.core.errors import (
     NotFound,
     Unavailable,
 )
-from headrace.core.identity import AnswerSigner, Authenticator, Identity
+from headrace.core.identity import Authenticator, Identity
 from headrace.observe.metrics import Metrics
 from headrace.server.accounts import account_routes, key_routes
 from headrace.server.admin import adapter_routes, resident_routes
@@ -38,7 +37,7 @@ from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
-from headrace.server.credentials import Credentials, url_of
+from headrace.server.credentials import Credentials, signing
 from headrace.server.delegations import delegation_routes
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
@@ -184,17 +183,13 @@ class App:
             if self.config.seals_answers:
                 exchange.seal(self.config)
             if self._signer is not None:
-                exchange.sign = functools.partial(self._sign, self._signer, exchange)
+                exchange.sign = signing(self._signer, exchange, self.door, self._surroundings.clock)
             await self._exchange(exchange)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             new_id, started_s = f"req_{self._surroundings.new_id()}", self._surroundings.clock.monotonic_s()
             await self._exchange(Exchange.open_socket(scope, receive, send, new_id, started_s))
-
-    def _sign(self, signer: AnswerSigner, exchange: Exchange, status: int, digest: bytes) -> list[tuple[bytes, bytes]]:
-        asked = (exchange.record.method, url_of(exchange, self.door), exchange.headers)
-        return signer.sign(asked, status, digest, self._surroundings.clock.unix_s())
 
     async def _exchange(self, exchange: Exchange) -> None:
         record = exchange.record
