@@ -144,6 +144,7 @@ GOOD = {
     "the scheme in capitals": good(htu=URL.replace("http", "HTTP")),
     "escapes of what needs none": good(htu=URL.replace("chat", "%63hat")),
     "dots": good(htu=URL.replace("/v1/", "/x/../v1/./")),
+    "a key's id, which says nothing": good(header={"kid": "of nobody"}),
     "five seconds ahead": good(iat=NOW_S + AHEAD_S),
     "59 seconds ago": good(iat=NOW_S - 59),
 }

@@ -263,7 +263,8 @@ def test_a_short_rsa_key_and_one_of_a_broken_chip_are_refused() -> None:
     short = {"kty": "RSA", "e": "AQAB", "n": encode((2**1023 + 1).to_bytes(128, "big"))}
     long = {"kty": "RSA", "e": "AQAB", "n": encode((2**9000 + 1).to_bytes(1126, "big"))}
     broken = {"kty": "RSA", "e": "AQAB", "n": encode(pow(65537, 131).to_bytes(263, "big"))}
-    for jwk, why in ((short, "bits"), (long, "bits"), (broken, "broken")):
+    slow = {**public(key("RS256")), "e": encode(b"\x01" * 5)}
+    for jwk, why in ((short, "bits"), (long, "bits"), (broken, "broken"), (slow, "time")):
         with pytest.raises(NotStrict, match=why):
             read_key(jwk)
 

@@ -72,7 +72,7 @@ def test_a_token_names_a_user_of_the_tenant_with_what_its_scopes_map_to() -> Non
             labels=frozenset({"internal"}),
             subject="user:https://id.example#anna",
         ),
-        "corp/anna",
+        "corp",
         NOW_S + 290 + 30,
         is_token=True,
     )
