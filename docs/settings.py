@@ -23,7 +23,7 @@ from headrace.gateway.settings import (
 )
 from headrace.server.config import Cors, Tls
 from headrace.trust.flow.settings import FlowSettings, ToolRule
-from headrace.trust.identity.settings import IdentitySettings, IssuerSettings, SignerSettings
+from headrace.trust.identity.settings import AnswerSettings, IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.records.settings import RecordsSettings
@@ -71,6 +71,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "spiffe.workloads.NAME": WorkloadSettings(pattern=IdPattern("", ()), tenant=""),
     "theft": TheftSettings(),
     "identity": IdentitySettings(),
+    "answer_signatures": AnswerSettings(key=Path()),
     "identity.issuers.NAME": IssuerSettings(name="", issuer="https://", audience=frozenset({"a"}), tenant="a"),
     "identity.signers.NAME": SignerSettings(name="", key=Path(), tenant="a"),
     "flow": FlowSettings(),

@@ -6,7 +6,7 @@ from typing import Final
 from headrace.cli.delegation_tables import DELEGATION
 from headrace.cli.flow_tables import FLOW, TOOL
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
-from headrace.cli.identity_tables import IDENTITY
+from headrace.cli.identity_tables import ANSWERS, IDENTITY
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.log_tables import LOG
 from headrace.cli.policy_tables import POLICY
@@ -33,6 +33,7 @@ TABLES: Final[Mapping[str, Kind]] = {
     "spiffe": SPIFFE,
     "theft": THEFT,
     "identity": IDENTITY,
+    "answer_signatures": ANSWERS,
     "log": LOG,
     "flow": FLOW,
     "tools": named(TOOL),

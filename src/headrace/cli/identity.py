@@ -13,8 +13,9 @@ from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
 from headrace.core.identity import Authenticator
 from headrace.gateway.key_sets import KeySetBook
+from headrace.trust.identity.answers import AnswerSigner, read_answer_key
 from headrace.trust.identity.dpop import Proofs
-from headrace.trust.identity.settings import IdentitySettings, SignerSettings
+from headrace.trust.identity.settings import AnswerSettings, IdentitySettings, SignerSettings
 from headrace.trust.identity.signatures import Signatures, Signer, read_signer
 from headrace.trust.identity.users import Users
 
@@ -60,6 +61,17 @@ async def open_identity(settings: IdentitySettings) -> AsyncIterator[OpenIdentit
         yield OpenIdentity(settings, book, signers)
     finally:
         await book.close()
+
+
+def open_answer_signer(settings: AnswerSettings) -> AnswerSigner:
+    """Who signs whole answers. Raises InvalidRequest for a key that cannot be used."""
+    where = f"answer_signatures.key: {settings.key}"
+    try:
+        return AnswerSigner(read_answer_key(settings.key.read_bytes()), settings.keyid)
+    except OSError as error:
+        raise InvalidRequest(f"{where} cannot be read ({error.strerror or error}); name a PEM file.") from error
+    except ValueError as error:
+        raise InvalidRequest(f"{where} {error}.") from error
 
 
 def _open_signer(settings: SignerSettings) -> Signer:

@@ -20,7 +20,15 @@ from headrace.cli.kinds import (
 )
 from headrace.cli.server_tables import PATH
 from headrace.core.request import SCOPES
-from headrace.trust.identity.settings import ALGS, DPOP, NONCE, IdentitySettings, IssuerSettings, SignerSettings
+from headrace.trust.identity.settings import (
+    ALGS,
+    DPOP,
+    NONCE,
+    AnswerSettings,
+    IdentitySettings,
+    IssuerSettings,
+    SignerSettings,
+)
 
 _SCOPES: Final = several(one_of(SCOPES, str, "scope"), frozenset)
 _GRANT: Final[dict[str, Kind]] = {
@@ -89,6 +97,7 @@ SIGNER: Final = table(
     needs=("key", "tenant"),
     is_named=True,
 )
+ANSWERS: Final = table(AnswerSettings, {"key": PATH, "keyid": SUBJECT_NAME}, needs=("key",))
 IDENTITY: Final = table(
     IdentitySettings,
     {

@@ -344,6 +344,9 @@ _IDENTITY: Final = {
     "identity.signers": "whose requests are signed (RFC 9421)",
     "identity.signers.NAME": "one of them",
     "identity.proof_age": "how old a DPoP proof may be",
+    "answer_signatures": "whole answers are signed for whoever asked (RFC 9421)",
+    "answer_signatures.key": "PEM of an Ed25519 private key",
+    "answer_signatures.keyid": "what callers know it as",
     "identity.max_proofs": "proofs and signatures that are remembered, so that none is taken twice",
 }
 

@@ -119,6 +119,10 @@ class _Joining:
             identity = await self._stack.enter_async_context(open_identity(trust.identity))
             self._authenticators += identity.authenticators
             self._reloads["identity"] = identity.prepare
+        if self._settings.trust.answer_signatures is not None:
+            from headrace.cli.identity import open_answer_signer
+
+            self._services["answer_signer"] = open_answer_signer(self._settings.trust.answer_signatures)
 
     async def _know_workloads(self) -> None:
         # Imported here because it speaks gRPC, which takes a moment.

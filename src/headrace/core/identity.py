@@ -56,6 +56,17 @@ class Authenticator(Protocol):
         ...
 
 
+class AnswerSigner(Protocol):
+    """Signs whole answers for whoever asked."""
+
+    def sign(
+        self, asked: tuple[str, str, Mapping[bytes, bytes]], status: int, digest: bytes, now_s: float
+    ) -> list[tuple[bytes, bytes]]:
+        """Headers of a signature over an answer whose `content-digest` is given, bound to method, URL and headers of
+        what was asked; none where that cannot be."""
+        ...
+
+
 @runtime_checkable
 class Binder(Protocol):
     """An authenticator that is a second proof of who shows an API key."""

@@ -37,7 +37,7 @@ from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
-from headrace.server.credentials import Credentials
+from headrace.server.credentials import Credentials, signing
 from headrace.server.delegations import delegation_routes
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
@@ -126,6 +126,7 @@ class App:
         authenticators: Sequence[Authenticator] = (),
     ) -> None:
         self.config = config
+        self._signer = services.answer_signer
         self.keys = keys
         self.credentials = Credentials(keys, authenticators, surroundings.clock)
         self.door = Door(config)
@@ -181,6 +182,8 @@ class App:
             exchange = Exchange.open(scope, receive, send, new_id, started_s)
             if self.config.seals_answers:
                 exchange.seal(self.config)
+            if self._signer is not None:
+                exchange.sign = signing(self._signer, exchange, self.door, self._surroundings.clock)
             await self._exchange(exchange)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)

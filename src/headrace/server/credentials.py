@@ -11,7 +11,7 @@ kind of credential.
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from headrace.core.certificates import peer_chain
 from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
-from headrace.core.identity import Authenticator, Binder, Challenger, Identity, Shown
+from headrace.core.identity import AnswerSigner, Authenticator, Binder, Challenger, Identity, Shown
 from headrace.core.request import Principal
 from headrace.server.door import Door
 from headrace.server.exchange import Exchange
@@ -148,7 +148,7 @@ def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:
     host = headers.get(b"host", b"").decode("latin-1")
     return Shown(
         method=exchange.record.method,
-        url=f"{door.scheme(exchange)}://{host}{_target(scope)}",
+        url=url_of(exchange, door),
         headers=headers,
         scheme=scheme,
         token=token,
@@ -157,6 +157,24 @@ def show(exchange: Exchange, door: Door, clock: Clock) -> Shown:
         came_unix_s=clock.unix_s(),
         came_s=clock.monotonic_s(),
     )
+
+
+def url_of(exchange: Exchange, door: Door) -> str:
+    """The request's target as its caller addressed it."""
+    host = exchange.headers.get(b"host", b"").decode("latin-1")
+    return f"{door.scheme(exchange)}://{host}{_target(exchange.scope)}"
+
+
+def signing(
+    signer: AnswerSigner, exchange: Exchange, door: Door, clock: Clock
+) -> Callable[[int, bytes], list[tuple[bytes, bytes]]]:
+    """What signs the answer to a request, by its status and `content-digest`."""
+
+    def sign(status: int, digest: bytes) -> list[tuple[bytes, bytes]]:
+        asked = (exchange.record.method, url_of(exchange, door), exchange.headers)
+        return signer.sign(asked, status, digest, clock.unix_s())
+
+    return sign
 
 
 def join(found: Sequence[Identity]) -> Identity:

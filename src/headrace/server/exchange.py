@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -57,7 +57,8 @@ class Exchange:
     """A request, its response's state and its record. `closes` asks for the connection to end after the response.
 
     `params` are the variable parts of its path, `errors` is how its protocol says no; both are known once its route is.
-    `body_digest` is the SHA-256 that the body must have, because its caller signed it.
+    `body_digest` is the SHA-256 that the body must have, because its caller signed it. `sign` makes the headers of a
+    signature over a whole answer, of its status and `content-digest`.
     """
 
     scope: Scope
@@ -73,6 +74,7 @@ class Exchange:
     taken: Taken | None = None
     wire: Wire | None = None
     body_digest: bytes | None = None
+    sign: Callable[[int, bytes], list[tuple[bytes, bytes]]] | None = None
     sealing: Sealing | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
@@ -212,9 +214,9 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     def body_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
-        """What is said of a whole body: its length, and its digest where it is recorded."""
+        """What is said of a whole body: its length, and its digest where it is recorded or signed."""
         headers = [(b"content-length", b"%d" % len(body))]
-        if self.sealing is not None and self.sealing.claims:
+        if self.sign is not None or (self.sealing is not None and self.sealing.claims):
             headers.append((b"content-digest", content_digest(body)))
         return headers
 
@@ -247,6 +249,8 @@ class Exchange:
             headers.append((self.errors.id_header, self.record.request_id.encode()))
         if self.closes:
             headers.append((b"connection", b"close"))
+        if self.sign is not None and (digest := dict(extra).get(b"content-digest")) is not None:
+            headers += self.sign(status, digest)
         return {"type": "http.response.start", "status": status, "headers": headers}
 
     def add_header(self, name: bytes, value: bytes) -> None:

@@ -10,6 +10,7 @@ from headrace.core.deciding import Deciding
 from headrace.core.delegating import Delegating
 from headrace.core.explanation import Explaining
 from headrace.core.file import Files
+from headrace.core.identity import AnswerSigner
 from headrace.core.model_library import Library
 from headrace.core.monitors import Monitors
 from headrace.core.provenance import RecordBook
@@ -19,7 +20,7 @@ from headrace.core.service import Adapters, Completions, Operations, Reloading, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """See each protocol; None: the server has no such routes."""
+    """See each protocol; None: the server has no such routes. `answer_signer` has none: it signs whole answers."""
 
     adapters: Adapters | None = None
     residents: Residents | None = None
@@ -36,6 +37,7 @@ class Services:
     explaining: Explaining | None = None
     accounts: AccountBook | None = None
     key_book: KeyBook | None = None
+    answer_signer: AnswerSigner | None = None
     monitors: Monitors | None = None
     deciding: Deciding | None = None
     public_log: PublicLog | None = None

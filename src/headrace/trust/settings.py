@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from headrace.trust.delegation.settings import DelegationSettings
 from headrace.trust.flow.settings import FlowSettings, ToolRule
-from headrace.trust.identity.settings import IdentitySettings
+from headrace.trust.identity.settings import AnswerSettings, IdentitySettings
 from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
@@ -27,6 +27,7 @@ class TrustSettings:
     spiffe: SpiffeSettings = field(default_factory=SpiffeSettings)
     theft: TheftSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
+    answer_signatures: AnswerSettings | None = None
     log: LogSettings = field(default_factory=LogSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
     tools: Mapping[str, ToolRule] = field(default_factory=dict)

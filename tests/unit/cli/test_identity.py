@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.served import CHAT, HI, near, serving
-from tests.signed import ENOUGH, digest, pem, sign
+from tests.signed import ENOUGH, KEY, digest, pem, sign
 from tests.tokens import AUDIENCE, ISSUER, key, key_set, proof, public, token
 from tests.upstreams import Upstream, upstream, whole
 
@@ -198,6 +199,21 @@ def test_a_reload_puts_other_callers_in_force_and_what_was_taken_stays_taken(tmp
             with pytest.raises(InvalidRequest, match="no public key"):
                 await reload(both)
             assert ((await server.chat(user)).status, await ask("4")) == (401, 200)
+
+    run(body)
+
+
+def test_answers_are_signed_where_the_file_says_with_what(tmp_path: Path) -> None:
+    async def body(up: Upstream) -> None:
+        path = tmp_path / "answers.pem"
+        text = near(up, f'[answer_signatures]\nkey = "{path}"\nkeyid = "llm-1"\n')
+        with pytest.raises(InvalidRequest, match=r"answer_signatures\.key: .*cannot be read"):
+            async with serving(tmp_path, text):
+                pass
+        path.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        async with serving(tmp_path, text) as server:
+            reply = await server.chat()
+            assert reply.status == 200 and 'keyid="llm-1";tag="llm-resp"' in reply.headers["signature-input"]
 
     run(body)
 

@@ -21,7 +21,7 @@ from headrace.trust.identity.jwk import read_key
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "identity.md").read_text("utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-ISSUERS, SIGNERS = (one for one in re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL))
+ISSUERS, SIGNERS, _ = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 URL = "https://llm.example.com/"
 
 

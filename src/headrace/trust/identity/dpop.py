@@ -22,9 +22,7 @@ MAX_ID_CHARS: Final = 256
 NONCE_S: Final = 300.0
 _MAC_BYTES: Final = 16
 
-_PROFILE: Final = Profile(
-    algs=frozenset(ALGS), types=frozenset({"dpop+jwt"}), refused=frozenset({"jku", "x5u", "x5c", "kid"})
-)
+_PROFILE: Final = Profile(algs=frozenset(ALGS), types=frozenset({"dpop+jwt"}), refused=frozenset({"jku", "x5u", "x5c"}))
 
 
 class WrongProof(ValueError):

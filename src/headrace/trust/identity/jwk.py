@@ -22,6 +22,7 @@ MAX_SET_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 128
 MAX_ID_CHARS: Final = 512
 _RSA_BITS: Final = range(2048, 8193)
+_MAX_EXPONENT_BYTES: Final = 4
 # CVE-2017-15361: the moduli that broken chips made are powers of 65537 modulo every small prime.
 _SMALL_PRIMES: Final = tuple(p for p in range(3, 168, 2) if all(p % q for q in range(3, p, 2)))
 _POWERS: Final = tuple((p, frozenset(pow(65537, i, p) for i in range(p))) for p in _SMALL_PRIMES)
@@ -101,6 +102,8 @@ def read_key(jwk: Mapping[str, Any]) -> Key:
             data = decode_base64url(value)  # one text a key, so that a thumbprint is one, too
             if name == "n":
                 _check_modulus(int.from_bytes(data, "big"))
+            elif name == "e" and len(data) > _MAX_EXPONENT_BYTES:
+                raise NotStrict("the RSA key has an exponent that only costs time")
     kid = jwk.get("kid")
     if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_ID_CHARS):
         raise NotStrict("the key's id is no short text")

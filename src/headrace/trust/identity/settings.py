@@ -93,6 +93,14 @@ class SignerSettings(Grant):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSettings:
+    """Whole answers are signed (RFC 9421) with the Ed25519 key in a PEM file, which callers know as `keyid`."""
+
+    key: Path
+    keyid: str = "headrace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
     """`max_proofs` bounds how many proofs and signatures are remembered, so that none is taken twice; `proof_age_s` is
     how old a DPoP proof may be."""

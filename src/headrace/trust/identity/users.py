@@ -94,8 +94,8 @@ class Users:
         except WrongToken as error:
             raise _wrong_token(f"authorization: the token {error}; get a new one from its issuer.") from error
         self._check_binding(shown, known.claims, settings)
-        name = f"{settings.name}/{known.principal.user}"
-        return Identity(known.principal, name, ends_s, is_token=True)
+        # Logs name the issuer and no user: whoever may read them need not know who asked what.
+        return Identity(known.principal, settings.name, ends_s, is_token=True)
 
     def _issuer_of(self, token: str) -> IssuerSettings | None:
         """Whose token it says it is; proves nothing."""

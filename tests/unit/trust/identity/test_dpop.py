@@ -144,6 +144,7 @@ GOOD = {
     "the scheme in capitals": good(htu=URL.replace("http", "HTTP")),
     "escapes of what needs none": good(htu=URL.replace("chat", "%63hat")),
     "dots": good(htu=URL.replace("/v1/", "/x/../v1/./")),
+    "a key's id, which says nothing": good(header={"kid": "of nobody"}),
     "five seconds ahead": good(iat=NOW_S + AHEAD_S),
     "59 seconds ago": good(iat=NOW_S - 59),
 }
@@ -224,6 +225,7 @@ def test_what_is_no_url_has_no_form(url: str) -> None:
         ("http://[::1]:8000/a", "http://[::1]:8000/a"),
         ("http://a/%7euser/%2f", "http://a/~user/%2F"),
         ("http://a/b/c/./../../g", "http://a/g"),
+        ("http://a/b/../../../c/d", "http://a/c/d"),
         ("http://a/b/..", "http://a/"),
         ("http://a/../..", "http://a/"),
         ("http://a/b/.", "http://a/b/"),
@@ -282,6 +284,11 @@ def test_what_is_fresh_is_taken_while_there_is_room() -> None:
     assert replays.take("b", "3", 14.9)
     assert replays.take("a", "3", 15.0)
     assert len(replays) == 2
+    for number in range(6):
+        assert replays.take(f"c{number}", "1", 16.0)
+    with pytest.raises(Overloaded):
+        replays.take("d", "1", 16.0)
+    assert len(replays) == 8
 
 
 def test_what_was_made_before_the_memory_began_is_not_taken() -> None:

@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 from tests.tokens import AUDIENCE, ISSUER, NOW_S, claims, encode, key, key_set, public, sign, token
 
-from headrace.trust.identity.jose import Bounds, Profile, UnknownKey, WrongToken, check_claims, read_jws, verify
-from headrace.trust.identity.jwk import ALGORITHMS, read_key, read_key_set
+from headrace.trust.identity.jose import (
+    MAX_HEADER_CHARS,
+    MAX_TOKEN_CHARS,
+    Bounds,
+    Profile,
+    UnknownKey,
+    WrongToken,
+    check_claims,
+    read_jws,
+    verify,
+)
+from headrace.trust.identity.jwk import ALGORITHMS, MAX_SET_BYTES, read_key, read_key_set
 from headrace.trust.identity.strict import NotStrict
 
 PROFILE = Profile(algs=frozenset({"ES256", "EdDSA", "RS256", "PS256"}), types=frozenset({"", "jwt", "at+jwt"}))
@@ -110,6 +120,7 @@ GOOD = {
     "exp a fraction": token(exp=NOW_S + 0.5),
     "expired within the skew": token(exp=NOW_S - 29),
     "nbf within the skew": token(nbf=NOW_S + 30),
+    "iat within the skew": token(iat=NOW_S + 30),
     "typ in full": sign(HEADER | {"typ": "application/AT+JWT"}, claims(), key()),
     "no typ": sign({"alg": "ES256", "kid": "one"}, claims(), key()),
     "no kid": sign({"alg": "ES256"}, claims(), key()),
@@ -150,6 +161,37 @@ def test_bits_that_mean_nothing_make_no_second_text_of_a_token() -> None:
     check(text)
     with pytest.raises(WrongToken, match="mean nothing"):
         check(twin)
+
+
+def test_sizes_are_bounded_where_they_say_and_before_anything_is_computed() -> None:
+    at_most = "A" * MAX_HEADER_CHARS
+    for text, why in (
+        (f"{at_most}.A.A", "part that"),
+        (f"{at_most}A.A.A", "header of more"),
+        (f"A.{'A' * (MAX_TOKEN_CHARS - 4)}.A", "part that"),
+        (f"A.{'A' * (MAX_TOKEN_CHARS - 3)}.A", "longer than"),
+    ):
+        with pytest.raises(WrongToken, match=why):
+            read_jws(text, PROFILE)
+    room = MAX_SET_BYTES - len(b'{"keys":[]}')
+    assert read_key_set(b'{"keys":[]' + b" " * room + b"}").keys == ()
+    with pytest.raises(NotStrict, match="longer"):
+        read_key_set(b'{"keys":[]' + b" " * (room + 1) + b"}")
+    assert read_key_set(b'{"keys":[' + b",".join([b"{}"] * 128) + b"]}").keys == ()
+
+
+def test_a_key_must_be_of_a_kind_and_have_all_that_makes_it() -> None:
+    for jwk, why in (
+        ({}, "type"),
+        ({"kty": "XYZ"}, "type"),
+        ({"kty": ["EC"]}, "type"),
+        ({"kty": "EC", "crv": "P-256", "x": "AAAA"}, "no y"),
+        ({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": 1}, "no y"),
+        ({"kty": "EC", "crv": "secp256k1", "x": "AAAA", "y": "AAAA"}, "curve"),
+        ({"kty": "OKP", "crv": "X25519", "x": "AAAA"}, "curve"),
+    ):
+        with pytest.raises(NotStrict, match=why):
+            read_key(jwk)
 
 
 def test_an_unknown_key_is_told_apart_from_a_wrong_signature() -> None:
@@ -221,7 +263,8 @@ def test_a_short_rsa_key_and_one_of_a_broken_chip_are_refused() -> None:
     short = {"kty": "RSA", "e": "AQAB", "n": encode((2**1023 + 1).to_bytes(128, "big"))}
     long = {"kty": "RSA", "e": "AQAB", "n": encode((2**9000 + 1).to_bytes(1126, "big"))}
     broken = {"kty": "RSA", "e": "AQAB", "n": encode(pow(65537, 131).to_bytes(263, "big"))}
-    for jwk, why in ((short, "bits"), (long, "bits"), (broken, "broken")):
+    slow = {**public(key("RS256")), "e": encode(b"\x01" * 5)}
+    for jwk, why in ((short, "bits"), (long, "bits"), (broken, "broken"), (slow, "time")):
         with pytest.raises(NotStrict, match=why):
             read_key(jwk)
 

@@ -268,6 +268,11 @@ def test_a_signature_that_is_wrong_is_refused(name: str) -> None:
     assert found is None  # no key of ours is named
 
 
+def test_a_signature_that_is_right_and_too_long_is_refused() -> None:
+    refused(made(tag="x" * 9000), "too long")
+    assert signatures().authenticate(shown(made(tag="x" * 1000))) is not None
+
+
 def test_a_header_of_several_lines_counts_in_their_order() -> None:
     headers = made((*ENOUGH, "x-list"), headers={"x-list": "a, b"})
     assert signatures().authenticate(shown(headers)) is not None

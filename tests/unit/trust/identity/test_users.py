@@ -72,7 +72,7 @@ def test_a_token_names_a_user_of_the_tenant_with_what_its_scopes_map_to() -> Non
             labels=frozenset({"internal"}),
             subject="user:https://id.example#anna",
         ),
-        "corp/anna",
+        "corp",
         NOW_S + 290 + 30,
         is_token=True,
     )
@@ -262,6 +262,16 @@ def test_a_token_that_is_bound_to_a_certificate_is_good_with_that_one() -> None:
     for certificates in ((), (b"issuer", b"leaf"), (b"",)):
         with pytest.raises(Unauthenticated, match="certificate"):
             who(text, certificates=certificates)
+
+
+def test_a_token_may_be_bound_to_both_and_then_needs_both() -> None:
+    text = token(cnf={"jkt": THUMBPRINT, "x5t#S256": encode(hashlib.sha256(b"leaf").digest())})
+    given = shown(text, "dpop", prove(text=text))
+    with pytest.raises(Unauthenticated, match="certificate"):
+        users().authenticate(given)
+    assert users().authenticate(replace(given, certificates=(b"leaf",))) is not None
+    with pytest.raises(Unauthenticated, match="DPoP"):
+        users().authenticate(shown(text, certificates=(b"leaf",)))
 
 
 @pytest.mark.parametrize("cnf", [{"jwk": {}}, {"kid": "one"}, {"jkt": THUMBPRINT, "x": 1}, "x", []])
