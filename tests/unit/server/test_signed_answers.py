@@ -17,7 +17,7 @@ from headrace.trust.identity.answers import AnswerSigner, read_answer_key
 
 CHAT = "/v1/chat/completions"
 KEY = ed25519.Ed25519PrivateKey.from_private_bytes(b"a" * 32)
-SIGNED = {"signature": "sig1=:AAAA:", "signature-input": 'sig1=();created=1', "content-digest": "sha-256=:AA==:"}
+SIGNED = {"signature": "sig1=:AAAA:", "signature-input": "sig1=();created=1", "content-digest": "sha-256=:AA==:"}
 COVERED = ("@status", "content-digest", '"@method";req', '"@target-uri";req')
 
 
