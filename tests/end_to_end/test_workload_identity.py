@@ -4,6 +4,8 @@ it, mTLS between them; who is let in, who is refused, and what happens to reques
 import asyncio
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -19,8 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from spiffe import JwtSource, X509Source
 from tests.spiffe_world import NOW_S, TD, Holder, Made, SetClock, made_ca, make
 from tests.upstreams import Upstream, upstream
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from headrace.cli.config import compose
+from headrace.cli.reload import Reloader
 from headrace.cli.serve import Start, open_app
 from headrace.cli.spiffe import Keeper, open_spiffe
 from headrace.cli.surroundings import look_around
@@ -46,6 +51,7 @@ class Running:
     """A server on a port."""
 
     app: App
+    reloader: Reloader
     port: int
 
 
@@ -92,7 +98,7 @@ async def running(folder: Path, text: str) -> AsyncIterator[Running]:
         task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
         try:
             await ready.wait()
-            yield Running(app, listener.getsockname()[1])
+            yield Running(app, reloader, listener.getsockname()[1])
         finally:
             server.handle_exit(0, None)
             await task
@@ -122,12 +128,13 @@ candidates = ["raw/small"]
 def gateway_file(socket: str, engine_port: int, **more: str) -> str:
     """A server that agents call, and that asks the engine under its own name."""
     how = more.get("how", f'identity = "spiffe"\nspiffe_id = "spiffe://{TD}/engine/*"')
-    return f"""
+    return f"""{more.get("head", "")}
 [tls]
 identity = "spiffe"
 [spiffe]
 socket = "{socket}"
 id = "{GATEWAY}"
+{more.get("spiffe", "")}
 [spiffe.workloads."spiffe://{TD}/agent/*"]
 tenant = "agents"
 agent = "*"
@@ -139,6 +146,7 @@ models = ["small"]
 [routes.small]
 candidates = ["engine/small"]
 retry = {{max_attempts = 1}}
+{more.get("more", "")}
 """
 
 
@@ -425,3 +433,53 @@ async def _shown(found: World) -> bytes:
             await writer.wait_closed()
         if x509.load_der_x509_certificate(leaf).issuer == newest.subject:
             return leaf
+
+
+def test_a_websocket_is_its_callers_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path) as found:
+            url = f"wss://localhost:{found.gateway.port}/v1/responses"
+            context = context_of(found, found.svid("/agent/mail"))
+            async with connect(url, ssl=context) as socket:
+                await socket.send(json.dumps({"type": "response.create", "model": "small", "input": "hi"}))
+                types = set()
+                while "response.completed" not in types:
+                    types.add(json.loads(await socket.recv())["type"])
+            for svid in (None, found.svid("/engine/one")):
+                with pytest.raises(InvalidStatus, match="401"):
+                    async with connect(url, ssl=context_of(found, svid)):
+                        pass
+
+    asyncio.run(main())
+
+
+def test_where_svids_are_required_a_key_alone_opens_nothing(tmp_path: Path) -> None:
+    key = "hr_" + "k" * 40
+    more = f'[[keys]]\nname = "laptop"\ntenant = "agents"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
+
+    async def main() -> None:
+        async with world(tmp_path, more=more, head='host = "0.0.0.0"', spiffe="required = true") as found:
+            for bearer in (key, None, "x"):
+                refused = await ask(found, None, bearer)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (401, "svid_required")
+            assert (await ask(found, found.svid("/agent/mail"))).status_code == 200
+            assert (await ask(found, None, found.token("/agent/mail"))).status_code == 200
+            assert (await ask(found, found.svid("/agent/mail"), key)).status_code == 200
+            assert (await ask(found, found.svid("/agent/mail"), "x")).status_code == 401
+        async with world(tmp_path, more=more) as found:  # where they are not, keys go on as ever
+            assert (await ask(found, None, key)).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_a_reload_leaves_names_and_connections_as_they_are(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path) as found:
+            async with httpx.AsyncClient(verify=context_of(found, found.svid("/agent/mail"))) as client:
+                assert (await client.post(url_of(found.gateway.port), json=BODY)).status_code == 200
+                told = await found.gateway.reloader.reload()
+                assert told.waiting == ()
+                assert (await client.post(url_of(found.gateway.port), json=BODY)).status_code == 200
+            assert len({one.connection for one in found.up.received}) == 1
+
+    asyncio.run(main())

@@ -62,10 +62,12 @@ def run_serve(flags: Mapping[str, Any], config: Path | None) -> None:
         loop = asyncio.get_running_loop()
         for one in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(one, over.set)
+        assert spiffe.serve is not None
         async with open_spiffe(spiffe, layout.identity, SystemClock()):
+            address = f"unix://{spiffe.serve.absolute()}"
             typer.echo(
-                f"Issuing identities of {spiffe.trust_domain} at unix://{spiffe.serve}\n\n"
-                f"  export {_ENDPOINT}=unix://{spiffe.serve}\n\nCtrl-C stops it."
+                f"Issuing identities of {spiffe.trust_domain} at {address}\n\n"
+                f"  export {_ENDPOINT}={address}\n\nCtrl-C stops it."
             )
             await over.wait()
 
@@ -75,7 +77,9 @@ def run_serve(flags: Mapping[str, Any], config: Path | None) -> None:
 def run_show(socket: str | None, audience: str | None, config: Path | None, *, json: bool) -> None:
     """What a Workload API gives this program."""
     spiffe = compose({}, os.environ, config).settings.trust.spiffe
-    address = socket or spiffe.socket or (spiffe.serve and f"unix://{spiffe.serve}") or os.environ.get(_ENDPOINT)
+    address = (
+        socket or spiffe.socket or (spiffe.serve and f"unix://{spiffe.serve.absolute()}") or os.environ.get(_ENDPOINT)
+    )
     if not address:
         raise InvalidRequest(f"socket: none is named; give --socket, or set {_ENDPOINT}.", param="socket")
 

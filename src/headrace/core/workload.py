@@ -44,7 +44,7 @@ class JwtSvid:
 
 
 class WorkloadIssuer(Protocol):
-    """Who gives processes their names. Never waits."""
+    """Who gives processes their names. Never waits. Raises ValueError where it cannot now: no key is valid."""
 
     def x509_svids(self, attested: Attested) -> tuple[X509Svid, ...]:
         """All names of this process, newly issued, the default first; none if it has none."""

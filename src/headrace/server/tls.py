@@ -39,7 +39,8 @@ def bare_context(tls: Tls) -> ssl.SSLContext:
     context.minimum_version = _VERSIONS[tls.minimum_version]
     context.set_alpn_protocols(["http/1.1"])
     if tls.asks_clients is not None:
-        # A resumed session has the client's certificate without its chain (RFC 8446, 2.2), which nobody could verify.
+        # A ticket has the client's certificate without its chain, which nobody could verify when it comes back. What
+        # TLS 1.2 resumes of this process's memory has the chain.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     return context

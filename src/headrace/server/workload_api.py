@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -42,6 +42,7 @@ _OPTIONS: Final = (
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.so_reuseport", 0),
 )
+_T = TypeVar("_T")
 _HEADER: Final = ("workload.spiffe.io", "true")
 
 
@@ -93,7 +94,7 @@ class Servicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         """All names of the caller with keys and bundles (5.2.1)."""
         while True:
             event = self._news.event()
-            svids = self._issuer.x509_svids(await self._attest(context))
+            svids = await _issued(context, self._issuer.x509_svids, await self._attest(context))
             if not svids:
                 await _refuse(context)
             bundles = dict(self._issuer.x509_bundles())
@@ -127,7 +128,7 @@ class Servicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "audience: name whom the token is for")
         if len(audience) > MAX_AUDIENCES:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"audience: at most {MAX_AUDIENCES} names")
-        svids = self._issuer.jwt_svids(attested, audience, request.spiffe_id or None)
+        svids = await _issued(context, self._issuer.jwt_svids, attested, audience, request.spiffe_id or None)
         if not svids:
             await _refuse(context)
         return workload_pb2.JWTSVIDResponse(
@@ -175,6 +176,15 @@ class Servicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         except NotAttested as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
             raise
+
+
+async def _issued(context: Any, issue: Callable[..., _T], *asked: Any) -> _T:
+    """What an issuer gives; one that cannot now may later (SPIFFE_Workload_Endpoint.md 6)."""
+    try:
+        return issue(*asked)
+    except ValueError as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        raise
 
 
 async def _refuse(context: Any) -> None:

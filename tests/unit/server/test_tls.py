@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -174,3 +175,79 @@ def test_files_that_do_not_fit_are_named_with_the_remedy(tmp_path: Path) -> None
         with pytest.raises(InvalidRequest, match=sentence) as caught:
             open_tls(tls)
         assert caught.value.param == param
+
+
+async def lines(port: int, context: ssl.SSLContext, num: int) -> list[bytes]:
+    """What several requests on one connection are answered, until it is closed."""
+    reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+    found = []
+    for _ in range(num):
+        writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            break
+        found.append(head)
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+    writer.close()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await writer.wait_closed()
+    return found
+
+
+def test_clients_that_may_show_a_certificate_are_asked_for_one_and_need_none(tmp_path: Path) -> None:
+    server, client, stranger = (make_pair(tmp_path, name) for name in ("server", "client", "stranger"))
+
+    async def main() -> None:
+        tls = tls_of(server, client_ca=client.certificate, clients="wanted")
+        async with serving(open_tls(tls)) as (port, _):
+            assert b"200" in await get(port, server)
+            assert b"200" in await get(port, server, client)
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                assert b"alive" not in await get(port, server, stranger)
+
+    asyncio.run(main())
+
+
+def test_a_connection_is_closed_after_an_answer_when_half_of_its_clients_certificate_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, client = make_pair(tmp_path, "server"), make_pair(tmp_path, "client")
+    context = ssl.create_default_context(cafile=str(server.certificate))
+    context.load_cert_chain(client.certificate, client.key)
+
+    async def main() -> None:
+        async with serving(open_tls(tls_of(server, client_ca=client.certificate))) as (port, _):
+            assert len(await lines(port, context, 3)) == 3
+            monkeypatch.setattr("headrace.server.protocol.half_life_s", lambda _: 0.0)
+            (only,) = await lines(port, context, 3)
+            assert b"connection: close" in only.lower()
+
+    asyncio.run(main())
+
+
+def test_no_ticket_is_given_where_clients_show_certificates(tmp_path: Path) -> None:
+    """It would come back without a chain to verify; where nobody is asked, sessions are resumed as ever."""
+    server, client = make_pair(tmp_path, "server"), make_pair(tmp_path, "client")
+
+    def is_resumed(port: int) -> bool:
+        context = ssl.create_default_context(cafile=str(server.certificate))
+        context.load_cert_chain(client.certificate, client.key)
+        session = None
+        for _ in range(2):
+            plain = socket.create_connection(("localhost", port))
+            with context.wrap_socket(plain, server_hostname="localhost", session=session) as secured:
+                secured.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                assert secured.recv(4096)
+                session, found = secured.session, secured.session_reused
+        return bool(found)
+
+    async def main() -> None:
+        for tls, is_ever in (
+            (tls_of(server), True),
+            (tls_of(server, client_ca=client.certificate), False),
+        ):
+            async with serving(open_tls(tls)) as (port, _):
+                assert await asyncio.to_thread(is_resumed, port) == is_ever
+
+    asyncio.run(main())

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from headrace.core.clock import Clock
+from headrace.core.errors import Unavailable
 from headrace.core.workload import JwtSvid
 from headrace.gateway.workloads.source import MAX_AUDIENCES, Material, is_half_over
 from headrace.trust.spiffe.bundle import Bundle
-from headrace.trust.spiffe.ids import SpiffeId
+from headrace.trust.spiffe.ids import InvalidSvid, SpiffeId
 from headrace.trust.spiffe.issuer import Issuer
 
 
@@ -24,7 +25,10 @@ class IssuedSource:
         """See `Source`. Renewed when half of its time is over, or the keys change."""
         known, bundles = self._material, self._issuer.bundles
         if known is None or known.bundles is not bundles or is_half_over(known.svid, self._clock.unix_s()):
-            known = self._material = Material(self._issuer.mint_x509(self._id), bundles)
+            try:
+                known = self._material = Material(self._issuer.mint_x509(self._id), bundles)
+            except InvalidSvid as error:  # no key is valid at the time that the clock shows
+                raise Unavailable(f"this server has no X.509-SVID: {error}.", retry_after_s=1.0) from error
         return known
 
     def bundles(self) -> Mapping[str, Bundle]:
@@ -37,5 +41,8 @@ class IssuedSource:
         if known is None or is_half_over(known, self._clock.unix_s()):
             if len(self._tokens) >= MAX_AUDIENCES:
                 self._tokens.clear()
-            known = self._tokens[audience] = self._issuer.mint_jwt(self._id, (audience,))
+            try:
+                known = self._tokens[audience] = self._issuer.mint_jwt(self._id, (audience,))
+            except InvalidSvid as error:
+                raise Unavailable(f"this server has no JWT-SVID: {error}.", retry_after_s=1.0) from error
         return known.token
