@@ -39,6 +39,21 @@ class Records:
     notary: Notary
 
 
+class _Chance:
+    """Random bytes for one thread. The system is asked for many at once: each time other threads get the interpreter,
+    and an answer waits for it."""
+
+    def __init__(self) -> None:
+        self._left = b""
+
+    def __call__(self, num_bytes: int) -> bytes:
+        """Some, each byte given once."""
+        if len(self._left) < num_bytes:
+            self._left = secrets.token_bytes(max(num_bytes, 4096))
+        taken, self._left = self._left[:num_bytes], self._left[num_bytes:]
+        return taken
+
+
 @asynccontextmanager
 async def open_records(
     settings: RecordsSettings, layout: Layout, log: Log, store: Store, build: dict[str, str] | None = None
@@ -67,6 +82,7 @@ async def open_records(
         log_origin=log.origin,
         merge_delay_s=MERGE_DELAY_S,
     )
+    chance = _Chance()
     recorder = Recorder(
         Means(
             settings=settings,
@@ -75,8 +91,8 @@ async def open_records(
             maker=maker,
             secret=read_or_make(pseudonym_key(layout), partial(secrets.token_bytes, 32)),
             clock=clock,
-            random=secrets.token_bytes,
-            new_id=partial(secrets.token_hex, 12),
+            random=chance,
+            new_id=lambda: chance(12).hex(),
         )
     )
     book = RecordService(store, log, keeps_envelopes=settings.keeps_envelopes)
