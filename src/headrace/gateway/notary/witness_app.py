@@ -46,25 +46,21 @@ class WitnessApp:
         self._remembered: dict[str, Note] = {}
         for origin in logs:
             if (data := state.read(origin)) is not None:
-                note = parse_note(data)
-                if Checkpoint.decode(note.text).origin != origin:
-                    raise LogFault(
-                        f"what the witness remembers of {origin!r} is of another log; its folder is damaged."
-                    )
-                self._remembered[origin] = note
+                self._remembered[origin] = self._check(origin, data)
 
     def _check(self, origin: str, data: bytes) -> Note:
+        wrong = "it is of another log."
         try:
             note = parse_note(data)
             open_note(note, self._keys.keys)
-            if Checkpoint.decode(note.text).origin != origin:
-                raise LogFault("it is of another log.")
+            if Checkpoint.decode(note.text).origin == origin:
+                return note
         except LogFault as error:
-            raise LogFault(
-                f"what is remembered of {origin!r} is not what this witness cosigned ({error}) Its folder is damaged, or "
-                "its keys are others; put both back, or begin a witness with another name."
-            ) from error
-        return note
+            wrong = str(error)
+        raise LogFault(
+            f"what is remembered of {origin!r} is not what this witness cosigned ({wrong}) Its folder is damaged, or "
+            "its keys are others; put both back, or begin a witness with another name."
+        )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
