@@ -102,6 +102,10 @@ class LogNotary:
         return len(self._waiting)
 
     @property
+    def _ends(self) -> bool:
+        return self._is_closing or self._ended_by is not None
+
+    @property
     def _open_writer(self) -> LogWriter:
         if self._writer is None:
             raise Unavailable("the log is not open.", code="log_unavailable")
@@ -228,16 +232,12 @@ class LogNotary:
     def _next_batch(self) -> list[_Waiting]:
         """Waits for the next items that are logged together; none: it is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._is_closing or self._ended_by)
+            self._changed.wait_for(lambda: self._queue or self._ends)
+            if self._queue:
+                left_s = self._queue[0].since_s + self._settings.batch_s - self._clock.monotonic_s()
+                self._changed.wait_for(lambda: len(self._queue) >= self._settings.batch_items or self._ends, left_s)
             if self._ended_by is not None:
                 raise self._ended_by
-            if not self._queue:
-                return []
-            ends_s = self._queue[0].since_s + self._settings.batch_s
-            while len(self._queue) < self._settings.batch_items and not self._is_closing:
-                if (left_s := ends_s - self._clock.monotonic_s()) <= 0:
-                    break
-                self._changed.wait(left_s)
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ITEMS))]
             self._num_bytes -= sum(_size(one.item) for one in batch)
             return batch
@@ -274,10 +274,10 @@ class LogNotary:
             if self._fault is None:
                 _logger.error("nothing can be logged, and it is tried again: %s", error)
                 self._fault = error
-            if self._is_closing or self._ended_by is not None:
-                return False
-            self._changed.wait_for(lambda: self._is_closing or self._ended_by, self._retry_s)
-            return True
+            if not self._ends:
+                self._changed.wait_for(lambda: self._ends, self._retry_s)
+                return True
+            return False
 
     def _tell(self, logged: list[_Waiting], published: Published) -> None:
         first = published.checkpoint.size - len(logged)

@@ -16,7 +16,7 @@ from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.keys import VerifierKey
 from headrace.trust.log.log_keys import KeySet
-from headrace.trust.log.note import MAX_NOTE_BYTES, Note, parse_note
+from headrace.trust.log.note import MAX_NOTE_BYTES, Note, open_note, parse_note
 from headrace.trust.log.witness import MAX_PROOF_LINES, TEXT_TYPE, Answer, judge
 
 _logger = logging.getLogger("headrace.witness")
@@ -35,8 +35,8 @@ class WitnessApp:
     def __init__(
         self, logs: Mapping[str, Sequence[VerifierKey]], keys: KeySet, state: WitnessState, clock: Clock
     ) -> None:
-        """Raises LogFault if what was remembered is no checkpoint of its log: to begin anew would forget what was
-        cosigned."""
+        """Raises LogFault if what was remembered is no checkpoint of its log that this witness cosigned: to go on from
+        it, or to begin anew, would forget what was cosigned."""
         self._logs = logs
         self._keys = keys
         self._state = state
@@ -46,12 +46,21 @@ class WitnessApp:
         self._remembered: dict[str, Note] = {}
         for origin in logs:
             if (data := state.read(origin)) is not None:
-                note = parse_note(data)
-                if Checkpoint.decode(note.text).origin != origin:
-                    raise LogFault(
-                        f"what the witness remembers of {origin!r} is of another log; its folder is damaged."
-                    )
-                self._remembered[origin] = note
+                self._remembered[origin] = self._check(origin, data)
+
+    def _check(self, origin: str, data: bytes) -> Note:
+        wrong = "it is of another log."
+        try:
+            note = parse_note(data)
+            open_note(note, self._keys.keys)
+            if Checkpoint.decode(note.text).origin == origin:
+                return note
+        except LogFault as error:
+            wrong = str(error)
+        raise LogFault(
+            f"what is remembered of {origin!r} is not what this witness cosigned ({wrong}) Its folder is damaged, or "
+            "its keys are others; put both back, or begin a witness with another name."
+        )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from headrace.gateway.notary.writer import LogInconsistent
 from headrace.memory.log_files import LogFolder
 from headrace.memory.witness_state import WitnessState
 from headrace.trust.log.checkpoint import Checkpoint
+from headrace.trust.log.fault import LogFault
 from headrace.trust.log.merkle import hash_leaf
 from headrace.trust.log.note import open_note, parse_note
 from headrace.trust.log.proof import parse_proof
@@ -47,8 +49,9 @@ class World:
         self.asked.append(f"{method} {host}")
         if host in self.cut:
             raise ConnectionRefusedError(111, "Connection refused")
-        if host in self.answers:
-            return self.answers[host]
+        for place in (f"{method} {host}", host):
+            if place in self.answers:
+                return self.answers[place]
         return asyncio.run(self._ask(self._apps[host], method, urlsplit(url).path, body or b""))
 
     async def _ask(self, app: WitnessApp, method: str, path: str, body: bytes) -> Reply:
@@ -217,6 +220,19 @@ def test_a_witness_that_only_says_it_remembers_more_ends_nothing(world: World, t
     asyncio.run(talk())
 
 
+def test_a_witness_that_shows_more_without_our_signature_ends_nothing(world: World, tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with open_notary(tmp_path) as notary:
+            with rounds(world, notary, tmp_path) as ask:
+                forged = log_keys(seed="another").sign(Checkpoint(ORIGIN, 10**6, bytes(32)).encode(), 1)
+                world.answers = {"POST w1": Reply(409, b"1000000\n"), "GET w1": Reply(200, forged)}
+                await log(notary, 0, 3)
+                await asyncio.to_thread(ask)
+                await log(notary, 3, 4)
+
+    asyncio.run(talk())
+
+
 def test_a_witness_that_starts_anew_goes_on_from_what_it_remembered(tmp_path: Path) -> None:
     async def talk(stop: int) -> int:
         world = World(tmp_path / "witnesses", "w1")
@@ -272,25 +288,64 @@ def test_of_two_checkpoints_at_once_a_witness_cosigns_one_and_tells_the_other_th
     assert asyncio.run(talk()) == [200, 409]
 
 
-def test_a_caller_that_leaves_halfway_does_not_roll_a_witness_back(tmp_path: Path) -> None:
+def test_a_caller_that_leaves_halfway_does_not_let_another_be_judged_by_what_was_before(tmp_path: Path) -> None:
+    class Slow(WitnessState):
+        begun, may_end = threading.Event(), threading.Event()
+
+        def write(self, origin: str, note: bytes) -> None:
+            self.begun.set()
+            self.may_end.wait()
+            super().write(origin, note)
+
+    notes = []
+    writer = open_writer(tmp_path)
+    writer.open()
+    for number in range(2):
+        writer.take([item(number)])
+        notes.append(writer.publish().note)
+    writer.close()
+
+    async def talk() -> None:
+        state = Slow(tmp_path / "state")
+        app = WitnessApp({ORIGIN: log_keys().keys}, witness_keys(), state, SystemClock())
+        gone = asyncio.ensure_future(app.add_checkpoint(b"old 0\n\n" + notes[0].encode()))
+        await asyncio.to_thread(state.begun.wait)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        asks = asyncio.ensure_future(app.add_checkpoint(b"old 0\n\n" + notes[1].encode()))
+        await asyncio.sleep(0)
+        state.may_end.set()
+        answer = await asks
+        assert (answer.status, answer.body) == (409, b"1\n")
+        state.close()
+
+    asyncio.run(talk())
+
+
+def test_a_witness_goes_on_only_from_what_it_cosigned_itself(tmp_path: Path) -> None:
     writer = open_writer(tmp_path)
     writer.open()
     note = writer.latest.note
     writer.close()
-
-    async def talk() -> None:
-        state = WitnessState(tmp_path / "state")
-        app = WitnessApp({ORIGIN: log_keys().keys}, witness_keys(), state, SystemClock())
-        gone = asyncio.ensure_future(app.add_checkpoint(b"old 0\n\n" + note.encode()))
-        await asyncio.sleep(0)
-        gone.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await gone
-        answer = await app.add_checkpoint(b"old 0\n\n" + note.encode())
-        assert answer.status == 200 and state.read(ORIGIN) is not None
-        state.close()
-
-    asyncio.run(talk())
+    state, logs = WitnessState(tmp_path / "state"), {ORIGIN: log_keys().keys}
+    answer = asyncio.run(
+        WitnessApp(logs, witness_keys(), state, SystemClock()).add_checkpoint(b"old 0\n\n" + note.encode())
+    )
+    assert answer.status == 200
+    WitnessApp(logs, witness_keys(), state, SystemClock())
+    kept = state.read(ORIGIN) or b""
+    for damaged in (note.encode(), kept.replace(b"\n0\n", b"\n1\n"), kept[:-10], b""):
+        state.write(ORIGIN, damaged)
+        with pytest.raises(LogFault, match="not what this witness cosigned"):
+            WitnessApp(logs, witness_keys(), state, SystemClock())
+    state.write(ORIGIN, kept)
+    with pytest.raises(LogFault):
+        WitnessApp(logs, witness_keys("another.example"), state, SystemClock())
+    state.write("example.com/other", kept)
+    with pytest.raises(LogFault):
+        WitnessApp({"example.com/other": log_keys().keys}, witness_keys(), state, SystemClock())
+    state.close()
 
 
 def test_two_witnesses_cannot_keep_one_folder(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.doubles_log import Disk, item, log_keys, open_writer
+from tests.doubles_log import Disk, Log, item, log_keys, open_writer
 
 from headrace.core.errors import DiskFull
 from headrace.gateway.notary.writer import LogInconsistent, LogWriter
@@ -165,6 +165,15 @@ def test_a_tree_smaller_than_witnesses_have_seen_is_refused(tmp_path: Path) -> N
     grow(tmp_path, 299)
     (tmp_path / "log" / "checkpoint.witnessed").write_bytes(kept)
     with pytest.raises(LogInconsistent):
+        opened(tmp_path)
+
+
+def test_a_log_that_does_not_continue_what_witnesses_have_seen_is_refused(tmp_path: Path) -> None:
+    grow(tmp_path, 300)
+    other = Log()
+    other.grow(7)
+    (tmp_path / "log" / "checkpoint.witnessed").write_bytes(other.note().encode())
+    with pytest.raises(LogInconsistent, match="cosigned by witnesses"):
         opened(tmp_path)
 
 

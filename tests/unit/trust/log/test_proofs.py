@@ -5,9 +5,10 @@ from base64 import b64encode
 import pytest
 from tests.doubles_log import ORIGIN, Log, log_keys, trust_in, witness_keys
 
+from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.log_keys import KeySet
-from headrace.trust.log.merkle import hash_leaf
+from headrace.trust.log.merkle import EMPTY_ROOT, hash_leaf
 from headrace.trust.log.note import parse_note
 from headrace.trust.log.proof import LogProof, parse_proof
 from headrace.trust.log.reading import Reader
@@ -175,6 +176,13 @@ def test_a_proof_reads_as_the_specification_prints_it() -> None:
     text = LogProof(index=1, hashes=(bytes(32), b"\1" * 32), checkpoint=log.note()).encode().decode()
     zeros, ones = b64encode(bytes(32)).decode(), b64encode(b"\1" * 32).decode()
     assert text.startswith(f"c2sp.org/tlog-proof@v1\nindex 1\n{zeros}\n{ones}\n\n{ORIGIN}\n3\n")
+
+
+def test_an_empty_tree_with_another_root_is_refused_though_it_is_signed() -> None:
+    keys = log_keys()
+    assert trust_in(keys).open_checkpoint(keys.sign(Checkpoint(ORIGIN, 0, EMPTY_ROOT).encode(), 1))
+    with pytest.raises(LogFault, match="empty tree"):
+        trust_in(keys).open_checkpoint(keys.sign(Checkpoint(ORIGIN, 0, bytes(32)).encode(), 1))
 
 
 def test_a_proof_of_one_log_is_none_of_another() -> None:
