@@ -1,8 +1,11 @@
 """Whatever holders add, a token allows what every block allows and nothing else: against sets, and against Biscuit."""
 
+import contextlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles_delegation import NOW_S, desk, granted, read
@@ -12,6 +15,7 @@ from headrace.trust.delegation.bounds import refusal
 from headrace.trust.delegation.budget import DelegationBudgets, Reservation
 from headrace.trust.delegation.grant import Bounds
 from headrace.trust.delegation.token import Moment, VoidToken, authorize, narrow_token
+from headrace.trust.delegation.wire import count_blocks
 
 NAMES = ("a", "b", "c")
 some = st.none() | st.frozensets(st.sampled_from(NAMES))
@@ -142,3 +146,30 @@ def test_requests_at_once_never_spend_more_than_there_is(parent: Any, child: Any
     assert budgets.count(of_parent[0]).held_nanos == 0
     assert budgets.count(of_parent[0]).num_running == 0
     assert desk().budgets.left(of_parent)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=100))
+def test_bytes_of_any_kind_are_counted_or_refused_and_no_text_of_any_kind_is_a_token(given_bytes: bytes | str) -> None:
+    if isinstance(given_bytes, bytes):
+        with contextlib.suppress(ValueError):
+            count_blocks(given_bytes)
+    else:
+        with pytest.raises(VoidToken):
+            read(given_bytes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(0, 10**6), change=st.integers(1, 255), cut=st.booleans())
+def test_a_token_that_was_changed_anywhere_says_the_same_or_nothing(at: int, change: int, cut: bool) -> None:
+    whole = urlsafe_b64decode(narrow_token(granted(models=frozenset({"a"})), Bounds(max_calls=1), "helper"))
+    at %= len(whole)
+    changed = whole[:at] if cut else bytes([*whole[:at], whole[at] ^ change, *whole[at + 1 :]])
+    try:
+        found = read(urlsafe_b64encode(changed).decode()).grant
+    except VoidToken:
+        return
+    # Only what is no part of any block could differ: the number that names the key, or how the message is written.
+    assert found.bounds.models == {"a"}
+    assert found.bounds.max_calls == 1
+    assert found.chain == ("key:laptop", "planner", "helper")

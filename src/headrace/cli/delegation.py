@@ -24,6 +24,7 @@ from headrace.cli.config import Settings, compose
 from headrace.cli.residents import Server
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
+from headrace.core.policy import Question
 from headrace.core.request import SCOPES, Principal
 from headrace.core.trust import Delegation, Effect
 from headrace.gateway.oversight.delegating import DelegationKeeper
@@ -64,6 +65,10 @@ class OpenDelegation:
     def left(self, delegation: Delegation) -> Mapping[str, int]:
         """What is left of a delegation's budget, as policies see it."""
         return self.desk.budgets.left(self.desk.blocks(delegation))
+
+    def refuses_tool(self, question: Question) -> str | None:
+        """See `DelegationDesk`."""
+        return self.desk.refuses_tool(question, time.time())
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Read keys and revocations anew; what is returned puts them in force. Raises HeadraceError."""

@@ -28,7 +28,7 @@ from headrace.gateway.oversight.policy import Left, PolicyOverseer
 from headrace.gateway.settings import BackendSettings
 from headrace.observe.logs import log_fields
 from headrace.trust.policy.decision_log import DecisionLog
-from headrace.trust.policy.in_force import JudgeInForce
+from headrace.trust.policy.in_force import JudgeInForce, OwnChecks
 from headrace.trust.policy.judge import CedarJudge
 from headrace.trust.policy.rules import Flaw, FlawedPolicies, Rules, hints, read_rules
 from headrace.trust.policy.schema import write_schema
@@ -83,7 +83,9 @@ def build_judge(settings: PolicySettings, clock: Clock) -> CedarJudge:
     )
 
 
-def open_judge(settings: PolicySettings, clock: Clock | None = None) -> JudgeInForce:
+def open_judge(
+    settings: PolicySettings, clock: Clock | None = None, own_checks: OwnChecks | None = None
+) -> JudgeInForce:
     """The judge that everybody asks, on the running event loop; with the mode `off` nobody asks it about requests, and
     it says what holds for whoever asks nevertheless. Raises InvalidRequest."""
     clock = clock or SystemClock()
@@ -92,7 +94,7 @@ def open_judge(settings: PolicySettings, clock: Clock | None = None) -> JudgeInF
         log_fields(_logger, logging.WARNING, message, fields)
 
     log = DecisionLog(tell, clock.monotonic_s, asyncio.get_running_loop().call_later)
-    return JudgeInForce(build_judge(settings, clock), log)
+    return JudgeInForce(build_judge(settings, clock), log, own_checks)
 
 
 class OpenPolicy:
@@ -116,9 +118,11 @@ class OpenPolicy:
         return put_in_force
 
 
-def open_policy(settings: Settings, left: Left | None = None) -> OpenPolicy:
-    """The policies of a server's settings; `left` tells what is left of a delegation. Raises InvalidRequest."""
-    return OpenPolicy(open_judge(settings.trust.policy), settings.gateway.backends, left)
+def open_policy(settings: Settings, left: Left | None = None, own_checks: OwnChecks | None = None) -> OpenPolicy:
+    """The policies of a server's settings; `left` tells what is left of a delegation, `own_checks` what its token says
+    of tools. Raises InvalidRequest."""
+    judge = open_judge(settings.trust.policy, own_checks=own_checks)
+    return OpenPolicy(judge, settings.gateway.backends, left)
 
 
 def chosen(files: Sequence[Path] | None, sets: Sequence[str] | None, config: Path | None) -> PolicySettings:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from headrace.gateway.oversight.policy import Left
     from headrace.gateway.oversight.recorder import Recorder
     from headrace.gateway.workloads.source import Source
+    from headrace.trust.policy.in_force import OwnChecks
 
 Prepare = Callable[[Settings], Callable[[], None]]
 """Reads what settings name anew, and raises HeadraceError if it cannot be used; what it returns puts it in force and
@@ -94,6 +95,7 @@ class _Joining:
         self._services: dict[str, Any] = {}
         self._reloads: dict[str, Prepare] = {}
         self._budgets: Left | None = None
+        self._own_checks: OwnChecks | None = None
         self._spiffe: Spiffe | None = None
         self._metrics = TrustMetrics(records=self._count_records, waiting=self._count_waiting)
 
@@ -112,7 +114,7 @@ class _Joining:
             self._authenticators.append(delegation.authenticator)
             self._services["delegating"] = delegation.keeper
             self._reloads["delegation"] = delegation.prepare
-            self._budgets = delegation.left
+            self._budgets, self._own_checks = delegation.left, delegation.refuses_tool
         if trust.identity.names_callers:
             from headrace.cli.identity import open_identity
 
@@ -157,7 +159,7 @@ class _Joining:
         if guards_tools or trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy
 
-            policy = open_policy(self._settings, self._budgets)
+            policy = open_policy(self._settings, self._budgets, self._own_checks)
             self._stack.callback(policy.judge.log.flush)
             self._services["deciding"] = policy.desk
             self._reloads["policy"] = policy.prepare

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
+from headrace.core.policy import Question
 from headrace.core.request import Principal
 from headrace.core.trust import Delegation
 from headrace.trust.delegation.bounds import refusal
@@ -94,6 +95,24 @@ class DelegationDesk:
             # A restart has forgotten the token. Its bounds are here; checks of its own are not.
             return "the delegation has to be shown again" if CHECKS in delegation.facts else None
         moment = Moment(operation="request", unix_s=now_s, model=model, labels=labels)
+        return authorize(token, moment)
+
+    def refuses_tool(self, question: Question, now_s: float) -> str | None:
+        """Why a token's own checks do not allow a tool call, None if they do. Its bounds are asked elsewhere."""
+        delegation = question.principal.delegation
+        if delegation is None or CHECKS not in delegation.facts:
+            return None
+        token = self._by_ids.get(delegation.revocation_ids)
+        if token is None:
+            return "the delegation has to be shown again"
+        labels = question.context.get("labels", ())
+        moment = Moment(
+            operation="tool",
+            unix_s=now_s,
+            tool=question.resource,
+            effect=str(question.attributes.get("effect", "egress")),
+            labels=frozenset(labels) if isinstance(labels, tuple) else frozenset(),
+        )
         return authorize(token, moment)
 
     def blocks(self, delegation: Delegation) -> tuple[Block, ...]:

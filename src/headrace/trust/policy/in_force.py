@@ -3,6 +3,8 @@
 Asks bounds of a delegation first, which no policy widens, then the policies; and has both logged. Knows no policies.
 """
 
+from collections.abc import Callable
+
 from headrace.core.trust import Decision, Delegation, Effect
 from headrace.trust.delegation.bounds import refusal
 from headrace.trust.policy.decision_log import DecisionLog
@@ -12,12 +14,17 @@ DELEGATION = "delegation"
 """What decided, where it was no policy."""
 
 
-class JudgeInForce:
-    """Implements `question.Judge`."""
+OwnChecks = Callable[[Question], str | None]
+"""What a token's own checks say against a tool call of whoever acts on it."""
 
-    def __init__(self, judge: Judge, log: DecisionLog) -> None:
+
+class JudgeInForce:
+    """Implements `question.Judge`. `own_checks` are asked of those who act on a delegation."""
+
+    def __init__(self, judge: Judge, log: DecisionLog, own_checks: OwnChecks | None = None) -> None:
         self.judge = judge
         self.log = log
+        self._own_checks = own_checks
 
     def decide(self, question: Question) -> Decision:
         """See `question.Judge`. What a delegation does not cover is refused, even where policies are only watched."""
@@ -28,7 +35,12 @@ class JudgeInForce:
 
     def _bounded(self, question: Question) -> Decision | None:
         delegation = question.principal.delegation
-        if delegation is None or (why := _refusal(delegation, question)) is None:
+        if delegation is None:
+            return None
+        why = _refusal(delegation, question)
+        if why is None and self._own_checks is not None and question.action == "tool":
+            why = self._own_checks(question)
+        if why is None:
             return None
         return Decision(
             action=question.action,

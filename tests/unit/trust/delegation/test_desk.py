@@ -10,9 +10,11 @@ from headrace.core.errors import Unauthenticated
 from headrace.core.identity import Shown
 from headrace.core.request import Principal
 from headrace.trust.delegation.authenticator import DelegationAuthenticator
-from headrace.trust.delegation.desk import Rules
+from headrace.trust.delegation.desk import DelegationDesk, Rules
 from headrace.trust.delegation.grant import Block, Bounds, Grant
 from headrace.trust.delegation.token import VoidToken, make_token, narrow_token
+from headrace.trust.policy.decision_log import DecisionLog
+from headrace.trust.policy.in_force import JudgeInForce
 
 
 def test_rights_are_those_of_the_granter_and_of_the_token_together() -> None:
@@ -98,6 +100,26 @@ def test_after_a_restart_bounds_hold_and_what_only_the_token_can_say_has_to_be_s
     assert anew.refuses(who, "a", frozenset(), NOW_S) is None
     assert anew.refuses(who, "b", frozenset(), NOW_S) is not None
     assert anew.refuses(checked, "a", frozenset(), NOW_S) == "the delegation has to be shown again"
+
+
+def test_a_tool_call_is_held_to_the_tokens_own_checks() -> None:
+    from tests.doubles_policy import judge, question
+    from tests.unit.trust.delegation.test_token import add
+
+    at = desk()
+    text = add(granted(), 'check if operation("call") or operation("request") or tool("search"), effect("read");')
+    who = at.principal(text, NOW_S)
+
+    def decide(at: DelegationDesk, name: str, effect: str, who: Principal = who) -> str:
+        log = DecisionLog(lambda *_: None, lambda: 0.0)
+        in_force = JudgeInForce(judge("", "default"), log, lambda asked: at.refuses_tool(asked, NOW_S))
+        return in_force.decide(question("tool", name, principal=who, attributes={"effect": effect})).reason
+
+    assert decide(at, "search", "read") == ""
+    assert "does not allow it" in decide(at, "search", "write")
+    assert "does not allow it" in decide(at, "pay", "read")
+    assert decide(desk(), "search", "read") == "the delegation has to be shown again"
+    assert decide(desk(), "search", "read", at.principal(granted(), NOW_S)) == ""
 
 
 def test_other_keys_void_what_was_read_before() -> None:

@@ -32,11 +32,12 @@ def test_a_forbid_wins_and_is_told_with_its_reason() -> None:
     assert judge(text, now_s=0.0).decide(question()).policies == ("all",)
 
 
-# What a schema's validator cannot rule out: numbers that overflow.
+# What a schema's validator cannot rule out: numbers and times that overflow.
 FAILS = [
     "context.prompt_tokens + 9223372036854775807 > 3",
     "context.prompt_tokens * 2 > 3",
     "0 - 9223372036854775807 - context.prompt_tokens < 3",
+    'datetime("2026-01-01").offset(duration("9223372036854775807ms")) > datetime("2026-01-01")',
 ]
 
 
