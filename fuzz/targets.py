@@ -8,6 +8,7 @@ from fuzz import (
     ollama_codec,
     openai_codec,
     outbound_codec,
+    record_readers,
     responses_codec,
     tokens_codec,
 )
@@ -22,4 +23,5 @@ CODECS = [
     *log_codec.TARGETS,
     *outbound_codec.TARGETS,
     *native_backends.TARGETS,
+    *record_readers.TARGETS,
 ]

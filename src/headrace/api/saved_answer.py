@@ -9,7 +9,7 @@ import binascii
 import json
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +39,13 @@ _REASONS: Final = {
     "max_output_tokens": FinishReason.LENGTH,
 }
 """Of every protocol; what stands for none of them ends no choice."""
+_KINDS: Final[Mapping[type, Mapping[str, type]]] = {
+    TextDelta: {"choice": int, "text": str},
+    ReasoningDelta: {"choice": int, "text": str},
+    ToolCallDelta: {"choice": int, "index": int, "arguments": str},
+    ChoiceFinished: {"choice": int},
+    Embedding: {"index": int},
+}
 
 
 def read_saved(value: Any) -> list[Event]:
@@ -46,7 +53,7 @@ def read_saved(value: Any) -> list[Event]:
     try:
         for is_it, read in _WHOLE:
             if is_it(value):
-                return list(read(value))
+                return _checked(read(value))
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise InvalidRequest(f"the answer cannot be read: {type(error).__name__} at {error}.") from error
     raise InvalidRequest("the file is no answer of a protocol that is known here; save the body as it came.")
@@ -56,10 +63,20 @@ def read_saved_stream(values: Sequence[Any]) -> list[Event]:
     """What the data of a stream's events says, in their order. Raises InvalidRequest as `read_saved`."""
     try:
         if values and isinstance(values[0], Mapping):
-            return list(_stream_reader(values)(values))
+            return _checked(_stream_reader(values)(values))
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise InvalidRequest(f"the stream cannot be read: {type(error).__name__} at {error}.") from error
     raise InvalidRequest("the stream is of no protocol that is known here; save it as it came.")
+
+
+def _checked(events: Iterable[Event]) -> list[Event]:
+    """Events of what stood in a file, where anything may stand in the place of a text or a number."""
+    found = list(events)
+    for event in found:
+        for name, kind in _KINDS[type(event)].items():
+            if type(getattr(event, name)) is not kind:
+                raise TypeError(f"{name}, which is no {'text' if kind is str else 'whole number'}")
+    return found
 
 
 def saved_model(values: Sequence[Any]) -> str | None:
@@ -104,7 +121,13 @@ def _call(index: int, number: int, call: Mapping[str, Any]) -> ToolCallDelta:
     arguments = made.get("arguments", made.get("input", ""))
     if not isinstance(arguments, str):
         arguments = _json(arguments)
-    return ToolCallDelta(index, number, arguments, 0, call.get("id"), made.get("name"))
+    return ToolCallDelta(index, number, arguments, 0, call.get("id"), _name(made.get("name")))
+
+
+def _name(name: Any) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError("the name of a tool, which is no text")
+    return name
 
 
 def _json(value: Any) -> str:
@@ -133,7 +156,7 @@ def _messages(value: Mapping[str, Any]) -> Iterator[Event]:
     number = 0
     for block in value["content"]:
         if block["type"] == "tool_use":
-            yield ToolCallDelta(0, number, _json(block["input"]), 0, block["id"], block["name"])
+            yield ToolCallDelta(0, number, _json(block["input"]), 0, block["id"], _name(block["name"]))
             number += 1
         else:
             yield from _said(0, block.get("thinking"), block.get("text"))
@@ -148,7 +171,7 @@ def _messages_stream(values: Sequence[Any]) -> Iterator[Event]:
             block = value["content_block"]
             if block["type"] == "tool_use":
                 numbers[value["index"]] = len(numbers)
-                yield ToolCallDelta(0, numbers[value["index"]], "", 0, block["id"], block["name"])
+                yield ToolCallDelta(0, numbers[value["index"]], "", 0, block["id"], _name(block["name"]))
             else:
                 yield from _said(0, block.get("thinking"), block.get("text"))
         elif kind == "content_block_delta":
@@ -167,7 +190,7 @@ def _responses(value: Mapping[str, Any]) -> Iterator[Event]:
         kind = item["type"]
         if kind in ("function_call", "custom_tool_call"):
             arguments = item.get("arguments", item.get("input", ""))
-            yield ToolCallDelta(0, number, arguments, 0, item.get("call_id"), item["name"])
+            yield ToolCallDelta(0, number, arguments, 0, item.get("call_id"), _name(item["name"]))
             number += 1
         elif kind == "message":
             for part in item["content"]:
@@ -197,7 +220,7 @@ def _responses_stream(values: Sequence[Any]) -> Iterator[Event]:
         elif kind == "response.output_item.added" and value["item"]["type"] == "function_call":
             item = value["item"]
             numbers[item["id"]] = len(numbers)
-            yield ToolCallDelta(0, numbers[item["id"]], "", 0, item.get("call_id"), item["name"])
+            yield ToolCallDelta(0, numbers[item["id"]], "", 0, item.get("call_id"), _name(item["name"]))
         elif kind == "response.function_call_arguments.delta":
             yield ToolCallDelta(0, numbers[value["item_id"]], value["delta"], 0)
 

@@ -235,7 +235,7 @@ class Recording:
         is_cut = (answer.has_said and not answer.has_finished) or (self._bytes is not None and record.outcome != "ok")
         return Facts(
             record_id=self._id,
-            response_id=shape.id,
+            response_id=shape.id.partition(".")[0],  # a service numbers what it asks for one response
             sequence=self._owner.next_sequence(),
             started_s=case.started_unix_s,
             ended_s=now_s,

@@ -216,7 +216,8 @@ def parse_trust_file(data: bytes) -> TrustFile:
             continue
         reader = readers.get(words[0])
         if reader is None:
-            raise LogFault(f"line {number}: {words[0]!a} is no word of a trust file; known are {', '.join(readers)}.")
+            known = ", ".join(readers)
+            raise LogFault(f"line {number}: {words[0][:100]!a} is no word of a trust file; known are {known}.")
         read, least, most = reader
         if len(words) - 1 < least or (most is not None and len(words) - 1 > most):
             raise LogFault(f"line {number}: {words[0]} has {len(words) - 1} words behind it: {read.__doc__}.")

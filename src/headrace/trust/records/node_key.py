@@ -92,5 +92,5 @@ def read_node_key(text: str) -> NodeKey:
 
 
 def _hash(name: str, data: bytes) -> str:
-    # signed-note: SHA-256(name, 0x0A, signature type, key), its first four bytes.
-    return hashlib.sha256(name.encode() + b"\n" + data).digest()[:4].hex()
+    # signed-note: SHA-256(name, 0x0A, signature type, key), its first four bytes. Names are octets: see trust files.
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape") + b"\n" + data).digest()[:4].hex()

@@ -4,6 +4,7 @@ A file that names nodes alone is enough for the level "signed", and needs no `qu
 """
 
 from dataclasses import replace
+from typing import Final
 
 from headrace.core.errors import InvalidRequest
 from headrace.trust.log.fault import LogFault
@@ -13,7 +14,8 @@ from headrace.trust.log.trust_file import NONE, Node, TrustFile, parse_trust_fil
 from headrace.trust.records.node_key import NodeKey, read_node_key
 from headrace.trust.records.verification import Included, Level, Trusted
 
-_OF_LOGS = (b"log", b"witness", b"group", b"quorum")
+MAX_SENTENCE: Final = 1000
+_OF_LOGS: Final = (b"log", b"witness", b"group", b"quorum")
 
 
 def read_trusted(data: bytes) -> Trusted:
@@ -24,7 +26,8 @@ def read_trusted(data: bytes) -> Trusted:
         policy = parse_trust_file(data if has_policy else data + b"\nquorum none\n")
         nodes = tuple(map(_node, policy.nodes))
     except InvalidRequest as error:
-        raise InvalidRequest(f"trust file: {error.message}", param="trust") from error
+        told = error.message.encode("utf-8", "backslashreplace").decode()  # names in such a file are octets
+        raise InvalidRequest(f"trust file: {told[:MAX_SENTENCE]}", param="trust") from error
     if not policy.logs:
         return Trusted(nodes=nodes, revoked=policy.revoked, wanted=Level.SIGNED)
     return Trusted(
