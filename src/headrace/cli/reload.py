@@ -153,7 +153,7 @@ class Reloader:
         if app.keys is not None and ring is not None:
             self._keys.settings, self._keys.secrets = settings, around.secrets
             app.keys.reload()
-            self._gateway.keep_answers_of(app.keys.tenants | settings.trust.identity.tenants)
+            self._gateway.keep_answers_of(app.keys.tenants | settings.trust.tenants)
         for put_in_force in ready:
             put_in_force()
         app.door = door

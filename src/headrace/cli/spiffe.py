@@ -10,15 +10,17 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Final
 
+from headrace.cli.config import Settings
+from headrace.cli.kinds import file_name
 from headrace.core.clock import Clock
-from headrace.core.errors import HeadraceError, Unavailable
+from headrace.core.errors import HeadraceError, InvalidRequest, Unavailable
 from headrace.core.identity import Authenticator
 from headrace.gateway.workloads.contexts import ServerContext
 from headrace.gateway.workloads.issued_source import IssuedSource
@@ -37,37 +39,67 @@ from headrace.trust.spiffe.settings import SpiffeSettings
 MAX_SLEEP_S: Final = 60.0
 """How long keys and bundles of others are not looked at."""
 
+# What another reading of the settings may change while a program runs.
+_LIVE: Final = frozenset({"entries", "workloads", "federated", "audiences"})
+
 _logger = logging.getLogger("headrace.identity")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Spiffe:
-    """Workload identity of a running program. `keeper` and `api` of one that issues."""
+    """Workload identity of a running program. `keeper` is there if it issues."""
 
-    settings: SpiffeSettings
-    source: Source
-    keeper: "Keeper | None" = None
-    api: WorkloadApi | None = None
+    def __init__(self, settings: SpiffeSettings, source: Source, keeper: "Keeper | None" = None) -> None:
+        self._settings = settings
+        self._workloads = Workloads(tuple(settings.workloads.values()))
+        self._authenticators: tuple[X509Workloads | JwtWorkloads, ...] = ()
+        self.source = source
+        self.keeper = keeper
 
     def authenticators(self, *, is_needed: bool) -> tuple[Authenticator, ...]:
         """Those of callers with SVIDs; `is_needed`: nobody else is let in."""
-        if not self.settings.workloads:
-            return ()
-        workloads = Workloads(tuple(self.settings.workloads.values()))
-        return (
-            X509Workloads(workloads, self.source.bundles, is_needed=is_needed),
-            JwtWorkloads(workloads, self.source.bundles, self._audiences),
-        )
+        if self._settings.workloads:
+            self._authenticators = (
+                X509Workloads(self._workloads, self.source.bundles, is_needed=is_needed),
+                JwtWorkloads(self._workloads, self.source.bundles, self._audiences),
+            )
+        return self._authenticators
 
     def server_context(self, tls: Tls) -> ssl.SSLContext:
         """With which the server's socket is secured. Raises Unavailable without an SVID."""
         return ServerContext(self.source, lambda: bare_context(tls), VERIFY_MODES[tls.asks_clients]).context
 
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """What of other settings can hold without a restart: who gets which name, what names may do, who else is
+        believed. Raises InvalidRequest for the rest, and Unavailable for a bundle that cannot be read."""
+        before, after = self._settings, settings.trust.spiffe
+        names = [one.name for one in fields(after)]
+        changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+        fixed = sorted(set(changed) - _LIVE)
+        if bool(before.workloads) != bool(after.workloads):
+            fixed.append("workloads")
+        if fixed:
+            raise InvalidRequest(
+                f"spiffe: {', '.join(map(file_name, fixed))} changed and can only hold after a restart; restart, or "
+                "take the change back to reload the rest.",
+                param="spiffe",
+            )
+        configure = None if self.keeper is None else self.keeper.prepare(after)
+
+        def put_in_force() -> None:
+            self._settings = after
+            self._workloads.replace(tuple(after.workloads.values()))
+            if configure is not None:
+                configure()
+            for one in self._authenticators:
+                one.forget()
+
+        return put_in_force
+
     def _audiences(self) -> tuple[str, ...]:
-        if self.settings.audiences:
-            return self.settings.audiences
-        if self.settings.id is not None:
-            return (str(self.settings.id),)
+        if self._settings.audiences:
+            return self._settings.audiences
+        if self._settings.id is not None:
+            return (str(self._settings.id),)
         try:
             return (self.source.material().svid.spiffe_id,)
         except Unavailable:
@@ -120,8 +152,19 @@ class Keeper:
         if federated != self._federated:
             self._federated = federated
             self.issuer.configure(self._settings.entries, federated)
-        if self.issuer.bundles is not before and self.api is not None:
-            self.api.news.tell()
+        if self.issuer.bundles is not before:
+            self._tell()
+
+    def prepare(self, settings: SpiffeSettings) -> Callable[[], None]:
+        """Other entries, and other trust domains; what is returned puts them in force. Raises HeadraceError."""
+        federated = tuple(read_federated(settings.federated))
+
+        def put_in_force() -> None:
+            self._settings, self._federated = settings, federated
+            self.issuer.configure(settings.entries, federated)
+            self._tell()
+
+        return put_in_force
 
     async def run(self) -> None:
         """Turn keys for as long as it runs."""
@@ -133,6 +176,10 @@ class Keeper:
                 self.turn()
             except HeadraceError as error:
                 _logger.error("identities: %s", error.message)  # noqa: TRY400
+
+    def _tell(self) -> None:
+        if self.api is not None:
+            self.api.news.tell()
 
     def _load(self) -> Authorities:
         text = self._file.load()
@@ -193,13 +240,10 @@ async def open_spiffe(
             await stack.enter_async_context(keeper.api.open())
         task = asyncio.get_running_loop().create_task(keeper.run())
         stack.push_async_callback(_end, task)
-        issuer, source = keeper.issuer, NoSource(lambda: keeper.issuer.bundles)
-        yield Spiffe(
-            settings=settings,
-            source=source if settings.id is None else IssuedSource(issuer, settings.id, clock),
-            keeper=keeper,
-            api=keeper.api,
-        )
+        source: Source = NoSource(lambda: keeper.issuer.bundles)
+        if settings.id is not None:
+            source = IssuedSource(keeper.issuer, settings.id, clock)
+        yield Spiffe(settings, source, keeper)
 
 
 async def _open_socket(
@@ -214,7 +258,7 @@ async def _open_socket(
     for audience in audiences:
         with contextlib.suppress(Unavailable):  # it is asked for again when it is needed
             await source.want(audience)
-    return Spiffe(settings=settings, source=source)
+    return Spiffe(settings, source)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -136,6 +136,7 @@ class _Joining:
         self._spiffe = await self._stack.enter_async_context(opening)
         is_needed = spiffe.is_required and not is_loopback(settings.host)
         self._authenticators += self._spiffe.authenticators(is_needed=is_needed)
+        self._reloads["spiffe"] = self._spiffe.prepare
 
     async def keep_records(self) -> None:
         """The log, and the recorder that hands in to it."""

@@ -11,6 +11,7 @@ interpreter is the same program whatever script it runs, and a connection may be
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import select
@@ -21,6 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from headrace.core.workload import Attested
+
+MAX_PROGRAM_BYTES: Final = 2 * 2**30
+"""Of a program that is read to be known by its digest."""
 
 _SO_PEERPIDFD: Final = 77  # not in Python's socket module
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -41,8 +45,10 @@ class Digests:
         self._known: OrderedDict[_Version, str] = OrderedDict()
 
     def of(self, descriptor: int) -> str:
-        """The digest of an open file; reads all of it if it is not known."""
+        """The digest of an open file; reads all of it if it is not known. Raises OSError for one that is too long."""
         about = os.fstat(descriptor)
+        if about.st_size > MAX_PROGRAM_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         version = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
         if (known := self._known.get(version)) is not None:
             self._known.move_to_end(version)
@@ -98,22 +104,27 @@ class Peer:
             self._handle = -1
 
     def _attest(self) -> Attested:
-        link = f"/proc/{self.pid}/exe"
         try:
-            descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                digest = self._digests.of(descriptor)
-                exe = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-            finally:
-                os.close(descriptor)
+            exe, digest = self._program()
+        except PermissionError:
+            # Another user's, and this process is not root: its ids are known, and entries that ask for more do not fit.
+            exe, digest = "", ""
         except OSError as error:
             raise NotAttested(f"its program cannot be read ({error.strerror})") from None
         # Only now: while the process of the handle lives, its number is nobody else's, so that what was read is its.
         if not self._is_alive():
             raise NotAttested("the process has ended")
-        if exe.endswith(_DELETED):
-            exe = ""  # the path is another file's by now, or nobody's
         return Attested(pid=self.pid, uid=self.uid, gid=self.gid, exe=exe, sha256=digest)
+
+    def _program(self) -> tuple[str, str]:
+        """Path and digest; no path if it is another file's by now, or nobody's."""
+        descriptor = os.open(f"/proc/{self.pid}/exe", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            digest = self._digests.of(descriptor)
+            exe = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        finally:
+            os.close(descriptor)
+        return ("" if exe.endswith(_DELETED) else exe), digest
 
     def _is_alive(self) -> bool:
         """A handle can be read once its process has ended."""

@@ -34,6 +34,11 @@ class TrustSettings:
     records: RecordsSettings = field(default_factory=RecordsSettings)
 
     @property
+    def tenants(self) -> frozenset[str]:
+        """Those of callers that have no keys."""
+        return frozenset(self.identity.tenants) | self.spiffe.tenants
+
+    @property
     def names_callers(self) -> bool:
         """Whether something of it tells who calls: then nobody is anonymous, also without keys."""
         return self.identity.names_callers or self.spiffe.names_callers or self.delegation is not None

@@ -347,6 +347,30 @@ def test_a_program_that_changes_on_disk_is_told_by_the_bytes_that_run(tmp_path: 
     assert digest() == hashlib.sha256(b"other").hexdigest()
 
 
+def test_of_a_program_that_may_not_be_read_only_the_ids_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer.of_pid(os.getpid(), Digests())
+
+    def forbid(*_: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    try:
+        whole = peer._attest()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", forbid)
+            found = peer._attest()
+        assert (found.pid, found.uid, found.gid) == (whole.pid, whole.uid, whole.gid)
+        assert (found.exe, found.sha256) == ("", "")
+        for entry, fits in ((mine(), True), (mine(exe=whole.exe), False), (mine(sha256=whole.sha256), False)):
+            assert (entry.fits(whole), entry.fits(found)) == (True, fits)
+        with monkeypatch.context() as patch:
+            patch.setattr("headrace.server.attestation.MAX_PROGRAM_BYTES", 10)
+            peer._digests = Digests()
+            with pytest.raises(NotAttested, match="too large"):
+                peer._attest()
+    finally:
+        peer.close()
+
+
 def test_a_socket_that_is_spoken_at_is_not_taken_and_one_that_was_left_is(tmp_path: Path) -> None:
     async def main() -> None:
         async with speaking(tmp_path, issuer_for(mine())):

@@ -34,6 +34,10 @@ class Workloads:
     def __init__(self, settings: Sequence[WorkloadSettings]) -> None:
         self._settings = tuple(settings)
 
+    def replace(self, settings: Sequence[WorkloadSettings]) -> None:
+        """Take others from now on."""
+        self._settings = tuple(settings)
+
     def principal(self, spiffe_id: SpiffeId) -> Principal:
         """Whom an ID stands for. Raises Unauthenticated if nobody said so."""
         for one in self._settings:
@@ -68,6 +72,9 @@ class _Known:
         self._bundles: Mapping[str, Bundle] | None = None
         self._found: OrderedDict[Hashable, Identity] = OrderedDict()
 
+    def clear(self) -> None:
+        self._found.clear()
+
     def find(self, shown: Hashable, bundles: Mapping[str, Bundle]) -> Identity | None:
         if self._bundles is not bundles:
             self._bundles = bundles
@@ -89,6 +96,10 @@ class X509Workloads:
         self._bundles = bundles
         self._is_needed = is_needed
         self._known = _Known()
+
+    def forget(self) -> None:
+        """Look again at what was known: what it means has changed."""
+        self._known.clear()
 
     def authenticate(self, shown: Shown) -> Identity | None:
         """See `Authenticator`."""
@@ -122,6 +133,10 @@ class JwtWorkloads:
         self._bundles = bundles
         self._audiences = audiences
         self._known = _Known()
+
+    def forget(self) -> None:
+        """Look again at what was known: what it means has changed."""
+        self._known.clear()
 
     def authenticate(self, shown: Shown) -> Identity | None:
         """See `Authenticator`."""

@@ -85,6 +85,11 @@ class SpiffeSettings:
         return self.trust_domain is not None or self.socket is not None
 
     @property
+    def tenants(self) -> frozenset[str]:
+        """Those that callers with SVIDs are of."""
+        return frozenset(one.tenant for one in self.workloads.values())
+
+    @property
     def names_callers(self) -> bool:
         """Whether workloads are known by their SVIDs: then nobody is anonymous."""
         return bool(self.workloads)

@@ -250,6 +250,12 @@ def test_a_hundred_certificates_are_refused_before_any_is_read() -> None:
         verify_x509_svid([], bundle_of(ROOT), now_s=NOW_S)
 
 
+def test_certificates_of_many_bytes_are_refused_before_any_is_read() -> None:
+    large = make(Made(dns=tuple(f"{number}.example.org" for number in range(4000))), ROOT)
+    with pytest.raises(InvalidSvid, match="is longer than 65536 bytes"):
+        verify(large)
+
+
 def test_the_longest_path_is_taken_and_authorities_that_sign_each_other_end() -> None:
     chain = [make(made_ca("1"), ROOT)]
     for number in range(2, MAX_CHAIN):
