@@ -1,10 +1,10 @@
 """Guards the calls of tools in answers: a judge is asked about each before anybody is told of it.
 
-Labels what the model reads (`Case.label`), collects each call until its choice ends, and asks about calls one by one.
-Invisible characters in text that nobody vouches for are
-told of, or taken out before a backend is asked (`trust/flow/hygiene.py`). What is allowed goes on as it came. A call that is denied is withheld: in its place the answer has a sentence that names
-the tool, the policy and the reason, so that whoever runs the agent can tell its user; if no call is left, the choice
-ends as `content_filter`. Calls that are left are numbered anew from 0, without a gap. Where it only watches (shadow),
+Labels what the model reads (`Case.label`); invisible characters in text that nobody vouches for are told of, or taken
+out before a backend is asked. Collects each call until its choice ends, and asks about calls one by one. What is
+allowed goes on as it came. A call that is denied is withheld: in its place the answer has a sentence that names the
+tool, the policy and the reason, so that whoever runs the agent can tell its user; if no call is left, the choice ends
+as `content_filter`. Calls that are left are numbered anew from 0, without a gap. Where it only watches (shadow),
 everything passes and what would have happened is told in the case.
 
 Knows no policies: the judge does. Whose words an argument's value is, `trust/flow` says.
@@ -13,7 +13,7 @@ Knows no policies: the judge does. Whose words an argument's value is, `trust/fl
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Final
 
 from headrace.core.errors import HeadraceError, UpstreamFault
@@ -21,13 +21,13 @@ from headrace.core.events import ChoiceFinished, Event, FinishReason, TextDelta,
 from headrace.core.policy import Judge, Question, Value
 from headrace.core.request import Message, Request, TextPart
 from headrace.core.shape import Need
-from headrace.core.trust import TRUSTED, Decision, Integrity, Label, ToolUse, Verdict
+from headrace.core.trust import Decision, Integrity, Label, ToolUse, Verdict
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
 from headrace.gateway.settings import Target
 from headrace.trust.flow.arguments import Evidence, evidence_of, untrusted_arguments
 from headrace.trust.flow.hygiene import clean
-from headrace.trust.flow.labels import USER, labels_of
+from headrace.trust.flow.labels import USER, joined, labels_of
 from headrace.trust.flow.settings import FlowSettings, Invisible, Mode
 from headrace.trust.flow.tools import ToolBook, ToolFacts
 
@@ -63,7 +63,7 @@ class ToolOverseer:
             return None
         messages = request.messages or ()
         labels = labels_of(messages, self.book.rule, system_is_operator=settings.system == "operator")
-        case.label = reduce(Label.join, labels, TRUSTED) if labels else USER
+        case.label = joined(labels)
         cleaned = self._clean(case, messages, labels) if settings.invisible is not Invisible.KEEP else None
         if settings.invisible is not Invisible.STRIP or settings.mode is not Mode.ENFORCE:
             cleaned = None

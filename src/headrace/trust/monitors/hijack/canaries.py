@@ -7,6 +7,7 @@ from typing import Final
 
 MIN_SECRET: Final = 8
 """Characters; a shorter one would be found everywhere."""
+MAX_SECRET: Final = 256
 INSTEAD: Final = "[a secret was withheld]"
 
 

@@ -57,7 +57,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "lookalikes": 0.2,
     "encoded": 0.7,
     "images": 0.25,
-    "escapes": 0.3,
+    "escapes": 0.2,
 }
 """How much each sign says by itself; what is seen twice says half as much again, up to twice the weight."""
 
