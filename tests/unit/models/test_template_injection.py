@@ -18,7 +18,8 @@ _TOOLS: Final = (
 )
 _CALLS: Final = (
     "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + c.function.name }}{{ c.function.arguments | tojson }}"
-    "{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}{{ c.id }}{{ '</tool_call>' }}{% endfor %}"
+    "{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}"
+    "{{ c.id }}{{ '</tool_call>' }}{% endfor %}"
 )
 _REST: Final = "{{ m.reasoning_content or '' }}{{ m.name or '' }}{{ m.tool_call_id or '' }}" + _CALLS
 TEMPLATES: Final = {
@@ -53,8 +54,10 @@ CONTROL: Final = (
     "<|endoftext|>", "<tool_call>", "</tool_call>", "<think>", "</think>",
 )  # fmt: skip
 TOKENIZER: Final = tokenizer(CONTROL)
-FIELDS: Final = ("user", "system", "assistant", "reasoning", "name", "result", "call name", "arguments", "key", "call id",
-                 "tool name", "description", "parameters")  # fmt: skip
+FIELDS: Final = (
+    "user", "system", "assistant", "reasoning", "name", "result", "call name", "arguments", "key", "call id",
+    "tool name", "description", "parameters",
+)  # fmt: skip
 
 
 def talk(texts: dict[str, str]) -> tuple[list[Message], list[Tool]]:

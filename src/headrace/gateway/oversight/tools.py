@@ -62,7 +62,8 @@ class ToolOverseer:
                 raise
             return None
         messages = request.messages or ()
-        labels = labels_of(messages, self.book.rule, system_is_operator=settings.system == "operator")
+        rule_of = self.book.among(request.tools)
+        labels = labels_of(messages, rule_of, system_is_operator=settings.system == "operator")
         case.label = joined(labels)
         cleaned = self._clean(case, messages, labels) if settings.invisible is not Invisible.KEEP else None
         if settings.invisible is not Invisible.STRIP or settings.mode is not Mode.ENFORCE:
@@ -233,7 +234,8 @@ class ToolOversight:
 
     @cached_property
     def _evidence(self) -> Evidence:
-        messages, settings, rule_of = self._request.messages or (), self._settings, self._book.rule
+        messages, settings = self._request.messages or (), self._settings
+        rule_of = self._book.among(self._request.tools)
         labels: Sequence[Label] = labels_of(messages, rule_of, system_is_operator=settings.system == "operator")
         return evidence_of(
             messages,
