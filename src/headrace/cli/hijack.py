@@ -9,7 +9,7 @@ from headrace.core.errors import InvalidRequest
 from headrace.gateway.oversight.hijack import HijackOverseer
 from headrace.trust.flow.tools import ToolBook
 from headrace.trust.monitors.hijack.canaries import MAX_SECRET, MIN_SECRET
-from headrace.trust.monitors.hijack.settings import HijackSettings
+from headrace.trust.monitors.hijack.settings import HijackSettings, Mode
 
 MAX_CANARIES: Final = 256
 
@@ -22,7 +22,7 @@ class OpenHijack:
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """What is returned puts other settings in force; habits stay. Raises InvalidRequest."""
-        hijack = settings.trust.hijack or self.overseer.settings
+        hijack = settings.trust.hijack or HijackSettings(mode=Mode.OFF)
         book, canaries = ToolBook(settings.trust.tools), read_canaries(hijack.canaries)
 
         def put_in_force() -> None:
