@@ -25,6 +25,7 @@ from headrace.server.config import Cors, Tls
 from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import AnswerSettings, IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.log.settings import LogSettings
+from headrace.trust.monitors.hijack.settings import HijackSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.spiffe.ids import IdPattern, SpiffeId
@@ -74,6 +75,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "answer_signatures": AnswerSettings(key=Path()),
     "identity.issuers.NAME": IssuerSettings(name="", issuer="https://", audience=frozenset({"a"}), tenant="a"),
     "identity.signers.NAME": SignerSettings(name="", key=Path(), tenant="a"),
+    "hijack": HijackSettings(),
     "flow": FlowSettings(),
     "tools.NAME": ToolRule(name=""),
 }

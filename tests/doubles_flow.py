@@ -36,7 +36,7 @@ def returned(result: Any, call_id: str = "c1") -> Message:
     return Message(role=Role.TOOL, parts=(TextPart(text),), tool_call_id=call_id)
 
 
-def tool(name: str, description: str = "", **parameters: Any) -> Tool:
+def tool(name: str, description: str = "", /, **parameters: Any) -> Tool:
     """A declaration; parameters are their JSON schemas."""
     return Tool(name=name, description=description, parameters={"type": "object", "properties": parameters})
 

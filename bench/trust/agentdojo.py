@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.peers.gateways import free_port
-from bench.peers.process import PeerProcess
+from bench.peers.process import ENVIRONMENTS, PeerProcess
 from bench.report import Row
 
 SUITES: Final = ("banking", "slack", "travel", "workspace")
@@ -100,6 +100,8 @@ class Half:
 
 def rows(options: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
     """The two rows; `notes` get every suite's counts."""
+    if not is_installed(notes):
+        return []
     began = time.monotonic()
     with ExitStack() as stack:
         halves = [Half(part, stack) for part in range(PROCESSES)]
@@ -114,6 +116,15 @@ def rows(options: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
         row_of("agentdojo-asr", asr(guarded), asr(bare), "no guard", len(all_of(guarded, "pairs"))),
         row_of("agentdojo-utility", utility(guarded), utility(bare), "no guard", len(all_of(guarded, "users"))),
     ]
+
+
+def is_installed(notes: dict[str, Any]) -> bool:
+    """Whether there is an AgentDojo; if not, that is told."""
+    if (ENVIRONMENTS / "agentdojo" / "bin" / "python").exists():
+        return True
+    notes["left out"] = "AgentDojo is not installed; run `make agentdojo-env` first"
+    print(f"  {notes['left out']}.", file=sys.stderr)
+    return False
 
 
 def measure(halves: Sequence[Half], guard: str, *, primes: bool = False) -> dict[str, dict[str, list[Outcome]]]:

@@ -12,11 +12,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from bench.report import Row
-from bench.trust.agentdojo import PROCESSES, SUITES, Half, all_of, asr, counts, measure, row_of, utility
+from bench.trust.agentdojo import PROCESSES, SUITES, Half, all_of, asr, counts, is_installed, measure, row_of, utility
 
 
 def rows(_: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
     """The three rows; `notes` get every suite's counts."""
+    if not is_installed(notes):
+        return []
     with ExitStack() as stack:
         halves = [Half(part, stack) for part in range(PROCESSES)]
         plain = measure(halves, "guard")

@@ -6,6 +6,7 @@ from typing import Final
 from headrace.cli.delegation_tables import DELEGATION
 from headrace.cli.flow_tables import FLOW, TOOL
 from headrace.cli.gateway_tables import BACKEND, BUDGET, CACHE, LIMIT, PRICES, ROUTE, TENANT
+from headrace.cli.hijack_tables import HIJACK
 from headrace.cli.identity_tables import ANSWERS, IDENTITY
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.log_tables import LOG
@@ -37,5 +38,6 @@ TABLES: Final[Mapping[str, Kind]] = {
     "log": LOG,
     "flow": FLOW,
     "tools": named(TOOL),
+    "hijack": HIJACK,
     "records": RECORDS,
 }

@@ -53,6 +53,7 @@ from headrace.cli.records_commands import lineage, records_app, replay, verify
 from headrace.cli.route_commands import route_app
 from headrace.cli.spiffe_commands import identity_app
 from headrace.cli.stored_commands import cache_app, responses_app
+from headrace.cli.tools_commands import tools_app
 from headrace.core.errors import HeadraceError
 
 
@@ -87,6 +88,7 @@ for _group, _name in (
     (config_app, "config"),
     (route_app, "route"),
     (policy_app, "policy"),
+    (tools_app, "tools"),
     (monitors_app, "monitors"),
     (log_app, "log"),
     (witness_app, "witness"),

@@ -156,6 +156,12 @@ class _Joining:
     async def judge(self) -> None:
         """What is said of texts and tools, then policies, which ask about that, then the monitor of theft."""
         trust = self._settings.trust
+        if trust.hijack is not None:
+            from headrace.cli.hijack import open_hijack
+
+            hijack = open_hijack(self._settings, trust.hijack)
+            self._overseers.append(hijack.overseer)
+            self._reloads["hijack"] = hijack.prepare
         guards_tools = trust.flow.mode is not FlowMode.OFF
         if guards_tools or trust.policy.mode is not PolicyMode.OFF:
             from headrace.cli.policy import open_policy

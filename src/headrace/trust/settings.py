@@ -10,6 +10,7 @@ from headrace.trust.delegation.settings import DelegationSettings
 from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import AnswerSettings, IdentitySettings
 from headrace.trust.log.settings import LogSettings
+from headrace.trust.monitors.hijack.settings import HijackSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
 from headrace.trust.records.settings import RecordsSettings
@@ -29,6 +30,7 @@ class TrustSettings:
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     answer_signatures: AnswerSettings | None = None
     log: LogSettings = field(default_factory=LogSettings)
+    hijack: HijackSettings | None = None
     flow: FlowSettings = field(default_factory=FlowSettings)
     tools: Mapping[str, ToolRule] = field(default_factory=dict)
     records: RecordsSettings = field(default_factory=RecordsSettings)

@@ -22,7 +22,7 @@ from headrace.core.events import (
     TextDelta,
     ToolCallDelta,
 )
-from headrace.core.gateway import Ask
+from headrace.core.gateway import Ask, Taken
 from headrace.core.policy import Judge
 from headrace.core.request import Message, Principal, Request, Tool
 from headrace.core.shape import Need, Shape
@@ -232,7 +232,7 @@ async def test_a_body_that_cannot_be_read_is_refused_if_it_has_tools_and_else_no
 
     def case(needs: frozenset[Need]) -> Case:
         of = shape(needs=needs)
-        return Case(ask=Ask(shape=of, decode=unreadable), decode=unreadable, taken=None, started_unix_s=0)  # type: ignore[arg-type]
+        return Case(ask=Ask(shape=of, decode=unreadable), decode=unreadable, taken=Taken(), started_unix_s=0)
 
     with pytest.raises(HeadraceError):
         scene.overseer.begin(case(frozenset({Need.TOOLS})))

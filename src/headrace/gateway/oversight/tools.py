@@ -1,14 +1,16 @@
 """Guards the calls of tools in answers: a judge is asked about each before anybody is told of it.
 
-Labels what the model reads (`Case.label`), collects each call until its choice ends, and asks about calls one by one.
-What is allowed goes on as it came. A call that is denied is withheld: in its place the answer has a sentence that names
-the tool, the policy and the reason, so that whoever runs the agent can tell its user; if no call is left, the choice
-ends as `content_filter`. Calls that are left are numbered anew from 0, without a gap. Where it only watches (shadow),
+Labels what the model reads (`Case.label`); invisible characters in text that nobody vouches for are told of, or taken
+out before a backend is asked. Collects each call until its choice ends, and asks about calls one by one. What is
+allowed goes on as it came. A call that is denied is withheld: in its place the answer has a sentence that names the
+tool, the policy and the reason, so that whoever runs the agent can tell its user; if no call is left, the choice ends
+as `content_filter`. Calls that are left are numbered anew from 0, without a gap. Where it only watches (shadow),
 everything passes and what would have happened is told in the case.
 
 Knows no policies: the judge does. Whose words an argument's value is, `trust/flow` says.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,15 +19,16 @@ from typing import Final
 from headrace.core.errors import HeadraceError, UpstreamFault
 from headrace.core.events import ChoiceFinished, Event, FinishReason, TextDelta, ToolCallDelta
 from headrace.core.policy import Judge, Question, Value
-from headrace.core.request import Request
+from headrace.core.request import Message, Request, TextPart
 from headrace.core.shape import Need
-from headrace.core.trust import Decision, Label, ToolUse, Verdict
+from headrace.core.trust import Decision, Integrity, Label, ToolUse, Verdict
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
 from headrace.gateway.settings import Target
 from headrace.trust.flow.arguments import Evidence, evidence_of, untrusted_arguments
-from headrace.trust.flow.labels import USER, context_label, labels_of
-from headrace.trust.flow.settings import FlowSettings, Mode
+from headrace.trust.flow.hygiene import clean
+from headrace.trust.flow.labels import USER, joined, labels_of
+from headrace.trust.flow.settings import FlowSettings, Invisible, Mode
 from headrace.trust.flow.tools import ToolBook, ToolFacts
 
 HONEY: Final = Verdict(monitor="honey-tool", version="1", score=1.0, action="label", reason="a trap was called")
@@ -58,8 +61,35 @@ class ToolOverseer:
             if settings.mode is Mode.ENFORCE and Need.TOOLS in case.ask.shape.needs:
                 raise
             return None
-        case.label = context_label(request, self.book.rule, system_is_operator=settings.system == "operator")
-        return ToolOversight(self, case, request) if request.tools else None
+        messages = request.messages or ()
+        rule_of = self.book.among(request.tools)
+        labels = labels_of(messages, rule_of, system_is_operator=settings.system == "operator")
+        case.label = joined(labels)
+        cleaned = self._clean(case, messages, labels) if settings.invisible is not Invisible.KEEP else None
+        if settings.invisible is not Invisible.STRIP or settings.mode is not Mode.ENFORCE:
+            cleaned = None
+        return ToolOversight(self, case, request, cleaned) if request.tools or cleaned is not None else None
+
+    def _clean(
+        self, case: Case, messages: Sequence[Message], labels: Sequence[Label]
+    ) -> Mapping[Message, Message] | None:
+        """Turns without what nobody sees in them, by the turns as they came; None where there is nothing. A note of it
+        becomes one of the case's verdicts."""
+        cleaned: dict[Message, Message] = {}
+        counts: Counter[str] = Counter()
+        for message, label in zip(messages, labels, strict=True):
+            if label.integrity >= Integrity.USER or message.text.isascii():
+                continue
+            parts = [clean(part.text) for part in message.parts]
+            if found := sum((Counter(one.counts) for one in parts), Counter()):
+                counts.update(found)
+                cleaned[message] = replace(message, parts=tuple(TextPart(one.text) for one in parts))
+        if not counts:
+            return None
+        shown = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        score = min(1.0, counts.total() / 20)
+        case.verdicts.append(Verdict(monitor="hygiene", version="1", score=score, reason=f"invisible: {shown}"))
+        return cleaned
 
 
 @dataclass(slots=True)
@@ -80,10 +110,13 @@ class ToolOversight:
 
     reads_answer = True
 
-    def __init__(self, overseer: ToolOverseer, case: Case, request: Request) -> None:
+    def __init__(
+        self, overseer: ToolOverseer, case: Case, request: Request, cleaned: Mapping[Message, Message] | None
+    ) -> None:
         self._judge, self._book, self._settings = overseer.judge, overseer.book, overseer.settings
         self._case = case
         self._request = request
+        self._cleaned = cleaned
         self._held: dict[int, dict[int, _Held]] = {}
         self._num_held = 0
         self._num_calls = sum(len(message.tool_calls) for message in request.messages or ())
@@ -93,8 +126,11 @@ class ToolOversight:
         return True
 
     def prepare(self, request: Request, _: Target) -> Request:
-        """Unchanged."""
-        return request
+        """Without what nobody sees, where that is to be taken out."""
+        cleaned = self._cleaned
+        if cleaned is None or request.messages is None:
+            return request
+        return replace(request, messages=tuple(cleaned.get(message, message) for message in request.messages))
 
     def hear(self, event: Event) -> Sequence[Event]:
         """Calls are held back until their choice ends, and everything else goes on at once."""
@@ -198,7 +234,8 @@ class ToolOversight:
 
     @cached_property
     def _evidence(self) -> Evidence:
-        messages, settings, rule_of = self._request.messages or (), self._settings, self._book.rule
+        messages, settings = self._request.messages or (), self._settings
+        rule_of = self._book.among(self._request.tools)
         labels: Sequence[Label] = labels_of(messages, rule_of, system_is_operator=settings.system == "operator")
         return evidence_of(
             messages,

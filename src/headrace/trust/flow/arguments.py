@@ -182,6 +182,16 @@ def _read(arguments: str) -> dict[str, Any] | None:
     return given if isinstance(given, dict) else None
 
 
+def destinations(facts: ToolFacts, arguments: str) -> tuple[str, ...]:
+    """Whom or what a call goes to, in normal form."""
+    kinds = facts.arguments
+    return tuple(
+        normal(value)
+        for path, value in _leaves(_read(arguments) or {})
+        if isinstance(value, str) and kinds.get(path) in (Kind.RECIPIENT, Kind.CONTACT, Kind.URL)
+    )
+
+
 def _links_are_vouched(text: str, evidence: Evidence) -> bool:
     return all(evidence.vouches(Kind.URL, url) for url in urls(normal(text)))
 

@@ -6,9 +6,10 @@ role is text of the turn that it stands in.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Final
 
-from headrace.core.request import Message, Request, Role
+from headrace.core.request import Message, Role
 from headrace.core.trust import TRUSTED, Confidentiality, Integrity, Label
 from headrace.trust.flow.settings import ToolRule
 
@@ -50,14 +51,9 @@ def labels_of(messages: Sequence[Message], rule_of: RuleOf, *, system_is_operato
     return tuple(labels)
 
 
-def context_label(request: Request, rule_of: RuleOf, *, system_is_operator: bool = False) -> Label:
-    """The label of everything that a model reads of a request."""
-    if request.messages is None:
-        return USER
-    label = TRUSTED
-    for one in labels_of(request.messages, rule_of, system_is_operator=system_is_operator):
-        label = label.join(one)
-    return label
+def joined(labels: Sequence[Label]) -> Label:
+    """The label of everything that a model reads; of a prompt without turns, that of its caller."""
+    return reduce(Label.join, labels, TRUSTED) if labels else USER
 
 
 def _of_tool(name: str, rule: ToolRule) -> Label:

@@ -7,7 +7,7 @@ not looked at, and words can only raise. A pinned manifest that has changed is a
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -36,10 +36,12 @@ _WRITES: Final = _words(
     " archive mark assign install uninstall register buy purchase order put patch make"
 )
 _SENDS: Final = _words(
-    "send post publish share upload email mail forward reply invite pay transfer submit push notify message tweet call"
-    " request http https curl wget webhook export browse visit fetch download navigate open ping connect execute exec"
-    " run eval shell sql script deploy withdraw wire donate broadcast announce dispatch transmit"
+    "send publish upload forward reply invite pay transfer submit push notify tweet http https curl wget webhook browse"
+    " visit fetch navigate open ping connect execute exec run eval shell sql deploy withdraw wire donate broadcast"
+    " announce dispatch transmit"
 )
+_SENDS_FIRST: Final = _words("email mail message request call post share export download script")
+"""Verbs at the beginning of a name; behind another word they are what is read or removed."""
 _RAISES: Final = {
     **dict.fromkeys(
         _words("deletes delete removes remove overwrites creates updates modifies writes cancels"), Effect.WRITE
@@ -128,6 +130,21 @@ class ToolBook:
                 return rule
         return ToolRule(name=name)
 
+    def among(self, tools: Sequence[Tool]) -> Callable[[str], ToolRule]:
+        """What is said of tools, as they are declared in one request: of one whose declaration is not the approved one
+        holds nothing that makes it trusted."""
+        changed = {
+            tool.name
+            for tool in tools
+            if (pinned := self.rule(tool.name).manifest) is not None and pinned != manifest_digest(tool)
+        }
+
+        def rule(name: str) -> ToolRule:
+            said = self.rule(name)
+            return ToolRule(name=said.name, confidentiality=said.confidentiality) if name in changed else said
+
+        return rule
+
     def facts(self, name: str, tools: Sequence[Tool]) -> ToolFacts:
         """What holds for a call of a name. A tool that the request did not declare is taken for one of EGRESS."""
         rule = self.rule(name)
@@ -149,6 +166,8 @@ def guess_effect(tool: Tool) -> Effect:
     if not parts:
         return Effect.EGRESS
     found = [effect for part in parts if (effect := _effect_of(part)) is not None]
+    if parts[0] in _SENDS_FIRST:
+        found.append(Effect.EGRESS)
     effect = max(found, default=Effect.EGRESS)
     if effect is Effect.READ and Kind.URL in guess_kinds(tool).values():
         return Effect.EGRESS  # who may choose the address can send by it

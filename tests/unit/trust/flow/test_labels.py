@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles_flow import BOOK, called, returned, said, system, user
 
-from headrace.core.request import Message, Request
+from headrace.core.request import Message
 from headrace.core.trust import Confidentiality, Effect, Integrity, Label
-from headrace.trust.flow.labels import context_label, labels_of
+from headrace.trust.flow.labels import joined, labels_of
 from headrace.trust.flow.settings import ToolRule
 from headrace.trust.flow.tools import ToolBook
 
@@ -71,7 +71,7 @@ def test_secrets_stay_secret_in_whatever_is_made_of_them() -> None:
 
 
 def test_a_prompt_without_messages_is_the_caller_s() -> None:
-    assert context_label(Request(id="r", model="m", prompt="x"), BOOK.rule).integrity is Integrity.USER
+    assert joined(()).integrity is Integrity.USER
 
 
 _MESSAGES = st.sampled_from(
@@ -82,7 +82,7 @@ _MESSAGES = st.sampled_from(
 @given(st.lists(_MESSAGES, min_size=1, max_size=12))
 def test_the_join_is_conservative_and_more_text_never_makes_a_context_more_trusted(talk: list[Message]) -> None:
     def context(messages: list[Message]) -> Label:
-        return context_label(Request(id="r", model="m", messages=tuple(messages)), BOOK.rule)
+        return joined(labels_of(messages, BOOK.rule))
 
     whole = context(talk)
     labels = labels_of(talk, BOOK.rule)
