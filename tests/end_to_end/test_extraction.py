@@ -75,7 +75,7 @@ def test_the_rank_test_finds_the_rank_of_a_matrix_and_nothing_in_noise() -> None
     assert rank_of(np.full((90, 100), np.nan)).size is None
 
 
-BUDGETS = {"choices": 900, "heat": 1500, "score": 72, "bias": 5472, "form": 547, "echo": 547}
+BUDGETS = {"choices": 900, "heat": 1500, "score": 72, "bias": 5472, "form": 547, "echo": 547, "bisection": 300}
 """Questions that an attack needs where nothing is guarded, or a tenth of them where that takes long."""
 
 
@@ -95,7 +95,7 @@ def test_in_shadow_mode_it_is_found_too_and_the_account_is_flagged(model: Path, 
     assert flags and all(flag.is_shadow for flag in flags)
 
 
-@pytest.mark.parametrize("name", ["bias", "choices", "heat", "form", "score", "echo"])
+@pytest.mark.parametrize("name", ["bias", "choices", "heat", "form", "score", "echo", "bisection"])
 def test_with_controls_it_is_not_found_with_ten_times_as_many_questions_and_the_account_is_flagged(
     model: Path, tmp_path: Path, name: str
 ) -> None:

@@ -227,10 +227,10 @@ def test_requests_that_begin_alike_have_the_same_first_blocks() -> None:
         (CHAT, {"n_probs": 10, "return_hidden_states": True}, {"n_probs", "return_hidden_states"}),
         (RESPONSES, {"input": "a", "include": ["reasoning.encrypted_content"]}, set()),
         (RESPONSES, {"input": "a", "include": ["message.output_text.logprobs"]}, {"include"}),
+        (RESPONSES, b'{"model":"m","input":"a","include":["message.output_text.logpro\\u0062s"]}', {"include"}),
+        (CHAT, b'{"model":"m","messages":[],"logit_b\\u0069as":{"5":1}}', {"logit_bias"}),
     ],
 )
-def test_fields_that_ask_for_probabilities_or_shift_them_are_named(
-    kind: BodyKind, more: dict[str, Any], probes: set[str]
-) -> None:
-    body = CHATTING | more if kind is CHAT else {"model": "m"} | more
+def test_fields_that_ask_for_probabilities_or_shift_them_are_named(kind: BodyKind, more: Any, probes: set[str]) -> None:
+    body = more if isinstance(more, bytes) else CHATTING | more if kind is CHAT else {"model": "m"} | more
     assert look(kind, body).shape.probes == probes

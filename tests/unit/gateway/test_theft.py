@@ -356,6 +356,17 @@ async def test_a_bias_that_is_swept_is_stopped_flagged_and_logged_and_earlier_on
 
 
 @in_loop
+async def test_biases_that_were_refused_with_log_probabilities_count_as_tried() -> None:
+    scene = Scene(replace(ENFORCED, prompt_bias_vectors=1000), *ANSWER)
+    for index in range(20):
+        with pytest.raises((Forbidden, RateLimited)):
+            await scene.ask(asking("chat", logprobs=True, logit_bias={str(index): 50}))
+    assert {flag.monitor for flag in scene.monitor.flags()} == {"theft.bias"}
+    with pytest.raises(RateLimited):
+        await scene.ask(asking("chat", logit_bias={"500": 50}))
+
+
+@in_loop
 async def test_the_same_bias_again_is_no_new_one_however_it_is_written() -> None:
     scene = Scene(ENFORCED, *ANSWER)
     for index in range(50):

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.trust.monitors.theft.embedding import MAX_BYTES
+from headrace.trust.monitors.theft.embedding import MAX_CHARS
 
 LATEST: Final = 20
 """Inputs of an account that its template is read from: few, so that a split or a slow crawl has one, too."""
@@ -62,7 +62,7 @@ class LinkBook:
         self._latest.move_to_end(account)
         if len(self._latest) > MAX_ACCOUNTS:
             self.forget(next(iter(self._latest)))
-        latest.append(grams_of(text[:MAX_BYTES].split()[:_MAX_WORDS]))
+        latest.append(grams_of(text[:MAX_CHARS].split()[:_MAX_WORDS]))
         if len(latest) < LATEST:
             return None
         grams = template_of(latest)

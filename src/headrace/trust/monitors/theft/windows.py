@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.trust.monitors.theft.discrepancy import discrepancy
-from headrace.trust.monitors.theft.embedding import DIMENSIONS, embed
+from headrace.trust.monitors.theft.embedding import DIMENSIONS, embed, spread_of, weighed
 from headrace.trust.monitors.theft.linking import grams_of
 from headrace.trust.monitors.theft.settings import TheftSettings
 
@@ -144,8 +144,9 @@ class WindowWatch:
         may_count = not mine.has_counted and usual.tenants.count(seen.tenant) < PER_TENANT
         mine.has_counted = True
         if usual.num >= MIN_RESERVOIR:
-            picked = self._random.permutation(usual.num)[:COMPARED]
-            distance = discrepancy(mine.vectors.astype(np.float32), usual.vectors[picked].astype(np.float32))
+            others = usual.vectors[self._random.permutation(usual.num)[:COMPARED]].astype(np.float32)
+            spread = spread_of(others)
+            distance = discrepancy(weighed(mine.vectors.astype(np.float32), spread), weighed(others, spread))
             sameness = float(np.partition(mine.counts, -_GRAMS)[-_GRAMS:].mean()) / self._size
             share = usual.share(distance, sameness)
             is_unusual = share is not None and share <= self._false_share

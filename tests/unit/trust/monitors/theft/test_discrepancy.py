@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headrace.trust.monitors.theft.discrepancy import discrepancy, kernel_of, permuted_share
-from headrace.trust.monitors.theft.embedding import DIMENSIONS, MAX_BYTES, embed
+from headrace.trust.monitors.theft.embedding import DIMENSIONS, MAX_CHARS, embed, spread_of, weighed
 
 
 def sample(seed: int, count: int, shift: float = 0.0) -> np.ndarray:
@@ -62,11 +62,21 @@ def test_every_text_has_a_vector_of_length_one_or_none(text: str) -> None:
     assert vector.shape == (DIMENSIONS,)
     assert vector.dtype == np.float32
     norm = float(np.linalg.norm(vector))
-    assert norm == pytest.approx(1.0, abs=1e-5) or (norm == 0.0 and len(text) < 3)
+    assert norm == pytest.approx(1.0, abs=1e-5) or (norm == 0.0 and not text)
 
 
 def test_texts_alike_lie_nearer_than_others_and_case_does_not_matter() -> None:
     one, alike, other = embed("How do I sort a list?"), embed("how do I sort a LIST of words?"), embed("Übersetze das")
     assert one @ alike > 2 * (one @ other)
+    chinese, near, far = embed("请把这句话翻译成德语"), embed("请把那句话翻译成法语"), embed("天气怎么样")
+    assert chinese @ near > 2 * abs(chinese @ far)
     assert np.array_equal(embed("ABC def"), embed("abc DEF"))
-    assert np.array_equal(embed("a" * MAX_BYTES + "b" * MAX_BYTES), embed("a" * MAX_BYTES + "c" + "b" * MAX_BYTES))
+    assert np.array_equal(embed("a" * MAX_CHARS + "b" * MAX_CHARS), embed("a" * MAX_CHARS + "c" + "b" * MAX_CHARS))
+
+
+def test_what_varies_little_counts_as_much_as_what_varies_more() -> None:
+    vectors = sample(1, 500) * np.linspace(0.1, 5.0, 16, dtype=np.float32)
+    after = weighed(vectors, spread_of(vectors))
+    assert np.allclose(np.linalg.norm(after, axis=1), 1.0, atol=1e-5)
+    assert spread_of(after).max() < 1.2 * spread_of(after).min()
+    assert np.all(np.isfinite(weighed(np.zeros((2, 16), np.float32), spread_of(np.zeros((2, 16), np.float32)))))
