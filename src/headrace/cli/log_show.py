@@ -122,6 +122,8 @@ def run_trust_file(flags: Mapping[str, Any], config: Path | None) -> None:
         from headrace.cli.records import node_of
 
         nodes = (node_of(settings.trust.records, layout),)
+    else:
+        typer.echo("warning: no node is named, for [records] is off in these settings; give --config.", err=True)
     typer.echo(trust_file(settings.trust.log, layout, nodes=nodes).encode(), nl=False)
 
 
