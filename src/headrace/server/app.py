@@ -37,7 +37,7 @@ from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
-from headrace.server.credentials import Credentials, signing
+from headrace.server.credentials import Credentials, Signing
 from headrace.server.delegations import delegation_routes
 from headrace.server.door import Door
 from headrace.server.exchange import BodyBudget, Exchange
@@ -126,7 +126,8 @@ class App:
         authenticators: Sequence[Authenticator] = (),
     ) -> None:
         self.config = config
-        self._signer = services.answer_signer
+        signer = services.answer_signer
+        self._signer = None if signer is None else Signing(signer, surroundings.clock)
         self.keys = keys
         self.credentials = Credentials(keys, authenticators, surroundings.clock)
         self.door = Door(config)
@@ -183,7 +184,8 @@ class App:
             if self.config.seals_answers:
                 exchange.seal(self.config)
             if self._signer is not None:
-                exchange.sign = signing(self._signer, exchange, self.door, self._surroundings.clock)
+                self._signer.door = self.door  # a reload puts another in its place
+                exchange.sign = self._signer
             await self._exchange(exchange)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)

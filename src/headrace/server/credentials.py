@@ -11,7 +11,7 @@ kind of credential.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -165,16 +165,19 @@ def url_of(exchange: Exchange, door: Door) -> str:
     return f"{door.scheme(exchange)}://{host}{_target(exchange.scope)}"
 
 
-def signing(
-    signer: AnswerSigner, exchange: Exchange, door: Door, clock: Clock
-) -> Callable[[int, bytes], list[tuple[bytes, bytes]]]:
-    """What signs the answer to a request, by its status and `content-digest`."""
+class Signing:
+    """Signs answers, each for its exchange."""
 
-    def sign(status: int, digest: bytes) -> list[tuple[bytes, bytes]]:
-        asked = (exchange.record.method, url_of(exchange, door), exchange.headers)
-        return signer.sign(asked, status, digest, clock.unix_s())
+    def __init__(self, signer: AnswerSigner, clock: Clock) -> None:
+        self._signer = signer
+        self._clock = clock
+        self.door: Door | None = None
 
-    return sign
+    def __call__(self, exchange: Exchange, status: int, digest: bytes) -> list[tuple[bytes, bytes]]:
+        """The headers of a signature over an answer with this status and `content-digest`."""
+        assert self.door is not None
+        asked = (exchange.record.method, url_of(exchange, self.door), exchange.headers)
+        return self._signer.sign(asked, status, digest, self._clock.unix_s())
 
 
 def join(found: Sequence[Identity]) -> Identity:

@@ -74,7 +74,7 @@ class Exchange:
     taken: Taken | None = None
     wire: Wire | None = None
     body_digest: bytes | None = None
-    sign: Callable[[int, bytes], list[tuple[bytes, bytes]]] | None = None
+    sign: "Callable[[Exchange, int, bytes], list[tuple[bytes, bytes]]] | None" = None
     sealing: Sealing | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
@@ -250,7 +250,7 @@ class Exchange:
         if self.closes:
             headers.append((b"connection", b"close"))
         if self.sign is not None and (digest := dict(extra).get(b"content-digest")) is not None:
-            headers += self.sign(status, digest)
+            headers += self.sign(self, status, digest)
         return {"type": "http.response.start", "status": status, "headers": headers}
 
     def add_header(self, name: bytes, value: bytes) -> None:
