@@ -1,18 +1,22 @@
 """What callers show of themselves, through a real socket: headers that two servers could read in two ways."""
 
 import asyncio
+import ssl
 import time
+from pathlib import Path
 
 import pytest
 from tests.doubles_http import ScriptedBackend, answer, chat, make_app
 from tests.loopback import exchange, listening
 from tests.signed import ENOUGH, digest, pem, sign
 from tests.tokens import AUDIENCE, ISSUER, key, key_set, proof, public, token
+from tests.unit.gateway.upstreams.test_tls import certificate
 from tests.unit.trust.identity.test_users import Sets
 
 from headrace.core.clock import SystemClock
 from headrace.server.app import App
 from headrace.server.config import ServerConfig
+from headrace.server.serve import Server, listen
 from headrace.trust.identity.dpop import Proofs
 from headrace.trust.identity.jwk import read_key, read_key_set
 from headrace.trust.identity.settings import IssuerSettings, SignerSettings
@@ -95,6 +99,41 @@ class Make:
             "an empty token": [f"host: {host}", "authorization: Bearer"],
             "a scheme alone": [f"host: {host}", "authorization: DPoP"],
         }[self.kind]
+
+
+def test_over_tls_a_proof_is_for_https(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = certificate(tmp_path, "localhost")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(path)
+        made, backend = app()
+        listener = listen(made.config)
+        port = listener.getsockname()[1]
+        ready = asyncio.Event()
+        server = Server(made, lambda _: ready.set(), tls)
+        task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+        await ready.wait()
+        now_s = int(time.time())
+        bound = token(iat=now_s, exp=now_s + 300, cnf={"jkt": read_key(public(CLIENT)).thumbprint})
+        body = chat()
+        statuses = []
+        for number, scheme in enumerate(("http", "https")):
+            url = f"{scheme}://localhost:{port}{CHAT}"
+            head = (
+                f"POST {CHAT} HTTP/1.1\r\nhost: localhost:{port}\r\nauthorization: DPoP {bound}\r\n"
+                f"dpop: {proof(CLIENT, bound, url=url, iat=now_s, jti=str(number))}\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            trust = ssl.create_default_context(cafile=str(path))
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=trust)
+            writer.write(head.encode() + body)
+            statuses.append((await reader.read())[:12])
+            writer.close()
+        server.handle_exit(0, None)
+        await task
+        assert statuses == [b"HTTP/1.1 401", b"HTTP/1.1 200"] and len(backend.requests) == 1
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("kind", ["token", "proof", "signature", "a signature in lines"])
