@@ -70,7 +70,7 @@ class Receipt(Protocol):
 
     @property
     def id(self) -> str:
-        """Under which the record is found: GET /v1/provenance/{id}."""
+        """Under which the record is found: GET /v1/provenance/{id}. Letters, digits and underscores."""
         ...
 
     def seal(self, digest: bytes | None) -> bytes | None:

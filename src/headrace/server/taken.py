@@ -34,7 +34,7 @@ def taken_headers(taken: Taken) -> list[tuple[bytes, bytes]]:
     if taken.saved_nanos:
         headers.append((b"x-headrace-saved", decimal(taken.saved_nanos)))
     if taken.receipt is not None:
-        record_id = _text(taken.receipt.id)
+        record_id = taken.receipt.id.encode("ascii")  # we made it up
         headers.append((b"x-headrace-record", record_id))
         headers.append((b"link", b'</v1/provenance/%b>; rel="describedby"' % record_id))
     headers.append((b"x-headrace-queue-ms", b"%.2f" % (1000 * taken.queue_s)))

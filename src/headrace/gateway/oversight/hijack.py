@@ -23,7 +23,7 @@ from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
 from headrace.gateway.settings import Target
 from headrace.trust.flow.arguments import destinations
-from headrace.trust.flow.labels import labels_of
+from headrace.trust.flow.labels import is_users_alone, labels_of
 from headrace.trust.flow.tools import ToolBook
 from headrace.trust.monitors.hijack.canaries import SecretFilter
 from headrace.trust.monitors.hijack.features import Signs, signs_of
@@ -51,8 +51,8 @@ class HijackOverseer:
 
     def begin(self, case: Case) -> "HijackOversight | None":
         """Looks through what nobody vouches for. A body that cannot be read is none of its affair."""
-        if self.settings.mode is Mode.OFF:
-            return None
+        if self.settings.mode is Mode.OFF or (not self.canaries and is_users_alone(case.ask.raw)):
+            return None  # there is nothing that nobody vouches for
         try:
             request = case.decode()
         except HeadraceError:

@@ -27,7 +27,7 @@ from headrace.gateway.contract import Case
 from headrace.gateway.settings import Target
 from headrace.trust.flow.arguments import Evidence, evidence_of, untrusted_arguments
 from headrace.trust.flow.hygiene import clean
-from headrace.trust.flow.labels import USER, joined, labels_of
+from headrace.trust.flow.labels import USER, is_users_alone, joined, labels_of
 from headrace.trust.flow.settings import FlowSettings, Invisible, Mode
 from headrace.trust.flow.tools import ToolBook, ToolFacts
 
@@ -55,6 +55,9 @@ class ToolOverseer:
         settings = self.settings
         if settings.mode is Mode.OFF:
             return None
+        if settings.system == "user" and is_users_alone(case.ask.raw):
+            case.label = USER
+            return None  # reading it would tell nothing more
         try:
             request = case.decode()
         except HeadraceError:

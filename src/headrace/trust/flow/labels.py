@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Final
 
+from headrace.core.gateway import RawBody
 from headrace.core.request import Message, Role
 from headrace.core.trust import TRUSTED, Confidentiality, Integrity, Label
 from headrace.trust.flow.settings import ToolRule
@@ -18,6 +19,31 @@ OPERATOR: Final = Label(Integrity.OPERATOR, Confidentiality.TENANT, frozenset({"
 UNKNOWN: Final = Label(Integrity.UNKNOWN, Confidentiality.TENANT, frozenset({"unknown"}))
 
 RuleOf = Callable[[str], ToolRule]
+
+# Fields that hold turns, or say how an answer is drawn. Any other may hold documents, tools, or what nobody knows.
+_TURNS: Final = frozenset({"messages", "prompt"})
+_PLAIN: Final = _TURNS.union(
+    {
+        *("model", "system", "user", "metadata", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
+        *("stop", "stop_sequences", "n", "seed", "temperature", "top_p", "top_k", "min_p", "presence_penalty"),
+        *("frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "response_format", "reasoning_effort"),
+        "thinking",
+    }
+)
+_DIALECTS: Final = frozenset({"chat", "completions", "messages"})
+# What a turn of a tool, a call or its result is called in any of them, and what a turn may bring along; and a letter in
+# another spelling. Somebody who only writes of such things is read in full.
+_MARKS: Final = tuple(rb"tool function search_result document file image audio video \u".split())
+
+
+def is_users_alone(raw: RawBody | None) -> bool:
+    """Whether a body holds turns of its sender, its system and the model alone, as far as that can be told without
+    reading it: their label is USER then. False where that cannot be told."""
+    if raw is None or raw.dialect not in _DIALECTS:
+        return False
+    if not raw.fields.keys() <= _PLAIN or raw.fields.keys().isdisjoint(_TURNS):
+        return False
+    return not any(mark in value for value in raw.fields.values() for mark in _MARKS)
 
 
 def callers(messages: Sequence[Message]) -> tuple[str | None, ...]:

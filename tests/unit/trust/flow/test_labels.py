@@ -1,13 +1,20 @@
 """Labels come from roles and from who answered a call, whatever a text claims to be."""
 
+import json
+from typing import Any
+
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles_flow import BOOK, called, returned, said, system, user
 
-from headrace.core.request import Message
-from headrace.core.trust import Confidentiality, Effect, Integrity, Label
-from headrace.trust.flow.labels import joined, labels_of
+from headrace.api.openai import Caller, decode_chat
+from headrace.core.errors import HeadraceError
+from headrace.core.gateway import RawBody
+from headrace.core.request import Message, Principal
+from headrace.core.trust import TRUSTED, Confidentiality, Effect, Integrity, Label
+from headrace.trust.flow.labels import USER, is_users_alone, joined, labels_of
 from headrace.trust.flow.settings import ToolRule
 from headrace.trust.flow.tools import ToolBook
 
@@ -90,3 +97,51 @@ def test_the_join_is_conservative_and_more_text_never_makes_a_context_more_trust
     assert whole.sources == frozenset().union(*(label.sources for label in labels))
     assert context([*talk, said("more")]).integrity == whole.integrity
     assert context([*talk, returned("more", "nobody")]).integrity == Integrity.UNKNOWN
+
+
+ROLES = ["user", "assistant", "system", "developer", "tool", "function", "to\\u006fl"]
+TEXT, IMAGE = {"type": "text", "text": "hi"}, {"type": "image_url", "image_url": "x"}
+CONTENTS: list[Any] = ["hi", "an axe is a tool", None, "", [TEXT], [IMAGE]]
+TURNS = st.fixed_dictionaries(
+    {"role": st.sampled_from(ROLES), "content": st.sampled_from(CONTENTS)},
+    optional={
+        "tool_call_id": st.just("c1"),
+        "tool_calls": st.just([{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+    },
+)
+MORE = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.just(0.5),
+        "tools": st.just([{"type": "function", "function": {"name": "f"}}]),
+        "documents": st.just([{"text": "from somewhere"}]),
+        "heard_of_by_nobody": st.just(1),
+    },
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(TURNS, min_size=1, max_size=4), MORE)
+def test_what_is_told_apart_without_reading_is_so_when_it_is_read(
+    turns: list[dict[str, Any]], more: dict[str, Any]
+) -> None:
+    data = json.dumps({"model": "m", "messages": turns} | more).replace("\\\\u", "\\u").encode()
+    fields = {name: bytes(value) for name, value in msgspec.json.decode(data, type=dict[str, msgspec.Raw]).items()}
+    if not is_users_alone(RawBody(dialect="chat", path="/v1/chat/completions", fields=fields)):
+        return
+    try:
+        request = decode_chat(data, Caller(request_id="r", principal=Principal())).request
+    except HeadraceError:
+        return  # then nobody reads it, and it passes as it is
+    assert not request.tools
+    assert joined(labels_of(request.messages or (), ToolBook({}).rule)) in (USER, TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "is_so"), [("chat", True), ("messages", True), ("responses", False), ("embeddings", False)]
+)
+def test_most_bodies_are_told_apart_without_reading_them(dialect: str, *, is_so: bool) -> None:
+    fields = {"model": b'"m"', "messages": b'[{"role":"user","content":"Hi"}]', "max_tokens": b"9"}
+    assert is_users_alone(RawBody(dialect=dialect, path="/", fields=fields)) is is_so
+    assert not is_users_alone(RawBody(dialect=dialect, path="/", fields=fields | {"rag": b"[]"}))
+    assert not is_users_alone(None)
