@@ -101,6 +101,8 @@ class DelegationKeeper:
             await self._save()
         finally:
             self._saving = None
+        if self._desk is not None and self._desk.budgets.has_changes:
+            self.note_change()  # what ended meanwhile
 
     async def _save(self) -> None:
         if self._desk is None or not (changes := self._desk.budgets.take_changes()):

@@ -119,6 +119,11 @@ class DelegationBudgets:
         }
         return {name: max(0, min(values)) for name, values in given.items() if values}
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take_changes` would give any."""
+        return bool(self._changed)
+
     def take_changes(self) -> dict[str, tuple[int, int]]:
         """Counts that changed since the last time, to be kept."""
         changed, self._changed = self._changed, set()
