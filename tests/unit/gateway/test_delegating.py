@@ -46,7 +46,7 @@ def test_what_ends_while_counts_are_kept_is_kept_after_them(tmp_path: Path, monk
         blocks = read(granted(max_calls=5, expires_s=NOW_S * 2)).grant.blocks
 
         def run_one() -> None:
-            held = budgets.begin(blocks)
+            held = budgets.begin(blocks, NOW_S)
             assert not isinstance(held, str)
             held.settle(7, is_call=True)
             keeper.note_change()
@@ -57,10 +57,10 @@ def test_what_ends_while_counts_are_kept_is_kept_after_them(tmp_path: Path, monk
         store.go.set()
         await store.num_saved.acquire()
         await store.num_saved.acquire()
-        assert await store.read(rows.read_counts) == {blocks[0].revocation_id: (2, 14)}
+        assert await store.read(rows.read_counts) == {blocks[0].revocation_id: (2, 14, NOW_S * 2)}
         run_one()
         await keeper.close()
-        assert await store.read(rows.read_counts) == {blocks[0].revocation_id: (3, 21)}
+        assert await store.read(rows.read_counts) == {blocks[0].revocation_id: (3, 21, NOW_S * 2)}
         await store.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))
