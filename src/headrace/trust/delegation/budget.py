@@ -6,6 +6,7 @@ once cannot spend what is there for one. Decides without I/O; who keeps counts i
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,21 +14,21 @@ from typing import Final
 from headrace.trust.delegation.grant import Block
 
 MAX_COUNTS: Final = 100_000
-MAX_COUNTS_OF_ONE: Final = 1_000
-"""Blocks that are counted under one first block: whoever holds a token can make any number of others of it."""
+MAX_COUNTS_OF_ONE: Final = 10_000
+"""Those of one tenant: whoever holds a token can make any number of others of it."""
 
 
 @dataclass(slots=True)
 class Count:
-    """Under one block: what was done, what is set aside for what is under way, and for how many blocks below it there
-    are counts. It is needed until `until_s`."""
+    """Under one block: what was done, and what is set aside for what is under way. It is needed until `until_s`;
+    `tenant` is empty of those that were there at the start."""
 
     num_calls: int = 0
     nanos: int = 0
     until_s: float = math.inf
     held_nanos: int = 0
     num_running: int = 0
-    num_below: int = 0
+    tenant: str = ""
 
 
 class Reservation:
@@ -72,6 +73,8 @@ class DelegationBudgets:
         """`counts` are calls, billionths and until when they count, by revocation id, as they were before."""
         self._counts = {name: Count(*kept) for name, kept in (counts or {}).items()}
         self._changed: set[str] = set()
+        self._num_of: Counter[str] = Counter()
+        self._forgot_s = -math.inf
 
     def count(self, block: Block) -> Count:
         """What was done under a block."""
@@ -92,7 +95,7 @@ class DelegationBudgets:
         count = self._counts.get(block.revocation_id, _NOTHING)
         return block.bounds.max_calls - count.num_calls
 
-    def begin(self, blocks: Sequence[Block], now_s: float) -> Reservation | str:
+    def begin(self, blocks: Sequence[Block], now_s: float, tenant: str = "") -> Reservation | str:
         """One more request under these blocks, or why there may be none."""
         for one in blocks:
             if (calls := self.left_calls(one)) is not None and calls <= 0:
@@ -100,7 +103,7 @@ class DelegationBudgets:
             if (nanos := self.left_nanos(one)) is not None and nanos <= 0:
                 return "the delegation's budget is used up, or set aside for what is under way"
         bounded = _bounded(blocks)
-        if why := self._make_room(blocks, now_s):
+        if why := self._make_room(bounded, now_s, tenant):
             return why
         for one in bounded:
             count = self.count(one)
@@ -140,24 +143,31 @@ class DelegationBudgets:
             if (one := self._counts.get(name)) is not None
         }
 
-    def _make_room(self, blocks: Sequence[Block], now_s: float) -> str:
-        """Why those of a token's blocks that are bounded cannot be counted. A count that is forgotten is a budget that
-        begins anew: only those that no token needs any more go, and whoever makes ever more blocks of one is refused."""
-        new = [one for one in _bounded(blocks) if one.revocation_id not in self._counts]
+    def _make_room(self, bounded: Sequence[Block], now_s: float, tenant: str) -> str:
+        """Why these blocks cannot be counted. A count that is forgotten is a budget that begins anew: only those that
+        no token needs any more go, and a tenant that has ever more tokens in use is refused."""
+        new = [one for one in bounded if one.revocation_id not in self._counts]
         if not new:
             return ""
-        if len(self._counts) + len(new) > MAX_COUNTS:
-            over = [name for name, one in self._counts.items() if one.until_s <= now_s and not one.num_running]
-            for name in over:
-                del self._counts[name]
-            if len(self._counts) + len(new) > MAX_COUNTS:
+        if self._is_full(len(new), tenant):
+            self._forget(now_s)
+            if self._is_full(len(new), tenant):
                 return "too many delegations are in use at once"
-        first = self.count(blocks[0])
-        num_below = sum(one is not blocks[0] for one in new)
-        if first.num_below + num_below > MAX_COUNTS_OF_ONE:
-            return f"the delegation was handed on more than {MAX_COUNTS_OF_ONE} times"
-        first.num_below += num_below
+        for one in new:
+            self._counts[one.revocation_id] = Count(until_s=one.until_s, tenant=tenant)
+        self._num_of[tenant] += len(new)
         return ""
+
+    def _is_full(self, num_new: int, tenant: str) -> bool:
+        return len(self._counts) + num_new > MAX_COUNTS or self._num_of[tenant] + num_new > MAX_COUNTS_OF_ONE
+
+    def _forget(self, now_s: float) -> None:
+        if now_s < self._forgot_s + 1:
+            return  # looking through all of them takes a moment, which a tenant that is full must not take each time
+        self._forgot_s = now_s
+        over = [name for name, one in self._counts.items() if one.until_s <= now_s and not one.num_running]
+        for name in over:
+            self._num_of[self._counts.pop(name).tenant] -= 1
 
 
 def _bounded(blocks: Iterable[Block]) -> tuple[Block, ...]:

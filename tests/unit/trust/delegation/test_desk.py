@@ -180,18 +180,19 @@ def test_counts_are_of_each_block_by_itself_and_what_could_be_spent_is_set_aside
 
 
 def test_making_ever_more_tokens_of_one_forgets_no_count_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.trust.delegation.budget.MAX_COUNTS_OF_ONE", 3)
+    monkeypatch.setattr("headrace.trust.delegation.budget.MAX_COUNTS_OF_ONE", 4)
     at, parent = desk(), granted(max_calls=100)
+
+    def child(number: int) -> Any:
+        return read(narrow_token(parent, Bounds(max_calls=1), f"h{number}")).grant.blocks
+
     for number in range(3):
-        child = read(narrow_token(parent, Bounds(max_calls=1), f"h{number}")).grant.blocks
-        assert not isinstance(at.budgets.begin(child, NOW_S), str)
-    more = read(narrow_token(parent, Bounds(max_calls=1), "h3")).grant.blocks
-    assert "more than 3 times" in str(at.budgets.begin(more, NOW_S))
+        assert not isinstance(at.budgets.begin(child(number), NOW_S, "acme"), str)
+    assert "too many" in str(at.budgets.begin(child(3), NOW_S, "acme"))
     assert at.budgets.left(read(parent).grant.blocks) == {"left_calls": 97}
-    unbounded = granted()
-    for number in range(4):
-        child = read(narrow_token(unbounded, Bounds(max_calls=1), f"h{number}")).grant.blocks
-        assert isinstance(at.budgets.begin(child, NOW_S), str) == (number == 3)
+    # Others are none the worse for it.
+    other = read(granted(max_calls=1)).grant.blocks
+    assert not isinstance(at.budgets.begin(other, NOW_S, "other"), str)
 
 
 def test_only_counts_that_no_token_needs_any_more_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
