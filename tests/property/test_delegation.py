@@ -120,7 +120,7 @@ def test_requests_at_once_never_spend_more_than_there_is(parent: Any, child: Any
     running: list[tuple[bool, Reservation]] = []
     spent = {True: [0, 0], False: [0, 0]}  # by child: calls and nanos
     for is_child, bound, cost, ends in steps:
-        held = budgets.begin(of_child if is_child else of_parent)
+        held = budgets.begin(of_child if is_child else of_parent, NOW_S)
         if not isinstance(held, str):
             spent[is_child][0] += 1
             if held.covers(bound):

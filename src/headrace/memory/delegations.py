@@ -16,12 +16,12 @@ MIGRATIONS: Final = (
         reason     TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE counts (
-        id        TEXT PRIMARY KEY,
-        calls     INTEGER NOT NULL,
-        nanos     INTEGER NOT NULL,
-        changed_s REAL NOT NULL
+        id      TEXT PRIMARY KEY,
+        calls   INTEGER NOT NULL,
+        nanos   INTEGER NOT NULL,
+        until_s REAL NOT NULL
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX counts_by_change ON counts (changed_s)
+    CREATE INDEX counts_by_end ON counts (until_s)
     """,
 )
 
@@ -38,21 +38,21 @@ def read_revocations(connection: sqlite3.Connection) -> dict[str, tuple[float, s
     return {str(row[0]): (float(row[1]), str(row[2])) for row in rows}
 
 
-def save_counts(connection: sqlite3.Connection, counts: Mapping[str, tuple[int, int]], now_s: float) -> None:
-    """Requests and billionths under each block, as they are now."""
+def save_counts(connection: sqlite3.Connection, counts: Mapping[str, tuple[int, int, float]]) -> None:
+    """Requests and billionths under each block, as they are now, and until when they count."""
     connection.executemany(
-        "INSERT INTO counts (id, calls, nanos, changed_s) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET calls = excluded.calls, nanos = excluded.nanos, changed_s = excluded.changed_s",
-        [(name, calls, nanos, now_s) for name, (calls, nanos) in counts.items()],
+        "INSERT INTO counts (id, calls, nanos, until_s) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET calls = excluded.calls, nanos = excluded.nanos, until_s = excluded.until_s",
+        [(name, *count) for name, count in counts.items()],
     )
 
 
-def read_counts(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+def read_counts(connection: sqlite3.Connection) -> dict[str, tuple[int, int, float]]:
     """All of them."""
-    rows = connection.execute("SELECT id, calls, nanos FROM counts ORDER BY changed_s")
-    return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
+    rows = connection.execute("SELECT id, calls, nanos, until_s FROM counts ORDER BY until_s")
+    return {str(row[0]): (int(row[1]), int(row[2]), float(row[3])) for row in rows}
 
 
-def forget_counts(connection: sqlite3.Connection, before_s: float) -> None:
-    """Drop those that nothing was done under since then: tokens end, and their counts with them."""
-    connection.execute("DELETE FROM counts WHERE changed_s < ?", (before_s,))
+def forget_counts(connection: sqlite3.Connection, now_s: float) -> None:
+    """Drop those that no token needs any more."""
+    connection.execute("DELETE FROM counts WHERE until_s <= ?", (now_s,))

@@ -1,5 +1,6 @@
 """What is kept of delegations: revocations stay, counts are those of last time."""
 
+import math
 import sqlite3
 from pathlib import Path
 
@@ -26,13 +27,15 @@ def test_a_revocation_stays_what_it_was_when_it_is_said_again(tmp_path: Path) ->
         assert opened.read(read_revocations) == {"a": (1.0, "stolen"), "b": (1.0, "stolen"), "c": (2.0, "again")}
 
 
-def test_counts_are_those_of_the_last_time_until_nothing_happened_for_long(tmp_path: Path) -> None:
+def test_counts_are_those_of_the_last_time_until_no_token_needs_them(tmp_path: Path) -> None:
     with database(tmp_path) as opened:
-        opened.transact(save_counts, {"a": (1, 10), "b": (2, 2**62)}, 1.0)
-        opened.transact(save_counts, {"a": (3, 30)}, 5.0)
-        assert opened.read(read_counts) == {"a": (3, 30), "b": (2, 2**62)}
+        opened.transact(save_counts, {"a": (1, 10, math.inf), "b": (2, 2**62, 5.0)})
+        opened.transact(save_counts, {"a": (3, 30, math.inf)})
+        assert opened.read(read_counts) == {"a": (3, 30, math.inf), "b": (2, 2**62, 5.0)}
+        opened.transact(forget_counts, 4.9)
+        assert len(opened.read(read_counts)) == 2
         opened.transact(forget_counts, 5.0)
-        assert opened.read(read_counts) == {"a": (3, 30)}
+        assert opened.read(read_counts) == {"a": (3, 30, math.inf)}
 
 
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:

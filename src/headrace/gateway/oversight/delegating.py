@@ -19,7 +19,6 @@ from headrace.trust.delegation.desk import DelegationDesk
 from headrace.trust.delegation.grant import Block, Bounds, Grant
 
 KEEP_S: Final = 0.5
-FORGET_S: Final = 400 * 86_400.0
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class DelegationKeeper:
 
     async def open(self) -> tuple[DelegationBudgets, frozenset[str]]:
         """Counts and revocations as they were."""
-        await self._store.call(rows.forget_counts, self._clock.unix_s() - FORGET_S)
+        await self._store.call(rows.forget_counts, self._clock.unix_s())
         counts = await self._store.read(rows.read_counts)
         return DelegationBudgets(counts), frozenset(await self._store.read(rows.read_revocations))
 
@@ -101,12 +100,14 @@ class DelegationKeeper:
             await self._save()
         finally:
             self._saving = None
+        if self._desk is not None and self._desk.budgets.has_changes:
+            self.note_change()  # what ended meanwhile
 
     async def _save(self) -> None:
         if self._desk is None or not (changes := self._desk.budgets.take_changes()):
             return
         try:
-            await self._store.call(rows.save_counts, changes, self._clock.unix_s())
+            await self._store.call(rows.save_counts, changes)
         except HeadraceError:
             # They hold in memory; a restart forgets them.
             _logger.exception("what was done under %d delegations could not be kept", len(changes))

@@ -46,7 +46,7 @@ class DelegationOverseer:
         if why is not None:
             case.decisions.append(_denied("request", shape.model, why))
             raise Forbidden(f"{why}.", code=DELEGATION_DENIED)
-        held = self._desk.budgets.begin(self._desk.blocks(delegation))
+        held = self._desk.budgets.begin(self._desk.blocks(delegation), case.started_unix_s, shape.principal.tenant)
         if isinstance(held, str):
             case.decisions.append(_denied("request", shape.model, held))
             raise BudgetExceeded(f"{held}; ask whoever granted it for another one.")

@@ -5,6 +5,8 @@ What a request could cost is set aside before it goes anywhere and becomes what 
 once cannot spend what is there for one. Decides without I/O; who keeps counts is told by `take_changes`.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,16 +14,21 @@ from typing import Final
 from headrace.trust.delegation.grant import Block
 
 MAX_COUNTS: Final = 100_000
+MAX_COUNTS_OF_ONE: Final = 10_000
+"""Those of one tenant: whoever holds a token can make any number of others of it."""
 
 
 @dataclass(slots=True)
 class Count:
-    """Under one block: what was done, and what is set aside for what is under way."""
+    """Under one block: what was done, and what is set aside for what is under way. It is needed until `until_s`;
+    `tenant` is empty of those that were there at the start."""
 
     num_calls: int = 0
     nanos: int = 0
+    until_s: float = math.inf
     held_nanos: int = 0
     num_running: int = 0
+    tenant: str = ""
 
 
 class Reservation:
@@ -62,14 +69,16 @@ class Reservation:
 class DelegationBudgets:
     """All counts of a process."""
 
-    def __init__(self, counts: Mapping[str, tuple[int, int]] | None = None) -> None:
-        """`counts` are calls and billionths by revocation id, as they were before."""
-        self._counts = {name: Count(*both) for name, both in (counts or {}).items()}
+    def __init__(self, counts: Mapping[str, tuple[int, int, float]] | None = None) -> None:
+        """`counts` are calls, billionths and until when they count, by revocation id, as they were before."""
+        self._counts = {name: Count(*kept) for name, kept in (counts or {}).items()}
         self._changed: set[str] = set()
+        self._num_of: Counter[str] = Counter()
+        self._forgot_s = -math.inf
 
     def count(self, block: Block) -> Count:
         """What was done under a block."""
-        return self._counts.setdefault(block.revocation_id, Count())
+        return self._counts.setdefault(block.revocation_id, Count(until_s=block.until_s))
 
     def left_nanos(self, block: Block) -> int | None:
         """What may still be spent under a block, None without a bound; below 0 where something cost more than its
@@ -86,7 +95,7 @@ class DelegationBudgets:
         count = self._counts.get(block.revocation_id, _NOTHING)
         return block.bounds.max_calls - count.num_calls
 
-    def begin(self, blocks: Sequence[Block]) -> Reservation | str:
+    def begin(self, blocks: Sequence[Block], now_s: float, tenant: str = "") -> Reservation | str:
         """One more request under these blocks, or why there may be none."""
         for one in blocks:
             if (calls := self.left_calls(one)) is not None and calls <= 0:
@@ -94,6 +103,8 @@ class DelegationBudgets:
             if (nanos := self.left_nanos(one)) is not None and nanos <= 0:
                 return "the delegation's budget is used up, or set aside for what is under way"
         bounded = _bounded(blocks)
+        if why := self._make_room(bounded, now_s, tenant):
+            return why
         for one in bounded:
             count = self.count(one)
             count.num_calls += 1
@@ -108,7 +119,6 @@ class DelegationBudgets:
             count.nanos += nanos
             count.num_calls -= 0 if is_call else 1
             self._changed.add(one.revocation_id)
-        self._forget()
 
     def left(self, blocks: Iterable[Block]) -> dict[str, int]:
         """What policies may know: `left_nanos` and `left_calls`, where they are bounded."""
@@ -119,18 +129,45 @@ class DelegationBudgets:
         }
         return {name: max(0, min(values)) for name, values in given.items() if values}
 
-    def take_changes(self) -> dict[str, tuple[int, int]]:
-        """Counts that changed since the last time, to be kept."""
-        changed, self._changed = self._changed, set()
-        return {name: (one.num_calls, one.nanos) for name in changed if (one := self._counts.get(name)) is not None}
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take_changes` would give any."""
+        return bool(self._changed)
 
-    def _forget(self) -> None:
-        """The oldest that nobody uses now go first. Only blocks with a bound are counted, and those end."""
-        while len(self._counts) > MAX_COUNTS:
-            idle = next((name for name, one in self._counts.items() if not one.num_running), None)
-            if idle is None or idle in self._changed:
-                return
-            del self._counts[idle]
+    def take_changes(self) -> dict[str, tuple[int, int, float]]:
+        """Counts that changed since the last time, to be kept, as they are given at the start."""
+        changed, self._changed = self._changed, set()
+        return {
+            name: (one.num_calls, one.nanos, one.until_s)
+            for name in changed
+            if (one := self._counts.get(name)) is not None
+        }
+
+    def _make_room(self, bounded: Sequence[Block], now_s: float, tenant: str) -> str:
+        """Why these blocks cannot be counted. A count that is forgotten is a budget that begins anew: only those that
+        no token needs any more go, and a tenant that has ever more tokens in use is refused."""
+        new = [one for one in bounded if one.revocation_id not in self._counts]
+        if not new:
+            return ""
+        if self._is_full(len(new), tenant):
+            self._forget(now_s)
+            if self._is_full(len(new), tenant):
+                return "too many delegations are in use at once"
+        for one in new:
+            self._counts[one.revocation_id] = Count(until_s=one.until_s, tenant=tenant)
+        self._num_of[tenant] += len(new)
+        return ""
+
+    def _is_full(self, num_new: int, tenant: str) -> bool:
+        return len(self._counts) + num_new > MAX_COUNTS or self._num_of[tenant] + num_new > MAX_COUNTS_OF_ONE
+
+    def _forget(self, now_s: float) -> None:
+        if now_s < self._forgot_s + 1:
+            return  # looking through all of them takes a moment, which a tenant that is full must not take each time
+        self._forgot_s = now_s
+        over = [name for name, one in self._counts.items() if one.until_s <= now_s and not one.num_running]
+        for name in over:
+            self._num_of[self._counts.pop(name).tenant] -= 1
 
 
 def _bounded(blocks: Iterable[Block]) -> tuple[Block, ...]:

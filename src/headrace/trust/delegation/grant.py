@@ -3,6 +3,7 @@
 Every block can only narrow: what is allowed is what each of them allows. Knows no tokens.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, TypeVar
@@ -66,11 +67,12 @@ def is_plain(text: str) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One block: to whom it hands on (None: whoever held it before), its bounds, and the id by which it, and all that
-    follows it, can be revoked."""
+    follows it, can be revoked. From `until_s` on, Unix time, no token with it holds."""
 
     revocation_id: str
     bounds: Bounds = Bounds()
     holder: str | None = None
+    until_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

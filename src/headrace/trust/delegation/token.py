@@ -7,8 +7,9 @@ What a token allows is what each of its blocks allows. Reading one checks signat
 runs all its checks against the facts of a moment. Knows no files and no clock.
 """
 
+import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -220,6 +221,14 @@ def _read(biscuit: Any, index: int, keys: RootKeys) -> BlockText:
     return read_block(biscuit.block_source(index), is_authority=index == 0)
 
 
+def _blocks(blocks: Iterable[BlockText], revocation_ids: Iterable[str]) -> Iterator[Block]:
+    until_s = math.inf
+    for one, revocation_id in zip(blocks, revocation_ids, strict=True):
+        # Other tokens may be made of the same beginning: only what stands in it ends them all.
+        until_s = until_s if one.bounds.expires_s is None else min(until_s, one.bounds.expires_s)
+        yield Block(revocation_id=revocation_id, bounds=one.bounds, holder=one.holder, until_s=until_s)
+
+
 def _grant(blocks: list[BlockText], revocation_ids: tuple[str, ...]) -> Grant:
     first = blocks[0]
     facts = dict(first.facts)
@@ -238,10 +247,7 @@ def _grant(blocks: list[BlockText], revocation_ids: tuple[str, ...]) -> Grant:
         user=user[0] if user else None,
         priority=int(priority[0]),
         facts={name: values[0] for name, values in facts.items()},
-        blocks=tuple(
-            Block(revocation_id=revocation_id, bounds=one.bounds, holder=one.holder)
-            for one, revocation_id in zip(blocks, revocation_ids, strict=True)
-        ),
+        blocks=tuple(_blocks(blocks, revocation_ids)),
     )
     if grant.depth_left is not None and grant.depth_left < 0:
         raise ValueError("it was handed on more often than it allows")

@@ -1,5 +1,6 @@
 """Who acts on a delegation may do what its granter may do now, within its bounds, until it ends or is revoked."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -154,28 +155,65 @@ def test_counts_are_of_each_block_by_itself_and_what_could_be_spent_is_set_aside
     parent = granted(max_calls=3, max_cost_nanos=100)
     child = narrow_token(parent, Bounds(max_calls=1, max_cost_nanos=60), "helper")
     blocks, of_parent = read(child).grant.blocks, read(parent).grant.blocks
-    held = at.budgets.begin(blocks)
+    held = at.budgets.begin(blocks, NOW_S)
     assert not isinstance(held, str)
     assert held.covers(50) and held.covers(60) and held.covers(10)
     assert held.nanos == 60
     assert not held.covers(61)
     assert at.budgets.left(of_parent) == {"left_nanos": 40, "left_calls": 2}
-    assert at.budgets.begin(blocks) == "the delegation's 1 requests are used up"
-    other = at.budgets.begin(of_parent)
+    assert at.budgets.begin(blocks, NOW_S) == "the delegation's 1 requests are used up"
+    other = at.budgets.begin(of_parent, NOW_S)
     assert not isinstance(other, str)
     assert other.covers(40) and not other.covers(41)
-    assert "budget is used up" in str(at.budgets.begin(of_parent))
+    assert "budget is used up" in str(at.budgets.begin(of_parent, NOW_S))
     held.settle(20, is_call=True)
     held.settle(20, is_call=True)
     other.settle(0, is_call=False)
     assert at.budgets.left(of_parent) == {"left_nanos": 80, "left_calls": 2}
     assert at.budgets.left(blocks) == {"left_nanos": 40, "left_calls": 0}
     assert at.budgets.take_changes() == {
-        blocks[0].revocation_id: (1, 20),
-        blocks[1].revocation_id: (1, 20),
+        blocks[0].revocation_id: (1, 20, NOW_S + HOUR_S),
+        blocks[1].revocation_id: (1, 20, NOW_S + HOUR_S),
     }
     assert at.budgets.take_changes() == {}
-    assert at.budgets.begin(read(granted()).grant.blocks).settle(5, is_call=True) is None  # type: ignore[union-attr]
+    assert at.budgets.begin(read(granted()).grant.blocks, NOW_S).settle(5, is_call=True) is None  # type: ignore[union-attr]
+
+
+def test_making_ever_more_tokens_of_one_forgets_no_count_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.trust.delegation.budget.MAX_COUNTS_OF_ONE", 4)
+    at, parent = desk(), granted(max_calls=100)
+
+    def child(number: int) -> Any:
+        return read(narrow_token(parent, Bounds(max_calls=1), f"h{number}")).grant.blocks
+
+    for number in range(3):
+        assert not isinstance(at.budgets.begin(child(number), NOW_S, "acme"), str)
+    assert "too many" in str(at.budgets.begin(child(3), NOW_S, "acme"))
+    assert at.budgets.left(read(parent).grant.blocks) == {"left_calls": 97}
+    # Others are none the worse for it.
+    other = read(granted(max_calls=1)).grant.blocks
+    assert not isinstance(at.budgets.begin(other, NOW_S, "other"), str)
+
+
+def test_only_counts_that_no_token_needs_any_more_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.trust.delegation.budget.MAX_COUNTS", 2)
+    at = desk()
+    tokens = [read(granted(max_calls=1, expires_s=NOW_S + at_s)).grant.blocks for at_s in (10, 20, 30)]
+    for blocks in tokens[:2]:
+        held = at.budgets.begin(blocks, NOW_S)
+        assert not isinstance(held, str)
+        held.settle(0, is_call=True)
+    assert "too many" in str(at.budgets.begin(tokens[2], NOW_S + 9))
+    assert "used up" in str(at.budgets.begin(tokens[0], NOW_S + 9))
+    assert not isinstance(at.budgets.begin(tokens[2], NOW_S + 10), str)
+    assert "used up" in str(at.budgets.begin(tokens[1], NOW_S + 10))
+
+
+def test_a_beginning_counts_as_long_as_anything_can_be_made_of_it() -> None:
+    short = narrow_token(granted(max_calls=5), Bounds(expires_s=NOW_S + 1, max_calls=1), "h")
+    assert [one.until_s for one in read(short).grant.blocks] == [NOW_S + HOUR_S, NOW_S + 1]
+    endless = narrow_token(granted(max_calls=5, expires_s=None), Bounds(expires_s=NOW_S + 1), "h")
+    assert [one.until_s for one in read(endless).grant.blocks] == [math.inf, NOW_S + 1]
 
 
 def test_a_principal_without_a_delegation_is_nobodys_agent() -> None:
