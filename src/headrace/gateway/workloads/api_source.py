@@ -19,6 +19,9 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from spiffe._proto import workload_pb2, workload_pb2_grpc
 
 from headrace.core.clock import Clock
@@ -194,6 +197,7 @@ class ApiSource:
         found = verify_x509_svid(chain, bundles, now_s=now_s, end=End.SERVER)
         if str(found.spiffe_id) != chosen.spiffe_id:
             raise InvalidSvid(f"it says {chosen.spiffe_id} of a certificate of {found.spiffe_id}")
+        _check_key(chain[0], chosen.x509_svid_key)
         self._svid = X509Svid(
             spiffe_id=chosen.spiffe_id,
             certificates=chain,
@@ -219,6 +223,16 @@ class ApiSource:
         if why != self._why:
             self._why = why
             _logger.warning("the workload API at %s: %s", self._address, why)
+
+
+def _check_key(leaf: bytes, private_key: bytes) -> None:
+    """That the key is the certificate's: TLS would find out on a connection. Raises InvalidSvid."""
+    try:
+        key = load_der_private_key(private_key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise InvalidSvid("it gave a private key that cannot be read") from None
+    if x509.load_der_x509_certificate(leaf).public_key() != key.public_key():
+        raise InvalidSvid("it gave the private key of another certificate")
 
 
 def _x509_bundle(trust_domain: str, text: bytes) -> Bundle:
