@@ -68,6 +68,9 @@ class ToolOverseer:
         rule_of = self.book.among(request.tools)
         labels = labels_of(messages, rule_of, system_is_operator=settings.system == "operator")
         case.label = joined(labels)
+        honey = self.book.honey
+        if honey and (touched := honey.intersection(call.name for one in messages for call in one.tool_calls)):
+            case.verdicts.append(replace(HONEY, reason=f"{min(touched)} is a trap, and was called before"))
         cleaned = self._clean(case, messages, labels) if settings.invisible is not Invisible.KEEP else None
         if settings.invisible is not Invisible.STRIP or settings.mode is not Mode.ENFORCE:
             cleaned = None

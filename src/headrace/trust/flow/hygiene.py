@@ -29,6 +29,9 @@ _SUSPECT: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
     "\uffa0\U000e0000-\U000e01ef]"
 )
+_RIGHT_TO_LEFT: Final = re.compile(
+    "[\u05be-\u07ff\u0800-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
 _FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
@@ -54,18 +57,23 @@ def clean(text: str) -> Cleaned:
     kept: list[str] = []
     hidden: list[str] = []
     counts: Counter[str] = Counter()
-    is_rtl = any(unicodedata.bidirectional(one) in ("R", "AL") for one in text if one > "\u0590")
+    is_rtl: bool | None = None
     flags = {index for found in _FLAG.finditer(text) for index in range(found.start(), found.end())}
-    for index, one in enumerate(text):
+    done = 0
+    for found in _SUSPECT.finditer(text):  # between them nothing is looked at one by one: texts can be long
+        index, one = found.start(), found[0]
         kind = _kind(one)
-        if kind == "" or index in flags or _is_right(kind, text, index, is_rtl=is_rtl):
-            kept.append(one)
+        if kind == "bidi" and is_rtl is None:
+            is_rtl = _RIGHT_TO_LEFT.search(text) is not None
+        if index in flags or _is_right(kind, text, index, is_rtl=is_rtl is True):
             continue
+        kept.append(text[done:index])
+        done = index + 1
         if kind != "hyphen" and not (one == "\ufeff" and index == 0):
             counts[kind] += 1
         if kind == "tags":
             hidden.append(chr(ord(one) - 0xE0000) if 0xE0020 <= ord(one) <= 0xE007E else " ")
-    return Cleaned("".join(kept), dict(counts), "".join(hidden).strip())
+    return Cleaned("".join(kept) + text[done:], dict(counts), "".join(hidden).strip())
 
 
 def decoded(text: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
@@ -108,7 +108,7 @@ def _plain(value: Any) -> Any:
 
 
 class ToolBook:
-    """What an operator says of tools, by name: an exact name goes before patterns, longer ones before shorter."""
+    """What an operator says of tools, by name: an exact name goes before patterns, longer before shorter."""
 
     def __init__(self, rules: Mapping[str, ToolRule]) -> None:
         self._exact = {name: rule for name, rule in rules.items() if "*" not in name}
@@ -146,8 +146,11 @@ class ToolBook:
         return rule
 
     def facts(self, name: str, tools: Sequence[Tool]) -> ToolFacts:
-        """What holds for a call of a name. A tool that the request did not declare is taken for one of EGRESS."""
+        """What holds for a call of a name. A tool that the request did not declare is taken for one of EGRESS, and so
+        is a trap, whatever is said of it."""
         rule = self.rule(name)
+        if rule.is_honey:
+            rule = replace(rule, effect=Effect.EGRESS)
         tool = next((tool for tool in tools if tool.name == name), None)
         if tool is None:
             effect = Effect.EGRESS if rule.effect is None else rule.effect

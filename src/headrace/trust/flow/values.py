@@ -24,6 +24,12 @@ _SAME: Final = {
 # Characters that go on with an address, a path or a number, so that a value that ends beside one is only a part.
 _JOINS: Final = "_@/\\-+%&=#~:"
 _NUMBER: Final = re.compile(r"(?<![^\W_])\d+(?:[.,']\d+)*(?![^\W_])")
+# Unicode's category Cf (15.1), in one pass of C.
+_FORMATS: Final = re.compile(
+    "[\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064"
+    "\u2066-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
 _DIGITS: Final = frozenset("0123456789")
 _WORD: Final = re.compile(r"[^\W_]{3,}")
 # Texts are cut by these and each piece is looked at once: a pattern for whole addresses takes quadratic time.
@@ -48,7 +54,7 @@ def normal(text: str) -> str:
     Letters of other scripts stay what they are: a name in Cyrillic is another name."""
     text = unicodedata.normalize("NFKC", text[:MAX_TEXT]).casefold().translate(_SAME)
     if not text.isascii():
-        text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+        text = _FORMATS.sub("", text)
     return " ".join(text.split())
 
 

@@ -1,6 +1,7 @@
 """Whose words an argument's value is: each kind of argument, each who may vouch for it, and who may not."""
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
@@ -212,3 +213,9 @@ def test_large_texts_have_caps_and_those_made_to_take_long_do_not() -> None:
     for text in ("1," * 500_000, "may " * 250_000, "www." * 250_000, "ab" * 500_000, "\u202e" * 1_000_000):
         untrusted((user(text), *INBOX), "pay", {"recipient": "ab" * 1000, "amount": 1})
         untrusted((user(text), *INBOX), "send_mail", {"to": "x", "body": text})
+
+
+def test_the_normal_form_has_no_character_of_format() -> None:
+    everything = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    left = [one for start in range(0, len(everything), 100_000) for one in normal(everything[start : start + 100_000])]
+    assert {one for one in left if unicodedata.category(one) == "Cf"} == set()
