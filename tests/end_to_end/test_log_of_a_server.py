@@ -29,7 +29,7 @@ batch = "5ms"
 async def run(*words: str) -> str:
     done = await asyncio.to_thread(CliRunner().invoke, app, list(words))
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def size_in(proof: LogProof) -> int:

@@ -103,7 +103,7 @@ def test_a_log_is_mirrored_and_audited_over_http_while_it_grows(tmp_path: Path) 
     async def run(*words: str) -> str:
         done = await asyncio.to_thread(CliRunner().invoke, app, list(words))
         assert done.exit_code == 0, done.output
-        return done.output
+        return done.stdout
 
     async def talk() -> None:
         async with open_log(settings, layout) as log:

@@ -89,7 +89,7 @@ def say(*words: str) -> Result:
 def done(*words: str) -> str:
     result = say(*words)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def trust_file(home: Path, tmp_path: Path) -> Path:
