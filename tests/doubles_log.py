@@ -127,7 +127,7 @@ async def open_notary(
     on_merged: Callable[[Sequence[float]], None] | None = None,
 ) -> AsyncIterator[LogNotary]:
     """A notary that commits what comes within a few milliseconds."""
-    home.mkdir(exist_ok=True)
+    home.mkdir(exist_ok=True)  # noqa: ASYNC240
     store = Store(home / "provenance.db", MIGRATIONS)
     await store.open()
     notary = LogNotary(
