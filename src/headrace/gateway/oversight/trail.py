@@ -38,8 +38,3 @@ class Trail:
         if trace is not None:
             self._traces.move_to_end((tenant, request_id))
         return trace
-
-    def forget(self, tenant: str) -> None:
-        """A tenant is no more."""
-        for key in [key for key in self._traces if key[0] == tenant]:
-            del self._traces[key]

@@ -24,7 +24,7 @@ from headrace.trust.records import dsse, request_form
 from headrace.trust.records.answer_form import AnswerForm
 from headrace.trust.records.bundle import Bundle, Exhibit, read_bundle
 from headrace.trust.records.canonical import NotCanonical
-from headrace.trust.records.commitment import entry_of
+from headrace.trust.records.commitment import entry_of, read_entry
 from headrace.trust.records.keys import (
     DelegationGrant,
     RecordKey,
@@ -261,6 +261,46 @@ def test_a_proof_of_another_log_or_of_another_entry_is_refused() -> None:
     assert last(verify(wrong, SHOWN, at.trusted()))[0] == "log"
     elsewhere = replace(bundle, log_origin="another.log/records")
     assert last(verify(elsewhere, SHOWN, at.trusted()))[0] == "log"
+
+
+def test_an_entry_that_commits_to_something_else_is_refused_without_a_log_too() -> None:
+    at = usual()
+    only_node, good = read_trusted(at.node_line.encode()), at.bundle()
+    swapped = replace(good, record=replace(good.record, entry=good.delegation.entry))
+    other_kind = entry_of("evidence", good.record.envelope, read_entry(good.record.entry).time_s).encode()
+    renamed = replace(good, record=replace(good.record, entry=other_kind))
+    for bundle in (swapped, renamed, replace(good, delegation=replace(good.delegation, entry=good.record.entry))):
+        assert last(verify(bundle, SHOWN, only_node))[0] == "time"
+
+
+def test_a_nonce_that_is_not_the_records_is_refused_even_if_it_opens_nothing() -> None:
+    at = usual()
+    bundle = replace(at.bundle(), nonce=b"\0" * 16)
+    assert last(verify(bundle, replace(SHOWN, requests=()), at.trusted()))[0] == "nonce"
+    assert last(verify(bundle, None, at.trusted()))[0] == "nonce"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"digest":"sha256:%b","kind":"record","time": 5}' % (b"0" * 64),
+        b'{"kind":"record","digest":"sha256:%b","time":5}' % (b"0" * 64),
+        b'{"digest":"sha256:%b","kind":"record","time":5,"x":1}' % (b"0" * 64),
+        b'{"digest":"sha256:%b","kind":"record","time":5}' % (b"0" * 62),
+        b'{"digest":"sha512:%b","kind":"record","time":5}' % (b"0" * 64),
+        b'{"digest":"sha256:%b","kind":"record","time":5}' % (b"A" * 64),
+        b'{"digest":"sha256:%b","kind":"record","time":5.0}' % (b"0" * 64),
+        b'{"digest":"sha256:%b","kind":"record","time":1e999}' % (b"0" * 64),
+        b'{"digest":"sha256:%b","kind":"record","time":true}' % (b"0" * 64),
+        b'{"digest":"sha256:%b","kind":7,"time":5}' % (b"0" * 64),
+        b"[]",
+        b"7",
+        b"",
+    ],
+)
+def test_an_entry_is_written_in_one_way_only(data: bytes) -> None:
+    with pytest.raises(NotCanonical):
+        read_entry(data)
 
 
 def test_a_bundle_reads_back_and_damage_is_told_from_nothing_else() -> None:
