@@ -1,6 +1,6 @@
 """Joins what judges and records: settings, secrets and the state directory -> overseers, authenticators and services.
 
-    overseers:       what counts, delegations, labels and tools, policies, the monitor of theft, the recorder
+    overseers:       what counts, delegations, signs of hijacking, labels and tools, policies, theft, the recorder
     authenticators:  delegations, those of identity, then keys
 
 Knows every constructor and decides nothing. What is off is not even imported. All of it ends after the gateway that
