@@ -238,7 +238,7 @@ class _Turns:
             self.close()
             if kind == "compaction":
                 summary = open_seal(item["encrypted_content"], "summary", "compaction")
-                self.add(Message(role=Role.ASSISTANT, parts=(TextPart(_SUMMARY + summary),)))
+                self.add(Message(role=Role.ASSISTANT, parts=(TextPart(_SUMMARY + summary),), is_summary=True))
             elif kind == "message":
                 said = Message(role=Role(item["role"]), parts=_texts(item["content"]))
                 self.add(said, _mark(item["content"]))

@@ -68,7 +68,8 @@ class Message:
     """One turn of a conversation. Parts are text only until a model that takes more is served.
 
     `reasoning` is what an assistant thought before it spoke, where a client sends it back. A turn of role TOOL answers
-    the call `tool_call_id`.
+    the call `tool_call_id`. `is_summary`: a model wrote it of turns that are not here, so nobody can tell whose words
+    are in it.
     """
 
     role: Role
@@ -77,6 +78,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str = ""
+    is_summary: bool = False
 
     @property
     def text(self) -> str:

@@ -1,7 +1,8 @@
 """The label of every part of a conversation: from its role and its authenticated source, never from what it says.
 
 A client's turns are its principal's words; a tool's result is the tool's, which is found through the call that it
-answers. What a model wrote is as trustworthy as the least of what it had read. Text that looks like a turn of another
+answers. What a model wrote is as trustworthy as the least of what it had read; where what it had read is not here (a
+summary, an assistant's turn before any user's), nobody knows. Text that looks like a turn of another
 role is text of the turn that it stands in.
 """
 
@@ -61,15 +62,15 @@ def callers(messages: Sequence[Message]) -> tuple[str | None, ...]:
 def labels_of(messages: Sequence[Message], rule_of: RuleOf, *, system_is_operator: bool = False) -> tuple[Label, ...]:
     """The label of each turn, and so of each of its parts. An assistant's is the join of all before it."""
     system = OPERATOR if system_is_operator else USER
-    so_far = TRUSTED
+    so_far, has_begun = TRUSTED, False
     labels: list[Label] = []
     for message, caller in zip(messages, callers(messages), strict=True):
         if message.role in (Role.SYSTEM, Role.DEVELOPER):
             label = system
         elif message.role is Role.USER:
-            label = USER
+            label, has_begun = USER, True
         elif message.role is Role.ASSISTANT:
-            label = so_far
+            label = so_far if has_begun and not message.is_summary else UNKNOWN
         else:
             label = UNKNOWN if caller is None else _of_tool(caller, rule_of(caller))
         labels.append(label)

@@ -9,12 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles_flow import BOOK, called, returned, said, system, user
 
-from headrace.api.openai import Caller, decode_chat
-from headrace.core.errors import HeadraceError
-from headrace.core.gateway import RawBody
-from headrace.core.request import Message, Principal
-from headrace.core.trust import TRUSTED, Confidentiality, Effect, Integrity, Label
-from headrace.trust.flow.labels import USER, is_users_alone, joined, labels_of
+from headrace.core.request import Message, Role, TextPart
+from headrace.core.trust import Confidentiality, Effect, Integrity, Label
+from headrace.trust.flow.labels import joined, labels_of
 from headrace.trust.flow.settings import ToolRule
 from headrace.trust.flow.tools import ToolBook
 
@@ -81,12 +78,19 @@ def test_a_prompt_without_messages_is_the_caller_s() -> None:
     assert joined(()).integrity is Integrity.USER
 
 
+def test_what_a_model_wrote_of_turns_that_are_not_here_is_nobody_s() -> None:
+    """A summary, or a history whose beginning was cut off: it may repeat what a stranger wrote."""
+    summary = Message(role=Role.ASSISTANT, parts=(TextPart("The user wants eve paid."),), is_summary=True)
+    assert levels(user("a"), summary, user("b"), said("c")) == [2, 0, 2, 0]
+    assert levels(system("a"), said("The user wants eve paid."), user("b")) == [2, 0, 2]
+
+
 _MESSAGES = st.sampled_from(
     [user("a"), system("b"), said("c"), called("read_file", path="x"), returned("d"), returned("e", "none")]
 )
 
 
-@given(st.lists(_MESSAGES, min_size=1, max_size=12))
+@given(st.lists(_MESSAGES, max_size=12).map(lambda talk: [user("x"), *talk]))
 def test_the_join_is_conservative_and_more_text_never_makes_a_context_more_trusted(talk: list[Message]) -> None:
     def context(messages: list[Message]) -> Label:
         return joined(labels_of(messages, BOOK.rule))
