@@ -16,7 +16,6 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from headrace.trust.identity.strict import NotStrict, decode_base64url, encode_base64url, read_json_object
 from headrace.trust.spiffe.ids import InvalidSvid
@@ -240,12 +239,9 @@ def _jwk(key: Any) -> dict[str, str]:
 
 def _load_certificate(der: bytes) -> x509.Certificate:
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        if certificate.public_bytes(Encoding.DER) != der:
-            raise InvalidSvid("bytes follow a certificate")
+        return x509.load_der_x509_certificate(der)  # refuses bytes that follow
     except (ValueError, TypeError, x509.InvalidVersion):
         raise InvalidSvid("this is no DER certificate") from None
-    return certificate
 
 
 def _der_len(data: bytes) -> int:
