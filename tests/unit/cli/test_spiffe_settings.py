@@ -1,5 +1,7 @@
 """Settings of workload identity: what is read, what is refused with line and remedy, what goes with the rest."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,17 @@ def test_files_of_a_backends_tls_are_looked_at_before_anything_starts(tmp_path: 
         with pytest.raises(WrongSettings, match=sentence) as caught:
             look_around(resolved, {})
         assert [(one.key, one.line) for one in caught.value.problems] == [(f"backends.one.{key}", 5)]
+
+
+def test_nothing_of_it_is_loaded_where_it_is_off() -> None:
+    modules = "cli.main cli.serve cli.gateway cli.trust cli.file_tables cli.reload server.app server.serve"
+    heavy = "grpc spiffe headrace.cli.spiffe headrace.server.workload_api headrace.trust.spiffe.path"
+    script = "\n".join(
+        [
+            *(f"import headrace.{name}" for name in modules.split()),
+            "import sys",
+            f"print(sorted(set({heavy.split()!r}) & set(sys.modules)))",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -16,7 +16,6 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from headrace.trust.identity.strict import NotStrict, decode_base64url, encode_base64url, read_json_object
 from headrace.trust.spiffe.ids import InvalidSvid
@@ -95,8 +94,8 @@ def parse_x509_authorities(text: bytes) -> tuple[bytes, ...]:
     found: list[bytes] = []
     while text:
         one = text[: _der_len(text)]
-        if len(found) == _MAX_AUTHORITIES or len(one) > len(text):
-            raise InvalidSvid("these are no DER certificates in a row")
+        if len(found) == _MAX_AUTHORITIES:
+            raise InvalidSvid(f"these are more than {_MAX_AUTHORITIES} certificates")
         _load_certificate(one)
         found.append(one)
         text = text[len(one) :]
@@ -240,12 +239,9 @@ def _jwk(key: Any) -> dict[str, str]:
 
 def _load_certificate(der: bytes) -> x509.Certificate:
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        if certificate.public_bytes(Encoding.DER) != der:
-            raise InvalidSvid("bytes follow a certificate")
+        return x509.load_der_x509_certificate(der)  # refuses bytes that follow
     except (ValueError, TypeError, x509.InvalidVersion):
         raise InvalidSvid("this is no DER certificate") from None
-    return certificate
 
 
 def _der_len(data: bytes) -> int:

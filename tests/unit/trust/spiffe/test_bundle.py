@@ -143,6 +143,18 @@ def test_an_empty_bundle_is_one() -> None:
     assert read(spiffe_sequence=3) == Bundle(trust_domain=TD, sequence=3)
 
 
+def test_a_row_of_certificates_has_an_end() -> None:
+    assert parse_x509_authorities(ROOT.der * 256) == (ROOT.der,)
+    with pytest.raises(InvalidSvid, match="more than 256"):
+        parse_x509_authorities(ROOT.der * 257)
+
+
+@pytest.mark.parametrize("text", [b"{}", b'{"keys":{}}', b"[]", b""])
+def test_what_is_no_set_of_keys_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidSvid, match="JWK set"):
+        parse_jwt_authorities(text)
+
+
 @pytest.mark.parametrize("rubbish", [b"\x30", b"\x30\x05abc", b"\x30\x84\xff\xff\xff\xff", b"rubbish", ROOT.der[:-1]])
 def test_rubbish_is_no_row_of_certificates(rubbish: bytes) -> None:
     with pytest.raises(InvalidSvid):

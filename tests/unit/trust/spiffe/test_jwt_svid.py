@@ -1,5 +1,6 @@
 """JWT-SVIDs: each clause of JWT-SVID.md, and every way known to us in which a token can be read twice."""
 
+import base64
 import hmac
 import json
 from collections.abc import Mapping
@@ -213,7 +214,9 @@ def test_the_signature_is_checked_and_a_key_of_another_trust_domain_is_no_key() 
 def test_a_signature_in_another_form_is_refused() -> None:
     head, payload, signature = sign(HEADER, CLAIMS, KEY).split(".")
     der = KEY.sign(f"{head}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
-    for wrong in (encode_base64url(der), signature[:-2], "", encode_base64url(bytes(64))):
+    raw = base64.urlsafe_b64decode(signature + "==")
+    longer = encode_base64url(raw[:32] + b"\0" + raw[32:])  # the same numbers
+    for wrong in (encode_base64url(der), signature[:-2], "", encode_base64url(bytes(64)), longer):
         with pytest.raises(InvalidSvid):
             verify(f"{head}.{payload}.{wrong}")
 
