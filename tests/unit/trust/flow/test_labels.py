@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles_flow import BOOK, called, returned, said, system, user
 
-from headrace.core.request import Message, Role, TextPart
-from headrace.core.trust import Confidentiality, Effect, Integrity, Label
-from headrace.trust.flow.labels import joined, labels_of
+from headrace.api.openai import Caller, decode_chat
+from headrace.core.errors import HeadraceError
+from headrace.core.gateway import RawBody
+from headrace.core.request import Message, Principal, Role, TextPart
+from headrace.core.trust import TRUSTED, Confidentiality, Effect, Integrity, Label
+from headrace.trust.flow.labels import USER, is_users_alone, joined, labels_of
 from headrace.trust.flow.settings import ToolRule
 from headrace.trust.flow.tools import ToolBook
 
