@@ -29,6 +29,7 @@ def test_what_is_said_of_tools_comes_before_policies_and_the_recorder_sees_what_
             assert overseers(served) == [
                 "CountingOverseer",
                 "DelegationOverseer",
+                "HijackOverseer",
                 "ToolOverseer",
                 "PolicyOverseer",
                 "TheftOverseer",
