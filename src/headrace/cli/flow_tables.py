@@ -68,4 +68,5 @@ FLOW: Final[Kind] = table(
         "amounts": one_of(("exact", "bounded")),
         "endorses": _by_path(several(_TEXT), _KIND),
     },
+    needs=("mode",),
 )

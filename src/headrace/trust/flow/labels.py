@@ -2,10 +2,11 @@
 
 A client's turns are its principal's words; a tool's result is the tool's, which is found through the call that it
 answers. What a model wrote is as trustworthy as the least of what it had read; where what it had read is not here (a
-summary, an assistant's turn before any user's), nobody knows. Text that looks like a turn of another
-role is text of the turn that it stands in.
+summary, an assistant's turn before any user's), nobody knows. Text that looks like a turn of another role is text of
+the turn that it stands in.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Final
@@ -35,6 +36,7 @@ _DIALECTS: Final = frozenset({"chat", "completions", "messages"})
 # What a turn of a tool, a call or its result is called in any of them, and what a turn may bring along; and a letter in
 # another spelling. Somebody who only writes of such things is read in full.
 _MARKS: Final = tuple(rb"tool function search_result document file image audio video \u".split())
+_SPEAKER: Final = re.compile(rb'"role"\s*:\s*"(user|assistant)"')
 
 
 def is_users_alone(raw: RawBody | None) -> bool:
@@ -44,6 +46,9 @@ def is_users_alone(raw: RawBody | None) -> bool:
         return False
     if not raw.fields.keys() <= _PLAIN or raw.fields.keys().isdisjoint(_TURNS):
         return False
+    first = _SPEAKER.search(raw.fields.get("messages", b""))
+    if first is not None and first[1] == b"assistant":
+        return False  # what it had read is not here
     return not any(mark in value for value in raw.fields.values() for mark in _MARKS)
 
 
