@@ -245,6 +245,7 @@ _OTHERS: Final = {
     "tools.NAME.trusted": "nobody but user and operator can have written its results",
     "tools.NAME.honey": "a trap: any call of it raises the alarm",
     "records": "signed records of answers; on where this table is, unless mode = off",
+    "records.inline": "whether every stream brings its record along in a comment; else those that ask for it",
     "records.mode": "where one cannot be made: off (none are), monitor (it is counted), enforce (no request runs)",
     "records.node": "what records and trust files call this node",
     "records.node_key": "PEM file, or a URI of a vault or KMS such as hv:NAME/1; unset: a file made at first start",
