@@ -253,7 +253,6 @@ _OTHERS: Final = {
     "records.keeps_content": "whether requests and answers are kept beside their records",
     "records.content_days": "for how long",
     "records.keeps_names": "whether records name users and keys as they are; unset: by pseudonyms",
-    "records.is_inline": "whether every stream holds its record, as a comment; else those of clients that ask",
     "records.keeps_envelopes": "whether erasing leaves the signed statement, and takes content and nonces alone",
     "model_signatures": "who must have signed models and adapters",
     "model_signatures.mode": "what is done with others: off (loaded unseen), warn, or enforce (not loaded)",
