@@ -136,3 +136,21 @@ def test_a_nodes_key_of_any_kind_is_named_and_verifies_what_securesystemslib_sig
 def test_a_damaged_verifier_key_is_refused_with_its_text(text: str) -> None:
     with pytest.raises(InvalidRequest):
         read_node_key(text)
+
+
+@pytest.mark.parametrize(
+    "private",
+    [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256K1())],
+    ids=["rsa", "secp256k1"],
+)
+def test_a_nodes_key_that_is_short_or_of_another_kind_verifies_nothing(private: Any) -> None:
+    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if isinstance(private, rsa.RSAPrivateKey):
+        signature = private.sign(b"message", PSS(MGF1(SHA256()), PSS.MAX_LENGTH), SHA256())
+    else:
+        signature = private.sign(b"message", ec.ECDSA(SHA256()))
+    spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert not NodeKey("n", spki).verify(signature, b"message")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -196,6 +197,14 @@ def test_a_key_signs_only_while_it_is_vouched_for() -> None:
         report = verify(forged(at, grant, key, time_s=time_s), SHOWN, at.trusted())
         assert report.is_refused is not holds, report.clauses
         assert holds or report.clauses[-1].name == "time"
+
+
+@pytest.mark.parametrize("life_s", [86_401, 10 * 86_400, -1])
+def test_a_delegation_that_lasts_too_long_or_ends_before_it_begins_vouches_for_nobody(life_s: int) -> None:
+    at, key = usual(), RecordKey(b"\x11" * 32)
+    grant = replace(grant_of(at), public=key.public)
+    grant = replace(grant, not_after_s=grant.not_before_s + life_s)
+    assert last(verify(forged(at, grant, key), SHOWN, at.trusted()))[0] == "delegation"
 
 
 def test_a_revoked_key_is_believed_only_for_what_it_signed_before() -> None:
@@ -471,7 +480,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_node_that_signs_nonsense_is_met_with_a_sentence(data: st.DataObject) -> None:
     """Whoever holds the keys can sign any JSON: readers say what is wrong with it, or take it for what it says."""
     at = usual()
@@ -484,7 +493,7 @@ def test_a_node_that_signs_nonsense_is_met_with_a_sentence(data: st.DataObject) 
         if data.draw(st.booleans()) and isinstance(inner, dict):
             del inner[path[-1]]
         else:
-            inner[path[-1]] = data.draw(JUNK)
+            inner[path[-1]] = deepcopy(data.draw(JUNK))  # it may be changed in turn
     key = RecordKey(b"\x11" * 32)
     grant = replace(grant_of(at), public=key.public)
     good = forged(at, grant, key)
