@@ -245,6 +245,8 @@ class Exchange:
         ]
         if self.taken is not None:
             headers += taken_headers(self.taken)
+            if self.sealing is not None:
+                self.sealing.name(self.taken)
         if self.errors.id_header is not None:
             headers.append((self.errors.id_header, self.record.request_id.encode()))
         if self.closes:

@@ -3,8 +3,8 @@
     begin (head) --> add (bytes, as they go) --> last (the record inside a stream, if it is wanted) --> end --> close
 
 Whatever was claimed is sealed when the exchange is over, whichever way it went, or given back to the gateway where its
-request goes on without its client. Of several requests behind one answer the last has the answer's digest, and the
-others none. Knows no records: a receipt makes them.
+request goes on without its client. Of several requests behind one answer the one that the head names, else the last,
+has the answer's digest, and the others none. Knows no records: a receipt makes them.
 """
 
 import base64
@@ -54,6 +54,7 @@ class Sealing:
         self._is_inline = is_inline
         self._is_over = False
         self._claimed: list[Taken] = []
+        self._named: Taken | None = None
         self._counted: Transcript | _Plain | None = None
         self._held = b""
 
@@ -73,6 +74,16 @@ class Sealing:
             return
         taken.is_claimed = True
         self._claimed.append(taken)
+
+    def name(self, taken: Taken) -> None:
+        """The response's head says that this one is the answer's record: its bytes are signed there, whichever of
+        several requests behind the answer ends last."""
+        if any(one is taken for one in self._claimed):
+            self._named = taken
+
+    @property
+    def _chosen(self) -> Taken:
+        return self._named or self._claimed[-1]
 
     def sending(self, send: Send) -> Send:
         """An ASGI `send` whose bytes are counted."""
@@ -113,12 +124,12 @@ class Sealing:
         """The end of a stream, with what was held, and with the record before its last frame if it is wanted there and
         can be: in comments."""
         data, self._held = self._held + data, b""
-        can_be = self.claims and self._claimed[-1].is_settled and content_type == CONTENT_TYPE
+        can_be = self.claims and self._chosen.is_settled and content_type == CONTENT_TYPE
         if not self._is_inline or not can_be:
             return data
         counted = self._counted.copy() if isinstance(self._counted, Transcript) else Transcript()
         counted.add(data)
-        envelope = self._seal(self._claimed[-1], counted.digest())
+        envelope = self._seal(self._chosen, counted.digest())
         if envelope is None:
             return data
         frame = COMMENT + base64.b64encode(envelope) + b"\n\n"
@@ -128,7 +139,7 @@ class Sealing:
 
     def end(self) -> None:
         """The last bytes are out: seal at once what can be, so that a client that asks for it finds it."""
-        if self.claims and self._claimed[-1].is_settled:
+        if self.claims and self._chosen.is_settled:
             self.close()
 
     def close(self) -> None:
@@ -136,7 +147,7 @@ class Sealing:
         if self._is_over:
             return
         self._is_over = True
-        counted, last = self._counted, self._claimed[-1] if self._claimed else None
+        counted, last = self._counted, self._chosen if self._claimed else None
         for taken in self._claimed:
             if not taken.is_settled:
                 taken.is_claimed = False  # it goes on, and is sealed when it ends
