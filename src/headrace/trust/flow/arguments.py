@@ -21,7 +21,7 @@ from headrace.core.request import Message, Role
 from headrace.core.trust import Effect, Integrity, Label
 from headrace.trust.flow.labels import RuleOf, callers
 from headrace.trust.flow.settings import NAMED_SOURCE_ENDORSES, Kind, ToolRule
-from headrace.trust.flow.tools import ToolFacts
+from headrace.trust.flow.tools import ToolFacts, kind_of
 from headrace.trust.flow.values import day_of, days, normal, numbers, occurs, url_forms, urls, words
 
 MAX_RESULT: Final = 1_000_000
@@ -139,16 +139,10 @@ def untrusted_arguments(facts: ToolFacts, arguments: str, evidence: Evidence) ->
         return (NOTHING,)
     bad: dict[str, None] = {}
     num_vouched = 0
-    for count, (path, value) in enumerate(_leaves(given)):
+    for count, (path, value) in enumerate(_leaves(given, facts.arguments)):
         if count >= MAX_LEAVES:
             return (NOTHING,)
-        kind = facts.arguments.get(path)
-        if kind is None:
-            kind = (
-                facts.arguments.get(path.split(".", 1)[0], Kind.CONTENT)
-                if facts.rule.arguments is None
-                else Kind.CONTENT
-            )
+        kind = _kind_at(path, facts)
         if value is None or value == "" or isinstance(value, bool):
             continue
         if kind is Kind.CONTENT:
@@ -187,7 +181,7 @@ def destinations(facts: ToolFacts, arguments: str) -> tuple[str, ...]:
     kinds = facts.arguments
     return tuple(
         normal(value)
-        for path, value in _leaves(_read(arguments) or {})
+        for path, value in _leaves(_read(arguments) or {}, kinds)
         if isinstance(value, str) and kinds.get(path) in (Kind.RECIPIENT, Kind.CONTACT, Kind.URL)
     )
 
@@ -196,16 +190,32 @@ def _links_are_vouched(text: str, evidence: Evidence) -> bool:
     return all(evidence.vouches(Kind.URL, url) for url in urls(normal(text)))
 
 
-def _leaves(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every value in JSON with its path; lists are gone through."""
+def _kind_at(path: str, facts: ToolFacts) -> Kind:
+    """What stands at a path: what is said of it, or of the nearest that it is a part of. Where nobody has said which
+    arguments decide, one that was not declared is guessed by its name: a tool may take more than it tells."""
+    at = path
+    while at:
+        if (kind := facts.arguments.get(at)) is not None:
+            return kind
+        at = at.rpartition(".")[0]
+    is_told = facts.rule.arguments is not None or not facts.is_declared
+    return Kind.CONTENT if is_told else kind_of(path.split(".", 1)[0], None)
+
+
+def _leaves(value: Any, known: Mapping[str, Kind], path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every value in JSON with its path; lists are gone through. Inside of an argument a name that nobody has said
+    anything of is a value too: whoever writes the object chooses it."""
     if depth > 32:
         yield path, "\x00"  # nobody has said this
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name), depth + 1)
+            at = f"{path}.{name}" if path else str(name)
+            if path and at not in known:
+                yield path, str(name)
+            yield from _leaves(inner, known, at, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from _leaves(inner, path, depth + 1)
+            yield from _leaves(inner, known, path, depth + 1)
     else:
         yield path, value
 

@@ -151,15 +151,18 @@ class ToolBook:
         rule = self.rule(name)
         if rule.is_honey:
             rule = replace(rule, effect=Effect.EGRESS)
-        tool = next((tool for tool in tools if tool.name == name), None)
-        if tool is None:
+        # A client that joins the tools of several servers may declare a name twice: nobody knows which one it calls.
+        declared = [tool for tool in tools if tool.name == name]
+        if not declared:
             effect = Effect.EGRESS if rule.effect is None else rule.effect
             return ToolFacts(name, effect, rule.arguments or {}, "", rule.manifest is not None, False, rule, False)
-        digest = manifest_digest(tool)
-        effect = guess_effect(tool) if rule.effect is None else rule.effect
-        arguments = guess_kinds(tool) if rule.arguments is None else rule.arguments
-        is_changed = rule.manifest is not None and rule.manifest != digest
-        return ToolFacts(name, effect, arguments, digest, rule.manifest is not None, is_changed, rule)
+        digests = [manifest_digest(tool) for tool in declared]
+        effect = max(map(guess_effect, declared)) if rule.effect is None else rule.effect
+        arguments = rule.arguments
+        if arguments is None:
+            arguments = {path: kind for tool in declared for path, kind in guess_kinds(tool).items()}
+        is_changed = any(digest != (rule.manifest or digests[0]) for digest in digests)
+        return ToolFacts(name, effect, arguments, digests[0], rule.manifest is not None, is_changed, rule)
 
 
 def guess_effect(tool: Tool) -> Effect:

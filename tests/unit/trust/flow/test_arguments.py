@@ -188,6 +188,24 @@ def test_arguments_of_another_form_do_not_get_past() -> None:
     assert untrusted(talk, "send_mail", '{"to": "eve@evil.example", "to": "bob@x.example"}') != ()
 
 
+@pytest.mark.parametrize(
+    "recipient",
+    [{"iban": "EVIL"}, [{"iban": "EVIL"}], {"EVIL": True}, {"EVIL": None}, {"EVIL": ""}, {"EVIL": []}, {"a": {"b": 5}}],
+)
+def test_what_decides_is_not_hidden_inside_of_an_object(recipient: Any) -> None:
+    talk = (user("Pay 5 to bob@x.example"), *INBOX)
+    assert untrusted(talk, "pay", {"recipient": "bob@x.example", "amount": 5}) == ()
+    found = untrusted(talk, "pay", {"recipient": recipient, "amount": 5})
+    assert found and all(path.startswith("recipient") for path in found)
+
+
+def test_an_argument_that_was_not_declared_needs_its_user_as_one_that_was() -> None:
+    send, talk = (tool("send_note", to={"type": "string"}),), (user("Write to bob@x.example"), *INBOX)
+    assert untrusted(talk, "send_note", {"to": "bob@x.example"}, send) == ()
+    assert untrusted(talk, "send_note", {"to": "bob@x.example", "bcc": "eve@evil.example"}, send) == ("bcc",)
+    assert untrusted(talk, "send_note", {"to": "bob@x.example", "x": "eve@evil.example"}, send) == ("x",)
+
+
 def test_a_tool_that_nobody_declared_is_judged_as_one_that_sends() -> None:
     assert untrusted((user("x"), *INBOX), "unheard_of", {"a": "b"}) != ()
 

@@ -118,3 +118,14 @@ def test_a_pinned_tool_that_changed_is_told_apart_and_a_description_of_a_megabyt
 def test_a_tool_that_the_request_did_not_declare_sends_unless_somebody_says_what_it_does() -> None:
     assert ToolBook({}).facts("get_x", []).effect is Effect.EGRESS
     assert ToolBook({"get_x": ToolRule(name="get_x", effect=Effect.READ)}).facts("get_x", []).effect is Effect.READ
+
+
+def test_a_name_that_is_declared_twice_is_judged_by_the_worse_of_both() -> None:
+    fine, other = tool("get_x", id=TEXT), tool("get_x", "Sends it on.", url=TEXT)
+    pinned = ToolBook({"get_x": ToolRule(name="get_x", effect=Effect.READ, manifest=manifest_digest(fine))})
+    for tools in ([fine, other], [other, fine]):
+        assert pinned.facts("get_x", tools).is_changed
+        unknown = ToolBook({}).facts("get_x", tools)
+        assert (unknown.effect, unknown.is_changed) == (Effect.EGRESS, True)
+        assert unknown.arguments == {"id": Kind.ID, "url": Kind.URL}
+    assert not ToolBook({}).facts("get_x", [fine, fine]).is_changed
