@@ -142,6 +142,8 @@ def verify(bundle: Bundle, shown: Shown | None, trusted: Trusted) -> Report:
         report.level = Level.SIGNED
         name = "log"
         _verify_log(bundle, statement, trusted, report)
+        name = "revocation"
+        _verify_dated(grant, trusted, report)
     except HeadraceError as error:
         report.clauses.append(Clause(name, False, error.message))
         report.level = Level.NONE
@@ -297,6 +299,12 @@ def _verify_log(bundle: Bundle, statement: Statement, trusted: Trusted, report: 
         report.level = Level.WITNESSED
     else:
         report.skip("witnesses", "not as many as a trust file would ask for have cosigned, or it asks for none")
+
+
+def _verify_dated(grant: DelegationGrant, trusted: Trusted, report: Report) -> None:
+    # Whoever has taken the key writes the time of an entry as it likes: only a log says that it was there.
+    if grant.key_id in trusted.revoked and report.level < Level.LOGGED:
+        raise NotVerified("the key that signed was revoked, and no log shows that the record is older than that.")
 
 
 def _prove(prove: Prove, exhibit: Exhibit) -> Included:

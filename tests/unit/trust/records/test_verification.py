@@ -207,14 +207,20 @@ def test_a_delegation_that_lasts_too_long_or_ends_before_it_begins_vouches_for_n
     assert last(verify(forged(at, grant, key), SHOWN, at.trusted()))[0] == "delegation"
 
 
-def test_a_revoked_key_is_believed_only_for_what_it_signed_before() -> None:
-    at, key = usual(), RecordKey(b"\x11" * 32)
-    grant = replace(grant_of(at), public=key.public)
-    bundle = forged(at, grant, key, time_s=grant.not_before_s + 100)
-    for from_s, holds in ((grant.not_before_s + 101, True), (grant.not_before_s + 100, False)):
-        lines = at.node_line + at.log.trust_lines() + f"revoked {grant.key_id} {from_s}\n"
-        report = verify(bundle, SHOWN, read_trusted(lines.encode()))
+def test_a_revoked_key_is_believed_only_for_what_a_log_has_from_before() -> None:
+    at = usual()
+    bundle, key_id = at.bundle(), grant_of(at).key_id
+    made_s, logged = json.loads(bundle.record.entry)["time"], at.node_line + at.log.trust_lines()
+    for from_s, holds in ((made_s + 1, True), (made_s, False)):
+        report = verify(bundle, SHOWN, read_trusted(f"{logged}revoked {key_id} {from_s}\n".encode()))
         assert report.is_refused is not holds
+    # Whoever has taken a key writes the time of an entry as it likes.
+    undated = replace(bundle, record=replace(bundle.record, proof=b""))
+    for shown, lines in ((undated, logged), (bundle, at.node_line + "quorum none\n")):
+        assert verify(shown, SHOWN, read_trusted(lines.encode())).level is Level.SIGNED
+        report = verify(shown, SHOWN, read_trusted(f"{lines}revoked {key_id} {made_s + 1}\n".encode()))
+        assert last(report)[0] == "revocation"
+        assert (report.is_refused, report.level) == (True, Level.NONE)
 
 
 def test_a_revocation_reads_back() -> None:
