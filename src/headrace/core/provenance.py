@@ -91,6 +91,6 @@ class RecordBook(Protocol):
         ...
 
     async def erase(self, record_id: str, principal: Principal) -> None:
-        """Forget what opens a record, and what was asked and answered; that it was, the log says for ever. For whoever
-        may see it. Raises NotFound."""
+        """Forget what opens a record, and what was asked and answered; that it was, the log says for ever. For its own
+        tenant, and for the scope `admin`. Raises NotFound."""
         ...

@@ -93,6 +93,18 @@ async def test_erasing_takes_what_opens_a_record_and_leaves_what_the_log_says(tm
 
 
 @in_loop
+async def test_who_reads_everybodys_records_erases_none(tmp_path: Path) -> None:
+    async with service(tmp_path) as (at, book):
+        record_id = await record(at)
+        for principal in (AUDITOR, OTHER):
+            with pytest.raises(NotFound):
+                await book.erase(record_id, principal)
+        assert (await fetched(book, record_id, AUDITOR)).nonce
+        await book.erase(record_id, Principal(tenant="other", scopes=frozenset({"admin"})))
+        assert not (await fetched(book, record_id)).nonce
+
+
+@in_loop
 async def test_an_operator_may_keep_envelopes(tmp_path: Path) -> None:
     async with service(tmp_path, keeps_envelopes=True) as (at, book):
         record_id = await record(at)
