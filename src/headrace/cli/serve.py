@@ -145,7 +145,14 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         ground = Ground(store, layout.accounts, foreground, metrics.registry, trust.overseers, trust.workload)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
-        base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics)
+        base = Base(
+            layout=layout,
+            store=store,
+            gateway=joined.gate,
+            foreground=waiting,
+            metrics=metrics,
+            still_may=key_check(keys),
+        )
         services = await stack.enter_async_context(open_services(settings, base, engine))
         reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
         app = build_app(
@@ -176,6 +183,22 @@ def granter_of(keys: "KeyRing | None") -> "Callable[[str], Principal | None]":
         return None if keys is None else keys.named(subject.removeprefix("key:"))
 
     return find
+
+
+def key_check(keys: "KeyRing | None") -> "Callable[[Principal], None]":
+    """Raises Unauthenticated for whoever asked with a key that was taken back since."""
+    from headrace.core.errors import Unauthenticated
+
+    def check(principal: "Principal") -> None:
+        if keys is None or principal.key is None:
+            return
+        now = keys.named(principal.key)
+        if now is None or now.tenant != principal.tenant or "generate" not in now.scopes:
+            raise Unauthenticated(
+                f"the key {principal.key!r} that ordered this is not valid any more; order it with another one."
+            )
+
+    return check
 
 
 def _server_tls(start: Start, trust: "Trust") -> "ssl.SSLContext | None":

@@ -4,7 +4,7 @@ Knows every constructor and decides nothing. Services end before the gateway tha
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from headrace.cli.config import Settings
 from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
 from headrace.core.model_library import Library
+from headrace.core.request import Principal
 from headrace.core.service import Adapters, Residents, Tokens
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
@@ -38,13 +39,14 @@ from headrace.server.services import Services
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     """What services stand on. `gateway` is asked, under its policies; `foreground` says whether anybody waits for the
-    engine."""
+    engine; `still_may` see `gateway.batch_runner`."""
 
     layout: Layout
     store: Store
     gateway: Backend
     foreground: Foreground
     metrics: Metrics
+    still_may: Callable[[Principal], None] = lambda _: None
 
 
 class EngineServices(Protocol):
@@ -105,6 +107,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
             prices=settings.prices,
             metrics=base.metrics,
             services={RESPONSES: ResponseLines(Responses(gateway, store, clock, room=room))},
+            still_may=base.still_may,
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
         runner.start()

@@ -30,6 +30,7 @@ from headrace.core.errors import DiskFull, EngineFault, HeadraceError, InvalidRe
 from headrace.core.events import Finished, Usage
 from headrace.core.file import BATCH_OUTPUT, FileNote, FileRecord
 from headrace.core.ledger import NO_PRICES, PriceList
+from headrace.core.request import Principal
 from headrace.gateway.batch_input import InputCheck, LineSplitter
 from headrace.gateway.batches import BatchService, Load, background, num_to_start
 from headrace.gateway.foreground import Foreground
@@ -68,7 +69,8 @@ class LineService(Protocol):
 class Surroundings:
     """What runs the lines and what a test replaces: time and chance. `tick` returns when it is time to look again.
 
-    An endpoint is asked through its codec, or through its entry in `services`.
+    An endpoint is asked through its codec, or through its entry in `services`. `still_may` raises what ends a line
+    whose batch was ordered with a key that is none any more.
     """
 
     backend: Backend
@@ -81,6 +83,7 @@ class Surroundings:
     metrics: Metrics = field(default_factory=Metrics)
     prices: PriceList = NO_PRICES
     tick: Callable[[], Awaitable[None]] = _tick
+    still_may: Callable[[Principal], None] = lambda _: None
 
 
 class Turn:
@@ -328,6 +331,7 @@ class BatchRunner:
     async def _ask(
         self, batch: Batch, line: Line, asked: LineCodec | LineService, request_id: str
     ) -> tuple[bytes, Usage | None]:
+        self._around.still_may(batch.principal)
         data = await self._files.read_at(batch.order.input_file_id, line.offset, line.num_bytes)
         body = self._around.dialects[batch.order.dialect].read(data, batch.order.endpoint).body
         caller = Caller(request_id=request_id, principal=batch.principal, prices=self._around.prices)
