@@ -18,6 +18,7 @@ from headrace.gateway.oversight.policy import PolicyOverseer
 from headrace.gateway.settings import BackendSettings
 from headrace.trust.policy.decision_log import DecisionLog
 from headrace.trust.policy.in_force import JudgeInForce
+from headrace.trust.policy.settings import SubjectSettings
 
 
 class Watched(PolicyOverseer):
@@ -170,3 +171,25 @@ def test_no_policy_widens_what_a_delegation_covers_of_tools(
     assert said.is_allowed == (not why)
     assert why in said.reason
     assert why == "" or (said.policies == ("delegation",) and said.is_enforced)
+
+
+STAFF = '@id("staff") permit (principal in Group::"staff", action, resource);'
+PLANNERS = '@id("planner") permit (principal == Agent::"planner", action, resource);'
+
+
+@pytest.mark.parametrize("policy", [STAFF, PLANNERS])
+@pytest.mark.parametrize("holder", ["key:boss", "planner", "agent:planner", "spiffe://d/boss", None])
+def test_who_delegates_to_a_name_gets_nothing_that_the_name_has(policy: str, holder: str | None) -> None:
+    groups = {
+        name: SubjectSettings(groups=("staff",))
+        for name in ("key:boss", "agent:planner", "agent:agent:planner", "agent:key:boss", "spiffe://d/boss")
+    }
+    in_force = JudgeInForce(judge(policy, subjects=groups), DecisionLog(lambda *_: None, lambda: 0.0))
+    for granter, is_staff in (("key:clerk", False), ("key:boss", True)):
+        chain = (granter,) if holder is None else (granter, holder)
+        subject = chain[-1] if ":" in chain[-1] else f"agent:{chain[-1]}"
+        agent = Principal(
+            tenant="t", key=granter[4:], subject=subject, agent=holder, delegation=Delegation(chain=chain)
+        )
+        for who in (agent, Principal(tenant="t", key=granter[4:], subject=granter)):
+            assert in_force.decide(question(principal=who)).is_allowed is (is_staff and policy is STAFF)

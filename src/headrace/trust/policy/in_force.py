@@ -1,9 +1,12 @@
 """The judge that everybody asks, whichever policies are in force: a reload puts another behind it at once.
 
-Asks bounds of a delegation first, which no policy widens, then the policies; and has both logged. Knows no policies.
+Asks bounds of a delegation first, which no policy widens, then the policies; and has both logged. Whoever acts on a
+delegation may do no more than whoever granted it: a name that a token gives its holder is the granter's to choose, and
+says nothing of who shows it. Knows no policies.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from headrace.core.trust import Decision, Delegation, Effect
 from headrace.trust.delegation.bounds import refusal
@@ -29,9 +32,22 @@ class JudgeInForce:
     def decide(self, question: Question) -> Decision:
         """See `question.Judge`. What a delegation does not cover is refused, even where policies are only watched."""
         decision = self._bounded(question) or self.judge.decide(question)
+        if decision.is_allowed and question.principal.delegation is not None:
+            decision = self._granted(question, decision)
         if not decision.is_allowed:
             self.log.add(decision, question.principal)
         return decision
+
+    def _granted(self, question: Question, decision: Decision) -> Decision:
+        """What holds of an allowed question if whoever granted the delegation asked it."""
+        principal = question.principal
+        assert principal.delegation is not None
+        granter = replace(principal, subject=principal.delegation.chain[0], agent=None, workload=None, delegation=None)
+        theirs = self.judge.decide(replace(question, principal=granter))
+        if theirs.is_allowed:
+            return decision
+        why = f": {theirs.reason}" if theirs.policies and theirs.reason else ""
+        return replace(theirs, reason=f"whoever granted the delegation may not do it either{why}")
 
     def _bounded(self, question: Question) -> Decision | None:
         delegation = question.principal.delegation
