@@ -50,7 +50,7 @@ class ToolOverseer:
         return self.settings.mode is not Mode.OFF
 
     def begin(self, case: Case) -> "ToolOversight | None":
-        """Labels what the model reads; of a request that declares no tools no more than that. Raises what the caller's
+        """Labels what the model reads; of a request without tools, declared or called, no more than that. Raises what the caller's
         protocol refuses, where tools are guarded: what cannot be read cannot be judged."""
         settings = self.settings
         if settings.mode is Mode.OFF:
@@ -74,7 +74,9 @@ class ToolOverseer:
         cleaned = self._clean(case, messages, labels) if settings.invisible is not Invisible.KEEP else None
         if settings.invisible is not Invisible.STRIP or settings.mode is not Mode.ENFORCE:
             cleaned = None
-        return ToolOversight(self, case, request, cleaned) if request.tools or cleaned is not None else None
+        # An agent may have left its declarations out this time, and a model calls what it has called before.
+        has_tools = bool(request.tools) or any(one.tool_calls for one in messages)
+        return ToolOversight(self, case, request, cleaned) if has_tools or cleaned is not None else None
 
     def _clean(
         self, case: Case, messages: Sequence[Message], labels: Sequence[Label]
