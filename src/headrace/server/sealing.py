@@ -23,9 +23,10 @@ INLINE: Final = b"x-headrace-record"
 """Asks, with the value `inline`, for the record inside of a stream."""
 
 # Frames behind which nothing of a stream comes: of bytes that pass by nobody says which one is the last.
+# Only a line's beginning counts: what stands further in may be the model's own words.
 _LAST: Final = re.compile(
-    rb"data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed))|"
-    rb'"type": ?"(?:message_stop|response\.(?:completed|incomplete|failed))"'
+    rb"(?:\A|[\r\n])(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed))|"
+    rb'data: ?\{ ?"type": ?"(?:message_stop|response\.(?:completed|incomplete|failed))")'
 )
 _BLOCK_END: Final = re.compile(rb"(?:\r\n|\n|\r){2}")
 
@@ -115,10 +116,11 @@ class Sealing:
         one waits for what follows it."""
         if not self._is_inline or not self.claims:
             return data
-        data, self._held = self._held + data, b""
+        before, self._held = self._held, b""
         if _LAST.search(data):
-            data, self._held = b"", data
-        return data
+            self._held = data
+            return before
+        return before + data
 
     def last(self, data: bytes = b"", content_type: bytes = CONTENT_TYPE) -> bytes:
         """The end of a stream, with what was held, and with the record before its last frame if it is wanted there and

@@ -105,6 +105,25 @@ def test_what_looks_like_the_last_frame_waits_only_for_the_next() -> None:
     assert sees.receipts[0].seals[0] == transcript_digest(b"".join(pieces))
 
 
+def test_words_of_a_model_that_look_like_the_last_frame_hold_nothing_back() -> None:
+    wait = Wait()
+    said = b'data: {"delta":{"content":"data: [DONE]","metadata":{"type":"message_stop"}}}\n\n'
+    at, sees = recorded([said, b"data: [DONE]\n\n", b"data: 2\n\n", wait, b"data: [DONE]\n\n"], is_raw=True)
+    client = client_of(at, CHAT, headers=["x-headrace-record: inline"], stream=True)
+
+    async def main() -> None:
+        task = client.start()
+        await wait.reached.wait()
+        await client.until(lambda reply: b"data: 2" in reply.body)
+        assert client.reply.body == said + b"data: [DONE]\n\ndata: 2\n\n"
+        wait.go.set()
+        await task
+
+    run(main())
+    assert records_in(client.reply.body) == [SEALED]
+    assert sees.receipts[0].seals[0] == transcript_digest(client.reply.body)
+
+
 @pytest.mark.parametrize("is_raw", [False, True])
 def test_an_answer_that_breaks_off_is_sealed_over_what_was_sent_of_it_and_over_why(*, is_raw: bool) -> None:
     script: Script = [PIECES[0], FAULT] if is_raw else [*ANSWER[:2], FAULT]

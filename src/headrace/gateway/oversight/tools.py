@@ -50,8 +50,8 @@ class ToolOverseer:
         return self.settings.mode is not Mode.OFF
 
     def begin(self, case: Case) -> "ToolOversight | None":
-        """Labels what the model reads; of a request without tools, declared or called, no more than that. Raises what the caller's
-        protocol refuses, where tools are guarded: what cannot be read cannot be judged."""
+        """Labels what the model reads; of a request without tools, declared or called, no more than that. Raises what
+        the caller's protocol refuses, where tools are guarded: what cannot be read cannot be judged."""
         settings = self.settings
         if settings.mode is Mode.OFF:
             return None
