@@ -13,9 +13,11 @@ from headrace.core.clock import Clock
 from headrace.core.errors import HeadraceError, Unavailable
 from headrace.core.provenance import LogItem, Notary
 from headrace.trust.records.commitment import NONCE_BYTES, entry_of
-from headrace.trust.records.keys import MAX_LIFE_S, Certified, NodeSigner, certify
+from headrace.trust.records.keys import MAX_LIFE_S, SKEW_S, Certified, NodeSigner, certify
 
 RETRY_S: Final = 60.0
+LOOK_S: Final = 10.0
+"""How often it is looked whether a key is due: the clock of the wall may be set, and a machine may sleep meanwhile."""
 _logger = logging.getLogger(__name__)
 
 
@@ -76,14 +78,17 @@ class RecordKeys:
 
     async def keep(self) -> None:
         """Renew whenever it is due, for ever. A node key that cannot be reached is asked again every minute."""
+        wait_s = LOOK_S
         while True:
-            certified = self._certified
-            due_s = 0.0 if certified is None else certified.renews_s - self._means.clock.unix_s()
-            await self._means.sleep(max(RETRY_S, due_s))
+            await self._means.sleep(wait_s)
+            wait_s = LOOK_S
+            if not self._is_due(self._means.clock.unix_s()):
+                continue
             try:
                 await asyncio.to_thread(self.renew)
             except HeadraceError as error:
                 _logger.warning("the node's key could not vouch for another record key: %s", error)
+                wait_s = RETRY_S
 
     def check(self, now_s: float) -> None:
         """Raise Unavailable if nothing could be signed now."""
@@ -97,10 +102,16 @@ class RecordKeys:
         """What is kept of a record that opens it: its nonce, and which delegation its key had."""
         return nonce + self._delegation_id.encode()
 
+    def _is_due(self, now_s: float) -> bool:
+        certified = self._certified
+        return certified is None or now_s >= certified.renews_s or now_s < certified.grant.not_before_s - SKEW_S
+
     def _valid(self, now_s: float) -> Certified:
         certified = self._certified
         if certified is None or now_s >= certified.grant.not_after_s:
             raise Unavailable("no key is vouched for that could sign a record; the node's key cannot be reached.")
+        if now_s < certified.grant.not_before_s - SKEW_S:
+            raise Unavailable("the clock was set back, and nothing is signed until another key is vouched for.")
         return certified
 
 

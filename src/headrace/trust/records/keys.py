@@ -22,6 +22,8 @@ from headrace.trust.records.statement import STATEMENT
 DELEGATION: Final = "urn:headrace:delegation:v1"
 REVOCATION: Final = "urn:headrace:revocation:v1"
 PURPOSE: Final = "records"
+SKEW_S: Final = 5
+"""A record may be as much older than its delegation as two clocks of one machine may differ by."""
 MAX_LIFE_S: Final = 86_400
 # RFC 8410 4: what stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo.
 SPKI_ED25519: Final = bytes.fromhex("302a300506032b6570032100")

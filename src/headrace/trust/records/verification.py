@@ -14,18 +14,14 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
 
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.trust.records import dsse
 from headrace.trust.records.bundle import Bundle, Exhibit
 from headrace.trust.records.commitment import DIGEST_BYTES, commit, derived_nonce, entry_of, read_entry
-from headrace.trust.records.keys import DelegationGrant, read_grant, verifier
+from headrace.trust.records.keys import SKEW_S, DelegationGrant, read_grant, verifier
 from headrace.trust.records.node_key import NodeKey
 from headrace.trust.records.statement import ANSWER, BODY, REASONING, Statement, opening, read_statement
-
-SKEW_S: Final = 5
-"""A record may be as much older than its delegation as two clocks of one machine may differ by."""
 
 
 class Level(IntEnum):
