@@ -122,7 +122,9 @@ def open_policy(settings: Settings, left: Left | None = None, own_checks: OwnChe
     """The policies of a server's settings; `left` tells what is left of a delegation, `own_checks` what its token says
     of tools. Raises InvalidRequest."""
     judge = open_judge(settings.trust.policy, own_checks=own_checks)
-    return OpenPolicy(judge, settings.gateway.backends, left)
+    policy = OpenPolicy(judge, settings.gateway.backends, left)
+    policy.overseer.is_on = settings.trust.policy.mode is not PolicyMode.OFF
+    return policy
 
 
 def chosen(files: Sequence[Path] | None, sets: Sequence[str] | None, config: Path | None) -> PolicySettings:

@@ -145,14 +145,8 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         ground = Ground(store, layout.accounts, foreground, metrics.registry, trust.overseers, trust.workload)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
-        base = Base(
-            layout=layout,
-            store=store,
-            gateway=joined.gate,
-            foreground=waiting,
-            metrics=metrics,
-            still_may=key_check(keys),
-        )
+        may = key_check(keys)
+        base = Base(layout=layout, store=store, gateway=joined.gate, foreground=waiting, metrics=metrics, still_may=may)
         services = await stack.enter_async_context(open_services(settings, base, engine))
         reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
         app = build_app(

@@ -176,8 +176,7 @@ class _Joining:
                 flow = open_flow(self._settings, policy.judge)
                 self._overseers.append(flow.overseer)
                 self._reloads |= {"flow": flow.prepare, "tools": flow.prepare}
-            if trust.policy.mode is not PolicyMode.OFF:
-                self._overseers.append(policy.overseer)
+            self._overseers.append(policy.overseer)  # off or not: a reload may switch it on
         if trust.theft is not None:
             from headrace.cli.theft import open_theft, prepare_theft
 

@@ -64,3 +64,18 @@ async def test_policies_that_cannot_be_used_end_the_start(up: Upstream, folder: 
     checked = CliRunner().invoke(app, ["config", "check", str(folder / "check.toml")], env=environ)
     assert checked.exit_code == 1
     assert "policy.files" in checked.output and "own.cedar:2: " in checked.output
+
+
+@with_backend
+async def test_policies_that_are_switched_on_beside_the_guard_of_tools_hold_after_the_reload(
+    up: Upstream, folder: Path, environ: Any
+) -> None:
+    (folder / "own.cedar").write_text(NO)
+    guarded = backend(up) + route() + '[flow]\nmode = "enforce"\n'
+    async with serving(folder, guarded, environ) as served:
+        assert (await served.ask()).status == 200
+        told = await served.reload(guarded + f'[policy]\nmode = "enforce"\nfiles = "{folder}/own.cedar"\n')
+        assert told.waiting == ()
+        assert (await served.ask()).status == 403
+        await served.reload(guarded)
+        assert (await served.ask()).status == 200
