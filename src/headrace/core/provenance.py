@@ -92,5 +92,5 @@ class RecordBook(Protocol):
 
     async def erase(self, record_id: str, principal: Principal) -> None:
         """Forget what opens a record, and what was asked and answered; that it was, the log says for ever. For its own
-        tenant, and for the scope `admin`. Raises NotFound."""
+        tenant, and for the scope `admin`. Raises NotFound, and Forbidden for who acts on a delegation."""
         ...

@@ -9,7 +9,7 @@ import logging
 from typing import Final
 
 from headrace.core.clock import Clock
-from headrace.core.errors import HeadraceError, NotFound
+from headrace.core.errors import Forbidden, HeadraceError, NotFound
 from headrace.core.provenance import Log
 from headrace.core.request import Principal
 from headrace.gateway.oversight.record_keys import open_secrets
@@ -55,6 +55,8 @@ class RecordService:
 
     async def erase(self, record_id: str, principal: Principal) -> None:
         """As the protocol says."""
+        if principal.delegation is not None:
+            raise Forbidden("an agent erases no records of what it did; whoever delegated to it may.")
         await self._find(record_id, principal, 0.0, scope=ADMIN)
         await self._store.call_durably(provenance.erase, Erasure(id=record_id, parts=self._erased))
         await self._store.empty_log()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, bench, in_loop,
 from tests.doubles_records import Desk, desk
 from tests.log_in_memory import MemoryLog
 
-from headrace.core.errors import NotFound
+from headrace.core.errors import Forbidden, NotFound
 from headrace.core.request import Principal
+from headrace.core.trust import Delegation
 from headrace.gateway.provenance import RecordService
 from headrace.memory import provenance
 from headrace.memory.store import Store
@@ -102,6 +104,15 @@ async def test_who_reads_everybodys_records_erases_none(tmp_path: Path) -> None:
         assert (await fetched(book, record_id, AUDITOR)).nonce
         await book.erase(record_id, Principal(tenant="other", scopes=frozenset({"admin"})))
         assert not (await fetched(book, record_id)).nonce
+
+
+@in_loop
+async def test_an_agent_does_not_erase_what_it_did(tmp_path: Path) -> None:
+    async with service(tmp_path) as (at, book):
+        record_id = await record(at)
+        with pytest.raises(Forbidden):
+            await book.erase(record_id, replace(OWN, delegation=Delegation(chain=("key:k", "agent"))))
+        assert (await fetched(book, record_id)).nonce
 
 
 @in_loop
