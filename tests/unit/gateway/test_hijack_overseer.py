@@ -20,6 +20,7 @@ from headrace.core.events import (
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
 )
 from headrace.core.gateway import Ask, Taken
 from headrace.core.request import Message, Principal, Request, Tool
@@ -103,6 +104,15 @@ async def test_a_canary_leaves_neither_in_text_nor_in_reasoning_nor_in_a_call() 
     assert "it is [a secret was withheld]!" in text_of(told)
     assert calls_of(told) == []
     assert [verdict.monitor for verdict in scene.verdicts].count("canary") == 3
+
+
+@in_loop
+async def test_a_canary_is_found_in_a_call_however_its_characters_are_written() -> None:
+    spelt = "".join(f"\\u{ord(one):04x}" for one in CANARY)
+    events = [ToolCallDelta(0, 0, f'{{"to":"bob@x.example","body":"{spelt}"}}', 1, "c", "send_mail")]
+    scene = Scene(answer(*events), Mode.ENFORCE)
+    assert calls_of(await scene.ask(user("Mail bob@x.example"))) == []
+    assert [verdict.monitor for verdict in scene.verdicts].count("canary") == 1
 
 
 @in_loop

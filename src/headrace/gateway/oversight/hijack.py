@@ -9,6 +9,7 @@ In shadow mode, the default, verdicts are recorded and change nothing, and canar
 `trust/monitors/hijack` does.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -175,7 +176,7 @@ class HijackOversight:
         overseer = self._overseer
         for name, pieces in [call for (of, _), call in self._calls.items() if of == choice]:
             arguments = "".join(pieces)
-            if any(secret in arguments for secret in overseer.canaries):
+            if any(secret in text for secret in overseer.canaries for text in (arguments, _unescaped(arguments))):
                 self._tell("canary", 1.0, f"a canary appeared in a call of {name}")
             surprise = overseer.habits.surprise(self._agent, _step(name, self._case))
             if surprise >= overseer.settings.surprise:
@@ -196,6 +197,14 @@ class HijackOversight:
 def agent_of(principal: Principal) -> str:
     """Whose habits a call is compared with."""
     return "\0".join((principal.tenant, principal.subject, principal.agent or ""))
+
+
+def _unescaped(arguments: str) -> str:
+    """Arguments with each character as it is, however JSON writes it."""
+    try:
+        return json.dumps(json.loads(arguments), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _step(name: str, case: Case) -> tuple[str, bool]:
