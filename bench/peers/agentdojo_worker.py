@@ -217,6 +217,8 @@ def primed(calls: Sequence[FunctionCall], tools: Sequence[Any]) -> Iterator[Func
         required = [name for name, about in fields.items() if about.get("type") == "string"]
         if not re.match(r"get|search|read|list|check", tool.name) or len(required) > 1 or "url" in required:
             continue
+        if "user_info" in tool.name:
+            continue  # who knows the guard reads no secrets before it sends something
         if not required:
             yield FunctionCall(function=tool.name, args={})
         for value in dict.fromkeys(str(one) for one in values) if required else ():
