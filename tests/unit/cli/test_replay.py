@@ -84,7 +84,7 @@ def test_what_was_drawn_at_random_is_drawn_again_from_the_seed_that_the_record_h
     done = state.replay(state.first)
     assert done.exit_code == 0, done.output
     assert "replayed" in done.output
-    told = json.loads(state.replay(state.first, "--json").output)
+    told = json.loads(state.replay(state.first, "--json").stdout)
     assert told == {"record": state.first, "is_same": True, "level": "replayed"}
 
 
