@@ -12,7 +12,7 @@ kept begins with everything up to the block.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 import msgspec
@@ -36,6 +36,7 @@ _KINDS: Final = {
     "system": ("text",),
 }
 _RESULT_KINDS: Final = ("text", "document", "search_result", "tool_reference")
+_QUOTES: Final = ("document", "search_result")
 _NEED_EYES: Final = ("image", "document")
 
 _Value = TypeVar("_Value")
@@ -223,7 +224,11 @@ def _add_user(turn: _Turn, made: Conversation, open_calls: dict[str, str]) -> No
 def _add_text(turn: _Turn, made: Conversation, role: Role) -> None:
     for one in turn.blocks:
         made.mark(one.block, one.path, len(made.messages))
-    parts = _lines([_text(one) for one in turn.blocks])
+    lines = _lines([_text(one) for one in turn.blocks])
+    parts = tuple(
+        replace(part, is_quoted=True) if one.block.type in _QUOTES else part
+        for part, one in zip(lines, turn.blocks, strict=True)
+    )
     if not any(part.text for part in parts):
         raise InvalidRequest(f"{turn.path}.content: has no text; give some.", param=f"{turn.path}.content")
     made.messages.append(Message(role, parts))

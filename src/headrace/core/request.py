@@ -49,9 +49,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A run of text inside a message."""
+    """A run of text inside a message. `is_quoted`: it came as a document or as what a search found, and so is not the
+    words of who sent the message."""
 
     text: str
+    is_quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

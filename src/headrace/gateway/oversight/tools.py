@@ -19,7 +19,7 @@ from typing import Final
 from headrace.core.errors import HeadraceError, UpstreamFault
 from headrace.core.events import ChoiceFinished, Event, FinishReason, TextDelta, ToolCallDelta
 from headrace.core.policy import Judge, Question, Value
-from headrace.core.request import Message, Request, TextPart
+from headrace.core.request import Message, Request, Role
 from headrace.core.shape import Need
 from headrace.core.trust import Decision, Integrity, Label, ToolUse, Verdict
 from headrace.core.usage import UsageRecord
@@ -88,10 +88,14 @@ class ToolOverseer:
         for message, label in zip(messages, labels, strict=True):
             if label.integrity >= Integrity.USER or message.text.isascii():
                 continue
-            parts = [clean(part.text) for part in message.parts]
-            if found := sum((Counter(one.counts) for one in parts), Counter()):
+            # What the user wrote beside a document is the user's to write.
+            is_own = message.role is Role.USER
+            parts = [None if is_own and not part.is_quoted else clean(part.text) for part in message.parts]
+            if found := sum((Counter(one.counts) for one in parts if one is not None), Counter()):
                 counts.update(found)
-                cleaned[message] = replace(message, parts=tuple(TextPart(one.text) for one in parts))
+                pairs = zip(message.parts, parts, strict=True)
+                kept = tuple(part if one is None else replace(part, text=one.text) for part, one in pairs)
+                cleaned[message] = replace(message, parts=kept)
         if not counts:
             return None
         shown = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

@@ -102,11 +102,13 @@ def evidence_of(
     explicit: Iterable[tuple[Kind, str]] = (),
 ) -> Evidence:
     """What a conversation so far vouches for. `explicit` are endorsements from beside it."""
+    # A user's turn with a document in it is less than the user's as a whole, and its other parts vouch all the same.
     said = normal(
         "\n\x1f\n".join(
-            message.text
+            _own_words(message)
             for message, label in zip(messages, labels, strict=True)
-            if message.role in (Role.SYSTEM, Role.DEVELOPER, Role.USER) and label.integrity >= Integrity.USER
+            if message.role is Role.USER
+            or (message.role in (Role.SYSTEM, Role.DEVELOPER) and label.integrity >= Integrity.USER)
         )
     )
     endorsed: dict[Kind, set[str]] = {}
@@ -126,6 +128,12 @@ def evidence_of(
             named.append(normal(message.text))
     frozen = {kind: frozenset(values) for kind, values in endorsed.items()}
     return Evidence(said, frozen, tuple(named), is_bounded)
+
+
+def _own_words(message: Message) -> str:
+    if not any(part.is_quoted for part in message.parts):
+        return message.text
+    return "\n\x1f\n".join(part.text for part in message.parts if not part.is_quoted)
 
 
 def untrusted_arguments(facts: ToolFacts, arguments: str, evidence: Evidence) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """The label of every part of a conversation: from its role and its authenticated source, never from what it says.
 
-A client's turns are its principal's words; a tool's result is the tool's, which is found through the call that it
-answers. What a model wrote is as trustworthy as the least of what it had read; where what it had read is not here (a
-summary, an assistant's turn before any user's), nobody knows. Text that looks like a turn of another role is text of
-the turn that it stands in.
+A client's turns are its principal's words, but for the documents that stand in them; a tool's result is the tool's,
+which is found through the call that it answers. What a model wrote is as trustworthy as the least of what it had read;
+where what it had read is not here (a summary, an assistant's turn before any user's), nobody knows. Text that looks
+like a turn of another role is text of the turn that it stands in.
 """
 
 import re
@@ -18,6 +18,7 @@ from headrace.trust.flow.settings import ToolRule
 
 USER: Final = Label(Integrity.USER, Confidentiality.TENANT, frozenset({"user"}))
 OPERATOR: Final = Label(Integrity.OPERATOR, Confidentiality.TENANT, frozenset({"operator"}))
+DOCUMENT: Final = Label(Integrity.UNKNOWN, Confidentiality.TENANT, frozenset({"document"}))
 UNKNOWN: Final = Label(Integrity.UNKNOWN, Confidentiality.TENANT, frozenset({"unknown"}))
 
 RuleOf = Callable[[str], ToolRule]
@@ -74,6 +75,8 @@ def labels_of(messages: Sequence[Message], rule_of: RuleOf, *, system_is_operato
             label = system
         elif message.role is Role.USER:
             label, has_begun = USER, True
+            if any(part.is_quoted for part in message.parts):
+                label = USER.join(DOCUMENT)
         elif message.role is Role.ASSISTANT:
             label = so_far if has_begun and not message.is_summary else UNKNOWN
         else:
