@@ -137,7 +137,7 @@ def verify(bundle: Bundle, shown: Shown | None, trusted: Trusted) -> Report:
             _verify_request(bundle, statement, shown, report)
         report.level = Level.SIGNED
         name = "log"
-        _verify_log(bundle, statement, trusted, report)
+        _verify_log(bundle, statement, grant, trusted, report)
         name = "revocation"
         _verify_dated(grant, trusted, report)
     except HeadraceError as error:
@@ -271,7 +271,7 @@ def _verify_request(bundle: Bundle, statement: Statement, shown: Shown, report: 
         raise NotVerified("the request is another than the one that the record commits to.")
 
 
-def _verify_log(bundle: Bundle, statement: Statement, trusted: Trusted, report: Report) -> None:
+def _verify_log(bundle: Bundle, statement: Statement, grant: DelegationGrant, trusted: Trusted, report: Report) -> None:
     if trusted.prove is None:
         report.skip("log", "the trust file names no log")
         return
@@ -283,6 +283,9 @@ def _verify_log(bundle: Bundle, statement: Statement, trusted: Trusted, report: 
     promised = told.get("origin") if isinstance(told, dict) else None
     if not record.origin == delegation.origin == bundle.log_origin == promised:
         raise NotVerified(f"the proofs are of {record.origin} and {delegation.origin}, the record promises {promised}.")
+    # Whoever has taken a key would choose the log whose operator helps.
+    if grant.log_origin != record.origin:
+        raise NotVerified(f"the node vouches for the key in {grant.log_origin or 'no log'}, not in {record.origin}.")
     # The order in the log stands for time: what a key signs before it is vouched for is worth nothing.
     if not delegation.index < record.index:
         raise NotVerified("the log has the record before the delegation of its key.")

@@ -37,7 +37,7 @@ from headrace.trust.records.keys import (
 from headrace.trust.records.lineage import trace
 from headrace.trust.records.statement import MAX_SUBJECTS, read_statement
 from headrace.trust.records.trusted import read_trusted
-from headrace.trust.records.verification import Level, Report, Shown, Trusted, verify
+from headrace.trust.records.verification import Included, Level, Report, Shown, Trusted, verify
 
 BODY = b'{"choices":[{"text":"hello world"}]}'
 EVENTS = (ANSWER[0], ReasoningDelta(0, "hm", 1), *ANSWER[1:])
@@ -221,6 +221,23 @@ def test_a_revoked_key_is_believed_only_for_what_a_log_has_from_before() -> None
         report = verify(shown, SHOWN, read_trusted(f"{lines}revoked {key_id} {made_s + 1}\n".encode()))
         assert last(report)[0] == "revocation"
         assert (report.is_refused, report.level) == (True, Level.NONE)
+
+
+@pytest.mark.parametrize("origin", [None, "", "elsewhere.example/log"])
+def test_a_key_signs_for_the_log_that_it_is_vouched_for_in_and_for_no_other(origin: str | None) -> None:
+    at, key = usual(), RecordKey(b"\x11" * 32)
+    grant = replace(grant_of(at), public=key.public)
+    bundle = forged(at, grant if origin is None else replace(grant, log_origin=origin), key)
+    shown = replace(
+        bundle, record=replace(bundle.record, proof=b"x"), delegation=replace(bundle.delegation, proof=b"x")
+    )
+
+    def prove(_: bytes, entry: bytes) -> Included:
+        return Included(bundle.log_origin, int(json.loads(entry)["kind"] == "record"), is_witnessed=False)
+
+    report = verify(shown, SHOWN, replace(at.trusted(), prove=prove))
+    assert report.is_refused is (origin is not None)
+    assert report.level is (Level.LOGGED if origin is None else Level.NONE)
 
 
 def test_a_revocation_reads_back() -> None:
