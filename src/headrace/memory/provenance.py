@@ -7,7 +7,7 @@ or `Store.call…`, `Store.read` opened with `MIGRATIONS` of this file. Knows no
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,11 +87,6 @@ def put(connection: sqlite3.Connection, items: Sequence[LogItem], time_s: float)
 def num_logged(connection: sqlite3.Connection) -> int:
     """How many items there are: the index of the next."""
     return int(connection.execute("SELECT coalesce(max(leaf), -1) + 1 FROM entries").fetchone()[0])
-
-
-def known_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are logged."""
-    return {one for one in ids if connection.execute("SELECT 1 FROM entries WHERE id = ?", (one,)).fetchone()}
 
 
 def by_id(connection: sqlite3.Connection, item_id: str) -> Kept | None:

@@ -112,14 +112,23 @@ class LogWriter:
         try:
             self._database.transact_durably(provenance.put, items, time_s)
         except Conflict:
-            known = self._database.read(provenance.known_ids, [one.id for one in items])
+            # Also where this very batch was committed and the word of it was lost: it is in the database then, and the
+            # tree must not go on without it.
+            written = {one.id: self._database.read(provenance.by_id, one.id) for one in items}
             kept: dict[str, LogItem] = {}
             for one in items:
-                if one.id not in known:
+                if written[one.id] is None:
                     kept.setdefault(one.id, one)
-            refused = frozenset(one.id for one in items if kept.get(one.id) is not one)
-            items = list(kept.values())
-            self._database.transact_durably(provenance.put, items, time_s)
+            durable = {
+                one.id: one
+                for one in items
+                if (found := written[one.id]) is not None
+                and found.index >= self.num_durable
+                and found.item.entry == one.entry
+            }
+            refused = frozenset(one.id for one in items if (kept | durable).get(one.id) is not one)
+            self._database.transact_durably(provenance.put, list(kept.values()), time_s)
+            items = [*durable.values(), *kept.values()]
         self._behind += [one.entry for one in items]
         return refused
 

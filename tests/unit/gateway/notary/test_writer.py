@@ -4,11 +4,12 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.doubles_log import Disk, Log, item, log_keys, open_writer
 
-from headrace.core.errors import DiskFull
+from headrace.core.errors import DiskFull, Unavailable
 from headrace.gateway.notary.writer import LogInconsistent, LogWriter
 from headrace.memory import provenance
 from headrace.memory.log_files import LogFolder
@@ -184,6 +185,31 @@ def test_erasing_what_was_kept_changes_nothing_of_the_log(tmp_path: Path) -> Non
     writer.close()
     shutil.rmtree(tmp_path / "log" / "tile")
     assert size_and_root(tmp_path) == (300, root)
+
+
+def test_a_batch_that_was_committed_though_its_writer_was_told_otherwise_is_in_the_log_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = grow(tmp_path / "other", 30)
+    writer = opened(tmp_path)
+    commit = writer._database.transact_durably
+
+    def lost(*given: Any) -> Any:
+        commit(*given)
+        raise Unavailable("the disk did not answer")
+
+    writer.take([item(number) for number in range(10)])
+    batch = [item(number) for number in range(10, 20)]
+    with monkeypatch.context() as broken:
+        broken.setattr(writer._database, "transact_durably", lost)
+        with pytest.raises(Unavailable):
+            writer.take(batch)
+    assert writer.take(batch) == frozenset()
+    assert writer.take([item(3)]) == {item(3).id}
+    writer.take([item(number) for number in range(20, 30)])
+    assert writer.publish().checkpoint.root == root
+    writer.close()
+    assert size_and_root(tmp_path) == (30, root)
 
 
 def test_a_disk_that_has_no_room_for_the_database_is_told_as_full_and_outlived(tmp_path: Path) -> None:
