@@ -25,6 +25,8 @@ from headrace.trust.monitors.theft.settings import Mode, TheftSettings
 KEY_FILE: Final = "theft.key"
 STATE_FILE: Final = "theft.json"
 SAVE_S: Final = 60.0
+WATCH_SHARE: Final = 0.1
+"""Of the interpreter, which the event loop needs: more, and answers wait for it."""
 _WATCHED: Final = ("window_size", "window_false_share", "link_likeness")
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def prepare_theft(overseer: TheftOverseer, settings: TheftSettings | None) -> Ca
 def _open_watch(settings: TheftSettings) -> TheftWatch | None:
     if not settings.window_size:
         return None
-    watch = TheftWatch(settings, np.random.default_rng())
+    watch = TheftWatch(settings, np.random.default_rng(), share=WATCH_SHARE)
     watch.open()
     return watch
 

@@ -190,3 +190,22 @@ def test_the_last_turn_that_is_the_callers_is_what_is_watched(said: Any, text: s
 def test_the_end_of_a_long_conversation_is_watched_unparsed() -> None:
     assert text_of(b"no JSON " * 1000).endswith("no JSON ")
     assert len(text_of(b"[" * 100_000)) <= 4096
+
+
+@in_loop
+async def test_a_watch_that_may_take_little_of_the_interpreter_rests_after_each_input_and_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests: list[float] = []
+    work_s = iter(range(1000))
+    monkeypatch.setattr("headrace.gateway.oversight.theft_watch.time.thread_time", lambda: float(next(work_s)))
+    watch = TheftWatch(SETTINGS, np.random.default_rng(0), share=0.1)
+    monkeypatch.setattr(watch._closing, "wait", rests.append)
+    watch.open()
+    scene = Scene(SETTINGS, *ANSWER, watch=watch)
+    for _ in range(3):
+        await scene.ask(asking("chat"))
+    watch.join()
+    watch.close()
+    # Each input took one second of the interpreter, after which it has the other nine for others.
+    assert rests == pytest.approx([9.0, 9.0, 9.0])

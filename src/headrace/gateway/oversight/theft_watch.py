@@ -8,6 +8,7 @@ What was found comes back to the loop, which alone owns the monitor. Knows no fl
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,10 +47,14 @@ class _Input:
 
 
 class TheftWatch:
-    """One thread, from `open` to `close`."""
+    """One thread, from `open` to `close`. It takes at most a `share` of the interpreter and rests for the remainder:
+    what comes meanwhile waits, and is dropped where it is too much, so that nobody waits for an answer because of it.
+    """
 
-    def __init__(self, settings: TheftSettings, random: np.random.Generator) -> None:
+    def __init__(self, settings: TheftSettings, random: np.random.Generator, *, share: float = 1.0) -> None:
         self.num_dropped = 0
+        self._rest_for_each = 1 / share - 1  # seconds, for one of work
+        self._closing = threading.Event()
         self._windows = WindowWatch(settings, random)
         self._links = LinkBook(settings.link_likeness, random)
         self._queue: Queue[_Input | str | None] = Queue(MAX_WAITING)
@@ -62,6 +67,7 @@ class TheftWatch:
 
     def close(self) -> None:
         """End; what still waits is not watched."""
+        self._closing.set()
         try:
             while True:
                 self._queue.get_nowait()
@@ -104,6 +110,7 @@ class TheftWatch:
     def _run(self) -> None:
         while True:
             item = self._queue.get()
+            began_s = time.thread_time()
             try:
                 if item is None:
                     return
@@ -116,6 +123,8 @@ class TheftWatch:
                 _logger.exception("theft: an input could not be watched")
             finally:
                 self._queue.task_done()
+            if self._rest_for_each:
+                self._closing.wait(self._rest_for_each * (time.thread_time() - began_s))
 
     def _watch(self, item: _Input, text: str) -> None:
         seen = self._windows.add(item.account, item.tenant, item.route, text)
