@@ -221,4 +221,4 @@ def test_a_script_in_json_is_served_by_a_process_of_its_own(tmp_path: Path) -> N
             server.terminate()
     assert server.returncode == 0
     (line,) = record.read_text().splitlines()
-    assert json.loads(line)["messages"][0]["parts"] == [{"text": "Hi"}]
+    assert [part["text"] for part in json.loads(line)["messages"][0]["parts"]] == ["Hi"]
