@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from headrace.core.workload import Attested
-from headrace.trust.identity.strict import encode_base64url
 from headrace.trust.spiffe.authority import Authorities, new_key, rotate
 from headrace.trust.spiffe.bundle import Bundle
 from headrace.trust.spiffe.ids import parse_id
 from headrace.trust.spiffe.issuer import Issuer, Terms
 from headrace.trust.spiffe.rhythm import Rhythm
 from headrace.trust.spiffe.settings import EntrySettings
+from headrace.trust.strict import encode_base64url
 
 TD = "example.org"
 NOW_S = 1_800_000_000.0

@@ -16,8 +16,8 @@ from tests.unit.trust.identity.test_users import BOUND, CLIENT_KEY, shown, users
 
 from headrace.core.errors import Unauthenticated
 from headrace.trust.identity.jwk import read_key, read_key_set
-from headrace.trust.identity.strict import NotStrict, decode_base64url, read_json_object
 from headrace.trust.identity.uri import normalize
+from headrace.trust.strict import NotStrict, decode_base64url, read_json_object
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),

@@ -18,7 +18,7 @@ from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.gateway.upstreams.fetch import Reach, fetch, read_place
 from headrace.trust.identity.jwk import MAX_SET_BYTES, KeySet, read_key_set
 from headrace.trust.identity.settings import IssuerSettings
-from headrace.trust.identity.strict import NotStrict, read_json_object
+from headrace.trust.strict import NotStrict, read_json_object
 
 _logger = logging.getLogger("headrace.gateway")
 

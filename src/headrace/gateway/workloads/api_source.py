@@ -28,10 +28,10 @@ from headrace.core.clock import Clock
 from headrace.core.errors import Unavailable
 from headrace.core.workload import JwtSvid, X509Svid
 from headrace.gateway.workloads.source import MAX_AUDIENCES, Material, is_half_over
-from headrace.trust.identity.strict import NotStrict, decode_base64url, read_json_object
 from headrace.trust.spiffe.bundle import Bundle, parse_jwt_authorities, parse_x509_authorities
 from headrace.trust.spiffe.ids import InvalidSvid, parse_id, parse_trust_domain
 from headrace.trust.spiffe.x509_svid import End, verify_x509_svid
+from headrace.trust.strict import NotStrict, decode_base64url, read_json_object
 
 MAX_PAUSE_S: Final = 30.0
 FIRST_WAIT_S: Final = 10.0

@@ -23,6 +23,7 @@ from headrace.trust.flow.labels import RuleOf, callers
 from headrace.trust.flow.settings import NAMED_SOURCE_ENDORSES, Kind, ToolRule
 from headrace.trust.flow.tools import ToolFacts, kind_of
 from headrace.trust.flow.values import day_of, days, normal, numbers, occurs, url_forms, urls, words
+from headrace.trust.strict import read_json_object
 
 MAX_RESULT: Final = 1_000_000
 """Characters of a tool's result that may vouch for something."""
@@ -167,21 +168,10 @@ def untrusted_arguments(facts: ToolFacts, arguments: str, evidence: Evidence) ->
 
 def _read(arguments: str) -> dict[str, Any] | None:
     """Arguments that mean one thing to everybody: an object without a key twice, and no number that is none."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key stands there twice")
-        return found
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is no JSON")
-
     try:
-        given = json.loads(arguments, object_pairs_hook=once, parse_constant=refuse)
-    except (ValueError, RecursionError):
+        return read_json_object(arguments.encode())
+    except ValueError:  # also half of a surrogate pair
         return None
-    return given if isinstance(given, dict) else None
 
 
 def destinations(facts: ToolFacts, arguments: str) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from headrace.core.identity import Shown
 from headrace.trust.identity.jose import Jws, Profile, WrongToken, read_jws
 from headrace.trust.identity.jwk import Key, read_key
 from headrace.trust.identity.replay import Replays
-from headrace.trust.identity.strict import NotStrict, encode_base64url
 from headrace.trust.identity.uri import normalize
+from headrace.trust.strict import NotStrict, encode_base64url
 
 ALGS: Final = ("ES256", "ES384", "EdDSA", "PS256", "RS256")
 MAX_ID_CHARS: Final = 256

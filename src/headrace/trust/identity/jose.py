@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.trust.identity.jwk import ALGORITHMS, KeySet
-from headrace.trust.identity.strict import NotStrict, decode_base64url, read_json_object
+from headrace.trust.strict import NotStrict, decode_base64url, read_json_object
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
 MAX_HEADER_CHARS: Final = 8 * 1024

@@ -16,7 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from headrace.trust.identity.strict import NotStrict, decode_base64url, read_json_object
+from headrace.trust.strict import NotStrict, decode_base64url, read_json_object
 
 MAX_SET_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 128

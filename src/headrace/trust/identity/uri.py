@@ -5,7 +5,7 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from headrace.trust.identity.strict import NotStrict
+from headrace.trust.strict import NotStrict
 
 _PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(r"[!-~]{1,2048}")

@@ -30,7 +30,7 @@ from headrace.trust.identity.jose import (
 from headrace.trust.identity.jwk import ALGORITHMS, KeySet
 from headrace.trust.identity.principal import principal_of
 from headrace.trust.identity.settings import IssuerSettings
-from headrace.trust.identity.strict import encode_base64url
+from headrace.trust.strict import encode_base64url
 
 MAX_KEPT: Final = 4096
 """Tokens that are known to be good."""

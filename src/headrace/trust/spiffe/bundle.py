@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from headrace.trust.identity.strict import NotStrict, decode_base64url, encode_base64url, read_json_object
 from headrace.trust.spiffe.ids import InvalidSvid
+from headrace.trust.strict import NotStrict, decode_base64url, encode_base64url, read_json_object
 
 JwtKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 

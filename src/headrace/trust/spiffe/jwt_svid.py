@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from headrace.trust.identity.strict import encode_base64url
 from headrace.trust.spiffe.bundle import Bundle, JwtKey, decode, read_object
 from headrace.trust.spiffe.ids import InvalidSvid, SpiffeId, parse_workload_id
+from headrace.trust.strict import encode_base64url
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
 MAX_AUDIENCES: Final = 64

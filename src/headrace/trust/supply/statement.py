@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from headrace.trust.strict import NotStrict, read_json
+
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD: Final = "application/vnd.in-toto+json"
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -225,19 +227,9 @@ def write_statement(name: str, files: Mapping[str, str], ignored: Iterable[str])
 
 def _json(text: bytes) -> Any:
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, BadSignature):
-            raise
-        raise BadSignature("it is not JSON in UTF-8") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """RFC 8259 4 leaves open what a name that stands there twice means; here it means that somebody is lying."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadSignature("a name stands twice in one of its objects")
-    return found
+        return read_json(text)
+    except NotStrict as error:
+        raise BadSignature(f"it {error}") from error
 
 
 def _object(value: Any, what: str, fields: str = "") -> Mapping[str, Any]:

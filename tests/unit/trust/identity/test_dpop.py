@@ -13,8 +13,8 @@ from headrace.core.identity import Shown
 from headrace.trust.identity.dpop import NONCE_S, Proof, Proofs, WrongProof
 from headrace.trust.identity.jwk import read_key
 from headrace.trust.identity.replay import AHEAD_S, Replays
-from headrace.trust.identity.strict import NotStrict
 from headrace.trust.identity.uri import normalize
+from headrace.trust.strict import NotStrict
 
 URL = "http://localhost:8000/v1/chat/completions"
 SECRET = b"s" * 32

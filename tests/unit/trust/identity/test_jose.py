@@ -19,7 +19,7 @@ from headrace.trust.identity.jose import (
     verify,
 )
 from headrace.trust.identity.jwk import ALGORITHMS, MAX_SET_BYTES, read_key, read_key_set
-from headrace.trust.identity.strict import NotStrict
+from headrace.trust.strict import NotStrict
 
 PROFILE = Profile(algs=frozenset({"ES256", "EdDSA", "RS256", "PS256"}), types=frozenset({"", "jwt", "at+jwt"}))
 BOUNDS = Bounds(issuer=ISSUER, audiences=frozenset({AUDIENCE, "other"}), skew_s=30)

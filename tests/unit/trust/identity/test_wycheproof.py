@@ -12,7 +12,7 @@ from tests.vectors import vectors
 
 from headrace.trust.identity.jose import Profile, read_jws, verify
 from headrace.trust.identity.jwk import ALGORITHMS, Key, read_key, read_key_set
-from headrace.trust.identity.strict import encode_base64url
+from headrace.trust.strict import encode_base64url
 
 FOLDER = vectors("wycheproof")
 EVERYTHING = Profile(algs=frozenset(ALGORITHMS), types=frozenset({"", "jwt"}))

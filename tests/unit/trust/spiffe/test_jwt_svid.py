@@ -16,10 +16,10 @@ from joserfc import jwt as oracle
 from joserfc.jwk import ECKey
 from tests.spiffe_world import NOW_S, TD, SetClock, make_issuer, sign
 
-from headrace.trust.identity.strict import encode_base64url
 from headrace.trust.spiffe.bundle import Bundle, JwtKey
 from headrace.trust.spiffe.ids import InvalidSvid, parse_id
 from headrace.trust.spiffe.jwt_svid import MAX_TOKEN_CHARS, verify_jwt_svid
+from headrace.trust.strict import encode_base64url
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER = ec.generate_private_key(ec.SECP256R1())

@@ -35,14 +35,19 @@ def encode_base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def read_json_object(data: bytes) -> dict[str, Any]:
-    """An object. Raises NotStrict for other JSON, a name twice, NaN, infinities, and what is no UTF-8."""
+def read_json(data: bytes) -> Any:
+    """A value (RFC 7493). Raises NotStrict for a name twice, NaN, infinities, too many levels, and what is no UTF-8."""
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except NotStrict:
         raise
     except (ValueError, RecursionError) as error:
         raise NotStrict("is no JSON") from error
+
+
+def read_json_object(data: bytes) -> dict[str, Any]:
+    """An object. Raises NotStrict as `read_json`, and for other values."""
+    found = read_json(data)
     if not isinstance(found, dict):
         raise NotStrict("is no JSON object")
     return found
