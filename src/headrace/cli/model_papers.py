@@ -23,11 +23,12 @@ from headrace.models.load import open_checkpoint
 from headrace.models.registry import architecture_for
 from headrace.models.store import Layout, resolve
 from headrace.models.tree import digests_of, list_files
+from headrace.trust.records.dsse import IN_TOTO, pae
 from headrace.trust.supply.bom import ModelFacts, make_bom
 from headrace.trust.supply.check import INERT, Found, find_unsafe
 from headrace.trust.supply.settings import Mode, SupplySettings
 from headrace.trust.supply.signer import hint_of, read_private_key, sign
-from headrace.trust.supply.statement import PAYLOAD, pae, write_signature, write_statement
+from headrace.trust.supply.statement import write_signature, write_statement
 
 
 def run_sign(name: str, key: Path, flags: Mapping[str, Any], config: Path | None) -> None:
@@ -50,7 +51,7 @@ def run_sign(name: str, key: Path, flags: Mapping[str, Any], config: Path | None
     if faults:
         raise InvalidRequest(f"{root}: is not signed, because {'; '.join(faults)}.")
     statement = write_statement(root.name, digests_of(files, sha256_of), [FOLDER_SIGNATURE, *INERT])
-    signature = write_signature(statement, sign(private, pae(PAYLOAD, statement)), hint_of(private.public_key()))
+    signature = write_signature(statement, sign(private, pae(IN_TOTO, statement)), hint_of(private.public_key()))
     partial = output.with_name(f"{output.name}.partial")
     partial.write_bytes(signature)
     partial.replace(output)

@@ -117,13 +117,14 @@ def test_a_signature_that_leaves_out_a_folder_does_not_cover_what_is_in_it(
 ) -> None:
     # Signed by somebody who is trusted, with more left out than may be: what is there now was never looked at.
     from headrace.cli.model_signatures import digests_of, list_files, sha256_of
+    from headrace.trust.records.dsse import IN_TOTO, pae
     from headrace.trust.supply.signer import hint_of, read_private_key, sign
-    from headrace.trust.supply.statement import PAYLOAD, pae, write_signature, write_statement
+    from headrace.trust.supply.statement import write_signature, write_statement
 
     files = [one for one in list_files(model) if one.name in {"config.json", "model.safetensors"}]
     key = read_private_key(keys[0].read_bytes())
     said = write_statement("model", digests_of(files, sha256_of), ["model.sig", "sub"])
-    (model / "model.sig").write_bytes(write_signature(said, sign(key, pae(PAYLOAD, said)), hint_of(key.public_key())))
+    (model / "model.sig").write_bytes(write_signature(said, sign(key, pae(IN_TOTO, said)), hint_of(key.public_key())))
     with pytest.raises(ModelFileError, match="says nothing about 'sub'"):
         gate(keys).admit(model)
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from headrace.trust.records.dsse import IN_TOTO, pae
 from headrace.trust.strict import NotStrict, read_json
 
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PAYLOAD: Final = "application/vnd.in-toto+json"
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://model_signing/signature/v1.0"
 MAX_BYTES: Final = 64 * 2**20
@@ -46,7 +46,7 @@ class ModelSignature:
     @property
     def signed(self) -> bytes:
         """The bytes that the signature is over: DSSE's pre-authentication encoding."""
-        return pae(PAYLOAD, self.payload)
+        return pae(IN_TOTO, self.payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +62,6 @@ class Manifest:
     allows_links: bool = False
 
 
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE protocol.md: `DSSEv1 SP LEN(type) SP type SP LEN(body) SP body`."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
 def read_signature(text: bytes) -> ModelSignature:
     """A bundle's parts. Raises BadSignature."""
     if len(text) > MAX_BYTES:
@@ -77,8 +71,8 @@ def read_signature(text: bytes) -> ModelSignature:
         raise BadSignature(f"its mediaType is {bundle.get('mediaType')!r}, not {BUNDLE!r}")
     material = _object(bundle.get("verificationMaterial"), "verificationMaterial", _MATERIAL)
     envelope = _object(bundle.get("dsseEnvelope"), "dsseEnvelope", "payload payloadType signatures")
-    if envelope.get("payloadType") != PAYLOAD:
-        raise BadSignature(f"its payloadType is {envelope.get('payloadType')!r}, not {PAYLOAD!r}")
+    if envelope.get("payloadType") != IN_TOTO:
+        raise BadSignature(f"its payloadType is {envelope.get('payloadType')!r}, not {IN_TOTO!r}")
     signatures = envelope.get("signatures")
     # Sigstore bundle: an envelope holds exactly one signature.
     if not isinstance(signatures, list) or len(signatures) != 1:
@@ -194,7 +188,7 @@ def write_signature(payload: bytes, signature: bytes, hint: str) -> bytes:
             "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
             "dsseEnvelope": {
                 "payload": base64.b64encode(payload).decode(),
-                "payloadType": PAYLOAD,
+                "payloadType": IN_TOTO,
                 "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
             },
         }

@@ -17,12 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from headrace.trust.records.dsse import IN_TOTO, pae
 from headrace.trust.supply.signer import Trusted, check_signer, hint_of, read_key, read_private_key, sign
 from headrace.trust.supply.statement import (
-    PAYLOAD,
     BadSignature,
     is_plain,
-    pae,
     read_manifest,
     read_signature,
     write_signature,
@@ -49,7 +48,7 @@ def trusted(name: str, **more: Any) -> Trusted:
 def signed(payload: bytes | None = None, key: ec.EllipticCurvePrivateKey = KEY) -> dict[str, Any]:
     statement = write_statement("model", FILES, ["model.sig"]) if payload is None else payload
     made: dict[str, Any] = json.loads(
-        write_signature(statement, sign(key, pae(PAYLOAD, statement)), hint_of(key.public_key()))
+        write_signature(statement, sign(key, pae(IN_TOTO, statement)), hint_of(key.public_key()))
     )
     return made
 
