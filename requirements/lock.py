@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-EXTRAS = {"serve": None, "build": "build", "test": "test", "check": "check"}
+EXTRAS = {"serve": None, "build": "build", "test": "test", "check": "check", "console": "console"}
 HEADER = "# {name}: written by `make lock` (Linux x86-64, Python 3.11); do not edit.\n"
 
 

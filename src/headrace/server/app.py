@@ -256,7 +256,7 @@ class App:
         self.door.check(exchange, has_keys=credentials.is_needed)
         identity = credentials.admit(exchange, self.door)
         exchange.record.tenant, exchange.record.key = identity.principal.tenant, identity.key
-        if route is not None and route.scope is not None and route.scope not in identity.principal.scopes:
+        if route is not None and not route.admits(identity.principal.scopes):
             raise Forbidden(f"the key lacks the scope {route.scope!r}; ask for a key that has it.")
         return identity
 

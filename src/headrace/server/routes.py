@@ -6,12 +6,15 @@ paths win over templates, and of two templates the one that is literal where the
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.api.errors import OPENAI, ErrorDialect
 from headrace.core.identity import Identity
 from headrace.server.exchange import Exchange
 
 Handler = Callable[[Exchange, Identity], Awaitable[None]]
+
+_OBSERVED: Final = frozenset({"admin", "accounts", "metrics"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,12 @@ class Route:
     handler: Handler
     errors: ErrorDialect = OPENAI
     is_open: bool = False
+
+    def admits(self, scopes: frozenset[str]) -> bool:
+        """Whether a caller with these scopes may use it. Who observes may read what others may change."""
+        if self.scope is None or self.scope in scopes:
+            return True
+        return self.method == "GET" and self.scope in _OBSERVED and "observe" in scopes
 
 
 @dataclass(frozen=True, slots=True)

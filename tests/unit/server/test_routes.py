@@ -116,3 +116,12 @@ def test_a_key_may_come_in_anthropics_header() -> None:
         assert (await client.run()).status == 503
 
     asyncio.run(ask())
+
+
+def test_who_observes_reads_what_others_change_and_changes_nothing() -> None:
+    observer = frozenset({"observe"})
+    assert Route("/v1/keys", "GET", "accounts", _nobody).admits(observer)
+    assert not Route("/v1/keys", "POST", "accounts", _nobody).admits(observer)
+    assert not Route("/v1/chat", "GET", "generate", _nobody).admits(observer)
+    assert not Route("/v1/records", "GET", "audit", _nobody).admits(observer)
+    assert not Route("/v1/keys", "GET", "accounts", _nobody).admits(frozenset({"generate"}))

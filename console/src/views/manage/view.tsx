@@ -1,0 +1,5 @@
+// The view "Manage".
+
+export default function Manage() {
+  return <h1>Manage</h1>;
+}
