@@ -2,44 +2,68 @@
 // `node build.mjs OUT` writes to OUT and nowhere else. Knows no route of the server.
 
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { glob, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const out = process.argv[2] ?? "../src/headrace/server/static";
-const source = new URL(".", import.meta.url).pathname;
+const source = dirname(fileURLToPath(import.meta.url));
+const wanted = resolve(process.argv[2] ?? join(source, "../src/headrace/server/static"));
+const out = `${wanted}.making`; // a server that is being asked meanwhile sees the old page or the new one, no half
+
+const common = {
+  absWorkingDir: source,
+  bundle: true,
+  minify: true,
+  metafile: true,
+  outdir: out,
+  target: ["es2022", "chrome123", "firefox120", "safari17.5"], // those that know light-dark()
+  legalComments: "linked",
+  entryNames: "[name]-[hash]",
+};
+
+// One style sheet for all views: it is small, and none of them has to wait for its own. What scripts import of styles says
+// whose they are.
+const styles = ["./node_modules/uplot/dist/uPlot.min.css", "./src/style/tokens.css", "./src/style/page.css", "./src/kit/kit.css"];
+const others = await Array.fromAsync(glob("src/views/**/*.css", { cwd: source }));
+const imports = [...styles, ...others.sort().map((path) => `./${path.replaceAll("\\", "/")}`)];
+
+async function make() {
+  const scripts = await build({
+    ...common,
+    entryPoints: ["src/main.tsx"],
+    format: "esm",
+    splitting: true,
+    chunkNames: "[name]-[hash]",
+    loader: { ".css": "empty" },
+  });
+  const sheet = await build({
+    ...common,
+    stdin: { contents: imports.map((path) => `@import "${path}";`).join("\n"), resolveDir: source, loader: "css" },
+    entryNames: "page-[hash]",
+  });
+  const named = (made, pattern) => Object.keys(made.metafile.outputs).map((path) => basename(path)).find((name) => pattern.test(name));
+  const template = await readFile(join(source, "src/index.html"), "utf8");
+  const page = template.replace("{script}", named(scripts, /^main-.*\.js$/)).replace("{style}", named(sheet, /\.css$/));
+  await writeFile(join(out, "index.html"), page);
+}
+
+async function compress() {
+  const sums = {};
+  const quality = { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } };
+  for (const name of (await readdir(out)).sort()) {
+    const bytes = await readFile(join(out, name));
+    sums[name] = createHash("sha256").update(bytes).digest("hex");
+    await writeFile(join(out, `${name}.gz`), gzipSync(bytes, { level: 9 }));
+    await writeFile(join(out, `${name}.br`), brotliCompressSync(bytes, quality));
+  }
+  await writeFile(join(out, "built.json"), JSON.stringify(sums, null, 1));
+}
 
 await rm(out, { recursive: true, force: true });
 await mkdir(out, { recursive: true });
-const made = await build({
-  absWorkingDir: source,
-  entryPoints: ["src/main.tsx"],
-  outdir: resolve(out),
-  bundle: true,
-  format: "esm",
-  splitting: true,
-  minify: true,
-  metafile: true,
-  target: ["es2022"],
-  legalComments: "linked",
-  entryNames: "[name]-[hash]",
-  chunkNames: "chunk-[hash]",
-  assetNames: "[name]-[hash]",
-});
-
-const names = Object.keys(made.metafile.outputs).map((path) => path.split("/").at(-1));
-const script = names.find((name) => /^main-.*\.js$/.test(name));
-const style = names.find((name) => /^main-.*\.css$/.test(name));
-const template = await readFile(join(source, "src/index.html"), "utf8");
-await writeFile(join(out, "index.html"), template.replace("{script}", script).replace("{style}", style));
-
-const sums = {};
-for (const name of (await readdir(out)).sort()) {
-  const bytes = await readFile(join(out, name));
-  sums[name] = createHash("sha256").update(bytes).digest("hex");
-  await writeFile(join(out, `${name}.gz`), gzipSync(bytes, { level: 9 }));
-  const quality = { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } };
-  await writeFile(join(out, `${name}.br`), brotliCompressSync(bytes, quality));
-}
-await writeFile(join(out, "built.json"), JSON.stringify(sums, null, 1));
+await make();
+await compress();
+await rm(wanted, { recursive: true, force: true });
+await rename(out, wanted);

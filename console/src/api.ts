@@ -87,6 +87,17 @@ export interface ServerEvent {
   comment: string | null; // the text of comment lines that came with it
 }
 
+// Reads on. A connection that breaks in the middle is as lost as one that was never there.
+async function readOrTell(reader: ReadableStreamDefaultReader<string>) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    tell("lost");
+    throw new ApiError(0, "broken_off", "The connection broke before the answer was whole.");
+  }
+}
+
 // The events of a stream (the HTML standard's server-sent events), until it ends. Lines may be of any length.
 export async function* events(response: Response): AsyncGenerator<ServerEvent> {
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
@@ -96,7 +107,7 @@ export async function* events(response: Response): AsyncGenerator<ServerEvent> {
   let comments: string[] = [];
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await readOrTell(reader);
       if (done) break;
       const lines = (rest + value).split("\n");
       rest = lines.pop()!;

@@ -1,8 +1,8 @@
-// Where the page begins: its styles, and the shell in which every view appears.
+// Where the page begins.
 
 import { render } from "preact";
-import "./style/tokens.css";
-import "./style/page.css";
+import { applyTheme } from "./kit/theme";
 import { Shell } from "./shell";
 
+applyTheme();
 render(<Shell />, document.getElementById("page")!);

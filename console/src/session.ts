@@ -1,17 +1,19 @@
 // Who is signed in. A sign-in trades a key or token for a cookie that this script cannot read; nothing secret is kept here.
 
+import { createContext } from "preact";
+import { useContext } from "preact/hooks";
 import { fetchJson, send } from "./api";
 
 export interface Session {
-  needs_sign_in: boolean; // false: a server without keys, on this machine alone
+  needs_sign_in: boolean; // nobody is signed in, and the server wants to know who calls
   name: string | null; // of the key, null where nobody has signed in
   tenant: string | null;
   scopes: string[];
   expires: number | null; // Unix seconds
 }
 
-export function readSession(): Promise<Session> {
-  return fetchJson<Session>("/console/session");
+export function readSession(signal?: AbortSignal): Promise<Session> {
+  return fetchJson<Session>("/console/session", signal ? { signal } : {});
 }
 
 export function signIn(secret: string): Promise<Session> {
@@ -24,4 +26,13 @@ export async function signOut(): Promise<void> {
 
 export function may(session: Session, scopes: readonly string[]): boolean {
   return scopes.length === 0 || scopes.some((scope) => session.scopes.includes(scope));
+}
+
+export const SessionContext = createContext<Session | null>(null);
+
+// Within a view somebody is signed in, or everybody may do everything.
+export function useSession(): Session {
+  const session = useContext(SessionContext);
+  if (session === null) throw new Error("A view is drawn before it is known who is signed in.");
+  return session;
 }

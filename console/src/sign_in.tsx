@@ -1,0 +1,47 @@
+// Where somebody says who they are: with a key or token of this server, which is sent once and kept nowhere on the page.
+
+import { useState } from "preact/hooks";
+import { ApiError } from "./api";
+import { Button, Field, TextInput } from "./kit/controls";
+import { ErrorNotice } from "./kit/notices";
+import { signIn, type Session } from "./session";
+
+export function SignIn({ onSignedIn }: { onSignedIn: (session: Session) => void }) {
+  const [secret, write] = useState("");
+  const [isBusy, busy] = useState(false);
+  const [error, fail] = useState<unknown>(null);
+
+  async function send(): Promise<void> {
+    busy(true);
+    fail(null);
+    try {
+      const session = await signIn(secret.trim());
+      write("");
+      onSignedIn(session);
+    } catch (problem) {
+      fail(problem);
+    } finally {
+      busy(false);
+    }
+  }
+
+  const isWrong = error instanceof ApiError && error.status === 401;
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!isBusy && secret.trim()) void send();
+      }}
+    >
+      <Field
+        label="API key or token"
+        hint="It is sent to this server alone. The page keeps a cookie that it cannot read itself."
+        error={isWrong ? error.message : null}
+      >
+        <TextInput type="password" value={secret} onChange={write} autoComplete="current-password" required mono autoFocus />
+      </Field>
+      {error !== null && !isWrong && <ErrorNotice error={error} title="You are not signed in" />}
+      <Button type="submit" kind="main" busy={isBusy}>Sign in</Button>
+    </form>
+  );
+}
