@@ -21,7 +21,7 @@ from headrace.gateway.settings import (
     RouteSettings,
     Timeouts,
 )
-from headrace.server.config import Cors, Tls
+from headrace.server.config import ConsoleSettings, Cors, Tls
 from headrace.trust.flow.settings import FlowSettings, ToolRule
 from headrace.trust.identity.settings import AnswerSettings, IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.log.settings import LogSettings
@@ -62,6 +62,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "answer_cache": CacheSettings(is_on=True),
     "keys": KeyTable(name="", sha256=""),
     "tls": Tls(certificate=Path(), key=Path()),
+    "console": ConsoleSettings(),
     "cors": Cors(origins=()),
     "log": LogSettings(),
     "records": RecordsSettings(),

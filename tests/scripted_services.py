@@ -53,6 +53,7 @@ from headrace.server.services import Services
 from headrace.trust.delegation.desk import DelegationDesk
 from headrace.trust.delegation.desk import Rules as DelegationRules
 from headrace.trust.delegation.token import make_token
+from headrace.trust.identity.session_seal import AesSeal
 from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.log_keys import make_log_keys, parse_log_keys
 from headrace.trust.log.tree import Tree
@@ -381,6 +382,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             key_book=ScriptedKeys(folder / "keys.toml"),
             monitors=ScriptedMonitors(),
             deciding=JudgeDesk(judge("", "default", "agents")),
+            session_seal=AesSeal(bytes(32), token_bytes),
             delegating=await open_keeper(stack, folder, clock),
             records=ScriptedRecords(),
             public_log=await scripted_log(folder / "log"),

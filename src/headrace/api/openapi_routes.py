@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.api.anthropic_fields import MessagesBody, PromptBody
 from headrace.api.backends import BackendAnswer, BackendsAnswer
+from headrace.api.console import CONSOLE_OPERATIONS
 from headrace.api.delegations import DelegateBody, DelegatedAnswer, RevokeBody, RevokedList
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
@@ -221,6 +222,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ),
     ("GET", "/log/tile/{path*}"): Operation("A tile of its hashes or entries.", media=("application/octet-stream",)),
     **RECORD_OPERATIONS,
+    **CONSOLE_OPERATIONS,
     **RESPONSES_OPERATIONS,
     **CACHE_OPERATIONS,
     **ACCOUNT_OPERATIONS,

@@ -23,7 +23,7 @@ from headrace.core.errors import InvalidRequest
 from headrace.core.ledger import PriceList
 from headrace.gateway.settings import CacheSettings, GatewaySettings
 from headrace.models.store import default_home
-from headrace.server.config import Cors, Tls
+from headrace.server.config import ConsoleSettings, Cors, Tls
 from headrace.trust.settings import TrustSettings
 
 __all__ = ["LOG_LEVELS", "PARSERS", "TABLE_NAMES", "Resolved", "Settings", "compose", "parse_bytes"]
@@ -36,7 +36,7 @@ OTHER_VARIABLES |= {"HEADRACE_API_KEY"}
 
 TRUST_TABLES: Final = tuple(one.name for one in fields(TrustSettings))
 TABLE_NAMES: Final = frozenset(
-    {"prices", "backends", "routes", "budgets", "limits", "tenants", "answer_cache", "keys", "tls", "cors"}
+    {"prices", "backends", "routes", "budgets", "limits", "tenants", "answer_cache", "keys", "tls", "cors", "console"}
 ).union(TRUST_TABLES)
 """What only a file can say, see `file_tables.py`, which takes a moment to import. `keys` may also be the path of a keys
 file, which is a plain setting."""
@@ -91,6 +91,7 @@ class Settings:
     issued: tuple[KeyTable, ...]
     tls: Tls | None
     cors: Cors | None
+    console: ConsoleSettings
     trust: TrustSettings
 
     @property
@@ -132,6 +133,7 @@ class Resolved:
             "keys": settings.issued,
             "tls": settings.tls,
             "cors": settings.cors,
+            "console": settings.console if settings.console != ConsoleSettings() else None,
         }
         unset = TrustSettings()
         for name in TRUST_TABLES:
@@ -195,6 +197,7 @@ def _settings(values: Mapping[str, Any], tables: Mapping[str, Any]) -> Settings:
         issued=tables.get("keys", ()),
         tls=tables.get("tls"),
         cors=tables.get("cors"),
+        console=tables.get("console", ConsoleSettings()),
         trust=TrustSettings(**{name: tables[name] for name in TRUST_TABLES if name in tables}),
     )
 

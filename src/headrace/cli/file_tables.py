@@ -12,7 +12,7 @@ from headrace.cli.kinds import Kind, named, several
 from headrace.cli.log_tables import LOG
 from headrace.cli.policy_tables import POLICY
 from headrace.cli.records_tables import RECORDS
-from headrace.cli.server_tables import CORS, KEY, TLS
+from headrace.cli.server_tables import CONSOLE, CORS, KEY, TLS
 from headrace.cli.spiffe_tables import SPIFFE
 from headrace.cli.supply_tables import MODEL_SIGNATURES
 from headrace.cli.theft_tables import THEFT
@@ -28,6 +28,7 @@ TABLES: Final[Mapping[str, Kind]] = {
     "keys": several(KEY),
     "tls": TLS,
     "cors": CORS,
+    "console": CONSOLE,
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
     "delegation": DELEGATION,

@@ -52,6 +52,7 @@ def server_config(settings: Settings) -> ServerConfig:
         logs_clients=settings.log_clients,
         tls=settings.tls,
         cors=settings.cors,
+        console=settings.console if settings.console.is_on else None,
         seals_answers=settings.trust.records.is_on,
         inlines_records=settings.trust.records.is_inline,
     )

@@ -13,9 +13,9 @@ from headrace.cli.key_table import KeyTable
 from headrace.cli.keys import MAX_PRIORITY, MAX_SHARE
 from headrace.cli.kinds import TRUTH, Kind, WrongKey, integer, leaf, number, one_of, seconds, several, table, word
 from headrace.core.request import SCOPES
-from headrace.server.config import Cors, Tls
+from headrace.server.config import ConsoleSettings, Cors, Tls
 
-__all__ = ["CORS", "KEY", "PATH", "TLS"]
+__all__ = ["CONSOLE", "CORS", "KEY", "PATH", "TLS"]
 
 
 def _time(value: Any) -> datetime:
@@ -88,3 +88,4 @@ CORS: Final[Kind] = table(
     {"origins": several(leaf(_origin, {"type": "string", "pattern": "^https?://[^/]+$"})), "max_age_s": seconds(0)},
     needs=("origins",),
 )
+CONSOLE: Final = table(ConsoleSettings, {"is_on": TRUTH, "session_hours": number(0, 720, is_low_in=False)})

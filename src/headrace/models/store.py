@@ -95,6 +95,11 @@ class Layout:
         return self.home / "keys"
 
     @property
+    def session_key(self) -> Path:
+        """What sealed the console's sessions."""
+        return self.signing_keys / "console.key"
+
+    @property
     def delegations(self) -> Path:
         """What is kept of delegations."""
         return self.home / "delegations.db"

@@ -37,6 +37,7 @@ from headrace.server.anthropic_batches import anthropic_batch_routes
 from headrace.server.batches import batch_routes
 from headrace.server.caches import cache_routes
 from headrace.server.config import ServerConfig
+from headrace.server.console import Console
 from headrace.server.credentials import Credentials, Signing
 from headrace.server.delegations import delegation_routes
 from headrace.server.door import Door
@@ -61,6 +62,7 @@ from headrace.server.reload import reload_routes
 from headrace.server.responses import conversation_routes, responses_routes
 from headrace.server.routes import Found, Route, RouteTable
 from headrace.server.services import Services
+from headrace.server.sessions import Sessions
 from headrace.server.sockets import Sockets
 from headrace.server.taken import note_taken
 from headrace.server.tally import Tally
@@ -126,15 +128,16 @@ class App:
         authenticators: Sequence[Authenticator] = (),
     ) -> None:
         self.config = config
+        self._surroundings = surroundings
         signer = services.answer_signer
         self._signer = None if signer is None else Signing(signer, surroundings.clock)
         self.keys = keys
-        self.credentials = Credentials(keys, authenticators, surroundings.clock)
+        self.sessions = self._open_sessions(services)
+        self.credentials = Credentials(keys, authenticators, surroundings.clock, self.sessions)
         self.door = Door(config)
         self.lifecycle = Lifecycle()
         self._backend = backend
         self._metrics = metrics
-        self._surroundings = surroundings
         self._tally = Tally(metrics, surroundings.clock, config.max_requests)
         pace = Pace(surroundings.clock, config.keep_alive_s, config.write_timeout_s, surroundings.timers)
         self._answering = Answering(
@@ -149,6 +152,12 @@ class App:
         )
         self.routes = RouteTable(self._make_routes(services))
         self.socket_routes = RouteTable(self._make_socket_routes(services))
+
+    def _open_sessions(self, services: Services) -> Sessions | None:
+        console, around = self.config.console, self._surroundings
+        if console is None or services.session_seal is None:
+            return None
+        return Sessions(services.session_seal, console.session_hours * 3600.0, around.clock, around.new_id)
 
     def _make_routes(self, services: Services) -> list[Route]:
         answering = self._answering
@@ -167,6 +176,8 @@ class App:
         for name, of_service in _OF_SERVICES.items():
             if (service := getattr(services, name)) is not None:
                 routes += of_service(answering, service)
+        if self.config.console is not None:
+            routes += Console(self.credentials, self.sessions, lambda: self.door).routes()
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
         return routes

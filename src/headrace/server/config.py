@@ -61,6 +61,14 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleSettings:
+    """The page at /console. A sign-in lasts `session_hours` at the longest."""
+
+    is_on: bool = True
+    session_hours: float = 12.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Where the server listens and what it bears. Every time is in seconds, every size in bytes."""
 
@@ -109,6 +117,8 @@ class ServerConfig:
     # Whether answers are recorded, so that their bytes are counted, and whether every stream has its record inside.
     seals_answers: bool = False
     inlines_records: bool = False
+    # The page at /console; None: there is none.
+    console: ConsoleSettings | None = None
     # What a million tokens of a model cost, for the usage of answers.
     prices: PriceList = NO_PRICES
 

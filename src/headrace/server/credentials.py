@@ -3,16 +3,17 @@ identity.
 
     certificate, token, delegation, signature, key -> identities -> one: no wider than any of them
 
-Whoever shows two credentials gets what both allow, and where they name two callers gets nothing. With keys or with
-authenticators nobody is anonymous; without both everybody is the machine's user, and nothing is looked at. Knows no
-kind of credential.
+Whoever shows two credentials gets what both allow, and where they name two callers gets nothing. A session of the
+console stands for the key or token that it began with, which is judged anew. With keys or with authenticators nobody is
+anonymous; without both everybody is the machine's user, and nothing is looked at. Knows no kind of credential.
 """
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,10 +22,12 @@ from headrace.core.clock import Clock
 from headrace.core.errors import Unauthenticated
 from headrace.core.identity import AnswerSigner, Authenticator, Binder, Challenger, Identity, Shown
 from headrace.core.request import Principal
+from headrace.core.sessions import SessionEnded
 from headrace.server.door import Door
 from headrace.server.exchange import Exchange
 from headrace.server.feed import Scope
-from headrace.server.keys import LOCAL, KeyRing
+from headrace.server.keys import LOCAL, KeyRing, digest_of
+from headrace.server.sessions import Recalled, Sessions
 
 TLS_EXTENSION: Final = "headrace.tls"
 """Of a scope: `{"certificates": (der, ...)}`, those that the client's connection was opened with, leaf first."""
@@ -34,11 +37,27 @@ BEARER: Final = 'Bearer realm="headrace"'
 _ONCE: Final = (b"authorization", b"x-api-key", b"dpop")
 
 
+@dataclass(frozen=True, slots=True)
+class ShownKey:
+    """An API key by the SHA-256 of its text, which a connection need not keep; good until `until_s` at the longest, in
+    Unix time."""
+
+    digest: str
+    until_s: float = math.inf
+
+
 class Credentials:
     """Tells callers apart."""
 
-    def __init__(self, keys: KeyRing | None, authenticators: Sequence[Authenticator], clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: KeyRing | None,
+        authenticators: Sequence[Authenticator],
+        clock: Clock,
+        sessions: Sessions | None = None,
+    ) -> None:
         self._keys = keys
+        self._sessions = sessions
         self._authenticators = tuple(authenticators)
         self._clock = clock
         self._binders = tuple(one for one in self._authenticators if isinstance(one, Binder))
@@ -54,12 +73,30 @@ class Credentials:
         told = [one.challenges for one in self._authenticators if isinstance(one, Challenger)]
         return tuple(dict.fromkeys((BEARER, *(challenge for some in told for challenge in some))))
 
-    def admit(self, exchange: Exchange, door: Door) -> Identity:
+    def admit(self, exchange: Exchange, door: Door, *, takes_sessions: bool = True) -> Identity:
         """Who asks. Raises Unauthenticated."""
-        if not self._authenticators:
-            return LOCAL if self._keys is None else self._keys.authenticate(exchange.shown_key())
+        if not self.is_needed:
+            return LOCAL
+        session = self._session(exchange, door) if takes_sessions else None
+        if not self._authenticators and session is None:
+            assert self._keys is not None
+            return self._keys.authenticate(exchange.shown_key())
         shown = show(exchange, door, self._clock)
-        found = [one for asked in self._authenticators if (one := asked.authenticate(shown)) is not None]
+        found = []
+        if session is not None and session.token is not None:
+            shown = replace(shown, scheme="bearer", token=session.token)
+        elif session is not None:
+            found.append(self._key_again(session))
+            exchange.session_key = (session.digest or "", session.until_s)
+        identity = self._judge(shown, found)
+        if session is not None:
+            identity = replace(identity, expires_s=min(identity.expires_s, session.until_s))
+        exchange.body_digest = identity.body_digest
+        return identity
+
+    def _judge(self, shown: Shown, found: list[Identity]) -> Identity:
+        """The one caller of all that is shown, beside what was `found` already. Raises Unauthenticated."""
+        found += [one for asked in self._authenticators if (one := asked.authenticate(shown)) is not None]
         if shown.token is not None and not any(one.is_token for one in found):
             found.append(self._key_of(shown))
         if not found:
@@ -71,28 +108,44 @@ class Credentials:
             self._check_bound(found)
         identity = found[0] if len(found) == 1 else join(found)
         self._check_time(identity)
-        exchange.body_digest = identity.body_digest
         return identity
 
-    def check_again(self, identity: Identity, key: str | None) -> Identity:
+    def _session(self, exchange: Exchange, door: Door) -> Recalled | None:
+        return None if self._sessions is None else self._sessions.recall(exchange, door.scheme(exchange))
+
+    def _key_again(self, session: Recalled) -> Identity:
+        """Whose key it is that a session began with, now. Raises SessionEnded."""
+        if self._keys is None or session.digest is None:
+            raise SessionEnded
+        try:
+            return self._keys.recall(session.digest)
+        except Unauthenticated as error:
+            raise SessionEnded from error
+
+    def check_again(self, identity: Identity, key: ShownKey | None) -> Identity:
         """Who asks on a connection that was opened by `identity`, with `key` if that was one. Raises Unauthenticated
         for a caller that is none any more."""
         if key is None:
             self._check_time(identity)
             return identity
         assert self._keys is not None
-        now = self._keys.authenticate(key)
+        if self._clock.unix_s() >= key.until_s:
+            raise SessionEnded
+        now = self._keys.recall(key.digest)
         if not self._authenticators:
             return now
         again = join([now, identity])
         self._check_time(again)
         return again
 
-    def key_of(self, exchange: Exchange, identity: Identity) -> str | None:
-        """The API key that a caller has shown, None if it showed none."""
+    def key_of(self, exchange: Exchange, identity: Identity) -> ShownKey | None:
+        """The API key that a caller has shown, or that its session began with; None if it showed none."""
+        if exchange.session_key is not None:
+            return ShownKey(*exchange.session_key)
         if self._keys is None or identity.is_token or exchange.headers.keys().isdisjoint(_ONCE[:2]):
             return None
-        return exchange.shown_key()
+        key = exchange.shown_key()
+        return None if key is None else ShownKey(digest_of(key))
 
     def _key_of(self, shown: Shown) -> Identity:
         """Whose key it is that no authenticator knew."""

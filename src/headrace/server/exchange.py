@@ -57,7 +57,8 @@ class Exchange:
     """A request, its response's state and its record. `closes` asks for the connection to end after the response.
 
     `params` are the variable parts of its path, `errors` is how its protocol says no; both are known once its route is.
-    `body_digest` is the SHA-256 that the body must have, because its caller signed it. `sign` makes the headers of a
+    `body_digest` is the SHA-256 that the body must have, because its caller signed it. `session_key`: the digest
+    of the API key that its caller's session began with, and until when that is good. `sign` makes the headers of a
     signature over a whole answer, of its status and `content-digest`.
     """
 
@@ -74,6 +75,7 @@ class Exchange:
     taken: Taken | None = None
     wire: Wire | None = None
     body_digest: bytes | None = None
+    session_key: tuple[str, float] | None = None
     sign: "Callable[[Exchange, int, bytes], list[tuple[bytes, bytes]]] | None" = None
     sealing: Sealing | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)

@@ -123,13 +123,21 @@ class KeyRing:
         """Who shows this key. Raises Unauthenticated, in the same words for every wrong key."""
         if key is None:
             raise Unauthenticated("no API key given; send it as 'Authorization: Bearer hr_...'.")
-        digest = hashlib.sha256(key[: MAX_KEY_CHARS + 1].encode("utf-8", "surrogateescape")).hexdigest()
+        return self.recall(digest_of(key))
+
+    def recall(self, digest: str) -> Identity:
+        """Whose key has this digest. Raises Unauthenticated as `authenticate`."""
         # The lookup compares digests, of which a caller cannot choose a prefix; compare_digest is for the last one.
         found, identity = self._identities.get(digest, ("", LOCAL))
         is_over = identity.expires_s < math.inf and self._clock.unix_s() >= identity.expires_s
         if not hmac.compare_digest(found, digest) or is_over:
             raise Unauthenticated("the API key is not valid; check it, or ask whoever runs this server for one.")
         return identity
+
+
+def digest_of(key: str) -> str:
+    """By what a key is known."""
+    return hashlib.sha256(key[: MAX_KEY_CHARS + 1].encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _index(entries: Iterable[KeyEntry]) -> dict[str, tuple[str, Identity]]:

@@ -36,7 +36,7 @@ from headrace.core.errors import EngineFault, HeadraceError, InvalidRequest, Una
 from headrace.core.identity import Identity
 from headrace.observe.logs import AccessRecord
 from headrace.server.answers import Answering
-from headrace.server.credentials import Credentials
+from headrace.server.credentials import Credentials, ShownKey
 from headrace.server.exchange import Exchange
 from headrace.server.feed import ClientGone, Message
 from headrace.server.hints import Hints, read_hints
@@ -96,7 +96,7 @@ class Sockets:
         key = self.credentials.key_of(exchange, identity)
         await Socket(self, exchange, identity, hints, key).run()
 
-    def who(self, identity: Identity, key: str | None) -> Identity:
+    def who(self, identity: Identity, key: ShownKey | None) -> Identity:
         """Whose connection it is now. Raises Unauthenticated for a caller whose credentials were taken back or have
         expired since the connection began."""
         now = self.credentials.check_again(identity, key)
@@ -130,7 +130,9 @@ class Running:
 class Socket:
     """One connection."""
 
-    def __init__(self, sockets: Sockets, exchange: Exchange, identity: Identity, hints: Hints, key: str | None) -> None:
+    def __init__(
+        self, sockets: Sockets, exchange: Exchange, identity: Identity, hints: Hints, key: ShownKey | None
+    ) -> None:
         self._sockets = sockets
         self._answering = sockets.answering
         self._clock = sockets.answering.pace.clock
