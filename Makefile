@@ -19,7 +19,7 @@ CONSOLE := console/build.mjs console/tsconfig.json $(shell find console/src -typ
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-console test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -29,6 +29,10 @@ serve: $(DONE)/native $(DONE)/console pull  ## build, pull the default model and
 
 test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and run them all
 	$(BIN)/python -m pytest $(TESTS)
+
+test-console: $(DONE)/native $(DONE)/test $(DONE)/console $(DONE)/browser pull-tested  ## the console in a browser, and its logic in Node (TESTS=tests/console/test_shell.py)
+	$(NODE) console/test.mjs
+	HEADRACE_BROWSER=1 $(BIN)/python -m pytest $(or $(TESTS),tests/console)
 
 test-arm: $(DONE)/serve  ## the kernel tests on an emulated ARM CPU (Debian; needs qemu-user, g++-aarch64-linux-gnu)
 	scripts/test_arm.sh -q $(or $(TESTS),tests/unit/kernels)
@@ -106,6 +110,16 @@ $(DONE)/node: console/package.json console/package-lock.json $(DONE)/serve
 
 $(DONE)/console: $(DONE)/node $(CONSOLE)
 	$(NODE) console/build.mjs src/headrace/server/static
+	@touch $@
+
+# Debian's browser: Playwright's own would come from a place that is no package registry.
+CHROMIUM ?= /usr/bin/chromium
+export CHROMIUM
+
+$(DONE)/browser: requirements/console.txt $(DONE)/test
+	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-dejavu-core; } \
+	  || { echo "test-console needs Chromium at $(CHROMIUM): apt-get install chromium, or name one with CHROMIUM=/path"; exit 1; }
+	$(PIP) install --quiet --require-hashes -r requirements/console.txt
 	@touch $@
 
 # No stamp: the model lies in the state directory, and `headrace pull` verifies in a moment what is there already.

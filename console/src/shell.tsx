@@ -118,6 +118,15 @@ function useConnection(session: Session | null, setSession: (session: Session) =
     };
   }, [isLost, setSession]);
 
+  // Whoever moves to another view learns there of what changed since: a key taken back, other scopes.
+  const view = usePath().split("/")[0];
+  const first = useRef(view);
+  useEffect(() => {
+    if (view === first.current || !knew.current) return;
+    first.current = view;
+    readSession().then((now) => takeIn(now, knew.current, setSession, end), () => undefined);
+  }, [view, setSession]);
+
   // A sign-in that ends while nothing is asked is told all the same.
   useEffect(() => {
     if (!isSignedIn || session.expires === null) return undefined;
@@ -194,7 +203,7 @@ function Who({ session, onSignedOut }: { session: Session; onSignedOut: (session
     <div class="who">
       {session.name !== null && <span title={`Tenant ${session.tenant}`}><Plain text={session.name} /></span>}
       <ThemeChoice />
-      {session.name !== null && <Button busy={isBusy} onPress={leave}>Sign out</Button>}
+      {session.expires !== null && <Button busy={isBusy} onPress={leave}>Sign out</Button>}
     </div>
   );
 }

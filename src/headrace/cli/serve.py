@@ -112,7 +112,6 @@ async def _run(start: Start, listener: "socket.socket") -> None:
 async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
     """The application with everything behind it, and what has its settings read again."""
     from headrace import __version__
-    from headrace.cli.console import KeptSeal
     from headrace.cli.gateway import Ground, open_gateway
     from headrace.cli.key_source import KeySource
     from headrace.cli.reload import Reloader, server_config, wanted_gateway
@@ -161,7 +160,6 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
                 explaining=joined,
                 accounts=AccountService(joined.accounts, store, SystemClock()),
                 key_book=RunningKeys(source, keys),
-                session_seal=KeptSeal(layout.session_key),
                 **trust.services,
             ),
             authenticators=trust.authenticators,

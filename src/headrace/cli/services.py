@@ -14,6 +14,7 @@ from typing import Protocol
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
 from headrace.cli.config import Settings
+from headrace.cli.console import KeptSeal
 from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
 from headrace.core.model_library import Library
@@ -123,6 +124,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
             batches=batches,
             caches=None if engine is None else CacheService(store, gateway, engine.tokens, clock, new_id),
             model_library=None if engine is None else _library(settings),
+            session_seal=KeptSeal(layout.session_key),
         )
 
 

@@ -1,0 +1,262 @@
+"""The frame of the console: who gets in, what each role sees, and what the page says when something ends."""
+
+import time
+import zlib
+from collections.abc import Callable
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from tests.console.browser import expect
+from tests.console.served import ConsoleServer
+
+from headrace.trust.identity.session_seal import AesSeal
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Open = Callable[..., "Page"]
+Check = Callable[["Page"], None]
+VIEWS = {
+    "admin": ["Play", "Live", "Traffic", "Manage", "Learn"],
+    "observer": ["Live", "Traffic", "Manage", "Learn"],
+    "user": ["Play", "Learn"],
+}
+PHONE = {"viewport": {"width": 360, "height": 740}}
+LIMIT_BYTES = 300 * 1024
+
+
+def menu(page: "Page") -> Any:
+    return page.get_by_role("navigation", name="Views").get_by_role("link")
+
+
+def sign_in(page: "Page", key: str) -> None:
+    page.get_by_label("API key or token").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def session_cookie(page: "Page") -> Any:
+    return next(one for one in page.context.cookies() if one["name"].startswith("headrace-session"))
+
+
+@pytest.mark.parametrize("role", VIEWS)
+def test_each_role_signs_in_and_sees_its_own_views(open_page: Open, console_server: ConsoleServer, role: str) -> None:
+    page = open_page(None)
+    page.goto("/console")
+    sign_in(page, console_server.keys[role])
+    expect(menu(page)).to_have_text(VIEWS[role])
+    expect(page.get_by_text(role, exact=True)).to_be_visible()
+
+
+def test_a_wrong_key_is_told_beside_its_field_and_lets_nobody_in(open_page: Open) -> None:
+    page = open_page(None)
+    page.goto("/console/learn")
+    sign_in(page, "hr_wrong")
+    field = page.get_by_label("API key or token")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(
+        page.get_by_text("The API key is not valid", exact=False).or_(page.get_by_text("API key is not valid"))
+    ).to_be_visible()
+    expect(menu(page)).to_have_count(0)
+    assert page.context.cookies() == []
+
+
+def test_no_script_of_the_page_can_read_the_key_or_the_session(open_page: Open, console_server: ConsoleServer) -> None:
+    page = open_page(None)
+    page.goto("/console/learn")
+    sign_in(page, console_server.keys["user"])
+    expect(menu(page).first).to_be_visible()
+    kept = page.evaluate(
+        "JSON.stringify([document.cookie, {...localStorage}, {...sessionStorage}, document.body.outerHTML])"
+    )
+    assert console_server.keys["user"] not in kept
+    assert page.evaluate("document.cookie") == ""
+    cookie = session_cookie(page)
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+    assert console_server.keys["user"] not in cookie["value"]
+
+
+def test_a_page_signs_out_and_a_copy_of_its_cookie_is_refused(open_page: Open) -> None:
+    page = open_page("user")
+    page.goto("/console/learn")
+    copied = session_cookie(page)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("API key or token")).to_be_visible()
+    assert page.context.cookies() == []
+    page.context.add_cookies([copied])
+    page.reload()
+    expect(page.get_by_label("API key or token")).to_be_visible()
+
+
+def test_a_key_taken_back_ends_its_session_and_another_goes_on(open_page: Open, console_server: ConsoleServer) -> None:
+    key = console_server.issue("leaver", "observe", "generate")
+    page = open_page(key=key)
+    page.goto("/console/learn")
+    expect(page.get_by_text("leaver")).to_be_visible()
+    console_server.call("DELETE", "/v1/accounts/keys/leaver")
+    menu(page).filter(has_text="Live").click()
+    dialog = page.get_by_role("dialog", name="Your sign-in has ended")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("API key or token").fill(console_server.keys["observer"])
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog).to_be_hidden()
+    expect(menu(page)).to_have_text(VIEWS["observer"])
+    expect(page).to_have_url(f"{console_server.url}/console/live")
+
+
+def test_a_session_that_expires_is_told_without_being_asked(open_page: Open, console_server: ConsoleServer) -> None:
+    page = open_page("user")
+    page.goto("/console/learn")
+    cookie = session_cookie(page)
+    seal = AesSeal((console_server.home / "keys" / "console.key").read_bytes(), token_bytes)
+    kept = msgspec.json.decode(zlib.decompress(seal.open(cookie["value"]) or b""))
+    kept["until_s"] = time.time() + 2
+    cookie["value"] = seal.seal(zlib.compress(msgspec.json.encode(kept)))
+    page.context.add_cookies([cookie])
+    page.reload()
+    expect(menu(page)).to_have_text(VIEWS["user"])
+    expect(page.get_by_role("dialog", name="Your sign-in has ended")).to_be_visible()
+
+
+def test_a_page_outlives_its_server(open_page: Open, console_server: ConsoleServer) -> None:
+    page = open_page("observer")
+    page.goto("/console/learn")
+    expect(menu(page)).to_have_text(VIEWS["observer"])
+    console_server.stop()
+    try:
+        menu(page).filter(has_text="Live").click()
+        lost = page.get_by_text("The connection is lost.")
+        expect(lost).to_be_visible()
+    finally:
+        console_server.start()
+    expect(lost).to_be_hidden(timeout=40_000)
+    expect(menu(page)).to_have_text(VIEWS["observer"])  # the session lives on
+
+
+def test_what_a_role_may_not_see_is_said_where_it_is_asked_for(open_page: Open) -> None:
+    page = open_page("user")
+    page.goto("/console/manage")
+    expect(page.get_by_text("You may not see Manage")).to_be_visible()
+    page.goto("/console/nowhere")
+    expect(page.get_by_text("There is no such view")).to_be_visible()
+
+
+def test_links_move_within_the_page_and_back_goes_back(open_page: Open, console_server: ConsoleServer) -> None:
+    page = open_page("user")
+    page.goto("/console/learn")
+    page.evaluate("window.isSamePage = true")
+    menu(page).filter(has_text="Play").click()
+    expect(page).to_have_url(f"{console_server.url}/console/play")
+    expect(page).to_have_title("Play · Headrace")
+    page.go_back()
+    expect(page).to_have_title("Learn · Headrace")
+    assert page.evaluate("window.isSamePage")
+
+
+def test_the_keyboard_alone_reaches_content_and_views(open_page: Open, console_server: ConsoleServer) -> None:
+    page = open_page("user")
+    page.goto("/console/learn")
+    expect(menu(page).first).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    menu(page).filter(has_text="Play").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_title("Play · Headrace")
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_colours_follow_the_system_until_somebody_chooses(open_page: Open, system: str) -> None:
+    page = open_page("user", color_scheme=system)
+    page.goto("/console/learn")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    expect(menu(page).first).to_be_visible()
+    by_system = page.evaluate(ground)
+    other = {"light": "dark", "dark": "light"}[system]
+    page.get_by_label("Colours").select_option(other)
+    expect(page.locator(f':root[data-theme="{other}"]')).to_have_count(1)
+    chosen = page.evaluate(ground)
+    assert chosen != by_system
+    page.reload()
+    expect(page.get_by_label("Colours")).to_have_value(other)
+    assert page.evaluate(ground) == chosen
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("role", [None, "user", "observer"])
+def test_the_frame_is_accessible_on_a_desk_and_on_a_phone(
+    open_page: Open, check_accessible: Check, scheme: str, role: str | None
+) -> None:
+    for options in ({}, PHONE):
+        page = open_page(role, color_scheme=scheme, **options)
+        page.goto("/console/learn")
+        expect(page.get_by_role("heading").first).to_be_visible()
+        check_accessible(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_first_visit_loads_little(open_page: Open) -> None:
+    page = open_page("admin")
+    page.goto("/console/", wait_until="networkidle")
+    sizes = page.evaluate(
+        "performance.getEntries().filter((one) => 'transferSize' in one).map((one) => one.transferSize)"
+    )
+    assert 0 < sum(sizes) < LIMIT_BYTES
+    page.reload(wait_until="networkidle")
+    again = page.evaluate(
+        "performance.getEntries().filter((one) => one.name.includes('/static/')).map((one) => one.transferSize)"
+    )
+    assert again and sum(again) == 0  # files with a digest in their names come from the browser's own store
+
+
+def test_a_part_that_an_update_took_away_asks_for_a_reload(open_page: Open) -> None:
+    page = open_page("user")
+    page.goto("/console/learn")
+    page.route("**/console/static/*.js", lambda route: route.fulfill(status=404))
+    menu(page).filter(has_text="Play").click()
+    expect(page.get_by_text("This part of the page is not there any more")).to_be_visible()
+    page.unroute_all()
+    page.get_by_role("button", name="Reload").click()
+    expect(page.get_by_role("heading", name="Play")).to_be_visible()
+
+
+def test_an_idle_page_does_nothing(open_page: Open) -> None:
+    page = open_page("user")
+    page.add_init_script("""
+        globalThis.done = { frames: 0, asked: 0 };
+        const frame = requestAnimationFrame, ask = fetch;
+        globalThis.requestAnimationFrame = (call) => { done.frames += 1; return frame(call); };
+        globalThis.fetch = (...given) => { done.asked += 1; return ask(...given); };
+    """)
+    page.goto("/console/learn", wait_until="networkidle")
+    page.evaluate("Object.assign(done, { frames: 0, asked: 0 })")
+    # Two seconds of the page's own clock, in which nobody does anything.
+    idle = page.evaluate("new Promise((resolve) => setTimeout(() => resolve({ ...done }), 2000))")
+    assert idle == {"frames": 0, "asked": 0}
+
+
+def test_another_site_gets_nothing_with_the_cookie(open_page: Open, console_server: ConsoleServer) -> None:
+    page = open_page("admin")
+    page.goto("/console/learn")
+    port = urlsplit(console_server.url).port
+    cookie = f"headrace-session-{port}={session_cookie(page)['value']}"
+    for headers in (
+        {"cookie": cookie},
+        {"cookie": cookie, "x-headrace-console": "1", "origin": "https://other.example"},
+        {"cookie": cookie, "x-headrace-console": "1", "sec-fetch-site": "same-site"},
+        {"cookie": cookie, "x-headrace-console": "1", "authorization": "Bearer hr_other"},
+    ):
+        answer = page.context.browser.new_context().request.get(
+            f"{console_server.url}/v1/gateway/backends", headers=headers
+        )
+        assert answer.status in (401, 403), headers
+
+
+def test_the_shell_is_pictured(open_page: Open, shoot: Callable[..., None]) -> None:
+    page = open_page(None)
+    page.goto("/console/")
+    expect(page.get_by_label("API key or token")).to_be_visible()
+    shoot(page, "sign-in")
