@@ -94,11 +94,12 @@ async def opened(
     file_limits: FileLimits | None = None,
     clock: HandClock | None = None,
     starts: bool = True,
+    store_type: type[Store] = Store,
 ) -> AsyncIterator[Shelf]:
     """The services over `home`; leaving closes them in the order of a server's end."""
     clock = clock or HandClock()
     ticks, metrics = HandTicks(), Metrics()
-    store = Store(home / "headrace.db")
+    store = store_type(home / "headrace.db")
     await store.open()
     files = FileStore(store, home / "files", clock, new_id, file_limits)
     await files.open()

@@ -50,6 +50,7 @@ MAY_CATCH_ALL = {
     "gateway/batch_runner.py": "a line of a batch that meets a defect fails, not the others",
     "engine/guests.py": "a load that meets a defect fails those who wait for it, not the loader",
     "gateway/oversight/chain.py": "a defect of one overseer ends the request that it met, as a refusal",
+    "gateway/oversight/recorder.py": "a defect loses one record, and ends its request only where records are enforced",
     "gateway/background.py": "a background response that meets a defect fails alone, and not unseen",
     "gateway/oversight/theft_watch.py": "an input that meets a defect is not watched, the others are",
     "models/tokenizer.py": "the library raises nothing narrower than Exception",

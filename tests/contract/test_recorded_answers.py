@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,29 @@ def test_a_kept_answer_has_a_record_of_its_own_that_names_the_first(tmp_path: Pa
                 told = await record_of(served, again)
                 assert body_of(told) == [digest_of(again)]
                 assert first.headers["x-headrace-record"] in json.dumps(told["predicate"]["buildDefinition"])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("broken", ["new_id", "random"])
+def test_where_records_are_monitored_a_broken_recorder_is_told_by_metrics_alone(
+    tmp_path: Path, broken: str, *, is_stream: bool
+) -> None:
+    def defect(*_: object) -> bytes:
+        raise KeyError("a defect")
+
+    async def main() -> None:
+        text = RECORDS.replace("enforce", "monitor")
+        async with upstream() as up, serving(tmp_path, backend(up, "up", "openai") + text) as served:
+            whole = await ask(served, CHAT, stream=is_stream)
+            recorder: Any = served.gate.parts.overseers[-1]
+            recorder.means = replace(recorder.means, **{broken: defect})
+            reply = await ask(served, CHAT, {"x-headrace-record": "inline"}, stream=is_stream)
+            assert (reply.status, reply.body) == (200, whole.body)
+            assert ("x-headrace-record" in reply.headers) is (broken == "random")
+            metrics = (await Client(served.app, "GET", "/metrics").run()).body.decode()
+            assert "headrace:trust_lost_records_total 1.0" in metrics
 
     asyncio.run(main())
 

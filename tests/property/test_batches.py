@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from headrace.core.batch import BatchStatus
 from headrace.core.errors import Conflict, EngineFault, InvalidRequest, Overloaded
 from headrace.core.request import Request
 from headrace.gateway.batches import BatchLimits
+from headrace.memory import batches as rows
+from headrace.memory.store import Store
 
 # What a line does when it runs: it answers, can never work, meets a full queue or a fault once, or hangs once.
 DEEDS = ("answer", "refuse", "full", "fault", "hang")
@@ -120,3 +124,68 @@ async def _play(plan: Plan, home: Path) -> None:
     if batch.status == BatchStatus.COMPLETED:
         refused = {f"l{n}" for n, deed in enumerate(plan.deeds) if deed == "refuse"}
         assert {one["custom_id"] for one in bad} == refused
+
+
+class HeldStore(Store):
+    """A store whose nth call from now on waits on the database's thread, inside its transaction, for `go`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.num_left: int | None = None
+        self.is_held = threading.Event()
+        self.go = threading.Event()
+
+    async def call(self, function: Any, *given: Any, **named: Any) -> Any:
+        if self.num_left is None:
+            return await super().call(function, *given, **named)
+        self.num_left -= 1
+        is_last = self.num_left == 0
+
+        def held(connection: Any) -> Any:
+            made = function(connection, *given, **named)
+            if is_last:
+                self.is_held.set()
+                self.go.wait()
+            return made
+
+        return await super().call(held)
+
+
+def test_a_process_may_go_during_any_call_of_the_database(tmp_path: Path) -> None:
+    async def main() -> None:
+        for number in itertools.count(1):
+            home = tmp_path / str(number)
+            home.mkdir()
+            if not await _goes_during(home, number):
+                assert number > 15  # it is not that nothing was called
+                return
+
+    run(main(), limit_s=60)
+
+
+async def _goes_during(home: Path, number: int) -> bool:
+    """Whether a process that runs a batch made that many calls; it went during the last of them."""
+
+    def script(request: Request) -> list[Step]:
+        assert request.messages is not None
+        return [InvalidRequest("no.")] if request.messages[0].text == "0" else answer("yes")(request)
+
+    backend = ScriptedBackend(script)
+    async with opened(home, backend, starts=False) as shelf:
+        batch = await shelf.order(line("l0", "0") + line("l1", "1"))
+        async with opened(home, backend, store_type=HeldStore) as going:
+            assert isinstance(going.store, HeldStore)
+            going.store.num_left = number
+            now = batch
+            while not (going.store.is_held.is_set() or now.is_over):
+                now = await shelf.store.read(rows.find_batch, "acme", batch.id)
+            # It is told to go first; then the call comes to its end.
+            asyncio.get_running_loop().call_soon(going.store.go.set)
+    async with opened(home, backend) as shelf:
+        batch = await shelf.until(batch)
+        assert (batch.status, batch.num_ended, batch.num_failed) == (BatchStatus.COMPLETED, 2, 1)
+        good, bad = await shelf.lines_of(batch.output_file_id), await shelf.lines_of(batch.error_file_id)
+        assert ([one["custom_id"] for one in good], [one["custom_id"] for one in bad]) == (["l1"], ["l0"])
+        known = await shelf.store.call(lambda connection: connection.execute("SELECT id FROM files").fetchall())
+        assert {path.name for path in (home / "files").rglob("*") if path.is_file()} == {name for (name,) in known}
+    return going.store.is_held.is_set()

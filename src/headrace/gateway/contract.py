@@ -301,7 +301,8 @@ class Oversight(Protocol):
 
 
 class Overseer(Protocol):
-    """Judges or records requests: a policy, a monitor, the recorder. A defect of one ends the request that it met."""
+    """Judges or records requests: a policy, a monitor, the recorder. A defect of one ends the request that it met,
+    unless it takes that upon itself: see the recorder."""
 
     @property
     def reads_answers(self) -> bool:

@@ -4,7 +4,9 @@
     <folder>/.partial/<file id>  an upload under way, locked by whoever writes it
 
 A row is written after the rename and removed before the bytes are. A process that dies in between leaves bytes without
-a row, which nobody can name and `sweep` removes. Ids come from outside, never from a caller. Knows no wire format.
+a row, which nobody can name and `sweep` removes. A caller that is cancelled stops waiting, and the database and the
+disk do not: so nothing is closed under a thread that uses it, and whether a file is there is asked of its row. Ids come
+from outside, never from a caller. Knows no wire format.
 """
 
 import asyncio
@@ -15,14 +17,22 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from headrace.core.batch import UNFINISHED
 from headrace.core.clock import Clock
-from headrace.core.errors import Conflict, DiskFull, NotFound, Overloaded, PayloadTooLarge, Unavailable
+from headrace.core.errors import (
+    Conflict,
+    DiskFull,
+    HeadraceError,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    Unavailable,
+)
 from headrace.core.file import BATCH_SPOOL, FileNote, FileRecord, ListQuery, Page
 from headrace.memory.store import Store
 
@@ -100,7 +110,7 @@ class FileStore:
                 )
             room = self.limits.max_tenant_bytes - await self._store.call(_used_bytes, tenant)
         file_id = f"file-{self._new_id()}"
-        descriptor = await self._run(self._create, self.partial / file_id)
+        descriptor = await self._hold(self._create, self.partial / file_id)
         self._num_uploads[tenant] += 1
         return FileUpload(self, tenant, file_id, descriptor, room)
 
@@ -119,7 +129,7 @@ class FileStore:
 
     async def read(self, record: FileRecord) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, in pieces. Raises NotFound when it goes meanwhile, Unavailable."""
-        descriptor = await self._run(self._open, record.id)
+        descriptor = await self._hold(self._open, record.id)
         try:
             while piece := await self._run(os.read, descriptor, _PIECE_BYTES):
                 yield piece
@@ -149,12 +159,16 @@ class FileStore:
             created_s=now_s,
             expires_s=None if note.lifetime_s is None else now_s + note.lifetime_s,
         )
-        await self._run(self._settle, upload)
         try:
+            await self._run(self._settle, upload)
             max_bytes = self.limits.max_tenant_bytes if upload.is_bounded else _UNBOUNDED
             await self._store.call(_insert, record, max_bytes, along)
         except BaseException:
-            await self._run(self._unlink, upload.file_id)
+            # Who was cancelled has not stopped the database, which does one thing after the other: asked now, it
+            # knows. Where it cannot be asked the bytes stay, for a sweep.
+            with suppress(HeadraceError):
+                if not await self._store.read(_is_known, upload.file_id):
+                    await self._run(self._unlink, upload.file_id)
             raise
         return record
 
@@ -169,11 +183,24 @@ class FileStore:
         return await self._run(function, *given)
 
     async def _run(self, function: Callable[..., _Made], *given: object) -> _Made:
+        return await _to_its_end(self._submit(function, *given))
+
+    async def _hold(self, function: Callable[..., int], *given: object) -> int:
+        """The same for one that opens a descriptor: nobody's, and closed, if the caller was cancelled meanwhile."""
+        work = self._submit(function, *given)
+        try:
+            return await _to_its_end(work)
+        except asyncio.CancelledError:
+            if work.exception() is None:
+                os.close(work.result())
+            raise
+
+    def _submit(self, function: Callable[..., _Made], *given: object) -> asyncio.Future[_Made]:
         def speak() -> _Made:
             with _speaking(self._folder):
                 return function(*given)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, speak)
+        return asyncio.get_running_loop().run_in_executor(self._threads, speak)
 
     def _now_s(self) -> int:
         return int(self._clock.unix_s())
@@ -279,6 +306,24 @@ class FileUpload:
         await self._files.run(_write_all, self.descriptor, data)
 
 
+async def _to_its_end(work: asyncio.Future[_Made]) -> _Made:
+    """What a thread makes of some work. A caller that is cancelled hears of it when the thread is done.
+
+    It would close a descriptor that the thread is about to use, and the system gives its number to whoever opens the
+    next file or connection.
+    """
+    cut: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError as error:
+            cut = error
+    if cut is not None:
+        work.exception()  # seen: nobody else asks for it
+        raise cut
+    return work.result()
+
+
 def find_file(connection: sqlite3.Connection, tenant: str, file_id: str, now_s: int) -> FileRecord:
     """A tenant's file that has not expired. Raises NotFound."""
     row = connection.execute(
@@ -364,6 +409,10 @@ _READS = f"input_file_id = ? AND status IN ({', '.join('?' * len(UNFINISHED))})"
 
 def _ids(connection: sqlite3.Connection) -> frozenset[str]:
     return frozenset(str(row[0]) for row in connection.execute("SELECT id FROM files"))
+
+
+def _is_known(connection: sqlite3.Connection, file_id: str) -> bool:
+    return connection.execute("SELECT 1 FROM files WHERE id = ?", (file_id,)).fetchone() is not None
 
 
 def _record(row: tuple[str, str, str, str, int, int, int | None]) -> FileRecord:

@@ -121,7 +121,9 @@ class TrustMetrics(Collector):
             num_sealed, num_lost = counts
             yield CounterMetricFamily("headrace:trust_records", "Records that were signed and handed in.", num_sealed)
             yield CounterMetricFamily(
-                "headrace:trust_lost_records", "Records that were due and that nobody took in.", num_lost
+                "headrace:trust_lost_records",
+                "Records that were due, and that nobody took in or a defect ended.",
+                num_lost,
             )
             yield self._sealing.family("headrace:trust_sealing_seconds", "Building, signing and handing in one record.")
         if (num_waiting := self._waiting()) is not None:

@@ -1,8 +1,11 @@
 """Files: there after a crash or not at all, one tenant's only, and gone when their time is over."""
 
+import asyncio
 import errno
 import os
+import sqlite3
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from tests.doubles_files import opened
 from tests.doubles_http import HandClock, ScriptedBackend, answer, run
 
 from headrace.core.errors import DiskFull, NotFound, Overloaded, PayloadTooLarge, Unavailable
-from headrace.core.file import FileNote, ListQuery
+from headrace.core.file import FileNote, FileRecord, ListQuery
 from headrace.core.request import Principal
 from headrace.memory.files import FileLimits
 
@@ -22,6 +25,11 @@ BACKEND = ScriptedBackend(answer())
 def kept(home: Path) -> list[str]:
     """Everything that lies in the folder of files."""
     return sorted(path.name for path in (home / "files").rglob("*") if path.is_file())
+
+
+def num_open() -> int:
+    """Descriptors of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_bytes_are_private_and_there_once_they_are_committed(tmp_path: Path) -> None:
@@ -130,6 +138,76 @@ def test_a_disk_that_cannot_be_used_is_said_in_a_sentence(tmp_path: Path, monkey
                 patch.setattr(os, "pread", broken)
                 with pytest.raises(Unavailable, match="Input/output error"):
                     await shelf.files.read_at(record.id, 0, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_caller_that_leaves_while_the_row_is_written_leaves_both_or_nothing(tmp_path: Path, is_refused: bool) -> None:
+    is_writing, go = threading.Event(), threading.Event()
+
+    def wait(_: sqlite3.Connection, __: FileRecord) -> None:
+        is_writing.set()
+        go.wait()
+        if is_refused:
+            raise NotFound("there is no batch.")
+
+    async def main() -> None:
+        async with opened(tmp_path, BACKEND) as shelf:
+            upload = await shelf.files.begin("acme")
+            await upload.write(b"bytes")
+            commit = asyncio.ensure_future(upload.commit(NOTE, wait))
+            await asyncio.to_thread(is_writing.wait)
+            commit.cancel()
+            asyncio.get_running_loop().call_soon(go.set)
+            with pytest.raises(asyncio.CancelledError):
+                await commit
+            known = (await shelf.files.list("acme", ListQuery(limit=9))).items
+            assert [record.id for record in known] == kept(tmp_path) == ([] if is_refused else [upload.file_id])
+            for record in known:
+                assert await shelf.files.read_at(record.id, 0, 9) == b"bytes"
+
+    run(main())
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "open", "read"])
+def test_nothing_is_closed_while_a_thread_is_at_it_and_nothing_is_left_open(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, is_at_it, go, errors = getattr(os, call), threading.Event(), threading.Event(), []
+
+    def slow(*given: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            return real(*given)
+        is_at_it.set()
+        go.wait()
+        try:
+            return real(*given)
+        except OSError as error:
+            errors.append(error)
+            raise
+
+    async def main() -> None:
+        before = num_open()
+        async with opened(tmp_path, BACKEND) as shelf:
+            record = await shelf.keep(b"x")
+            upload = await shelf.files.begin("acme")
+            await upload.write(b"y")
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, slow)
+                work: Any = upload.commit(NOTE) if call in ("write", "fsync") else anext(shelf.files.read(record))
+                task = asyncio.ensure_future(work)
+                await asyncio.to_thread(is_at_it.wait)
+                task.cancel()
+                for _ in range(9):  # what it does at once when it is told to stop
+                    await asyncio.sleep(0)
+                go.set()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await upload.abort()
+        assert errors == []  # a descriptor that was closed, or that is another file's by now
+        assert num_open() == before
+        assert kept(tmp_path) == [record.id]
 
     run(main())
 

@@ -2,20 +2,22 @@
 
     begin --> prepare (each attempt) --> hear or add --> end: the facts are known --> seal: signed and handed in
 
-While an answer passes it only collects; everything dear is done once, when it is over. Knows the statement's facts and
-not its form (`trust/records`), and hands it to a notary without knowing a log.
+While an answer passes it only collects; everything dear is done once, when it is over. A record that cannot be made,
+by a defect of its own too, is counted and logged with its request; where records are only monitored the request goes on
+as if nobody recorded it, and where they are enforced it ends. Knows the statement's facts and not its form
+(`trust/records`), and hands it to a notary without knowing a log.
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import EngineFault, HeadraceError
 from headrace.core.events import Event
 from headrace.core.provenance import LogItem, Notary
 from headrace.core.request import Request, Role, Task
@@ -40,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RecordCounts:
-    """What happened to records so far; `num_lost` were signed or due, and nobody took them."""
+    """What happened to records so far; `num_lost` were signed or due, and nobody took them or a defect ended them."""
 
     num_sealed: int = 0
     num_lost: int = 0
@@ -80,12 +82,33 @@ class Recorder:
         """Give the request a receipt. Raises Unavailable where it must be recorded and could not be."""
         if case.ask.shape.task is Task.COUNT:
             return None  # nothing is answered but a number
-        if self.means.settings.mode is RecordMode.ENFORCE:
-            self.means.keys.check(self.means.clock.unix_s())
-            self.means.notary.check()
-        recording = Recording(self, case, f"rec_{self.means.new_id()}")
+        try:
+            if self.enforces:
+                self.means.keys.check(self.means.clock.unix_s())
+                self.means.notary.check()
+            recording = Recording(self, case, f"rec_{self.means.new_id()}")
+        except Exception as error:
+            if self.enforces:
+                _end_by(error, case)  # nothing has run, so nothing is lost
+            self.next_sequence()
+            self.lose("", case, error)
+            return None
         case.taken.receipt = recording
         return recording
+
+    @property
+    def enforces(self) -> bool:
+        """Whether nothing may be answered that is not recorded."""
+        return self.means.settings.mode is RecordMode.ENFORCE
+
+    def lose(self, record_id: str, case: Case, error: Exception) -> None:
+        """A request has no record, and will have none."""
+        self.counts.num_lost += 1
+        request_id = case.ask.shape.id
+        if isinstance(error, HeadraceError):
+            _logger.warning("the record %s of request %s is lost: %s", record_id, request_id, error)
+        else:
+            _logger.error("the record %s of request %s is lost by a defect", record_id, request_id, exc_info=error)
 
     def next_sequence(self) -> int:
         """The number of the next record of this process: a gap is a record that was lost or withheld."""
@@ -115,10 +138,12 @@ class Recording:
         "_case",
         "_digest",
         "_id",
+        "_is_lost",
         "_is_sealed",
         "_owner",
         "_record",
         "_seed",
+        "_sequence",
         "_wants_seal",
     )  # fmt: skip
 
@@ -133,8 +158,10 @@ class Recording:
         self._record: UsageRecord | None = None
         self._digest: bytes | None = None
         self._seed: int | None = None
+        self._sequence: int | None = None
         self._wants_seal = False
         self._is_sealed = False
+        self._is_lost = False
 
     @property
     def id(self) -> str:
@@ -152,35 +179,47 @@ class Recording:
 
     def prepare(self, request: Request, target: Target) -> Request:
         """Note how the request is asked. One that our own engine draws for gets a seed, so that it can be replayed."""
-        if target.backend == ENGINE and request.sampling.seed is None and request.task is Task.GENERATE:
-            if self._seed is None:
-                self._seed = int.from_bytes(self._owner.means.random(_SEED_BYTES), "big")
-            request = replace(request, sampling=replace(request.sampling, seed=self._seed))
-        self._asked = self._asked_of[target] = request
+        try:
+            if target.backend == ENGINE and request.sampling.seed is None and request.task is Task.GENERATE:
+                if self._seed is None:
+                    self._seed = int.from_bytes(self._owner.means.random(_SEED_BYTES), "big")
+                request = replace(request, sampling=replace(request.sampling, seed=self._seed))
+            self._asked = self._asked_of[target] = request
+        except Exception as error:
+            self._lose(error)
         return request
 
     def hear(self, event: Event) -> Sequence[Event]:
         """Collect it."""
-        self._answer.hear(event)
+        try:
+            self._answer.hear(event)
+        except Exception as error:
+            self._lose(error)
         return (event,)
 
     def add(self, piece: bytes) -> None:
         """Count it into the digest of what was sent."""
-        if self._bytes is None:
-            self._bytes = hashlib.sha256()
-        self._bytes.update(piece)
+        try:
+            if self._bytes is None:
+                self._bytes = hashlib.sha256()
+            self._bytes.update(piece)
+        except Exception as error:
+            self._lose(error)
 
     def end(self, record: UsageRecord) -> None:
         """The facts are known."""
-        self._record = record
-        if (target := self._case.target) is not None:
-            self._asked = self._asked_of.get(target)  # a hedge, or one that failed, was asked in its own way
+        try:
+            self._record = record
+            if (target := self._case.target) is not None:
+                self._asked = self._asked_of.get(target)  # a hedge, or one that failed, was asked in its own way
+        except Exception as error:
+            self._lose(error)
         if self._wants_seal:
             self._seal()
 
     def seal(self, digest: bytes | None) -> bytes | None:
-        """Sign and hand in. Before the end is known, that is put off until it is. Raises Unavailable where records are
-        enforced and this one is lost."""
+        """Sign and hand in. Before the end is known, that is put off until it is. Raises HeadraceError where records
+        are enforced and this one is lost."""
         if self._is_sealed or self._wants_seal:
             return None
         self._digest = digest
@@ -190,16 +229,28 @@ class Recording:
         return self._seal()
 
     def _seal(self) -> bytes | None:
+        if self._is_lost:
+            return None  # it would tell less than what was said
         self._is_sealed = True
-        means, counts = self._owner.means, self._owner.counts
         try:
             return self._hand_in()
-        except HeadraceError as error:
-            counts.num_lost += 1
-            _logger.warning("the record %s of request %s is lost: %s", self._id, self._case.ask.shape.id, error)
-            if means.settings.mode is RecordMode.ENFORCE:
-                raise
+        except Exception as error:
+            self._lose(error)
             return None
+
+    def _lose(self, error: Exception) -> None:
+        """It will never be made; told once. Raises what ends the request where records are enforced."""
+        if not self._is_lost:
+            self._is_lost = True
+            self._number()  # so that an auditor sees a gap
+            self._owner.lose(self._id, self._case, error)
+        if self._owner.enforces:
+            _end_by(error, self._case)
+
+    def _number(self) -> int:
+        if self._sequence is None:
+            self._sequence = self._owner.next_sequence()
+        return self._sequence
 
     def _hand_in(self) -> bytes:
         means, case = self._owner.means, self._case
@@ -236,7 +287,7 @@ class Recording:
         return Facts(
             record_id=self._id,
             response_id=shape.id.partition(".")[0],  # a service numbers what it asks for one response
-            sequence=self._owner.next_sequence(),
+            sequence=self._number(),
             started_s=case.started_unix_s,
             ended_s=now_s,
             nonce=nonce,
@@ -351,6 +402,17 @@ class Recording:
         if (tokens := self._answer.tokens()) is not None:
             content["tokens"] = tokens
         return msgspec.json.encode(content)
+
+
+def _end_by(error: Exception, case: Case) -> NoReturn:
+    """End a request that must be recorded and is not."""
+    if isinstance(error, HeadraceError):
+        raise error
+    raise EngineFault(
+        f"a defect in what records answers ended the request {case.ask.shape.id}, since records are enforced here "
+        '(records.mode = "enforce"); it is logged. Send the request again, and tell whoever runs this server if it '
+        "stays."
+    ) from error
 
 
 def _results(request: Request | None) -> tuple[tuple[str, str], ...]:
