@@ -23,9 +23,9 @@ MAX_BREAKPOINTS = 4
 MAX_INPUTS = 2048
 MAX_TOOLS = 512
 MAX_TTL_S = 7 * 86_400.0
-SCOPES = ("generate", "metrics", "admin", "accounts", "logprobs", "audit")
+SCOPES = ("generate", "metrics", "admin", "accounts", "logprobs", "audit", "endorse")
 """What a key may be allowed. `logprobs`: log-probabilities beyond what is told to everybody; `audit`: everybody's
-records."""
+records; `endorse`: letting withheld calls of tools pass."""
 
 
 class Task(StrEnum):
