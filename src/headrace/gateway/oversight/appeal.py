@@ -58,6 +58,8 @@ class Appeal:
 
     def hear(self) -> Ruling | None:
         """Spend what lets the call pass; None if nothing does, and then nothing is spent."""
+        if self.asked.call is None:
+            return None
         fitting = self.at.keeper.fitting(self.asked)
         for with_values, with_call in ((True, False), (False, True), (True, True)):
             if (with_values and not fitting.of_values) or (with_call and fitting.of_call is None):

@@ -27,6 +27,8 @@ MAX_WITHHELD_OF_TENANT: Final = 32
 WITHHELD_S: Final = 3600.0
 """How many withheld calls are remembered, and how long."""
 
+_Seen = tuple[str, str, str, str | None]
+
 _logger = logging.getLogger(__name__)
 
 
@@ -49,7 +51,7 @@ class EndorsementKeeper:
         self._notary = notary
         self._granter = granter
         self._book = EndorsementBook()
-        self._withheld: OrderedDict[tuple[str, str], WithheldCall] = OrderedDict()
+        self._withheld: OrderedDict[_Seen, WithheldCall] = OrderedDict()
         self._num_withheld: Counter[str] = Counter()
 
     async def open(self) -> None:
@@ -121,7 +123,7 @@ class EndorsementKeeper:
 
     def note_withheld(self, call: WithheldCall) -> None:
         """Remember a call, so that whoever is asked to endorse it sees what it is."""
-        key = (call.tenant, call.call)
+        key = (call.tenant, call.call, call.subject, call.session)
         self._forget(key)
         if self._num_withheld[call.tenant] >= MAX_WITHHELD_OF_TENANT:
             self._forget(next(key for key in self._withheld if key[0] == call.tenant))
@@ -130,7 +132,7 @@ class EndorsementKeeper:
         self._withheld[key] = call
         self._num_withheld[call.tenant] += 1
 
-    def _forget(self, key: tuple[str, str]) -> None:
+    def _forget(self, key: _Seen) -> None:
         if self._withheld.pop(key, None) is not None:
             self._num_withheld[key[0]] -= 1
             if not self._num_withheld[key[0]]:

@@ -8,8 +8,11 @@ Values in, values out; time is passed in. Whoever owns a book uses it from one t
 anybody else is asked.
 """
 
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final
 
@@ -38,9 +41,10 @@ class Asked:
 
 def call_digest(facts: ToolFacts, arguments: str) -> str | None:
     """`sha256:` and the digest of a call: of its tool's name and declaration and of its arguments, in canonical JSON.
-    None for arguments that have none, which nobody can endorse."""
+    None for arguments that have none, and then nothing of the call can be endorsed: two readers could take a number
+    that no double is for two."""
     given = read_arguments(arguments)
-    if given is None:
+    if given is None or not _is_exact(arguments):
         return None
     try:
         form = canonical.encode({"arguments": given, "manifest": facts.manifest, "tool": facts.name})
@@ -49,9 +53,27 @@ def call_digest(facts: ToolFacts, arguments: str) -> str | None:
     return "sha256:" + sha256(b"headrace call v1\n" + form).hexdigest()
 
 
+def _is_exact(arguments: str) -> bool:
+    """Whether every number in JSON reads back as what was written."""
+
+    def check(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number) or Decimal(text) != Decimal(repr(number)):
+            raise ValueError(text)
+        return number
+
+    try:
+        json.loads(arguments.strip() or "{}", parse_float=check)
+    except (ValueError, ArithmeticError):
+        return False
+    return True
+
+
 def value_form(value: Any) -> str | None:
     """A value in canonical JSON, which is what is compared; None for one that cannot be endorsed."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == UNREAD:
+        return None
+    if isinstance(value, float) and abs(value) > canonical.MAX_INT:
         return None
     try:
         form = canonical.encode(value).decode()
