@@ -19,7 +19,7 @@ class KeyOrderBody(msgspec.Struct, forbid_unknown_fields=True):
 
     name: _Name
     tenant: str | None = None
-    scopes: list[Literal["generate", "metrics", "admin", "accounts"]] | None = None
+    scopes: list[Literal["generate", "metrics", "admin", "accounts", "logprobs", "audit", "endorse"]] | None = None
     priority: int | None = None
     share: float | None = None
     user: str | None = None
