@@ -42,8 +42,9 @@ from headrace.gateway.foreground import Foreground
 from headrace.gateway.notary.public import LogShelf
 from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.gateway.oversight.delegating import DelegationKeeper
+from headrace.gateway.oversight.endorsing import EndorsementKeeper
 from headrace.gateway.room import Room
-from headrace.memory import delegations
+from headrace.memory import delegations, endorsements
 from headrace.memory.boot import boot_id
 from headrace.memory.completions import CompletionStore
 from headrace.memory.files import FileStore
@@ -332,6 +333,17 @@ async def open_keeper(stack: AsyncExitStack, folder: Path, clock: SystemClock) -
     return keeper
 
 
+async def open_endorsements(stack: AsyncExitStack, folder: Path, clock: SystemClock) -> EndorsementKeeper:
+    """Endorsements that nobody logs."""
+    store = Store(folder / "endorsements.sqlite3", endorsements.MIGRATIONS)
+    await store.open()
+    stack.push_async_callback(store.close)
+    keeper = EndorsementKeeper(store, clock, partial(token_hex, 12))
+    await keeper.open()
+    stack.push_async_callback(keeper.close)
+    return keeper
+
+
 @asynccontextmanager
 async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Services]:
     """All services, open until the block ends; what they remember lies in the folder."""
@@ -384,6 +396,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             deciding=JudgeDesk(judge("", "default", "agents")),
             session_seal=AesSeal(bytes(32), token_bytes),
             delegating=await open_keeper(stack, folder, clock),
+            endorsing=await open_endorsements(stack, folder, clock),
             records=ScriptedRecords(),
             public_log=await scripted_log(folder / "log"),
         )

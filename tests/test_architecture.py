@@ -83,6 +83,7 @@ MAY_READ_THE_DATE = (
     "gateway/notary/",
     "gateway/caches.py",
     "gateway/oversight/delegating.py",
+    "gateway/oversight/endorsing.py",
     "gateway/gate.py",
     "gateway/oversight/theft.py",
     "memory/files.py",

@@ -19,7 +19,9 @@ class KeyOrderBody(msgspec.Struct, forbid_unknown_fields=True):
 
     name: _Name
     tenant: str | None = None
-    scopes: list[Literal["generate", "metrics", "admin", "accounts", "logprobs", "audit", "observe"]] | None = None
+    scopes: (
+        list[Literal["generate", "metrics", "admin", "accounts", "logprobs", "audit", "endorse", "observe"]] | None
+    ) = None
     priority: int | None = None
     share: float | None = None
     user: str | None = None

@@ -12,6 +12,7 @@ from headrace.api.anthropic_fields import MessagesBody, PromptBody
 from headrace.api.backends import BackendAnswer, BackendsAnswer
 from headrace.api.console import CONSOLE_OPERATIONS
 from headrace.api.delegations import DelegateBody, DelegatedAnswer, RevokeBody, RevokedList
+from headrace.api.endorsements import EndorseBody, EndorsementAnswer, EndorsementList, WithheldList
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.metadata import MetadataBody
@@ -210,6 +211,12 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/v1/delegations"): Operation("Hand on a part of one's own rights.", DelegateBody, DelegatedAnswer),
     ("GET", "/v1/delegations/revoked"): Operation("Every delegation that was taken back.", answer=RevokedList),
     ("POST", "/v1/delegations/revoked"): Operation("Take delegations back.", RevokeBody, RevokedList),
+    ("POST", "/v1/endorsements"): Operation(
+        "Let one call of a tool pass, or one value.", EndorseBody, EndorsementAnswer
+    ),
+    ("GET", "/v1/endorsements"): Operation("Endorsements that hold.", answer=EndorsementList),
+    ("GET", "/v1/endorsements/withheld"): Operation("Calls that could be endorsed.", answer=WithheldList),
+    ("DELETE", "/v1/endorsements/{id}"): Operation("Withdraw an endorsement.", answer=EndorsementAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),

@@ -137,5 +137,7 @@ def _line(node: Node | None, record_id: str, levels: dict[str, str]) -> str:
 
 
 def _decided(tool: dict[str, Any]) -> str:
+    if tool.get("endorsements"):
+        return "endorsed "
     decision = tool.get("decision")
     return "" if decision is None else "allowed " if decision["is_allowed"] else "denied "

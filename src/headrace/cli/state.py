@@ -23,7 +23,7 @@ from headrace.cli.responses import erase_stored
 from headrace.core.errors import Unavailable
 from headrace.gateway.accounts.recovery import take_journal
 from headrace.gateway.settings import GatewaySettings
-from headrace.memory import rules, usage
+from headrace.memory import endorsements, rules, usage
 from headrace.memory.backup import Places, copy_state
 from headrace.memory.database import Database
 from headrace.memory.key_files import LOG_KEYS
@@ -44,6 +44,10 @@ def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, jso
         erased |= {"usage_records": found.num_records, "usage_days": found.num_days, "budget_sums": found.num_periods}
         erased["rules"] = database.transact(rules.erase, tenant, names)
         database.empty_log()
+    if layout.endorsements.exists():
+        with Database(layout.endorsements, endorsements.MIGRATIONS) as database:
+            erased["endorsements"] = database.transact(endorsements.erase, tenant)
+            database.empty_log()
     erased["records"] = erase_records(settings, layout, tenant)
     erased["pages"] = _erase_pages(settings, tenant)
     still = _still_named(settings.gateway, tenant, names, [one.name for one in settings.issued if one.tenant == tenant])

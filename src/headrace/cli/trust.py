@@ -171,10 +171,13 @@ class _Joining:
             self._services["deciding"] = policy.desk
             self._reloads["policy"] = policy.prepare
             if guards_tools:
-                from headrace.cli.flow import open_flow
+                from headrace.cli.flow import OpenFlow, open_endorsements
 
-                flow = open_flow(self._settings, policy.judge)
+                opening_it = open_endorsements(self._ground.layout, self._signing, self._ground.granter)
+                keeper = await self._stack.enter_async_context(opening_it)
+                flow = OpenFlow(self._settings, policy.judge, keeper)
                 self._overseers.append(flow.overseer)
+                self._services["endorsing"] = keeper
                 self._reloads |= {"flow": flow.prepare, "tools": flow.prepare}
             self._overseers.append(policy.overseer)  # off or not: a reload may switch it on
         if trust.theft is not None:

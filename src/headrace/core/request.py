@@ -23,9 +23,10 @@ MAX_BREAKPOINTS = 4
 MAX_INPUTS = 2048
 MAX_TOOLS = 512
 MAX_TTL_S = 7 * 86_400.0
-SCOPES = ("generate", "metrics", "admin", "accounts", "logprobs", "audit", "observe")
+SCOPES = ("generate", "metrics", "admin", "accounts", "logprobs", "audit", "endorse", "observe")
 """What a key may be allowed. `logprobs`: log-probabilities beyond what is told to everybody; `audit`: everybody's
-records; `observe`: to see what `admin` and `accounts` may change, and to change nothing."""
+records; `endorse`: letting withheld calls of tools pass; `observe`: to see what `admin` and `accounts` may change, and
+to change nothing."""
 
 
 class Task(StrEnum):

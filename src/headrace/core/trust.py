@@ -85,7 +85,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
     """A tool that an answer calls. `manifest` is the digest of its declaration, `arguments` are its JSON text, which
-    records only commit to. `decision` None: nobody had to decide."""
+    records only commit to. `decision` None: nobody had to decide. `endorsements` are the ids of those without which it
+    would have been denied."""
 
     call_id: str
     name: str
@@ -93,6 +94,7 @@ class ToolUse:
     arguments: str
     effect: Effect
     decision: Decision | None = None
+    endorsements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

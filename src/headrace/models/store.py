@@ -11,6 +11,7 @@
         identity/               the keys of the issuer of SVIDs (`memory/authority_file.py`)
         headrace.db         state database (`memory/database.py`)
         delegations.db      revoked delegations, and what was done under others (`memory/delegations.py`)
+        endorsements.db     endorsements of tool calls that hold (`memory/endorsements.py`)
         delegation.pem      the root key of delegations (`cli/delegation.py`)
         keys.toml           hashed API keys (`cli/keys.py`)
         keys/               secret keys that sign, 0600 each; made at the first start that needs one
@@ -103,6 +104,11 @@ class Layout:
     def delegations(self) -> Path:
         """What is kept of delegations."""
         return self.home / "delegations.db"
+
+    @property
+    def endorsements(self) -> Path:
+        """What is kept of endorsements."""
+        return self.home / "endorsements.db"
 
     @property
     def delegation_key(self) -> Path:

@@ -41,6 +41,7 @@ from headrace.server.console import Console
 from headrace.server.credentials import Credentials, Signing
 from headrace.server.delegations import delegation_routes
 from headrace.server.door import Door
+from headrace.server.endorsements import endorsement_routes
 from headrace.server.exchange import BodyBudget, Exchange
 from headrace.server.explanation import explanation_routes
 from headrace.server.feed import ClientGone, Pace, Receive, Scope, Send, Timers
@@ -93,6 +94,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "public_log": log_routes,
     "records": record_routes,
     "delegating": delegation_routes,
+    "endorsing": endorsement_routes,
 }
 
 

@@ -8,6 +8,7 @@ from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.deciding import Deciding
 from headrace.core.delegating import Delegating
+from headrace.core.endorsing import Endorsing
 from headrace.core.explanation import Explaining
 from headrace.core.file import Files
 from headrace.core.identity import AnswerSigner
@@ -46,3 +47,4 @@ class Services:
     records: RecordBook | None = None
     delegating: Delegating | None = None
     session_seal: SessionSeal | None = None
+    endorsing: Endorsing | None = None

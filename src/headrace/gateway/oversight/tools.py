@@ -7,7 +7,8 @@ tool, the policy and the reason, so that whoever runs the agent can tell its use
 as `content_filter`. Calls that are left are numbered anew from 0, without a gap. Where it only watches (shadow),
 everything passes and what would have happened is told in the case.
 
-Knows no policies: the judge does. Whose words an argument's value is, `trust/flow` says.
+Knows no policies: the judge does. Whose words an argument's value is, `trust/flow` says. What was endorsed is heard
+after a denial that holds (`appeal.py`), and only then.
 """
 
 from collections import Counter
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
+from headrace.core.endorsing import Doubt, WithheldCall
 from headrace.core.errors import HeadraceError, UpstreamFault
 from headrace.core.events import ChoiceFinished, Event, FinishReason, TextDelta, ToolCallDelta
 from headrace.core.policy import Judge, Question, Value
@@ -24,8 +26,10 @@ from headrace.core.shape import Need
 from headrace.core.trust import Decision, Integrity, Label, ToolUse, Verdict
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case
+from headrace.gateway.oversight.appeal import Appeal, Appeals, offered
 from headrace.gateway.settings import Target
-from headrace.trust.flow.arguments import Evidence, evidence_of, untrusted_arguments
+from headrace.trust.flow.arguments import Evidence, Vouch, evidence_of, untrusted_arguments, untrusted_values
+from headrace.trust.flow.endorsement import Asked, call_digest, value_form
 from headrace.trust.flow.hygiene import clean
 from headrace.trust.flow.labels import USER, is_users_alone, joined, labels_of
 from headrace.trust.flow.settings import FlowSettings, Invisible, Mode
@@ -37,12 +41,14 @@ MAX_HELD: Final = 8 * 2**20
 
 
 class ToolOverseer:
-    """One for all requests. `settings`, `book` and `judge` are replaced when settings are read again."""
+    """One for all requests. `settings`, `book` and `judge` are replaced when settings are read again. `appeals` None:
+    nobody can endorse anything."""
 
-    def __init__(self, judge: Judge, settings: FlowSettings, book: ToolBook) -> None:
+    def __init__(self, judge: Judge, settings: FlowSettings, book: ToolBook, appeals: Appeals | None = None) -> None:
         self.judge = judge
         self.settings = settings
         self.book = book
+        self.appeals = appeals
 
     @property
     def reads_answers(self) -> bool:
@@ -126,6 +132,7 @@ class ToolOversight:
         self, overseer: ToolOverseer, case: Case, request: Request, cleaned: Mapping[Message, Message] | None
     ) -> None:
         self._judge, self._book, self._settings = overseer.judge, overseer.book, overseer.settings
+        self._appeals = overseer.appeals if overseer.settings.mode is Mode.ENFORCE else None
         self._case = case
         self._request = request
         self._cleaned = cleaned
@@ -178,12 +185,12 @@ class ToolOversight:
         left: list[ToolCallDelta] = []
         num_left = 0
         for held in calls.values():
-            decision = self._decide(held)
+            decision, offer = self._decide(held)
             if decision.is_allowed or not decision.is_enforced:
                 left.extend(replace(one, index=num_left) if one.index != num_left else one for one in held.deltas)
                 num_left += 1
             else:
-                denials.append(withheld(held.name, decision))
+                denials.append(withheld(held.name, decision, offer))
         told: list[Event] = []
         if denials:
             told.append(TextDelta(finish.choice, "\n".join(denials), 0))
@@ -191,14 +198,13 @@ class ToolOversight:
                 finish = replace(finish, reason=FinishReason.FILTERED, stop_match=None)
         return [*told, *left, finish]
 
-    def _decide(self, held: _Held) -> Decision:
-        """Ask about one call, and have it told in the case."""
+    def _decide(self, held: _Held) -> tuple[Decision, str]:
+        """Ask about one call, and have it told in the case; and what a refusal says of endorsing it."""
         case, arguments = self._case, held.arguments
         facts = self._book.facts(held.name, self._request.tools)
         if facts.rule.is_honey:
             case.verdicts.append(replace(HONEY, reason=f"{held.name} is a trap, and was called"))
-        question = self._question(facts, arguments)
-        decision = self._judge.decide(question)
+        decision, endorsements, offer = self._heard(facts, arguments)
         if self._settings.mode is not Mode.ENFORCE:
             decision = replace(decision, is_enforced=False)
         self._num_calls += 1
@@ -211,24 +217,82 @@ class ToolOversight:
                 arguments=arguments,
                 effect=facts.effect,
                 decision=decision,
+                endorsements=endorsements,
             )
         )
-        return decision
+        return decision, offer
 
-    def _question(self, facts: ToolFacts, arguments: str) -> Question:
+    def _heard(self, facts: ToolFacts, arguments: str) -> tuple[Decision, tuple[str, ...], str]:
+        """The decision about a call, the endorsements that it took, and what is offered where there were none."""
+        question, appeals = self._question(facts, arguments), self._appeals
+        if appeals is None:
+            return self._judge.decide(question), (), ""
+        decision = appeals.weigh(question)
+        if decision.is_allowed or not decision.is_enforced:
+            return (decision if decision.is_allowed else self._judge.decide(question)), (), ""
+        shape = self._case.ask.shape
+        principal = shape.principal
+        asked = Asked(
+            tenant=principal.tenant,
+            subject=principal.subject,
+            tool=facts.name,
+            call=call_digest(facts, arguments),
+            session=shape.session,
+            blocks=() if principal.delegation is None else principal.delegation.revocation_ids,
+        )
+
+        def ask(vouch: Vouch | None, is_endorsed: bool) -> Question:
+            return self._question(facts, arguments, vouch, is_endorsed=is_endorsed)
+
+        appeal = Appeal(appeals, asked, ask, principal, shape.id)
+        if (ruling := appeal.hear()) is not None:
+            return ruling.decision, ruling.endorsements, ""
+        decision = self._judge.decide(question)  # and has it logged
+        call = self._withheld(asked, arguments, self._doubts(facts, arguments), decision)
+        return decision, (), offered(call.call, call.doubts) if appeal.offer(call) else ""
+
+    def _doubts(self, facts: ToolFacts, arguments: str) -> tuple[Doubt, ...]:
+        found = untrusted_values(facts, arguments, self._evidence)
+        return tuple(Doubt(argument=path, value=value_form(value)) for path, value in found)
+
+    def _withheld(self, asked: Asked, arguments: str, doubts: tuple[Doubt, ...], decision: Decision) -> WithheldCall:
+        return WithheldCall(
+            tenant=asked.tenant,
+            tool=asked.tool,
+            call=asked.call or "",
+            arguments=arguments,
+            doubts=doubts,
+            request_id=self._case.ask.shape.id,
+            subject=asked.subject,
+            at_s=self._case.started_unix_s,
+            session=asked.session,
+            under=asked.blocks,
+            policies=decision.policies,
+            reason=decision.reason,
+        )
+
+    def _question(
+        self, facts: ToolFacts, arguments: str, vouch: Vouch | None = None, *, is_endorsed: bool = False
+    ) -> Question:
         shape, label = self._case.ask.shape, self._case.label or USER
         delegation = shape.principal.delegation
+        untrusted = untrusted_arguments(facts, arguments, self._evidence, vouch)
         context: dict[str, Value] = {
             "labels": tuple(sorted(shape.labels)),
             "integrity": int(label.integrity),
             "confidentiality": int(label.confidentiality),
             "sources": tuple(sorted(label.sources)),
-            "untrusted_arguments": untrusted_arguments(facts, arguments, self._evidence),
+            "untrusted_arguments": untrusted,
             "depth": 0 if delegation is None else delegation.depth,
             "calls": self._num_calls,
             "verdicts": tuple(sorted({one.monitor for one in self._case.verdicts if raises(one)})),
             "model": shape.model,
         }
+        if vouch is not None:
+            before = untrusted_arguments(facts, arguments, self._evidence)
+            context["endorsed_arguments"] = tuple(sorted({*before} - {*untrusted}))
+        if is_endorsed:
+            context["is_endorsed"] = True
         if shape.session is not None:
             context["session"] = shape.session
         return Question(
@@ -263,8 +327,8 @@ def raises(verdict: Verdict) -> bool:
     return not verdict.is_shadow and verdict.action != "note"
 
 
-def withheld(name: str, decision: Decision) -> str:
-    """What stands in the place of a call that was denied."""
+def withheld(name: str, decision: Decision, offer: str = "") -> str:
+    """What stands in the place of a call that was denied; `offer` says what would have let it pass."""
     by = f" by {', '.join(decision.policies)}" if decision.policies else ""
     why = f": {decision.reason}" if decision.reason else ""
-    return f"[The call of {name!r} was withheld{by}{why}.]"
+    return f"[The call of {name!r} was withheld{by}{why}.{offer}]"

@@ -10,7 +10,7 @@ Values in, values out; linear in what is read, with caps beyond which nothing is
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -30,6 +30,11 @@ MAX_RESULT: Final = 1_000_000
 MAX_LEAVES: Final = 10_000
 NOTHING: Final = "*"
 """Stands among untrusted arguments for a call none of whose arguments tells who asked for it."""
+UNREAD: Final = "\x00"
+"""Stands for what lies too deep to be read: nobody has said it, and nobody can endorse it."""
+
+Vouch = Callable[[str, Any], bool]
+"""Whether a value at a path is vouched for from beside the conversation."""
 
 
 @dataclass(frozen=True)
@@ -137,33 +142,48 @@ def _own_words(message: Message) -> str:
     return "\n\x1f\n".join(part.text for part in message.parts if not part.is_quoted)
 
 
-def untrusted_arguments(facts: ToolFacts, arguments: str, evidence: Evidence) -> tuple[str, ...]:
+def untrusted_arguments(
+    facts: ToolFacts, arguments: str, evidence: Evidence, vouch: Vouch | None = None
+) -> tuple[str, ...]:
     """The names of those arguments of a call that decide about something and that nobody trusted has said.
 
     `NOTHING` alone where a call that changes or sends something has no such argument at all, and the whole text where
-    it cannot be read: what is not known is not trusted.
+    it cannot be read: what is not known is not trusted. `vouch` is asked last, about what nothing else vouches for.
     """
-    given = _read(arguments) if arguments.strip() else {}
+    return tuple(dict.fromkeys(path for path, _ in untrusted_values(facts, arguments, evidence, vouch)))
+
+
+def untrusted_values(
+    facts: ToolFacts, arguments: str, evidence: Evidence, vouch: Vouch | None = None
+) -> tuple[tuple[str, Any], ...]:
+    """The same with the values that they have; `NOTHING` has none."""
+    given = read_arguments(arguments)
     if given is None:
-        return (NOTHING,)
-    bad: dict[str, None] = {}
+        return ((NOTHING, None),)
+    bad: list[tuple[str, Any]] = []
     num_vouched = 0
     for count, (path, value) in enumerate(_leaves(given, facts.arguments)):
         if count >= MAX_LEAVES:
-            return (NOTHING,)
+            return ((NOTHING, None),)
         kind = _kind_at(path, facts)
         if value is None or value == "" or isinstance(value, bool):
             continue
         if kind is Kind.CONTENT:
-            if facts.effect is Effect.EGRESS and isinstance(value, str) and not _links_are_vouched(value, evidence):
-                bad[path] = None
-        elif evidence.vouches(kind, value):
+            leaves = facts.effect is Effect.EGRESS and isinstance(value, str)
+            if leaves and not _links_are_vouched(value, evidence) and not (vouch is not None and vouch(path, value)):
+                bad.append((path, value))
+        elif evidence.vouches(kind, value) or (vouch is not None and vouch(path, value)):
             num_vouched += 1
         else:
-            bad[path] = None
+            bad.append((path, value))
     if not bad and num_vouched == 0 and facts.effect is not Effect.READ:
-        return (NOTHING,)
+        return ((NOTHING, None),)
     return tuple(bad)
+
+
+def read_arguments(text: str) -> dict[str, Any] | None:
+    """A call's arguments; none at all are an empty object. None for those that do not mean one thing to everybody."""
+    return _read(text) if text.strip() else {}
 
 
 def _read(arguments: str) -> dict[str, Any] | None:
@@ -204,7 +224,7 @@ def _leaves(value: Any, known: Mapping[str, Kind], path: str = "", depth: int = 
     """Every value in JSON with its path; lists are gone through. Inside of an argument a name that nobody has said
     anything of is a value too: whoever writes the object chooses it."""
     if depth > 32:
-        yield path, "\x00"  # nobody has said this
+        yield path, UNREAD
     elif isinstance(value, dict):
         for name, inner in value.items():
             at = f"{path}.{name}" if path else str(name)

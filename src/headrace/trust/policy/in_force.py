@@ -31,11 +31,16 @@ class JudgeInForce:
 
     def decide(self, question: Question) -> Decision:
         """See `question.Judge`. What a delegation does not cover is refused, even where policies are only watched."""
+        decision = self.weigh(question)
+        if not decision.is_allowed:
+            self.log.add(decision, question.principal)
+        return decision
+
+    def weigh(self, question: Question) -> Decision:
+        """What would be decided; nobody is told of it."""
         decision = self._bounded(question) or self.judge.decide(question)
         if decision.is_allowed and question.principal.delegation is not None:
             decision = self._granted(question, decision)
-        if not decision.is_allowed:
-            self.log.add(decision, question.principal)
         return decision
 
     def _granted(self, question: Question, decision: Decision) -> Decision:

@@ -106,6 +106,9 @@ TOOL_CONTEXT: Final[Mapping[str, Field]] = {
     "untrusted_arguments": Field(
         Kind.SET, "names of security-relevant arguments whose values are not from trusted text", ("*",)
     ),
+    "endorsed_arguments": Field(
+        Kind.SET, "names of those that would be among them, but for somebody with the right to endorse values", ()
+    ),
     "depth": Field(Kind.LONG, "how many agents the call was handed through", 0),
     "calls": Field(Kind.LONG, "tool calls of this conversation so far", 0),
     "verdicts": Field(Kind.SET, "names of the monitors that raised something", ()),

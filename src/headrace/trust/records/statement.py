@@ -245,6 +245,8 @@ def _tool(one: ToolUse, index: int, nonce: bytes) -> dict[str, Any]:
     }
     if one.decision is not None:
         found["decision"] = _decision(one.decision)
+    if one.endorsements:
+        found["endorsements"] = one.endorsements
     return found
 
 
