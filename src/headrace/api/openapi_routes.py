@@ -13,6 +13,7 @@ from headrace.api.backends import BackendAnswer, BackendsAnswer
 from headrace.api.delegations import DelegateBody, DelegatedAnswer, RevokeBody, RevokedList
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
+from headrace.api.live import LiveFrame
 from headrace.api.metadata import MetadataBody
 from headrace.api.monitors import ClearAnswer, ClearBody, MonitorsAnswer
 from headrace.api.openai_fields import ChatBody, CompletionBody
@@ -210,6 +211,12 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/delegations/revoked"): Operation("Every delegation that was taken back.", answer=RevokedList),
     ("POST", "/v1/delegations/revoked"): Operation("Take delegations back.", RevokeBody, RevokedList),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
+    ("GET", "/v1/live"): Operation(
+        "What runs now, as events, one frame a second; with once=true one frame.",
+        answer=LiveFrame,
+        media=(EVENTS,),
+        query={"once": bool},
+    ),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),
     ("GET", "/version"): Operation("The version.", answer=Version),

@@ -3,10 +3,11 @@
 Nothing here holds a prompt or an answer: counts, names and times only. Knows no engine, no server and no wire format.
 """
 
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 ORIGIN: Final[ContextVar[object | None]] = ContextVar("headrace.origin", default=None)
 """What the work that begins in this context is done for: whatever object its server knows an open request by. An engine
@@ -153,7 +154,7 @@ class LiveEngine:
 class Watching(Protocol):
     """An engine that lets itself be watched. What is not asked for is not made."""
 
-    async def look(self) -> LiveEngine:
+    def look(self) -> Coroutine[Any, Any, LiveEngine]:
         """How it is now: asked of its thread, which answers between two steps and makes the values then, once for each
         call. Raises Unavailable once it has stopped."""
         ...

@@ -16,11 +16,13 @@ from headrace.core.monitors import Monitors
 from headrace.core.provenance import RecordBook
 from headrace.core.public_log import PublicLog
 from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
+from headrace.core.watching import Watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """See each protocol; None: the server has no such routes. `answer_signer` has none: it signs whole answers."""
+    """See each protocol; None: the server has no such routes. `answer_signer` has none: it signs whole answers. Without
+    `watching` `/v1/live` shows no engine."""
 
     adapters: Adapters | None = None
     residents: Residents | None = None
@@ -43,3 +45,4 @@ class Services:
     public_log: PublicLog | None = None
     records: RecordBook | None = None
     delegating: Delegating | None = None
+    watching: Watching | None = None
