@@ -28,6 +28,7 @@ from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.monitors import Flag
 from headrace.core.request import Principal, Request
 from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
+from headrace.core.watching import LiveEngine, LiveModel, LivePages, LiveTree, TenantHits, TreeRun
 from headrace.gateway.accounts.accounts import Accounts
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
 from headrace.gateway.accounts.service import AccountService
@@ -298,6 +299,17 @@ class ScriptedMonitors:
         return cleared
 
 
+class ScriptedWatching:
+    """An engine at rest, with a little in its tree."""
+
+    async def look(self) -> LiveEngine:
+        """The same each time."""
+        tree = LiveTree((TreeRun(-1, "local", 32, 1, 2, 9.0, is_pinned=True),), 64)
+        pages = LivePages(page_tokens=32, total=8, used=1, cached=1, pinned=1)
+        hits = (TenantHits("local", 40, 32),)
+        return LiveEngine((LiveModel(name="scripted", taken_s=10.0, pages=pages, tree=tree, tenants=hits),))
+
+
 class ScriptedExplaining:
     """One route to one target, whatever is asked."""
 
@@ -393,6 +405,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             accounts=AccountService(accounts, store, clock),
             key_book=ScriptedKeys(folder / "keys.toml"),
             monitors=ScriptedMonitors(),
+            watching=ScriptedWatching(),
             deciding=JudgeDesk(judge("", "default", "agents")),
             session_seal=AesSeal(bytes(32), token_bytes),
             delegating=await open_keeper(stack, folder, clock),

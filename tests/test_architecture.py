@@ -67,6 +67,7 @@ MAY_READ_THE_DATE = (
     "observe/logs.py",
     "server/answers.py",
     "server/inputs.py",
+    "server/live.py",
     "models/template.py",
     "engine/kv/disk.py",
     "gateway/accounts/accounts.py",

@@ -15,6 +15,7 @@ from headrace.api.delegations import DelegateBody, DelegatedAnswer, RevokeBody, 
 from headrace.api.endorsements import EndorseBody, EndorsementAnswer, EndorsementList, WithheldList
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
+from headrace.api.live import LiveFrame
 from headrace.api.metadata import MetadataBody
 from headrace.api.monitors import ClearAnswer, ClearBody, MonitorsAnswer
 from headrace.api.openai_fields import ChatBody, CompletionBody
@@ -218,6 +219,12 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/endorsements/withheld"): Operation("Calls that could be endorsed.", answer=WithheldList),
     ("DELETE", "/v1/endorsements/{id}"): Operation("Withdraw an endorsement.", answer=EndorsementAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
+    ("GET", "/v1/live"): Operation(
+        "What runs now, as events, one frame a second; with once=true one frame.",
+        answer=LiveFrame,
+        media=(EVENTS,),
+        query={"once": bool},
+    ),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),
     ("GET", "/version"): Operation("The version.", answer=Version),

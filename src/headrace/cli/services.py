@@ -4,12 +4,12 @@ Knows every constructor and decides nothing. Services end before the gateway tha
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
-from typing import Protocol
+from typing import Any, Protocol
 
 from headrace.api.batch_dialects import DIALECTS
 from headrace.api.batch_lines import LINE_CODECS
@@ -20,6 +20,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.model_library import Library
 from headrace.core.request import Principal
 from headrace.core.service import Adapters, Residents, Tokens
+from headrace.core.watching import LiveEngine
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -66,6 +67,10 @@ class EngineServices(Protocol):
     @property
     def tokens(self) -> Tokens:
         """See `core.service`."""
+        ...
+
+    def look(self) -> Coroutine[Any, Any, LiveEngine]:
+        """See `core.watching`."""
         ...
 
 
@@ -125,6 +130,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
             caches=None if engine is None else CacheService(store, gateway, engine.tokens, clock, new_id),
             model_library=None if engine is None else _library(settings),
             session_seal=KeptSeal(layout.session_key),
+            watching=engine,
         )
 
 

@@ -18,13 +18,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.clock import Clock
 from headrace.core.errors import DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
+from headrace.core.watching import LiveModel
 from headrace.engine import sequence as sequences
 from headrace.engine.admission import check_fits
 from headrace.engine.batch import Batch, Drawn, Sampled
@@ -34,38 +35,17 @@ from headrace.engine.kv.prefix import chain_hash
 from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
+from headrace.engine.picture import picture
 from headrace.engine.pooled import Pooled
 from headrace.engine.provision import provide
 from headrace.engine.queue import Rank
 from headrace.engine.rows import adjustments_for
 from headrace.engine.sequence import State, Work
+from headrace.engine.ticket import Ticket
+from headrace.engine.times import Times
 from headrace.kernels.plan import PAGE_TOKENS
 
 _log = logging.getLogger("headrace.engine")
-
-
-class Times(NamedTuple):
-    """How the engine's thread spent its time since it started, resting excluded.
-
-    `busy_s` counts from the end of a native call, or from the arrival of work, to the end of the next one; `native_s`
-    of it was inside the calls. One minus their ratio is the share of a step outside the kernels.
-    """
-
-    num_steps: int
-    native_s: float
-    busy_s: float
-
-
-class Ticket:
-    """A submitted request; opaque to callers, who pass it to `cancel`."""
-
-    __slots__ = ("begun", "lane", "mailbox", "sequences")
-
-    def __init__(self, lane: "Lane", mailbox: Mailbox, members: "list[sequences.Sequence]") -> None:
-        self.lane = lane
-        self.mailbox = mailbox
-        self.sequences = members
-        self.begun = False
 
 
 class Engine:
@@ -201,6 +181,19 @@ class Engine:
         for lane in self._lanes.values():
             self._post_call(partial(lane.release, tenant, session))
 
+    def look(self) -> "Future[tuple[LiveModel, ...]]":
+        """Every model as it is after the current step: who watches asks, and nothing is made for anybody else.
+
+        Raises Unavailable once the engine has stopped.
+        """
+        looked: Future[tuple[LiveModel, ...]] = Future()
+        with self._lock:
+            if self._stopping or not self._thread.is_alive():
+                raise Unavailable("The engine has stopped, and there is nothing to see; start the server again.")
+            self._inbox.append(lambda: self._show(looked))
+        self._wake.set()
+        return looked
+
     def drain(self, timeout_s: float) -> bool:
         """Refuse new work and wait for what is running; whether all of it ended in time."""
         with self._lock:
@@ -258,6 +251,11 @@ class Engine:
                 self._part()
             if not self._step_all():
                 self._rest()
+
+    def _show(self, looked: "Future[tuple[LiveModel, ...]]") -> None:
+        if looked.set_running_or_notify_cancel():
+            now, most = self._clock.monotonic_s(), self.config.max_sequences
+            looked.set_result(tuple(picture(lane, now, most) for lane in self._lanes.values()))
 
     def _part(self) -> None:
         """Let go of the models that are to leave and have nothing to do any more."""
@@ -320,8 +318,8 @@ class Engine:
             except Exception as error:  # the engine's step is one of three places that may catch everything
                 self._fail_batch(lane, batch, error)
         lane.publish()
-        if batch.num_preempted and (metrics := lane.model.metrics) is not None:
-            metrics.preemptions.inc(batch.num_preempted)
+        if batch.num_preempted:
+            lane.count_preempted(batch.num_preempted)
 
     def _compute(self, lane: Lane, batch: Batch) -> Drawn | NDArray[np.float32]:
         """The native call: with all the waking up that is due just before it, and the time taken just after."""
@@ -337,9 +335,7 @@ class Engine:
             self._num_steps += 1
             self._native_s += native_s
             self._busy_s += busy_s
-            lane.scheduler.measure(batch, busy_s)
-            lane.step_seconds.append(busy_s)
-            lane.native_s += native_s
+            lane.measure(batch, busy_s, native_s)
 
     def _hand_out(self, lane: Lane, batch: Batch, sampled: list[Sampled]) -> None:
         for sequence, details in batch.scored:
@@ -391,6 +387,7 @@ class Engine:
         disk_tokens = retention.disk_tokens(sequence)
         miss = retention.explain(sequence) if sequence.work.explains else None
         self._post(ticket.mailbox, Begun(sequence.num_reused, disk_tokens, retention.cache_writes(sequence), miss))
+        ticket.lane.counts.begin(sequence.work.tenant, sequence.num_prompt, sequence.num_reused)
         if (metrics := ticket.lane.model.metrics) is not None:
             metrics.prompt_tokens.inc(sequence.num_prompt)
             metrics.prefix_queries.inc(sequence.num_prompt)

@@ -17,12 +17,13 @@ from headrace.core.errors import ContextTooLong, InvalidRequest
 from headrace.core.events import Embedding, Event, Finished, Score, Started, Usage
 from headrace.core.request import Request, Sampling, Task
 from headrace.engine.batch import Detail
-from headrace.engine.engine import Engine, Ticket
+from headrace.engine.engine import Engine
 from headrace.engine.item import Begun, Embedded, Failed, Item, PromptScored, Token
 from headrace.engine.lanes import pooled_lane
 from headrace.engine.mailbox import Mailbox
 from headrace.engine.sequence import Work
 from headrace.engine.served import Encoded, Served
+from headrace.engine.ticket import Ticket
 
 MOST_AT_ONCE = 128
 """Inputs of one request inside the engine: two steps' worth of short ones."""

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.core.watching import LiveTree
 from headrace.engine.batch import Batch, Drawn
 from headrace.engine.config import EngineConfig
-from headrace.engine.draft.speculator import Speculator
+from headrace.engine.counts import Counts
+from headrace.engine.draft.speculator import NO_DRAFTS, Speculator
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.loading import Loading, Post
 from headrace.engine.pooled import PooledRunner
@@ -102,8 +104,23 @@ class Lane:
         self.next_deadline = math.inf
         self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
 
+        self.counts = Counts()
+        self.drawn: tuple[tuple[int, ...], LiveTree] | None = None  # of the tree, and of what state of it
         self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
         self.native_s, self.num_generated = 0.0, 0
+
+    def measure(self, batch: Batch, busy_s: float, native_s: float) -> None:
+        """A step was computed, in so many seconds."""
+        self.scheduler.measure(batch, busy_s)
+        self.counts.step(batch)
+        self.step_seconds.append(busy_s)
+        self.native_s += native_s
+
+    def count_preempted(self, num_preempted: int) -> None:
+        """Sequences had to give up their pages in a step."""
+        self.counts.num_preempted += num_preempted
+        if (metrics := self.model.metrics) is not None:
+            metrics.preemptions.inc(num_preempted)
 
     def has_work(self) -> bool:
         """Whether a step could do anything: somebody runs, or waits for something else than the disk."""
@@ -165,15 +182,21 @@ class Lane:
 
     def record(self) -> None:
         """Tell the metrics of the steps since the last time; many at once, because the first one finds cold caches."""
-        if (metrics := self.model.metrics) is not None and self.step_seconds:
+        if not self.step_seconds:
+            return
+        counts, speculator = self.counts, self.model.speculator
+        counts.native_s += self.native_s
+        counts.output_tokens += self.num_generated
+        drafts = NO_DRAFTS if speculator is None else speculator.tally()
+        counts.drafted_tokens += drafts.num_drafted
+        counts.accepted_tokens += drafts.num_accepted
+        if (metrics := self.model.metrics) is not None:
             for seconds in self.step_seconds:
                 metrics.step.observe(seconds)
             metrics.native.inc(self.native_s)
             metrics.generation_tokens.inc(self.num_generated)
-            if (speculator := self.model.speculator) is not None:
-                tally = speculator.tally()
-                metrics.drafts.inc(tally.num_drafts)
-                metrics.draft_tokens.inc(tally.num_drafted)
-                metrics.accepted_tokens.inc(tally.num_accepted)
+            metrics.drafts.inc(drafts.num_drafts)
+            metrics.draft_tokens.inc(drafts.num_drafted)
+            metrics.accepted_tokens.inc(drafts.num_accepted)
         self.step_seconds.clear()
         self.native_s, self.num_generated = 0.0, 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headrace.core.request import Task
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.lane import EngineModel
+from headrace.engine.picture import POOLED
 from headrace.engine.provision import Footing
 from headrace.engine.retention import DiskLink
 from headrace.engine.runner import StepProgram
@@ -24,7 +25,7 @@ POOLED_PART = 1 / 8
 
 def pooled_lane(model: str) -> str:
     """The name of the lane in which a model's work is pooled."""
-    return f"{model}/pooled"
+    return model + POOLED
 
 
 def footings(model: "LoadedModel", kv_kind: KvKind) -> tuple[Footing, ...]:

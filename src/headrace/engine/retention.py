@@ -48,7 +48,7 @@ class Retention:
 
     def move_to(self, now: float) -> None:
         """Say what time it is; ends what was to last until then."""
-        self.now = now
+        self.now = self._tree.now = now
         self.pins.expire(now)
 
     def keep(self, sequence: Sequence) -> None:

@@ -27,10 +27,11 @@ from headrace.core.errors import ContextTooLong, HeadraceError, InvalidRequest, 
 from headrace.core.events import Event, Finished, FinishReason, Started, Usage
 from headrace.core.request import Request, Task
 from headrace.core.service import Adapters, Residence, Residents, Tokens
+from headrace.core.watching import LiveEngine
 from headrace.engine.admission import check_fits
 from headrace.engine.answer import Answer
 from headrace.engine.config import EngineConfig, detect_hardware, resolve
-from headrace.engine.engine import Engine, Ticket
+from headrace.engine.engine import Engine
 from headrace.engine.grammar.compiler import Form
 from headrace.engine.grammar.matcher import Grammar
 from headrace.engine.guests import Guests, Hold
@@ -39,6 +40,7 @@ from headrace.engine.kv.disk import DiskTier
 from headrace.engine.kv.gate import Decision
 from headrace.engine.lane import ModelSnapshot
 from headrace.engine.mailbox import Mailbox
+from headrace.engine.picture import with_residences
 from headrace.engine.queue import Rank
 from headrace.engine.residency import Need, Residency
 from headrace.engine.roster import Roster
@@ -47,6 +49,7 @@ from headrace.engine.served import Served, Setup, card_of
 from headrace.engine.shelves import Shelves
 from headrace.engine.source import Source
 from headrace.engine.terms import check_deadline, held_to, make_work, refuse_unsupported
+from headrace.engine.ticket import Ticket
 from headrace.engine.tokens import EngineTokens
 from headrace.observe.metrics import Metrics
 
@@ -225,6 +228,11 @@ class TextEngine:
     def snapshot(self, model: str) -> ModelSnapshot:
         """Pages and queues of a model, by its served name, as last published."""
         return self._engine.snapshot(model)
+
+    async def look(self) -> LiveEngine:
+        """See `core.watching.Watching`."""
+        lanes = await asyncio.wrap_future(self._engine.look())
+        return LiveEngine(with_residences(lanes, self.residences()), None if self._disk is None else self._disk.live())
 
     async def probe(self, request: Request) -> Probe:
         """Prompt tokens, warm tokens and whether it fits, from published values only.

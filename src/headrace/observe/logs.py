@@ -26,8 +26,9 @@ _FIELDS_ATTRIBUTE = "headrace_fields"
 
 @dataclass(slots=True)
 class AccessRecord:
-    """What is known of one exchange when it ends. Times are seconds; `outcome` is ok, cancelled or an error's code;
-    `client` is an address, if it is to be told. `backend`, `num_attempts`, `cost_nanos` and `cache` are a gateway's."""
+    """What is known of one exchange when it ends. Times are seconds, `begun_s` and `ttft_s` from its arrival until its
+    prompt began to be read and until the first of its answer; `outcome` is ok, cancelled or an error's code; `client`
+    is an address, if it is to be told. `backend`, `num_attempts`, `cost_nanos` and `cache` are a gateway's."""
 
     request_id: str
     method: str
@@ -45,6 +46,7 @@ class AccessRecord:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    begun_s: float | None = None
     ttft_s: float | None = None
     duration_s: float = 0.0
 

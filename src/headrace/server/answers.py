@@ -274,8 +274,7 @@ class Log:
         """Tell in a header how long the answer took so far, as OpenAI does."""
         exchange = self._exchange
         if exchange.errors is OPENAI and not exchange.is_started:
-            elapsed_s = self._pace.clock.monotonic_s() - exchange.started_s
-            exchange.add_header(b"openai-processing-ms", b"%d" % (1000 * elapsed_s))
+            exchange.add_header(b"openai-processing-ms", b"%d" % (1000 * self._elapsed_s()))
 
     def note(self, events: list[Event]) -> None:
         """What has just come."""
@@ -287,6 +286,8 @@ class Log:
             elif isinstance(event, Started):
                 record.model, record.prompt_tokens = event.model, event.prompt_tokens
                 record.cached_tokens = event.cached_tokens
+                if record.begun_s is None:
+                    record.begun_s = self._elapsed_s()
                 continue
             elif isinstance(event, PromptLogprobs):
                 continue
@@ -295,7 +296,10 @@ class Log:
                 record.completion_tokens = event.usage.completion_tokens
                 record.cached_tokens = event.usage.cached_tokens
             if record.ttft_s is None:
-                record.ttft_s = self._pace.clock.monotonic_s() - self._exchange.started_s
+                record.ttft_s = self._elapsed_s()
+
+    def _elapsed_s(self) -> float:
+        return self._pace.clock.monotonic_s() - self._exchange.started_s
 
 
 async def _stream(

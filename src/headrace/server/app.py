@@ -51,6 +51,7 @@ from headrace.server.guard import Sweep
 from headrace.server.inputs import inputs_routes
 from headrace.server.keys import LOCAL, KeyRing
 from headrace.server.lifecycle import Lifecycle, Phase
+from headrace.server.live import LiveFeed, live_routes
 from headrace.server.log import log_routes
 from headrace.server.models import model_routes
 from headrace.server.monitors import monitor_routes
@@ -174,6 +175,7 @@ class App:
             Route("/version", "GET", None, self._version),
             Route("/metrics", "GET", "metrics", self._expose_metrics),
             Route("/openapi.json", "GET", None, self._document),
+            *live_routes(answering, self.credentials, self._feed(services)),
         ]
         for name, of_service in _OF_SERVICES.items():
             if (service := getattr(services, name)) is not None:
@@ -183,6 +185,10 @@ class App:
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
         return routes
+
+    def _feed(self, services: Services) -> LiveFeed:
+        pace, version = self._answering.pace, self._surroundings.version
+        return LiveFeed(self._tally, self.lifecycle, pace, services.watching, version)
 
     def _make_socket_routes(self, services: Services) -> list[Route]:
         if services.responses is None:

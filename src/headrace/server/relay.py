@@ -175,6 +175,7 @@ class Relay:
                 reply = await gateway.ask(ask)
                 del ask
                 exchange.taken = reply.taken
+                exchange.record.backend = reply.taken.backend or None
                 if type(reply) is EventReply:
                     await self._decode(asking, reply)
                     return reply

@@ -18,12 +18,13 @@ from headrace.core.provenance import RecordBook
 from headrace.core.public_log import PublicLog
 from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
 from headrace.core.sessions import SessionSeal
+from headrace.core.watching import Watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """See each protocol; None: the server has no such routes. `answer_signer` has none: it signs whole answers. Without
-    `session_seal` nobody can sign in at the console."""
+    `session_seal` nobody can sign in at the console; without `watching` `/v1/live` shows no engine."""
 
     adapters: Adapters | None = None
     residents: Residents | None = None
@@ -48,3 +49,4 @@ class Services:
     delegating: Delegating | None = None
     session_seal: SessionSeal | None = None
     endorsing: Endorsing | None = None
+    watching: Watching | None = None

@@ -1,8 +1,9 @@
-"""Counts what is open, and ends every exchange and every turn of a WebSocket with one line of the log and one metric.
+"""What is open, and how it ends: every exchange and every turn of a WebSocket, with one line of the log and one metric.
 
 Knows no routes and no sockets; whoever opens something here fills in its record.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -10,6 +11,7 @@ from prometheus_client import Counter
 
 from headrace.core.clock import Clock
 from headrace.core.errors import Overloaded
+from headrace.core.watching import ORIGIN
 from headrace.observe.logs import AccessRecord, log_access
 from headrace.observe.metrics import Metrics
 
@@ -20,13 +22,16 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 @dataclass(slots=True)
 class Tally:
-    """How much is open. A WebSocket does not count, its turns do."""
+    """How much is open. A WebSocket does not count, its turns do. `on_end` is told of everything that ends, if somebody
+    watches."""
 
     metrics: Metrics
     clock: Clock
     max_open: int
     num_open: int = 0
+    on_end: "Callable[[Open], None] | None" = None
     _counters: dict[tuple[str, str, int], Counter] = field(default_factory=dict)
+    _all_open: "dict[Open, None]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metrics.http_in_flight.set_function(lambda: self.num_open)
@@ -35,9 +40,22 @@ class Tally:
         """Something is open while the block runs."""
         return Open(self, record, started_s, counts=counts)
 
-    def close(self, record: AccessRecord, started_s: float) -> None:
+    def all_open(self) -> Iterable["Open"]:
+        """Everything that is open now, the oldest first."""
+        return self._all_open
+
+    def enter(self, one: "Open") -> None:
+        """Something begins; what is done from here on in its context is done for it."""
+        self.num_open += one.counts
+        self._all_open[one] = None
+        ORIGIN.set(one)
+
+    def leave(self, one: "Open") -> None:
         """It is over."""
-        record.duration_s = round(self.clock.monotonic_s() - started_s, 6)
+        self.num_open -= one.counts
+        del self._all_open[one]
+        record = one.record
+        record.duration_s = round(self.clock.monotonic_s() - one.started_s, 6)
         key = (record.route, record.method, record.status)
         counter = self._counters.get(key)
         if counter is None:
@@ -47,6 +65,8 @@ class Tally:
                 self._counters[key] = counter
         counter.inc()
         log_access(record)
+        if self.on_end is not None:
+            self.on_end(one)
 
     def check_load(self) -> None:
         """Raise Overloaded for one too many; it counts itself."""
@@ -55,20 +75,19 @@ class Tally:
 
 
 class Open:
-    """Around one exchange or turn."""
+    """Around one exchange or turn. `started_s` is on the server's monotonic clock."""
 
-    __slots__ = ("_counts", "_record", "_started_s", "_tally")
+    __slots__ = ("_tally", "counts", "record", "started_s")
 
     def __init__(self, tally: Tally, record: AccessRecord, started_s: float, *, counts: bool) -> None:
         self._tally = tally
-        self._record = record
-        self._started_s = started_s
-        self._counts = counts
+        self.record = record
+        self.started_s = started_s
+        self.counts = counts
 
     def __enter__(self) -> Self:
-        self._tally.num_open += self._counts
+        self._tally.enter(self)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._tally.num_open -= self._counts
-        self._tally.close(self._record, self._started_s)
+        self._tally.leave(self)

@@ -204,6 +204,7 @@ def test_an_exchange_ends_in_one_log_line_that_holds_no_text(caplog: pytest.LogC
         "prompt_tokens": 7,
         "cached_tokens": 4,
         "completion_tokens": 2,
+        "begun_s": 0.0,
         "ttft_s": 0.0,
         "duration_s": 0.0,
     }

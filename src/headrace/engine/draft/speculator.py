@@ -1,6 +1,6 @@
 """What the scheduler asks of whoever guesses the next tokens. `Drafter` is one; knows no way to guess."""
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from headrace.engine.sequence import Sequence
 
@@ -11,6 +11,9 @@ class Tally(NamedTuple):
     num_drafts: int
     num_drafted: int
     num_accepted: int
+
+
+NO_DRAFTS: Final = Tally(0, 0, 0)
 
 
 class Speculator(Protocol):

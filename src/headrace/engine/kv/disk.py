@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.clock import Clock
+from headrace.core.watching import LiveDisk
 from headrace.engine.kv.disk_index import DiskIndex, IndexEntry
 from headrace.engine.kv.page_file import (
     Cipher,
@@ -130,6 +131,10 @@ class DiskTier:
         self._thread = threading.Thread(target=self._serve, name="headrace-disk", daemon=True)
 
     # -- any thread -------------------------------------------------------------------------------------------------
+
+    def live(self) -> LiveDisk:
+        """What it holds now, for whoever watches; from any thread."""
+        return LiveDisk(len(self.index), self.index.num_bytes, self.config.max_bytes)
 
     def start(self) -> None:
         """Start the disk thread; it first looks at what is there."""

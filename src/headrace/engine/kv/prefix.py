@@ -23,7 +23,7 @@ This file knows neither tokens' meaning nor sequences, and `lost` is only there 
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from headrace.core.events import MissReason
 from headrace.engine.kv.pool import PagePool
@@ -37,10 +37,23 @@ class Node:
     """A cached page, or a root. `page` is NO_PAGE for a root, and as soon as the node has left the tree.
 
     `ttl_s` 0: nobody asked to keep it; else that was asked for until `expires`, and every use asks again. `stored_s` is
-    when it was last handed to the disk tier.
+    when it was last handed to the disk tier. It was found `num_uses` times, and last used at `used_s`.
     """
 
-    __slots__ = ("chain", "children", "expires", "key", "page", "parent", "pins", "stamp", "stored_s", "ttl_s")
+    __slots__ = (
+        "chain",
+        "children",
+        "expires",
+        "key",
+        "num_uses",
+        "page",
+        "parent",
+        "pins",
+        "stamp",
+        "stored_s",
+        "ttl_s",
+        "used_s",
+    )
 
     def __init__(self, parent: "Node | None", key: bytes, page: int, chain: int) -> None:
         self.parent = parent
@@ -52,6 +65,8 @@ class Node:
         self.ttl_s = 0.0
         self.expires = -math.inf
         self.stored_s = -math.inf
+        self.num_uses = 0
+        self.used_s = 0.0
         self.chain = chain
 
 
@@ -91,7 +106,8 @@ def path_to(node: Node) -> list[Node]:
 class PrefixTree:
     """The tree over one pool. `num_idle` pages are cached and used by nobody: they can be evicted.
 
-    `num_pinned` pages are held by pins. `lost` remembers chain hashes of the last pages that left, and why.
+    `num_pinned` pages are held by pins. `lost` remembers chain hashes of the last pages that left, and why. `now` is
+    the time of the step, which uses are dated by.
     """
 
     def __init__(self, pool: PagePool) -> None:
@@ -103,6 +119,7 @@ class PrefixTree:
         self._stamp = 0
         self._pushes = 0
         self._max_lost = max(1024, 4 * pool.num_pages)
+        self.now = 0.0
         self.num_nodes = 0
         self.num_idle = 0
         self.num_pinned = 0
@@ -160,6 +177,7 @@ class PrefixTree:
             self._pool.release(page)
             return child
         child = node.children[key] = Node(node, key, page, chain_hash(node.chain, key))
+        child.used_s = self.now
         self._pool.retain(page)
         self.num_nodes += 1
         self.published.add(child.chain)
@@ -172,6 +190,7 @@ class PrefixTree:
         self._stamp += 1
         while node.parent is not None:
             node.stamp = self._stamp
+            node.used_s = self.now
             self._let_go(node)
             node = node.parent
         assert isinstance(node, Root)
@@ -225,6 +244,11 @@ class PrefixTree:
     def find_root(self, salt: Salt) -> Root | None:
         """A salt's root if anything is cached or in use below it."""
         return self._roots.get(salt.tenant, {}).get(salt)
+
+    def roots(self) -> Iterator[Root]:
+        """All roots."""
+        for roots in self._roots.values():
+            yield from roots.values()
 
     def roots_of(self, tenant: str) -> Iterable[Root]:
         """All roots of one tenant."""
@@ -285,6 +309,8 @@ class PrefixTree:
                 node.expires = now + node.ttl_s
             else:
                 node.ttl_s, node.expires = 0.0, -math.inf
+        node.num_uses += 1
+        node.used_s = self.now
         self._retain(node)
 
     def _retain(self, node: Node) -> None:
