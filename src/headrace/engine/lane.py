@@ -4,6 +4,7 @@ The engine's thread owns a lane; other threads read `snapshot`, a value. Knows n
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,17 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.engine.batch import Batch, Drawn
+from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig
 from headrace.engine.draft.speculator import Speculator
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.loading import Loading, Post
+from headrace.engine.pace import note_drawn
 from headrace.engine.pooled import PooledRunner
 from headrace.engine.provision import Footing
 from headrace.engine.queue import Rank
 from headrace.engine.retention import DiskLink
 from headrace.engine.runner import Runner, StepProgram
 from headrace.engine.scheduler import Scheduler
+from headrace.engine.sequence import Sequence
 from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 from headrace.observe.metrics import ModelMetrics
 
@@ -102,8 +105,12 @@ class Lane:
         self.next_deadline = math.inf
         self.snapshot = ModelSnapshot(num_pages, num_pages, 0, 0, 0)
 
-        self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
-        self.native_s, self.num_generated = 0.0, 0
+        self.num_steps = 0
+        self._steps: list[tuple[float, int]] = []  # these and what follows: what the metrics have not been told yet
+        self._gaps: Counter[float] = Counter()
+        self._native_s, self._num_generated = 0.0, 0
+        if model.metrics is not None:
+            model.metrics.state.block_size, model.metrics.state.num_blocks = PAGE_TOKENS, num_pages
 
     def has_work(self) -> bool:
         """Whether a step could do anything: somebody runs, or waits for something else than the disk."""
@@ -133,6 +140,7 @@ class Lane:
         if (metrics := self.model.metrics) is not None:
             for gauge in (metrics.running, metrics.waiting, metrics.kv_usage, metrics.pinned):
                 gauge.set(0)
+            metrics.state.num_blocks = None
         self.snapshot = ModelSnapshot(0, 0, 0, 0, 0)
         # Tickets and sequences of finished requests hold each other until the collector comes by, and with them the
         # lane; what is large must not wait for that. The disk's queue has its own hold on pages that it still writes.
@@ -141,6 +149,31 @@ class Lane:
         self.model = replace(self.model, program=_GONE)
         del self.runner
         return large
+
+    def note_admitted(self, sequence: Sequence, now: float) -> None:
+        """A sequence takes part in the step that begins; again, if it was preempted."""
+        pace = sequence.pace
+        if pace.scheduled_s is None:
+            pace.scheduled_s, pace.begun_step = now, self.num_steps
+
+    def note_begun(self, sequence: Sequence, disk_tokens: int) -> None:
+        """The first sequence of a request has its prompt looked up."""
+        if (metrics := self.model.metrics) is not None:
+            metrics.prompt_tokens.inc(sequence.num_prompt)
+            metrics.prefix_queries.inc(sequence.num_prompt)
+            metrics.prefix_hits.inc(sequence.num_reused)
+            metrics.disk_hits.inc(disk_tokens)
+
+    def note_step(self, batch: Batch, native_s: float, busy_s: float) -> None:
+        """A step has run: its seconds inside the kernels, and all of them."""
+        self.num_steps += 1
+        self._steps.append((busy_s, batch.num_tokens))
+        self._native_s += native_s
+
+    def note_drawn(self, sampled: list[Sampled], now: float) -> None:
+        """A step's tokens are there since `now`."""
+        self._num_generated += len(sampled)
+        note_drawn(sampled, now, self.num_steps, self._gaps)
 
     def release(self, tenant: str, session: str) -> None:
         """Let go of what is pinned for a session, and show it: no step may come for long."""
@@ -165,15 +198,18 @@ class Lane:
 
     def record(self) -> None:
         """Tell the metrics of the steps since the last time; many at once, because the first one finds cold caches."""
-        if (metrics := self.model.metrics) is not None and self.step_seconds:
-            for seconds in self.step_seconds:
+        if (metrics := self.model.metrics) is not None and self._steps:
+            for seconds, num_tokens in self._steps:
                 metrics.step.observe(seconds)
-            metrics.native.inc(self.native_s)
-            metrics.generation_tokens.inc(self.num_generated)
+                metrics.step_tokens.observe(num_tokens)
+            metrics.native.inc(self._native_s)
+            metrics.generation_tokens.inc(self._num_generated)
+            metrics.state.gaps.add_all(self._gaps.items())
             if (speculator := self.model.speculator) is not None:
                 tally = speculator.tally()
                 metrics.drafts.inc(tally.num_drafts)
                 metrics.draft_tokens.inc(tally.num_drafted)
                 metrics.accepted_tokens.inc(tally.num_accepted)
-        self.step_seconds.clear()
-        self.native_s, self.num_generated = 0.0, 0
+        self._steps.clear()
+        self._gaps.clear()
+        self._native_s, self._num_generated = 0.0, 0
