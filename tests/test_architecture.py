@@ -65,6 +65,7 @@ MAY_READ_ENVIRONMENT = ("cli/", "engine/embedded.py")  # the composition roots
 MAY_READ_THE_DATE = (
     "core/clock.py",
     "observe/logs.py",
+    "observe/engine_states.py",
     "server/answers.py",
     "server/inputs.py",
     "server/live.py",

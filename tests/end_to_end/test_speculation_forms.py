@@ -64,7 +64,7 @@ def answers(model: LoadedModel, speculation: str) -> tuple[list[str], list[int],
     texts = ["".join(event.text for event in events if isinstance(event, TextDelta)) for events in told]
     counts = [events[-1].usage.completion_tokens for events in told if isinstance(events[-1], Finished)]
     name = "vllm:spec_decode_num_accepted_tokens_total"
-    return texts, counts, metrics.registry.get_sample_value(name, {"model_name": model.name}) or 0.0
+    return texts, counts, metrics.registry.get_sample_value(name, {"model_name": model.name, "engine": "0"}) or 0.0
 
 
 def test_drafts_change_no_token_of_an_answer_in_a_form(model: LoadedModel) -> None:

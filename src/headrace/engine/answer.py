@@ -17,11 +17,12 @@ from headrace.core.events import (
 from headrace.core.request import Request
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
-from headrace.engine.item import Begun, Dropped, Failed, Item, PromptScored, Token
+from headrace.engine.item import Begun, Course, Dropped, Failed, Item, PromptScored, Token
 from headrace.engine.sequence import Work
 from headrace.engine.served import Served
 from headrace.engine.speech import Speech
 from headrace.engine.stop import StopMatcher
+from headrace.observe.engine_states import AdapterUse
 
 
 class Choice:
@@ -135,12 +136,16 @@ class Choice:
 
 
 class Answer:
-    """See the file's head. With `best_of` nothing but the prompt is told before all choices have ended."""
+    """See the file's head. With `best_of` nothing but the prompt is told before all choices have ended. `use` is told
+    when the engine begins."""
 
-    def __init__(self, served: Served, request: Request, work: Work, arrived: float) -> None:
+    def __init__(
+        self, served: Served, request: Request, work: Work, arrived: float, use: AdapterUse | None = None
+    ) -> None:
         self._served = served
         self._request = request
         self._arrived = arrived
+        self._use = use
         sampling = work.sampling
         is_silent = request.limits.max_tokens == 0
         is_open = served.has_open_thought(work.tokens)
@@ -163,6 +168,7 @@ class Answer:
         if request.prompt_logprobs is not None:
             self._prompt_logprobs = [None]
         self._num_generated = 0
+        self._courses: list[Course] = []
         self.open_choices = len(self._choices)  # whose sequence the engine may still hold
         self.error: HeadraceError | None = None
 
@@ -193,6 +199,8 @@ class Answer:
                 self._begin(item, events)
             elif type(item) is PromptScored:
                 self._score(item, events)
+            elif type(item) is Course:
+                self._courses.append(item)
             elif type(item) is Dropped:
                 self.open_choices -= item.was_live
             elif type(item) is Failed:
@@ -212,10 +220,27 @@ class Answer:
         now = clock.monotonic_s()
         metrics = self._served.metrics
         metrics.request_latency.observe(now - self._arrived)
+        metrics.request_prompt_tokens.observe(len(self._prompt))
+        self._observe_courses()
         if self._first_token is not None and self._num_generated > len(self._choices):
             gaps = self._num_generated / len(self._choices) - 1
             metrics.time_per_output_token.observe((now - self._first_token) / gaps)
         return str(self._choices[-1].reason)
+
+    def _observe_courses(self) -> None:
+        """The engine's part of a request's time; of several choices, that of all of them."""
+        metrics, courses = self._served.metrics, self._courses
+        for course in courses:
+            metrics.request_generation_tokens.observe(course.num_drawn)
+        scheduled = [one.scheduled_s for one in courses if one.scheduled_s is not None]
+        drawn = [(one.first_s, one.last_s) for one in courses if one.first_s is not None and one.last_s is not None]
+        if not scheduled or not drawn:
+            return
+        begin, first, last = min(scheduled), min(one[0] for one in drawn), max(one[1] for one in drawn)
+        metrics.queue_time.observe(begin - min(one.arrived_s for one in courses))
+        metrics.inference_time.observe(last - begin)
+        metrics.prefill_time.observe(first - begin)
+        metrics.decode_time.observe(last - first)
 
     def best(self) -> list[Event]:
         """With `best_of`, after the end of all choices: those with the largest mean log-probability."""
@@ -231,6 +256,8 @@ class Answer:
 
     def _begin(self, item: Begun, events: list[Event]) -> None:
         self._begun = item
+        if self._use is not None:
+            self._use.run()
         served, num_prompt = self._served, len(self._prompt)
         miss = None if item.miss is None else self._locate(item.miss, item.cached_tokens)
         cached, writes = item.cached_tokens, item.cache_writes

@@ -35,6 +35,7 @@ from headrace.engine.kv.prefix import chain_hash
 from headrace.engine.kv.salt import Salt
 from headrace.engine.lane import EngineModel, Lane, ModelSnapshot
 from headrace.engine.mailbox import Mailbox, Outbox
+from headrace.engine.pace import course_of
 from headrace.engine.picture import picture
 from headrace.engine.pooled import Pooled
 from headrace.engine.provision import provide
@@ -308,6 +309,7 @@ class Engine:
         batch = lane.scheduler.schedule(self._last_end, gap_s, is_awaited=is_awaited)
         if batch.sequences:
             for sequence in batch.admitted:
+                lane.note_admitted(sequence, self._last_end)
                 self._begin(sequence)
             try:
                 computed = self._compute(lane, batch)
@@ -335,9 +337,11 @@ class Engine:
             self._num_steps += 1
             self._native_s += native_s
             self._busy_s += busy_s
-            lane.measure(batch, busy_s, native_s)
+            lane.scheduler.measure(batch, busy_s)
+            lane.note_step(batch, native_s, busy_s)
 
     def _hand_out(self, lane: Lane, batch: Batch, sampled: list[Sampled]) -> None:
+        lane.note_drawn(sampled, self._last_end)
         for sequence, details in batch.scored:
             ticket: Any = sequence.owner
             if ticket.sequences:
@@ -349,10 +353,11 @@ class Engine:
                 continue
             # A sibling's fault in this very step may have ended the request already.
             if ticket.sequences:
+                if outcome.reason is not None:
+                    self._post(ticket.mailbox, course_of(outcome.sequence))
                 self._post(
                     ticket.mailbox, Token(outcome.sequence.choice, outcome.token, outcome.reason, outcome.detail)
                 )
-        lane.num_generated += len(sampled)
 
     def _hand_out_pooled(self, lane: Lane, pooled: list[Pooled]) -> None:
         for sequence, vector in pooled:
@@ -386,13 +391,9 @@ class Engine:
         retention = ticket.lane.scheduler.retention
         disk_tokens = retention.disk_tokens(sequence)
         miss = retention.explain(sequence) if sequence.work.explains else None
-        self._post(ticket.mailbox, Begun(sequence.num_reused, disk_tokens, retention.cache_writes(sequence), miss))
-        ticket.lane.counts.begin(sequence.work.tenant, sequence.num_prompt, sequence.num_reused)
-        if (metrics := ticket.lane.model.metrics) is not None:
-            metrics.prompt_tokens.inc(sequence.num_prompt)
-            metrics.prefix_queries.inc(sequence.num_prompt)
-            metrics.prefix_hits.inc(sequence.num_reused)
-            metrics.disk_hits.inc(disk_tokens)
+        writes = retention.cache_writes(sequence)
+        self._post(ticket.mailbox, Begun(sequence.num_reused, disk_tokens, writes, miss, self._last_end))
+        ticket.lane.note_begun(sequence, disk_tokens)
 
     def _drop(self, ticket: Ticket, choice: int | None) -> None:
         for sequence in ticket.sequences:
@@ -403,6 +404,8 @@ class Engine:
                 # One choice is ended because a stop string has: its answer is complete.
                 ticket.lane.scheduler.retention.finish(sequence)
                 ticket.lane.scheduler.remove(sequence)
+                if was_live:
+                    self._post(ticket.mailbox, course_of(sequence))
                 self._post(ticket.mailbox, Dropped(choice, was_live))
         ticket.lane.publish()
 

@@ -15,13 +15,30 @@ class Begun(NamedTuple):
     """First item of a mailbox: the first choice was scheduled; so many prompt tokens were found in the tree.
 
     `disk_tokens` of them came from disk for this request. `cache_writes`: (ttl_s, tokens) that will be kept under its
-    breakpoints and were not there. `miss`: why reuse ended, if that was asked for.
+    breakpoints and were not there. `miss`: why reuse ended, if that was asked for. `scheduled_s`: when, on the engine's
+    clock.
     """
 
     cached_tokens: int
     disk_tokens: int = 0
     cache_writes: tuple[tuple[float, int], ...] = ()
     miss: MissReason | None = None
+    scheduled_s: float | None = None
+
+
+class Course(NamedTuple):
+    """Before the end of a choice: when it arrived, was scheduled, and drew its first and last token (None: never), on
+    the engine's clock; the model's steps up to the first token, and after it; tokens drawn, times preempted."""
+
+    choice: int
+    arrived_s: float
+    scheduled_s: float | None
+    first_s: float | None
+    last_s: float | None
+    num_prompt_steps: int
+    num_decode_steps: int
+    num_drawn: int
+    num_preempted: int
 
 
 class Token(NamedTuple):
@@ -62,4 +79,4 @@ class Failed:
     error: HeadraceError
 
 
-Item = Begun | PromptScored | Embedded | Token | Dropped | Failed
+Item = Begun | Course | PromptScored | Embedded | Token | Dropped | Failed

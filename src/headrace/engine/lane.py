@@ -4,6 +4,7 @@ The engine's thread owns a lane; other threads read `snapshot`, a value. Knows n
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,18 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.core.watching import LiveTree
-from headrace.engine.batch import Batch, Drawn
+from headrace.engine.batch import Batch, Drawn, Sampled
 from headrace.engine.config import EngineConfig
 from headrace.engine.counts import Counts
 from headrace.engine.draft.speculator import NO_DRAFTS, Speculator
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.loading import Loading, Post
+from headrace.engine.pace import note_drawn
 from headrace.engine.pooled import PooledRunner
 from headrace.engine.provision import Footing
 from headrace.engine.queue import Rank
 from headrace.engine.retention import DiskLink
 from headrace.engine.runner import Runner, StepProgram
 from headrace.engine.scheduler import Scheduler
+from headrace.engine.sequence import Sequence
 from headrace.kernels.plan import PAGE_TOKENS, CacheShape, KvKind
 from headrace.observe.metrics import ModelMetrics
 
@@ -106,15 +109,11 @@ class Lane:
 
         self.counts = Counts()
         self.drawn: tuple[tuple[int, ...], LiveTree] | None = None  # of the tree, and of what state of it
-        self.step_seconds: list[float] = []  # these and what follows: what the metrics have not been told yet
-        self.native_s, self.num_generated = 0.0, 0
-
-    def measure(self, batch: Batch, busy_s: float, native_s: float) -> None:
-        """A step was computed, in so many seconds."""
-        self.scheduler.measure(batch, busy_s)
-        self.counts.step(batch)
-        self.step_seconds.append(busy_s)
-        self.native_s += native_s
+        self._steps: list[tuple[float, int]] = []  # these and what follows: what the metrics have not been told yet
+        self._gaps: Counter[float] = Counter()
+        self._native_s, self._num_generated = 0.0, 0
+        if model.metrics is not None:
+            model.metrics.state.block_size, model.metrics.state.num_blocks = PAGE_TOKENS, num_pages
 
     def count_preempted(self, num_preempted: int) -> None:
         """Sequences had to give up their pages in a step."""
@@ -150,6 +149,7 @@ class Lane:
         if (metrics := self.model.metrics) is not None:
             for gauge in (metrics.running, metrics.waiting, metrics.kv_usage, metrics.pinned):
                 gauge.set(0)
+            metrics.state.num_blocks = None
         self.snapshot = ModelSnapshot(0, 0, 0, 0, 0)
         # Tickets and sequences of finished requests hold each other until the collector comes by, and with them the
         # lane; what is large must not wait for that. The disk's queue has its own hold on pages that it still writes.
@@ -158,6 +158,32 @@ class Lane:
         self.model = replace(self.model, program=_GONE)
         del self.runner
         return large
+
+    def note_admitted(self, sequence: Sequence, now: float) -> None:
+        """A sequence takes part in the step that begins; again, if it was preempted."""
+        pace = sequence.pace
+        if pace.scheduled_s is None:
+            pace.scheduled_s, pace.begun_step = now, self.counts.num_steps
+
+    def note_begun(self, sequence: Sequence, disk_tokens: int) -> None:
+        """The first sequence of a request has its prompt looked up."""
+        self.counts.begin(sequence.work.tenant, sequence.num_prompt, sequence.num_reused)
+        if (metrics := self.model.metrics) is not None:
+            metrics.prompt_tokens.inc(sequence.num_prompt)
+            metrics.prefix_queries.inc(sequence.num_prompt)
+            metrics.prefix_hits.inc(sequence.num_reused)
+            metrics.disk_hits.inc(disk_tokens)
+
+    def note_step(self, batch: Batch, native_s: float, busy_s: float) -> None:
+        """A step has run: its seconds inside the kernels, and all of them."""
+        self.counts.step(batch)
+        self._steps.append((busy_s, batch.num_tokens))
+        self._native_s += native_s
+
+    def note_drawn(self, sampled: list[Sampled], now: float) -> None:
+        """A step's tokens are there since `now`."""
+        self._num_generated += len(sampled)
+        note_drawn(sampled, now, self.counts.num_steps, self._gaps)
 
     def release(self, tenant: str, session: str) -> None:
         """Let go of what is pinned for a session, and show it: no step may come for long."""
@@ -182,21 +208,24 @@ class Lane:
 
     def record(self) -> None:
         """Tell the metrics of the steps since the last time; many at once, because the first one finds cold caches."""
-        if not self.step_seconds:
+        if not self._steps:
             return
         counts, speculator = self.counts, self.model.speculator
-        counts.native_s += self.native_s
-        counts.output_tokens += self.num_generated
+        counts.native_s += self._native_s
+        counts.output_tokens += self._num_generated
         drafts = NO_DRAFTS if speculator is None else speculator.tally()
         counts.drafted_tokens += drafts.num_drafted
         counts.accepted_tokens += drafts.num_accepted
         if (metrics := self.model.metrics) is not None:
-            for seconds in self.step_seconds:
+            for seconds, num_tokens in self._steps:
                 metrics.step.observe(seconds)
-            metrics.native.inc(self.native_s)
-            metrics.generation_tokens.inc(self.num_generated)
+                metrics.step_tokens.observe(num_tokens)
+            metrics.native.inc(self._native_s)
+            metrics.generation_tokens.inc(self._num_generated)
+            metrics.state.gaps.add_all(self._gaps.items())
             metrics.drafts.inc(drafts.num_drafts)
             metrics.draft_tokens.inc(drafts.num_drafted)
             metrics.accepted_tokens.inc(drafts.num_accepted)
-        self.step_seconds.clear()
-        self.native_s, self.num_generated = 0.0, 0
+        self._steps.clear()
+        self._gaps.clear()
+        self._native_s, self._num_generated = 0.0, 0

@@ -102,6 +102,19 @@ class Work:
     segments: NDArray[np.int32] | None = None
 
 
+class Pace:
+    """When a sequence was scheduled first, and drew its first and its latest token, on the engine's clock; the model's
+    steps before it was scheduled, and since then, with those up to its first token; how often it was preempted."""
+
+    __slots__ = ("begun_step", "first_s", "last_s", "num_preempted", "num_prompt_steps", "num_steps", "scheduled_s")
+
+    def __init__(self) -> None:
+        self.scheduled_s: float | None = None
+        self.first_s: float | None = None
+        self.last_s: float | None = None
+        self.begun_step = self.num_prompt_steps = self.num_steps = self.num_preempted = 0
+
+
 class Sequence:
     """The engine's mutable record of one choice; only the engine's thread touches it.
 
@@ -111,7 +124,7 @@ class Sequence:
     when it came, on the engine's clock. `draft` are guesses at its next tokens, computed behind the last one in one
     step. While `is_loading` it waits for the disk, which gave it `disk_pages` of its prompt in `num_loads` turns;
     `num_kept` pages have their breakpoints' time. `adjustments` change its logits (`rows.py`). `matcher` is the state
-    of its grammar, and `fault` why it failed, if it was that. `owner` is the engine's.
+    of its grammar, and `fault` why it failed, if it was that. `pace` is when it did what. `owner` is the engine's.
     """
 
     __slots__ = (
@@ -137,6 +150,7 @@ class Sequence:
         "num_tokens",
         "order",
         "owner",
+        "pace",
         "pages",
         "pooled",
         "siblings",
@@ -152,6 +166,7 @@ class Sequence:
         self.owner = owner
         self.order = (-work.priority, arrival, choice)
         self.arrived = arrived
+        self.pace = Pace()
         self.state = State.WAITING
         # No NumPy array: appending to one costs several times as much on cold caches, once for every token made.
         self.tokens = array("i", work.tokens.tobytes())
@@ -195,6 +210,8 @@ class Sequence:
     def change(self, what: Change) -> None:
         """Go to the next state; a pair that the table lacks raises KeyError."""
         self.state = TRANSITIONS[self.state, what]
+        if what is Change.PREEMPT:
+            self.pace.num_preempted += 1
 
     def append(self, token: int) -> None:
         """Add a generated token."""

@@ -51,6 +51,7 @@ from headrace.engine.source import Source
 from headrace.engine.terms import check_deadline, held_to, make_work, refuse_unsupported
 from headrace.engine.ticket import Ticket
 from headrace.engine.tokens import EngineTokens
+from headrace.observe.engine_states import AdapterUse
 from headrace.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class TextEngine:
             return None
         if not folder.is_dir():
             raise InvalidRequest(f"adapters: {folder} is no folder; make it or name another.", param="adapters")
+        self.metrics.states.max_adapters = self.config.max_sequences
         return Shelves(self._roster.names, folder, self.config.adapter_memory_bytes, self._hold, check)
 
     def _invite(self, needs: Mapping[str, Need], num_sharing: int) -> Guests | None:
@@ -281,7 +283,7 @@ class TextEngine:
             raise
         finally:
             hold.release()
-            self.metrics.request_success.labels(served.model.name, outcome).inc()
+            self.metrics.count_end(served.model.name, outcome)
 
     async def _generate(self, request: Request) -> AsyncGenerator[Event, None]:
         arrived = self._clock.monotonic_s()
@@ -309,7 +311,8 @@ class TextEngine:
                 work = held_to(work, grammar, served, request)
             mailbox = Mailbox(asyncio.get_running_loop())
             ticket = self._engine.submit(work, mailbox)
-            answer = Answer(served, request, work, arrived)
+            use = None if served.adapter is None else self._use(served, hold)
+            answer = Answer(served, request, work, arrived, use)
             while answer.open_choices:
                 events = answer.accept(await mailbox.take(), self._clock)
                 for choice in answer.take_stopped():
@@ -329,7 +332,7 @@ class TextEngine:
             if ticket is not None and (answer is None or answer.open_choices):
                 self._engine.cancel(ticket)
             hold.release()
-            self.metrics.request_success.labels(served.model.name, outcome).inc()
+            self.metrics.count_end(served.model.name, outcome)
 
     async def _open(self, request: Request, *, loads: bool = True) -> tuple[Served, Hold]:
         """What a request names, a model or `model:adapter`, in memory until the hold is released."""
@@ -346,6 +349,11 @@ class TextEngine:
             hold.release()
             raise
         return served, hold
+
+    def _use(self, served: Served, hold: Hold) -> AdapterUse:
+        use = self.metrics.states.use(served.name)
+        hold.add(use.leave)
+        return use
 
     async def _hold(self, name: str, limit_s: float | None = None, *, loads: bool = True) -> Hold:
         if self._guests is None or name not in self._sources:

@@ -6,14 +6,31 @@ once in a few steps, never once a token. This file does not know how the text is
 """
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-_TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0)
-_REQUEST_BUCKETS = (0.1, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0, 960.0)
-_STEP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+from headrace.core.clock import Clock, SystemClock
+from headrace.observe.engine_states import ENGINE, EngineStates, ModelState
+
+# vLLM's bounds are all among these, so that quantiles over servers of both kinds can be taken; what lies between and
+# below them is what small models on CPUs take.
+_TTFT_BUCKETS: Final = (
+    0.001, 0.005, 0.01, 0.02, 0.025, 0.04, 0.05, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+    80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+_TOKEN_BUCKETS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+)  # fmt: skip
+_REQUEST_BUCKETS: Final = (
+    0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+)  # fmt: skip
+_STEP_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_LENGTH_BUCKETS: Final = tuple(digit * 10.0**power for power in range(6) for digit in (1, 2, 5))  # tokens
+_BATCH_BUCKETS: Final = (1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +55,17 @@ class ModelMetrics:
     time_to_first_token: Histogram
     time_per_output_token: Histogram
     request_latency: Histogram
+    queue_time: Histogram
+    inference_time: Histogram
+    prefill_time: Histogram
+    decode_time: Histogram
+    request_prompt_tokens: Histogram
+    request_generation_tokens: Histogram
     step: Histogram
+    step_tokens: Histogram
     native: Counter
     faults: Counter
+    state: ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +122,33 @@ _HISTOGRAMS = {
         _TOKEN_BUCKETS,
     ),
     "request_latency": ("vllm:e2e_request_latency_seconds", "From arrival to the end of the answer.", _REQUEST_BUCKETS),
+    "queue_time": (
+        "vllm:request_queue_time_seconds",
+        "Waiting for the engine to begin with a request.",
+        _REQUEST_BUCKETS,
+    ),
+    "inference_time": (
+        "vllm:request_inference_time_seconds",
+        "From when the engine began with a request to its last token.",
+        _REQUEST_BUCKETS,
+    ),
+    "prefill_time": (
+        "vllm:request_prefill_time_seconds",
+        "Of that, reading the prompt: up to the first token.",
+        _REQUEST_BUCKETS,
+    ),
+    "decode_time": (
+        "vllm:request_decode_time_seconds",
+        "Of that, from the first token to the last one.",
+        _REQUEST_BUCKETS,
+    ),
+    "request_prompt_tokens": ("vllm:request_prompt_tokens", "Prompt tokens of a request that ended.", _LENGTH_BUCKETS),
+    "request_generation_tokens": (
+        "vllm:request_generation_tokens",
+        "Tokens generated for one choice of a request that ended.",
+        _LENGTH_BUCKETS,
+    ),
+    "step_tokens": ("vllm:iteration_tokens_total", "Tokens that one engine step computes.", _BATCH_BUCKETS),
     "step": (
         "headrace:engine_step_seconds",
         "One engine step, from the end of the last kernel call or the arrival of work.",
@@ -109,20 +161,25 @@ class Metrics:
     """The registry and its metrics; `for_model` gives what one model's engine records, `http_*` is the server's,
     `batch*` is written by whoever runs batches."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, clock: Clock | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        labels = ("model_name",)
-        self._families: dict[str, Gauge | Counter | Histogram] = {
-            attribute: Gauge(*given, labels, registry=self.registry) for attribute, given in _GAUGES.items()
-        }
+        # Attribute of `ModelMetrics` -> its family, and the values of its labels behind the model's name.
+        self._families: dict[str, tuple[Gauge | Counter | Histogram, tuple[str, ...]]] = {}
+        for attribute, given in _GAUGES.items():
+            names, fixed = _labels(given[0])
+            self._families[attribute] = Gauge(*given, names, registry=self.registry), fixed
         for attribute, given in _COUNTERS.items():
-            self._families[attribute] = Counter(*given, labels, registry=self.registry)
+            names, fixed = _labels(given[0])
+            self._families[attribute] = Counter(*given, names, registry=self.registry), fixed
         for attribute, (name, text, buckets) in _HISTOGRAMS.items():
-            self._families[attribute] = Histogram(name, text, labels, registry=self.registry, buckets=buckets)
-        self.request_success = Counter(
+            names, fixed = _labels(name)
+            made = Histogram(name, text, names, registry=self.registry, buckets=buckets)
+            self._families[attribute] = made, fixed
+        self.states = EngineStates(self.registry, clock or SystemClock())
+        self._request_success = Counter(
             "vllm:request_success",
             "Requests that ended, by how: stop, length, tool_calls, abort (closed by the caller) or error.",
-            ("model_name", "finished_reason"),
+            ("model_name", "engine", "finished_reason"),
             registry=self.registry,
         )
         self.disk = DiskMetrics.register(self.registry)
@@ -140,8 +197,20 @@ class Metrics:
 
     def for_model(self, model: str) -> ModelMetrics:
         """Bind the per-model metrics to a model's served name."""
-        return ModelMetrics(**{name: family.labels(model) for name, family in self._families.items()})  # type: ignore[arg-type]
+        bound: dict[str, Any] = {
+            attribute: family.labels(model, *fixed) for attribute, (family, fixed) in self._families.items()
+        }
+        return ModelMetrics(**bound, state=self.states.model(model))
+
+    def count_end(self, model: str, outcome: str) -> None:
+        """A request for a model has ended, and how."""
+        self._request_success.labels(model, ENGINE, outcome).inc()
 
     def expose(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def _labels(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a metric's labels, and values of those behind the model's name: vLLM's metrics have vLLM's labels."""
+    return (("model_name", "engine"), (ENGINE,)) if name.startswith("vllm:") else (("model_name",), ())

@@ -5,10 +5,7 @@ every further one is `other`. Who asked and for what is told by decisions' log a
 Knows no policies, no monitors and no log: others tell it.
 """
 
-import threading
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from headrace.core.trust import Decision, Verdict
+from headrace.observe.histogram import Histogram
 
 MAX_VALUES: Final = 200
 """Values of one label."""
@@ -24,32 +22,6 @@ _ACTIONS: Final = frozenset({"request", "route", "tool"})
 
 _SEALING_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 _MERGE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0, 60.0)
-
-
-class _Times:
-    """One histogram; told from more than one thread."""
-
-    def __init__(self, buckets: tuple[float, ...]) -> None:
-        self._buckets = buckets
-        self._counts = [0] * (len(buckets) + 1)
-        self._total = 0.0
-        self._lock = threading.Lock()
-
-    def add(self, times_s: Iterable[float]) -> None:
-        """Count some, in seconds."""
-        with self._lock:
-            for seconds in times_s:
-                self._counts[bisect_left(self._buckets, seconds)] += 1
-                self._total += seconds
-
-    def family(self, name: str, words: str) -> Metric:
-        """It in Prometheus's shape."""
-        with self._lock:
-            counts, total = list(self._counts), self._total
-        family = HistogramMetricFamily(name, words)
-        bounds = [*map(str, self._buckets), "+Inf"]
-        family.add_metric((), list(zip(bounds, accumulate(counts), strict=True)), total)
-        return family
 
 
 class TrustMetrics(Collector):
@@ -69,8 +41,8 @@ class TrustMetrics(Collector):
         self._denials: dict[tuple[str, ...], int] = {}
         self._verdicts: dict[tuple[str, ...], int] = {}
         self._known: dict[str, set[str]] = {}
-        self._sealing = _Times(_SEALING_BUCKETS)
-        self._merging = _Times(_MERGE_BUCKETS)
+        self._sealing = Histogram(_SEALING_BUCKETS)
+        self._merging = Histogram(_MERGE_BUCKETS)
         if registry is not None:
             registry.register(self)
 
@@ -90,11 +62,11 @@ class TrustMetrics(Collector):
 
     def add_sealed(self, spent_s: float) -> None:
         """A record was built, signed and handed in, which took so long."""
-        self._sealing.add((spent_s,))
+        self._sealing.add(spent_s)
 
     def add_merged(self, delays_s: Sequence[float]) -> None:
         """A checkpoint covers some items, each so long after it was handed in; from any thread."""
-        self._merging.add(delays_s)
+        self._merging.add_all((delay_s, 1) for delay_s in delays_s)
 
     def collect(self) -> Iterator[Metric]:
         """All of it in Prometheus's shapes."""
@@ -125,12 +97,13 @@ class TrustMetrics(Collector):
                 "Records that were due, and that nobody took in or a defect ended.",
                 num_lost,
             )
-            yield self._sealing.family("headrace:trust_sealing_seconds", "Building, signing and handing in one record.")
+            yield _times(
+                "headrace:trust_sealing_seconds", "Building, signing and handing in one record.", self._sealing
+            )
         if (num_waiting := self._waiting()) is not None:
             yield GaugeMetricFamily("headrace:trust_log_waiting", "Items that no checkpoint covers yet.", num_waiting)
-            yield self._merging.family(
-                "headrace:trust_merge_seconds", "From handing in to a checkpoint that covers the item."
-            )
+            words = "From handing in to a checkpoint that covers the item."
+            yield _times("headrace:trust_merge_seconds", words, self._merging)
 
     def _bounded(self, label: str, value: str) -> str:
         known = self._known.setdefault(label, set())
@@ -149,4 +122,11 @@ def _counter(name: str, words: str, labels: tuple[str, ...], counts: dict[tuple[
     family = CounterMetricFamily(name, words, labels=labels)
     for key, count in counts.items():
         family.add_metric(key, count)
+    return family
+
+
+def _times(name: str, words: str, histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, words)
+    buckets, total = histogram.told()
+    family.add_metric((), buckets, total)
     return family

@@ -30,7 +30,7 @@ from headrace.core.errors import Forbidden, HeadraceError, Overloaded
 from headrace.core.identity import Identity
 from headrace.core.watching import LiveEngine, Watching
 from headrace.server.answers import Answering
-from headrace.server.credentials import Credentials
+from headrace.server.credentials import Credentials, ShownKey
 from headrace.server.exchange import Exchange
 from headrace.server.feed import Pace, Timers
 from headrace.server.guard import Guard
@@ -263,7 +263,7 @@ async def _send(exchange: Exchange, guard: Guard, viewer: Viewer, check: Callabl
         await guard.write(frame)
 
 
-def _check(credentials: Credentials, identity: Identity, key: str | None) -> None:
+def _check(credentials: Credentials, identity: Identity, key: ShownKey | None) -> None:
     now = credentials.check_again(identity, key)
     if now.principal.scopes.isdisjoint(SCOPES):
         raise Forbidden("the key lacks the scope 'admin' by now; ask for a key that has it, or 'observe'.")

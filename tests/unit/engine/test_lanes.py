@@ -40,7 +40,7 @@ def work(prompt: list[int], max_tokens: int, *, of: str = "toy", **options: Any)
 
 
 def gauge(name: str, served: str) -> float | None:
-    return METRICS.registry.get_sample_value(name, {"model_name": served})
+    return METRICS.registry.get_sample_value(name, {"model_name": served, "engine": "0"})
 
 
 def test_a_share_does_not_depend_on_who_came_first_and_both_answer_as_if_alone() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,23 @@ def test_each_request_gets_its_own_adapters_answer_whatever_runs_beside_it(model
             assert [text for _, text, _ in together] == [alone[name] for name in names]
         async with serving(model, None) as engine:
             assert (await answer(engine, ask("tiny")))[1] == alone["tiny"]
+
+    asyncio.run(main())
+
+
+def test_metrics_name_adapters_in_use_as_they_are_asked_for(model: LoadedModel, folder: Path) -> None:
+    def told(engine: TextEngine, running: str) -> float | None:
+        labels = {"max_lora": "64", "running_lora_adapters": running, "waiting_lora_adapters": ""}
+        return engine.metrics.registry.get_sample_value("vllm:lora_requests_info", labels)
+
+    async def main() -> None:
+        async with serving(model, None) as engine:
+            assert told(engine, "") is None  # where there are none, nothing is said of them
+        async with serving(model, folder) as engine:
+            async with aclosing(engine.run(ask("mill:red"))) as events:
+                await anext(events)
+                assert told(engine, "tiny:red") is not None
+            assert told(engine, "") is not None
 
     asyncio.run(main())
 

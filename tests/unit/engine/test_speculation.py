@@ -63,7 +63,9 @@ class Asked:
         return [event async for event in self.engine.run(request)]
 
     def count(self, name: str) -> float:
-        value = self.metrics.registry.get_sample_value(f"vllm:spec_decode_{name}_total", {"model_name": "toy"})
+        value = self.metrics.registry.get_sample_value(
+            f"vllm:spec_decode_{name}_total", {"model_name": "toy", "engine": "0"}
+        )
         return 0.0 if value is None else value
 
 

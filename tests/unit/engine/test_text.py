@@ -13,6 +13,7 @@ from tests.doubles import (
     GREEDY,
     TOY_PAGE_BYTES,
     ManualClock,
+    TickingClock,
     ToyModel,
     ToyProgram,
     ToyTokenizer,
@@ -598,10 +599,42 @@ def test_metrics_tell_how_requests_ended() -> None:
     run(engine, main)
     text = metrics.expose()[0].decode()
     for reason in ("error", "length", "abort"):
-        assert f'vllm:request_success_total{{finished_reason="{reason}",model_name="toy"}} 1.0' in text
-    assert 'vllm:time_to_first_token_seconds_count{model_name="toy"} 2.0' in text or (
-        'vllm:time_to_first_token_seconds_count{model_name="toy"} 1.0' in text
+        assert f'vllm:request_success_total{{engine="0",finished_reason="{reason}",model_name="toy"}} 1.0' in text
+    assert 'vllm:time_to_first_token_seconds_count{engine="0",model_name="toy"} 2.0' in text or (
+        'vllm:time_to_first_token_seconds_count{engine="0",model_name="toy"} 1.0' in text
     )
+
+
+def test_metrics_tell_where_the_time_of_a_whole_answer_went() -> None:
+    metrics = Metrics()
+    model: Any = ToyModel(program=ToyProgram())
+    config = EngineConfig(threads=1, kv_memory_bytes=10**6, speculation="off")
+    engine = TextEngine([model], config, metrics=metrics, clock=TickingClock(), threads=object())
+
+    async def main() -> None:
+        await collect(engine.run(ask(max_tokens=5, ignore_eos=True)))
+        await collect(engine.run(ask(max_tokens=5, ignore_eos=True, num_choices=2)))
+
+    run(engine, main)
+
+    def told(name: str) -> float:
+        value = metrics.registry.get_sample_value(f"vllm:{name}", {"model_name": "toy", "engine": "0"})
+        assert value is not None, name
+        return value
+
+    for name in ("queue", "inference", "prefill", "decode"):
+        assert told(f"request_{name}_time_seconds_count") == 2
+        assert told(f"request_{name}_time_seconds_sum") > 0
+    parts = told("request_prefill_time_seconds_sum") + told("request_decode_time_seconds_sum")
+    assert told("request_inference_time_seconds_sum") == pytest.approx(parts)
+    # Three choices of five tokens each: four gaps, which add up to what decoding took where there is one choice.
+    assert told("request_generation_tokens_count") == 3
+    assert told("request_generation_tokens_sum") == told("generation_tokens_total") == 15
+    assert told("inter_token_latency_seconds_count") == 12
+    assert told("request_prompt_tokens_count") == 2
+    assert told("request_prompt_tokens_sum") == told("prompt_tokens_total") == 2 * len(IDS)
+    steps = metrics.registry.get_sample_value("headrace:engine_step_seconds_count", {"model_name": "toy"})
+    assert told("iteration_tokens_total_count") == steps
 
 
 def test_a_budget_without_room_for_a_page_is_refused_by_name() -> None:
