@@ -14,9 +14,8 @@ from tests.doubles_log import item
 from tests.loopback import listening
 from typer.testing import CliRunner
 
-from headrace.cli.log import OpenLog, open_log, read_log_keys
+from headrace.cli.log import OpenLog, open_log, read_log_keys, trust_file
 from headrace.cli.log_reading import LogUrl
-from headrace.cli.log_show import trust_file
 from headrace.cli.main import app
 from headrace.memory.log_files import WITNESSED
 from headrace.models.store import Layout
@@ -73,8 +72,7 @@ def test_a_log_is_witnessed_by_another_process_also_after_that_was_killed(tmp_pa
     settings = LogSettings(
         origin="example.com/answers", batch_s=0.005, witnesses=(asked,), quorum=1, witness_every_s=0.02
     )
-    read_log_keys(settings, layout)
-    trusted = trust_file(settings, layout, nodes=())
+    trusted = trust_file(settings, read_log_keys(settings, layout), nodes=())
     trust = tmp_path / "trust"
     trust.write_text(trusted.encode())
 
@@ -109,7 +107,7 @@ def test_a_log_is_mirrored_and_audited_over_http_while_it_grows(tmp_path: Path) 
         async with open_log(settings, layout) as log:
             backend = make_app(ScriptedBackend(answer("Hi")), ServerConfig(port=0), public_log=log.public)
             trust = tmp_path / "trust"
-            trust.write_text(trust_file(settings, layout, nodes=()).encode())
+            trust.write_text(trust_file(settings, log.keys, nodes=()).encode())
             async with listening(backend) as (_, port):
                 url, copy = f"http://127.0.0.1:{port}/log", str(tmp_path / "copy")
                 for start, stop in ((0, 300), (300, 310)):
@@ -122,6 +120,6 @@ def test_a_log_is_mirrored_and_audited_over_http_while_it_grows(tmp_path: Path) 
                 assert "310 entries" in await run("log", "audit", copy, "--trust", str(trust))
                 assert await asyncio.to_thread(LogUrl(url).read, WITNESSED) is None
                 proof = parse_proof((await run("log", "prove", "305", url)).encode())
-                assert proof.verify(hash_leaf(item(305).entry), trust_file(settings, layout, nodes=()))
+                assert proof.verify(hash_leaf(item(305).entry), trust_file(settings, log.keys, nodes=()))
 
     asyncio.run(talk())

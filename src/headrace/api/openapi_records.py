@@ -41,5 +41,9 @@ RECORD_OPERATIONS: Final = {
         answer=RecordAnswer,
         query={"wait_s": Annotated[float, msgspec.Meta(ge=0, le=30)]},
     ),
+    ("GET", "/v1/provenance/trust-file"): Operation(
+        "The trust file that the server tells of itself: its node's key, its log's, its witnesses.",
+        media=("text/plain",),
+    ),
     ("DELETE", "/v1/provenance/{record_id}"): Operation("Erase what opens a record.", answer=ErasedAnswer),
 }

@@ -27,6 +27,7 @@ from headrace.models.store import Layout
 from headrace.trust.log.fault import LogFault
 from headrace.trust.log.log_keys import KeySet, make_log_keys, parse_log_keys
 from headrace.trust.log.settings import LogSettings
+from headrace.trust.log.trust_file import Known, Node, TrustFile, witness_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,13 @@ def read_log_keys(settings: LogSettings, layout: Layout) -> KeySet:
             param="log.origin",
         )
     return keys
+
+
+def trust_file(settings: LogSettings, keys: KeySet, nodes: tuple[Node, ...]) -> TrustFile:
+    """What verifies a node whose log has these keys, and whose own are `nodes`."""
+    known, groups, quorum = witness_policy(settings)
+    logs = tuple(Known(keys.name, one) for one in keys.keys)
+    return TrustFile(logs=logs, witnesses=known, groups=groups, quorum=quorum, nodes=nodes)
 
 
 def make_writer(settings: LogSettings, layout: Layout, keys: KeySet) -> LogWriter:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from headrace.cli.config import compose
-from headrace.cli.log import log_folder, read_log_keys
+from headrace.cli.log import log_folder, read_log_keys, trust_file
 from headrace.cli.log_reading import open_with, read_note, read_trust_file, source_of
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.memory import provenance
@@ -22,7 +22,7 @@ from headrace.trust.log.note import Note
 from headrace.trust.log.proof import LogProof
 from headrace.trust.log.reading import Reader, Source
 from headrace.trust.log.settings import LogSettings
-from headrace.trust.log.trust_file import Known, Node, TrustFile, shown, witness_policy
+from headrace.trust.log.trust_file import Node, shown
 
 
 def own_log(flags: Mapping[str, Any], config: Path | None) -> tuple[LogSettings, Layout]:
@@ -124,12 +124,5 @@ def run_trust_file(flags: Mapping[str, Any], config: Path | None) -> None:
         nodes = (node_of(settings.trust.records, layout),)
     else:
         typer.echo("warning: no node is named, for [records] is off in these settings; give --config.", err=True)
-    typer.echo(trust_file(settings.trust.log, layout, nodes=nodes).encode(), nl=False)
-
-
-def trust_file(settings: LogSettings, layout: Layout, nodes: tuple[Node, ...]) -> TrustFile:
-    """The trust file of a node whose keys are `nodes`. Raises HeadraceError if the log's keys cannot be read."""
-    keys = read_log_keys(settings, layout)
-    known, groups, quorum = witness_policy(settings)
-    logs = tuple(Known(keys.name, one) for one in keys.keys)
-    return TrustFile(logs=logs, witnesses=known, groups=groups, quorum=quorum, nodes=nodes)
+    keys = read_log_keys(settings.trust.log, layout)
+    typer.echo(trust_file(settings.trust.log, keys, nodes).encode(), nl=False)

@@ -5,7 +5,7 @@ Knows every constructor and decides nothing.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from headrace.gateway.provenance import RecordService
 from headrace.memory.key_files import read_or_make
 from headrace.memory.store import Store
 from headrace.models.store import Layout
-from headrace.trust.log.trust_file import Node
+from headrace.trust.log.trust_file import Node, TrustFile
 from headrace.trust.records.node_key import NodeKey
 from headrace.trust.records.settings import RecordsSettings
 from headrace.trust.records.statement import Maker
@@ -56,10 +56,15 @@ class _Chance:
 
 @asynccontextmanager
 async def open_records(
-    settings: RecordsSettings, layout: Layout, log: Log, store: Store, build: dict[str, str] | None = None
+    settings: RecordsSettings,
+    layout: Layout,
+    log: Log,
+    store: Store,
+    trusted: Callable[[tuple[Node, ...]], TrustFile],
+    build: dict[str, str] | None = None,
 ) -> AsyncIterator[Records]:
-    """Both, as long as the block runs; `store` is the database of what was logged, `build` says more of what this
-    process runs. Raises HeadraceError if the node's key cannot be used."""
+    """Both, as long as the block runs; `store` is the database of what was logged, `trusted` makes the trust file of
+    some nodes, `build` says more of what this process runs. Raises HeadraceError if the node's key cannot be used."""
     clock, instance = SystemClock(), f"ins_{secrets.token_hex(8)}"
     signer = await asyncio.to_thread(open_node_signer, settings, layout)
     keys = RecordKeys(
@@ -95,7 +100,8 @@ async def open_records(
             new_id=lambda: chance(12).hex(),
         )
     )
-    book = RecordService(store, log, keeps_envelopes=settings.keeps_envelopes)
+    policy = trusted((_node(settings, signer.spki),)).encode().encode()
+    book = RecordService(store, log, policy, keeps_envelopes=settings.keeps_envelopes)
     keeping = [asyncio.create_task(keys.keep()), asyncio.create_task(book.keep(clock, settings.content_days))]
     try:
         yield Records(recorder, book, SigningNotary(log, keys, clock))
@@ -112,4 +118,8 @@ def pseudonym_key(layout: Layout) -> Path:
 
 def node_of(settings: RecordsSettings, layout: Layout) -> Node:
     """The node as trust files name it; makes its key if there is none. Raises HeadraceError."""
-    return Node(settings.node, NodeKey(settings.node, open_node_signer(settings, layout).spki).encode())
+    return _node(settings, open_node_signer(settings, layout).spki)
+
+
+def _node(settings: RecordsSettings, spki: bytes) -> Node:
+    return Node(settings.node, NodeKey(settings.node, spki).encode())

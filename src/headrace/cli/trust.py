@@ -10,6 +10,7 @@ asks it: what was recorded last is logged then.
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -143,11 +144,13 @@ class _Joining:
         trust, layout = self._settings.trust, self._ground.layout
         if not trust.records.is_on:
             return
-        from headrace.cli.log import open_log
+        from headrace.cli.log import open_log, trust_file
         from headrace.cli.records import open_records
 
         log = await self._stack.enter_async_context(open_log(trust.log, layout, self._metrics.add_merged))
-        records = await self._stack.enter_async_context(open_records(trust.records, layout, log.notary, log.store))
+        trusted = partial(trust_file, trust.log, log.keys)
+        opening = open_records(trust.records, layout, log.notary, log.store, trusted)
+        records = await self._stack.enter_async_context(opening)
         self._notary, self._recorder, self._signing = log.notary, records.recorder, records.notary
         self._services["records"] = records.book
         if log.public is not None:

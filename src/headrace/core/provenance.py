@@ -85,6 +85,12 @@ class Receipt(Protocol):
 class RecordBook(Protocol):
     """What a server gives out of the records."""
 
+    @property
+    def trusted(self) -> bytes:
+        """The trust file by which the server would have itself verified (C2SP tlog-policy, with lines for nodes). It
+        proves nothing of the server that tells it: whoever keeps it notices when another one is told."""
+        ...
+
     async def bundle(self, record_id: str, principal: Principal, wait_s: float = 0.0) -> bytes:
         """A record with all that verifies it offline, in JSON: for its own tenant, and for the scope `audit`. Waits so
         long for its proof of inclusion. Raises NotFound."""

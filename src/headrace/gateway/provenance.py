@@ -31,10 +31,11 @@ _logger = logging.getLogger(__name__)
 
 
 class RecordService:
-    """Implements `core.provenance.RecordBook`. `store` is the database of what was logged; `erased` are the parts that
-    erasing takes."""
+    """Implements `core.provenance.RecordBook`. `store` is the database of what was logged, `trusted` the text of the
+    node's trust file; `erased` are the parts that erasing takes."""
 
-    def __init__(self, store: Store, log: Log, *, keeps_envelopes: bool = False) -> None:
+    def __init__(self, store: Store, log: Log, trusted: bytes = b"", *, keeps_envelopes: bool = False) -> None:
+        self.trusted = trusted
         self._store = store
         self._log = log
         self._erased = ("secrets", "content") if keeps_envelopes else provenance.PARTS

@@ -1,4 +1,5 @@
-"""The route of records: one with all that verifies it offline, and its erasure. Knows the service and no statements."""
+"""The routes of records: one with all that verifies it offline, its erasure, and the trust file that the server tells
+of itself. Knows the service and no statements."""
 
 import math
 
@@ -15,7 +16,7 @@ MAX_WAIT_S = 30.0
 
 
 def record_routes(_: Answering, records: RecordBook) -> list[Route]:
-    """`/v1/provenance/{record_id}`."""
+    """`/v1/provenance/{record_id}` and `/v1/provenance/trust-file`; no record's id has a dash."""
 
     async def get(exchange: Exchange, identity: Identity) -> None:
         wait_s = _wait_s(exchange.query())
@@ -27,8 +28,15 @@ def record_routes(_: Answering, records: RecordBook) -> list[Route]:
         told = {"object": "provenance.erased", "id": record_id, "erased": True}
         await exchange.respond(200, msgspec.json.encode(told))
 
+    async def trust_file(exchange: Exchange, _: Identity) -> None:
+        await exchange.respond(200, records.trusted, b"text/plain; charset=utf-8")
+
     path = "/v1/provenance/{record_id}"
-    return [Route(path, "GET", None, get), Route(path, "DELETE", None, erase)]
+    return [
+        Route(path, "GET", None, get),
+        Route(path, "DELETE", None, erase),
+        Route("/v1/provenance/trust-file", "GET", None, trust_file),
+    ]
 
 
 def _wait_s(query: dict[str, list[str]]) -> float:

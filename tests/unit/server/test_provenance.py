@@ -15,6 +15,8 @@ from headrace.server.config import ServerConfig
 class Book:
     """As `RecordBook`; remembers what it was asked."""
 
+    trusted = b"node test x\n"
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, float]] = []
         self.erased: list[str] = []
@@ -47,6 +49,13 @@ def test_a_record_is_given_out_as_it_is_and_waited_for_as_long_as_somebody_wants
 def test_a_wait_that_cannot_be_is_refused_by_name(query: str) -> None:
     reply = ask(Book(), "GET", f"/v1/provenance/rec_1?{query}")
     assert (reply.status, reply.error()["param"]) == (400, query.partition("=")[0])
+
+
+def test_the_servers_own_trust_file_is_told_as_text_and_is_no_record() -> None:
+    book = Book()
+    reply = ask(book, "GET", "/v1/provenance/trust-file")
+    assert (reply.status, reply.body, book.asked) == (200, book.trusted, [])
+    assert reply.headers["content-type"] == "text/plain; charset=utf-8"
 
 
 def test_erasing_says_what_it_erased() -> None:
