@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from headrace.core.identity import Authenticator
+from headrace.core.sessions import SessionSeal
 from headrace.server.app import App
 from headrace.server.config import ServerConfig
 from headrace.server.serve import Server
@@ -89,6 +90,7 @@ async def serving(
     *,
     keys: Any = None,
     authenticators: Sequence[Authenticator] = (),
+    session_seal: SessionSeal | None = None,
 ) -> AsyncIterator[tuple[Place, Any]]:
     """A server over a script (or over a backend), and the backend."""
     backend: Any = Scripted(turns) if isinstance(turns, list | tuple) else turns
@@ -98,7 +100,7 @@ async def serving(
         async with scripted_services(backend, Path(folder)) as services:
             app = make_app(
                 backend, settings, keys=keys, clock=clock, timers=timers, responses=services.responses,
-                conversations=services.conversations, authenticators=authenticators,
+                conversations=services.conversations, authenticators=authenticators, session_seal=session_seal,
             )  # fmt: skip
             async with listening(app) as (server, port):
                 yield Place(app, server, port, clock, timers), backend

@@ -91,6 +91,7 @@ MAY_READ_THE_DATE = (
     "memory/files.py",
     "server/keys.py",
     "server/credentials.py",
+    "server/sessions.py",
     "server/workload_api.py",
     "gateway/workloads/",
     "gateway/upstreams/security.py",

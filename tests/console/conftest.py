@@ -1,4 +1,4 @@
-"""What tests of the console share: the server, a browser, a page that is signed in, and what is looked at on every page.
+"""What tests of the console share: the server, a browser, pages that are signed in, and what is looked at on each.
 
 They need Chromium and Playwright, which other tests do not: `make test-console` installs both and runs them.
 """
@@ -96,7 +96,8 @@ def _watch(page: "Page", own: str, problems: list[str]) -> None:
         ),
     )
     page.add_init_script(
-        "addEventListener('securitypolicyviolation', (one) => console.error(`CSP: ${one.violatedDirective} ${one.blockedURI}`))"
+        "addEventListener('securitypolicyviolation', "
+        "(one) => console.error(`CSP: ${one.violatedDirective} ${one.blockedURI}`))"
     )
 
 

@@ -88,14 +88,12 @@ class Page:
 class Console:
     """Its routes."""
 
-    def __init__(
-        self, credentials: Credentials, sessions: Sessions | None, door: Callable[[], Door], folder: Path = FOLDER
-    ) -> None:
+    def __init__(self, credentials: Credentials, sessions: Sessions | None, door: Callable[[], Door]) -> None:
         """Without `sessions` nobody has to sign in."""
         self._credentials = credentials
         self._sessions = sessions
         self._door = door
-        self._page = Page(folder)
+        self._page = Page(FOLDER)
 
     def routes(self) -> list[Route]:
         """Open, all of them: whoever is not signed in yet must get the page."""

@@ -1,13 +1,14 @@
 """Who opens a WebSocket, and for how long it is theirs: tokens, proofs, signatures and keys beside certificates."""
 
+from secrets import token_bytes
 from typing import Any
 
 import pytest
 from tests.adversarial.test_socket_handshake import entry, ring
-from tests.doubles_http import run
+from tests.doubles_http import Client, run
 from tests.scripted import Turn
 from tests.signed import sign
-from tests.socket_client import serving
+from tests.socket_client import Place, serving
 from tests.tokens import NOW_S, key, proof, public, token
 from tests.unit.server.test_credentials import AGENT, ANNA, Scripted
 from tests.unit.trust.identity.test_signatures import signatures
@@ -15,7 +16,9 @@ from tests.unit.trust.identity.test_users import users
 from websockets.exceptions import InvalidStatus
 
 from headrace.core.identity import Identity
+from headrace.server.config import ConsoleSettings, ServerConfig
 from headrace.trust.identity.jwk import read_key
+from headrace.trust.identity.session_seal import AesSeal
 
 OK = [Turn(text="OK")]
 CLIENT = key("ES256", "client")
@@ -83,3 +86,38 @@ def test_a_socket_of_a_certificate_alone_needs_no_key() -> None:
             assert backend.requests[0].principal.subject == ANNA.subject
 
     run(main())
+
+
+def test_a_session_of_the_console_opens_a_socket_for_its_own_page_until_its_key_is_taken_back() -> None:
+    async def main() -> None:
+        entries = [entry("hr_a"), entry("hr_b")]
+        keys = ring(*entries)
+        config = ServerConfig(port=0, console=ConsoleSettings(session_hours=1))
+        seal = AesSeal(bytes(32), token_bytes)
+        async with serving(OK, config, keys=keys, session_seal=seal) as (place, _):
+            own = f"http://127.0.0.1:{place.port}"
+            cookie = await sign_in(place)
+            for origin in ({}, {"origin": "https://evil.example"}, {"origin": "http://127.0.0.1:1"}):
+                with pytest.raises(InvalidStatus, match="403"):
+                    async with place.client(cookie=cookie, **origin):
+                        pass
+            async with (
+                place.client(cookie=cookie, origin=own) as first,
+                place.client(cookie=cookie, origin=own) as late,
+            ):
+                assert (await first.turn())["type"] == "response.completed"
+                keys._load = lambda: entries[1:]
+                keys.reload()
+                assert (await first.turn())["error"]["code"] == "invalid_api_key"
+                keys._load = lambda: entries
+                keys.reload()
+                place.clock.now_s += 3600
+                assert (await late.turn())["error"]["code"] == "session_ended"
+
+    run(main())
+
+
+async def sign_in(place: Place) -> str:
+    headers = {"host": f"127.0.0.1:{place.port}", "x-headrace-console": "1", "authorization": "Bearer hr_a"}
+    reply = await Client(place.app, "POST", "/console/session", b"", headers).run()
+    return reply.headers["set-cookie"].partition(";")[0]
