@@ -19,7 +19,7 @@ CONSOLE := console/build.mjs console/tsconfig.json $(shell find console/src -typ
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-console test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-console package test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -45,6 +45,9 @@ ledger-soak: $(DONE)/native $(DONE)/test  ## kill a server under load and read i
 
 log-soak: $(DONE)/native $(DONE)/test  ## kill a writer of the log and look at what is left (TIMES=500, two minutes)
 	$(BIN)/python -m tests.soak.log_killed --times $(or $(TIMES),500)
+
+package: $(DONE)/serve  ## build the sdist, install it in a fresh environment and ask it for the console (some minutes)
+	$(BIN)/python scripts/check_package.py
 
 clients: $(DONE)/native $(DONE)/test  ## run clients from pip and npm against a scripted server (CLIENT=name for one)
 	$(BIN)/python -m tests.clients $(CLIENT)
@@ -101,7 +104,7 @@ $(DONE)/check: requirements/check.txt $(DONE)/serve
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/native: $(DONE)/serve $(NATIVE)
-	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	$(PIP) install --quiet --no-build-isolation --no-deps --editable . --config-settings=cmake.define.HEADRACE_CONSOLE=OFF
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/node: console/package.json console/package-lock.json $(DONE)/serve
@@ -186,6 +189,7 @@ oracle-env:  ## install the reference implementation (torch, transformers) in .p
 sanitize: $(DONE)/test  ## run the kernel tests under the address and undefined-behaviour sanitizers (GCC)
 	CXX=$(CXX) $(PIP) install --quiet --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site . \
 	  --config-settings=build-dir=$(SANITIZED)/cmake --config-settings=install.strip=false \
+	  --config-settings=cmake.define.HEADRACE_CONSOLE=OFF \
 	  --config-settings=cmake.define.HEADRACE_SANITIZE=address,undefined
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
