@@ -98,8 +98,8 @@ function Panels({ frame, seen }: { frame: Frame; seen: Seen }) {
   );
 }
 
-function optionOf(model: Model): { value: string; label: string } {
-  return { value: model.id, label: model.state === "ready" ? model.id : `${model.id} (${model.state})` };
+function optionOf(model: Model): { value: string; title: string } {
+  return { value: model.id, title: model.state === "ready" ? model.id : `${model.id} (${model.state})` };
 }
 
 // What somebody wants to see who has chosen nothing: where the most is going on.
