@@ -23,7 +23,7 @@ PATH: Final = "/v1/live"
 Frame = Mapping[str, Any]
 
 _COLOURS: Final = {"waiting": "yellow", "queued": "yellow", "prefill": "blue", "decode": "green", "streaming": "green"}
-_BAR: Final = 10
+_BAR: Final = 8
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
 
 
@@ -94,7 +94,7 @@ def _head(frame: Frame) -> Text:
 
 def _models(frame: Frame, before: Frame | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.add_column("MODEL", no_wrap=True, overflow="ellipsis")
+    table.add_column("MODEL", no_wrap=True, overflow="ellipsis", max_width=21)
     table.add_column("STATE", no_wrap=True, min_width=7)
     for name, width in (("RUN", 4), ("WAIT", 4), ("OUT/S", 6), ("IN/S", 6), ("BATCH", 5)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
@@ -151,8 +151,8 @@ def _requests(frame: Frame, room: int) -> Table | Group | Text:
     table.add_column("PHASE", no_wrap=True, min_width=9)
     for name, width in (("FOR", 6), ("PROMPT", 9), ("CACHED", 6), ("OUT", 5)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    for name in ("WHO", "MODEL", "REQUEST"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name, width in (("WHO", 16), ("MODEL", 20), ("REQUEST", 32)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
     shown = frame["requests"][:room]
     for one in shown:
         who = " / ".join(part for part in (one["tenant"], one["key"]) if part)
