@@ -54,6 +54,7 @@ from headrace.cli.route_commands import route_app
 from headrace.cli.spiffe_commands import identity_app
 from headrace.cli.stored_commands import cache_app, responses_app
 from headrace.cli.tools_commands import tools_app
+from headrace.cli.top_commands import top
 from headrace.core.errors import HeadraceError
 
 
@@ -98,7 +99,7 @@ for _group, _name in (
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)
-for _command in (verify, lineage, replay, usage, erase, backup):
+for _command in (verify, lineage, replay, usage, erase, backup, top):
     app.command()(_command)
 
 

@@ -7,7 +7,8 @@ import json as jsonlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,25 @@ class Server:
         data = None if body is None else jsonlib.dumps(body).encode()
         headers = {"content-type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
+        with self._open(request) as reply:
+            return jsonlib.load(reply)
+
+    def events(self, path: str, silence_s: float = 30.0) -> Iterator[str]:
+        """The data of a stream's events, until it ends. Raises HeadraceError as `ask` does, and if nothing comes for
+        `silence_s`."""
+        request = urllib.request.Request(self.url + path)  # noqa: S310
+        with self._open(request, silence_s) as reply:
+            for line in reply:
+                if line.startswith(b"data: "):
+                    yield line[6:].decode()
+
+    @contextmanager
+    def _open(self, request: urllib.request.Request, timeout_s: float | None = None) -> Iterator[Any]:
         if self._key:
             request.add_header("authorization", f"Bearer {self._key}")
         try:
-            with self._opener.open(request) as reply:
-                return jsonlib.load(reply)
+            with self._opener.open(request, timeout=timeout_s) as reply:
+                yield reply
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from error
         except (OSError, ValueError) as error:

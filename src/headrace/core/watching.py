@@ -26,7 +26,8 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSequence:
-    """One choice, or one input, inside an engine. `age_s` since it came; a larger `priority` goes first. Of its
+    """One choice, or one input, inside an engine. `age_s` since it came; so long after that its prompt began to be
+    read (`begun_s`) and its first token was there (`first_s`), None: not yet. A larger `priority` goes first. Of its
     `prompt_tokens` so many are computed, of these `reused_tokens` were known already."""
 
     origin: object | None
@@ -34,6 +35,8 @@ class LiveSequence:
     phase: Phase
     priority: int
     age_s: float
+    begun_s: float | None
+    first_s: float | None
     prompt_tokens: int
     computed_tokens: int
     reused_tokens: int

@@ -70,11 +70,17 @@ def _sequence(one: Sequence, now: float) -> LiveSequence:
         phase=Phase.QUEUED if one.state is State.WAITING else Phase.PREFILL if reads else Phase.DECODE,
         priority=one.work.priority,
         age_s=max(0.0, now - one.arrived),
+        begun_s=_since(one.arrived, one.pace.scheduled_s),
+        first_s=_since(one.arrived, one.pace.first_s),
         prompt_tokens=one.num_prompt,
         computed_tokens=computed,
         reused_tokens=one.num_reused,
         output_tokens=one.num_tokens - one.num_prompt,
     )
+
+
+def _since(start: float, moment: float | None) -> float | None:
+    return None if moment is None else max(0.0, moment - start)
 
 
 def _tree_of(lane: Lane) -> LiveTree:

@@ -153,6 +153,8 @@ class App:
             bodies=BodyBudget(config.max_buffered_bytes),
             new_id=surroundings.new_id,
         )
+        version = surroundings.version
+        self.live = LiveFeed(self._tally, self.lifecycle, pace, services.watching, version)
         self.routes = RouteTable(self._make_routes(services))
         self.socket_routes = RouteTable(self._make_socket_routes(services))
 
@@ -175,7 +177,7 @@ class App:
             Route("/version", "GET", None, self._version),
             Route("/metrics", "GET", "metrics", self._expose_metrics),
             Route("/openapi.json", "GET", None, self._document),
-            *live_routes(answering, self.credentials, self._feed(services)),
+            *live_routes(answering, self.credentials, self.live),
         ]
         for name, of_service in _OF_SERVICES.items():
             if (service := getattr(services, name)) is not None:
@@ -185,10 +187,6 @@ class App:
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
         return routes
-
-    def _feed(self, services: Services) -> LiveFeed:
-        pace, version = self._answering.pace, self._surroundings.version
-        return LiveFeed(self._tally, self.lifecycle, pace, services.watching, version)
 
     def _make_socket_routes(self, services: Services) -> list[Route]:
         if services.responses is None:

@@ -27,35 +27,35 @@ class Latencies:
 
     def __init__(self, last_s: float) -> None:
         self._last_s = last_s
-        self._tokens: dict[Hashable, int] = {}
-        self._seen: dict[Hashable, int] = {}
+        self._before: dict[Hashable, Progress] = {}
+        self._now: dict[Hashable, Progress] = {}
         self._first = [0] * (len(FIRST_TOKEN_MS) + 1)
         self._between = [0] * (len(BETWEEN_TOKENS_MS) + 1)
 
     def note(self, one: Hashable, started_s: float, progress: Progress, at_s: float, *, is_over: bool = False) -> None:
         """How far an answer is at `at_s`; the last word of it if it `is_over`."""
-        first_s, tokens = progress.first_s, progress.output_tokens
         if not is_over:
-            self._seen[one] = tokens
+            self._now[one] = progress
+        first_s, tokens = progress.first_s, progress.output_tokens
         if first_s is None:
             return
-        before = self._tokens.get(one)
-        since_s = self._last_s
-        is_new = first_s > self._last_s
+        before = self._before.get(one)
+        is_new = first_s > self._last_s if before is None else before.first_s is None
         if is_new:
             self._first[bisect_right(FIRST_TOKEN_MS, 1000 * (first_s - started_s))] += 1
-        if is_new or before == 0:  # where an answer passes as bytes, its tokens are known when it is over
-            before, since_s = min(1, tokens), first_s
-        if before is not None and tokens > before:
-            gap_ms = 1000 * (at_s - since_s) / (tokens - before)
-            self._between[bisect_right(BETWEEN_TOKENS_MS, gap_ms)] += tokens - before
+        known, since_s = (None, 0.0) if before is None else (before.output_tokens, self._last_s)
+        if is_new or known == 0:  # where an answer passes as bytes, its tokens are known when it is over
+            known, since_s = min(1, tokens), first_s
+        if known is not None and tokens > known:
+            gap_ms = 1000 * (at_s - since_s) / (tokens - known)
+            self._between[bisect_right(BETWEEN_TOKENS_MS, gap_ms)] += tokens - known
 
     def take(self, now_s: float) -> LatenciesAnswer:
         """What was counted; counting begins anew."""
         taken = LatenciesAnswer(
             LatencyAnswer(list(FIRST_TOKEN_MS), self._first), LatencyAnswer(list(BETWEEN_TOKENS_MS), self._between)
         )
-        self._tokens, self._seen = self._seen, {}
+        self._before, self._now = self._now, {}
         self._first, self._between = [0] * len(self._first), [0] * len(self._between)
         self._last_s = now_s
         return taken

@@ -4,9 +4,8 @@ Values in, values out; bounded whatever is open. Never a prompt or an answer. Kn
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from headrace.api.live import EndedRequest, LiveRequest, milliseconds
@@ -76,7 +75,8 @@ def ended_request(one: Open, unix_s: float) -> EndedRequest | None:
 
 def ended_progress(one: Open) -> Progress:
     """How far the answer of a request went that has ended."""
-    return _progress(one, one.record.completion_tokens)
+    first_s = one.record.ttft_s
+    return Progress(None if first_s is None else one.started_s + first_s, one.record.completion_tokens)
 
 
 Named = tuple[str, LiveSequence]
@@ -92,9 +92,9 @@ def _by_origin(engine: LiveEngine | None) -> dict[object, Sequence[Named]]:
 
 def _sight(one: Open, members: Sequence[Named], now_s: float) -> Sight:
     record, age_s = one.record, now_s - one.started_s
-    inside = [member for _, member in members]
+    inside = sorted((member for _, member in members), key=lambda member: -member.computed_tokens)
+    leader = inside[0] if inside else None  # choices of one request share their prompt, which is told once
     output_tokens = max(record.completion_tokens, sum(member.output_tokens for member in inside))
-    progress = _progress(one, output_tokens)
     phase = Phase.STREAMING if record.ttft_s is not None else Phase.WAITING
     if inside:
         phase = max((member.phase for member in inside), key=_ORDER.index)
@@ -109,13 +109,26 @@ def _sight(one: Open, members: Sequence[Named], now_s: float) -> Sight:
         age_ms=milliseconds(age_s),
         begun_ms=_ms(record.begun_s),
         first_ms=_ms(record.ttft_s),
-        prompt_tokens=max(record.prompt_tokens, sum(member.prompt_tokens for member in _leaders(inside))),
-        computed_tokens=sum(member.computed_tokens for member in _leaders(inside)),
-        cached_tokens=max(record.cached_tokens, sum(member.reused_tokens for member in _leaders(inside))),
+        prompt_tokens=record.prompt_tokens,
+        cached_tokens=record.cached_tokens,
         output_tokens=output_tokens,
-        priority=max((member.priority for member in inside), default=0),
     )
-    return Sight(one, shown, progress)
+    if leader is not None:
+        _add(shown, leader, age_s - leader.age_s)
+    first_s = None if shown.first_ms is None else one.started_s + shown.first_ms / 1000
+    return Sight(one, shown, Progress(first_s, output_tokens))
+
+
+def _add(shown: LiveRequest, leader: LiveSequence, came_s: float) -> None:
+    """What the engine knows of an open request, into which it came after `came_s`."""
+    if shown.begun_ms is None and leader.begun_s is not None:
+        shown.begun_ms = milliseconds(came_s + leader.begun_s)
+    if shown.first_ms is None and leader.first_s is not None:
+        shown.first_ms = milliseconds(came_s + leader.first_s)
+    shown.prompt_tokens = max(shown.prompt_tokens, leader.prompt_tokens)
+    shown.cached_tokens = max(shown.cached_tokens, leader.reused_tokens)
+    shown.computed_tokens = leader.computed_tokens
+    shown.priority = leader.priority
 
 
 def _unattended(origin: object, model: str, inside: LiveSequence) -> Sight:
@@ -130,6 +143,8 @@ def _unattended(origin: object, model: str, inside: LiveSequence) -> Sight:
         route="" if record is None else record.route,
         phase=inside.phase.value,
         age_ms=milliseconds(inside.age_s),
+        begun_ms=_ms(inside.begun_s),
+        first_ms=_ms(inside.first_s),
         prompt_tokens=inside.prompt_tokens,
         computed_tokens=inside.computed_tokens,
         cached_tokens=inside.reused_tokens,
@@ -137,16 +152,6 @@ def _unattended(origin: object, model: str, inside: LiveSequence) -> Sight:
         priority=inside.priority,
     )
     return Sight(None, shown, Progress(None, inside.output_tokens))
-
-
-def _leaders(inside: Iterable[LiveSequence]) -> Iterator[LiveSequence]:
-    """Choices of one request share their prompt, which is told once."""
-    return islice(sorted(inside, key=lambda member: -member.computed_tokens), 1)
-
-
-def _progress(one: Open, output_tokens: int) -> Progress:
-    first_s = one.record.ttft_s
-    return Progress(None if first_s is None else one.started_s + first_s, output_tokens)
 
 
 def _ms(seconds: float | None) -> int | None:
