@@ -48,6 +48,13 @@ export class Conversation {
     this.owner = owner;
   }
 
+  // One lane or two. The second begins with what was said so far, as the first has it; the first stays.
+  setLanes(models: string[]): void {
+    for (const turn of this.turns) for (const step of turn.lanes.splice(models.length).flat()) step.stop?.();
+    this.models = models;
+    this.changed();
+  }
+
   set(change: Partial<Pick<Conversation, "models" | "settings" | "draft">>): void {
     Object.assign(this, change);
     this.changed();
@@ -95,7 +102,7 @@ export class Conversation {
     const found: Message[] = [];
     for (const turn of this.turns.slice(0, at + 1)) {
       found.push({ role: "user", content: turn.text });
-      for (const step of turn.lanes[lane] ?? []) if (step.status !== "failed" || step.text) found.push(...messagesOf(step));
+      for (const step of turn.lanes[lane] ?? turn.lanes[0]!) if (step.status !== "failed" || step.text) found.push(...messagesOf(step));
     }
     return found;
   }

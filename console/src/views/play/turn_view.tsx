@@ -1,7 +1,7 @@
 // One turn: what the person said, which can be said anew, and each lane's answer to it, side by side.
 
 import { useState } from "preact/hooks";
-import { Button, Field, Plain, TextArea } from "../../kit";
+import { Button, confirm, Field, Plain, TextArea } from "../../kit";
 import type { Conversation, Turn } from "./conversation";
 import { StepView } from "./step_view";
 
@@ -37,7 +37,7 @@ export function TurnView({ conversation, turn, at }: TurnProps) {
               <StepView
                 key={step.id}
                 step={step}
-                onRetry={() => conversation.retry(at, lane, index)}
+                onRetry={() => void retry(lane, index)}
                 onResults={
                   isLast && index === steps.length - 1 ? (results) => conversation.answerCalls(at, lane, results) : null
                 }
@@ -48,6 +48,13 @@ export function TurnView({ conversation, turn, at }: TurnProps) {
       </div>
     </section>
   );
+
+  async function retry(lane: number, index: number): Promise<void> {
+    const isSure =
+      isLast ||
+      (await confirm({ title: "Ask this again?", body: "The turns that came after it are forgotten.", action: "Ask again" }));
+    if (isSure) conversation.retry(at, lane, index);
+  }
 
   function resend(): void {
     if (!text) return;

@@ -57,14 +57,9 @@ function Models({ cards }: { cards: readonly ModelCard[] }) {
     <>
       <ModelPicker label={isTwo ? "First model" : "Model"} cards={cards} value={models[0]!} onChange={(model) => choose(0, model)} />
       {isTwo && <ModelPicker label="Second model" cards={cards} value={models[1]!} onChange={(model) => choose(1, model)} />}
-      <Button
-        pressed={isTwo}
-        disabled={conversation.turns.length > 0}
-        onPress={() => conversation.set({ models: isTwo ? models.slice(0, 1) : [models[0]!, models[0]!] })}
-      >
+      <Button pressed={isTwo} onPress={() => conversation.setLanes(isTwo ? models.slice(0, 1) : [models[0]!, models[0]!])}>
         Side by side
       </Button>
-      {conversation.turns.length > 0 && <p class="hint">For another number of models begin a new conversation.</p>}
     </>
   );
 }
@@ -106,7 +101,7 @@ function Composer() {
       }}
     >
       <Field label="Message" hint="Ctrl+Enter sends." error={wrong}>
-        <TextArea value={draft} onChange={(text) => conversation.set({ draft: text })} rows={3} onSubmit={sendNow} />
+        <TextArea value={draft} onChange={(text) => conversation.set({ draft: text })} rows={2} onSubmit={sendNow} />
       </Field>
       <div class="row">
         <Button type="submit" kind="main" disabled={!canSend}>Send</Button>
