@@ -6,7 +6,7 @@ import { compare, keepAnchor, readAnchor, type Anchor, type Shelf, type Standing
 import type { Step } from "./step";
 import { readStream } from "./verify/answer_form";
 import { readBundle } from "./verify/bundle";
-import { type Bytes, join } from "./verify/bytes";
+import { type Bytes, concat } from "./verify/bytes";
 import { NotVerified } from "./verify/fault";
 import { requestForms } from "./verify/request_form";
 import { transcriptDigest } from "./verify/transcript";
@@ -52,7 +52,7 @@ export async function prove(step: Step, bundle: Bytes, shelf: Shelf, nowMs: numb
 // What came, recomputed from its bytes; `differs` says how what the page shows is something else.
 export async function shownOf(step: Step): Promise<{ shown: Shown; differs: string | null }> {
   const isKept = step.isWholeStreamKept && step.numBytes > 0;
-  const stream = isKept ? join(...step.stream) : null;
+  const stream = isKept ? concat(step.stream) : null;
   const said = stream === null ? null : readStream(stream);
   const shown: Shown = {
     digest: stream === null ? null : await transcriptDigest(stream),

@@ -8,7 +8,7 @@ import { save } from "./saving";
 import { Stated } from "./stated";
 import type { Step } from "./step";
 import { readBundle } from "./verify/bundle";
-import { join, type Bytes } from "./verify/bytes";
+import { concat, type Bytes } from "./verify/bytes";
 import { readEnvelope } from "./verify/dsse";
 import { readStatement, type Statement } from "./verify/statement";
 import { parseTrustFile } from "./verify/trust_file";
@@ -65,7 +65,7 @@ export function RecordView({ step }: { step: Step }) {
       <div class="row">
         <Button kind="main" busy={isBusy} onPress={verifyNow}>Verify in this browser</Button>
         {loaded && <Button onPress={() => save(`${recordId}.record.json`, loaded.bundle)}>Save record</Button>}
-        {step.isWholeStreamKept && <Button onPress={() => save(`${recordId}.stream.txt`, join(...step.stream))}>Save answer</Button>}
+        {step.isWholeStreamKept && <Button onPress={() => save(`${recordId}.stream.txt`, concat(step.stream))}>Save answer</Button>}
         <Button onPress={() => save(`${recordId}.request.json`, JSON.stringify(step.body))}>Save request</Button>
       </div>
       {isBusy && <Busy label="Reading and verifying" />}
