@@ -63,6 +63,11 @@ export function fromHex(text: string, what: string): Bytes {
 }
 
 export function join(...parts: Bytes[]): Bytes {
+  return concat(parts);
+}
+
+// As many as there are: a call takes no hundred thousand arguments.
+export function concat(parts: readonly Bytes[]): Bytes {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -1,6 +1,6 @@
 // That an entry is in a log: RFC 9162 2.1.3.2, and the text that carries such a proof (C2SP tlog-proof).
 
-import { type Bytes, fromBase64, isSame, join } from "./bytes";
+import { type Bytes, fromBase64, fromUtf8, isSame, join } from "./bytes";
 import { demand } from "./fault";
 import { sha256 } from "./hashing";
 import { type Note, parseHash, parseNote, parseSize } from "./note";
@@ -18,7 +18,7 @@ export function parseProof(data: Bytes): LogProof {
   const blank = data.findIndex((byte, at) => byte === 10 && data[at + 1] === 10);
   const head = data.slice(0, Math.max(blank, 0));
   demand(blank >= 0 && head.every((byte) => byte < 128), "a log proof has ASCII lines and a blank line behind them.");
-  const lines = String.fromCharCode(...head).split("\n");
+  const lines = fromUtf8(head, "a log proof").split("\n");
   demand(lines.shift() === FIRST_LINE, `a log proof begins with ${FIRST_LINE}.`);
   if (lines[0]?.startsWith("extra ")) {
     const extra = fromBase64(lines.shift()!.slice(6), "the extra data");

@@ -1,7 +1,7 @@
 // A streamed answer as a record commits to it: its bytes without its comments, and what its events say. Whoever passes a
 // stream on may add comments or leave some out (WHATWG HTML, 9.2.6); with one that stands alone goes its empty line.
 
-import { type Bytes, join, utf8 } from "./bytes";
+import { type Bytes, concat, utf8 } from "./bytes";
 import { sha256 } from "./hashing";
 
 const CR = 13;
@@ -39,7 +39,7 @@ export function withoutComments(data: Bytes): Bytes {
       kept.push(data.subarray(start, end));
     }
   }
-  return join(...kept);
+  return concat(kept);
 }
 
 export function transcriptDigest(data: Bytes): Promise<Bytes> {
@@ -72,5 +72,5 @@ function dataOf(line: Bytes): Bytes | null {
 }
 
 function joinLines(lines: Bytes[]): Bytes {
-  return lines.length === 1 ? lines[0]! : join(...lines.flatMap((line, at) => (at ? [Uint8Array.of(LF), line] : [line])));
+  return lines.length === 1 ? lines[0]! : concat(lines.flatMap((line, at) => (at ? [Uint8Array.of(LF), line] : [line])));
 }
