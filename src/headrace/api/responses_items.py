@@ -28,6 +28,7 @@ from headrace.api.responses_seal import open_seal
 from headrace.api.responses_service import Item, qualified
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import Message, Request, Role, TextPart, ToolCall
+from headrace.core.trust import Label
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 _STATUSES: Final = ("in_progress", "completed", "incomplete")
@@ -207,14 +208,20 @@ class _Turns:
     parts: list[TextPart] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     mark: Mapping[str, Any] | None = None
+    label: Label | None = None
+    worth: Mapping[str, Label] = field(default_factory=dict)
 
     def close(self) -> None:
         if self.reasoning or self.parts or self.calls:
             said = Message(
-                role=Role.ASSISTANT, parts=tuple(self.parts), tool_calls=tuple(self.calls), reasoning=self.reasoning
+                role=Role.ASSISTANT,
+                parts=tuple(self.parts),
+                tool_calls=tuple(self.calls),
+                reasoning=self.reasoning,
+                label=self.label,
             )
             self.add(said, self.mark)
-            self.reasoning, self.parts, self.calls, self.mark = "", [], [], None
+            self.reasoning, self.parts, self.calls, self.mark, self.label = "", [], [], None, None
 
     def add(self, message: Message, mark: Mapping[str, Any] | None = None) -> None:
         if mark is not None:
@@ -222,39 +229,63 @@ class _Turns:
         self.messages.append(message)
 
     def take(self, item: Item) -> None:
-        kind = item["type"]
+        kind, label = item["type"], self.worth.get(item["id"])
         if kind == "reasoning":
             if self.parts or self.calls:
                 self.close()
             self.reasoning += _thoughts(item)
+            self._lower(label)
         elif kind in CALLS:
             self.calls.append(_call(item))
+            self._lower(label)
         elif kind == "message" and item["role"] == "assistant":
             if self.parts or self.calls:
                 self.close()
             self.parts = list(_texts(item["content"]))
             self.mark = _mark(item["content"])
+            self._lower(label)
         else:
             self.close()
-            if kind == "compaction":
-                summary = open_seal(item["encrypted_content"], "summary", "compaction")
-                self.add(Message(role=Role.ASSISTANT, parts=(TextPart(_SUMMARY + summary),), is_summary=True))
-            elif kind == "message":
-                said = Message(role=Role(item["role"]), parts=_texts(item["content"]))
-                self.add(said, _mark(item["content"]))
-            else:
-                output = item["output"]
-                parts = (TextPart(output),) if isinstance(output, str) else _texts(output)
-                said = Message(role=Role.TOOL, parts=parts, tool_call_id=item["call_id"])
-                self.add(said, None if isinstance(output, str) else _mark(output))
+            self._take_alone(kind, item, label)
+
+    def _take_alone(self, kind: str, item: Item, label: Label | None) -> None:
+        if kind == "compaction":
+            summary = open_seal(item["encrypted_content"], "summary", "compaction")
+            parts: tuple[TextPart, ...] = (TextPart(_SUMMARY + summary),)
+            self.add(Message(role=Role.ASSISTANT, parts=parts, is_summary=True, label=label))
+        elif kind == "message":
+            said = Message(role=Role(item["role"]), parts=_texts(item["content"]), label=label)
+            self.add(said, _mark(item["content"]))
+        else:
+            output = item["output"]
+            parts = (TextPart(output),) if isinstance(output, str) else _texts(output)
+            said = Message(role=Role.TOOL, parts=parts, tool_call_id=item["call_id"], label=label)
+            self.add(said, None if isinstance(output, str) else _mark(output))
+
+    def _lower(self, label: Label | None) -> None:
+        """A turn of several items is worth the least of them."""
+        if label is not None:
+            self.label = label if self.label is None else self.label.join(label)
 
 
-def complete(request: Request, instructions: str | None, items: Sequence[Item], wish: CacheWish) -> Request:
-    """The request with its messages: instructions first, then what the items say. Raises InvalidRequest."""
+def is_read(item: Item) -> bool:
+    """Whether an item's text can be of what a model has read: everybody's but the user's and the system's own."""
+    return not (item["type"] == "message" and item["role"] != "assistant")
+
+
+def complete(
+    request: Request,
+    instructions: str | None,
+    items: Sequence[Item],
+    wish: CacheWish,
+    worth: Mapping[str, Label] | None = None,
+) -> Request:
+    """The request with its messages: instructions first, then what the items say; `worth` is what items were labelled
+    with where they were kept, by id. Raises InvalidRequest."""
     # A call that was cut off in the middle was not made.
     items = [item for item in items if not (item["type"] in CALLS and item["status"] == "incomplete")]
     _check_outputs(items)
-    turns = _Turns()
+    turns = _Turns(worth=worth or {})
     if instructions:
         turns.add(Message(role=Role.SYSTEM, parts=(TextPart(instructions),)))
     for item in items:

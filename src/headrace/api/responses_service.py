@@ -12,6 +12,7 @@ from headrace.api.responses_cache import CacheWish
 from headrace.core.errors import HeadraceError
 from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.core.request import Request
+from headrace.core.trust import Label
 
 # An item of a conversation, in the shape and with the field names of the wire, with its id.
 Item = Mapping[str, Any]
@@ -44,13 +45,14 @@ class History:
     """What a response can be continued from: everything that was said up to its end, and where that is kept.
 
     `thread` names the chain of responses that it is part of (the id of the first one); `labels` are those under which
-    any of it was said.
+    any of it was said, `worth` what items are labelled with, by id.
     """
 
     response_id: str
     thread: str
     items: tuple[Item, ...]
     labels: frozenset[str] = frozenset()
+    worth: Mapping[str, Label] = field(default_factory=dict)
 
 
 class LocalState(Protocol):

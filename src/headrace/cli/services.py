@@ -18,8 +18,9 @@ from headrace.cli.console import KeptSeal
 from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
 from headrace.core.model_library import Library
-from headrace.core.request import Principal
+from headrace.core.request import Principal, Request
 from headrace.core.service import Adapters, Residents, Tokens
+from headrace.core.trust import Label
 from headrace.core.watching import LiveEngine
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
@@ -38,10 +39,10 @@ from headrace.observe.metrics import Metrics
 from headrace.server.services import Services
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Base:
     """What services stand on. `gateway` is asked, under its policies; `foreground` says whether anybody waits for the
-    engine; `still_may` see `gateway.batch_runner`."""
+    engine; `still_may` see `gateway.batch_runner`, `label_of` see `gateway.conversation`."""
 
     layout: Layout
     store: Store
@@ -49,6 +50,7 @@ class Base:
     foreground: Foreground
     metrics: Metrics
     still_may: Callable[[Principal], None] = lambda _: None
+    label_of: Callable[[Request], Label | None] = lambda _: None
 
 
 class EngineServices(Protocol):
@@ -95,7 +97,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
         store, gateway, layout = base.store, base.gateway, base.layout
         clock, quota, new_id = SystemClock(), settings.responses_bytes, partial(token_hex, 12)
         room = Room(store, clock, quota)
-        responses = Responses(gateway, store, clock, days=settings.responses_days, room=room)
+        responses = Responses(gateway, store, clock, days=settings.responses_days, room=room, label_of=base.label_of)
         await responses.open(is_running)
         stack.push_async_callback(responses.close)
         limits = FileLimits(max_file_bytes=settings.file_bytes, max_tenant_bytes=settings.file_quota)
@@ -112,7 +114,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
             codecs=LINE_CODECS,
             prices=settings.prices,
             metrics=base.metrics,
-            services={RESPONSES: ResponseLines(Responses(gateway, store, clock, room=room))},
+            services={RESPONSES: ResponseLines(Responses(gateway, store, clock, room=room, label_of=base.label_of))},
             still_may=base.still_may,
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))

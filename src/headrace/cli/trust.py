@@ -20,7 +20,8 @@ from headrace.core.backend import Backend
 from headrace.core.clock import SystemClock
 from headrace.core.identity import Authenticator
 from headrace.core.provenance import Notary
-from headrace.core.request import Principal
+from headrace.core.request import Principal, Request
+from headrace.core.trust import Label
 from headrace.gateway.contract import Overseer
 from headrace.models.store import Layout
 from headrace.observe.trust_metrics import TrustMetrics
@@ -45,13 +46,14 @@ cannot fail. Called off the event loop."""
 class Trust:
     """`overseers` are asked in this order, the recorder last; `authenticators` in this order, before keys; `services`
     are fields of `server.services.Services`. `reloads` are by table of the settings file: what is not there holds after
-    a restart only."""
+    a restart only. `label_of` labels what a request reads; None: nobody labels."""
 
     overseers: tuple[Overseer, ...] = ()
     authenticators: tuple[Authenticator, ...] = ()
     reloads: Mapping[str, "Prepare"] = field(default_factory=dict)
     services: Mapping[str, Any] = field(default_factory=dict)
     spiffe: "Spiffe | None" = None
+    label_of: Callable[[Request], Label | None] = lambda _: None
 
     @property
     def workload(self) -> "Source | None":
@@ -98,6 +100,7 @@ class _Joining:
         self._budgets: Left | None = None
         self._own_checks: OwnChecks | None = None
         self._spiffe: Spiffe | None = None
+        self._label_of: Callable[[Request], Label | None] = lambda _: None
         self._metrics = TrustMetrics(records=self._count_records, waiting=self._count_waiting)
 
     async def know_callers(self) -> None:
@@ -180,7 +183,7 @@ class _Joining:
                 keeper = await self._stack.enter_async_context(opening_it)
                 flow = OpenFlow(self._settings, policy.judge, keeper)
                 self._overseers.append(flow.overseer)
-                self._services["endorsing"] = keeper
+                self._services["endorsing"], self._label_of = keeper, flow.overseer.label
                 self._reloads |= {"flow": flow.prepare, "tools": flow.prepare}
             self._overseers.append(policy.overseer)  # off or not: a reload may switch it on
         if trust.theft is not None:
@@ -210,6 +213,7 @@ class _Joining:
             services=self._services,
             reloads=self._reloads,
             spiffe=self._spiffe,
+            label_of=self._label_of,
         )
 
     def _count_records(self) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from headrace.core.errors import InvalidRequest
-from headrace.core.trust import Delegation
+from headrace.core.trust import Delegation, Label
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 16
@@ -72,7 +72,7 @@ class Message:
 
     `reasoning` is what an assistant thought before it spoke, where a client sends it back. A turn of role TOOL answers
     the call `tool_call_id`. `is_summary`: a model wrote it of turns that are not here, so nobody can tell whose words
-    are in it.
+    are in it. `label` is what it was worth where it was kept; what stands before it here can only lower that.
     """
 
     role: Role
@@ -82,6 +82,7 @@ class Message:
     tool_call_id: str | None = None
     reasoning: str = ""
     is_summary: bool = False
+    label: Label | None = None
 
     @property
     def text(self) -> str:

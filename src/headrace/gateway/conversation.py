@@ -4,6 +4,7 @@ One service for every transport: an HTTP route, background work and a WebSocket 
 before the event that ends it is told, so that whoever has seen the end can continue from it. What cannot be saved is
 still told: the response object then says `store` false; only where it belongs to a conversation, which would lose a
 turn, does the response fail. What goes on is under every label that what was said before was under, and is kept so.
+What a model wrote is kept with the label of what it had read, and is worth no more when it is read again, wherever.
 """
 
 import asyncio
@@ -23,11 +24,14 @@ from headrace.api.responses_service import CreateCall, Halt, History, Item, Loca
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock
 from headrace.core.errors import HeadraceError, InvalidRequest, NotFound, Overloaded, Unavailable
+from headrace.core.request import Request
+from headrace.core.trust import Label
 from headrace.gateway.background import Job
 from headrace.gateway.compaction import summarize
 from headrace.gateway.response_run import Prepared, Run
 from headrace.gateway.room import DEFAULT_QUOTA_BYTES, Room
 from headrace.memory import responses as memory
+from headrace.memory.item_flows import item_flows, owned_flows
 from headrace.memory.store import Store
 
 DAY_S: Final = 86_400.0
@@ -50,12 +54,15 @@ class Responses:
         *,
         days: int = DEFAULT_DAYS,
         room: Room | None = None,
+        label_of: Callable[[Request], Label | None] = lambda _: None,
     ) -> None:
+        """`label_of` labels everything that a request reads; None: nobody labels."""
         self._backend = backend
         self._store = store
         self._clock = clock
         self._days = days
         self._room = room or Room(store, clock, DEFAULT_QUOTA_BYTES)
+        self._label_of = label_of
         self._jobs: dict[tuple[str, str], Job] = {}
         self._cleaner: asyncio.Task[None] | None = None
 
@@ -133,24 +140,28 @@ class Responses:
         tenant = call.request.principal.tenant
         if call.store:
             await self._room.check(tenant)
-        thread, past = call.request.id, tuple[Item, ...]()
+        thread, past, worth = call.request.id, tuple[Item, ...](), dict[str, Label]()
         labels = call.request.labels | call.request.principal.labels
         if call.previous_response_id is not None:
             history = await self._history(tenant, call.previous_response_id, local)
             thread, past, labels = history.thread, history.items, labels | history.labels
+            worth |= history.worth
         elif call.conversation_id is not None:
             past = await self._store.call(memory.conversation_items, tenant, call.conversation_id)
             labels |= await self._store.call(memory.owned_labels, tenant, [call.conversation_id])
+            worth |= await self._store.call(owned_flows, tenant, [call.conversation_id])
             _check_new(past, call.items)
         asked = await self._resolve(tenant, past, call.items)
         if referred := [item["id"] for item in call.items if item["type"] == "item_reference"]:
             labels |= await self._store.call(memory.item_labels, tenant, referred)
-        request = complete(call.request, call.instructions, (*past, *asked), call.cache)
+            worth |= await self._store.call(item_flows, tenant, [name for name in referred if name not in worth])
+        request = complete(call.request, call.instructions, (*past, *asked), call.cache, worth)
         request = replace(request, labels=labels, parent=request.parent or call.previous_response_id)
         if past and request.session is None:
             request = replace(request, session=call.conversation_id or thread)
         request.check()
-        return Prepared(call=call, request=request, thread=thread, past=past, asked=asked)
+        label = self._label_of(request)
+        return Prepared(call=call, request=request, thread=thread, past=past, asked=asked, worth=worth, label=label)
 
     async def _history(self, tenant: str, response_id: str, local: LocalState | None) -> History:
         known = None if local is None else local.find(response_id)
@@ -164,7 +175,7 @@ class Responses:
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
-        return History(response_id, chain.thread, chain.items, chain.labels)
+        return History(response_id, chain.thread, chain.items, chain.labels, chain.flows)
 
     async def _resolve(self, tenant: str, past: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
         """The items, each reference replaced by what it refers to."""
@@ -192,7 +203,8 @@ class Responses:
         if local is not None and response["status"] in _CONTINUABLE:
             prepared = run.prepared
             said = (*prepared.past, *prepared.asked, *response["output"])
-            local.keep(History(response["id"], prepared.thread, said, prepared.request.labels))
+            worth = {**prepared.worth, **prepared.flows((*prepared.asked, *response["output"]))}
+            local.keep(History(response["id"], prepared.thread, said, prepared.request.labels, worth))
         return [*events[:-1], last]
 
     async def _save(self, run: Run, last: ResponseEvent, kept: bytes | None) -> ResponseEvent:
@@ -223,6 +235,7 @@ class Responses:
             runner=runner,
             events=kept,
             labels=prepared.request.labels,
+            flows=prepared.flows((*prepared.asked, *response["output"])),
         )
         now_s = self._clock.unix_s()
         output = response["output"]

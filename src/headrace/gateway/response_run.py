@@ -3,24 +3,26 @@
 Decides when a response begins, ends and how; saves nothing. Whoever makes a `Run` closes it.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from headrace.api.responses_events import ResponseWriter
-from headrace.api.responses_items import CALLS, RESULTS, complete
+from headrace.api.responses_items import CALLS, RESULTS, complete, is_read
 from headrace.api.responses_service import CreateCall, Halt, Item, ResponseEvent, reword
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock
 from headrace.core.errors import ContextTooLong, EngineFault, HeadraceError
 from headrace.core.events import Event
 from headrace.core.request import Request
+from headrace.core.trust import Label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A call whose references are resolved: everything that was said before it, and the chain that it goes on.
 
-    `asked` are the call's own items; `request` has the messages of all.
+    `asked` are the call's own items; `request` has the messages of all. `worth` is what items were labelled with where
+    they were kept, by id, and `label` that of everything together; None: nobody labels.
     """
 
     call: CreateCall
@@ -28,6 +30,8 @@ class Prepared:
     thread: str
     past: tuple[Item, ...]
     asked: tuple[Item, ...]
+    worth: Mapping[str, Label] = field(default_factory=dict)
+    label: Label | None = None
 
     @property
     def tenant(self) -> str:
@@ -41,7 +45,13 @@ class Prepared:
         asked = max((index for index, item in enumerate(items) if _says(item, "user")), default=cut)
         kept = [item for index, item in enumerate(items[:cut]) if _says(item, "system", "developer") or index == asked]
         call = self.call
-        return complete(self.request, call.instructions, [*kept, *items[cut:]], call.cache)
+        # What was written with the beginning in sight is worth no more without it.
+        worth = {**self.worth, **self.flows(items[cut:])}
+        return complete(self.request, call.instructions, [*kept, *items[cut:]], call.cache, worth)
+
+    def flows(self, items: Iterable[Item]) -> Mapping[str, Label]:
+        """What items are worth that were written, or read, in sight of everything."""
+        return {} if self.label is None else {item["id"]: self.label for item in items if is_read(item)}
 
 
 def cuts(items: Sequence[Item]) -> list[int]:

@@ -251,6 +251,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE items ADD COLUMN labels TEXT NOT NULL DEFAULT '';
     ALTER TABLE caches ADD COLUMN labels TEXT NOT NULL DEFAULT ''
     """,
+    # What an item is worth that a model wrote: the label of all that it had read (`memory/item_flows.py`).
+    "ALTER TABLE items ADD COLUMN flow TEXT NOT NULL DEFAULT ''",
 )
 
 

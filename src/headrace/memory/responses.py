@@ -13,12 +13,14 @@ Knows items only by their `id`; what they mean is the affair of whoever saves th
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.trust import Label
+from headrace.memory.item_flows import keep_flows, owned_flows
 
 Item = Mapping[str, Any]
 
@@ -35,7 +37,7 @@ class ResponseRecord:
     """A response as it is kept. `body` is the response object, `previous` the response that it continues.
 
     `runner` is the process that is working on it (None: nobody), `events` what a stream of it said, one JSON object a
-    line (None: it was not streamed), `labels` those that it was asked under.
+    line (None: it was not streamed), `labels` those that it was asked under; `flows` what its items are worth, by id.
     """
 
     tenant: str
@@ -46,16 +48,19 @@ class ResponseRecord:
     runner: int | None = None
     events: bytes | None = None
     labels: frozenset[str] = frozenset()
+    flows: Mapping[str, Label] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredChain:
-    """What was said up to the end of a response, under which labels, and the chain that it is part of."""
+    """What was said up to the end of a response, under which labels, the chain that it is part of, and what items are
+    worth."""
 
     thread: str
     status: str
     items: tuple[Item, ...]
     labels: frozenset[str] = frozenset()
+    flows: Mapping[str, Label] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,8 @@ def save_response(
     )
     if conversation is not None:
         num_bytes += append_items(connection, record.tenant, conversation, [*asked, *answered], now_s, labels)
+        keep_flows(connection, record.tenant, conversation, record.flows)
+    keep_flows(connection, record.tenant, record.id, record.flows)
     return num_bytes
 
 
@@ -170,7 +177,8 @@ def load_chain(connection: sqlite3.Connection, tenant: str, response_id: str) ->
             "SELECT body FROM items WHERE tenant = ? AND owner = ? ORDER BY position", (tenant, owner)
         )
         items += [_decode(body) for (body,) in rows]
-    return StoredChain(thread, status, tuple(items), owned_labels(connection, tenant, chain))
+    labels, flows = owned_labels(connection, tenant, chain), owned_flows(connection, tenant, chain)
+    return StoredChain(thread, status, tuple(items), labels, flows)
 
 
 def find_items(connection: sqlite3.Connection, tenant: str, ids: Sequence[str]) -> dict[str, Item]:

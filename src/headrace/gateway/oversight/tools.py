@@ -55,6 +55,15 @@ class ToolOverseer:
         """See `contract.Overseer`: those to requests that declare tools."""
         return self.settings.mode is not Mode.OFF
 
+    def label(self, request: Request) -> Label | None:
+        """That of everything that a request reads; None where nobody labels."""
+        settings = self.settings
+        if settings.mode is Mode.OFF:
+            return None
+        is_operator = settings.system == "operator"
+        rule_of = self.book.among(request.tools)
+        return joined(labels_of(request.messages or (), rule_of, system_is_operator=is_operator))
+
     def begin(self, case: Case) -> "ToolOversight | None":
         """Labels what the model reads; of a request without tools, declared or called, no more than that. Raises what
         the caller's protocol refuses, where tools are guarded: what cannot be read cannot be judged."""

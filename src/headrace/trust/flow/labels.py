@@ -2,8 +2,9 @@
 
 A client's turns are its principal's words, but for the documents that stand in them; a tool's result is the tool's,
 which is found through the call that it answers. What a model wrote is as trustworthy as the least of what it had read;
-where what it had read is not here (a summary, an assistant's turn before any user's), nobody knows. Text that looks
-like a turn of another role is text of the turn that it stands in.
+where what it had read is not here (a summary, an assistant's turn before any user's), nobody knows. What was kept with
+a label has it still, whatever stands before it now. Text that looks like a turn of another role is text of the turn
+that it stands in.
 """
 
 import re
@@ -81,6 +82,8 @@ def labels_of(messages: Sequence[Message], rule_of: RuleOf, *, system_is_operato
             label = so_far if has_begun and not message.is_summary else UNKNOWN
         else:
             label = UNKNOWN if caller is None else _of_tool(caller, rule_of(caller))
+        if message.label is not None:
+            label = label.join(message.label)
         labels.append(label)
         so_far = so_far.join(label)
     return tuple(labels)
