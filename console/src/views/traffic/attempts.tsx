@@ -18,9 +18,9 @@ export function Attempts({ path: { steps, request } }: { path: Path }) {
               <Words step={step} />
               <div class="axis-row" aria-hidden="true">
                 {axis.ticks.map((tick) => <span key={tick.s} class="axis-line" style={{ left: share(tick.at) }} />)}
-                <span class={`bar waiting ${toneOf(step.outcome)}`} style={{ left: share(bar.left), width: share(bar.waiting) }} />
+                <span class={`stretch waiting ${toneOf(step.outcome)}`} style={{ left: share(bar.left), width: share(bar.waiting) }} />
                 <span
-                  class={`bar answering ${toneOf(step.outcome)}`}
+                  class={`stretch answering ${toneOf(step.outcome)}`}
                   style={{ left: share(bar.left + bar.waiting), width: share(bar.answering) }}
                 />
               </div>

@@ -51,7 +51,7 @@ const COLUMNS: readonly Column<RouteTarget>[] = [
   { key: "target", title: "Target", cell: (one) => <Target one={one} /> },
   { key: "attempts", title: "Attempts", align: "end", cell: (one) => count(one.figures.num_requests) },
   { key: "failed", title: "Failed", align: "end", cell: (one) => failedShare(one.figures) },
-  { key: "first", title: "First token, half of them", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
+  { key: "first", title: "First token, half", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
   { key: "slow", title: "95 of 100", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
   { key: "cost", title: "Cost", align: "end", cell: (one) => money(one.figures.cost) },
 ];
@@ -99,8 +99,8 @@ function Summary({ figures, share }: { figures: Figures; share: number }) {
     ["Share of traffic", percent(share)],
     ["Requests", count(figures.num_requests)],
     ["Failed", failedShare(figures)],
-    ["First token", `${orDash(figures.first_p50_s, seconds)} · ${orDash(figures.first_p95_s, seconds)}`],
-    ["Whole answer", `${orDash(figures.whole_p50_s, seconds)} · ${orDash(figures.whole_p95_s, seconds)}`],
+    ["First token, half · 95 of 100", `${orDash(figures.first_p50_s, seconds)} · ${orDash(figures.first_p95_s, seconds)}`],
+    ["Whole answer, half · 95 of 100", `${orDash(figures.whole_p50_s, seconds)} · ${orDash(figures.whole_p95_s, seconds)}`],
     ["Cost", money(figures.cost)],
   ];
   return (
