@@ -68,6 +68,7 @@ class Reserved:
     bound: Bound
     book: "Book"
     is_settled: bool = False
+    marks: tuple[tuple[str, str, int], ...] = (("tenant:t", "day", 0),)
 
     def settle(self, record: UsageRecord) -> None:
         """As `Reservation`; a second time fails the test."""

@@ -22,12 +22,13 @@ from headrace.cli.keys import add_key
 from headrace.core.accounts import IssuedKey, KeyRights
 from headrace.core.backend import ModelCard
 from headrace.core.clock import SystemClock
-from headrace.core.errors import InvalidRequest, NotFound
+from headrace.core.errors import InvalidRequest, NotFound, UpstreamFault
 from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.monitors import Flag
 from headrace.core.request import Principal, Request
 from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
+from headrace.core.usage import UsageRecord
 from headrace.core.watching import LiveEngine, LiveModel, LivePages, LiveTree, TenantHits, TreeRun
 from headrace.gateway.accounts.accounts import Accounts
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
@@ -37,6 +38,8 @@ from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
 from headrace.gateway.batches import BatchService
 from headrace.gateway.caches import CacheService
+from headrace.gateway.charging import NOTHING
+from headrace.gateway.contract import Bound, Candidate, Plan
 from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
@@ -44,7 +47,9 @@ from headrace.gateway.notary.public import LogShelf
 from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.gateway.oversight.delegating import DelegationKeeper
 from headrace.gateway.oversight.endorsing import EndorsementKeeper
+from headrace.gateway.paths import Asked, Kept, PathBook
 from headrace.gateway.room import Room
+from headrace.gateway.settings import GatewaySettings, Target
 from headrace.memory import delegations, endorsements
 from headrace.memory.boot import boot_id
 from headrace.memory.completions import CompletionStore
@@ -323,6 +328,19 @@ class ScriptedExplaining:
         )
 
 
+def scripted_paths() -> PathBook:
+    """One request, `req_1`, which failed at its only target."""
+    target = Target("up", "m")
+    candidate = Candidate(target=target, bound=Bound(100, 1000), scores=(("least_loaded", 0.0),))
+    asked = Asked(candidate, 5.0, None, is_trial=False, is_hedge=False)
+    asked.end(5.5, UpstreamFault("it failed"), NOTHING)
+    book = PathBook(10, 10.0, GatewaySettings)
+    record = UsageRecord(request_id="req_1", started_s=1.7e9, tenant="acme", outcome="upstream_fault", route="smart")
+    plan = Plan(route="smart", candidates=(candidate,), refused={Target("up", "other"): "not cleared"})
+    book.add(Kept(book.next_number(), record, plan, [asked], 5.0, "", "it failed", None, "", None, (), (), False))
+    return book
+
+
 async def scripted_log(folder: Path) -> LogShelf:
     """A log of three entries, which has ended."""
     files, tree = LogFiles.take(folder), Tree()
@@ -404,6 +422,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             reloading=ScriptedReloading(),
             operations=ScriptedOperations(),
             explaining=ScriptedExplaining(),
+            paths=scripted_paths(),
             accounts=AccountService(accounts, store, clock),
             key_book=ScriptedKeys(folder / "keys.toml"),
             monitors=ScriptedMonitors(),

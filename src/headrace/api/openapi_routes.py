@@ -44,6 +44,7 @@ from headrace.api.openapi_ollama import OLLAMA_OPERATIONS
 from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_records import RECORD_OPERATIONS
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
+from headrace.api.paths import PATH_FILTERS, PathAnswer, PathPageAnswer, RoutesAnswer
 from headrace.api.policy import DecideAnswer, DecideBody
 from headrace.api.reload import ReloadAnswer
 from headrace.api.tokens import DetokenizeBody, TokenizeBody
@@ -205,6 +206,11 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/gateway/backends"): Operation("Every backend as it stands now.", answer=BackendsAnswer),
     ("POST", "/v1/gateway/backends/{name}/drain"): Operation("Give a backend no new requests.", answer=BackendAnswer),
     ("POST", "/v1/gateway/backends/{name}/resume"): Operation("Give it requests again.", answer=BackendAnswer),
+    ("GET", "/v1/gateway/routes"): Operation("Every route and what was seen of it.", answer=RoutesAnswer),
+    ("GET", "/v1/gateway/requests"): Operation(
+        "The last requests, newest first.", answer=PathPageAnswer, query=PATH_FILTERS
+    ),
+    ("GET", "/v1/gateway/requests/{id*}"): Operation("Which way one went, and why.", answer=PathAnswer),
     ("GET", "/v1/monitors"): Operation("What monitors have against accounts.", answer=MonitorsAnswer),
     ("POST", "/v1/monitors/clear"): Operation("Take it back.", ClearBody, ClearAnswer),
     ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),

@@ -86,6 +86,8 @@ class Settings:
     default_max_tokens: int
     usage_days: int
     max_in_flight: int
+    kept_requests: int
+    slow_request: float
     prices: PriceList
     gateway: GatewaySettings
     issued: tuple[KeyTable, ...]
@@ -189,6 +191,8 @@ def _settings(values: Mapping[str, Any], tables: Mapping[str, Any]) -> Settings:
         default_max_tokens=values["default_max_tokens"],
         usage_days=values["usage_days"],
         max_in_flight=values["max_in_flight"],
+        kept_requests=values["kept_requests"],
+        slow_request_s=values["slow_request"],
     )
     return Settings(
         **values,

@@ -38,6 +38,7 @@ from headrace.gateway.contract import Overseer, Upstream
 from headrace.gateway.gate import Gate
 from headrace.gateway.operations import GateOperations
 from headrace.gateway.parts import Parts
+from headrace.gateway.paths import PathBook
 from headrace.gateway.routing.planner import RoutePlanner
 from headrace.gateway.routing.pricing import prices_of
 from headrace.gateway.routing.sightings import RouteSightings
@@ -101,6 +102,8 @@ class JoinedGateway:
         rhythm = Rhythm(usage_days=wanted.settings.usage_days)
         self.accounts = Accounts(around, wanted.settings.budgets, wanted.settings.limits, rhythm)
         self._wanted = wanted
+        kept = wanted.settings
+        self.paths = PathBook(kept.kept_requests, kept.slow_request_s, lambda: self._wanted.settings)
         self._upstreams: dict[str, Upstream] = {}
         self._upstreams = self._open_upstreams(wanted)
         self._retired = Retired()
@@ -128,6 +131,7 @@ class JoinedGateway:
         before, self._wanted, self._upstreams = self._upstreams, wanted, upstreams
         self.standings.replace(settings.backends)
         self.admission.replace(settings.max_in_flight, settings.backends)
+        self.paths.configure(settings.kept_requests, settings.slow_request_s)
         self.gate.replace(self._join(wanted))
         kept = set(map(id, upstreams.values()))
         self._retired.watch(self.gate.parts)
@@ -174,6 +178,7 @@ class JoinedGateway:
             engine=engine,
             on_record=self.metrics.add,
             overseers=self._ground.overseers,
+            paths=self.paths if self.paths.is_on else None,
         )
 
     def keep_answers_of(self, tenants: Collection[str]) -> None:

@@ -163,6 +163,8 @@ DEFAULTS: Final[dict[str, Any]] = {
     "default_max_tokens": 4096,
     "usage_days": 90,
     "max_in_flight": 2048,
+    "kept_requests": 1000,
+    "slow_request": 10.0,
 }
 
 _STRING: Final = {"type": "string"}
@@ -220,4 +222,6 @@ PARSERS: Final[Mapping[str, Plain]] = {
     "default_max_tokens": _integer(1, 2**31),
     "usage_days": _integer(1, 3650),
     "max_in_flight": _integer(1, 1_000_000),
+    "kept_requests": _integer(0, 100_000),
+    "slow_request": _SECONDS,
 }

@@ -30,7 +30,7 @@ FORM_BYTES: Final = 1_000_000
 
 _HELD_AT_ONCE: Final = frozenset(
     {
-        *("gateway", "default_max_tokens", "max_in_flight", "issued", "keys"),
+        *("gateway", "default_max_tokens", "max_in_flight", "kept_requests", "slow_request", "issued", "keys"),
         *("cors", "allowed_hosts", "trusted_proxies", "log_clients"),
         "trust",  # table by table, see `_reloaded_trust`
     }

@@ -158,6 +158,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
                 reloading=reloader,
                 operations=joined.operations,
                 explaining=joined,
+                paths=joined.paths,
                 accounts=AccountService(joined.accounts, store, SystemClock()),
                 key_book=RunningKeys(source, keys),
                 **trust.services,

@@ -46,6 +46,8 @@ _PLAIN: Final = {
     "default_max_tokens": "bounds an answer where a budget holds and neither request nor model does",
     "usage_days": "how long single usage records are kept; sums stay",
     "max_in_flight": "requests in the gateway at once",
+    "kept_requests": "requests whose way through the gateway is remembered, and as many failed and slow ones; 0: none",
+    "slow_request": "seconds from which a request counts as slow",
 }
 _BACKEND: Final = {
     "kind": "a row of the catalog, or engine for the backend local",

@@ -35,6 +35,8 @@ class HeadraceError(Exception):
     code = "internal_error"
     status = 500
     retryable = False
+    quotes = False
+    """Whether its words are somebody else's, who may repeat what was asked: they go to the caller and nowhere else."""
 
     def __init__(
         self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: float | None = None

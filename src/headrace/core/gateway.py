@@ -76,6 +76,10 @@ WATCH: Final[ContextVar[Callable[[Taken], None] | None]] = ContextVar("headrace.
 """Who is shown the `Taken` of every request that `Gateway.run` begins in this context, and of every one that is
 recorded as soon as its receipt is there: a server, also where its answer is made by a service between them."""
 
+EXCHANGE_ID: Final[ContextVar[str]] = ContextVar("headrace.exchange_id", default="")
+"""What a client knows the exchange by in which a request is made: the `x-request-id` of its answer. Empty: there is
+none. One exchange may ask several times."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawReply:

@@ -85,8 +85,10 @@ class Failure:
     was_asked: bool = True
 
 
-async def attempt(passage: Passage, candidate: Candidate, max_queue: int) -> Said | list[Failure]:
-    """Ask one target once; if it gave no answer, that is the list's only failure."""
+async def attempt(
+    passage: Passage, candidate: Candidate, max_queue: int, *, is_hedge: bool = False
+) -> Said | list[Failure]:
+    """Ask one target once; if it gave no answer, that is the list's only failure. `is_hedge`: beside another."""
     parts, target = passage.parts, candidate.target
     line = parts.admission.line(target.backend)
     try:
@@ -95,13 +97,16 @@ async def attempt(passage: Passage, candidate: Candidate, max_queue: int) -> Sai
         if not line.take():
             await _queue(passage, line, max_queue)
     except HeadraceError as error:
+        passage.pass_over(candidate, error, is_hedge=is_hedge)
         return [Failure(candidate, error, was_asked=False)]
     is_trial = parts.standings.begin(target)
     if is_trial is None:
         line.leave()
-        return [Failure(candidate, _not_asked(parts.standings.standing(target), target), was_asked=False)]
+        refusal = _not_asked(parts.standings.standing(target), target)
+        passage.pass_over(candidate, refusal, is_hedge=is_hedge)
+        return [Failure(candidate, refusal, was_asked=False)]
     is_whole = raw is not None and not passage.ask.shape.is_stream
-    one = passage.begin(candidate, line, is_trial=is_trial, is_whole=is_whole)
+    one = passage.begin(candidate, line, is_trial=is_trial, is_whole=is_whole, is_hedge=is_hedge)
     upstream = parts.upstreams[target.backend]
     sent_s = passage.clock.monotonic_s()
     try:
@@ -117,7 +122,10 @@ async def attempt(passage: Passage, candidate: Candidate, max_queue: int) -> Sai
     except HeadraceError as error:
         one.end(None, error)
         # What a protocol cannot say is found out before anything is sent.
-        return [Failure(candidate, error, was_asked=not isinstance(error, UnsupportedField))]
+        was_asked = not isinstance(error, UnsupportedField)
+        if one.asked is not None:
+            one.asked.was_asked = was_asked
+        return [Failure(candidate, error, was_asked=was_asked)]
     except BaseException as error:
         one.end(None, error)
         raise

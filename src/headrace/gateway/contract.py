@@ -34,6 +34,16 @@ class Bound:
 class Reservation(Protocol):
     """What is set aside for one request. Settled exactly once; a second time changes nothing."""
 
+    @property
+    def bound(self) -> Bound:
+        """How much."""
+        ...
+
+    @property
+    def marks(self) -> Sequence[tuple[str, str, int]]:
+        """In which budgets: subject, window and when it began."""
+        ...
+
     def settle(self, record: UsageRecord) -> None:
         """Charge what the record says (tokens and cost), give back the rest, and keep the record. Never waits; what was
         settled survives the process."""
@@ -55,7 +65,7 @@ class Accounts(Protocol):
 class Candidate:
     """A target that may be asked, its place in the plan given by its position. `bound` is what the request cannot
     exceed there; `tier` as in settings. `is_fallback`: it is not of the route itself, and asked only when
-    none of the route's own is left."""
+    none of the route's own is left. `scores` are what each policy measured, where somebody wants to know later."""
 
     target: Target
     bound: Bound
@@ -63,6 +73,7 @@ class Candidate:
     reason: str = ""
     tier: int = 0
     is_fallback: bool = False
+    scores: tuple[tuple[str, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

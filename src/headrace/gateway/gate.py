@@ -68,8 +68,8 @@ class Gate:
         parts = self._parts
         clock, shape = parts.clock, ask.shape
         started_s = clock.monotonic_s()
-        parts.admission.enter(shape.principal.priority)
         passage = Passage(parts, ask, started_s, clock.unix_s())
+        passage.enter()
         try:
             if parts.overseers:
                 passage.oversee()

@@ -24,9 +24,9 @@ class Contest:
         self.winner: Said | None = None
         self.failures: list[Failure] = []
 
-    async def contend(self, candidate: Candidate, max_queue: int) -> None:
+    async def contend(self, candidate: Candidate, max_queue: int, *, is_hedge: bool = False) -> None:
         """Ask one target."""
-        said = await attempt(self._passage, candidate, max_queue)
+        said = await attempt(self._passage, candidate, max_queue, is_hedge=is_hedge)
         if isinstance(said, list):
             self.failures += said
         elif self.is_over:
@@ -49,7 +49,7 @@ async def race(passage: Passage, first: Candidate, max_queue: int, budget: Retry
         await asyncio.wait((tasks[0], timer), return_when=asyncio.FIRST_COMPLETED)
         second = None if tasks[0].done() else _second(passage, first)
         if second is not None and budget.take(clock.monotonic_s()):
-            tasks.append(asyncio.create_task(contest.contend(second, 0)))
+            tasks.append(asyncio.create_task(contest.contend(second, 0, is_hedge=True)))
         waiting = set(tasks)
         while waiting and contest.winner is None:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -15,6 +15,7 @@ from headrace.gateway.admission import Admission
 from headrace.gateway.charging import Tariffs
 from headrace.gateway.contract import Accounts, AnswerCache, Overseer, Planner, Sightings, Upstream
 from headrace.gateway.deadlines import Deadlines
+from headrace.gateway.paths import PathBook
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.standing import StandingBook
 
@@ -22,8 +23,8 @@ from headrace.gateway.standing import StandingBook
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Parts:
     """`upstreams` by name of backend; `engine` is the one embedded, if there is one; `on_record` is told every record
-    after it was settled; `overseers` judge and record every request, in their order; `random` draws jitter; `sleep`
-    waits for a backoff and a hedge."""
+    after it was settled; `overseers` judge and record every request, in their order; `paths` remembers which way
+    requests went, None: nobody does; `random` draws jitter; `sleep` waits for a backoff and a hedge."""
 
     settings: GatewaySettings
     planner: Planner
@@ -40,4 +41,5 @@ class Parts:
     on_record: Callable[[UsageRecord], None] | None = None
     overseers: tuple[Overseer, ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
+    paths: PathBook | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

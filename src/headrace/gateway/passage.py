@@ -22,7 +22,7 @@ from headrace.core.events import (
     ToolCallDelta,
     Usage,
 )
-from headrace.core.gateway import Ask, RawBody, Taken
+from headrace.core.gateway import EXCHANGE_ID, Ask, RawBody, Taken
 from headrace.core.request import Request, Task
 from headrace.core.usage import UsageRecord
 from headrace.gateway.admission import Line
@@ -30,9 +30,9 @@ from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
 from headrace.gateway.contract import Candidate, Case, Keeper, Plan, Reservation
 from headrace.gateway.oversight.chain import Chain
 from headrace.gateway.parts import Parts
+from headrace.gateway.paths import CANCELLED, Asked, Kept, outcome_of, words_of
 
 NO_PLAN: Final = Plan(route="", candidates=())
-CANCELLED: Final = "cancelled"
 _EXPIRED: Final = "the request's time limit passed before its answer was whole; allow it more."
 
 
@@ -59,6 +59,7 @@ class Passage:
         "reservation",
         "started_s",
         "started_unix_s",
+        "steps",
         "taken",
         "undecodable",
         "wait_s",
@@ -88,7 +89,18 @@ class Passage:
         self.on_ok: Callable[[Passage], None] | None = None
         self.undecodable: HeadraceError | None = None
         self.waiter: asyncio.Task[Any] | None = None  # who waits for the backend now: a deadline ends the wait
+        self.steps: list[Asked] | None = None if parts.paths is None else []  # None: nobody remembers its way
         self._decoded: Request | None = None
+
+    def enter(self) -> None:
+        """Take a place in the gateway. Raises Overloaded, and then it has ended."""
+        try:
+            self.parts.admission.enter(self.ask.shape.principal.priority)
+        except HeadraceError as error:
+            self.is_settled = self.taken.is_settled = True
+            if self.steps is not None:
+                self._keep(self._record(error.code), words_of(error))
+            raise
 
     def oversee(self) -> None:
         """Let everybody who oversees requests begin. Raises what one of them refuses it by."""
@@ -157,13 +169,27 @@ class Passage:
         if self.is_expired:
             raise DeadlineExceeded(_EXPIRED)
 
-    def begin(self, candidate: Candidate, line: Line, *, is_trial: bool, is_whole: bool) -> "Attempt":
+    def begin(
+        self, candidate: Candidate, line: Line, *, is_trial: bool, is_whole: bool, is_hedge: bool = False
+    ) -> "Attempt":
         """An attempt goes out; its place in the line is taken."""
         taken, target = self.taken, candidate.target
         taken.num_attempts += 1
         taken.backend = target.backend
         taken.model = target.model
-        return Attempt(self, candidate, line, is_trial=is_trial, is_whole=is_whole)
+        attempt = Attempt(self, candidate, line, is_trial=is_trial, is_whole=is_whole)
+        if self.steps is not None:
+            asked = Asked(candidate, self.clock.monotonic_s(), attempt.heard, is_trial=is_trial, is_hedge=is_hedge)
+            attempt.asked = asked
+            self.steps.append(asked)
+        return attempt
+
+    def pass_over(self, candidate: Candidate, error: HeadraceError, *, is_hedge: bool = False) -> None:
+        """A target could not be asked."""
+        if self.steps is not None:
+            asked = Asked(candidate, self.clock.monotonic_s(), None, is_trial=False, is_hedge=is_hedge)
+            asked.refuse(error)
+            self.steps.append(asked)
 
     def hand_over(self, attempt: "Attempt") -> None:
         """An attempt has answered: what headers tell of it is known."""
@@ -190,8 +216,8 @@ class Passage:
         spent_s = self.clock.monotonic_s() - self.started_s
         self.taken.overhead_s = max(0.0, spent_s - self.wait_s - self.taken.queue_s)
 
-    def settle(self, outcome: str) -> None:
-        """Charge what the attempts used, free what was set aside, keep the record."""
+    def settle(self, outcome: str, error: BaseException | None = None) -> None:
+        """Charge what the attempts used, free what was set aside, keep the record. `error` is what ended it."""
         if self.is_settled:
             return
         taken, charge = self.taken, self.charge
@@ -208,6 +234,33 @@ class Passage:
                 self.chain.end(record)
                 if not taken.is_claimed:
                     self.chain.seal()
+            if self.steps is not None:
+                self._keep(record, words_of(error))
+
+    def _keep(self, record: UsageRecord, refusal: str) -> None:
+        """Have its way remembered."""
+        paths, taken = self.parts.paths, self.taken
+        assert paths is not None
+        assert self.steps is not None
+        case = None if self.chain is None else self.chain.case
+        paths.add(
+            Kept(
+                paths.next_number(),
+                record,
+                self.plan,
+                self.steps,
+                self.started_s,
+                taken.reason,
+                refusal,
+                None if taken.receipt is None else taken.receipt.id,
+                taken.source,
+                self.reservation,
+                () if case is None else case.decisions,
+                () if case is None else case.verdicts,
+                record.duration_s >= paths.slow_s,
+                EXCHANGE_ID.get(),
+            )
+        )
 
     def _close_books(self, record: UsageRecord) -> None:
         try:
@@ -223,7 +276,7 @@ class Passage:
 
     def fail(self, error: BaseException) -> None:
         """Settle by what ended it."""
-        self.settle(self._outcome(error))
+        self.settle(self._outcome(error), error)
 
     def refuse(self, error: BaseException) -> None:
         """Settle a request of which nothing is handed over, so that nobody else seals what is recorded of it."""
@@ -235,16 +288,20 @@ class Passage:
         """It ends before it was planned: nothing was set aside, and only who oversees it is told."""
         self.is_settled = self.taken.is_settled = True
         self.parts.admission.leave()
-        if self.chain is not None:
-            self.chain.end(self._record(self._outcome(error)))
-            self.chain.seal()
+        if self.chain is None and self.steps is None:
+            return
+        record = self._record(self._outcome(error))
+        try:
+            if self.chain is not None:
+                self.chain.end(record)
+                self.chain.seal()
+        finally:
+            if self.steps is not None:
+                self._keep(record, words_of(error, is_of_plan=error is not self.undecodable))
 
     def _outcome(self, error: BaseException) -> str:
-        if isinstance(error, HeadraceError):
-            return error.code
-        if isinstance(error, (CancelledError, GeneratorExit)):
-            return "deadline_exceeded" if self.is_expired else CANCELLED
-        return "internal_error"
+        outcome = outcome_of(error)
+        return "deadline_exceeded" if outcome == CANCELLED and self.is_expired else outcome
 
     def _record(self, outcome: str) -> UsageRecord:
         shape, taken, charge = self.ask.shape, self.taken, self.charge
@@ -304,6 +361,7 @@ class Attempt:
         "_line",
         "_number",
         "_passage",
+        "asked",
         "candidate",
         "heard",
         "is_over",
@@ -320,6 +378,7 @@ class Attempt:
         self._has_answered = False
         self._line = line
         self._passage = passage
+        self.asked: Asked | None = None
         self._number = passage.parts.sightings.begin(candidate.target, passage.ask.shape)
 
     def answer(self) -> None:
@@ -330,8 +389,13 @@ class Attempt:
             passage = self._passage
             passage.parts.sightings.first_event(self._number)
             passage.parts.standings.answer(self.candidate.target, is_trial=self.is_trial)
-            if passage.first_s is None:
-                passage.first_s = passage.clock.monotonic_s()
+            asked = self.asked
+            if passage.first_s is None or asked is not None:
+                now_s = passage.clock.monotonic_s()
+                if passage.first_s is None:
+                    passage.first_s = now_s
+                if asked is not None:
+                    asked.first_s = now_s
 
     def hear(self, event: Event) -> None:
         """An event of its answer passes."""
@@ -351,6 +415,10 @@ class Attempt:
             passage.parts.standings.end(target, error, is_trial=self.is_trial)
             charge = self._charge(usage, error)
             passage.charge = charge if passage.charge is NOTHING else passage.charge.plus(charge)
+            if self.asked is not None:
+                self.asked.end(passage.clock.monotonic_s(), error, charge)
+                if fault is not None:
+                    self.asked.standing = passage.parts.standings.standing(target).reason
         finally:
             self._line.leave()
 

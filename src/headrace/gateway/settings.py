@@ -279,7 +279,8 @@ class CacheSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """All of it. `default_max_tokens` bounds an answer where a budget holds and neither the request nor the model's
-    entry does. `usage_days`: how long single records are kept; sums stay."""
+    entry does. `usage_days`: how long single records are kept; sums stay. `kept_requests`: of how many of the newest it
+    can be told which way they went, 0: of none; `slow_request_s`: one that takes so long is kept longer."""
 
     backends: Mapping[str, BackendSettings] = field(default_factory=dict)
     routes: Mapping[str, RouteSettings] = field(default_factory=dict)
@@ -290,3 +291,5 @@ class GatewaySettings:
     default_max_tokens: int = 4096
     usage_days: int = 90
     max_in_flight: int = 2048
+    kept_requests: int = 1000
+    slow_request_s: float = 10.0

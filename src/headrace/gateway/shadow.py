@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Final
 
 from headrace.core.errors import HeadraceError
-from headrace.core.gateway import Ask
+from headrace.core.gateway import EXCHANGE_ID, Ask
 from headrace.core.request import Principal
 from headrace.gateway.attempts import Said, attempt
 from headrace.gateway.contract import Candidate, Plan
 from headrace.gateway.passage import Passage
+from headrace.gateway.route_states import SHADOW
 
-SHADOW: Final = "shadow"
 MAX_COPIES: Final = 32
 PRIORITY: Final = -(2**31)
 _PRINCIPAL: Final = Principal(tenant=SHADOW, tags=(SHADOW,), priority=PRIORITY)
@@ -61,6 +61,7 @@ class Shadows:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _copy(self, original: Passage, ask: Ask) -> None:
+        EXCHANGE_ID.set("")  # no client's
         parts, plan = original.parts, original.plan
         assert plan.shadow is not None
         with contextlib.suppress(HeadraceError):

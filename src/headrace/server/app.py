@@ -27,6 +27,7 @@ from headrace.core.errors import (
     NotFound,
     Unavailable,
 )
+from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.identity import Authenticator, Identity
 from headrace.observe.metrics import Metrics
 from headrace.server.accounts import account_routes, key_routes
@@ -57,6 +58,7 @@ from headrace.server.models import model_routes
 from headrace.server.monitors import monitor_routes
 from headrace.server.ollama import ollama_routes
 from headrace.server.openai import openai_routes
+from headrace.server.paths import path_routes
 from headrace.server.policy import policy_routes
 from headrace.server.provenance import record_routes
 from headrace.server.relay import gateway_of
@@ -88,6 +90,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "reloading": lambda _, service: reload_routes(service),
     "operations": lambda _, service: gateway_routes(service),
     "explaining": explanation_routes,
+    "paths": lambda _, service: path_routes(service),
     "accounts": account_routes,
     "key_book": key_routes,
     "monitors": monitor_routes,
@@ -212,6 +215,8 @@ class App:
 
     async def _exchange(self, exchange: Exchange) -> None:
         record = exchange.record
+        # Each exchange is a task, or a turn of one: what is set here holds for all that is asked on its behalf.
+        EXCHANGE_ID.set(record.request_id)
         with self._tally.open(record, exchange.started_s, counts=not exchange.is_socket):
             try:
                 await self._answer(exchange)

@@ -14,6 +14,7 @@ from headrace.core.file import Files
 from headrace.core.identity import AnswerSigner
 from headrace.core.model_library import Library
 from headrace.core.monitors import Monitors
+from headrace.core.paths import RequestPaths
 from headrace.core.provenance import RecordBook
 from headrace.core.public_log import PublicLog
 from headrace.core.service import Adapters, Completions, Operations, Reloading, Residents, Tokens
@@ -39,6 +40,7 @@ class Services:
     reloading: Reloading | None = None
     operations: Operations | None = None
     explaining: Explaining | None = None
+    paths: RequestPaths | None = None
     accounts: AccountBook | None = None
     key_book: KeyBook | None = None
     answer_signer: AnswerSigner | None = None

@@ -95,6 +95,12 @@ _BY_STATUS: Final[dict[int, Callable[[Refusal], HeadraceError]]] = {
 
 def explain_refusal(status: int, refusal: Refusal) -> HeadraceError:
     """The error that a status and what came with it mean to our caller."""
+    error = _explain(status, refusal)
+    error.quotes = bool(refusal.message)
+    return error
+
+
+def _explain(status: int, refusal: Refusal) -> HeadraceError:
     if status == 403:
         return UpstreamDenied(_OURS)
     if status in (401, 402) or refusal.code in _CREDIT_CODES:

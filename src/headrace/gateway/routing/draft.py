@@ -11,6 +11,7 @@ from headrace.gateway.contract import Bound, Candidate
 from headrace.gateway.routing.affinity import PrefixIndex
 from headrace.gateway.routing.choice import is_chosen
 from headrace.gateway.routing.filters import fit, likely_tokens, refuse, sieve
+from headrace.gateway.routing.measures import scores_of
 from headrace.gateway.routing.option import OUT, Option, Refusal, Route, Sieved
 from headrace.gateway.routing.policies import order
 from headrace.gateway.routing.pricing import bound_of, cut_of
@@ -26,12 +27,15 @@ _NOTHING: Final[Mapping[Target, str]] = {}
 
 
 class Draft:
-    """Candidates, in order, and why others are none. `takes_all`: as many as there are, not as many as are needed."""
+    """Candidates, in order, and why others are none. `takes_all`: as many as there are, not as many as are needed;
+    `keeps_scores`: each with what policies measured of it."""
 
     __slots__ = (
         "_bounds",
         "_index",
+        "_keeps_scores",
         "_query",
+        "_scene",
         "_seen",
         "_sieves",
         "_standings",
@@ -41,13 +45,17 @@ class Draft:
         "takes_all",
     )
 
-    def __init__(self, world: World, index: PrefixIndex, query: Query, *, takes_all: bool = False) -> None:
+    def __init__(
+        self, world: World, index: PrefixIndex, query: Query, *, takes_all: bool = False, keeps_scores: bool = False
+    ) -> None:
         self.candidates: list[Candidate] = []
         self.refused: dict[Target, Refusal] = {}  # found out now; those of `_sieves` were known
         self.takes_all = takes_all
         self._world = world
         self._standings = None if world.standings.is_clear else world.standings
         self._index = index
+        self._keeps_scores = keeps_scores
+        self._scene: Scene | None = None  # of the route that is being taken, if it has to choose
         self._query = query
         self._sieves: list[Sieved] = []
         self._seen: set[TargetState] = set()  # one for each target; found without hashing names
@@ -70,6 +78,7 @@ class Draft:
         if is_tight or len(sieved.options) > 1:
             scene = Scene(world, self._index, route, self._query)
             options = self._ordered(scene, sieved, is_tight=is_tight)
+            self._scene = scene if self._keeps_scores else None
         num_left = len(sieved.options) if route.has_tiers else route.settings.retry.max_attempts + SPARE
         full: list[Option] = []
         for option in options:
@@ -88,6 +97,7 @@ class Draft:
         cheapest = sieved.cheapest
         if cheapest is not None and cheapest.target not in self.refused and self._admit(cheapest):
             self._add(cheapest, reason, is_fallback)
+        self._scene = None
 
     def shadow(self, route: Route) -> Candidate | None:
         """Who gets a copy of the request, under the same filters."""
@@ -156,6 +166,7 @@ class Draft:
             reason=reason,
             tier=option.tier,
             is_fallback=is_fallback,
+            scores=() if self._scene is None else scores_of(self._scene, option),
         )
 
     def _bound(self, option: Option) -> tuple[Bound, int | None]:

@@ -5,36 +5,16 @@ nothing itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
 
 from headrace.core.errors import HeadraceError, InvalidRequest
 from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.request import Message, Principal, Request, Role, Task, TextPart
 from headrace.core.shape import Need, Shape
-from headrace.core.usage import NANOS
 from headrace.gateway.routing.draft import SPARE, Draft
-from headrace.gateway.routing.option import Option, Route
-from headrace.gateway.routing.policies import expected_nanos, expected_s
+from headrace.gateway.routing.measures import scores_of
+from headrace.gateway.routing.option import Route
 from headrace.gateway.routing.scene import Scene
 from headrace.gateway.routing.sightings import BYTES_PER_TOKEN
-from headrace.gateway.settings import Policy
-
-Measure = Callable[[Scene, Option], float | None]
-
-MEASURES: Final[Mapping[Policy, Measure]] = MappingProxyType(
-    {
-        Policy.WEIGHTED: Scene.share,
-        Policy.LEAST_LOADED: lambda scene, option: float(option.state.backend.in_flight),
-        Policy.LOWEST_LATENCY: lambda scene, option: expected_s(scene, option, scene.output_tokens((option,))),
-        Policy.LOWEST_COST: lambda scene, option: expected_nanos(scene, option) / NANOS,
-        Policy.CACHE_AFFINITY: Scene.warm_share,
-        Policy.COMPLEXITY: lambda scene, option: float(option.tier),
-        Policy.ORDERED: lambda scene, option: float(option.place),
-    }
-)
-"""What each policy looks at: a share; requests on the way; seconds; the price list's unit; a share of the input that is
-warm; a tier; a place in the file."""
 
 
 def shape_of(question: Question) -> Shape:
@@ -99,7 +79,7 @@ def _verdicts(routes: Sequence[Route], draft: Draft, scenes: Mapping[str, Scene]
                 route=route.name,
                 place=place,
                 reason=candidate.reason,
-                scores=tuple((policy, MEASURES[policy](scene, option)) for policy in route.policies),
+                scores=scores_of(scene, option),
                 num_tokens=candidate.bound.tokens,
                 cost_nanos=candidate.bound.nanos,
                 max_tokens=candidate.max_tokens,

@@ -64,7 +64,7 @@ class RoutePlanner:
         query = self._query(shape, rule, decode, engine_share)
         if route.is_plain and (plan := self._plan_plain(route, query)) is not None:
             return plan
-        draft = Draft(self._world, self._sightings.index, query)
+        draft = Draft(self._world, self._sightings.index, query, keeps_scores=self._settings.kept_requests > 0)
         draft.take(route)
         if route.settings.fallbacks:
             self._fall_back(draft, route)

@@ -1,0 +1,77 @@
+// Which requests are listed: what somebody filled in, as the query of this page's address and of the API. No DOM.
+
+export const TEXTS = ["tenant", "key", "user", "model", "route", "backend"] as const;
+type Text = (typeof TEXTS)[number];
+
+export const WHICH = ["all", "ok", "failed", "cancelled", "slow"] as const;
+export type Which = (typeof WHICH)[number];
+
+export type Filters = Record<Text, string> & { which: Which };
+
+export const NONE: Filters = { tenant: "", key: "", user: "", model: "", route: "", backend: "", which: "all" };
+
+export function readFilters(search: string): Filters {
+  const given = new URLSearchParams(search);
+  const filters = { ...NONE };
+  for (const name of TEXTS) filters[name] = given.get(name) ?? "";
+  const which = given.get("which") as Which;
+  if (WHICH.includes(which)) filters.which = which;
+  return filters;
+}
+
+export function addressOf(filters: Filters): string {
+  const query = new URLSearchParams();
+  for (const name of TEXTS) if (filters[name].trim()) query.set(name, filters[name].trim());
+  if (filters.which !== "all") query.set("which", filters.which);
+  const text = query.toString();
+  return text ? `traffic/requests?${text}` : "traffic/requests";
+}
+
+export function apiPath(filters: Filters, { limit, after }: { limit: number; after?: number | null }): string {
+  const query = new URLSearchParams({ limit: String(limit) });
+  for (const name of TEXTS) if (filters[name].trim()) query.set(name, filters[name].trim());
+  if (filters.which === "slow") query.set("slow", "true");
+  else if (filters.which !== "all") query.set("outcome", filters.which);
+  if (after) query.set("after", String(after));
+  return `/v1/gateway/requests?${query}`;
+}
+
+export const MOST_ROWS = 2000;
+
+// A page read anew before what was read earlier: no request twice. Where so many came meanwhile that the page does not
+// reach what is known, that is let go of, rather than shown with a hole.
+export function joined<Row extends { number: number }>(newest: readonly Row[], known: readonly Row[], hasMore: boolean): Row[] {
+  const last = newest.at(-1)?.number ?? (hasMore ? 0 : Infinity);
+  const reaches = known.length === 0 || last <= known[0]!.number + 1;
+  if (!reaches && hasMore) return [...newest];
+  return [...newest, ...known.filter((one) => one.number < last)].slice(0, MOST_ROWS);
+}
+
+// Whether the place within the view is a tab, one request, or nothing that is there.
+export interface Place {
+  tab: Tab;
+  requestId: string | null;
+}
+
+export const TABS = [
+  { id: "routes", title: "Routes" },
+  { id: "backends", title: "Backends" },
+  { id: "spend", title: "Budgets and spend" },
+  { id: "requests", title: "Requests" },
+] as const;
+export type Tab = (typeof TABS)[number]["id"];
+
+export function placeOf(path: string): Place {
+  const [, tab = "", ...rest] = path.split("/");
+  const found = TABS.find((one) => one.id === tab)?.id ?? "routes";
+  const last = rest.join("/");
+  return { tab: found, requestId: found === "requests" && last ? decoded(last) : null };
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,111 @@
+// Each route with its targets: what the settings say, and what the last requests show.
+
+import { Badge, clockTime, count, money, Notice, percent, Plain, seconds, Table, usePolled, type Column } from "../../kit";
+import { Explain } from "./explain";
+import { Read } from "./read";
+import type { Figures, Route, Routes as RoutesAnswer, RouteTarget } from "./shapes";
+import { failedShare, orDash, shareOf } from "./words";
+
+const EVERY_MS = 5000;
+
+export function Routes() {
+  const read = usePolled<RoutesAnswer>("/v1/gateway/routes", EVERY_MS);
+  return (
+    <Read of={read} what="the routes">
+      {({ data, since }) => (
+        <>
+          <p class="hint">
+            {since === null
+              ? "No request was kept yet: figures appear with the first."
+              : `Figures are of the requests that are kept, the oldest of ${clockTime(since)}.`}
+          </p>
+          {data.every((one) => !one.is_named) && <HowToRoute />}
+          <div class="route-list">{data.map((one) => <RouteCard key={one.id} route={one} share={shareOf(one, data)} />)}</div>
+          <Explain models={data.map((one) => one.id)} />
+        </>
+      )}
+    </Read>
+  );
+}
+
+function HowToRoute() {
+  return (
+    <Notice title="No routes are set">
+      <p>
+        Requests go straight to the model that they name. A route gives a name to several models and decides between them:
+        write backends and routes into the settings file, and start with it.
+      </p>
+      <pre class="sample" tabIndex={0}>{`[backends.gpu]
+kind = "vllm"
+url = "http://10.0.0.5:8000/v1"
+models = ["qwen3-32b"]
+
+[routes.chat]
+candidates = ["gpu/qwen3-32b", "local/MODEL"]
+policies = ["cache_affinity"]`}</pre>
+    </Notice>
+  );
+}
+
+const COLUMNS: readonly Column<RouteTarget>[] = [
+  { key: "target", title: "Target", cell: (one) => <Target one={one} /> },
+  { key: "attempts", title: "Attempts", align: "end", cell: (one) => count(one.figures.num_requests) },
+  { key: "failed", title: "Failed", align: "end", cell: (one) => failedShare(one.figures) },
+  { key: "first", title: "First token, half", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
+  { key: "slow", title: "95 of 100", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
+  { key: "cost", title: "Cost", align: "end", cell: (one) => money(one.figures.cost) },
+];
+
+function RouteCard({ route, share }: { route: Route; share: number }) {
+  return (
+    <article class="card" aria-label={`Route ${route.id}`}>
+      <header>
+        <h2><Plain text={route.id} /></h2>
+        {route.is_named ? route.policies.map((one) => <Badge key={one}>{one}</Badge>) : <Badge>no route: asked for by its name</Badge>}
+        {route.hedge_after_s !== null && <Badge>hedged after {seconds(route.hedge_after_s)}</Badge>}
+        {route.verifiers.length > 0 && <Badge>a tier up unless {route.verifiers.join(", ")}</Badge>}
+      </header>
+      <Summary figures={route.figures} share={share} />
+      <Table
+        label={`Targets of ${route.id}`}
+        columns={COLUMNS}
+        rows={route.targets}
+        rowKey={(one) => `${one.role} ${one.target}`}
+        empty="None of its targets was asked yet."
+      />
+      {(route.fallbacks.length > 0 || route.max_attempts > 1) && route.is_named && (
+        <p class="hint">
+          {route.fallbacks.length > 0 && <>Falls back to <Plain text={route.fallbacks.join(", ")} />. </>}
+          At most {route.max_attempts} attempts for a request.
+        </p>
+      )}
+    </article>
+  );
+}
+
+function Target({ one }: { one: RouteTarget }) {
+  return (
+    <>
+      <Plain mono text={one.target} />{" "}
+      {one.role !== "candidate" && <Badge kind="warn">{one.role} of {percent(one.share ?? 0)}</Badge>}{" "}
+      {one.weight !== 1 && <Badge>weight {one.weight}</Badge>}{" "}
+      {one.tier > 0 && <Badge>tier {one.tier}</Badge>}
+    </>
+  );
+}
+
+function Summary({ figures, share }: { figures: Figures; share: number }) {
+  const facts: [string, string][] = [
+    ["Share of traffic", percent(share)],
+    ["Requests", count(figures.num_requests)],
+    ["Failed", failedShare(figures)],
+    ["First token, half · 95 of 100", `${orDash(figures.first_p50_s, seconds)} · ${orDash(figures.first_p95_s, seconds)}`],
+    ["Whole answer, half · 95 of 100", `${orDash(figures.whole_p50_s, seconds)} · ${orDash(figures.whole_p95_s, seconds)}`],
+    ["Cost", money(figures.cost)],
+  ];
+  return (
+    <dl class="facts">
+      {facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}
+    </dl>
+  );
+}
