@@ -11,6 +11,7 @@ from headrace.cli.kinds import Kind, file_name
 from headrace.cli.plain_settings import DEFAULTS, PARSERS
 from headrace.cli.setting_texts import TEXTS
 from headrace.cli.toml_writer import write_value
+from headrace.cli.trace_table import TraceTable
 from headrace.gateway.settings import (
     BreakerSettings,
     CacheSettings,
@@ -63,6 +64,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keys": KeyTable(name="", sha256=""),
     "tls": Tls(certificate=Path(), key=Path()),
     "console": ConsoleSettings(),
+    "traces": TraceTable(),
     "cors": Cors(origins=()),
     "log": LogSettings(),
     "records": RecordsSettings(),

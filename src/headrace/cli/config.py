@@ -19,6 +19,7 @@ from headrace.cli.plain_settings import DEFAULTS, LOG_LEVELS, NO_MODEL, PARSERS
 from headrace.cli.spiffe_checks import check_spiffe
 from headrace.cli.toml_lines import Lines
 from headrace.cli.toml_writer import write_tables, write_value
+from headrace.cli.trace_table import TraceTable
 from headrace.core.errors import InvalidRequest
 from headrace.core.ledger import PriceList
 from headrace.gateway.settings import CacheSettings, GatewaySettings
@@ -37,7 +38,7 @@ OTHER_VARIABLES |= {"HEADRACE_API_KEY"}
 TRUST_TABLES: Final = tuple(one.name for one in fields(TrustSettings))
 TABLE_NAMES: Final = frozenset(
     {"prices", "backends", "routes", "budgets", "limits", "tenants", "answer_cache", "keys", "tls", "cors", "console"}
-).union(TRUST_TABLES)
+).union(("traces",), TRUST_TABLES)
 """What only a file can say, see `file_tables.py`, which takes a moment to import. `keys` may also be the path of a keys
 file, which is a plain setting."""
 
@@ -80,6 +81,7 @@ class Settings:
     keys: Path | None
     home: Path
     log_level: str
+    log_format: str
     trusted_proxies: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     log_clients: bool
@@ -94,6 +96,7 @@ class Settings:
     tls: Tls | None
     cors: Cors | None
     console: ConsoleSettings
+    traces: TraceTable
     trust: TrustSettings
 
     @property
@@ -136,6 +139,7 @@ class Resolved:
             "tls": settings.tls,
             "cors": settings.cors,
             "console": settings.console if settings.console != ConsoleSettings() else None,
+            "traces": settings.traces if settings.traces != TraceTable() else None,
         }
         unset = TrustSettings()
         for name in TRUST_TABLES:
@@ -202,6 +206,7 @@ def _settings(values: Mapping[str, Any], tables: Mapping[str, Any]) -> Settings:
         tls=tables.get("tls"),
         cors=tables.get("cors"),
         console=tables.get("console", ConsoleSettings()),
+        traces=tables.get("traces", TraceTable()),
         trust=TrustSettings(**{name: tables[name] for name in TRUST_TABLES if name in tables}),
     )
 

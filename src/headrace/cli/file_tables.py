@@ -16,6 +16,7 @@ from headrace.cli.server_tables import CONSOLE, CORS, KEY, TLS
 from headrace.cli.spiffe_tables import SPIFFE
 from headrace.cli.supply_tables import MODEL_SIGNATURES
 from headrace.cli.theft_tables import THEFT
+from headrace.cli.trace_tables import TRACES
 
 TABLES: Final[Mapping[str, Kind]] = {
     "prices": named(PRICES),
@@ -29,6 +30,7 @@ TABLES: Final[Mapping[str, Kind]] = {
     "tls": TLS,
     "cors": CORS,
     "console": CONSOLE,
+    "traces": TRACES,
     "model_signatures": MODEL_SIGNATURES,
     "policy": POLICY,
     "delegation": DELEGATION,

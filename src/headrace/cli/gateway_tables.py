@@ -137,6 +137,7 @@ def _pattern(value: Any) -> IdPattern:
 
 PATH: Final = leaf(_path, {"type": "string", "minLength": 1})
 URL: Final = leaf(_url, {"type": "string", "pattern": "^https?://[^@?#\\s]+$"}, show=None)
+HEADERS: Final = leaf(_headers, {"type": "object", "additionalProperties": {"type": "string"}}, show=hidden)
 SECRET: Final = leaf(
     read_secret_place, {"type": "string", "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}, show=hidden
 )
@@ -342,7 +343,7 @@ BACKEND: Final = table(
         "identity": one_of(("spiffe",)),
         "audience": NAME,
         "spiffe_id": leaf(_pattern, {"type": "string", "pattern": "^spiffe://[^/]+/.+$"}, show=None),
-        "headers": leaf(_headers, {"type": "object", "additionalProperties": {"type": "string"}}, show=hidden),
+        "headers": HEADERS,
     },
     is_named=True,
     needs=("kind",),

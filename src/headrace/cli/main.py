@@ -145,6 +145,9 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help="Keys file; needed to listen beyond this machine.")] = None,
     home: Home = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="json, text, or auto: text on a terminal, else json. [default: auto]")
+    ] = None,
     config: Config = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
 ) -> None:

@@ -15,6 +15,7 @@ from headrace.engine.config import KV_TYPES, SPECULATION
 from headrace.models.catalog import DEFAULT_MODEL
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("auto", "json", "text")
 NO_MODEL: Final = "none"
 """As `model`: no engine in this process."""
 
@@ -157,6 +158,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "system": None,
     "keys": None,
     "log_level": "info",
+    "log_format": "auto",
     "trusted_proxies": (),
     "allowed_hosts": (),
     "log_clients": False,
@@ -216,6 +218,7 @@ PARSERS: Final[Mapping[str, Plain]] = {
     "keys": _PATH,
     "home": _PATH,
     "log_level": _one_of(LOG_LEVELS),
+    "log_format": _one_of(LOG_FORMATS),
     "trusted_proxies": _NAMES_OF_NETWORKS,
     "allowed_hosts": _NAMES,
     "log_clients": _TRUTH,

@@ -95,4 +95,6 @@ def secret_places(settings: Any) -> dict[tuple[str | int, ...], Secret]:
     found |= {
         ("keys", index, "secret"): key.secret for index, key in enumerate(settings.issued) if key.secret is not None
     }
+    if settings.traces.secret is not None:
+        found["traces", "secret"] = settings.traces.secret
     return found

@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from headrace.cli.surroundings import Surroundings
     from headrace.cli.trust import Trust
     from headrace.core.request import Principal
+    from headrace.core.tracing import Tracer
+    from headrace.observe.metrics import Metrics
     from headrace.server.app import App
     from headrace.server.keys import KeyRing
 
@@ -59,7 +61,7 @@ def run_serve(flags: Mapping[str, Any], config: Path | None, *, print_config: bo
     around = look_around(resolved, os.environ)
     for problem in resolved.report.problems:
         typer.echo(f"warning: {problem}", err=True)
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, form=settings.log_format)
     with listen(config_of_server) as listener:
         _serve(Start(compose_again, settings, os.environ, around), listener)
 
@@ -134,6 +136,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         if engine is not None:
             engine.start()
             stack.push_async_callback(engine.close)
+        tracer = stack.enter_context(_open_tracer(start, metrics))
         source = KeySource(settings, around.secrets)
         keys = KeyRing(source.load) if source.has_keys else None
         layout = open_home(settings.home)
@@ -165,10 +168,20 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
             ),
             authenticators=trust.authenticators,
             metrics=metrics,
-            surroundings=AppSurroundings(version=__version__),
+            surroundings=AppSurroundings(version=__version__, tracer=tracer),
         )
         reloader.attach(app, _server_tls(start, trust))
         yield app, reloader
+
+
+def _open_tracer(start: Start, metrics: "Metrics") -> "AbstractContextManager[Tracer | None]":
+    """What gives requests their places in traces, if traces are on."""
+    from headrace import __version__
+    from headrace.cli.traces import open_traces, plan_traces
+    from headrace.core.clock import SystemClock
+
+    plan = plan_traces(start.settings.traces, start.environ, start.around.secrets, __version__)
+    return open_traces(plan, metrics.registry, SystemClock())
 
 
 def granter_of(keys: "KeyRing | None") -> "Callable[[str], Principal | None]":

@@ -54,7 +54,7 @@ def run_serve(flags: Mapping[str, Any], config: Path | None) -> None:
             "spiffe: names no trust_domain and serve, the socket to issue at; write both under [spiffe].",
             param="spiffe",
         )
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, form=settings.log_format)
     layout = open_home(settings.home)
 
     async def main() -> None:

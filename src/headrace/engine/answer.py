@@ -18,11 +18,13 @@ from headrace.core.request import Request
 from headrace.engine.batch import Detail
 from headrace.engine.detokenizer import Detokenizer
 from headrace.engine.item import Begun, Course, Dropped, Failed, Item, PromptScored, Token
+from headrace.engine.pace import times_of
 from headrace.engine.sequence import Work
 from headrace.engine.served import Served
 from headrace.engine.speech import Speech
 from headrace.engine.stop import StopMatcher
 from headrace.observe.engine_states import AdapterUse
+from headrace.observe.spans import EngineTimes
 
 
 class Choice:
@@ -221,26 +223,30 @@ class Answer:
         metrics = self._served.metrics
         metrics.request_latency.observe(now - self._arrived)
         metrics.request_prompt_tokens.observe(len(self._prompt))
-        self._observe_courses()
+        self._observe_times()
         if self._first_token is not None and self._num_generated > len(self._choices):
             gaps = self._num_generated / len(self._choices) - 1
             metrics.time_per_output_token.observe((now - self._first_token) / gaps)
         return str(self._choices[-1].reason)
 
-    def _observe_courses(self) -> None:
-        """The engine's part of a request's time; of several choices, that of all of them."""
-        metrics, courses = self._served.metrics, self._courses
-        for course in courses:
+    @property
+    def times(self) -> EngineTimes | None:
+        """When the engine came to it, as far as it said; of several choices, that of all of them."""
+        begun = self._begun.scheduled_s
+        if self._courses or begun is None:
+            return times_of(self._courses)
+        return EngineTimes(arrived_s=self._arrived, scheduled_s=begun, first_s=self._first_token)
+
+    def _observe_times(self) -> None:
+        metrics, times = self._served.metrics, self.times
+        for course in self._courses:
             metrics.request_generation_tokens.observe(course.num_drawn)
-        scheduled = [one.scheduled_s for one in courses if one.scheduled_s is not None]
-        drawn = [(one.first_s, one.last_s) for one in courses if one.first_s is not None and one.last_s is not None]
-        if not scheduled or not drawn:
+        if times is None or times.scheduled_s is None or times.first_s is None or times.last_s is None:
             return
-        begin, first, last = min(scheduled), min(one[0] for one in drawn), max(one[1] for one in drawn)
-        metrics.queue_time.observe(begin - min(one.arrived_s for one in courses))
-        metrics.inference_time.observe(last - begin)
-        metrics.prefill_time.observe(first - begin)
-        metrics.decode_time.observe(last - first)
+        metrics.queue_time.observe(times.scheduled_s - times.arrived_s)
+        metrics.inference_time.observe(times.last_s - times.scheduled_s)
+        metrics.prefill_time.observe(times.first_s - times.scheduled_s)
+        metrics.decode_time.observe(times.last_s - times.first_s)
 
     def best(self) -> list[Event]:
         """With `best_of`, after the end of all choices: those with the largest mean log-probability."""

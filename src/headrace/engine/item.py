@@ -28,7 +28,8 @@ class Begun(NamedTuple):
 
 class Course(NamedTuple):
     """Before the end of a choice: when it arrived, was scheduled, and drew its first and last token (None: never), on
-    the engine's clock; the model's steps up to the first token, and after it; tokens drawn, times preempted."""
+    the engine's clock; the model's steps up to the first token, and after it; tokens drawn, times preempted, and the
+    longest gap between two tokens."""
 
     choice: int
     arrived_s: float
@@ -39,6 +40,7 @@ class Course(NamedTuple):
     num_decode_steps: int
     num_drawn: int
     num_preempted: int
+    max_gap_s: float
 
 
 class Token(NamedTuple):

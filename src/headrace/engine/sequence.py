@@ -103,15 +103,26 @@ class Work:
 
 
 class Pace:
-    """When a sequence was scheduled first, and drew its first and its latest token, on the engine's clock; the model's
-    steps before it was scheduled, and since then, with those up to its first token; how often it was preempted."""
+    """When a sequence was scheduled first, and drew its first and its latest token, on the engine's clock, and the
+    longest it let somebody wait between two; the model's steps before it was scheduled, and since then, with those up
+    to its first token; how often it was preempted."""
 
-    __slots__ = ("begun_step", "first_s", "last_s", "num_preempted", "num_prompt_steps", "num_steps", "scheduled_s")
+    __slots__ = (
+        "begun_step",
+        "first_s",
+        "last_s",
+        "max_gap_s",
+        "num_preempted",
+        "num_prompt_steps",
+        "num_steps",
+        "scheduled_s",
+    )
 
     def __init__(self) -> None:
         self.scheduled_s: float | None = None
         self.first_s: float | None = None
         self.last_s: float | None = None
+        self.max_gap_s = 0.0
         self.begun_step = self.num_prompt_steps = self.num_steps = self.num_preempted = 0
 
 

@@ -51,6 +51,7 @@ from headrace.engine.source import Source
 from headrace.engine.terms import check_deadline, held_to, make_work, refuse_unsupported
 from headrace.engine.ticket import Ticket
 from headrace.engine.tokens import EngineTokens
+from headrace.engine.tracing import WorkTrace
 from headrace.observe.engine_states import AdapterUse
 from headrace.observe.metrics import Metrics
 
@@ -264,7 +265,9 @@ class TextEngine:
 
     def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer a request; see `core.backend.Backend.run`."""
-        return self._generate(request) if request.inputs is None else self._take_inputs(request)
+        trace = WorkTrace.begin(request, self._clock)
+        events = self._generate(request, trace) if request.inputs is None else self._take_inputs(request)
+        return events if trace is None else trace.around(events)
 
     async def _take_inputs(self, request: Request) -> AsyncGenerator[Event, None]:
         arrived = self._clock.monotonic_s()
@@ -285,7 +288,7 @@ class TextEngine:
             hold.release()
             self.metrics.count_end(served.model.name, outcome)
 
-    async def _generate(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def _generate(self, request: Request, trace: WorkTrace | None) -> AsyncGenerator[Event, None]:
         arrived = self._clock.monotonic_s()
         request.check()
         served, hold = await self._open(request)
@@ -313,6 +316,8 @@ class TextEngine:
             ticket = self._engine.submit(work, mailbox)
             use = None if served.adapter is None else self._use(served, hold)
             answer = Answer(served, request, work, arrived, use)
+            if trace is not None:
+                trace.follow(answer)
             while answer.open_choices:
                 events = answer.accept(await mailbox.take(), self._clock)
                 for choice in answer.take_stopped():

@@ -12,6 +12,7 @@ from headrace.core.errors import HeadraceError, Unavailable, UnsupportedField, U
 from headrace.core.events import Event
 from headrace.core.gateway import EventReply, RawReply, RawStream, Reply
 from headrace.core.request import Request
+from headrace.core.tracing import TRACE
 from headrace.gateway.admission import Line
 from headrace.gateway.answer import EventAnswer, PieceAnswer
 from headrace.gateway.contract import Candidate, Standing, UpstreamReply, UpstreamStream
@@ -108,6 +109,8 @@ async def attempt(
     is_whole = raw is not None and not passage.ask.shape.is_stream
     one = passage.begin(candidate, line, is_trial=is_trial, is_whole=is_whole, is_hedge=is_hedge)
     upstream = parts.upstreams[target.backend]
+    # Whoever is asked finds its place in the trace, and passes it on.
+    unset = None if one.trace is None else TRACE.set(one.trace.place)
     sent_s = passage.clock.monotonic_s()
     try:
         payload: UpstreamReply | UpstreamStream | Opened
@@ -131,6 +134,8 @@ async def attempt(
         raise
     finally:
         passage.wait_s += passage.clock.monotonic_s() - sent_s
+        if unset is not None:
+            TRACE.reset(unset)
     return Said(one, payload)
 
 

@@ -31,6 +31,7 @@ from headrace.gateway.contract import Candidate, Case, Keeper, Plan, Reservation
 from headrace.gateway.oversight.chain import Chain
 from headrace.gateway.parts import Parts
 from headrace.gateway.paths import CANCELLED, Asked, Kept, outcome_of, words_of
+from headrace.gateway.tracing import AttemptTrace, PassageTrace
 
 NO_PLAN: Final = Plan(route="", candidates=())
 _EXPIRED: Final = "the request's time limit passed before its answer was whole; allow it more."
@@ -61,6 +62,7 @@ class Passage:
         "started_unix_s",
         "steps",
         "taken",
+        "trace",
         "undecodable",
         "wait_s",
         "waiter",
@@ -74,6 +76,7 @@ class Passage:
         self.candidates: tuple[Candidate, ...] = ()
         self.reservation: Reservation | None = None
         self.taken = Taken()
+        self.trace = PassageTrace.begin(parts.settings.backends)  # None: nobody traces it
         self.charge = NOTHING
         self.started_s = started_s
         self.started_unix_s = started_unix_s
@@ -129,6 +132,8 @@ class Passage:
         if raw is None or self.escalates or self.keeper is not None:
             return None
         if self.chain is not None and self.chain.reads_answer:
+            return None
+        if self.trace is not None and self.trace.captures_content and self.can_decode():
             return None
         return raw if raw.dialect in self.parts.upstreams[candidate.target.backend].dialects else None
 
@@ -227,6 +232,7 @@ class Passage:
         taken.prompt_tokens, taken.cached_tokens = charge.prompt_tokens, charge.cached_tokens
         taken.completion_tokens = charge.completion_tokens
         record = self._record(outcome)
+        self._trace(record)
         try:
             self._close_books(record)
         finally:
@@ -288,9 +294,10 @@ class Passage:
         """It ends before it was planned: nothing was set aside, and only who oversees it is told."""
         self.is_settled = self.taken.is_settled = True
         self.parts.admission.leave()
-        if self.chain is None and self.steps is None:
+        if self.chain is None and self.steps is None and self.trace is None:
             return
         record = self._record(self._outcome(error))
+        self._trace(record)
         try:
             if self.chain is not None:
                 self.chain.end(record)
@@ -298,6 +305,11 @@ class Passage:
         finally:
             if self.steps is not None:
                 self._keep(record, words_of(error, is_of_plan=error is not self.undecodable))
+
+    def _trace(self, record: UsageRecord) -> None:
+        if self.trace is not None:
+            case = None if self.chain is None else self.chain.case
+            self.trace.end(record, self.started_s, self.taken.reason, case)
 
     def _outcome(self, error: BaseException) -> str:
         outcome = outcome_of(error)
@@ -367,6 +379,7 @@ class Attempt:
         "is_over",
         "is_trial",
         "is_whole",
+        "trace",
     )
 
     def __init__(self, passage: Passage, candidate: Candidate, line: Line, *, is_trial: bool, is_whole: bool) -> None:
@@ -379,6 +392,10 @@ class Attempt:
         self._line = line
         self._passage = passage
         self.asked: Asked | None = None
+        self.trace: AttemptTrace | None = None
+        if passage.trace is not None:
+            request = passage.decode() if passage.trace.captures_content and passage.can_decode() else None
+            self.trace = passage.trace.attempt(passage.ask, candidate, passage.clock.monotonic_s(), request)
         self._number = passage.parts.sightings.begin(candidate.target, passage.ask.shape)
 
     def answer(self) -> None:
@@ -389,16 +406,20 @@ class Attempt:
             passage = self._passage
             passage.parts.sightings.first_event(self._number)
             passage.parts.standings.answer(self.candidate.target, is_trial=self.is_trial)
-            asked = self.asked
-            if passage.first_s is None or asked is not None:
+            asked, trace = self.asked, self.trace
+            if passage.first_s is None or asked is not None or trace is not None:
                 now_s = passage.clock.monotonic_s()
                 if passage.first_s is None:
                     passage.first_s = now_s
                 if asked is not None:
                     asked.first_s = now_s
+                if trace is not None:
+                    trace.first(now_s)
 
     def hear(self, event: Event) -> None:
         """An event of its answer passes."""
+        if self.trace is not None:
+            self.trace.hear(event)
         if hear(self.heard, event) and not self._has_answered:
             self.answer()
 
@@ -410,6 +431,8 @@ class Attempt:
         passage, target = self._passage, self.candidate.target
         is_cancelled = isinstance(error, (CancelledError, GeneratorExit))
         fault = error if isinstance(error, Exception) and not is_cancelled else None
+        if self.trace is not None:
+            self.trace.end(usage, error, passage.clock.monotonic_s())
         try:
             passage.parts.sightings.end(self._number, usage, fault, is_cancelled=is_cancelled)
             passage.parts.standings.end(target, error, is_trial=self.is_trial)

@@ -10,11 +10,14 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import msgspec
+
+from headrace.core.tracing import TRACE
 
 ACCESS_LOGGER = "headrace.access"
 
@@ -22,6 +25,9 @@ FLUSH_S: Final = 0.2
 MAX_LINES: Final = 256
 
 _FIELDS_ATTRIBUTE = "headrace_fields"
+
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("headrace.request_id", default=None)
+"""The request that what is done in this context is done for: every line that is written meanwhile has its id."""
 
 
 @dataclass(slots=True)
@@ -49,18 +55,50 @@ class AccessRecord:
     begun_s: float | None = None
     ttft_s: float | None = None
     duration_s: float = 0.0
+    trace_id: str | None = None
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a log record as one line of JSON: time, level, logger, message, its fields, and the traceback."""
+    """Formats a log record as one line of JSON: time, level, logger, message, the request's id and its trace's, if it
+    belongs to one, its fields, and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message contains."""
         line = _line(record.created, record.levelname.lower(), record.name, record.getMessage())
+        line.update(_belonging())
         line.update(getattr(record, _FIELDS_ATTRIBUTE, {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a log record for people: time of day, level, logger, message, and fields behind it. Nothing of it ends
+    the line or speaks to the terminal but what we wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback below it."""
+        moment = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        found = {**_belonging(), **getattr(record, _FIELDS_ATTRIBUTE, {})}
+        told = " ".join(f"{name}={_plain(value)}" for name, value in found.items())
+        line = f"{moment} {record.levelname.lower():7} {record.name} {_plain(record.getMessage())} {told}".rstrip()
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+
+def _belonging() -> dict[str, str]:
+    found = {}
+    if (request_id := REQUEST_ID.get()) is not None:
+        found["request_id"] = request_id
+    if (place := TRACE.get()) is not None:
+        found |= {"trace_id": place.context.trace_id, "span_id": place.context.span_id}
+    return found
+
+
+def _plain(value: object) -> str:
+    """As it is printed; characters that are none are escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value))
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -122,8 +160,9 @@ def log_access(record: AccessRecord) -> None:
         return
     given = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
     handlers = logging.root.handlers
-    if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not _access.handlers and _access.propagate:
-        handlers[0].add(_encode(_line(time.time(), "info", ACCESS_LOGGER, "request") | given).decode())
+    only = handlers[0] if len(handlers) == 1 and not _access.handlers and _access.propagate else None
+    if isinstance(only, LineHandler) and type(only.formatter) is JsonFormatter:
+        only.add(_encode(_line(time.time(), "info", ACCESS_LOGGER, "request") | given).decode())
     else:
         _access.info("request", extra={_FIELDS_ATTRIBUTE: given})
 
@@ -133,10 +172,13 @@ def _line(created_s: float, level: str, logger: str, message: str) -> dict[str, 
     return {"time": moment, "level": level, "logger": logger, "message": message}
 
 
-def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send every log of this process to `stream` (stderr) as JSON lines. Called once, by the composition root."""
-    handler = LineHandler(sys.stderr if stream is None else stream)
-    handler.setFormatter(JsonFormatter())
+def configure_logs(level: str = "info", stream: TextIO | None = None, *, form: str = "json") -> None:
+    """Send every log of this process to `stream` (stderr): as JSON lines, as `text` for people, or `auto`, as text
+    where the stream is a terminal. Called once, by the composition root."""
+    target = sys.stderr if stream is None else stream
+    is_text = form == "text" or (form == "auto" and target.isatty())
+    handler = LineHandler(target)
+    handler.setFormatter(TextFormatter() if is_text else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # uvicorn tells of every start and stop; its warnings are what an operator needs.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

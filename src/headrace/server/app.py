@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.api.errors import ANTHROPIC, OLLAMA, OPENAI, ErrorDialect
 from headrace.api.openapi import Listed, document
+from headrace.api.trace_context import read_context
 from headrace.core.backend import Backend
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
@@ -29,6 +30,7 @@ from headrace.core.errors import (
 )
 from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.identity import Authenticator, Identity
+from headrace.core.tracing import Tracer
 from headrace.observe.metrics import Metrics
 from headrace.server.accounts import account_routes, key_routes
 from headrace.server.admin import adapter_routes, resident_routes
@@ -104,12 +106,14 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a test replaces: time and chance. `version` is what GET /version says."""
+    """What a test replaces: time and chance. `version` is what GET /version says; `tracer` begins traces, None: there
+    are none."""
 
     clock: Clock = SystemClock()  # noqa: RUF009  (has no state)
     timers: Timers | None = None
     new_id: Callable[[], str] = field(default_factory=lambda: _ids().__next__)
     version: str = "unknown"
+    tracer: Tracer | None = None
 
 
 def _ids() -> Iterator[str]:
@@ -144,7 +148,7 @@ class App:
         self.lifecycle = Lifecycle()
         self._backend = backend
         self._metrics = metrics
-        self._tally = Tally(metrics, surroundings.clock, config.max_requests)
+        self._tally = Tally(metrics, surroundings.clock, config.max_requests, tracer=surroundings.tracer)
         pace = Pace(surroundings.clock, config.keep_alive_s, config.write_timeout_s, surroundings.timers)
         self._answering = Answering(
             backend=backend,
@@ -217,7 +221,9 @@ class App:
         record = exchange.record
         # Each exchange is a task, or a turn of one: what is set here holds for all that is asked on its behalf.
         EXCHANGE_ID.set(record.request_id)
-        with self._tally.open(record, exchange.started_s, counts=not exchange.is_socket):
+        if (tracer := self._tally.tracer) is not None:
+            exchange.place = tracer.begin(read_context(exchange.scope["headers"]))
+        with self._tally.open(record, exchange.started_s, counts=not exchange.is_socket, place=exchange.place):
             try:
                 await self._answer(exchange)
             except ClientGone:

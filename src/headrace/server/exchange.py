@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from headrace.api.errors import OPENAI, ErrorDialect, error_headers
+from headrace.api.trace_context import RESPONSE, write_parent
 from headrace.core.errors import (
     DeadlineExceeded,
     HeadraceError,
@@ -23,6 +24,7 @@ from headrace.core.errors import (
     Unauthenticated,
 )
 from headrace.core.gateway import Taken
+from headrace.core.tracing import Place
 from headrace.observe.logs import AccessRecord
 from headrace.server.config import ServerConfig
 from headrace.server.feed import ClientGone, Message, Receive, Scope, Send
@@ -59,7 +61,8 @@ class Exchange:
     `params` are the variable parts of its path, `errors` is how its protocol says no; both are known once its route is.
     `body_digest` is the SHA-256 that the body must have, because its caller signed it. `session_key`: the digest
     of the API key that its caller's session began with, and until when that is good. `sign` makes the headers of a
-    signature over a whole answer, of its status and `content-digest`.
+    signature over a whole answer, of its status and `content-digest`. `place` is where in a trace it stands, None where
+    nobody traces.
     """
 
     scope: Scope
@@ -78,6 +81,7 @@ class Exchange:
     session_key: tuple[str, float] | None = None
     sign: "Callable[[Exchange, int, bytes], list[tuple[bytes, bytes]]] | None" = None
     sealing: Sealing | None = None
+    place: Place | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -245,6 +249,8 @@ class Exchange:
             *extra,
             *self._extra,
         ]
+        if self.place is not None:
+            headers.append((RESPONSE, write_parent(self.place.context)))
         if self.taken is not None:
             headers += taken_headers(self.taken)
             if self.sealing is not None:

@@ -11,9 +11,11 @@ from prometheus_client import Counter
 
 from headrace.core.clock import Clock
 from headrace.core.errors import Overloaded
+from headrace.core.tracing import TRACE, Place, Tracer
 from headrace.core.watching import ORIGIN
-from headrace.observe.logs import AccessRecord, log_access
+from headrace.observe.logs import REQUEST_ID, AccessRecord, log_access
 from headrace.observe.metrics import Metrics
+from headrace.observe.spans import server_span
 
 # A message of a WebSocket that asks for an answer.
 MESSAGE: Final = "MESSAGE"
@@ -23,22 +25,26 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 @dataclass(slots=True)
 class Tally:
     """How much is open. A WebSocket does not count, its turns do. `on_end` is told of everything that ends, if somebody
-    watches."""
+    watches; `tracer` gives everything a place in a trace, if there is one."""
 
     metrics: Metrics
     clock: Clock
     max_open: int
     num_open: int = 0
     on_end: "Callable[[Open], None] | None" = None
+    tracer: Tracer | None = None
     _counters: dict[tuple[str, str, int], Counter] = field(default_factory=dict)
     _all_open: "dict[Open, None]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metrics.http_in_flight.set_function(lambda: self.num_open)
 
-    def open(self, record: AccessRecord, started_s: float, *, counts: bool = True) -> "Open":
-        """Something is open while the block runs."""
-        return Open(self, record, started_s, counts=counts)
+    def open(
+        self, record: AccessRecord, started_s: float, *, counts: bool = True, place: Place | None = None
+    ) -> "Open":
+        """Something is open while the block runs. `place` is where in a trace it stands; without one, below what this
+        context belongs to, if that has one."""
+        return Open(self, record, started_s, counts=counts, place=place)
 
     def all_open(self) -> Iterable["Open"]:
         """Everything that is open now, the oldest first."""
@@ -49,6 +55,12 @@ class Tally:
         self.num_open += one.counts
         self._all_open[one] = None
         ORIGIN.set(one)
+        REQUEST_ID.set(one.record.request_id)
+        if self.tracer is not None:
+            if one.place is None and (above := TRACE.get()) is not None:
+                one.place = above.child()
+            TRACE.set(one.place)
+            one.record.trace_id = None if one.place is None else one.place.context.trace_id
 
     def leave(self, one: "Open") -> None:
         """It is over."""
@@ -65,6 +77,8 @@ class Tally:
                 self._counters[key] = counter
         counter.inc()
         log_access(record)
+        if one.place is not None and one.place.is_sampled and (span := server_span(one.place, record, one.started_s)):
+            one.place.tracer.add(span)
         if self.on_end is not None:
             self.on_end(one)
 
@@ -77,13 +91,16 @@ class Tally:
 class Open:
     """Around one exchange or turn. `started_s` is on the server's monotonic clock."""
 
-    __slots__ = ("_tally", "counts", "record", "started_s")
+    __slots__ = ("_tally", "counts", "place", "record", "started_s")
 
-    def __init__(self, tally: Tally, record: AccessRecord, started_s: float, *, counts: bool) -> None:
+    def __init__(
+        self, tally: Tally, record: AccessRecord, started_s: float, *, counts: bool, place: Place | None
+    ) -> None:
         self._tally = tally
         self.record = record
         self.started_s = started_s
         self.counts = counts
+        self.place = place
 
     def __enter__(self) -> Self:
         self._tally.enter(self)

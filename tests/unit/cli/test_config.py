@@ -115,7 +115,9 @@ def test_a_size_that_is_none_is_refused(value: Any) -> None:
 
 def test_every_setting_has_a_parser_and_the_other_way_round() -> None:
     assert set(TABLES) == TABLE_NAMES
-    assert set(PARSERS) | {"prices", "gateway", "issued", "tls", "cors", "trust"} == set(Settings.__dataclass_fields__)
+    assert set(PARSERS) | {"prices", "gateway", "issued", "tls", "cors", "console", "traces", "trust"} == set(
+        Settings.__dataclass_fields__
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_a_course_tells_moments_and_steps() -> None:
     for now, step in ((5.0, 12), (5.5, 13), (6.0, 14)):
         sequence.append(7)
         note_drawn([Sampled(sequence, 7, None)], now, step, gaps)
-    assert course_of(sequence) == Course(0, 1.0, 3.0, 5.0, 6.0, 2, 2, 3, 0)
+    assert course_of(sequence) == Course(0, 1.0, 3.0, 5.0, 6.0, 2, 2, 3, 0, 0.5)
     assert gaps == {0.5: 2}
 
 
@@ -43,7 +43,7 @@ def test_each_sequence_of_a_step_has_its_own_gap() -> None:
 
 def test_a_sequence_that_never_ran_has_no_moments_and_a_preempted_one_says_so() -> None:
     sequence = make()
-    assert course_of(sequence) == Course(0, 1.0, None, None, None, 0, 0, 0, 0)
+    assert course_of(sequence) == Course(0, 1.0, None, None, None, 0, 0, 0, 0, 0.0)
     for change in (Change.ADMIT, Change.PREEMPT, Change.ADMIT, Change.PREEMPT):
         sequence.change(change)
     assert course_of(sequence).num_preempted == 2

@@ -17,10 +17,12 @@ import msgspec
 
 from headrace.api.outbound.codec import OutboundCall, OutboundCodec, Quirks, Scanner
 from headrace.api.outbound.frames import FrameParser
+from headrace.api.trace_context import without_context, write_context
 from headrace.core.errors import HeadraceError, InvalidRequest, UpstreamFault
 from headrace.core.events import Event, Usage
 from headrace.core.gateway import Headers, RawBody
 from headrace.core.request import Request
+from headrace.core.tracing import TRACE
 from headrace.gateway.contract import UpstreamReply
 from headrace.gateway.settings import BackendSettings, Dialect, Target, Timeouts
 from headrace.gateway.upstreams.address import Address, read_url
@@ -187,6 +189,8 @@ class Remote:
     async def _send(self, call: OutboundCall, headers: Headers) -> Answer:
         if self._bearer is not None:
             headers = (*headers, *self._credentials())
+        if (place := TRACE.get()) is not None:
+            headers = (*without_context(headers), *write_context(place.context))
         head = self._head.write("POST", call.path, headers, len(call.body))
         return await self._pool.ask(head, call.body, is_whole=not call.is_stream)
 
