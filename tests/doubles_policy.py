@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from headrace.cli.policy import shown_policies
+from headrace.core.deciding import PoliciesInForce
 from headrace.core.policy import Question
 from headrace.core.request import Principal
+from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.trust.policy.judge import CedarJudge
 from headrace.trust.policy.rules import read_rules
 from headrace.trust.policy.statement import Source
@@ -24,6 +27,11 @@ def shipped(*names: str) -> list[Source]:
 def judge(text: str, *sets: str, now_s: float = THURSDAY_S, **options: Any) -> CedarJudge:
     """One of some policies, and of sets that ship."""
     return CedarJudge(read_rules([Source("own.cedar", text), *shipped(*sets)]), lambda: now_s, **options)
+
+
+def desk_of(judge: CedarJudge) -> JudgeDesk:
+    """Whoever asks it, and what it judges by."""
+    return JudgeDesk(judge, lambda: PoliciesInForce(mode="enforce", policies=shown_policies(judge.rules)))
 
 
 def question(

@@ -12,7 +12,7 @@ from pathlib import Path
 from secrets import token_bytes, token_hex
 
 from tests.doubles_delegation import KEYS, pem
-from tests.doubles_policy import judge
+from tests.doubles_policy import desk_of, judge
 from tests.scripted import Scripted, prompt_words
 
 from headrace.api.batch_dialects import DIALECTS
@@ -33,6 +33,8 @@ from headrace.core.watching import LiveEngine, LiveModel, LivePages, LiveTree, T
 from headrace.gateway.accounts.accounts import Accounts
 from headrace.gateway.accounts.accounts import Surroundings as AccountsGround
 from headrace.gateway.accounts.service import AccountService
+from headrace.gateway.actions import ActionKeeper
+from headrace.gateway.actions import Surroundings as ActionGround
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -44,7 +46,6 @@ from headrace.gateway.conversation import Responses
 from headrace.gateway.conversation_items import Conversations
 from headrace.gateway.foreground import Foreground
 from headrace.gateway.notary.public import LogShelf
-from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.gateway.oversight.delegating import DelegationKeeper
 from headrace.gateway.oversight.endorsing import EndorsementKeeper
 from headrace.gateway.paths import Asked, Kept, PathBook
@@ -65,6 +66,7 @@ from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.log_keys import make_log_keys, parse_log_keys
 from headrace.trust.log.tree import Tree
 from headrace.trust.records.bundle import Bundle, Exhibit
+from headrace.trust.records.settings import ActionSettings
 
 QUOTA_BYTES = 2**20
 
@@ -408,7 +410,11 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
         accounts = Accounts(around_accounts)
         await accounts.open()
         stack.push_async_callback(accounts.close)
+        book = ActionKeeper(store, ActionSettings(), ActionGround(clock=clock, new_id=new_id, random=token_bytes))
+        book.open()
+        stack.push_async_callback(book.close)
         yield Services(
+            actions=book,
             adapters=ScriptedAdapters(backend),
             residents=ScriptedResidents(backend),
             responses=responses,
@@ -427,7 +433,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             key_book=ScriptedKeys(folder / "keys.toml"),
             monitors=ScriptedMonitors(),
             watching=ScriptedWatching(),
-            deciding=JudgeDesk(judge("", "default", "agents")),
+            deciding=desk_of(judge("", "default", "agents")),
             session_seal=AesSeal(bytes(32), token_bytes),
             delegating=await open_keeper(stack, folder, clock),
             endorsing=await open_endorsements(stack, folder, clock),

@@ -80,6 +80,7 @@ MAY_READ_THE_DATE = (
     "gateway/batch_runner.py",
     "gateway/batches.py",
     "gateway/accounts/",
+    "gateway/actions.py",
     "gateway/gate.py",
     "gateway/oversight/record",
     "gateway/oversight/signing.py",

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from headrace.api.actions import QUERY as ACTION_QUERY
+from headrace.api.actions import ActionAnswerList
 from headrace.api.anthropic_fields import MessagesBody, PromptBody
 from headrace.api.backends import BackendAnswer, BackendsAnswer
 from headrace.api.console import CONSOLE_OPERATIONS
@@ -45,7 +47,7 @@ from headrace.api.openapi_operation import EVENTS, Operation
 from headrace.api.openapi_records import RECORD_OPERATIONS
 from headrace.api.openapi_responses import RESPONSES_OPERATIONS
 from headrace.api.paths import PATH_FILTERS, PathAnswer, PathPageAnswer, RoutesAnswer
-from headrace.api.policy import DecideAnswer, DecideBody
+from headrace.api.policy import DecideAnswer, DecideBody, PoliciesAnswer
 from headrace.api.reload import ReloadAnswer
 from headrace.api.tokens import DetokenizeBody, TokenizeBody
 
@@ -213,7 +215,9 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/gateway/requests/{id*}"): Operation("Which way one went, and why.", answer=PathAnswer),
     ("GET", "/v1/monitors"): Operation("What monitors have against accounts.", answer=MonitorsAnswer),
     ("POST", "/v1/monitors/clear"): Operation("Take it back.", ClearBody, ClearAnswer),
+    ("GET", "/v1/admin/actions"): Operation("What administrators did.", answer=ActionAnswerList, query=ACTION_QUERY),
     ("POST", "/v1/gateway/explain"): Operation("Why a request would go where.", ExplainBody, ExplainAnswer),
+    ("GET", "/v1/policy"): Operation("The policies in force.", answer=PoliciesAnswer),
     ("POST", "/v1/policy/decide"): Operation("What the policies permit the caller.", DecideBody, DecideAnswer),
     ("POST", "/v1/delegations"): Operation("Hand on a part of one's own rights.", DelegateBody, DelegatedAnswer),
     ("GET", "/v1/delegations/revoked"): Operation("Every delegation that was taken back.", answer=RevokedList),

@@ -1,10 +1,11 @@
-"""Questions to the policies: `POST /v1/policy/decide`. Knows no policies."""
+"""Questions to the policies: `POST /v1/policy/decide`, and which are in force: `GET /v1/policy`. Knows no policies."""
 
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from headrace.api.openai_refusal import refuse_body
+from headrace.core.deciding import PoliciesInForce
 from headrace.core.policy import Question, Value
 from headrace.core.request import Principal
 from headrace.core.trust import Decision
@@ -48,6 +49,26 @@ class DecideAnswer(msgspec.Struct):
     data: list[DecisionAnswer]
 
 
+class PolicyAnswer(msgspec.Struct):
+    """A policy. Decisions name it by its `id`; `place` is FILE:LINE, `text` its Cedar."""
+
+    object: Literal["policy"]
+    id: str
+    place: str
+    effect: Literal["permit", "forbid"]
+    reason: str
+    text: str
+
+
+class PoliciesAnswer(msgspec.Struct):
+    """The policies in force."""
+
+    object: Literal["list"]
+    mode: Literal["off", "shadow", "enforce"]
+    data: list[PolicyAnswer]
+
+
+_MODES: dict[str, Literal["off", "shadow", "enforce"]] = {"off": "off", "shadow": "shadow", "enforce": "enforce"}
 _decode = msgspec.json.Decoder(DecideBody).decode
 
 
@@ -83,6 +104,15 @@ def encode_decisions(decisions: tuple[Decision, ...]) -> bytes:
         for one in decisions
     ]
     return msgspec.json.encode(DecideAnswer(object="list", data=data))
+
+
+def encode_policies(shown: PoliciesInForce) -> bytes:
+    """The answer's body."""
+    data = [
+        PolicyAnswer("policy", one.id, one.place, "forbid" if one.is_forbid else "permit", one.reason, one.text)
+        for one in shown.policies
+    ]
+    return msgspec.json.encode(PoliciesAnswer("list", _MODES[shown.mode], data))
 
 
 def _values(given: dict[str, Any]) -> dict[str, Value]:

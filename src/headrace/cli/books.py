@@ -22,6 +22,7 @@ from headrace.api.accounts import (
     read_usage,
 )
 from headrace.cli.config import Settings, compose
+from headrace.cli.recorded import recorded
 from headrace.cli.residents import Server
 from headrace.core.clock import SystemClock
 from headrace.gateway.accounts.ledger import Ledger
@@ -94,11 +95,15 @@ class StoredBooks:
     def set_budget(self, rule: Mapping[str, Any]) -> Any:
         """See `Books`."""
         wanted = decode_budget(jsonlib.dumps(rule).encode())
-        return self._do(lambda service: _made(service.set_budget(wanted), encode_budget))
+        with recorded(self._settings.home, "budgets set", wanted.name, rule):
+            return self._do(lambda service: _made(service.set_budget(wanted), encode_budget))
 
     def remove_budget(self, name: str) -> Any:
         """See `Books`."""
-        return self._do(lambda service: _made(service.remove_budget(name), lambda _: encode_deleted("budget", name)))
+        with recorded(self._settings.home, "budgets remove", name):
+            return self._do(
+                lambda service: _made(service.remove_budget(name), lambda _: encode_deleted("budget", name))
+            )
 
     def usage(self, query: Mapping[str, str]) -> Any:
         """See `Books`."""

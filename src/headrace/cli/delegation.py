@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from headrace.cli.config import Settings, compose
+from headrace.cli.recorded import recorded
 from headrace.cli.residents import Server
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
@@ -313,7 +314,10 @@ def run_revoke(ids: Sequence[str], reason: str, flags: Mapping[str, Any], config
             raise InvalidRequest(
                 f"id: {one[:40]!r} is no id of a block; `headrace delegate inspect TOKEN` tells them.", param="id"
             )
-    with Database(layout.delegations, rows.MIGRATIONS) as database:
+    with (
+        recorded(layout.home, "delegate revoke", ids[0] if ids else "", {"ids": list(ids), "reason": reason}),
+        Database(layout.delegations, rows.MIGRATIONS) as database,
+    ):
         database.transact_durably(rows.revoke, list(ids), time.time(), reason)
     typer.echo(f"revoked: {len(ids)}. A running server knows after SIGHUP, or POST /v1/gateway/reload.")
 

@@ -11,7 +11,7 @@ from headrace.cli.identity_tables import ANSWERS, IDENTITY
 from headrace.cli.kinds import Kind, named, several
 from headrace.cli.log_tables import LOG
 from headrace.cli.policy_tables import POLICY
-from headrace.cli.records_tables import RECORDS
+from headrace.cli.records_tables import ACTIONS, RECORDS
 from headrace.cli.server_tables import CONSOLE, CORS, KEY, TLS
 from headrace.cli.spiffe_tables import SPIFFE
 from headrace.cli.supply_tables import MODEL_SIGNATURES
@@ -43,4 +43,5 @@ TABLES: Final[Mapping[str, Kind]] = {
     "tools": named(TOOL),
     "hijack": HIJACK,
     "records": RECORDS,
+    "actions": ACTIONS,
 }

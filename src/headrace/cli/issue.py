@@ -12,13 +12,15 @@ import typer
 
 from headrace.cli.config import compose
 from headrace.cli.keys import KeyRights, add_key, disable_key, load_keys, remove_key
+from headrace.cli.recorded import recorded
 from headrace.models.store import Layout, open_home
 
 
 def run_add(name: str, rights: KeyRights, flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:
     """Issue a key and print it."""
     path = keys_path(flags, config)
-    key = add_key(path, name, rights, datetime.now(UTC))
+    with recorded(_home(flags, config), "keys add", name, jsonlib.loads(jsonlib.dumps(asdict(rights), default=plain))):
+        key = add_key(path, name, rights, datetime.now(UTC))
     if json:
         typer.echo(jsonlib.dumps({"name": name, **asdict(rights), "key": key}, default=plain))
         return
@@ -50,7 +52,9 @@ def plain(value: Any) -> Any:
 
 def run_disable(name: str, flags: Mapping[str, Any], config: Path | None, *, is_disabled: bool) -> None:
     """Have a key not be valid for now, or valid again."""
-    disable_key(keys_path(flags, config), name, is_disabled=is_disabled)
+    path = keys_path(flags, config)
+    with recorded(_home(flags, config), f"keys {'disable' if is_disabled else 'enable'}", name):
+        disable_key(path, name, is_disabled=is_disabled)
     typer.echo(f"{'Disabled' if is_disabled else 'Enabled'} {name}. SIGHUP tells a running server.")
 
 
@@ -58,7 +62,8 @@ def run_remove(name: str, flags: Mapping[str, Any], config: Path | None) -> None
     """Take a key back; with a tenant's last one go its pages on disk."""
     path = keys_path(flags, config)
     tenants = {entry.name: entry.tenant for entry in load_keys(path)} if path.exists() else {}
-    remove_key(path, name)
+    with recorded(_home(flags, config), "keys remove", name):
+        remove_key(path, name)
     typer.echo(f"Removed {name}.")
     tenant = tenants.pop(name)
     if tenant not in tenants.values():
@@ -68,6 +73,10 @@ def run_remove(name: str, flags: Mapping[str, Any], config: Path | None) -> None
         pages, _ = erase_pages(compose(flags, os.environ, config).settings, tenant)
         if pages:
             typer.echo(f"It was the last key of tenant {tenant}: {pages} pages of its prompts were erased from disk.")
+
+
+def _home(flags: Mapping[str, Any], config: Path | None) -> Path:
+    return compose(flags, os.environ, config).settings.home
 
 
 def keys_path(flags: Mapping[str, Any], config: Path | None) -> Path:

@@ -88,7 +88,7 @@ class StateCheck:
                 return None
         except HeadraceError as error:
             return f"the envelope of {row.item.id} cannot be read: {error}"
-        if row.item.kind in {"record", "evidence", "endorsement"} and not envelope.signers(self._keys):
+        if row.item.kind in {"record", "evidence", "endorsement", "action"} and not envelope.signers(self._keys):
             return f"the signature of {row.item.id} is not of a key that was delegated before."
         self.num_signatures += 1
         return None

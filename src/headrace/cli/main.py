@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace.cli.accounts_commands import backup, budgets_app, erase, usage
+from headrace.cli.actions_commands import actions
 from headrace.cli.config_commands import config_app
 from headrace.cli.delegation_commands import delegate_app
 from headrace.cli.keys_commands import keys_app
@@ -99,7 +100,7 @@ for _group, _name in (
     (budgets_app, "budgets"),
 ):
     app.add_typer(_group, name=_name)
-for _command in (verify, lineage, replay, usage, erase, backup, top):
+for _command in (verify, lineage, replay, usage, actions, erase, backup, top):
     app.command()(_command)
 
 

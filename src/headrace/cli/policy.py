@@ -19,6 +19,7 @@ import typer
 
 from headrace.cli.config import Settings, compose
 from headrace.core.clock import Clock, SystemClock
+from headrace.core.deciding import PoliciesInForce, ShownPolicy
 from headrace.core.errors import InvalidRequest
 from headrace.core.policy import Question
 from headrace.core.request import Principal
@@ -100,10 +101,19 @@ def open_judge(
 class OpenPolicy:
     """What a running server has of policies."""
 
-    def __init__(self, judge: JudgeInForce, backends: Mapping[str, BackendSettings], left: Left | None) -> None:
+    def __init__(
+        self, judge: JudgeInForce, backends: Mapping[str, BackendSettings], left: Left | None, mode: PolicyMode
+    ) -> None:
         self.judge = judge
         self.overseer = PolicyOverseer(judge, backends, left)
-        self.desk = JudgeDesk(judge)
+        self.mode = mode
+        self.desk = JudgeDesk(judge, self.shown)
+
+    def shown(self) -> PoliciesInForce:
+        """What operators see of those in force."""
+        judge = self.judge.judge
+        assert isinstance(judge, CedarJudge)
+        return PoliciesInForce(mode=self.mode.value, policies=shown_policies(judge.rules))
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Read everything anew; what is returned puts it in force and cannot fail. Raises InvalidRequest, and then
@@ -114,15 +124,24 @@ class OpenPolicy:
             self.judge.judge = new
             self.overseer.backends = settings.gateway.backends
             self.overseer.is_on = settings.trust.policy.mode is not PolicyMode.OFF
+            self.mode = settings.trust.policy.mode
 
         return put_in_force
+
+
+def shown_policies(rules: Rules) -> tuple[ShownPolicy, ...]:
+    """As operators see them."""
+    return tuple(
+        ShownPolicy(id=one.id, place=one.place, is_forbid=one.is_forbid, reason=one.reason, text=one.text.strip())
+        for one in rules.rules
+    )
 
 
 def open_policy(settings: Settings, left: Left | None = None, own_checks: OwnChecks | None = None) -> OpenPolicy:
     """The policies of a server's settings; `left` tells what is left of a delegation, `own_checks` what its token says
     of tools. Raises InvalidRequest."""
     judge = open_judge(settings.trust.policy, own_checks=own_checks)
-    policy = OpenPolicy(judge, settings.gateway.backends, left)
+    policy = OpenPolicy(judge, settings.gateway.backends, left, settings.trust.policy.mode)
     policy.overseer.is_on = settings.trust.policy.mode is not PolicyMode.OFF
     return policy
 

@@ -1,10 +1,11 @@
-"""The table of a settings file that describes records. Reads values and refuses what is wrong; opens nothing."""
+"""The tables of a settings file that describe records: of answers, and of what administrators do. Reads values and
+refuses what is wrong; opens nothing."""
 
 from typing import Any, Final
 
 from headrace.cli.kinds import TEXT, TRUTH, Kind, WrongKey, integer, one_of, table
 from headrace.cli.server_tables import PATH
-from headrace.trust.records.settings import RecordMode, RecordsSettings
+from headrace.trust.records.settings import ActionSettings, RecordMode, RecordsSettings
 
 
 def _records(**given: Any) -> RecordsSettings:
@@ -28,4 +29,8 @@ RECORDS: Final[Kind] = table(
         "keeps_envelopes": TRUTH,
         "is_inline": TRUTH,
     },
+)
+ACTIONS: Final[Kind] = table(
+    ActionSettings,
+    {"days": integer(1, 36_500), "max_actions": integer(100, 10_000_000)},
 )

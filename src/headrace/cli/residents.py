@@ -40,7 +40,7 @@ class Server:
     def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> Any:
         """What the server answers, as JSON. Raises HeadraceError with what it says, or with why it says nothing."""
         data = None if body is None else jsonlib.dumps(body).encode()
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "user-agent": "headrace-cli"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
         with self._open(request) as reply:
             return jsonlib.load(reply)

@@ -149,7 +149,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
         waiting = foreground or Foreground(joined.gate)
         may = key_check(keys)
-        base = Base(layout, store, joined.gate, waiting, metrics, still_may=may, label_of=trust.label_of)
+        base = Base(layout, store, joined.gate, waiting, metrics, may, trust.label_of, trust.action_log)
         services = await stack.enter_async_context(open_services(settings, base, engine))
         reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
         app = build_app(

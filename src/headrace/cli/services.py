@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import Any, Protocol
 
 from headrace.api.batch_dialects import DIALECTS
@@ -22,6 +22,8 @@ from headrace.core.request import Principal, Request
 from headrace.core.service import Adapters, Residents, Tokens
 from headrace.core.trust import Label
 from headrace.core.watching import LiveEngine
+from headrace.gateway.actions import ActionKeeper, ActionLog
+from headrace.gateway.actions import Surroundings as ActionGround
 from headrace.gateway.batch_responses import ENDPOINT as RESPONSES
 from headrace.gateway.batch_responses import ResponseLines
 from headrace.gateway.batch_runner import BatchRunner, Surroundings, Turn
@@ -42,7 +44,8 @@ from headrace.server.services import Services
 @dataclass(frozen=True, slots=True)
 class Base:
     """What services stand on. `gateway` is asked, under its policies; `foreground` says whether anybody waits for the
-    engine; `still_may` see `gateway.batch_runner`, `label_of` see `gateway.conversation`."""
+    engine; `still_may` see `gateway.batch_runner`, `label_of` see `gateway.conversation`; `action_log` is who commits to
+    what administrators do."""
 
     layout: Layout
     store: Store
@@ -51,6 +54,7 @@ class Base:
     metrics: Metrics
     still_may: Callable[[Principal], None] = lambda _: None
     label_of: Callable[[Request], Label | None] = lambda _: None
+    action_log: ActionLog | None = None
 
 
 class EngineServices(Protocol):
@@ -88,6 +92,18 @@ async def open_store(layout: Layout) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
+async def _open_actions(settings: Settings, base: Base) -> AsyncIterator[ActionKeeper]:
+    """Who remembers what administrators do."""
+    around = ActionGround(clock=SystemClock(), new_id=partial(token_hex, 12), random=token_bytes)
+    keeper = ActionKeeper(base.store, settings.trust.actions, around, base.action_log)
+    keeper.open()
+    try:
+        yield keeper
+    finally:
+        await keeper.close()
+
+
+@asynccontextmanager
 async def open_services(settings: Settings, base: Base, engine: EngineServices | None) -> AsyncIterator[Services]:
     """The services of a server. `engine` None: this process has none.
 
@@ -121,6 +137,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
         runner.start()
         stack.push_async_callback(runner.close)
         yield Services(
+            actions=await stack.enter_async_context(_open_actions(settings, base)),
             adapters=None if engine is None else engine.adapters,
             residents=None if engine is None else engine.residents,
             tokens=None if engine is None else engine.tokens,

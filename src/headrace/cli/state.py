@@ -19,11 +19,12 @@ from headrace.cli.key_source import keys_in_force
 from headrace.cli.keys import load_keys, save_keys
 from headrace.cli.log import log_folder
 from headrace.cli.record_erasure import erase_records
+from headrace.cli.recorded import recorded
 from headrace.cli.responses import erase_stored
 from headrace.core.errors import Unavailable
 from headrace.gateway.accounts.recovery import take_journal
 from headrace.gateway.settings import GatewaySettings
-from headrace.memory import endorsements, rules, usage
+from headrace.memory import actions, endorsements, rules, usage
 from headrace.memory.backup import Places, copy_state
 from headrace.memory.database import Database
 from headrace.memory.key_files import LOG_KEYS
@@ -34,22 +35,8 @@ from headrace.models.store import Layout, open_home
 def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, json: bool) -> None:
     """Erase a tenant."""
     settings = compose(flags, os.environ, config).settings
-    layout = open_home(settings.home)
-    names = _take_back_keys(settings, tenant)
-    asyncio.run(_take_in_journals(layout))
-    erased: dict[str, int] = {"keys": len(names)}
-    with Database(layout.database) as database:
-        erased |= erase_stored(database, layout, tenant)
-        found = database.transact(usage.erase, tenant, names)
-        erased |= {"usage_records": found.num_records, "usage_days": found.num_days, "budget_sums": found.num_periods}
-        erased["rules"] = database.transact(rules.erase, tenant, names)
-        database.empty_log()
-    if layout.endorsements.exists():
-        with Database(layout.endorsements, endorsements.MIGRATIONS) as database:
-            erased["endorsements"] = database.transact(endorsements.erase, tenant)
-            database.empty_log()
-    erased["records"] = erase_records(settings, layout, tenant)
-    erased["pages"] = _erase_pages(settings, tenant)
+    with recorded(settings.home, "erase", tenant):
+        erased, names = _erase(settings, open_home(settings.home), tenant)
     still = _still_named(settings.gateway, tenant, names, [one.name for one in settings.issued if one.tenant == tenant])
     if json:
         typer.echo(jsonlib.dumps({"tenant": tenant, **erased, "still_named": still}))
@@ -62,6 +49,27 @@ def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, jso
     )
     if still:
         typer.echo(f"The settings file still names it, and only you can change that: {', '.join(still)}.")
+
+
+def _erase(settings: Settings, layout: Layout, tenant: str) -> tuple[dict[str, int], list[str]]:
+    """How much of what was erased, and the keys that the tenant had."""
+    names = _take_back_keys(settings, tenant)
+    asyncio.run(_take_in_journals(layout))
+    erased: dict[str, int] = {"keys": len(names)}
+    with Database(layout.database) as database:
+        erased |= erase_stored(database, layout, tenant)
+        found = database.transact(usage.erase, tenant, names)
+        erased |= {"usage_records": found.num_records, "usage_days": found.num_days, "budget_sums": found.num_periods}
+        erased["rules"] = database.transact(rules.erase, tenant, names)
+        erased["actions"] = database.transact(actions.erase, tenant, names)
+        database.empty_log()
+    if layout.endorsements.exists():
+        with Database(layout.endorsements, endorsements.MIGRATIONS) as database:
+            erased["endorsements"] = database.transact(endorsements.erase, tenant)
+            database.empty_log()
+    erased["records"] = erase_records(settings, layout, tenant)
+    erased["pages"] = _erase_pages(settings, tenant)
+    return erased, names
 
 
 def run_backup(target: Path, flags: Mapping[str, Any], config: Path | None, *, json: bool) -> None:

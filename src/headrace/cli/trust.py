@@ -28,9 +28,11 @@ from headrace.observe.trust_metrics import TrustMetrics
 from headrace.server.config import is_loopback
 from headrace.trust.flow.settings import Mode as FlowMode
 from headrace.trust.policy.settings import PolicyMode
+from headrace.trust.records.settings import RecordMode
 
 if TYPE_CHECKING:
     from headrace.cli.spiffe import Spiffe
+    from headrace.gateway.actions import ActionLog
     from headrace.gateway.notary.notary import LogNotary
     from headrace.gateway.oversight.policy import Left
     from headrace.gateway.oversight.recorder import Recorder
@@ -46,12 +48,14 @@ cannot fail. Called off the event loop."""
 class Trust:
     """`overseers` are asked in this order, the recorder last; `authenticators` in this order, before keys; `services`
     are fields of `server.services.Services`. `reloads` are by table of the settings file: what is not there holds after
-    a restart only. `label_of` labels what a request reads; None: nobody labels."""
+    a restart only. `label_of` labels what a request reads; None: nobody labels. `action_log` is who commits to what
+    administrators do."""
 
     overseers: tuple[Overseer, ...] = ()
     authenticators: tuple[Authenticator, ...] = ()
     reloads: Mapping[str, "Prepare"] = field(default_factory=dict)
     services: Mapping[str, Any] = field(default_factory=dict)
+    action_log: "ActionLog | None" = None
     spiffe: "Spiffe | None" = None
     label_of: Callable[[Request], Label | None] = lambda _: None
 
@@ -212,9 +216,18 @@ class _Joining:
             authenticators=tuple(self._authenticators),
             services=self._services,
             reloads=self._reloads,
+            action_log=self._action_log(),
             spiffe=self._spiffe,
             label_of=self._label_of,
         )
+
+    def _action_log(self) -> "ActionLog | None":
+        if self._notary is None or self._signing is None:
+            return None
+        from headrace.gateway.actions import ActionLog
+
+        is_strict = self._settings.trust.records.mode is RecordMode.ENFORCE
+        return ActionLog(self._signing, self._notary.merged, is_strict)
 
     def _count_records(self) -> tuple[int, int] | None:
         recorder = self._recorder

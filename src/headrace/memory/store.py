@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from headrace.core.errors import Unavailable
-from headrace.memory.database import MIGRATIONS, Database
+from headrace.memory.database import Database
+from headrace.memory.schema import MIGRATIONS
 
 _Given = ParamSpec("_Given")
 _Made = TypeVar("_Made")

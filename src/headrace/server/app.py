@@ -33,6 +33,7 @@ from headrace.core.identity import Authenticator, Identity
 from headrace.core.tracing import Tracer
 from headrace.observe.metrics import Metrics
 from headrace.server.accounts import account_routes, key_routes
+from headrace.server.actions import action_routes, recorded
 from headrace.server.admin import adapter_routes, resident_routes
 from headrace.server.answers import Answering
 from headrace.server.anthropic import anthropic_routes
@@ -101,6 +102,7 @@ _OF_SERVICES: Final[dict[str, Callable[[Answering, Any], list[Route]]]] = {
     "records": record_routes,
     "delegating": delegation_routes,
     "endorsing": endorsement_routes,
+    "actions": action_routes,
 }
 
 
@@ -193,6 +195,8 @@ class App:
             routes += Console(self.credentials, self.sessions, lambda: self.door).routes()
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
+        if (book := services.actions) is not None:
+            routes = [recorded(route, book, answering) for route in routes]
         return routes
 
     def _make_socket_routes(self, services: Services) -> list[Route]:

@@ -63,6 +63,7 @@ class Exchange:
     of the API key that its caller's session began with, and until when that is good. `sign` makes the headers of a
     signature over a whole answer, of its status and `content-digest`. `place` is where in a trace it stands, None where
     nobody traces.
+    signature over a whole answer, of its status and `content-digest`. `body` is what was read of it already.
     """
 
     scope: Scope
@@ -82,6 +83,7 @@ class Exchange:
     sign: "Callable[[Exchange, int, bytes], list[tuple[bytes, bytes]]] | None" = None
     sealing: Sealing | None = None
     place: Place | None = None
+    body: bytes | None = None
     _extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
@@ -119,6 +121,8 @@ class Exchange:
     async def read_body(self, config: ServerConfig, budget: BodyBudget) -> bytes:
         """The whole body. Raises PayloadTooLarge as soon as it is too long, Unauthenticated if it is not what was
         signed, DeadlineExceeded, ClientGone."""
+        if self.body is not None:
+            return self.body
         body = await self._read_body(config, budget)
         if self.body_digest is not None:
             self._check_digest(hashlib.sha256(body).digest())

@@ -162,6 +162,7 @@ class OllamaRoutes:
             except HeadraceError as error:
                 if not exchange.is_started:
                     raise
+                exchange.record.outcome = error.code
                 await lines.end(OLLAMA.encode_frame(error, exchange.record.request_id))
                 return
         await lines.end(encode_status("success"))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from headrace.api.responses_service import ConversationsService, ResponsesService
 from headrace.core.accounts import AccountBook, KeyBook
+from headrace.core.actions import ActionBook
 from headrace.core.batch import Batches
 from headrace.core.cache import Caches
 from headrace.core.deciding import Deciding
@@ -25,7 +26,8 @@ from headrace.core.watching import Watching
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """See each protocol; None: the server has no such routes. `answer_signer` has none: it signs whole answers. Without
-    `session_seal` nobody can sign in at the console; without `watching` `/v1/live` shows no engine."""
+    `session_seal` nobody can sign in at the console; without `watching` `/v1/live` shows no engine;
+    without `actions` no change is remembered."""
 
     adapters: Adapters | None = None
     residents: Residents | None = None
@@ -52,3 +54,4 @@ class Services:
     session_seal: SessionSeal | None = None
     endorsing: Endorsing | None = None
     watching: Watching | None = None
+    actions: ActionBook | None = None

@@ -13,7 +13,7 @@ from headrace.trust.log.settings import LogSettings
 from headrace.trust.monitors.hijack.settings import HijackSettings
 from headrace.trust.monitors.theft.settings import TheftSettings
 from headrace.trust.policy.settings import PolicySettings
-from headrace.trust.records.settings import RecordsSettings
+from headrace.trust.records.settings import ActionSettings, RecordsSettings
 from headrace.trust.spiffe.settings import SpiffeSettings
 from headrace.trust.supply.settings import SupplySettings
 
@@ -34,6 +34,7 @@ class TrustSettings:
     flow: FlowSettings = field(default_factory=FlowSettings)
     tools: Mapping[str, ToolRule] = field(default_factory=dict)
     records: RecordsSettings = field(default_factory=RecordsSettings)
+    actions: ActionSettings = field(default_factory=ActionSettings)
 
     @property
     def tenants(self) -> frozenset[str]:

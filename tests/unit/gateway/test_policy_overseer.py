@@ -7,6 +7,7 @@ import pytest
 from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, backend, bench, candidate, in_loop, read, shape
 from tests.doubles_policy import judge, question
 
+from headrace.core.deciding import PoliciesInForce
 from headrace.core.errors import Forbidden
 from headrace.core.gateway import RawStream
 from headrace.core.request import Principal
@@ -167,7 +168,7 @@ def test_no_policy_widens_what_a_delegation_covers_of_tools(
     )
     agent = Principal(tenant="t", key="k", delegation=given)
     asked = question("tool", name, principal=agent, attributes=attributes, labels=labels)
-    (said,) = JudgeDesk(in_force).decide([asked])
+    (said,) = JudgeDesk(in_force, lambda: PoliciesInForce(mode="enforce")).decide([asked])
     assert said.is_allowed == (not why)
     assert why in said.reason
     assert why == "" or (said.policies == ("delegation",) and said.is_enforced)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from headrace.core.errors import Unavailable
-from headrace.memory.database import MIGRATIONS, Database, DatabaseError, ModelRecord
+from headrace.memory.database import Database, DatabaseError, ModelRecord
+from headrace.memory.schema import MIGRATIONS
 
 RECORD = ModelRecord(name="m", path="/x/m.gguf", sha256="ab", size=7, source="https://x", pulled_at=12.5)
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 from tests.doubles_http import Client, Reply, ScriptedBackend, answer, make_app, run
-from tests.doubles_policy import judge
+from tests.doubles_policy import desk_of, judge
 from tests.unit.server.test_keys import entry
 
-from headrace.gateway.oversight.deciding import JudgeDesk
 from headrace.server.keys import KeyRing
 
 TEXT = """
@@ -19,7 +18,7 @@ when { context.integrity == 2 };
 
 def ask(key: str, body: Any) -> Reply:
     ring = KeyRing(lambda: [entry("hr_a", "acme", "generate"), entry("hr_b", "other", "generate", "metrics")])
-    served = make_app(ScriptedBackend(answer("x")), keys=ring, deciding=JudgeDesk(judge(TEXT)))
+    served = make_app(ScriptedBackend(answer("x")), keys=ring, deciding=desk_of(judge(TEXT)))
     client = Client(served, "POST", "/v1/policy/decide", json.dumps(body).encode(), {"authorization": f"Bearer {key}"})
 
     async def main() -> None:

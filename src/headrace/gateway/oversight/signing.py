@@ -12,10 +12,15 @@ import msgspec
 from headrace.core.clock import Clock
 from headrace.core.provenance import LogItem, Notary
 from headrace.gateway.oversight.record_keys import RecordKeys
+from headrace.trust.records import action
 from headrace.trust.records.commitment import entry_of
 from headrace.trust.records.statement import STATEMENT
 
-PREDICATES: Final = {"evidence": "urn:headrace:evidence:v1", "endorsement": "urn:headrace:endorsement:v1"}
+PREDICATES: Final = {
+    "evidence": "urn:headrace:evidence:v1",
+    "endorsement": "urn:headrace:endorsement:v1",
+    "action": action.PREDICATE,
+}
 
 
 class SigningNotary:

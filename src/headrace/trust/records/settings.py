@@ -1,4 +1,5 @@
-"""What an operator can say of records, as one value: the table `[records]`. Knows no files."""
+"""What an operator can say of records, of answers (`[records]`) and of what administrators do (`[actions]`), as one
+value each. Knows no files."""
 
 import re
 from dataclasses import dataclass
@@ -58,3 +59,18 @@ class RecordsSettings:
     def is_on(self) -> bool:
         """Whether records are made."""
         return self.mode is not RecordMode.OFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSettings:
+    """How long it is remembered what administrators did: for so many `days`, and the latest `max_actions`."""
+
+    days: int = 730
+    max_actions: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Refuse by name what cannot be."""
+        if not 1 <= self.days <= 36_500:
+            raise ValueError(f"days: {self.days} is not a number of days from 1 to 36500")
+        if not 100 <= self.max_actions <= 10_000_000:
+            raise ValueError(f"max_actions: {self.max_actions} is not in [100, 10000000]")
