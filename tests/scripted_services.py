@@ -27,7 +27,7 @@ from headrace.core.explanation import Explanation, Question, Verdict
 from headrace.core.model_library import ModelDetails, PullStep
 from headrace.core.monitors import Flag
 from headrace.core.request import Principal, Request
-from headrace.core.service import BackendState, ModelState, Reloaded, Residence, Tokenized
+from headrace.core.service import AdapterState, BackendState, ModelState, Reloaded, Residence, Tokenized
 from headrace.core.usage import UsageRecord
 from headrace.core.watching import LiveEngine, LiveModel, LivePages, LiveTree, TenantHits, TreeRun
 from headrace.gateway.accounts.accounts import Accounts
@@ -130,6 +130,12 @@ class ScriptedAdapters:
         if name not in self._loaded:
             raise NotFound(f"lora_name: {name[:100]!r} is not loaded.", param="lora_name")
         self._loaded.discard(name)
+
+    def adapters(self) -> tuple[AdapterState, ...]:
+        """All of them."""
+        return tuple(
+            AdapterState(name=name, model=card.id, is_loaded=name in self._loaded) for name, card in self._cards.items()
+        )
 
 
 class ScriptedResidents:

@@ -9,6 +9,7 @@ export class ApiError extends Error {
     readonly code: string,
     message: string,
     readonly requestId: string | null = null,
+    readonly param: string | null = null, // the field that the server does not like
   ) {
     super(message);
   }
@@ -69,16 +70,19 @@ async function errorOf(response: Response): Promise<ApiError> {
   const requestId = response.headers.get("x-request-id");
   let code = `http_${response.status}`;
   let message = `The server answered ${response.status}.`;
+  let param: string | null = null;
   try {
     const body: unknown = await response.json();
-    const error = (body as { error?: { code?: unknown; message?: unknown; type?: unknown } }).error;
+    const error = (body as { error?: { code?: unknown; message?: unknown; type?: unknown; param?: unknown } }).error;
+    if (typeof error === "string") message = error; // as Ollama's clients know it
+    if (typeof error?.param === "string") param = error.param;
     if (typeof error?.message === "string") message = error.message;
     if (typeof error?.code === "string") code = error.code;
     else if (typeof error?.type === "string") code = error.type;
   } catch {
     // Not JSON: a proxy's page, perhaps. The status says what there is to say.
   }
-  return new ApiError(response.status, code, message, requestId);
+  return new ApiError(response.status, code, message, requestId, param);
 }
 
 export interface ServerEvent {

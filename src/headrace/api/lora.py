@@ -1,7 +1,11 @@
-"""vLLM's routes for adapters: bodies of `POST /v1/load_lora_adapter` and `POST /v1/unload_lora_adapter`.
+"""vLLM's routes for adapters: bodies of `POST /v1/load_lora_adapter` and `POST /v1/unload_lora_adapter`; and ours that
+lists them, `GET /v1/adapters`.
 
 A path is never taken from a client: adapters lie in the server's folder, and their names are their files' names.
 """
+
+from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
@@ -9,6 +13,7 @@ from headrace.api.openai_models import encode_card
 from headrace.api.openai_refusal import show
 from headrace.core.backend import ModelCard
 from headrace.core.errors import InvalidRequest, UnsupportedField
+from headrace.core.service import AdapterState
 
 _MAX_NAME_CHARS = 400
 
@@ -37,6 +42,29 @@ def decode_lora_name(body: bytes) -> str:
 def encode_loaded(card: ModelCard) -> bytes:
     """The answer to a load: the adapter as `GET /v1/models` lists it."""
     return msgspec.json.encode(encode_card(card))
+
+
+class AdapterAnswer(msgspec.Struct):
+    """An adapter of a model in memory; `bytes_held` is 0 while it is not in memory itself."""
+
+    object: Literal["adapter"]
+    id: str
+    model: str
+    is_loaded: bool
+    bytes_held: int
+
+
+class AdapterAnswerList(msgspec.Struct):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[AdapterAnswer]
+
+
+def encode_adapters(adapters: Iterable[AdapterState]) -> bytes:
+    """The adapters that there are."""
+    data = [AdapterAnswer("adapter", one.name, one.model, one.is_loaded, one.num_bytes) for one in adapters]
+    return msgspec.json.encode(AdapterAnswerList("list", data))
 
 
 def encode_unloaded(name: str) -> bytes:

@@ -18,6 +18,7 @@ from headrace.api.endorsements import EndorseBody, EndorsementAnswer, Endorsemen
 from headrace.api.explanation import ExplainAnswer, ExplainBody
 from headrace.api.input_fields import EmbeddingBody, RerankBody, ScoreBody
 from headrace.api.live import LiveFrame
+from headrace.api.lora import AdapterAnswerList
 from headrace.api.metadata import MetadataBody
 from headrace.api.monitors import ClearAnswer, ClearBody, MonitorsAnswer
 from headrace.api.openai_fields import ChatBody, CompletionBody
@@ -200,6 +201,7 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("POST", "/detokenize"): Operation("What token ids read as.", DetokenizeBody, DetokenizeAnswer),
     ("GET", "/v1/models"): Operation("The models that are served.", answer=CardList),
     ("GET", "/v1/models/{id*}"): Operation("One model.", answer=Card),
+    ("GET", "/v1/adapters"): Operation("Every adapter of the models in memory.", answer=AdapterAnswerList),
     ("POST", "/v1/load_lora_adapter"): Operation("Load an adapter.", LoraBody, Card),
     ("POST", "/v1/unload_lora_adapter"): Operation("Unload an adapter.", LoraBody, Unloaded),
     ("GET", "/models"): Operation("Every served model and what it holds.", answer=ResidentList),

@@ -8,6 +8,16 @@ from headrace.core.backend import ModelCard
 from headrace.core.request import Request
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterState:
+    """An adapter that there is for a model in memory. `num_bytes` is what it takes, 0 while it is not in memory."""
+
+    name: str
+    model: str
+    is_loaded: bool = False
+    num_bytes: int = 0
+
+
 class Adapters(Protocol):
     """Adapters of served models. Names are `model:adapter`, or `adapter` where one model is served."""
 
@@ -17,6 +27,10 @@ class Adapters(Protocol):
 
     async def unload_adapter(self, name: str) -> None:
         """Take it out of memory; requests that use it end as they would. Raises NotFound if it is not there."""
+        ...
+
+    def adapters(self) -> tuple[AdapterState, ...]:
+        """Those of every model in memory, in memory themselves or not."""
         ...
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.core.backend import ModelCard
 from headrace.core.errors import InvalidRequest, NotFound, Unavailable
+from headrace.core.service import AdapterState
 from headrace.engine.guests import Hold
 from headrace.engine.runner import StepProgram
 from headrace.engine.served import Served
@@ -92,6 +93,19 @@ class Shelves:
         if shelf is None:
             raise NotFound(f"lora_name: {name[:200]!r} is not loaded, nor is its model.", param="lora_name")
         shelf.unload(adapter)
+
+    def adapters(self) -> tuple[AdapterState, ...]:
+        """See `core.service.Adapters`."""
+        found: list[AdapterState] = []
+        for model, shelf in sorted(self._shelves.items()):
+            loaded = shelf.loaded()
+            for name in sorted({*shelf.offered(), *loaded}):
+                adapter = loaded.get(name)
+                size = 0 if adapter is None else adapter.num_bytes
+                found.append(
+                    AdapterState(name=f"{model}:{name}", model=model, is_loaded=adapter is not None, num_bytes=size)
+                )
+        return tuple(found)
 
     def _split(self, name: str) -> tuple[str, str]:
         model, colon, adapter = name.rpartition(":")

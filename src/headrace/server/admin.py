@@ -5,7 +5,7 @@ Knows their codecs and the services behind them; what fits into memory is the se
 
 import functools
 
-from headrace.api.lora import decode_lora_name, encode_loaded, encode_unloaded
+from headrace.api.lora import decode_lora_name, encode_adapters, encode_loaded, encode_unloaded
 from headrace.api.residents import decode_change, encode_changed, encode_residences
 from headrace.core.identity import Identity
 from headrace.core.service import Adapters, Residents
@@ -15,7 +15,10 @@ from headrace.server.routes import Route
 
 
 def adapter_routes(answering: Answering, adapters: Adapters) -> list[Route]:
-    """`/v1/load_lora_adapter` and `/v1/unload_lora_adapter`."""
+    """`/v1/adapters`, `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`."""
+
+    async def show(exchange: Exchange, _: Identity) -> None:
+        await exchange.respond(200, encode_adapters(adapters.adapters()))
 
     async def name_of(exchange: Exchange) -> str:
         answering.lifecycle.check_accepting()
@@ -30,6 +33,7 @@ def adapter_routes(answering: Answering, adapters: Adapters) -> list[Route]:
         await exchange.respond(200, encode_unloaded(name))
 
     return [
+        Route("/v1/adapters", "GET", "admin", show),
         Route("/v1/load_lora_adapter", "POST", "admin", load),
         Route("/v1/unload_lora_adapter", "POST", "admin", unload),
     ]

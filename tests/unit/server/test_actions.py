@@ -129,7 +129,11 @@ def test_every_route_that_changes_what_is_not_its_callers_own_is_recorded_and_no
                 is_own = route.name in OWN or route.name.startswith(OWN_BELOW)
                 assert is_change(route) != is_own, f"{route.method} {route.name}"
             for number, route in enumerate(filter(is_change, changing)):
-                path = route.name.replace("{name}", f"one-{number}").replace("{record_id}", "rec_9").replace("{id}", "end_9")
+                path = (
+                    route.name.replace("{name}", f"one-{number}")
+                    .replace("{record_id}", "rec_9")
+                    .replace("{id}", "end_9")
+                )
                 await ask(app, route.method, path, {"unknown": "hr_" + "a" * 40})
                 last = (await listed(app))[0]
                 assert last["action"] == f"{route.method} {route.name}"

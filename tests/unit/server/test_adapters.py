@@ -6,6 +6,7 @@ from tests.unit.server.test_keys import entry
 
 from headrace.core.backend import ModelCard
 from headrace.core.errors import Unavailable
+from headrace.core.service import AdapterState
 from headrace.server.app import App
 from headrace.server.keys import KeyRing
 
@@ -29,6 +30,24 @@ class NotedAdapters:
 
     async def unload_adapter(self, name: str) -> None:
         self.calls.append(("unload", name))
+
+    def adapters(self) -> tuple[AdapterState, ...]:
+        return (AdapterState(name="tiny:red", model="tiny", is_loaded=True, num_bytes=7),)
+
+
+def test_who_may_load_adapters_and_who_observes_see_those_that_there_are() -> None:
+    ring = KeyRing(lambda: [entry("hr_user", "acme", "generate"), entry("hr_eyes", "ops", "observe")])
+    app = make_app(ScriptedBackend(answer("x")), keys=ring, adapters=NotedAdapters())
+    for key, status in (("hr_user", 403), ("hr_eyes", 200)):
+        client = Client(app, "GET", "/v1/adapters", b"", {"authorization": f"Bearer {key}"})
+        run(whole(client))
+        assert client.reply.status == status
+    (told,) = client.reply.json()["data"]
+    assert told == {"object": "adapter", "id": "tiny:red", "model": "tiny", "is_loaded": True, "bytes_held": 7}
+
+
+async def whole(client: Client) -> None:
+    await client.run()
 
 
 def post(app: App, path: str, body: bytes = b'{"lora_name": "red"}', key: str = "") -> Reply:
