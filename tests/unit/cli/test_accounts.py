@@ -19,6 +19,9 @@ from typer.testing import CliRunner
 
 from headrace.cli.keys import KeyRights, add_key
 from headrace.cli.main import app
+from headrace.core.endorsing import Endorsement
+from headrace.memory import endorsements
+from headrace.memory.database import Database
 
 BUDGET = '[[budgets]]\nname = "house"\nsubject = "all"\nwindow = "total"\nmoney = 100\n'
 FILE = (
@@ -153,8 +156,20 @@ def test_erasing_a_tenant_leaves_nothing_of_it_but_sums_without_a_name(tmp_path:
     headrace(
         "budgets", "set", "hers", "--subject", "user:acme/anna", "--window", "day", "--money", "1", *where(tmp_path)
     )
+    one = Endorsement(id="end_1", tenant="acme", by="key:anna", tool="pay", made_s=0.0, until_s=1e12, uses=None)
+    with Database(tmp_path / "home" / "endorsements.db", endorsements.MIGRATIONS) as database:
+        database.transact(endorsements.save, [one], 0.0)
     done = headrace("erase", "--tenant", "acme", "--json", *where(tmp_path))
-    expected = {"keys": 1, "usage_records": 2, "responses": 1, "completions": 1, "files": 1, "rules": 1, "pages": 0}
+    expected = {
+        "endorsements": 1,
+        "keys": 1,
+        "usage_records": 2,
+        "responses": 1,
+        "completions": 1,
+        "files": 1,
+        "rules": 1,
+        "pages": 0,
+    }
     assert expected.items() <= done.items()
     assert done["still_named"] == []
     home = tmp_path / "home"
