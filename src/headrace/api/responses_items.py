@@ -24,11 +24,11 @@ from headrace.api.responses_fields import (
     ReasoningItem,
     ReferenceItem,
 )
-from headrace.api.responses_seal import open_seal
+from headrace.api.responses_seal import open_seal, sealed_confidentiality
 from headrace.api.responses_service import Item, qualified
 from headrace.core.errors import InvalidRequest, UnsupportedField
 from headrace.core.request import Message, Request, Role, TextPart, ToolCall
-from headrace.core.trust import Label
+from headrace.core.trust import Integrity, Label
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 _STATUSES: Final = ("in_progress", "completed", "incomplete")
@@ -251,6 +251,10 @@ class _Turns:
     def _take_alone(self, kind: str, item: Item, label: Label | None) -> None:
         if kind == "compaction":
             summary = open_seal(item["encrypted_content"], "summary", "compaction")
+            known = sealed_confidentiality(item["encrypted_content"], "summary", "compaction")
+            if known is not None:
+                sealed = Label(Integrity.UNKNOWN, known)
+                label = sealed if label is None else label.join(sealed)
             parts: tuple[TextPart, ...] = (TextPart(_SUMMARY + summary),)
             self.add(Message(role=Role.ASSISTANT, parts=parts, is_summary=True, label=label))
         elif kind == "message":

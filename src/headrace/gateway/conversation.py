@@ -328,7 +328,8 @@ class Responses:
         said = [item for item in (*prepared.past, *prepared.asked) if item["type"] == "message"]
         kept = [item for item in said if item["role"] != "assistant"]
         item_id = f"{ID_PREFIXES['compaction']}_{call.request.id.rpartition('_')[2]}"
-        item = {"id": item_id, "type": "compaction", "encrypted_content": seal(summary, "summary")}
+        may_learn = None if prepared.label is None else prepared.label.confidentiality
+        item = {"id": item_id, "type": "compaction", "encrypted_content": seal(summary, "summary", may_learn)}
         return compaction_object(call, int(self._clock.unix_s()), [*kept, item], usage)
 
 

@@ -1,7 +1,7 @@
 """The service behind Responses keeps what a model wrote with the label of what it had read: over references, over a
 connection's own memory, and where the beginning is left out because it does not fit."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,12 @@ from tests.scripted import CARD, Scripted, Turn
 from tests.unit.gateway.test_conversation import Memory, answered, ask
 
 from headrace.core.request import Request, Role
-from headrace.core.trust import Integrity, Label
+from headrace.core.trust import Confidentiality, Integrity, Label
 from headrace.gateway.conversation import Responses
 from headrace.memory.store import Store
 from headrace.trust.flow.labels import joined, labels_of
+from headrace.trust.flow.settings import ToolRule
+from headrace.trust.flow.tools import ToolBook
 
 READ: list[dict[str, Any]] = [
     {"role": "user", "content": "Read my mail."},
@@ -38,7 +40,9 @@ def integrity(backend: Scripted) -> Integrity:
 
 
 @asynccontextmanager
-async def opened(folder: Path, backend: Scripted) -> AsyncIterator[Responses]:
+async def opened(
+    folder: Path, backend: Scripted, label_of: Callable[[Request], Label] = label_of
+) -> AsyncIterator[Responses]:
     store = Store(folder / "state.db")
     await store.open()
     try:
@@ -113,5 +117,26 @@ def test_a_turn_of_several_items_is_worth_the_least_of_them(tmp_path: Path) -> N
                 items = [{"type": "item_reference", "id": one["id"]} for one in (thought, said)]
                 await answered(service, ask([MORE, *items, MORE]))
                 assert integrity(backend) is Integrity.TOOL
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_secret", [False, True])
+def test_a_summary_is_nobody_s_word_and_as_secret_as_what_it_is_of(tmp_path: Path, *, is_secret: bool) -> None:
+    backend = Scripted([Turn(text="ok")])
+    rule = ToolRule(name="read_file", confidentiality=Confidentiality.SECRET if is_secret else Confidentiality.TENANT)
+    book = ToolBook({"read_file": rule})
+
+    def label_of(request: Request) -> Label:
+        return joined(labels_of(request.messages or (), book.among(request.tools)))
+
+    async def main() -> None:
+        async with opened(tmp_path, backend, label_of) as service:
+            made = await service.compact(ask(READ))
+            [summary] = [item for item in made["output"] if item["type"] == "compaction"]
+            await answered(service, ask([summary, MORE]))
+            label = label_of(backend.requests[-1])
+            assert label.integrity is Integrity.UNKNOWN
+            assert label.confidentiality is rule.confidentiality
 
     run(main())
