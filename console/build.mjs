@@ -49,6 +49,17 @@ async function make() {
   await writeFile(join(out, "index.html"), page);
 }
 
+// What is in the bundles is others' work too, whose licences ask to go with it.
+async function tellLicences() {
+  const { dependencies } = JSON.parse(await readFile(join(source, "package.json"), "utf8"));
+  const texts = Object.keys(dependencies).map(async (name) => {
+    const folder = join(source, "node_modules", name);
+    const { version } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
+    return `${name} ${version}\n\n${await readFile(join(folder, "LICENSE"), "utf8")}`;
+  });
+  await writeFile(join(out, "licences.txt"), (await Promise.all(texts)).join("\n\n"));
+}
+
 async function compress() {
   const sums = {};
   const quality = { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } };
@@ -64,6 +75,7 @@ async function compress() {
 await rm(out, { recursive: true, force: true });
 await mkdir(out, { recursive: true });
 await make();
+await tellLicences();
 await compress();
 await rm(wanted, { recursive: true, force: true });
 await rename(out, wanted);

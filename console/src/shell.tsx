@@ -37,6 +37,7 @@ export function Shell() {
     return (
       <main class="sign-in">
         <h1>Headrace</h1>
+        <p class="hint">Sign in to try models and to see and manage this server.</p>
         {hasEnded && <Notice kind="warn" title="Your sign-in has ended">It expired, or its key was taken back.</Notice>}
         <SignIn onSignedIn={signedIn} />
         <ThemeChoice />

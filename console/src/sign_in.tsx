@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { ApiError } from "./api";
 import { Button, Field, TextInput } from "./kit/controls";
-import { ErrorNotice } from "./kit/notices";
+import { ErrorNotice, Notice } from "./kit/notices";
 import { signIn, type Session } from "./session";
 
 export function SignIn({ onSignedIn }: { onSignedIn: (session: Session) => void }) {
@@ -25,6 +25,7 @@ export function SignIn({ onSignedIn }: { onSignedIn: (session: Session) => void 
     }
   }
 
+  const isPlain = location.protocol === "http:" && !/^((.*\.)?localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
   const isWrong = error instanceof ApiError && error.status === 401;
   return (
     <form
@@ -33,6 +34,11 @@ export function SignIn({ onSignedIn }: { onSignedIn: (session: Session) => void 
         if (!isBusy && secret.trim()) void send();
       }}
     >
+      {isPlain && (
+        <Notice kind="warn" title="This connection is not encrypted">
+          <p>Whoever is between you and the server can read the key. Serve with TLS, or sign in from the server's own machine.</p>
+        </Notice>
+      )}
       <Field
         label="API key or token"
         hint="It is sent to this server alone. The page keeps a cookie that it cannot read itself."

@@ -23,14 +23,21 @@ HEADER: Final = {"x-headrace-console": "1"}
 _EXPECTED: Final = "Failed to load resource"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skipped where nobody asked for a browser."""
-    if os.environ.get("HEADRACE_BROWSER") == "1":
-        return
+    """What needs a browser is skipped where nobody asked for one, and else comes last: once it is open its loop runs in
+    this thread, and no test can have another."""
     here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
+    ours = [item for item in items if here in item.path.parents and _needs_browser(item)]
+    if os.environ.get("HEADRACE_BROWSER") != "1":
+        for item in ours:
             item.add_marker(pytest.mark.skip(reason="needs a browser: run `make test-console`"))
+        return
+    items[:] = [item for item in items if item not in ours] + ours
+
+
+def _needs_browser(item: pytest.Item) -> bool:
+    return not {"browser", "console_server"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ async def _run(start: Start, listener: "socket.socket") -> None:
             model=_model_to_show(start.settings, None if assembled is None else assembled.name),
             guests=() if assembled is None else assembled.guests,
             needs_key=app.credentials.is_needed,
+            has_console=app.config.console is not None,
         )
 
         def tell(url: str) -> None:
@@ -231,14 +232,15 @@ def _model_to_show(settings: Settings, own: str | None) -> str:
     return "MODEL"
 
 
-def greeting(url: str, model: str, guests: Sequence[str] = (), *, needs_key: bool) -> str:
+def greeting(url: str, model: str, guests: Sequence[str] = (), *, needs_key: bool, has_console: bool = False) -> str:
     """How to call the server, ready to be copied."""
     others = f"Loaded when asked for: {', '.join(guests)}\n" if guests else ""
+    console = f"Console: {url}/console\n" if has_console else ""
     key = "YOUR-KEY" if needs_key else "none"
     header = ' -H "Authorization: Bearer YOUR-KEY"' if needs_key else ""
     return f"""\
 Serving {model} on {url}
-{others}
+{console}{others}
   curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" -d '{{
     "model": "{model}",
     "messages": [{{"role": "user", "content": "What is the capital of France?"}}],

@@ -140,6 +140,8 @@ def test_the_greeting_can_be_copied_and_names_a_key_only_where_one_is_needed() -
     assert "curl http://127.0.0.1:8000/v1/chat/completions" in text and "Bearer" not in text
     body = text.partition("-d '")[2].partition("'\n")[0]
     assert json.loads(body)["model"] == "m"
+    assert "Console: http://h/console\n" in greeting("http://h", "m", needs_key=False, has_console=True)
+    assert "/console" not in text
     assert "Bearer YOUR-KEY" in greeting("http://h", "m", needs_key=True)
     assert "Loaded when asked for" not in text
     assert "Loaded when asked for: b, c\n" in greeting("http://h", "m", ("b", "c"), needs_key=False)

@@ -159,3 +159,11 @@ def test_without_keys_another_name_or_site_gets_no_session() -> None:
     app = make_app(ScriptedBackend(answer("x")), ON)
     assert get(app, "/console/session", host="rebound.example").status == 403
     assert get(app, "/console/session", origin="https://other.example").status == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_with_keys_only_the_names_that_are_allowed_have_sessions(method: str) -> None:
+    config = ServerConfig(console=ConsoleSettings(), allowed_hosts=("llm.example",))
+    app = make_app(ScriptedBackend(answer("x")), config, keys=KeyRing(lambda: ENTRIES))
+    shown = {"authorization": "Bearer hr_alice", "x_headrace_console": "1"} if method != "GET" else {}
+    assert get(app, "/console/session", method, host="rebound.example", **shown).status == 403
