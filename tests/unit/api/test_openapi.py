@@ -17,6 +17,7 @@ from tests.scripted_services import scripted_services
 from headrace.api.openapi import Listed, document, shown_path
 from headrace.api.openapi_routes import OPERATIONS
 from headrace.server.app import App
+from headrace.server.config import ConsoleSettings, ServerConfig
 
 TURN = Turn(reasoning="Hm.", text="Yes, it is.", calls=(Call("get_weather", {"city": "Paris"}),))
 
@@ -41,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         given = {one.name: getattr(services, one.name) for one in dataclasses.fields(services)}
         # What signs answers has no routes.
         assert [name for name, one in given.items() if one is None] == ["answer_signer"]
-        yield Server(runner, make_app(backend, **given))
+        yield Server(runner, make_app(backend, ServerConfig(console=ConsoleSettings()), **given))
         runner.run(opening.__aexit__(None, None, None))
 
 
