@@ -29,6 +29,22 @@ const styles = ["./node_modules/uplot/dist/uPlot.min.css", "./src/style/tokens.c
 const others = await Array.fromAsync(glob("src/views/**/*.css", { cwd: source }));
 const imports = [...styles, ...others.sort().map((path) => `./${path.replaceAll("\\", "/")}`)];
 
+// What a bundle imports at once, named in the page so that a browser asks for all of it together.
+function neededBy(script, metafile) {
+  const outputs = new Map(Object.entries(metafile.outputs).map(([path, output]) => [basename(path), output]));
+  const needed = new Set();
+  const visit = (name) => {
+    for (const one of outputs.get(name).imports.filter((found) => found.kind === "import-statement")) {
+      const other = basename(one.path);
+      if (needed.has(other)) continue;
+      needed.add(other);
+      visit(other);
+    }
+  };
+  visit(script);
+  return [...needed].sort();
+}
+
 async function make() {
   const scripts = await build({
     ...common,
@@ -45,7 +61,12 @@ async function make() {
   });
   const named = (made, pattern) => Object.keys(made.metafile.outputs).map((path) => basename(path)).find((name) => pattern.test(name));
   const template = await readFile(join(source, "src/index.html"), "utf8");
-  const page = template.replace("{script}", named(scripts, /^main-.*\.js$/)).replace("{style}", named(sheet, /\.css$/));
+  const script = named(scripts, /^main-.*\.js$/);
+  const preloads = neededBy(script, scripts.metafile).map((name) => `<link rel="modulepreload" href="/console/static/${name}" />`);
+  const page = template
+    .replace("{script}", script)
+    .replace("{style}", named(sheet, /\.css$/))
+    .replace("{preloads}", preloads.join("\n    "));
   await writeFile(join(out, "index.html"), page);
 }
 

@@ -89,6 +89,7 @@ def test_a_question_is_answered_by_its_buttons_and_with_no_by_escape(open_kit: O
         page.get_by_role("dialog", name="Erase it?").get_by_role("button", name=press).click()
         expect(said).to_have_text(answer)
     page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("dialog", name="Erase it?")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_focused()
