@@ -5,7 +5,7 @@ Of every model and machine the newest `bench.engine` document that holds a profi
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,9 @@ def rows_for_many(results: Path = RESULTS) -> list[tuple[Document, Document]]:
     ]
 
 
-def rows_of_gateway(results: Path = RESULTS) -> list[tuple[Document, Document]]:
-    """The newest row of every measure of the gateway, in the order in which they were measured."""
-    return list(_newest(results, lambda document, row: document["name"] in _GATEWAY).values())
+def rows_of(names: Sequence[str], results: Path = RESULTS) -> list[tuple[Document, Document]]:
+    """The newest row of every measure that these benchmarks make, in the order in which they were measured."""
+    return list(_newest(results, lambda document, row: document["name"] in names).values())
 
 
 def _newest(
@@ -112,6 +112,7 @@ _MANY = (
 )
 
 _GATEWAY = ("gateway", "affinity")
+_CONSOLE = ("console",)
 
 _FIRST = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -129,7 +130,9 @@ def generated(results: Path = RESULTS) -> dict[Path, str]:
             sections.append("\n".join(_kernel_section(document)))
     if many := rows_for_many(results):
         sections.insert(1, "\n".join(_table_section("For many at once", _FOR_MANY, many)))
-    if gateway := rows_of_gateway(results):
+    if console := rows_of(_CONSOLE, results):
+        sections.insert(1, "\n".join(_table_section("The console", _OF_CONSOLE, console)))
+    if gateway := rows_of(_GATEWAY, results):
         sections.insert(1, "\n".join(_table_section("The gateway", _OF_GATEWAY, gateway)))
     files[DOCS / "performance.md"] = "\n\n".join(section.rstrip() for section in [*sections, _ELSEWHERE]) + "\n"
     return files
@@ -171,6 +174,11 @@ _OF_GATEWAY = (
     "One core for the gateway, a scripted backend and the load on the other; each request with key, budget, limits, "
     "route and usage record. What each measure is says `python -m bench.NAME`. Rows of `affinity` are of four scripted "
     "replicas in simulated time (`bench/replica.py`); only the planner is real. Medians; above 1: ours is better.\n"
+)
+
+_OF_CONSOLE = (
+    "What the live feed costs the server, as shares of a core: the difference of windows with viewers and without, and "
+    "what one frame of the largest tree that is walked takes of the engine's thread. `python -m bench.console`.\n"
 )
 
 

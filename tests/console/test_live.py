@@ -44,8 +44,15 @@ def test_an_answer_is_seen_while_it_streams_and_among_what_has_ended_afterwards(
 ) -> None:
     page = open_page("observer")
     page.goto("/console/live")
-    with answering(console_server, ignore_eos=True):
-        expect(picture(page, "Timeline of requests: 1 running (1 decode)")).to_be_visible()
+    for number in range(4):
+        ask(
+            console_server, f"A mill stands by the river, and its wheel turns. What is {number}?", max_tokens=4 + number
+        )
+    with (
+        answering(console_server, ignore_eos=True),
+        answering(console_server, says="A mill stands by the river, and its wheel turns. Why?", ignore_eos=True),
+    ):
+        expect(picture(page, "Timeline of requests: 2 running (2 decode), 4 ended")).to_be_visible()
         page.get_by_text("Requests in flight as a table").click()
         row = page.get_by_role("table", name="Requests in flight").get_by_role("row").nth(1)
         expect(row).to_contain_text("decode")

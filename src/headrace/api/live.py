@@ -14,6 +14,7 @@ from headrace.core.errors import InvalidRequest
 from headrace.core.watching import LiveDisk, LiveEngine, LiveModel, LiveTree
 
 EVENT: Final = "frame"
+MAX_MODELS: Final = 100
 
 
 class TotalsAnswer(msgspec.Struct):
@@ -169,6 +170,7 @@ class LiveFrame(msgspec.Struct, kw_only=True):
     server: LiveServer
     engine_age_ms: int | None
     models: list[LiveModelAnswer]
+    models_left_out: int
     disk: LiveDiskAnswer | None
     requests: list[LiveRequest]
     requests_left_out: int
@@ -207,8 +209,8 @@ def milliseconds(seconds: float) -> int:
 
 
 def model_answers(engine: LiveEngine) -> list[LiveModelAnswer]:
-    """The models of an engine."""
-    return [_model(one) for one in engine.models]
+    """The first models of an engine, those in memory before all others."""
+    return [_model(one) for one in engine.models[:MAX_MODELS]]
 
 
 def disk_answer(disk: LiveDisk | None) -> LiveDiskAnswer | None:

@@ -42,6 +42,7 @@ from headrace.server.tally import Open, Tally
 
 PATH: Final = "/v1/live"
 INTERVAL_S: Final = 1.0
+PATIENCE_S: Final = 10.0  # with an engine whose step takes long, where a frame without it would say nothing
 MAX_VIEWERS: Final = 64
 SCOPES: Final = frozenset({"admin", "observe"})
 
@@ -136,7 +137,7 @@ class LiveFeed:
     async def once(self) -> bytes:
         """One frame, encoded, for somebody who does not stay: what is open now, and nothing that has ended."""
         nothing = Latencies(self.pace.clock.monotonic_s())
-        return encode_live(await self._frame(nothing, [], 0))
+        return encode_live(await self._frame(nothing, [], 0, patience_s=PATIENCE_S))
 
     def _stop_counting(self) -> None:
         self.tally.on_end = None
@@ -153,7 +154,9 @@ class LiveFeed:
                 ended, num_ended = list(self._ended), self._num_ended
                 self._ended.clear()
                 self._num_ended = 0
-                frame = await self._frame(self._latencies, ended, num_ended - len(ended))
+                # Of an engine that was never looked at there is nothing older to show.
+                patience_s = PATIENCE_S if self._engine is None else self.interval_s
+                frame = await self._frame(self._latencies, ended, num_ended - len(ended), patience_s)
                 self._latest = encode_live_event(encode_live(frame))
                 for viewer in self._viewers:
                     viewer.offer(self._latest)
@@ -184,8 +187,10 @@ class LiveFeed:
             now_s = one.started_s + one.record.duration_s
             self._latencies.note(one, one.started_s, ended_progress(one), now_s, is_over=True)
 
-    async def _frame(self, latencies: Latencies, ended: list[EndedRequest], num_more_ended: int) -> LiveFrame:
-        await self._look()
+    async def _frame(
+        self, latencies: Latencies, ended: list[EndedRequest], num_more_ended: int, patience_s: float
+    ) -> LiveFrame:
+        await self._look(patience_s)
         clock, engine = self.pace.clock, self._engine
         now_s = clock.monotonic_s()
         sights = see(self.tally.all_open(), engine, now_s)
@@ -203,7 +208,8 @@ class LiveFeed:
                 num_viewers=len(self._viewers),
             ),
             engine_age_ms=None if engine is None else milliseconds(now_s - self._looked_s),
-            models=[] if engine is None else model_answers(engine),
+            models=(models := [] if engine is None else model_answers(engine)),
+            models_left_out=0 if engine is None else len(engine.models) - len(models),
             disk=None if engine is None else disk_answer(engine.disk),
             requests=[sight.shown for sight in sights.shown],
             requests_left_out=sights.num_left_out,
@@ -212,14 +218,14 @@ class LiveFeed:
             latency=latencies.take(now_s),
         )
 
-    async def _look(self) -> None:
-        """Ask the engine, and go by what it said last if a step takes longer than a frame."""
+    async def _look(self, patience_s: float) -> None:
+        """Ask the engine, and go by what it said last if a step takes longer than that."""
         if self.watching is None:
             return
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self.watching.look())
         looking = self._looking
-        await asyncio.wait([looking], timeout=self.interval_s)
+        await asyncio.wait([looking], timeout=patience_s)
         if looking.done() and not looking.cancelled():
             if self._looking is looking:
                 self._looking = None

@@ -21,6 +21,7 @@ from tests.doubles_http import (
 from tests.scripted_services import ScriptedWatching
 from tests.unit.server.test_keys import entry
 
+from headrace.api.live import MAX_MODELS
 from headrace.core.events import ChoiceFinished, Finished, FinishReason, TextDelta, Usage
 from headrace.core.watching import ORIGIN, LiveEngine, LiveModel, LiveSequence, Phase
 from headrace.server.app import App
@@ -361,6 +362,22 @@ def test_an_engine_in_a_long_step_is_not_waited_for_and_its_age_is_told() -> Non
         busy.go.set()
         assert (await watched.next(client))["engine_age_ms"] == 0
         await leave(client, task)
+
+    run(main())
+
+
+def test_of_a_thousand_models_those_in_memory_are_told_and_the_rest_is_counted() -> None:
+    class Many(ScriptedWatching):
+        async def look(self) -> LiveEngine:
+            absent = tuple(LiveModel(name=f"m{number}", state="absent") for number in range(1000))
+            return LiveEngine((LiveModel(name="here"), *absent))
+
+    watched = Watched(watching=Many())
+
+    async def main() -> None:
+        frame = (await watched.ask(ONCE)).json()
+        assert (len(frame["models"]), frame["models_left_out"]) == (MAX_MODELS, 1001 - MAX_MODELS)
+        assert (frame["models"][0]["id"], frame["models"][0]["state"]) == ("here", "ready")
 
     run(main())
 

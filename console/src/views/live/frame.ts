@@ -92,6 +92,7 @@ export interface Frame {
   server: { version: string; phase: string; uptime_ms: number; num_open: number; num_viewers: number };
   engine_age_ms: number | null;
   models: Model[];
+  models_left_out: number;
   disk: { num_pages: number; num_bytes: number; max_bytes: number } | null;
   requests: LiveRequest[];
   requests_left_out: number;

@@ -63,6 +63,24 @@ function total(latency: Latency): number {
   return latency.counts.reduce((sum, count) => sum + count, 0);
 }
 
+const LEAST_SPAN_S = 60;
+
+// Seconds before now, a minute at least, and what samples have at each of them.
+export function axis(samples: readonly Sample[]): { x: number[]; of: (read: (one: Sample) => number | null) => (number | null)[] } {
+  const nowS = samples.at(-1)?.timeS ?? 0;
+  const times = samples.map((one) => Math.round((one.timeS - nowS) * 10) / 10);
+  const isShort = times.length > 0 && times[0]! > -LEAST_SPAN_S;
+  return {
+    x: isShort ? [-LEAST_SPAN_S, ...times] : times,
+    of: (read) => (isShort ? [null, ...samples.map(read)] : samples.map(read)),
+  };
+}
+
+// "-30 s", "now"
+export function ago(s: number): string {
+  return s === 0 ? "now" : `${s < 0 ? "−" : ""}${Math.abs(s)} s`;
+}
+
 export interface BandRow {
   label: string; // "50 – 100 ms"
   count: number;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { EndedRequest, Frame, LiveRequest, Model, Run } from "./frame";
-import { bandLabel, bands, extend, KEPT, NOTHING, type History } from "./history";
+import { axis, bandLabel, bands, extend, KEPT, NOTHING, type History } from "./history";
 import { advance, describe, EMPTY, segments, WINDOW_MS, type Timeline } from "./timeline";
 import { boxAt, describeTree, lay, warmth } from "./tree";
 
@@ -25,7 +25,7 @@ function frame(time_ms: number, more: Partial<Frame> = {}): Frame {
   return {
     time_ms, interval_ms: 1000,
     server: { version: "1", phase: "ready", uptime_ms: time_ms, num_open: 1, num_viewers: 1 },
-    engine_age_ms: 0, models: [], disk: null, requests: [], requests_left_out: 0, ended: [], ended_left_out: 0,
+    engine_age_ms: 0, models: [], models_left_out: 0, disk: null, requests: [], requests_left_out: 0, ended: [], ended_left_out: 0,
     latency: { first_token: { bounds_ms: [10], counts: [0, 0] }, between_tokens: { bounds_ms: [10], counts: [0, 0] } },
     ...more,
   };
@@ -122,6 +122,16 @@ test("a server without an engine tells of the tokens that it saw pass", () => {
   const { samples } = sampled(frame(1000), frame(2000, { latency, requests: [request("r", 10)] }));
   assert.equal(samples[0]!.outputRate, 10);
   assert.equal(samples[0]!.running, 1);
+});
+
+test("charts begin a minute ago, also where there is less to show, and end now", () => {
+  const { samples } = sampled(frame(1000), frame(2000), frame(3000));
+  const { x, of } = axis(samples);
+  assert.deepEqual(x, [-60, -1, 0]);
+  assert.deepEqual(of((one) => one.running), [null, 0, 0]);
+  assert.deepEqual(axis([]).x, []);
+  const long = sampled(...Array.from({ length: 100 }, (_, index) => frame(1000 * index + 1)));
+  assert.equal(axis(long.samples).x[0], -98);
 });
 
 test("history is bounded", () => {

@@ -5,7 +5,7 @@ import { Badge, Busy, Button, Chart, count, ErrorNotice, Notice, seconds, Select
 import { openFeed, type Status } from "./feed";
 import type { Frame, Model } from "./frame";
 import { Heat } from "./heat";
-import { extend, NOTHING, type History } from "./history";
+import { ago, axis, extend, NOTHING, type History } from "./history";
 import "./live.css";
 import { Memory } from "./memory";
 import { Requests } from "./requests";
@@ -81,6 +81,7 @@ function Panels({ frame, seen }: { frame: Frame; seen: Seen }) {
           {frame.models.length > 1 && (
             <div class="live-choice">
               <Select label="Model" value={model.id} options={frame.models.map(optionOf)} onChange={choose} />
+              {frame.models_left_out > 0 && <p class="hint">{count(frame.models_left_out)} more models are served.</p>}
             </div>
           )}
           <Numbers model={model} />
@@ -117,12 +118,13 @@ function weight(model: Model): number {
 
 function Throughput({ history, hasEngine }: { history: History; hasEngine: boolean }) {
   const { samples } = history;
-  const times = useMemo(() => samples.map((one) => one.timeS), [samples]);
-  const rates = useMemo(() => [times, samples.map((one) => one.outputRate), samples.map((one) => one.readRate)], [samples, times]);
-  const batches = useMemo(
-    () => [times, samples.map((one) => one.batch), samples.map((one) => one.running), samples.map((one) => one.waiting)],
-    [samples, times],
-  );
+  const { rates, batches } = useMemo(() => {
+    const { x, of } = axis(samples);
+    return {
+      rates: [x, of((one) => one.outputRate), of((one) => one.readRate)],
+      batches: [x, of((one) => one.batch), of((one) => one.running), of((one) => one.waiting)],
+    };
+  }, [samples]);
   const rate = (value: number) => `${tokens(value)} tok/s`;
   return (
     <section aria-labelledby="live-rates">
@@ -130,11 +132,15 @@ function Throughput({ history, hasEngine }: { history: History; hasEngine: boole
       <div class="live-pair">
         <Chart
           label="Tokens a second"
+          x="number"
+          formatX={ago}
           series={[{ label: "answers", colour: "good", format: rate }, ...(hasEngine ? [{ label: "prompts", colour: "accent", format: rate }] : [])]}
           data={hasEngine ? rates : rates.slice(0, 2)}
         />
         <Chart
           label="Sequences"
+          x="number"
+          formatX={ago}
           series={[{ label: "in a step, on average", colour: "accent" }, { label: "running", colour: "good" }, { label: "waiting", colour: "warn" }]}
           data={batches}
         />
