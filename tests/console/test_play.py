@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.console.browser import expect
 from tests.console.served import MODEL, ConsoleServer
@@ -165,7 +166,7 @@ def test_a_record_that_was_tampered_with_is_refused_with_its_clause(open_page: O
         report = verified(answer)
         expect(report).to_contain_text("Not verified")
         expect(report.locator("li.not strong")).to_have_text([clause])
-        expect(answer.get_by_role("region", name="What the record states")).to_contain_text("not verified yet")
+        expect(answer.get_by_role("region", name="What the record states")).to_contain_text("do not go by it")
     shoot(page, "play-tampered")
     page.unroute("**/v1/provenance/rec_*")
     expect(verified(answer)).to_contain_text("Level: logged")
@@ -289,6 +290,9 @@ def test_two_models_answer_the_same_side_by_side(open_page: Open, check_accessib
     expect(both.get_by_text("complete")).to_have_count(2)
     expect(both.nth(1).locator(".answer")).to_have_text("It works.")
     expect(both.get_by_text("First token after")).to_have_count(2)
+    table = page.get_by_role("table", name="The two answers compared")
+    expect(table.get_by_role("row")).to_have_count(7)
+    expect(table).to_contain_text("better")
     check_accessible(page)
     shoot(page, "play-both")
 
@@ -370,3 +374,28 @@ def test_the_next_person_in_the_same_tab_does_not_see_the_conversation(
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_label("Message")).to_be_visible()
     expect(page.get_by_text("A secret.")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "sentence"),
+    [
+        ("Object.defineProperty(Crypto.prototype, 'subtle', {get: () => undefined})", "offers no WebCrypto here"),
+        (
+            "const known = SubtleCrypto.prototype.importKey; SubtleCrypto.prototype.importKey = function (...given) {"
+            " if (given[2].name === 'Ed25519') throw new DOMException('no', 'NotSupportedError');"
+            " return known.apply(this, given); }",
+            "has no Ed25519",
+        ),
+    ],
+)
+def test_a_browser_that_lacks_the_means_says_so_and_claims_nothing(open_page: Open, lacks: str, sentence: str) -> None:
+    page = open_page()
+    page.add_init_script(lacks)
+    page.goto("/console/play")
+    choose(page, "scripted")
+    answer = asked(page, "Hello?")
+    answer.get_by_role("button", name="Record", exact=True).click()
+    answer.get_by_role("button", name="Verify in this browser").click()
+    expect(answer.get_by_text(sentence, exact=False).first).to_be_visible()
+    expect(answer.get_by_text("Level:")).to_have_count(0)
+    expect(answer.get_by_text("verified", exact=True)).to_have_count(0)
