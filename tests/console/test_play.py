@@ -5,13 +5,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.console.browser import expect
 from tests.console.served import MODEL, ConsoleServer
+from typer.testing import CliRunner
 
+from headrace.cli.main import app
 from headrace.trust.records.bundle import Bundle, read_bundle
 from headrace.trust.records.keys import SPKI_ED25519
 from headrace.trust.records.node_key import NodeKey
@@ -100,6 +103,24 @@ def test_a_record_is_verified_in_the_browser(open_page: Open, check_accessible: 
     expect(report).to_contain_text("A server cannot vouch for itself")
     check_accessible(page)
     shoot(page, "play-record")
+
+
+def test_what_is_saved_verifies_with_the_command(
+    open_page: Open, console_server: ConsoleServer, tmp_path: Path
+) -> None:
+    page = opened(open_page, "chat")
+    short(page)
+    answer = asked(page)
+    verified(answer)
+    (tmp_path / "trust").write_text(console_server.call("GET", "/v1/provenance/trust-file"), "utf-8")
+    for name in ("record", "answer", "request"):
+        with page.expect_download() as download:
+            answer.get_by_role("button", name=f"Save {name}").click()
+        download.value.save_as(tmp_path / name)
+    given = [f"--{name}={tmp_path / name}" for name in ("record", "request", "trust")]
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "answer"), *given])
+    assert result.exit_code == 0, result.output
+    assert "Level reached: logged" in result.output
 
 
 def tampered(page: "Page", change: Callable[[Bundle], Bundle]) -> None:

@@ -162,6 +162,10 @@ def test_stopping_ends_the_answer_at_the_backend_too(talk: "Page", wild: Wild) -
     expect(answer.get_by_text("stopped")).to_be_visible()
     expect(answer.locator(".answer")).to_have_text("one two ")
     assert wild.left.acquire(timeout=30)
+    answer.get_by_role("button", name="Record", exact=True).click()
+    answer.get_by_role("button", name="Verify in this browser").click()
+    expect(answer.get_by_text("Level: logged")).to_be_visible()
+    expect(answer.get_by_text("state: cancelled")).to_be_visible()
     expect(talk.get_by_label("Message")).to_be_enabled()
 
 
