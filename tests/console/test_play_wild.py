@@ -104,7 +104,7 @@ def test_a_hundred_thousand_tokens_stay_usable(talk: "Page") -> None:
     talk.get_by_label("Message").fill("say again")
     talk.get_by_role("button", name="Send", exact=True).click()
     expect(answers(talk).nth(1).locator(".answer")).to_have_text("again")
-    answer.get_by_role("button", name="Record").click()
+    answer.get_by_role("button", name="Record", exact=True).click()
     answer.get_by_role("button", name="Verify in this browser").click()
     expect(answer.get_by_text("Level: logged")).to_be_visible(timeout=120_000)
 
@@ -162,6 +162,10 @@ def test_stopping_ends_the_answer_at_the_backend_too(talk: "Page", wild: Wild) -
     expect(answer.get_by_text("stopped")).to_be_visible()
     expect(answer.locator(".answer")).to_have_text("one two ")
     assert wild.left.acquire(timeout=30)
+    answer.get_by_role("button", name="Record", exact=True).click()
+    answer.get_by_role("button", name="Verify in this browser").click()
+    expect(answer.get_by_text("Level: logged")).to_be_visible()
+    expect(answer.get_by_text("state: cancelled")).to_be_visible()
     expect(talk.get_by_label("Message")).to_be_enabled()
 
 

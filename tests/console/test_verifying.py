@@ -2,7 +2,6 @@
 each clause, and with single bytes changed; the same canonical forms of what was asked and answered."""
 
 import asyncio
-import base64
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -12,9 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tests.console.verifying import ESBUILD, b64, bundle_driver, clauses, tell
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    EllipticCurve,
+    EllipticCurvePrivateKey,
+    derive_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.console.verifying import ESBUILD, MODEL, b64, bundle_driver, clauses, stream_of, tell
 from tests.doubles_gateway import ANSWER, ScriptedUpstream, ask, bench, read
 from tests.doubles_records import Desk, NodeInMemory, desk
 from tests.log_in_memory import ORIGIN, MemoryLog
@@ -28,17 +39,16 @@ from headrace.core.transcript import transcript_digest
 from headrace.trust.log.keys import Algorithm, Signer
 from headrace.trust.log.note import parse_note
 from headrace.trust.log.proof import parse_proof
-from headrace.trust.records import canonical, dsse
-from headrace.trust.records.answer_form import arguments_form
+from headrace.trust.records import dsse
 from headrace.trust.records.bundle import Bundle, Exhibit
 from headrace.trust.records.commitment import entry_of
 from headrace.trust.records.keys import DelegationGrant, RecordKey, read_grant, sign_by_node
+from headrace.trust.records.node_key import NodeKey
 from headrace.trust.records.trusted import read_trusted
 from headrace.trust.records.verification import Report, verify
 
 pytestmark = pytest.mark.skipif(not ESBUILD.exists(), reason="needs Node's packages: make .venv/.done/console")
 
-MODEL = "m"
 NUM_CHANGES = 1000
 BODY: dict[str, Any] = {
     "model": MODEL,
@@ -47,12 +57,6 @@ BODY: dict[str, Any] = {
     "temperature": 0.3,
     "seed": 7,
 }
-
-
-def stream_of(*pieces: dict[str, Any]) -> bytes:
-    """Chunks of a chat as a server streams them, with a silence in between."""
-    frames = [f"data: {json.dumps({'model': MODEL, 'choices': [piece]})}\n\n" for piece in pieces]
-    return "".join([frames[0], ": keep-alive\n\n", *frames[1:], "data: [DONE]\n\n"]).encode()
 
 
 STREAM = stream_of(
@@ -199,6 +203,61 @@ def test_each_clause_is_refused_by_its_name_where_the_command_refuses_it(driver:
         assert clauses(one) == [(clause.name, clause.is_met) for clause in report.clauses]
 
 
+class NodeOfKms(NodeInMemory):
+    """A node whose key is of another kind, as a KMS has it."""
+
+    def __init__(self, key: EllipticCurvePrivateKey | RSAPrivateKey) -> None:
+        super().__init__()
+        self._other = key
+
+    @property
+    def spki(self) -> bytes:
+        """As `NodeSigner`."""
+        return self._other.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign(self, message: bytes) -> bytes:
+        """As `NodeSigner`."""
+        if isinstance(self._other, RSAPrivateKey):
+            return self._other.sign(message, PSS(MGF1(SHA256()), PSS.MAX_LENGTH), SHA256())
+        digest = {256: SHA256(), 384: SHA384(), 521: SHA512()}[self._other.curve.key_size]
+        return self._other.sign(message, ECDSA(digest))
+
+
+@pytest.mark.parametrize("curve", [SECP256R1(), SECP384R1(), SECP521R1()], ids=lambda curve: curve.name)
+def test_a_node_with_a_key_of_a_kms_vouches_too(driver: Path, curve: EllipticCurve) -> None:
+    cases = []
+    for number in range(20):  # lengths of ECDSA signatures differ from one to the next
+        node = NodeOfKms(derive_private_key(10**9 + number, curve))
+        line = f"node test {NodeKey('test', node.spki).encode()}\n"
+        grant = replace(grant_of(usual()), public=RecordKey(b"\x11" * 32).public)
+        at = replace(usual(), node=node)
+        cases.append((forged(at, grant, RecordKey(b"\x11" * 32)), line))
+    told = tell(driver, [asked_of(bundle, line) for bundle, line in cases])
+    assert {one["level"] for one in told} == {"signed"}
+    envelope = cases[0][0].delegation.envelope
+    start = envelope.index(b'"sig":"') + 7
+    bundle, line = cases[0]
+
+    def changed(at: int) -> Bundle:
+        other = b"B" if envelope[at : at + 1] == b"A" else b"A"
+        return replace(
+            bundle, delegation=replace(bundle.delegation, envelope=envelope[:at] + other + envelope[at + 1 :])
+        )
+
+    told = tell(driver, [asked_of(changed(at), line) for at in range(start, start + 90)])
+    assert {(one["level"], clauses(one)[-1]) for one in told} == {("none", ("delegation", False))}
+
+
+def test_a_key_of_a_kind_that_is_not_checked_is_told_as_that(driver: Path) -> None:
+    key = generate_rsa(public_exponent=65537, key_size=2048)
+    at = replace(usual(), node=NodeOfKms(key))
+    grant = replace(grant_of(usual()), public=RecordKey(b"\x11" * 32).public)
+    bundle, line = forged(at, grant, RecordKey(b"\x11" * 32)), f"node test {NodeKey('test', at.node.spki).encode()}\n"
+    assert python_says(bundle, line).level.name == "SIGNED"
+    (told,) = tell(driver, [asked_of(bundle, line)])
+    assert told["level"] == "none" and clauses(told)[-1] == ("delegation", None)
+
+
 def test_a_signature_of_another_key_on_the_checkpoint_is_refused(driver: Path) -> None:
     at, other = usual(), Signer(ORIGIN, Algorithm.ED25519, b"\5" * 32)
     trust = at.node_line + f"log {other.key}\nquorum none\n"
@@ -292,153 +351,3 @@ def test_a_second_signature_of_ml_dsa_is_told_as_not_checked(driver: Path) -> No
 def test_a_trust_file_that_cannot_be_read_is_refused_with_its_line(driver: Path, text: str, word: str) -> None:
     (told,) = tell(driver, [asked_of(usual().bundle(), text)])
     assert word in told["refused"] and told["kind"] == "NotVerified"
-
-
-NUMBERS = st.one_of(
-    st.integers(-(2**53) + 1, 2**53 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none()
-)
-VALUES = st.recursive(
-    st.one_of(NUMBERS, st.text()),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@settings(max_examples=4, deadline=None)
-@given(values=st.lists(VALUES, min_size=40, max_size=40))
-def test_canonical_json_is_the_same_as_pythons(driver: Path, values: list[Any]) -> None:
-    told = tell(driver, [{"canonical": b64(json.dumps(value, ensure_ascii=False).encode())} for value in values])
-    for value, one in zip(values, told, strict=True):
-        assert base64.b64decode(one["form"]) == canonical.encode(value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [b'{"a":1,"a":2}', b"[1,]", b"{,}", b"01", b"+1", b"1.", b".5", b"NaN", b"Infinity", b"[1] x", b'"\\x"', b'"\\u12"',
-     b'"\n"', b"'a'", b"", b"{", b"nul", b"\xff", b"\xef\xbb\xbf1", b"-", b"[" * 100_000, b'{"a" 1}', b"{1:2}"],
-)  # fmt: skip
-def test_json_that_python_refuses_is_refused(driver: Path, text: bytes) -> None:
-    with pytest.raises(canonical.NotCanonical):
-        canonical.read(text)
-    (told,) = tell(driver, [{"canonical": b64(text)}])
-    assert told["kind"] == "NotVerified"
-
-
-ARGUMENTS = [
-    "", "{}", ' {"b": 1, "a": [1.0, 1e3, -0.0, 12345678901234567890]} ', '{"a":1,"a":2}', "not json", '{"é":"\\u00e9"}',
-    '{"n": 1e400}', '"\\ud800"', "[" * 200 + "]" * 200, '{"x": 0.1}', "{" + '"a":' * 3, '{"a":' + "9" * 5000 + "}",
-    '{"\U0001f600":1,"\ufb33":2}', "\ufeff{}",
-]  # fmt: skip
-
-
-def test_arguments_of_tool_calls_have_pythons_form(driver: Path) -> None:
-    told = tell(driver, [{"arguments": text} for text in ARGUMENTS])
-    assert [base64.b64decode(one["form"]).decode() for one in told] == [arguments_form(text) for text in ARGUMENTS]
-
-
-TEXTS = st.text(max_size=30)
-CALLS = st.lists(
-    st.builds(
-        lambda call_id, name, arguments: {
-            "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}
-        },
-        st.text(min_size=1, max_size=5), st.sampled_from(["look", "say"]), TEXTS,
-    ),
-    max_size=2,
-)  # fmt: skip
-TOOL = {
-    "type": "function",
-    "function": {"name": "look", "description": "d", "parameters": {"a": 1152921504606847000, "b": [1.5]}},
-}
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object", "maximum": 1e22}}}
-MESSAGES = st.lists(
-    st.one_of(
-        st.builds(lambda role, text: {"role": role, "content": text}, st.sampled_from(["system", "user"]), TEXTS),
-        st.builds(lambda text, calls: {"role": "assistant", "content": text, "tool_calls": calls}, TEXTS, CALLS),
-        st.builds(lambda text: {"role": "assistant", "content": text}, TEXTS),
-        st.builds(lambda text: {"role": "tool", "tool_call_id": "c", "content": text}, TEXTS),
-    ),
-    min_size=1,
-    max_size=5,
-)
-BODIES = st.fixed_dictionaries(
-    {"model": st.sampled_from(["m", "a/b"]), "messages": MESSAGES, "stream": st.just(True)},
-    optional={
-        "stream_options": st.just({"include_usage": True}),
-        "temperature": st.sampled_from([0, 1, 1.0, 0.7, 2]),
-        "top_p": st.sampled_from([0.1, 1]),
-        "top_k": st.sampled_from([0, 40]),
-        "min_p": st.sampled_from([0, 0.05]),
-        "max_tokens": st.integers(0, 1000),
-        "seed": st.sampled_from([0, 1, -5, 2**53 - 1]),
-        "stop": st.one_of(st.just("x"), st.just(["a", "b"]), st.just([])),
-        "presence_penalty": st.sampled_from([0, 0.5]),
-        "frequency_penalty": st.sampled_from([0, -0.5]),
-        "repetition_penalty": st.sampled_from([1, 1.1]),
-        "reasoning_effort": st.sampled_from(["none", "low", "max"]),
-        "tools": st.just([TOOL]),
-        "parallel_tool_calls": st.booleans(),
-        "response_format": st.sampled_from([SCHEMA, {"type": "json_object"}, {"type": "text"}]),
-        "logprobs": st.just(True),
-    },
-)
-
-
-@settings(max_examples=4, deadline=None)
-@given(bodies=st.lists(BODIES, min_size=60, max_size=60))
-def test_what_was_asked_has_the_forms_that_the_command_makes_of_it(driver: Path, bodies: list[dict[str, Any]]) -> None:
-    told = tell(driver, [{"request": body} for body in bodies])
-    for body, one in zip(bodies, told, strict=True):
-        # The page sends what JSON.stringify makes: numbers as ECMAScript writes them.
-        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).replace("1.0,", "1,").encode()
-        made = {base64.b64decode(form) for form in one["requests"]}
-        neutral = [form for form in request_forms(data) if not form.startswith(b'{"body"')]
-        assert neutral and set(neutral) & made, (body, made)
-
-
-PIECES = st.lists(
-    st.one_of(
-        st.builds(lambda text: {"delta": {"content": text}}, TEXTS),
-        st.builds(lambda text: {"delta": {"reasoning_content": text, "reasoning": text}}, TEXTS),
-        st.builds(
-            lambda index, name, text: {
-                "delta": {"tool_calls": [{"index": index, "id": "c", "function": {"name": name, "arguments": text}}]}
-            },
-            st.integers(0, 2), st.sampled_from(["look", None]), st.sampled_from(["{", '"a":', "1}", "x", ""]),
-        ),
-        st.builds(
-            lambda reason: {"delta": {}, "finish_reason": reason},
-            st.sampled_from(["stop", "length", "tool_calls", "content_filter", None, "odd"]),
-        ),
-    ),
-    min_size=1,
-    max_size=8,
-)  # fmt: skip
-
-
-@settings(max_examples=4, deadline=None)
-@given(answers=st.lists(st.tuples(PIECES, st.sampled_from(["\n", "\r\n", "\r"])), min_size=60, max_size=60))
-def test_what_was_answered_has_the_form_and_the_digest_of_the_command(
-    driver: Path, answers: list[tuple[list[dict[str, Any]], str]]
-) -> None:
-    streams = [
-        stream_of(*({"index": number % 2, **piece} for number, piece in enumerate(pieces))).replace(b"\n", end.encode())
-        for pieces, end in answers
-    ]
-    for stream, one in zip(streams, tell(driver, [{"stream": b64(stream)} for stream in streams]), strict=True):
-        shown = read_answer(stream).shown()
-        assert one["digest"] == transcript_digest(stream).hex() == (shown.body_digest or b"").hex()
-        assert one["form"] == (None if shown.answer is None else b64(shown.answer)), stream
-        assert one["reasoning"] == (None if shown.reasoning is None else b64(shown.reasoning))
-        assert one["model"] == shown.model
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b":", b": a", b": a\n", b": a\n\n", b"data: 1", b"data: 1\n", b"data: 1\n\n\n: x\n\n\n",
-     b"\n\n: a\n\ndata: b\n: c\n\n",
-     b"data\n\n", b"data:\n\n", b"data: a\ndata: b\n\n", b": a\r\n\r\ndata: b\r\r", b"\r\n: a\r\r\ndata: x\n\r"],
-)  # fmt: skip
-def test_comments_do_not_count_wherever_they_stand(driver: Path, data: bytes) -> None:
-    (told,) = tell(driver, [{"stream": b64(data)}])
-    assert told["digest"] == transcript_digest(data).hex()

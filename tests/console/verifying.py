@@ -11,6 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ESBUILD = ROOT / "console/node_modules/.bin/esbuild"
+MODEL = "m"
 DRIVER = ROOT / "tests/console/verify_driver.ts"
 
 
@@ -35,6 +36,12 @@ def tell(driver: Path, asked: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(told) == len(lines)
     return told
+
+
+def stream_of(*pieces: dict[str, Any]) -> bytes:
+    """Chunks of a chat as a server streams them, with a silence in between."""
+    frames = [f"data: {json.dumps({'model': MODEL, 'choices': [piece]})}\n\n" for piece in pieces]
+    return "".join([frames[0], ": keep-alive\n\n", *frames[1:], "data: [DONE]\n\n"]).encode()
 
 
 def b64(data: bytes) -> str:

@@ -26,7 +26,8 @@ export function toldOf(token: Token): string {
 // Why less was told than was asked; null: as much was.
 export function shortfall(tokens: readonly Token[], numAsked: number, scopes: readonly string[]): string | null {
   if (tokens.length === 0) return null;
-  const isRounded = !scopes.includes("logprobs") && tokens.every((token) => isCoarse(token.logprob));
+  const some = tokens.filter((token) => token.logprob !== 0); // a certain token is round by itself
+  const isRounded = !scopes.includes("logprobs") && some.length > 0 && some.every((token) => isCoarse(token.logprob));
   const isShort = tokens.some((token) => !isTold(token) || token.others.length < numAsked);
   if (!isRounded && !isShort) return null;
   const because = scopes.includes("logprobs") ? "the backend tells no more" : "your key has not the scope `logprobs`";

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { fetchJson } from "../../api";
-import { Busy, ErrorNotice, Notice, tokens } from "../../kit";
+import { Busy, Notice, Plain, tokens } from "../../kit";
 import type { Step } from "./step";
 import { TokenList } from "./token_list";
 
@@ -35,7 +35,9 @@ export function PromptView({ step }: { step: Step }) {
           : `${tokens(cached)} of ${tokens(usage.promptTokens)} tokens were found in the cache and not computed again.`}
       </p>
       {error !== null && (
-        <ErrorNotice error={error} title="The prompt cannot be shown token by token: this server has no tokenizer of the model" />
+        <Notice title="The prompt cannot be shown token by token">
+          <p><Plain text={error instanceof Error ? error.message : String(error)} /></p>
+        </Notice>
       )}
       {error === null && found === null && <Busy label="Reading the prompt" />}
       {found !== null && usage !== null && found.count !== usage.promptTokens && (

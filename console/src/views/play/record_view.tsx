@@ -5,11 +5,12 @@ import { Badge, Busy, Button, clockTime, confirm, ErrorNotice, Field, Notice, Pl
 import { forgetAnchor, keepAnchor, MEANINGS, readAnchor } from "./anchors";
 import { fetchBundle, prove, sentence, type Proof } from "./proving";
 import { save } from "./saving";
-import { Stated } from "./stated";
+import { Stated, type Standing } from "./stated";
 import type { Step } from "./step";
 import { readBundle } from "./verify/bundle";
 import { concat, type Bytes } from "./verify/bytes";
 import { readEnvelope } from "./verify/dsse";
+import { NotChecked } from "./verify/fault";
 import { readStatement, type Statement } from "./verify/statement";
 import { parseTrustFile } from "./verify/trust_file";
 import { type Clause, isRefused, type Level } from "./verify/verification";
@@ -61,7 +62,7 @@ export function RecordView({ step }: { step: Step }) {
   return (
     <div class="record">
       <p>Record <Plain mono text={recordId} /></p>
-      {error !== null && <ErrorNotice error={error} title="The record could not be read" />}
+      {error !== null && <ErrorNotice error={error} title={error instanceof NotChecked ? "It cannot be verified here" : "The record could not be read"} />}
       <div class="row">
         <Button kind="main" busy={isBusy} onPress={verifyNow}>Verify in this browser</Button>
         {loaded && <Button onPress={() => save(`${recordId}.record.json`, loaded.bundle)}>Save record</Button>}
@@ -71,9 +72,15 @@ export function RecordView({ step }: { step: Step }) {
       {isBusy && <Busy label="Reading and verifying" />}
       {proof && <ReportView proof={proof} onTrustChanged={verifyNow} />}
       <TrustPicker onChange={() => show(null)} />
-      {loaded?.statement && <Stated statement={loaded.statement} isVerified={proof !== null && !isRefused(proof.report)} />}
+      {loaded?.statement && <Stated statement={loaded.statement} standing={standingOf(proof)} />}
     </div>
   );
+}
+
+function standingOf(proof: Proof | null): Standing {
+  if (proof === null) return "not verified yet";
+  if (isRefused(proof.report)) return "not verified: do not go by it";
+  return proof.report.level === "none" ? "could not be verified" : "verified";
 }
 
 // What it says, before anything of it is verified; null if it cannot be read.

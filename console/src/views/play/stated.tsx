@@ -4,7 +4,16 @@ import { Badge, Plain } from "../../kit";
 import { canonicalText, type Json, type Table } from "./verify/json";
 import type { Statement } from "./verify/statement";
 
-export function Stated({ statement, isVerified }: { statement: Statement; isVerified: boolean }) {
+export type Standing = "not verified yet" | "verified" | "could not be verified" | "not verified: do not go by it";
+
+const KINDS = {
+  "not verified yet": "info",
+  verified: "good",
+  "could not be verified": "warn",
+  "not verified: do not go by it": "bad",
+} as const;
+
+export function Stated({ statement, standing }: { statement: Statement; standing: Standing }) {
   const { external, internal } = statement;
   const rows: [string, Json | undefined][] = [
     ["Node", statement.node],
@@ -22,7 +31,7 @@ export function Stated({ statement, isVerified }: { statement: Statement; isVeri
   ];
   return (
     <section class="stated" aria-label="What the record states">
-      <h4>What it states <Badge kind={isVerified ? "good" : "warn"}>{isVerified ? "verified" : "not verified yet"}</Badge></h4>
+      <h4>What it states <Badge kind={KINDS[standing]}>{standing}</Badge></h4>
       <dl>
         {[...statement.digests].map(([name, digest]) => <Row key={`digest ${name}`} name={name} value={digest} />)}
         {rows.map(([name, value]) => value !== undefined && <Row key={name} name={name} value={value} />)}

@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import { Button, confirm, Field, Plain, TextArea } from "../../kit";
 import type { Conversation, Turn } from "./conversation";
+import { Comparison } from "./comparison";
 import { StepView } from "./step_view";
 
 interface TurnProps {
@@ -46,6 +47,7 @@ export function TurnView({ conversation, turn, at }: TurnProps) {
           </div>
         ))}
       </div>
+      {turn.lanes.length === 2 && <Comparison one={turn.lanes[0]!.at(-1)} other={turn.lanes[1]!.at(-1)} />}
     </section>
   );
 

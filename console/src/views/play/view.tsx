@@ -1,6 +1,6 @@
 // The view "Play": a conversation with one or two models or routes, and all that can be known of each answer.
 
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { Button, confirm, ErrorNotice, Field, TextArea, usePolled, useSession } from "../../kit";
 import { settingsError } from "./asking";
 import { Conversation, exported } from "./conversation";
@@ -20,6 +20,9 @@ const conversation: Conversation = new Conversation((step) => void receive(step)
 
 export default function Play() {
   const session = useSession();
+  const talk = useFollowed();
+  const isWide = useMemo(() => matchMedia("(min-width: 56rem)").matches, []);
+  // Before anything of it is drawn.
   useMemo(() => conversation.belongTo(`${session.tenant ?? ""}/${session.name ?? ""}`), [session]);
   useChanges(conversation);
   const { data, error } = usePolled<{ data: ModelCard[] }>("/v1/models", LIST_EVERY_MS);
@@ -34,10 +37,13 @@ export default function Play() {
       <aside aria-label="Models and parameters">
         <Models cards={cards} />
         {error !== null && <ErrorNotice error={error} title="The list of models cannot be read" />}
-        <SettingsPanel settings={conversation.settings} onChange={(settings) => conversation.set({ settings })} />
-        <ConversationButtons />
+        <details class="play-more" open={isWide}>
+          <summary>Settings</summary>
+          <SettingsPanel settings={conversation.settings} onChange={(settings) => conversation.set({ settings })} />
+          <ConversationButtons />
+        </details>
       </aside>
-      <div class="play-talk">
+      <div class="play-talk" ref={talk}>
         {conversation.turns.length === 0 && (
           <p class="hint">Say something: the answer streams in, and each has its tokens, its prompt and its record to look at.</p>
         )}
@@ -46,6 +52,28 @@ export default function Play() {
       </div>
     </div>
   );
+}
+
+const NEAR_PX = 80;
+
+// Stays at the end while an answer grows, for who was there; who has scrolled up stays where they are.
+function useFollowed() {
+  const box = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    const page = document.documentElement;
+    let isAtEnd = true;
+    const look = () => (isAtEnd = page.scrollHeight - page.clientHeight - page.scrollTop < NEAR_PX);
+    const observer = new ResizeObserver(() => {
+      if (isAtEnd && conversation.isRunning) page.scrollTop = page.scrollHeight;
+    });
+    observer.observe(box.current!);
+    addEventListener("scroll", look, { passive: true });
+    return () => {
+      observer.disconnect();
+      removeEventListener("scroll", look);
+    };
+  }, []);
+  return box;
 }
 
 function Models({ cards }: { cards: readonly ModelCard[] }) {

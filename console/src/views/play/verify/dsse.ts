@@ -3,7 +3,7 @@
 
 import { type Bytes, fromBase64, join, utf8 } from "./bytes";
 import { demand } from "./fault";
-import { verifyEd25519 } from "./hashing";
+import type { Verify } from "./hashing";
 import { asList, asTable, asText, hasOnly, readJson } from "./json";
 
 export const IN_TOTO = "application/vnd.in-toto+json";
@@ -50,13 +50,13 @@ export function pae(payloadType: string, payload: Bytes): Bytes {
   return join(utf8(`DSSEv1 ${kind.length} `), kind, utf8(` ${payload.length} `), payload);
 }
 
-// Which of some Ed25519 keys, by their ids, have signed. Signatures of others say nothing, for or against.
-export async function signersOf(envelope: Envelope, keys: ReadonlyMap<string, Bytes>): Promise<string[]> {
+// Which of some keys, by their ids, have signed. Signatures of others say nothing, for or against.
+export async function signersOf(envelope: Envelope, keys: ReadonlyMap<string, Verify>): Promise<string[]> {
   const message = pae(envelope.payloadType, envelope.payload);
   const found: string[] = [];
   for (const one of envelope.signatures) {
-    const key = keys.get(one.keyid);
-    if (key !== undefined && !found.includes(one.keyid) && (await verifyEd25519(key, one.sig, message))) {
+    const verify = keys.get(one.keyid);
+    if (verify !== undefined && !found.includes(one.keyid) && (await verify(one.sig, message))) {
       found.push(one.keyid);
     }
   }

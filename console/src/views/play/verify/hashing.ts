@@ -46,6 +46,54 @@ export async function keyId(spki: Bytes): Promise<string> {
   return toHex(await sha256(spki));
 }
 
+// A key that has signed, of whatever kind. Throws NotChecked where it cannot be told here.
+export type Verify = (signature: Bytes, message: Bytes) => Promise<boolean>;
+
+export function verifierOf(publicKey: Bytes): Verify {
+  return (signature, message) => verifyEd25519(publicKey, signature, message);
+}
+
+const CURVES = [
+  { namedCurve: "P-256", hash: "SHA-256", numBytes: 32 },
+  { namedCurve: "P-384", hash: "SHA-384", numBytes: 48 },
+  { namedCurve: "P-521", hash: "SHA-512", numBytes: 66 },
+] as const;
+
+// Of a key by its SubjectPublicKeyInfo, which vaults and KMS have: ECDSA over three curves; null: of another kind.
+export async function ecdsaOf(spki: Bytes): Promise<Verify | null> {
+  for (const { namedCurve, hash, numBytes } of CURVES) {
+    const algorithm = { name: "ECDSA", namedCurve };
+    const key = await subtle().importKey("spki", spki, algorithm, false, ["verify"]).catch(() => null);
+    if (key === null) continue;
+    return async (signature, message) => {
+      const raw = rawOfDer(signature, numBytes);
+      return raw !== null && subtle().verify({ name: "ECDSA", hash }, key, raw, message);
+    };
+  }
+  return null;
+}
+
+// RFC 3279 2.2.3: a SEQUENCE of two INTEGERs, in DER; WebCrypto wants both in as many bytes as the curve has. null: it is
+// written in another way.
+export function rawOfDer(der: Bytes, numBytes: number): Bytes | null {
+  const isLong = der[1] === 0x81;
+  const start = isLong ? 3 : 2;
+  if (der[0] !== 0x30 || der.length !== start + (isLong ? der[2]! : der[1]!) || (isLong && der[2]! < 0x80)) return null;
+  const raw = new Uint8Array(2 * numBytes);
+  let at = start;
+  for (const place of [numBytes, 2 * numBytes]) {
+    const size = der[at + 1] ?? 0;
+    const number = der.slice(at + 2, at + 2 + size);
+    const isOne = der[at] === 0x02 && size > 0 && number.length === size && number[0]! < 0x80;
+    const isShortest = isOne && (number[0] !== 0 || size === 1 || number[1]! >= 0x80);
+    const digits = number[0] === 0 ? number.slice(1) : number;
+    if (!isShortest || digits.length > numBytes) return null;
+    raw.set(digits, place - digits.length);
+    at += 2 + size;
+  }
+  return at === der.length ? raw : null;
+}
+
 // RFC 8032. Throws NotChecked where the browser does not know the algorithm.
 export async function verifyEd25519(publicKey: Bytes, signature: Bytes, message: Bytes): Promise<boolean> {
   let key: CryptoKey;

@@ -3,7 +3,7 @@
 
 import { type Bytes, fromBase64, join, toHex, utf8 } from "./bytes";
 import { demand, NotVerified } from "./fault";
-import { ed25519Of, keyId, sha256, spkiOfEd25519 } from "./hashing";
+import { ecdsaOf, ed25519Of, keyId, sha256, spkiOfEd25519, verifierOf, type Verify } from "./hashing";
 import { hashLeaf, parseProof, verifyInclusion } from "./inclusion";
 import * as note from "./note";
 
@@ -17,7 +17,7 @@ const COSIGNERS = [note.COSIGNATURE_ED25519, note.COSIGNATURE_ML_DSA_44];
 export interface NodeKey {
   name: string;
   id: string; // how its signatures name it
-  publicKey: Bytes | null; // of Ed25519; null: a kind of key that is not checked here
+  verify: Verify | null; // null: a kind of key that is not checked here
 }
 
 export interface Witness {
@@ -161,12 +161,13 @@ async function readNodeKey(text: string): Promise<NodeKey> {
   demand(isOne, "the hash does not go with the name and the key; copy the line whole.");
   if (data[0] === note.ED25519 && data.length === 33) {
     const publicKey = data.slice(1);
-    return { name, id: await keyId(spkiOfEd25519(publicKey)), publicKey };
+    return { name, id: await keyId(spkiOfEd25519(publicKey)), verify: verifierOf(publicKey) };
   }
   const isOther = data.length > SPKI.length && SPKI.every((byte, at) => data[at] === byte);
   demand(isOther, "keys of this type do not sign for nodes; the node's own line has one.");
   const spki = data.slice(SPKI.length);
-  return { name, id: await keyId(spki), publicKey: ed25519Of(spki) };
+  const publicKey = ed25519Of(spki);
+  return { name, id: await keyId(spki), verify: publicKey === null ? await ecdsaOf(spki) : verifierOf(publicKey) };
 }
 
 // tlog-proof, Verifying a tlog proof. A quorum that is not reached is told, not refused: witnesses are asked later than

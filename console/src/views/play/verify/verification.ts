@@ -13,7 +13,7 @@ import { type Bytes, isSame, toHex } from "./bytes";
 import { type Envelope, readEnvelope, signersOf } from "./dsse";
 import { demand, NotChecked, NotVerified } from "./fault";
 import { type Grant, readEntry, readGrant, SKEW_S } from "./grant";
-import { commit, derivedNonce } from "./hashing";
+import { commit, derivedNonce, verifierOf } from "./hashing";
 import { ANSWER, BODY, opening, readStatement, REASONING, type Statement } from "./statement";
 import { proveInclusion, type TrustFile } from "./trust_file";
 
@@ -130,10 +130,10 @@ class Run {
     demand(this.bundle.delegation.envelope.length > 0, "the delegation of the key that signed is missing.");
     const envelope = readEnvelope(this.bundle.delegation.envelope);
     const named = nodes.find((one) => one.id === envelope.signatures[0]!.keyid);
-    if (named !== undefined && named.publicKey === null) {
-      throw new NotChecked("the node's key is not of Ed25519; this page checks no other kind. `headrace verify` does.");
+    if (named !== undefined && named.verify === null) {
+      throw new NotChecked("the node's key is of a kind that this page does not check. `headrace verify` does.");
     }
-    const keys = new Map(nodes.flatMap((one) => (one.publicKey === null ? [] : [[one.id, one.publicKey] as const])));
+    const keys = new Map(nodes.flatMap((one) => (one.verify === null ? [] : [[one.id, one.verify] as const])));
     const signers = await signersOf(envelope, keys);
     const isOne = envelope.signatures.length === 1 && signers.length === 1;
     const names = nodes.map((one) => one.name).join(", ");
@@ -146,7 +146,7 @@ class Run {
 
   private async signature(envelope: Envelope, grant: Grant): Promise<void> {
     // DSSE allows more signatures; ours have one, and what is not vouched for must not look as if it were.
-    const signers = await signersOf(envelope, new Map([[grant.keyId, grant.publicKey]]));
+    const signers = await signersOf(envelope, new Map([[grant.keyId, verifierOf(grant.publicKey)]]));
     const isOne = envelope.signatures.length === 1 && signers.length === 1;
     demand(isOne, "the statement is not signed by the key that the node vouches for, or not by it alone.");
   }
