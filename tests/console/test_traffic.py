@@ -237,6 +237,25 @@ def test_every_part_fits_a_phone_and_keeps_what_it_shows_while_the_server_is_awa
     chat(console_server)
     page = open_page(**PHONE)
     page.goto(f"/console/traffic/{tab}")
-    expect(page.get_by_role("tabpanel").get_by_role("heading").or_(page.get_by_role("table")).first).to_be_visible()
+    panel = page.get_by_role("tabpanel")
+    shown = panel.get_by_role("heading").or_(panel.get_by_role("row")).first
+    expect(shown).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     check_accessible(page)
+    page.context.set_offline(True)
+    old = panel.get_by_text("is old: the last try to read it failed").first
+    expect(old).to_be_visible(timeout=20_000)
+    expect(shown).to_be_visible()
+    page.context.set_offline(False)
+    expect(old).to_have_count(0, timeout=20_000)
+
+
+def test_a_server_without_routes_shows_what_it_can_and_says_how_to_get_the_rest(page: "Page") -> None:
+    models = {"data": [], "since": None, "object": "list"}
+    page.route("**/v1/gateway/routes", lambda route: route.fulfill(json=models))
+    page.route("**/v1/accounts/budgets", lambda route: route.fulfill(json={"data": [], "object": "list"}))
+    page.goto("/console/traffic")
+    expect(page.get_by_text("No routes are set")).to_be_visible()
+    expect(page.get_by_text("[routes.chat]")).to_be_visible()
+    page.get_by_role("tab", name="Budgets and spend").click()
+    expect(page.get_by_text("No budgets are set")).to_be_visible()
