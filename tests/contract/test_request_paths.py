@@ -142,8 +142,7 @@ def test_a_breaker_that_opens_is_told_and_the_next_plan_says_who_is_out(tmp_path
 def test_a_copy_for_a_shadow_is_no_part_of_what_its_client_asked(tmp_path: Path) -> None:
     async def test(at: At) -> None:
         assert (await at.chat("mine", "watched")).status == 200
-        while not at.spare.received or (await at.ids("backend=spare")) == []:
-            await asyncio.sleep(0)
+        await asyncio.gather(*at.served.gate.shadows._tasks)
         told = await at.path("mine")
         assert steps(told) == [("up", "first", "ok")]
         assert told["shadow"] == "spare/small"
