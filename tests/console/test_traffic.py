@@ -54,6 +54,10 @@ def test_routes_are_shown_with_their_targets_and_what_was_seen_of_them(
     either = page.get_by_role("article", name="Route either")
     expect(either.get_by_text("least_loaded")).to_be_visible()
     expect(either.get_by_role("cell", name="far/scripted")).to_be_visible()
+    either.get_by_role("link", name="Its requests").click()
+    expect(page.get_by_label("Route", exact=True)).to_have_value("either")
+    expect(page.get_by_role("region", name="Requests").get_by_role("row").nth(4)).to_be_visible()
+    page.go_back()
     told = console_server.call("GET", "/v1/gateway/routes")["data"]
     made = next(one for one in told if one["id"] == "either")["figures"]["num_requests"]
     assert made >= 4
@@ -133,9 +137,9 @@ def test_a_budget_that_blocks_is_seen_in_the_spend_in_the_list_and_in_the_reques
         expect(page.get_by_role("region", name="Usage by key").get_by_role("cell", name="spender")).to_be_visible()
         check_accessible(page)
         shoot(page, "traffic-spend")
-        page.get_by_role("tab", name="Requests").click()
-        page.get_by_label("Key", exact=True).fill("spender")
-        page.get_by_label("Show").select_option("failed")
+        pocket.get_by_role("link", name="What was refused").click()
+        expect(page.get_by_label("Key", exact=True)).to_have_value("spender")
+        expect(page.get_by_label("Show")).to_have_value("failed")
         refused_row = page.get_by_role("row").filter(has_text="budget exceeded")
         expect(refused_row).to_have_count(1)
         refused_row.get_by_role("button").click()

@@ -183,6 +183,19 @@ def test_an_answer_that_is_given_again_and_a_request_that_a_budget_refuses_are_t
     run(tmp_path, test)
 
 
+def test_what_a_service_asks_on_behalf_of_a_client_is_found_by_what_the_client_knows(tmp_path: Path) -> None:
+    async def test(at: At) -> None:
+        body = {"model": "smart", "input": PROMPT, "store": False}
+        reply = await at.send("POST", "/v1/responses", body, **{"x-request-id": "mine"})
+        assert reply.status == 200
+        told = await at.path("mine")
+        assert told["request"]["id"].startswith(f"{reply.json()['id']}.")
+        assert (await at.path(reply.json()["id"]))["request"] == told["request"]
+        assert await at.ids(f"id={reply.json()['id']}") == await at.ids("id=mine") == ["mine"]
+
+    run(tmp_path, test)
+
+
 def test_a_name_that_nobody_has_and_a_body_that_says_nonsense_are_told_without_a_word_of_the_body(
     tmp_path: Path,
 ) -> None:

@@ -265,6 +265,7 @@ class Passage:
                 () if case is None else case.verdicts,
                 record.duration_s >= paths.slow_s,
                 EXCHANGE_ID.get(),
+                None if self.trace is None else self.trace.place.context.trace_id,
             )
         )
 

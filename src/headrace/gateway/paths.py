@@ -101,6 +101,7 @@ class Ended(NamedTuple):
     verdicts: Sequence[Verdict]
     is_slow: bool
     exchange_id: str = ""
+    trace_id: str | None = None
 
 
 def outcome_of(error: BaseException) -> str:
@@ -246,6 +247,7 @@ def brief_of(kept: Ended) -> PathBrief:
         refusal=kept.refusal,
         exchange_id=kept.exchange_id,
         record_id=kept.record_id,
+        trace_id=kept.trace_id,
         is_slow=kept.is_slow,
     )
 

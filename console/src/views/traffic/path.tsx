@@ -71,6 +71,7 @@ function Who({ one }: { one: Brief }) {
   if (one.user) facts.push(["User", <Plain text={one.user} />]);
   if (one.tags.length > 0) facts.push(["Tags", <Plain text={one.tags.join(", ")} />]);
   if (one.exchange_id) facts.push(["x-request-id", <Plain mono text={one.exchange_id} />]);
+  if (one.trace_id) facts.push(["Trace", <Plain mono text={one.trace_id} />]);
   return <Facts facts={facts} />;
 }
 
