@@ -106,7 +106,7 @@ function Summary({ figures, share }: { figures: Figures; share: number }) {
     ["Cost", money(figures.cost)],
   ];
   return (
-    <dl class="facts">
+    <dl class="told-facts">
       {facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}
     </dl>
   );

@@ -60,7 +60,7 @@ test("an attempt is told in a sentence, and one that was not made says why", () 
 });
 
 test("what a rule refused is no failure of a machine", () => {
-  assert.deepEqual(["ok", "cancelled", "budget_exceeded", "upstream_fault"].map(toneOf), ["good", "info", "warn", "bad"]);
+  assert.deepEqual(["ok", "cancelled", "budget_exceeded", "of_tomorrow", "upstream_fault"].map(toneOf), ["good", "info", "warn", "warn", "bad"]);
 });
 
 const NOON = Date.parse("2026-03-01T12:00:00Z") / 1000;
