@@ -48,7 +48,7 @@ from headrace.gateway.foreground import Foreground
 from headrace.gateway.notary.public import LogShelf
 from headrace.gateway.oversight.delegating import DelegationKeeper
 from headrace.gateway.oversight.endorsing import EndorsementKeeper
-from headrace.gateway.paths import Asked, Kept, PathBook
+from headrace.gateway.paths import Asked, Ended, PathBook
 from headrace.gateway.room import Room
 from headrace.gateway.settings import GatewaySettings, Target
 from headrace.memory import delegations, endorsements
@@ -345,7 +345,7 @@ def scripted_paths() -> PathBook:
     book = PathBook(10, 10.0, GatewaySettings)
     record = UsageRecord(request_id="req_1", started_s=1.7e9, tenant="acme", outcome="upstream_fault", route="smart")
     plan = Plan(route="smart", candidates=(candidate,), refused={Target("up", "other"): "not cleared"})
-    book.add(Kept(book.next_number(), record, plan, [asked], 5.0, "", "it failed", None, "", None, (), (), False))
+    book.add(Ended(book.next_number(), record, plan, [asked], 5.0, "", "it failed", None, "", None, (), (), False))
     return book
 
 

@@ -54,6 +54,10 @@ def test_routes_are_shown_with_their_targets_and_what_was_seen_of_them(
     either = page.get_by_role("article", name="Route either")
     expect(either.get_by_text("least_loaded")).to_be_visible()
     expect(either.get_by_role("cell", name="far/scripted")).to_be_visible()
+    either.get_by_role("link", name="Its requests").click()
+    expect(page.get_by_label("Route", exact=True)).to_have_value("either")
+    expect(page.get_by_role("region", name="Requests").get_by_role("row").nth(4)).to_be_visible()
+    page.go_back()
     told = console_server.call("GET", "/v1/gateway/routes")["data"]
     made = next(one for one in told if one["id"] == "either")["figures"]["num_requests"]
     assert made >= 4
@@ -133,9 +137,9 @@ def test_a_budget_that_blocks_is_seen_in_the_spend_in_the_list_and_in_the_reques
         expect(page.get_by_role("region", name="Usage by key").get_by_role("cell", name="spender")).to_be_visible()
         check_accessible(page)
         shoot(page, "traffic-spend")
-        page.get_by_role("tab", name="Requests").click()
-        page.get_by_label("Key", exact=True).fill("spender")
-        page.get_by_label("Show").select_option("failed")
+        pocket.get_by_role("link", name="What was refused").click()
+        expect(page.get_by_label("Key", exact=True)).to_have_value("spender")
+        expect(page.get_by_label("Show")).to_have_value("failed")
         refused_row = page.get_by_role("row").filter(has_text="budget exceeded")
         expect(refused_row).to_have_count(1)
         refused_row.get_by_role("button").click()
@@ -237,6 +241,25 @@ def test_every_part_fits_a_phone_and_keeps_what_it_shows_while_the_server_is_awa
     chat(console_server)
     page = open_page(**PHONE)
     page.goto(f"/console/traffic/{tab}")
-    expect(page.get_by_role("tabpanel").get_by_role("heading").or_(page.get_by_role("table")).first).to_be_visible()
+    panel = page.get_by_role("tabpanel")
+    shown = panel.get_by_role("heading").or_(panel.get_by_role("row")).first
+    expect(shown).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     check_accessible(page)
+    page.context.set_offline(True)
+    old = panel.get_by_text("is old: the last try to read it failed").first
+    expect(old).to_be_visible(timeout=20_000)
+    expect(shown).to_be_visible()
+    page.context.set_offline(False)
+    expect(old).to_have_count(0, timeout=20_000)
+
+
+def test_a_server_without_routes_shows_what_it_can_and_says_how_to_get_the_rest(page: "Page") -> None:
+    models = {"data": [], "since": None, "object": "list"}
+    page.route("**/v1/gateway/routes", lambda route: route.fulfill(json=models))
+    page.route("**/v1/accounts/budgets", lambda route: route.fulfill(json={"data": [], "object": "list"}))
+    page.goto("/console/traffic")
+    expect(page.get_by_text("No routes are set")).to_be_visible()
+    expect(page.get_by_text("[routes.chat]")).to_be_visible()
+    page.get_by_role("tab", name="Budgets and spend").click()
+    expect(page.get_by_text("No budgets are set")).to_be_visible()

@@ -18,7 +18,7 @@ from tests.doubles_http import Client, Reply
 from tests.gateway_server import ServedGateway, backend, serving
 from tests.upstreams import Upstream, upstream
 
-PROMPT = "my number is 555-0100"
+PROMPT = "my password is zanzibar"
 BREAKER = "breaker = {window = 4, min_attempts = 2, failure_share = 0.5, open = 30}\n"
 SETTINGS = """
 model = "none"
@@ -30,6 +30,10 @@ retry = {max_attempts = 3, backoff = 0, max_backoff = 0, budget_floor = 100}
 candidates = ["up/small", "spare/small"]
 policies = ["ordered"]
 hedge_after = 0.01
+[routes.watched]
+candidates = ["up/small"]
+shadow = "spare/small"
+shadow_share = 1
 [[budgets]]
 subject = "tenant:local"
 window = "total"
@@ -60,7 +64,7 @@ class At:
         """The way that a request took, as an operator reads it; nothing of what was said is in it."""
         reply = await self.send("GET", f"/v1/gateway/requests/{quote(request_id)}")
         assert reply.status == 200, reply.body
-        assert b"555" not in reply.body
+        assert b"zanzibar" not in reply.body
         told: dict[str, Any] = reply.json()
         return told
 
@@ -68,7 +72,7 @@ class At:
         """Requests of a list."""
         reply = await self.send("GET", f"/v1/gateway/requests?{query}")
         assert reply.status == 200, reply.body
-        assert b"555" not in reply.body
+        assert b"zanzibar" not in reply.body
         return [one["exchange_id"] for one in reply.json()["data"]]
 
 
@@ -135,6 +139,20 @@ def test_a_breaker_that_opens_is_told_and_the_next_plan_says_who_is_out(tmp_path
     run(tmp_path, test)
 
 
+def test_a_copy_for_a_shadow_is_no_part_of_what_its_client_asked(tmp_path: Path) -> None:
+    async def test(at: At) -> None:
+        assert (await at.chat("mine", "watched")).status == 200
+        await asyncio.gather(*at.served.gate.shadows._tasks)
+        told = await at.path("mine")
+        assert steps(told) == [("up", "first", "ok")]
+        assert told["shadow"] == "spare/small"
+        copy = await at.path(told["request"]["id"] + ".shadow")
+        assert (copy["request"]["tenant"], copy["request"]["exchange_id"]) == ("shadow", None)
+        assert steps(copy) == [("spare", "copy", "ok")]
+
+    run(tmp_path, test)
+
+
 def test_a_hedge_that_wins_is_told_beside_the_one_that_hung(tmp_path: Path) -> None:
     async def test(at: At) -> None:
         at.up.script.append(upstreams.hang_before())
@@ -165,6 +183,19 @@ def test_an_answer_that_is_given_again_and_a_request_that_a_budget_refuses_are_t
     run(tmp_path, test)
 
 
+def test_what_a_service_asks_on_behalf_of_a_client_is_found_by_what_the_client_knows(tmp_path: Path) -> None:
+    async def test(at: At) -> None:
+        body = {"model": "smart", "input": PROMPT, "store": False}
+        reply = await at.send("POST", "/v1/responses", body, **{"x-request-id": "mine"})
+        assert reply.status == 200
+        told = await at.path("mine")
+        assert told["request"]["id"].startswith(f"{reply.json()['id']}.")
+        assert (await at.path(reply.json()["id"]))["request"] == told["request"]
+        assert await at.ids(f"id={reply.json()['id']}") == await at.ids("id=mine") == ["mine"]
+
+    run(tmp_path, test)
+
+
 def test_a_name_that_nobody_has_and_a_body_that_says_nonsense_are_told_without_a_word_of_the_body(
     tmp_path: Path,
 ) -> None:
@@ -176,6 +207,10 @@ def test_a_name_that_nobody_has_and_a_body_that_says_nonsense_are_told_without_a
         assert (await at.chat("quoted")).status == 400
         told = await at.path("quoted")
         assert steps(told) == [("up", "first", told["request"]["outcome"])]
+        at.up.script.append(upstreams.whole(error, 500))
+        assert (await at.chat("broken")).status == 200
+        told = await at.path("broken")
+        assert (told["steps"][0]["outcome"], told["steps"][0]["reason"]) == ("upstream_fault", "")
         assert (await at.send("GET", "/v1/gateway/requests/none")).status == 404
 
     run(tmp_path, test)
@@ -187,7 +222,7 @@ def test_routes_are_told_as_the_file_has_them_with_what_was_seen(tmp_path: Path)
         await at.chat("one")
         await at.chat("two", "spare/small")
         reply = await at.send("GET", "/v1/gateway/routes")
-        smart, either, direct = reply.json()["data"]
+        smart, either, _, direct = reply.json()["data"]
         assert (smart["id"], smart["is_named"], smart["fallbacks"]) == ("smart", True, ["spare/small"])
         assert (either["policies"], either["hedge_after_s"]) == (["ordered"], 0.01)
         assert [one["target"] for one in either["targets"]] == ["up/small", "spare/small"]

@@ -3,6 +3,7 @@
 Whatever happens, each reservation is settled exactly once (the double fails otherwise), each attempt's load is released
 once, every stream of a backend is closed, every place in a line is free, and no task is left. Who oversees requests
 sees the end of every request whose beginning it saw, once, every record is sealed, and who is refused is never asked.
+The way that each request took is remembered once, with every attempt that was made and no other.
 """
 
 import asyncio
@@ -37,8 +38,18 @@ from headrace.core.errors import (
 )
 from headrace.core.events import Event, Finished
 from headrace.core.gateway import EventReply, RawStream
+from headrace.core.paths import PathQuery
 from headrace.gateway.contract import Plan, UpstreamReply
-from headrace.gateway.settings import CandidateSettings, Escalation, Policy, RetrySettings, RouteSettings, Target
+from headrace.gateway.paths import PathBook
+from headrace.gateway.settings import (
+    CandidateSettings,
+    Escalation,
+    GatewaySettings,
+    Policy,
+    RetrySettings,
+    RouteSettings,
+    Target,
+)
 
 NAMES = ("a", "b", "c")
 WHOLE = UpstreamReply(status=200, headers=(), body=b"{}", usage=USAGE)
@@ -162,6 +173,26 @@ async def play(at: Bench, plays: list[Client], waits: list[Wait], wait_order: li
         assert ended is None or isinstance(ended, asyncio.CancelledError), ended
 
 
+def check_paths(at: Bench, paths: PathBook) -> None:
+    """Every request that ended is told once, and its attempts are those that were made and charged."""
+    told = [paths.find(one.record.request_id) for one in paths.page(PathQuery(limit=500)).briefs]
+    assert len({one.brief.record.request_id for one in told}) == len(told)
+    settled = {one.request_id: one for one in at.book.records}
+    num_begun = 0
+    for path in told:
+        record = path.brief.record
+        assert settled.pop(record.request_id, record) is record
+        begun = [one for one in path.steps if one.was_asked or one.outcome == UnsupportedField.code]
+        assert len(begun) == record.num_attempts
+        num_begun += len(begun)
+        if not record.cache:
+            assert sum(one.cost_nanos for one in path.steps) == record.cost_nanos
+        if record.outcome == "ok" and begun:
+            assert any(one.outcome == "ok" for one in begun)
+    assert not settled
+    assert num_begun == len(at.book.begun)
+
+
 @settings(max_examples=600, deadline=None)
 @given(
     played=st.lists(st.lists(scripts(), min_size=1, max_size=3), min_size=3, max_size=3),
@@ -202,8 +233,10 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
         retry=RetrySettings(budget_floor=1.0),
         max_queue=max_queue,
     )
+    paths = PathBook(1000, 10.0, GatewaySettings)
     at = bench(
         upstreams,
+        paths=paths,
         plan=Plan(
             route="smart",
             candidates=candidates,
@@ -228,6 +261,7 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
         ):
             assert record.cost_nanos <= reserved.bound.nanos
             assert record.prompt_tokens + record.completion_tokens <= reserved.bound.tokens
+        check_paths(at, paths)
         for overseer in chain:
             assert [len(one.records) for one in overseer.begun] == [1] * len(overseer.begun)
             assert all(receipt.seals for receipt in overseer.receipts)

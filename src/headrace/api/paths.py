@@ -73,6 +73,7 @@ class BriefAnswer(msgspec.Struct):
     first_s: float | None
     whole_s: float
     record_id: str | None
+    trace_id: str | None
 
 
 class PathPageAnswer(msgspec.Struct):
@@ -326,6 +327,7 @@ def _brief(one: PathBrief) -> BriefAnswer:
         first_s=_rounded(record.ttft_s),
         whole_s=round(record.duration_s, _DIGITS),
         record_id=one.record_id,
+        trace_id=one.trace_id,
     )
 
 

@@ -66,7 +66,8 @@ class Reserved:
 class PathBrief:
     """A request in a line. `number` grows with every request that ends. `exchange_id` is what its client knows it by,
     the `x-request-id` of the answer; several requests may be of one exchange. `reason` is why it went where it did,
-    `refusal` why it was refused, in our own words; `record_id` is that of its provenance record."""
+    `refusal` why it was refused, in our own words; `record_id` is that of its provenance record,
+    `trace_id` that of its trace."""
 
     number: int
     record: UsageRecord
@@ -74,6 +75,7 @@ class PathBrief:
     refusal: str = ""
     exchange_id: str = ""
     record_id: str | None = None
+    trace_id: str | None = None
     is_slow: bool = False
 
     @property

@@ -30,7 +30,7 @@ from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
 from headrace.gateway.contract import Candidate, Case, Keeper, Plan, Reservation
 from headrace.gateway.oversight.chain import Chain
 from headrace.gateway.parts import Parts
-from headrace.gateway.paths import CANCELLED, Asked, Kept, outcome_of, words_of
+from headrace.gateway.paths import CANCELLED, Asked, Ended, outcome_of, words_of
 from headrace.gateway.tracing import AttemptTrace, PassageTrace
 
 NO_PLAN: Final = Plan(route="", candidates=())
@@ -250,7 +250,7 @@ class Passage:
         assert self.steps is not None
         case = None if self.chain is None else self.chain.case
         paths.add(
-            Kept(
+            Ended(
                 paths.next_number(),
                 record,
                 self.plan,
@@ -265,6 +265,7 @@ class Passage:
                 () if case is None else case.verdicts,
                 record.duration_s >= paths.slow_s,
                 EXCHANGE_ID.get(),
+                None if self.trace is None else self.trace.place.context.trace_id,
             )
         )
 

@@ -1,6 +1,6 @@
 """The last requests and the way that each took: gathered by reference while it happens, told when somebody asks.
 
-    Passage --> Asked (each target that is tried) --> Kept (when it is settled) --> PathBook --> RequestPath
+    Passage --> Asked (each target that is tried) --> Ended (when it is settled) --> PathBook --> RequestPath
 
 The newest are kept, evenly for all tenants, and the failed and slow ones of those that had to go in as much room
 again. What is kept holds nothing of what was said: no body, no request, no answer. Knows no routes of a server.
@@ -84,7 +84,7 @@ class Asked:
         self.outcome, self.reason = error.code, words_of(error)
 
 
-class Kept(NamedTuple):
+class Ended(NamedTuple):
     """One request that ended, as it is kept. `started_s` is monotonic, and the steps' times are."""
 
     number: int
@@ -101,6 +101,7 @@ class Kept(NamedTuple):
     verdicts: Sequence[Verdict]
     is_slow: bool
     exchange_id: str = ""
+    trace_id: str | None = None
 
 
 def outcome_of(error: BaseException) -> str:
@@ -124,10 +125,10 @@ class PathBook:
     """Implements `core.paths.RequestPaths`. `num_kept` 0: nothing is."""
 
     def __init__(self, num_kept: int, slow_s: float, sources: RouteSources) -> None:
-        self._newest: FairRing[Kept] = FairRing(num_kept)
-        self._notable: FairRing[Kept] = FairRing(num_kept)
-        self._by_id: dict[str, Kept] = {}
-        self._by_exchange: dict[str, Kept] = {}
+        self._newest: FairRing[Ended] = FairRing(num_kept)
+        self._notable: FairRing[Ended] = FairRing(num_kept)
+        self._by_id: dict[str, Ended] = {}
+        self._by_exchange: dict[str, Ended] = {}
         self._sources = sources
         self._number = 0
         self.slow_s = slow_s
@@ -151,7 +152,7 @@ class PathBook:
         self._number += 1
         return self._number
 
-    def add(self, kept: Kept) -> None:
+    def add(self, kept: Ended) -> None:
         """A request has ended."""
         self._by_id[kept.record.request_id] = kept
         if kept.exchange_id:
@@ -192,11 +193,11 @@ class PathBook:
         """See `core.paths.RequestPaths`."""
         return routes_seen(self._sources, list(self._newest))
 
-    def _all(self) -> Iterator[Kept]:
+    def _all(self) -> Iterator[Ended]:
         yield from self._newest
         yield from self._notable
 
-    def _retire(self, kept: Kept) -> None:
+    def _retire(self, kept: Ended) -> None:
         """One is not among the newest any more."""
         if kept.is_slow or is_failed(kept):
             gone = self._notable.push(kept.record.tenant, kept)
@@ -205,14 +206,14 @@ class PathBook:
         else:
             self._forget(kept)
 
-    def _forget(self, kept: Kept) -> None:
+    def _forget(self, kept: Ended) -> None:
         if self._by_id.get(kept.record.request_id) is kept:
             del self._by_id[kept.record.request_id]
         if self._by_exchange.get(kept.exchange_id) is kept:
             del self._by_exchange[kept.exchange_id]
 
 
-Filter = Callable[[Kept, Any], bool]
+Filter = Callable[[Ended, Any], bool]
 
 _FILTERS: Final[Mapping[str, Filter]] = MappingProxyType(
     {
@@ -232,12 +233,12 @@ _FILTERS: Final[Mapping[str, Filter]] = MappingProxyType(
 )
 
 
-def is_failed(kept: Kept) -> bool:
+def is_failed(kept: Ended) -> bool:
     """Whether it ended by an error, which its reader's leaving is not."""
     return kept.record.outcome not in ("ok", CANCELLED)
 
 
-def brief_of(kept: Kept) -> PathBrief:
+def brief_of(kept: Ended) -> PathBrief:
     """A request in a line."""
     return PathBrief(
         number=kept.number,
@@ -246,11 +247,12 @@ def brief_of(kept: Kept) -> PathBrief:
         refusal=kept.refusal,
         exchange_id=kept.exchange_id,
         record_id=kept.record_id,
+        trace_id=kept.trace_id,
         is_slow=kept.is_slow,
     )
 
 
-def path_of(kept: Kept) -> RequestPath:
+def path_of(kept: Ended) -> RequestPath:
     """All that is known of it."""
     plan, held = kept.plan, kept.reservation
     reserved = None
@@ -290,7 +292,7 @@ def _ruled_out(plan: Plan) -> Iterator[Choice]:
         yield Choice(target=str(target), place=None, reason=why)
 
 
-def _steps(kept: Kept) -> Iterator[Step]:
+def _steps(kept: Ended) -> Iterator[Step]:
     """Steps with why it was each one's turn, which their order tells."""
     is_copy = kept.plan.route.startswith(f"{SHADOW}:")
     seen: set[int] = set()

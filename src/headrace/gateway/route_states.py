@@ -15,7 +15,7 @@ from headrace.gateway.routing.policies import complete
 from headrace.gateway.settings import GatewaySettings, RouteSettings, Target
 
 if TYPE_CHECKING:
-    from headrace.gateway.paths import Kept
+    from headrace.gateway.paths import Ended
 
 RouteSources = Callable[[], GatewaySettings]
 """The settings in force."""
@@ -68,7 +68,7 @@ def quantile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def routes_seen(sources: RouteSources, kept: "Iterable[Kept]") -> RoutesSeen:
+def routes_seen(sources: RouteSources, kept: "Iterable[Ended]") -> RoutesSeen:
     """Routes of the settings in their order, then names that were asked for without one, the busiest first."""
     of_route: dict[str, Seen] = defaultdict(Seen)
     of_target: dict[tuple[str, Target], Seen] = defaultdict(Seen)

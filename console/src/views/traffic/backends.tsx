@@ -6,6 +6,7 @@ import {
   Badge, Button, confirm, count, Meter, Plain, seconds, Table, toast, useSession, usePolled, type Column, type Kind,
 } from "../../kit";
 import { may } from "../../session";
+import { requestsOf } from "./filters";
 import { Read } from "./read";
 import type { Backend, List, Model } from "./shapes";
 import { orDash } from "./words";
@@ -95,6 +96,7 @@ function Card({ backend, canChange, reload }: CardProps) {
         {backend.is_draining && <Badge kind="warn">drained: no new requests</Badge>}
         {backend.share < 1 && backend.share > 0 && <Badge kind="warn">gets {Math.round(backend.share * 100)} % of its share</Badge>}
         <span class="push">
+          <a href={requestsOf({ backend: backend.id })}>Its requests</a>{" "}
           {canChange && (
             <Button kind={backend.is_draining ? "main" : "danger"} onPress={() => void change()} busy={isBusy}>
               {backend.is_draining ? "Resume" : "Drain"}<span class="unseen"> {backend.id}</span>

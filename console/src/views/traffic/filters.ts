@@ -27,6 +27,25 @@ export function addressOf(filters: Filters): string {
   return text ? `traffic/requests?${text}` : "traffic/requests";
 }
 
+// The address of a list, as a link of this page has it.
+export function requestsOf(some: Partial<Filters>): string {
+  return `/console/${addressOf({ ...NONE, ...some })}`;
+}
+
+const SUBJECTS = ["tenant", "key", "route"] as const;
+
+// Whose requests a budget's subject means: "key:laptop", "user:TENANT/NAME". null: none that can be listed by it.
+export function filtersOf(subject: string): Partial<Filters> | null {
+  const cut = subject.indexOf(":");
+  const [kind, name] = [subject.slice(0, cut), subject.slice(cut + 1)];
+  if (kind === "user") {
+    const at = name.indexOf("/");
+    return at < 0 ? { user: name } : { tenant: name.slice(0, at), user: name.slice(at + 1) };
+  }
+  const found = SUBJECTS.find((one) => one === kind);
+  return found ? { [found]: name } : null;
+}
+
 export function apiPath(filters: Filters, { limit, after }: { limit: number; after?: number | null }): string {
   const query = new URLSearchParams({ limit: String(limit) });
   for (const name of TEXTS) if (filters[name].trim()) query.set(name, filters[name].trim());
@@ -41,6 +60,7 @@ export const MOST_ROWS = 2000;
 // A page read anew before what was read earlier: no request twice. Where so many came meanwhile that the page does not
 // reach what is known, that is let go of, rather than shown with a hole.
 export function joined<Row extends { number: number }>(newest: readonly Row[], known: readonly Row[], hasMore: boolean): Row[] {
+  if (newest.length > 0 && known.length >= newest.length && newest[0]!.number === known[0]!.number) return known as Row[];
   const last = newest.at(-1)?.number ?? (hasMore ? 0 : Infinity);
   const reaches = known.length === 0 || last <= known[0]!.number + 1;
   if (!reaches && hasMore) return [...newest];

@@ -62,7 +62,7 @@ function Stage({ name, isWide = false, children }: { name: string; isWide?: bool
 }
 
 function Facts({ facts }: { facts: [string, ComponentChildren][] }) {
-  return <dl class="facts">{facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}</dl>;
+  return <dl class="told-facts">{facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}</dl>;
 }
 
 function Who({ one }: { one: Brief }) {
@@ -71,6 +71,7 @@ function Who({ one }: { one: Brief }) {
   if (one.user) facts.push(["User", <Plain text={one.user} />]);
   if (one.tags.length > 0) facts.push(["Tags", <Plain text={one.tags.join(", ")} />]);
   if (one.exchange_id) facts.push(["x-request-id", <Plain mono text={one.exchange_id} />]);
+  if (one.trace_id) facts.push(["Trace", <Plain mono text={one.trace_id} />]);
   return <Facts facts={facts} />;
 }
 
@@ -168,7 +169,7 @@ function Record({ one }: { one: Brief }) {
       <header><h2>Provenance record</h2><span class="push"><Button onPress={show}>Show it</Button></span></header>
       <p><Plain mono text={id} /></p>
       {error !== null && <ErrorNotice error={error} />}
-      {told !== null && <div class="record" tabIndex={0} role="region" aria-label="The record's text"><Plain mono text={told} /></div>}
+      {told !== null && <div class="record-text" tabIndex={0} role="region" aria-label="The record's text"><Plain mono text={told} /></div>}
     </section>
   );
 }

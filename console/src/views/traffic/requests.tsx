@@ -1,6 +1,6 @@
 // The last requests, newest first: followed as they end, filtered, and each one opened.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { fetchJson } from "../../api";
 import {
   Badge, Button, Checkbox, clockTime, ErrorNotice, money, navigate, Notice, Plain, seconds, Select, Table, TextInput, tokens,
@@ -31,8 +31,10 @@ export function Requests() {
     return () => clearTimeout(timer);
   }, [filters]);
   // Whoever comes back finds what was filled in, even if it had not settled.
+  const latest = useRef(filters);
+  latest.current = filters;
   const open = (one: Brief) => {
-    navigate(addressOf(filters), { replace: true });
+    navigate(addressOf(latest.current), { replace: true });
     navigate(`traffic/requests/${encodeURIComponent(one.id)}`);
   };
   return (
@@ -84,19 +86,27 @@ function List({ filters, isLive, onOpen }: ListProps) {
     }
   }
 
+  // Drawn again where there is something new, and not with every look.
+  const noneText = page?.num_kept === 0 ? "No request was made yet." : "None of the requests that are kept is like this.";
+  const table = useMemo(
+    () => (
+      <Table
+        label="Requests"
+        columns={COLUMNS}
+        rows={rows}
+        rowKey={(one) => String(one.number)}
+        onOpen={onOpen}
+        openLabel={(one) => `Open the request of ${clockTime(one.started)}, ${outcomeOf(one.outcome)}`}
+        empty={noneText}
+      />
+    ),
+    [rows, noneText],
+  );
   return (
     <Read of={read} what="the requests">
       {(data) => (data.max_kept === 0 ? <NoneKept /> : (
         <>
-          <Table
-            label="Requests"
-            columns={COLUMNS}
-            rows={rows}
-            rowKey={(one) => String(one.number)}
-            onOpen={onOpen}
-            openLabel={(one) => `Open the request of ${clockTime(one.started)}, ${outcomeOf(one.outcome)}`}
-            empty={data.num_kept === 0 ? "No request was made yet." : "None of the requests that are kept is like this."}
-          />
+          {table}
           {older.error !== null && <ErrorNotice error={older.error} />}
           {(older.hasMore ?? data.has_more) && <div class="actions"><Button onPress={() => void more()} busy={older.isBusy}>Older ones</Button></div>}
           <p class="hint">

@@ -2,6 +2,7 @@
 
 import { Badge, clockTime, count, money, Notice, percent, Plain, seconds, Table, usePolled, type Column } from "../../kit";
 import { Explain } from "./explain";
+import { requestsOf } from "./filters";
 import { Read } from "./read";
 import type { Figures, Route, Routes as RoutesAnswer, RouteTarget } from "./shapes";
 import { failedShare, orDash, shareOf } from "./words";
@@ -64,6 +65,7 @@ function RouteCard({ route, share }: { route: Route; share: number }) {
         {route.is_named ? route.policies.map((one) => <Badge key={one}>{one}</Badge>) : <Badge>no route: asked for by its name</Badge>}
         {route.hedge_after_s !== null && <Badge>hedged after {seconds(route.hedge_after_s)}</Badge>}
         {route.verifiers.length > 0 && <Badge>a tier up unless {route.verifiers.join(", ")}</Badge>}
+        <span class="push"><a href={requestsOf({ route: route.id })}>Its requests</a></span>
       </header>
       <Summary figures={route.figures} share={share} />
       <Table
@@ -104,7 +106,7 @@ function Summary({ figures, share }: { figures: Figures; share: number }) {
     ["Cost", money(figures.cost)],
   ];
   return (
-    <dl class="facts">
+    <dl class="told-facts">
       {facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}
     </dl>
   );

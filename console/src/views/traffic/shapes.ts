@@ -90,6 +90,7 @@ export interface Brief {
   first_s: number | null;
   whole_s: number;
   record_id: string | null;
+  trace_id: string | null;
 }
 
 export interface Briefs {

@@ -34,7 +34,7 @@ export function daily(sums: readonly UsageSum[], period: Period, now_s: number):
   for (let back = Number(period) - 1; back >= 0; back -= 1) {
     const day = dayOf(now_s - back * DAY_S);
     const one = byDay.get(day);
-    days.at.push(Date.parse(`${day}T12:00:00Z`) / 1000);
+    days.at.push(noon(day));
     days.cost.push(one?.cost ?? 0);
     days.prompt.push(one?.prompt_tokens ?? 0);
     days.completion.push(one?.completion_tokens ?? 0);
@@ -42,6 +42,37 @@ export function daily(sums: readonly UsageSum[], period: Period, now_s: number):
     days.requests.push(one?.num_requests ?? 0);
   }
   return days;
+}
+
+const MOST_LINES = 5;
+
+export interface Largest {
+  at: number[];
+  names: string[];
+  costs: number[][]; // of each name, a value a day
+}
+
+// The groups that cost most in all, each day by day, and the others as one.
+export function largestOf(sums: readonly UsageSum[], period: Period, group: Group, now_s: number): Largest {
+  const totals = new Map<string, number>();
+  for (const one of sums) totals.set(one.group[group] ?? "", (totals.get(one.group[group] ?? "") ?? 0) + one.cost);
+  const ranked = [...totals].sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const own = ranked.length <= MOST_LINES ? ranked : ranked.slice(0, MOST_LINES - 1);
+  const days: string[] = [];
+  for (let back = Number(period) - 1; back >= 0; back -= 1) days.push(dayOf(now_s - back * DAY_S));
+  const names = own.map((name) => name || "–");
+  if (own.length < ranked.length) names.push(`${ranked.length - own.length} others`);
+  const costs = names.map(() => days.map(() => 0));
+  for (const one of sums) {
+    const day = days.indexOf(one.group.day ?? "");
+    const line = own.indexOf(one.group[group] ?? "");
+    if (day >= 0) costs[line < 0 ? own.length : line]![day]! += one.cost;
+  }
+  return { at: days.map(noon), names, costs };
+}
+
+function noon(day: string): number {
+  return Date.parse(`${day}T12:00:00Z`) / 1000;
 }
 
 export interface Measure {

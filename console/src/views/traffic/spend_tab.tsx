@@ -4,9 +4,10 @@ import { useMemo, useState } from "preact/hooks";
 import {
   Badge, Chart, clockTime, count, Meter, money, Notice, Plain, Select, Table, tokens, usePolled, type Column,
 } from "../../kit";
+import { filtersOf, requestsOf } from "./filters";
 import { Read } from "./read";
 import type { Budget, BudgetStanding, List, UsageSum } from "./shapes";
-import { daily, firstDay, GROUPS, isSpent, measures, PERIODS, type Group, type Measure, type Period } from "./spend";
+import { daily, firstDay, GROUPS, isSpent, largestOf, measures, PERIODS, type Group, type Measure, type Period } from "./spend";
 
 const EVERY_MS = 10_000;
 
@@ -61,6 +62,12 @@ function BudgetCard({ budget }: { budget: Budget }) {
   );
 }
 
+// Requests that a budget of somebody refused are among those of its subject.
+function Refused({ subject }: { subject: string }) {
+  const of = filtersOf(subject);
+  return of && <a href={requestsOf({ ...of, which: "failed" })}>What was refused</a>;
+}
+
 function Standing({ budget, standing }: { budget: Budget; standing: BudgetStanding }) {
   return (
     <div class="standing">
@@ -69,7 +76,8 @@ function Standing({ budget, standing }: { budget: Budget; standing: BudgetStandi
       ))}
       <p class="hint">
         {isSpent(standing) && <><Badge kind="bad">used up: requests are refused</Badge> </>}
-        {standing.resets_at === null ? "Never begins anew." : `Begins anew ${clockTime(standing.resets_at)}.`}
+        {standing.resets_at === null ? "Never begins anew." : `Begins anew ${clockTime(standing.resets_at)}.`}{" "}
+        <Refused subject={standing.subject} />
       </p>
     </div>
   );
@@ -90,6 +98,7 @@ function Usage() {
   const since = firstDay(period, now_s);
   const days = usePolled<List<UsageSum>>(`/v1/accounts/usage?by=day&since=${since}`, EVERY_MS);
   const groups = usePolled<List<UsageSum>>(`/v1/accounts/usage?by=${group}&since=${since}`, EVERY_MS);
+  const largest = usePolled<List<UsageSum>>(`/v1/accounts/usage?by=day,${group}&since=${since}`, EVERY_MS);
   return (
     <section aria-label="Usage">
       <h2>Spend</h2>
@@ -98,6 +107,7 @@ function Usage() {
         <Select label="Sums by" value={group} options={GROUPS} onChange={setGroup} />
       </div>
       <Read of={days} what="the usage">{({ data }) => <Days sums={data} period={period} />}</Read>
+      {largest.data && largest.data.data.length > 0 && <Largest sums={largest.data.data} period={period} group={group} />}
       <Read of={groups} what="the sums">{({ data }) => <Groups sums={data} group={group} />}</Read>
     </section>
   );
@@ -107,12 +117,13 @@ const COST = [{ label: "Cost in dollars", format: money }];
 const TOKENS = [{ label: "Input", format: tokens }, { label: "Output", colour: "good", format: tokens }];
 const REQUESTS = [{ label: "Requests", format: count }, { label: "Failed", colour: "bad", format: count }];
 
+const asDay = (unixS: number) => new Date(unixS * 1000).toISOString().slice(5, 10);
+
 function Days({ sums, period }: { sums: readonly UsageSum[]; period: Period }) {
   const days = useMemo(() => daily(sums, period, Date.now() / 1000), [sums, period]);
   const cost = useMemo(() => [days.at, days.cost], [days]);
   const both = useMemo(() => [days.at, days.prompt, days.completion], [days]);
   const requests = useMemo(() => [days.at, days.requests, days.failed], [days]);
-  const asDay = (unixS: number) => new Date(unixS * 1000).toISOString().slice(5, 10);
   return (
     <div class="charts">
       <Chart label="Cost a day (UTC)" kind="bars" series={COST} data={cost} formatX={asDay} />
@@ -120,6 +131,13 @@ function Days({ sums, period }: { sums: readonly UsageSum[]; period: Period }) {
       <Chart label="Requests a day" series={REQUESTS} data={requests} formatX={asDay} />
     </div>
   );
+}
+
+function Largest({ sums, period, group }: { sums: readonly UsageSum[]; period: Period; group: Group }) {
+  const { at, names, costs } = useMemo(() => largestOf(sums, period, group, Date.now() / 1000), [sums, period, group]);
+  const series = useMemo(() => names.map((label) => ({ label, format: money })), [names]);
+  const data = useMemo(() => [at, ...costs], [at, costs]);
+  return <Chart label={`Cost a day by ${group}, the largest`} series={series} data={data} formatX={asDay} />;
 }
 
 function Groups({ sums, group }: { sums: readonly UsageSum[]; group: Group }) {

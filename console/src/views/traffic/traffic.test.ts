@@ -4,9 +4,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { layOut, ticksOf } from "./axis";
-import { addressOf, apiPath, joined, NONE, placeOf, readFilters } from "./filters";
+import { addressOf, apiPath, filtersOf, joined, NONE, placeOf, readFilters } from "./filters";
 import type { Budget, BudgetStanding, Step, UsageSum } from "./shapes";
-import { daily, firstDay, isSpent, measures } from "./spend";
+import { daily, firstDay, isSpent, largestOf, measures } from "./spend";
 import { scoreOf, stepSentence, toneOf } from "./words";
 
 function step(began_s: number, first_s: number | null, ended_s: number, more: Partial<Step> = {}): Step {
@@ -60,7 +60,7 @@ test("an attempt is told in a sentence, and one that was not made says why", () 
 });
 
 test("what a rule refused is no failure of a machine", () => {
-  assert.deepEqual(["ok", "cancelled", "budget_exceeded", "upstream_fault"].map(toneOf), ["good", "info", "warn", "bad"]);
+  assert.deepEqual(["ok", "cancelled", "budget_exceeded", "of_tomorrow", "upstream_fault"].map(toneOf), ["good", "info", "warn", "warn", "bad"]);
 });
 
 const NOON = Date.parse("2026-03-01T12:00:00Z") / 1000;
@@ -73,6 +73,15 @@ test("days without usage are there, over the end of a month too", () => {
   assert.deepEqual(days.cost, [0, 0, 0, 0, 3, 0, 1]);
   assert.equal(firstDay("7", NOON), "2026-02-23");
   assert.equal(days.at.at(-1), NOON);
+});
+
+test("the groups that cost most have lines of their own, and nothing of the others is lost", () => {
+  const sums = [..."abcdefg"].map((key, index) => ({ ...usage("2026-03-01", index + 1), group: { day: "2026-03-01", key } }));
+  const { names, costs, at } = largestOf(sums, "7", "key", NOON);
+  assert.deepEqual(names, ["g", "f", "e", "d", "3 others"]);
+  assert.deepEqual(costs.map((line) => line.at(-1)), [7, 6, 5, 4, 6]);
+  assert.ok(costs.every((line) => line.length === at.length && line.slice(0, -1).every((cost) => cost === 0)));
+  assert.deepEqual(largestOf(sums.slice(0, 2), "7", "key", NOON).names, ["b", "a"]);
 });
 
 const standing: BudgetStanding = {
@@ -99,6 +108,14 @@ test("filters come back from the address, and the API is asked for what they mea
   assert.equal(addressOf(NONE), "traffic/requests");
 });
 
+test("a budget leads to the requests of whom it is for", () => {
+  assert.deepEqual(filtersOf("key:laptop"), { key: "laptop" });
+  assert.deepEqual(filtersOf("user:anna/bob"), { tenant: "anna", user: "bob" });
+  assert.deepEqual(filtersOf("user:bob"), { user: "bob" });
+  assert.equal(filtersOf("all"), null);
+  assert.equal(filtersOf("tag:team"), null);
+});
+
 test("a page that is read anew goes before older ones without a double, and lets go of them rather than leave a hole", () => {
   const rows = (...numbers: number[]) => numbers.map((number) => ({ number }));
   assert.deepEqual(joined(rows(9, 8, 7), rows(8, 7, 6, 5), true), rows(9, 8, 7, 6, 5));
@@ -106,6 +123,8 @@ test("a page that is read anew goes before older ones without a double, and lets
   assert.deepEqual(joined(rows(30, 29), rows(8, 7), true), rows(30, 29));
   assert.deepEqual(joined(rows(9, 8), rows(7, 6), true), rows(9, 8, 7, 6));
   assert.deepEqual(joined(rows(30, 8), rows(8, 7), false), rows(30, 8, 7));
+  const known = rows(9, 8, 7);
+  assert.equal(joined(rows(9, 8), known, true), known, "nothing new is the same value");
 });
 
 test("an address names a tab or one request, whatever its id holds", () => {

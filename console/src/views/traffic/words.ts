@@ -18,13 +18,13 @@ export const KINDS: Record<StepKind, string> = {
 export function toneOf(outcome: string): Tone {
   if (outcome === "ok") return "good";
   if (outcome === "cancelled") return "info";
-  return REFUSALS.has(outcome) ? "warn" : "bad";
+  return BROKEN.has(outcome) ? "bad" : "warn";
 }
 
-// Refused by a rule, and nothing is broken.
-const REFUSALS = new Set([
-  ...["budget_exceeded", "rate_limit_exceeded", "policy_denied", "not_cleared", "model_not_allowed", "insufficient_scope"],
-  ...["not_found", "context_length_exceeded", "unsupported_parameter", "invalid_value"],
+// Something is broken, full or late. Every other code is a refusal by a rule, or of what was asked.
+const BROKEN = new Set([
+  ...["upstream_fault", "upstream_timeout", "engine_fault", "internal_error", "overloaded", "unavailable", "disk_full"],
+  ...["deadline_exceeded", "model_file_error", "interrupted"],
 ]);
 
 export function outcomeOf(outcome: string): string {
