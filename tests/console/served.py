@@ -63,6 +63,13 @@ node = "console.test"
 
 [log]
 origin = "console.test/log"
+
+[policy]
+mode = "shadow"
+
+[theft]
+mode = "shadow"
+bias_vectors = 1
 {more}
 """
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 HI = [{"role": "user", "content": "Hi"}]
 
 
+CHANGES = re.compile("^(New key|Revoke|Disable|Set a|Change|Remove|Load|Unload|Fetch|Clear|Read)")
+
+
 def chat(server: ConsoleServer, key: str) -> str:
     """How a request to the real model ends: `answered`, or the error's code."""
     body = {"model": MODEL, "messages": HI, "max_tokens": 4}
@@ -179,13 +182,26 @@ def test_whoever_observes_sees_everything_and_is_offered_no_change(
         ("Keys", "test-seen"),
         ("Budgets and limits", "test-b"),
         ("Models", MODEL),
+        ("Policies", "default.cedar"),
         ("Alerts", None),
         ("Actions", "POST /v1/accounts/budgets"),
     ):
         page.get_by_role("tab", name=tab).click()
         if seen is not None:
             expect(row(page, seen).first).to_be_visible()
-        for name in ("New key", "Revoke", "Disable", "Set a", "Change", "Remove", "Load", "Unload", "Fetch", "Clear"):
+        for name in (
+            "New key",
+            "Revoke",
+            "Disable",
+            "Set a",
+            "Change",
+            "Remove",
+            "Load",
+            "Unload",
+            "Fetch",
+            "Clear",
+            "Read",
+        ):
             expect(page.get_by_role("button", name=re.compile(f"^{name}"))).to_have_count(0)
         check_accessible(page)
     key = clean.keys["observer"]
@@ -203,6 +219,64 @@ def test_whoever_observes_sees_everything_and_is_offered_no_change(
         assert told.status == 403, (path, told.status)
         with pytest.raises(HTTPError, match="403"):
             clean.call(method, path, body, key=key)
+
+
+def test_policies_are_shown_and_answer_what_one_may_do(
+    clean: ConsoleServer, page: "Page", check_accessible: Callable[..., None]
+) -> None:
+    page.goto("/console/manage/policies")
+    expect(page.get_by_text("They are watched")).to_be_visible()
+    shown = clean.call("GET", "/v1/policy")["data"]
+    expect(page.get_by_role("table", name="Policies").get_by_role("row")).to_have_count(len(shown) + 1)
+    page.get_by_role("button", name=shown[0]["id"], exact=True).click()
+    text = page.get_by_role("dialog")
+    expect(text.get_by_text(shown[0]["effect"]).first).to_be_visible()
+    text.get_by_role("button", name="Close").click()
+
+    page.get_by_label("To", exact=True).fill(MODEL)
+    page.get_by_label("Context").fill("{broken")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_label("Context")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Context").fill("")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_text("It would be allowed")).to_be_visible()
+    page.get_by_label("May you make this").select_option("tool")
+    page.get_by_label("To", exact=True).fill("transfer_money")
+    page.get_by_label("Its attributes").fill('{"effect": "egress"}')
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_text("It would be refused, if policies were enforced")).to_be_visible()
+    check_accessible(page)
+
+    page.get_by_role("button", name="Read settings again").click()
+    answer(page, "Read the settings again?", "Read again")
+    expect(page.get_by_text("The settings were read again.")).to_be_visible()
+    (told,) = clean.call("GET", "/v1/admin/actions?limit=1")["data"]
+    assert (told["action"], told["outcome"]) == ("POST /v1/gateway/reload", "done")
+
+
+def test_an_alert_says_what_is_wrong_and_a_flag_is_taken_back_under_ones_name(
+    clean: ConsoleServer, page: "Page", check_accessible: Callable[..., None]
+) -> None:
+    secret = clean.issue("test-thief", "generate")
+    budget = {"name": "test-spent", "subject": "key:test-thief", "window": "day", "tokens": 10**6}
+    clean.call("POST", "/v1/accounts/budgets", budget)
+    for token in (10, 11, 12):
+        body = {"model": MODEL, "messages": HI, "max_tokens": 1, "logit_bias": {str(token): 5}}
+        clean.call("POST", "/v1/chat/completions", body, key=secret)
+    (standing,) = clean.call("POST", "/v1/accounts/budgets", budget)["standings"]
+    clean.call("POST", "/v1/accounts/budgets", budget | {"tokens": standing["spent_tokens"]})
+    page.goto("/console/manage/alerts")
+    alerts = page.get_by_role("list", name="Alerts").get_by_role("listitem")
+    expect(alerts.filter(has_text="A monitor has flagged an account: acme/key:test-thief")).to_be_visible()
+    expect(alerts.filter(has_text="A budget is used up: test-spent")).to_be_visible()
+    check_accessible(page)
+    page.get_by_role("button", name="Clear acme/key:test-thief").click()
+    answer(page, "Take these flags back?", "Take back", typed="acme/key:test-thief")
+    expect(alerts.filter(has_text="flagged an account")).to_have_count(0)
+    assert clean.call("GET", "/v1/monitors")["data"] == []
+    (told,) = clean.call("GET", "/v1/admin/actions?limit=1")["data"]
+    assert (told["action"], told["target"]) == ("POST /v1/monitors/clear", "acme/key:test-thief")
+    assert (told["who"]["key"], told["who"]["through"]) == ("admin", "console")
 
 
 def test_models_are_shown_with_what_they_hold_and_unloading_asks_first(clean: ConsoleServer, page: "Page") -> None:

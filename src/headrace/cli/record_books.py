@@ -11,6 +11,7 @@ from headrace.cli.config import Settings, compose
 from headrace.cli.log import log_folder
 from headrace.cli.log_show import choose_note
 from headrace.cli.record_erasure import erased_parts
+from headrace.cli.recorded import recorded
 from headrace.cli.residents import Server
 from headrace.core.errors import HeadraceError, NotFound
 from headrace.gateway.oversight.record_keys import open_secrets
@@ -99,7 +100,7 @@ class StoredRecords:
         """As `RecordSource`."""
         self.kept(record_id)
         parts = erased_parts(self._settings)
-        with self.opened() as database:
+        with recorded(self._layout.home, "records erase", record_id), self.opened() as database:
             database.transact_durably(provenance.erase, Erasure(id=record_id, parts=parts))
             database.empty_log()
 

@@ -1,68 +1,25 @@
 """The book of what administrators do: on the disk before the change, in the log soon after, and honest about what it
 does not know."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from tests.doubles_actions import begun, book, until_logged
 from tests.doubles_gateway import HandClock, in_loop
 from tests.log_in_memory import MemoryLog
 
-from headrace.core.actions import ActionQuery, Actor, AdminAction, Begun, Outcome, Through
+from headrace.core.actions import ActionQuery, Actor, AdminAction, Outcome, Through
 from headrace.core.errors import HeadraceError, Unavailable
-from headrace.gateway.actions import ActionKeeper, ActionLog, Surroundings
+from headrace.gateway.actions import ActionKeeper
 from headrace.memory import actions as rows
-from headrace.memory.store import Store
 from headrace.trust.records.action import commitment_of
 from headrace.trust.records.settings import ActionSettings
-
-ROOT = Actor(tenant="ops", subject="key:root", key="root")
-
-
-def begun(name: str = "POST /v1/x", target: str = "", actor: Actor = ROOT, **asked: object) -> Begun:
-    return Begun(actor=actor, name=name, target=target, asked=asked, request_id="req_1")
-
-
-@asynccontextmanager
-async def book(
-    path: Path,
-    log: MemoryLog | None = None,
-    *,
-    is_strict: bool = False,
-    clock: HandClock | None = None,
-    start: int = 0,
-    limits: ActionSettings | None = None,
-) -> AsyncIterator[tuple[ActionKeeper, Store]]:
-    store = Store(path / "state.db")
-    await store.open()
-    ids = iter(range(start, 10**9))
-    around = Surroundings(clock=clock or HandClock(), new_id=lambda: f"{next(ids):04d}", random=lambda n: b"n" * n)
-    to = None if log is None else ActionLog(log, log.merged, is_strict)
-    keeper = ActionKeeper(store, limits or ActionSettings(), around, to)
-    keeper.open()
-    try:
-        yield keeper, store
-    finally:
-        await keeper.close()
-        await store.close()
 
 
 async def newest(keeper: ActionKeeper) -> AdminAction:
     return (await keeper.actions(ActionQuery())).actions[0]
-
-
-async def until_logged(keeper: ActionKeeper, num: int) -> list[AdminAction]:
-    async with asyncio.timeout(20):
-        while True:
-            found = (await keeper.actions(ActionQuery())).actions
-            if sum((one.begun_index is not None) + (one.ended_index is not None) for one in found) == num:
-                return list(found)
-            await asyncio.sleep(0)
 
 
 @in_loop
@@ -133,8 +90,8 @@ async def test_what_was_logged_before_a_kill_is_not_logged_twice(tmp_path: Path)
         await keeper.end(await keeper.begin(begun()), Outcome.DONE)
         (told,) = await until_logged(keeper, 2)
 
-        def forget(connection: object) -> None:
-            connection.execute("UPDATE actions SET begun_index = NULL, ended_index = NULL")  # type: ignore[attr-defined]
+        def forget(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE actions SET begun_index = NULL, ended_index = NULL")
 
         await store.call(forget)
     async with book(tmp_path, log, start=1) as (keeper, _):
@@ -162,6 +119,31 @@ async def test_nothing_is_begun_that_cannot_be_written_and_an_end_that_cannot_ha
         await keeper.end(one, Outcome.DONE)
     async with book(tmp_path, start=5) as (keeper, _):
         assert (await newest(keeper)).outcome is Outcome.UNKNOWN
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """No page is left, as on a full disk."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def make_room(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA max_page_count = 1000000")
+
+
+@in_loop
+async def test_on_a_full_disk_nothing_is_begun_and_with_room_it_goes_on(tmp_path: Path) -> None:
+    async with book(tmp_path) as (keeper, store):
+        await store.call(fill)
+        with pytest.raises(Unavailable) as refused:
+            for number in range(100):  # what is left of the last page holds a few
+                await keeper.begin(begun(target=str(number), reason="long" * 200))
+        assert refused.value.code == "disk_full"
+        kept = len((await keeper.actions(ActionQuery())).actions)
+        await store.call(make_room)
+        await keeper.end(await keeper.begin(begun("after")), Outcome.DONE)
+        found = (await keeper.actions(ActionQuery())).actions
+        assert len(found) == kept + 1 and found[0].begun.name == "after"
 
 
 @in_loop
@@ -203,60 +185,3 @@ async def test_erasing_a_tenant_takes_who_and_what_and_leaves_that_something_was
         for kept in (await store.read(rows.read_all))[:4]:
             assert kept.nonce == b"" and not kept.action.begun.asked and not kept.action.begun.actor.subject
     assert len(log.items) == 10
-
-
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("begin"), st.sampled_from(["POST /a", "POST /ab", "DELETE /c"])),
-        st.tuples(st.just("end"), st.integers(0, 9), st.sampled_from(sorted(Outcome)[1:])),
-        st.tuples(st.just("restart")),
-        st.tuples(st.just("refuse"), st.booleans()),
-    ),
-    max_size=25,
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS)
-def test_every_action_ends_once_goes_on_or_is_unknown_in_the_order_in_which_they_began(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]]
-) -> None:
-    """Against a plain model, with restarts in between and a log that takes nothing in for a while."""
-    path = tmp_path_factory.mktemp("book")
-
-    async def main() -> None:
-        log, model = MemoryLog(), dict[str, tuple[str, Outcome | None]]()
-        left = list(steps)
-        while left or not model:
-            running: list[str] = []
-            async with book(path, log, start=len(model)) as (keeper, _):
-                while left and (step := left.pop(0))[0] != "restart":
-                    if step[0] == "begin":
-                        one = await keeper.begin(begun(str(step[1])))
-                        model[one] = (str(step[1]), None)
-                        running.append(one)
-                    elif step[0] == "end" and running:
-                        one = running.pop(int(str(step[1])) % len(running))
-                        outcome = Outcome(str(step[2]))
-                        await keeper.end(one, outcome)
-                        model[one] = (model[one][0], outcome)
-                    elif step[0] == "refuse":
-                        log.refusal = Unavailable("full") if step[1] else None
-                told = {}
-                for one in reversed((await keeper.actions(ActionQuery(limit=1000))).actions):
-                    told[one.id] = (one.begun.name, one.outcome)
-                wanted = {
-                    key: (name, outcome or (Outcome.BEGUN if key in running else Outcome.UNKNOWN))
-                    for key, (name, outcome) in model.items()
-                }
-                assert list(told.items()) == list(wanted.items())
-                some = (await keeper.actions(ActionQuery(limit=1000, name="POST /a"))).actions
-                assert [one.id for one in some] == [k for k, (name, _) in reversed(wanted.items()) if "/a" in name]
-            if not left:
-                break
-        log.refusal = None
-        async with book(path, log, start=len(model)) as (keeper, _):
-            await until_logged(keeper, len(model) + sum(outcome is not None for _, outcome in model.values()))
-        assert len(log.items) == len({item.id for item in log.items})
-
-    asyncio.run(asyncio.wait_for(main(), 60))

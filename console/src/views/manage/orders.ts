@@ -112,6 +112,12 @@ export function questionBody(form: Question): Record<string, unknown> {
   return { questions: [question] };
 }
 
+export function reloadedText({ warnings, waiting }: { warnings: readonly string[]; waiting: readonly string[] }): string {
+  const said = ["The settings were read again.", ...warnings];
+  if (waiting.length) said.push(`These hold after a restart only: ${waiting.join(", ")}.`);
+  return said.join(" ");
+}
+
 export class FormError extends Error {
   constructor(readonly param: string, message: string) {
     super(message);

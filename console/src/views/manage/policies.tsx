@@ -2,11 +2,11 @@
 
 import { useState } from "preact/hooks";
 import { fetchJson } from "../../api";
-import { Badge, Busy, Button, Dialog, Field, Notice, Plain, Select, Table, TextArea, TextInput, usePolled, useSession, type Column } from "../../kit";
+import { Badge, Busy, Button, confirm, Dialog, Field, Notice, Plain, Select, Table, TextArea, TextInput, toast, usePolled, useSession, type Column } from "../../kit";
 import { may } from "../../session";
 import { ErrorBeside, errorAt, Missing, useChange } from "./changing";
-import { questionBody, type Question } from "./orders";
-import type { Decision, List, Policies as PoliciesAnswer, Policy } from "./types";
+import { questionBody, reloadedText, type Question } from "./orders";
+import type { Decision, List, Policies as PoliciesAnswer, Policy, Reloaded } from "./types";
 
 const MODES = {
   off: "They are off: nobody asks them about requests.",
@@ -23,12 +23,33 @@ const COLUMNS: readonly Column<Policy>[] = [
 
 export function Policies() {
   const session = useSession();
-  const { data, error } = usePolled<PoliciesAnswer>("/v1/policy", 30_000);
+  const { data, error, reload } = usePolled<PoliciesAnswer>("/v1/policy", 30_000);
   const [opened, open] = useState<Policy | null>(null);
+  const change = useChange();
+
+  async function reloadSettings(): Promise<void> {
+    const body = (
+      <p>
+        The settings file, and the policies that it names, hold from the next request on. If anything in them is wrong
+        nothing changes, and what is wrong is shown here.
+      </p>
+    );
+    if (!(await confirm({ title: "Read the settings again?", body, action: "Read again" }))) return;
+    await change.run(async () => {
+      const told = await fetchJson<Reloaded>("/v1/gateway/reload", { method: "POST" });
+      toast(reloadedText(told), told.waiting.length || told.warnings.length ? "warn" : "good");
+    });
+    reload();
+  }
+
   if (data === null) return error === null ? <Busy /> : <Missing error={error} what="policies: [policy] and [flow] are off in its settings" />;
   return (
     <>
-      <div class="manage-head"><h2>Policies</h2></div>
+      <div class="manage-head">
+        <h2>Policies</h2>
+        {may(session, ["admin"]) && <Button busy={change.isRunning} onPress={() => void reloadSettings()}>Read settings again</Button>}
+      </div>
+      <ErrorBeside error={change.error} />
       <p>{MODES[data.mode]} What none of them permits is refused; one that forbids wins. They are changed in files, and read again by a reload.</p>
       <Table<Policy>
         label="Policies"

@@ -97,6 +97,11 @@ export interface Decision {
   reason: string;
 }
 
+export interface Reloaded {
+  warnings: string[];
+  waiting: string[]; // settings that changed and hold after a restart only
+}
+
 export interface Flag {
   account: string;
   monitor: string;
