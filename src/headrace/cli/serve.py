@@ -150,7 +150,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         waiting = foreground or Foreground(joined.gate)
         may = key_check(keys)
         base = Base(layout, store, joined.gate, waiting, metrics, may, trust.label_of, trust.action_log)
-        services = await stack.enter_async_context(open_services(settings, base, engine))
+        services = await stack.enter_async_context(open_services(settings, replace(base, tracer=tracer), engine))
         reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
         app = build_app(
             joined.gate,

@@ -204,3 +204,31 @@ def test_lines_of_a_request_name_it_and_its_trace(tmp_path: Path, caplog: pytest
     traced(tmp_path, body)
     (line,) = (one.headrace_fields for one in caplog.records if hasattr(one, "headrace_fields"))
     assert line["trace_id"] == TRACE and line["request_id"].startswith("req_")
+
+
+def test_a_line_of_a_batch_is_a_trace_of_its_own_linked_to_its_order(tmp_path: Path) -> None:
+    async def body(served: Served, up: Upstream) -> None:
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
+        form = (
+            b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+            b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+            + json.dumps(line).encode()
+            + b"\r\n--x--\r\n"
+        )
+        reply = await served.ask("POST", "/v1/files", form, content_type="multipart/form-data; boundary=x")
+        order = {"input_file_id": reply.json()["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        batch = (await served.ask("POST", "/v1/batches", order, **CLIENTS)).json()
+        async with asyncio.timeout(20):
+            await up.wait_received(1)
+            while (await served.ask("GET", f"/v1/batches/{batch['id']}")).json()["status"] != "completed":
+                await asyncio.sleep(0)
+        batches.append(batch["id"])
+
+    batches: list[str] = []
+    spans, _ = traced(tmp_path, body)
+    line, order, attempt = spans["batch line"], spans["POST /v1/batches"], spans["chat small"]
+    assert line.links == ((TRACE, order.span_id),)
+    assert line.parent_id == "" and line.trace_id != TRACE
+    assert line.attributes == {"headrace.batch.id": batches[0], "headrace.batch.line": 1}
+    assert attempt.trace_id == spans["gateway chat"].trace_id == line.trace_id
+    assert spans["gateway chat"].parent_id == line.span_id
