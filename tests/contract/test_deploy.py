@@ -156,3 +156,12 @@ def test_prometheus_reads_what_is_exported() -> None:
     # It finds fault with vLLM's names, which have colons (3); what it cannot read is 1.
     done = promtool("check", "metrics", given=every_metric().expose()[0])
     assert done.returncode in (0, 3), (done.stdout + done.stderr).decode()
+
+
+def test_the_guide_names_every_metric() -> None:
+    guide = (DEPLOY.parent / "docs" / "guides" / "observability.md").read_text("utf-8")
+    told = set(re.findall(r"`((?:vllm|headrace):\w+)`", guide))
+    kinds = {family.name: family.type for family in every_metric().registry.collect()}
+    names = {name + "_total" if kind == "counter" else name for name, kind in kinds.items()}
+    assert names <= told
+    assert {name for name in told - names if name.startswith("headrace:")} == set()

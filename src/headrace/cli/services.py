@@ -45,8 +45,8 @@ from headrace.server.services import Services
 @dataclass(frozen=True, slots=True)
 class Base:
     """What services stand on. `gateway` is asked, under its policies; `foreground` says whether anybody waits for the
-    engine; `still_may` and `tracer` see `gateway.batch_runner`, `label_of` see `gateway.conversation`; `action_log` is who commits
-    to what administrators do."""
+    engine; `still_may` and `tracer` see `gateway.batch_runner`, `label_of` see `gateway.conversation`; `action_log` is
+    who commits to what administrators do."""
 
     layout: Layout
     store: Store

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.loopback import listening
 from tests.otlp_receiver import Collector, Received, collecting
 from tests.served import HI, Served, near, serving
+from tests.socket_client import SocketClient
 from tests.upstreams import Upstream, upstream
+from websockets.asyncio.client import connect
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CLIENTS = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "a=b"}
@@ -220,7 +223,7 @@ def test_a_line_of_a_batch_is_a_trace_of_its_own_linked_to_its_order(tmp_path: P
         batch = (await served.ask("POST", "/v1/batches", order, **CLIENTS)).json()
         async with asyncio.timeout(20):
             await up.wait_received(1)
-            while (await served.ask("GET", f"/v1/batches/{batch['id']}")).json()["status"] != "completed":
+            while (await served.ask("GET", f"/v1/batches/{batch['id']}")).json()["status"] != "completed":  # noqa: ASYNC110
                 await asyncio.sleep(0)
         batches.append(batch["id"])
 
@@ -232,3 +235,28 @@ def test_a_line_of_a_batch_is_a_trace_of_its_own_linked_to_its_order(tmp_path: P
     assert line.attributes == {"headrace.batch.id": batches[0], "headrace.batch.line": 1}
     assert attempt.trace_id == spans["gateway chat"].trace_id == line.trace_id
     assert spans["gateway chat"].parent_id == line.span_id
+
+
+def test_turns_of_a_websocket_are_below_its_handshake(tmp_path: Path) -> None:
+    async def body(served: Served, _: Upstream) -> None:
+        async with listening(served.app) as (_, port):
+            url = f"ws://127.0.0.1:{port}/v1/responses"
+            async with asyncio.timeout(30), connect(url, additional_headers=CLIENTS) as connection:
+                for _ in range(2):
+                    await SocketClient(connection).turn(model="chat")
+
+    with collecting() as collector:
+
+        async def main() -> None:
+            text = f'port = 0\n[traces]\nendpoint = "{collector.url}"\n'
+            async with upstream() as up, serving(tmp_path, near(up, text)) as served:
+                await body(served, up)
+
+        asyncio.run(main())
+        spans = collector.wait(lambda _: True)
+    (handshake,) = (one for one in spans if one.name == "GET /v1/responses")
+    turns = [one for one in spans if one.name == "MESSAGE /v1/responses"]
+    passages = [one for one in spans if one.name == "gateway chat"]
+    assert (handshake.parent_id, {one.trace_id for one in spans}) == (CALLER, {TRACE})
+    assert [one.parent_id for one in turns] == [handshake.span_id] * 2
+    assert {one.parent_id for one in passages} == {one.span_id for one in turns}
