@@ -9,6 +9,7 @@ DONE := $(VENV)/.done
 MODEL ?= smollm2-135m-instruct
 PEERS := .peers
 SANITIZED := build/sanitize
+PROMTOOL := $(VENV)/promtool
 JOBS ?= 2
 export PIP_REQUIRE_VIRTUALENV = 1
 
@@ -19,7 +20,7 @@ CONSOLE := console/build.mjs console/tsconfig.json $(shell find console/src -typ
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-console package test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
+.PHONY: help serve test test-console test-deploy package test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -33,6 +34,9 @@ test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and ru
 test-console: $(DONE)/native $(DONE)/test $(DONE)/console $(DONE)/browser pull-tested  ## the console in a browser, and its logic in Node (TESTS=tests/console/test_shell.py)
 	$(NODE) console/test.mjs
 	HEADRACE_BROWSER=1 $(BIN)/python -m pytest $(or $(TESTS),tests/console)
+
+test-deploy: $(DONE)/native $(DONE)/test $(DONE)/promtool  ## alert rules and dashboards with Prometheus's own tool
+	PATH="$(CURDIR)/$(PROMTOOL):$$PATH" $(BIN)/python -m pytest $(or $(TESTS),tests/contract/test_deploy.py)
 
 test-arm: $(DONE)/serve  ## the kernel tests on an emulated ARM CPU (Debian; needs qemu-user, g++-aarch64-linux-gnu)
 	scripts/test_arm.sh -q $(or $(TESTS),tests/unit/kernels)
@@ -123,6 +127,14 @@ $(DONE)/browser: requirements/console.txt $(DONE)/test
 	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-dejavu-core; } \
 	  || { echo "test-console needs Chromium at $(CHROMIUM): apt-get install chromium, or name one with CHROMIUM=/path"; exit 1; }
 	$(PIP) install --quiet --require-hashes -r requirements/console.txt
+	@touch $@
+
+# Debian's promtool, out of its package: installing that would start a Prometheus.
+$(DONE)/promtool:
+	@mkdir -p $(PROMTOOL)
+	@command -v promtool > /dev/null || { cd $(PROMTOOL) && { test "$$(id -u)" != 0 || apt-get update -q; } \
+	  && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb package && mv package/usr/bin/promtool . \
+	  && rm -r package prometheus_*.deb; } || { echo "test-deploy needs promtool: install Prometheus's tools"; exit 1; }
 	@touch $@
 
 # No stamp: the model lies in the state directory, and `headrace pull` verifies in a moment what is there already.

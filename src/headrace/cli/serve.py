@@ -148,8 +148,8 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         )
         ground = Ground(store, layout.accounts, foreground, metrics.registry, trust.overseers, trust.workload)
         joined = await stack.enter_async_context(open_gateway(wanted_gateway(settings, around), ground))
-        waiting = foreground or Foreground(joined.gate)
-        base = Base(layout, store, joined.gate, waiting, metrics, key_check(keys), trust.label_of, trust.action_log)
+        waiting, may = foreground or Foreground(joined.gate), key_check(keys)
+        base = Base(layout, store, joined.gate, waiting, metrics, may, trust.label_of, trust.action_log, tracer)
         services = await stack.enter_async_context(open_services(settings, base, engine))
         reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
         app = build_app(

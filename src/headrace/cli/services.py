@@ -20,6 +20,7 @@ from headrace.core.clock import SystemClock
 from headrace.core.model_library import Library
 from headrace.core.request import Principal, Request
 from headrace.core.service import Adapters, Residents, Tokens
+from headrace.core.tracing import Tracer
 from headrace.core.trust import Label
 from headrace.core.watching import LiveEngine
 from headrace.gateway.actions import ActionKeeper, ActionLog
@@ -44,8 +45,8 @@ from headrace.server.services import Services
 @dataclass(frozen=True, slots=True)
 class Base:
     """What services stand on. `gateway` is asked, under its policies; `foreground` says whether anybody waits for the
-    engine; `still_may` see `gateway.batch_runner`, `label_of` see `gateway.conversation`; `action_log` is who commits
-    to what administrators do."""
+    engine; `still_may` and `tracer` see `gateway.batch_runner`, `label_of` see `gateway.conversation`; `action_log` is
+    who commits to what administrators do."""
 
     layout: Layout
     store: Store
@@ -55,6 +56,7 @@ class Base:
     still_may: Callable[[Principal], None] = lambda _: None
     label_of: Callable[[Request], Label | None] = lambda _: None
     action_log: ActionLog | None = None
+    tracer: Tracer | None = None
 
 
 class EngineServices(Protocol):
@@ -132,6 +134,7 @@ async def open_services(settings: Settings, base: Base, engine: EngineServices |
             metrics=base.metrics,
             services={RESPONSES: ResponseLines(Responses(gateway, store, clock, room=room, label_of=base.label_of))},
             still_may=base.still_may,
+            tracer=base.tracer,
         )
         runner = BatchRunner(batches, store, files, around, Turn(layout.batches_lock))
         runner.start()

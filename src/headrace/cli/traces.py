@@ -123,7 +123,7 @@ def _endpoint(table: TraceTable, environ: Mapping[str, str]) -> str | None:
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InvalidRequest(
-            f"{_OTLP}ENDPOINT: {endpoint[:100]!r} is no URL; give one such as http://127.0.0.1:4318, or unset it."
+            f"{_OTLP}ENDPOINT: {(given or general)[:100]!r} is no URL; give http://127.0.0.1:4318, say, or unset it."
         )
     return endpoint
 

@@ -31,13 +31,16 @@ from headrace.core.events import Finished, Usage
 from headrace.core.file import BATCH_OUTPUT, FileNote, FileRecord
 from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.core.request import Principal
+from headrace.core.tracing import Tracer
 from headrace.gateway.batch_input import InputCheck, LineSplitter
 from headrace.gateway.batches import BatchService, Load, background, num_to_start
 from headrace.gateway.foreground import Foreground
+from headrace.gateway.tracing import LineTrace
 from headrace.memory import batches as rows
 from headrace.memory.batches import Line, LineEnd
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
+from headrace.observe.logs import REQUEST_ID
 from headrace.observe.metrics import Metrics
 
 MAX_TRIES: Final = 3
@@ -70,7 +73,8 @@ class Surroundings:
     """What runs the lines and what a test replaces: time and chance. `tick` returns when it is time to look again.
 
     An endpoint is asked through its codec, or through its entry in `services`. `still_may` raises what ends a line
-    whose batch was ordered with a key that is none any more.
+    whose batch was ordered with a key that is none any more; `tracer` begins a trace for each line, None: there are
+    none.
     """
 
     backend: Backend
@@ -84,6 +88,7 @@ class Surroundings:
     prices: PriceList = NO_PRICES
     tick: Callable[[], Awaitable[None]] = _tick
     still_may: Callable[[Principal], None] = lambda _: None
+    tracer: Tracer | None = None
 
 
 class Turn:
@@ -123,6 +128,7 @@ class BatchRunner:
         self, service: BatchService, store: Store, files: FileStore, surroundings: Surroundings, turn: Turn
     ) -> None:
         self._limits = service.limits
+        self._origins = service.origins
         self._store = store
         self._files = files
         self._around = surroundings
@@ -301,6 +307,10 @@ class BatchRunner:
         dialect = self._around.dialects[batch.order.dialect]
         asked = self._asked(batch.order.endpoint)
         names = self._names(line, asked.id_prefix + self._around.new_id())
+        REQUEST_ID.set(names.request_id)
+        trace = None
+        if (tracer := self._around.tracer) is not None:
+            trace = LineTrace(tracer, self._origins.find(batch.id), self._around.clock, key)
         try:
             body, usage = await self._ask(batch, line, asked, names.request_id)
             end = LineEnd(dialect.succeeded(names, body), is_failed=False, usage=usage)
@@ -315,6 +325,8 @@ class BatchRunner:
             end = LineEnd(dialect.failed(names, fault), is_failed=True)
         await self._end_lines(batch, {line.number: end})
         self._tries.pop(key, None)
+        if trace is not None:
+            trace.end(is_failed=end.is_failed)
 
     def _tries_again(self, key: tuple[str, int], error: HeadraceError) -> bool:
         if not error.retryable or isinstance(error, DiskFull):

@@ -16,6 +16,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import InvalidRequest, NotFound
 from headrace.core.file import BATCH_INPUT, BATCH_SPOOL, ListQuery, Page
 from headrace.core.request import Principal
+from headrace.gateway.tracing import Origins
 from headrace.memory import batches as rows
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
@@ -71,6 +72,7 @@ class BatchService:
     ) -> None:
         self.limits = limits or BatchLimits()
         self.on_change: list[Callable[[], None]] = []
+        self.origins = Origins()
         self._store = store
         self._files = files
         self._clock = clock
@@ -104,6 +106,7 @@ class BatchService:
             times_s={BatchStatus.VALIDATING: now_s},
         )
         await self._store.call(rows.insert_batch, batch, self.limits.max_unfinished)
+        self.origins.note(batch.id)
         self._tell()
         return batch
 

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from headrace.core.clock import Clock
 from headrace.core.errors import HeadraceError
 from headrace.core.events import Event, Usage
 from headrace.core.gateway import Ask
 from headrace.core.request import Request
-from headrace.core.tracing import TRACE, Place
+from headrace.core.tracing import TRACE, Place, Span, SpanKind, TraceContext, Tracer
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Candidate, Case
 from headrace.gateway.settings import ENGINE, BackendSettings
 from headrace.gateway.upstreams.address import read_url
 from headrace.observe.spans import Asked, PassageFacts, attempt_span, operation_of, passage_span
 from headrace.observe.telling import Telling
+
+MAX_ORIGINS: Final = 1000
+"""Batches whose orders are remembered."""
 
 # Kinds of backends whose names in the conventions are others.
 _PROVIDERS: Final = {
@@ -120,6 +124,56 @@ class AttemptTrace:
         host, port = ("", None) if self._backend is None else _address(self._backend.url)
         span = attempt_span(self.place, asked, backend=backend, address=host, port=port, tier=candidate.tier)
         self.place.tracer.add(span)
+
+
+class LineTrace:
+    """A line of a batch, which is a trace of its own: who ordered it has long been answered when it runs. It is linked
+    to the request that did, where this process still knows it."""
+
+    __slots__ = ("_clock", "_names", "_origin", "_place", "_started_s")
+
+    def __init__(self, tracer: Tracer, origin: TraceContext | None, clock: Clock, names: tuple[str, int]) -> None:
+        self._place = tracer.begin(None)
+        self._origin = origin
+        self._clock = clock
+        self._names = names
+        self._started_s = clock.monotonic_s()
+        TRACE.set(self._place)  # in the line's own task
+
+    def end(self, *, is_failed: bool) -> None:
+        """It is over, and written down; what it failed by, the spans below it tell."""
+        place, (batch_id, number) = self._place, self._names
+        place.tracer.add(
+            Span(
+                context=place.context,
+                parent_id=None,
+                name="batch line",
+                kind=SpanKind.INTERNAL,
+                start_s=place.unix(self._started_s),
+                end_s=place.unix(self._clock.monotonic_s()),
+                attributes={"headrace.batch.id": batch_id, "headrace.batch.line": number},
+                links=() if self._origin is None else (self._origin,),
+                error="failed" if is_failed else "",
+            )
+        )
+
+
+class Origins:
+    """Which request ordered which batch, of those that were ordered lately and traced."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, TraceContext] = {}
+
+    def note(self, batch_id: str) -> None:
+        """The request of this context has ordered it."""
+        if (place := TRACE.get()) is not None:
+            self._known[batch_id] = place.context
+            if len(self._known) > MAX_ORIGINS:
+                del self._known[next(iter(self._known))]
+
+    def find(self, batch_id: str) -> TraceContext | None:
+        """Who ordered it, if that is known."""
+        return self._known.get(batch_id)
 
 
 def _provider(backend: BackendSettings | None) -> str:

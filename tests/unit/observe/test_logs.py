@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import contextvars
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
+from tests.doubles import ManualClock
 
-from headrace.observe.logs import MAX_LINES, AccessRecord, LineHandler, configure_logs, log_access
+from headrace.core.tracing import TRACE
+from headrace.observe.logs import MAX_LINES, REQUEST_ID, AccessRecord, LineHandler, configure_logs, log_access
+from headrace.observe.traces import Tracing
 
 
 @pytest.fixture
@@ -94,3 +99,60 @@ def test_a_line_is_the_same_whoever_else_listens(stream: io.StringIO, caplog: py
     assert caplog.records
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
     assert {**first, "time": ""} == {**second, "time": ""}
+
+
+def test_a_line_that_belongs_to_a_request_has_its_id_and_its_place_in_a_trace(stream: io.StringIO) -> None:
+    def in_a_request() -> None:
+        REQUEST_ID.set("req_1")
+        logging.getLogger("headrace.test").warning("odd")
+        place = Tracing(
+            [].append, sample_ratio=1.0, captures_content=False, clock=ManualClock(), draw=lambda _: 255
+        ).begin(None)
+        TRACE.set(place)
+        logging.getLogger("headrace.test").warning("odder")
+        log_access(AccessRecord(request_id="req_1", method="GET", trace_id=place.context.trace_id))
+
+    contextvars.copy_context().run(in_a_request)
+    logging.getLogger("headrace.test").warning("outside")
+    first, second, access, outside = map(json.loads, stream.getvalue().splitlines())
+    assert first["request_id"] == "req_1" and "trace_id" not in first
+    trace_id, span_id = f"{255:032x}", f"{255:016x}"
+    assert (second["request_id"], second["trace_id"], second["span_id"]) == ("req_1", trace_id, span_id)
+    assert (access["request_id"], access["trace_id"]) == ("req_1", trace_id)
+    assert "request_id" not in outside
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("form", "out", "is_text"),
+    [
+        ("auto", Terminal, True),
+        ("auto", io.StringIO, False),
+        ("text", io.StringIO, True),
+        ("json", Terminal, False),
+    ],
+)
+def test_people_at_a_terminal_get_text_and_programs_json(
+    form: str, out: type[io.StringIO], is_text: bool, stream: io.StringIO
+) -> None:
+    target = out()
+    configure_logs("info", target, form=form)
+    with alone():
+        log_access(AccessRecord(request_id="r1", method="POST", route="/v1/models", status=200, duration_s=0.5))
+        logging.getLogger("headrace.test").warning("two\nlines \x1b[31mred\u202e")
+    lines = target.getvalue().splitlines()
+    assert len(lines) == 2
+    if not is_text:
+        assert [json.loads(line)["message"] for line in lines] == ["request", "two\nlines \x1b[31mred\u202e"]
+        return
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d info    headrace\.access request request_id=r1 method=POST route=/v1/models status=200 "
+        r"outcome=ok prompt_tokens=0 cached_tokens=0 completion_tokens=0 duration_s=0\.5",
+        lines[0],
+    )
+    # What others wrote neither ends a line nor speaks to the terminal.
+    assert lines[1].endswith(r"warning headrace.test two\nlines \x1b[31mred\u202e")
