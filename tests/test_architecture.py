@@ -28,7 +28,9 @@ MAY_IMPORT = {
     "agents": "core observe memory trust",
     "server": "core observe api",
     "planner": "core",
-    "cli": "core observe kernels models adapters engine workshop memory trust api gateway agents server planner",
+    "loadtest": "core api gateway",
+    "cli": "core observe kernels models adapters engine workshop memory trust api gateway agents server planner "
+    "loadtest",
 }
 MAY_IMPORT_TORCH = {"workshop"}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from headrace.cli.accounts_commands import backup, budgets_app, erase, usage
 from headrace.cli.actions_commands import actions
+from headrace.cli.bench_commands import bench_app
 from headrace.cli.config_commands import config_app
 from headrace.cli.delegation_commands import delegate_app
 from headrace.cli.keys_commands import keys_app
@@ -98,6 +99,7 @@ for _group, _name in (
     (delegate_app, "delegate"),
     (identity_app, "identity"),
     (budgets_app, "budgets"),
+    (bench_app, "bench"),
 ):
     app.add_typer(_group, name=_name)
 for _command in (verify, lineage, replay, usage, actions, erase, backup, top):

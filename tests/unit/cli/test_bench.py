@@ -1,0 +1,112 @@
+"""`headrace bench` as it is typed, against a server in a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from headrace.cli.bench import Places, read_key
+from headrace.cli.main import app
+from headrace.core.errors import InvalidRequest
+
+PROGRAM = [sys.executable, "-c", "from headrace.cli.main import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that answers well at once."""
+    command = [sys.executable, "-m", "tests.upstreams"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().removeprefix("Serving ").strip()
+        process.send_signal(signal.SIGINT)
+
+
+def bench(*options: str, **environ: str) -> Any:
+    return CliRunner().invoke(app, ["bench", *options], env={"HEADRACE_API_KEY": None, **environ})
+
+
+def test_a_run_is_told_written_and_drawn(url: str, tmp_path: Path) -> None:
+    file, page = tmp_path / "run.json", tmp_path / "run.html"
+    options = ["--concurrency", "1,4", "--requests", "12", "--warmup", "2", "--model", "m", "--points"]
+    ran = bench("run", url, *options, "--slo", "ttft=60", "--json", str(file), "--report", str(page))
+    assert ran.exit_code == 0, ran.output
+    made = json.loads(file.read_text("utf-8"))
+    assert [one["name"] for one in made["stages"]] == ["concurrency 1", "concurrency 4"]
+    assert [(one["num_ok"], one["num_warm"], one["good_share"]) for one in made["stages"]] == [(12, 2, 1.0)] * 2
+    assert all(one["tokens_are_counted"] and one["output_tokens"] == 3 for one in made["stages"])
+    assert len(made["points"]) == 28 and made["config"]["model"] == "m"
+    assert "concurrency 4" in ran.output and page.read_text("utf-8").startswith("<!doctype html>")
+    again = tmp_path / "again.html"
+    assert bench("report", str(file), "--report", str(again)).exit_code == 0
+    assert again.read_text("utf-8") == page.read_text("utf-8")
+    beside = bench("report", str(file), str(file), "--json", str(tmp_path / "both.json"))
+    assert beside.exit_code == 0, beside.output
+    ratios = {row["ratio"] for row in json.loads((tmp_path / "both.json").read_text("utf-8"))["rows"]}
+    assert ratios <= {1.0, None}  # None: a gap of 0
+
+
+def test_the_key_goes_into_the_header_and_nowhere_else(url: str, tmp_path: Path) -> None:
+    file, page, key = tmp_path / "run.json", tmp_path / "run.html", tmp_path / "key"
+    key.write_text("sk-very-secret\n", "utf-8")
+    options = ["--rate", "100", "--requests", "3", "--model", "m", "--key-file", str(key)]
+    ran = bench("run", url, *options, "--json", str(file), "--report", str(page), "--points")
+    assert ran.exit_code == 0, ran.output
+    assert "sk-very-secret" not in ran.output + file.read_text("utf-8") + page.read_text("utf-8")
+
+
+def test_a_key_is_read_from_its_file_else_from_the_environment(tmp_path: Path) -> None:
+    def places(file: Path | None) -> Places:
+        return Places(json=None, has_points=False, report=None, key_env="KEY", key_file=file, ca_file=None)
+
+    file = tmp_path / "key"
+    file.write_text("sk-file\n", "utf-8")
+    assert read_key(places(file), {"KEY": "sk-env"}) == "sk-file"
+    assert read_key(places(None), {"KEY": "sk-env"}) == "sk-env"
+    assert read_key(places(None), {}) is None
+    with pytest.raises(InvalidRequest, match="none"):
+        read_key(places(tmp_path / "none"), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "--rate"),
+        (["--rate", "1", "--points"], "--json"),
+        (["--rate", "1", "--report", "/no/such/folder/x.html"], "folder is not there"),
+        (["--rate", "1", "--extra", "[]", "--model", "m"], "is no object"),
+        (["--rate", "1", "--endpoint", "messages"], "chat or completions"),
+        (["--rate", "1", "--workload", "/no/such/file", "--model", "m"], "cannot be read"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_sent(url: str, options: list[str], said: str) -> None:
+    ran = bench("run", url, *options)
+    assert ran.exit_code == 1 and said in ran.output
+
+
+def test_a_run_in_which_nothing_succeeds_fails_and_says_why(url: str) -> None:
+    refused = bench("run", "http://127.0.0.1:1", "--rate", "1", "--requests", "1")
+    assert refused.exit_code == 1 and "it was refused" in refused.output
+    none = bench("run", url, "--rate", "1", "--requests", "1")  # it lists no models
+    assert none.exit_code == 1 and "--model" in none.output
+
+
+def test_interrupting_a_run_keeps_what_it_has(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    options = ["--concurrency", "2", "--duration", "3600", "--model", "m", "--json", str(file)]
+    command = [*PROGRAM, "bench", "run", url, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "concurrency 2" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate()
+    assert process.returncode == 0, out
+    (stage,) = json.loads(file.read_text("utf-8"))["stages"]
+    assert stage["is_stopped"] and "(stopped)" in out and stage["num_ok"] + sum(stage["errors"].values()) > 0
