@@ -20,7 +20,7 @@ MAX_TEXT: Final = 200
 MAX_LISTED: Final = 50
 MAX_ASKED: Final = 4096
 HIDDEN: Final = "(hidden)"
-# `value` is what a tenant's tool is called with: only that tenant may read it, and the list is everybody's who observes.
+# `value` is what a tenant's tool is called with, which is that tenant's; the list is for everybody who observes.
 _SECRETS: Final = frozenset({"secret", "password", "token", "api_key", "authorization", "credential", "value"})
 _KEY: Final = re.compile(r"hr_[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{16,}|-----BEGIN")
 # What names that to which something is done, in bodies; the first that is there counts.
