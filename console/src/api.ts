@@ -45,8 +45,9 @@ export async function send(path: string, call: Call = {}): Promise<Response> {
       ...call.headers,
     },
     credentials: "same-origin",
-    cache: "no-store",
   };
+  // A browser tells the server of it, too: with a question it would ask for an answer that was never given before.
+  if (init.method === "GET") init.cache = "no-store";
   if (call.body !== undefined) init.body = JSON.stringify(call.body);
   if (call.signal) init.signal = call.signal;
   let response: Response;
@@ -105,7 +106,7 @@ async function readOrTell(reader: ReadableStreamDefaultReader<string>) {
 // The events of a stream (the HTML standard's server-sent events), until it ends. Lines may be of any length.
 export async function* events(response: Response): AsyncGenerator<ServerEvent> {
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let rest: string[] = []; // of a line that has not ended: joined when it does, so that no part is looked at twice
   let event = "";
   let data: string[] = [];
   let comments: string[] = [];
@@ -113,8 +114,12 @@ export async function* events(response: Response): AsyncGenerator<ServerEvent> {
     for (;;) {
       const { done, value } = await readOrTell(reader);
       if (done) break;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop()!;
+      const lines = value.split("\n");
+      if (lines.length > 1) {
+        lines[0] = rest.join("") + lines[0]!;
+        rest = [];
+      }
+      rest.push(lines.pop()!);
       for (const ended of lines) {
         const line = ended.endsWith("\r") ? ended.slice(0, -1) : ended;
         if (line === "") {

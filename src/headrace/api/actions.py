@@ -2,7 +2,8 @@
 lists.
 
 Of a body only those fields are remembered that the route's row in the OpenAPI document names, cut to a bounded length
-and never a secret: an unknown field may be a key that somebody pasted into the wrong place. Knows no book.
+and never a secret or what a tenant's requests hold: an unknown field may be a key that somebody pasted into the wrong
+place. Knows no book.
 """
 
 import re
@@ -19,7 +20,8 @@ MAX_TEXT: Final = 200
 MAX_LISTED: Final = 50
 MAX_ASKED: Final = 4096
 HIDDEN: Final = "(hidden)"
-_SECRETS: Final = frozenset({"secret", "password", "token", "api_key", "authorization", "credential"})
+# `value` is what a tenant's tool is called with, which is that tenant's; the list is for everybody who observes.
+_SECRETS: Final = frozenset({"secret", "password", "token", "api_key", "authorization", "credential", "value"})
 _KEY: Final = re.compile(r"hr_[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{16,}|-----BEGIN")
 # What names that to which something is done, in bodies; the first that is there counts.
 _NAMING: Final = ("name", "model", "lora_name", "account", "call_id", "ids")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.options import AccountsKey, Address, Config, Home, Json
+from headrace.core.request import SCOPES
 
 keys_app = typer.Typer(help="Issue and take back API keys.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,7 +19,7 @@ def keys_add(
     *,
     tenant: Annotated[str, typer.Option(help="Whose caches and limits it uses.")] = "local",
     scope: Annotated[
-        list[str] | None, typer.Option(help="generate, metrics, admin, accounts, logprobs or audit; may be repeated.")
+        list[str] | None, typer.Option(help=f"{', '.join(SCOPES[:-1])} or {SCOPES[-1]}; may be repeated.")
     ] = None,
     priority: Annotated[int, typer.Option(help="The most urgent that its requests may be; larger goes first.")] = 0,
     share: Annotated[float, typer.Option(help="Its tenant's weight beside others of the same priority.")] = 1.0,

@@ -67,7 +67,9 @@ class Roster:
         if name in self.names:
             return self.names[name], None
         names = ", ".join(sorted(self._cards))
-        raise NotFound(f"Model {name} is not served here; served: {names}.", param="model", code="model_not_found")
+        raise NotFound(
+            f"Model {name[:200]} is not served here; served: {names}.", param="model", code="model_not_found"
+        )
 
     def card(self, name: str) -> ModelCard:
         """What is known of a model, in memory or not."""

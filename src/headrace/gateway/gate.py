@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from headrace.core.backend import ModelCard, Probe
-from headrace.core.errors import BudgetExceeded, HeadraceError
+from headrace.core.errors import BudgetExceeded, HeadraceError, NotFound
 from headrace.core.events import Event
 from headrace.core.gateway import WATCH, Ask, EventReply, Reply
 from headrace.core.request import Principal, Request
@@ -36,6 +36,8 @@ from headrace.gateway.verifiers import needs_logprobs
 
 MAX_BUDGETS: Final = 4096
 """Routes whose recent retries are remembered."""
+MAX_MODEL_CHARS: Final = 512
+"""Of the name that is asked for: records, metrics and the last requests keep it, and a caller makes it up."""
 
 
 class Gate:
@@ -67,6 +69,7 @@ class Gate:
         """Answer in the caller's protocol or in events. Raises one HeadraceError if nothing of an answer is there."""
         parts = self._parts
         clock, shape = parts.clock, ask.shape
+        _check_name(shape.model)
         started_s = clock.monotonic_s()
         passage = Passage(parts, ask, started_s, clock.unix_s())
         passage.enter()
@@ -168,6 +171,16 @@ class Gate:
                 self._budgets.clear()
             budget = self._budgets[name] = RetryBudget(route.retry)
         return budget
+
+
+def _check_name(model: str) -> None:
+    if len(model) > MAX_MODEL_CHARS:
+        raise NotFound(
+            f"Model {model[:100]}... is no name: it has {len(model)} characters, and none has more than "
+            f"{MAX_MODEL_CHARS}.",
+            param="model",
+            code="model_not_found",
+        )
 
 
 async def _reserve(passage: Passage, route: RouteSettings) -> None:

@@ -108,14 +108,17 @@ class Console:
         ]
 
     async def _redirect(self, exchange: Exchange, _: Identity) -> None:
+        _guard(exchange)
         exchange.add_header(b"location", b"/console/")
         await exchange.respond(308, b"", b"text/plain")
 
     async def _index(self, exchange: Exchange, _: Identity) -> None:
+        _guard(exchange)
         await asyncio.to_thread(self._page.look)
         await self._give(exchange, _INDEX, b"no-cache")
 
     async def _file(self, exchange: Exchange, _: Identity) -> None:
+        _guard(exchange)
         name = exchange.params["name"]
         if self._page.digest(name) is None:
             await asyncio.to_thread(self._page.look)
@@ -126,7 +129,7 @@ class Console:
     async def _give(self, exchange: Exchange, name: str, caching: bytes) -> None:
         coding, suffix = _encoding(exchange.headers.get(b"accept-encoding", b""))
         tag = f'"{self._page.digest(name)}{suffix}"'.encode()
-        for header in (*_GUARDS, (b"cache-control", caching), (b"etag", tag), (b"vary", b"accept-encoding")):
+        for header in ((b"cache-control", caching), (b"etag", tag), (b"vary", b"accept-encoding")):
             exchange.add_header(*header)
         kind = _KINDS.get(Path(name).suffix, b"application/octet-stream")
         known = exchange.headers.get(b"if-none-match", b"")
@@ -184,6 +187,12 @@ class Console:
     def _has_session(self, exchange: Exchange) -> bool:
         recalled = None if self._sessions is None else self._sessions.recall(exchange, self._door().scheme(exchange))
         return recalled is not None
+
+
+def _guard(exchange: Exchange) -> None:
+    """What a browser may do with the answer, be it a file or an error."""
+    for header in _GUARDS:
+        exchange.add_header(*header)
 
 
 async def _answer(exchange: Exchange, identity: Identity | None, until_s: float | None) -> None:

@@ -91,6 +91,9 @@ class Credentials:
         identity = self._judge(shown, found)
         if session is not None:
             identity = replace(identity, expires_s=min(identity.expires_s, session.until_s))
+            # Caches on the way keep nothing that came for `authorization` (RFC 9111, section 3.5); of cookies they know
+            # nothing.
+            exchange.add_header(b"cache-control", b"no-store")
         exchange.body_digest = identity.body_digest
         return identity
 

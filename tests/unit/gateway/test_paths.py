@@ -225,6 +225,17 @@ async def test_a_request_without_a_plan_and_one_without_a_place_are_told_with_th
 
 
 @in_loop
+async def test_a_name_that_no_model_has_is_kept_nowhere() -> None:
+    at, paths = watched(ScriptedUpstream([WHOLE]))
+    with pytest.raises(NotFound, match="has 1000000 characters") as refused:
+        await answered(at, model="x" * 1_000_000)
+    assert len(refused.value.message) < 300
+    assert ids(paths) == [] and at.book.records == []
+    await answered(at, model="x" * 512)
+    assert ids(paths) == ["r"]
+
+
+@in_loop
 async def test_what_overseers_say_and_the_record_of_an_answer_are_told() -> None:
     denied = Decision(action="request", resource="smart", is_allowed=False, policies=("p1",), reason="not today")
     seen = Verdict(monitor="hygiene", version="1", score=0.5, reason="invisible")

@@ -299,6 +299,17 @@ def test_a_key_is_made_disabled_and_taken_back_and_its_secret_is_in_no_row(tmp_p
     run(main())
 
 
+def test_what_a_tenants_tool_was_called_with_is_no_affair_of_whoever_reads_the_list(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with everything(tmp_path) as (app, _):
+            order = {"tool": "mail", "argument": "to", "value": "eve@acme.example", "reason": "asked by phone"}
+            assert (await ask(app, "POST", "/v1/endorsements", order)).status == 200
+            (told,) = await listed(app)
+            assert told["asked"] == order | {"value": "(hidden)"}
+
+    run(main())
+
+
 def test_the_list_is_told_in_pages_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     async def main() -> None:
         async with everything(tmp_path) as (app, _):

@@ -113,7 +113,7 @@ def test_what_a_browser_has_is_not_sent_again(app: App) -> None:
 
 
 def test_the_policy_lets_nothing_in_but_the_servers_own_files(app: App) -> None:
-    for path in ("/console/", "/console/static/main-ABC.js"):
+    for path in ("/console", "/console/", "/console/static/main-ABC.js", "/console/static/gone.js"):
         policy = dict(
             part.strip().partition(" ")[::2] for part in get(app, path).headers["content-security-policy"].split(";")
         )

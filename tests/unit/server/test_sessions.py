@@ -101,6 +101,16 @@ def test_a_key_becomes_a_cookie_that_is_its_caller_on_every_route() -> None:
     assert anna.backend.requests[0].principal.subject == "key:acme's"
 
 
+def test_no_cache_on_the_way_keeps_what_a_session_read() -> None:
+    anna = Visitor()
+    anna.sign_in()
+    assert anna.chat().headers["cache-control"] == "no-store"
+    assert anna.ask("GET", "/v1/models").headers["cache-control"] == "no-store"
+    assert (
+        "cache-control" not in anna.ask("GET", "/v1/models", {"cookie": "", "authorization": "Bearer hr_alice"}).headers
+    )
+
+
 def test_no_script_reads_the_cookie_and_no_other_site_sends_it() -> None:
     line = Visitor().sign_in().headers["set-cookie"]
     assert line.startswith("headrace-session-8000=")
