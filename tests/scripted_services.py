@@ -345,7 +345,7 @@ def scripted_paths() -> PathBook:
     book = PathBook(10, 10.0, GatewaySettings)
     record = UsageRecord(request_id="req_1", started_s=1.7e9, tenant="acme", outcome="upstream_fault", route="smart")
     plan = Plan(route="smart", candidates=(candidate,), refused={Target("up", "other"): "not cleared"})
-    book.add(Ended(book.next_number(), record, plan, [asked], 5.0, "", "it failed", None, "", None, (), (), False))
+    book.add(Ended(book.next_number(), record, plan, [asked], 5.0, "", "it failed", None, "", None, (), (), (), False))
     return book
 
 

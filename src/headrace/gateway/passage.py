@@ -249,6 +249,7 @@ class Passage:
         assert paths is not None
         assert self.steps is not None
         case = None if self.chain is None else self.chain.case
+        held = self.reservation
         paths.add(
             Ended(
                 paths.next_number(),
@@ -260,7 +261,8 @@ class Passage:
                 refusal,
                 None if taken.receipt is None else taken.receipt.id,
                 taken.source,
-                self.reservation,
+                None if held is None else held.bound,
+                () if held is None else held.marks,
                 () if case is None else case.decisions,
                 () if case is None else case.verdicts,
                 record.duration_s >= paths.slow_s,

@@ -27,7 +27,7 @@ from headrace.core.paths import (
 from headrace.core.trust import Decision, Verdict
 from headrace.core.usage import UsageRecord
 from headrace.gateway.charging import NOTHING, Charge, Heard
-from headrace.gateway.contract import Candidate, Plan, Reservation
+from headrace.gateway.contract import Bound, Candidate, Plan
 from headrace.gateway.fair_ring import FairRing
 from headrace.gateway.route_states import SHADOW, RouteSources, routes_seen
 
@@ -85,7 +85,8 @@ class Asked:
 
 
 class Ended(NamedTuple):
-    """One request that ended, as it is kept. `started_s` is monotonic, and the steps' times are."""
+    """One request that ended, as it is kept. `started_s` is monotonic, and the steps' times are. `bound` was set aside,
+    in the budgets of `marks` (subject, window and when it began)."""
 
     number: int
     record: UsageRecord
@@ -96,7 +97,8 @@ class Ended(NamedTuple):
     refusal: str
     record_id: str | None
     source: str
-    reservation: Reservation | None
+    bound: Bound | None
+    marks: Sequence[tuple[str, str, int]]
     decisions: Sequence[Decision]
     verdicts: Sequence[Verdict]
     is_slow: bool
@@ -254,11 +256,11 @@ def brief_of(kept: Ended) -> PathBrief:
 
 def path_of(kept: Ended) -> RequestPath:
     """All that is known of it."""
-    plan, held = kept.plan, kept.reservation
+    plan, bound = kept.plan, kept.bound
     reserved = None
-    if held is not None:
-        budgets = tuple(dict.fromkeys((subject, window) for subject, window, _ in held.marks))
-        reserved = Reserved(tokens=held.bound.tokens, nanos=held.bound.nanos, budgets=budgets)
+    if bound is not None:
+        budgets = tuple(dict.fromkeys((subject, window) for subject, window, _ in kept.marks))
+        reserved = Reserved(tokens=bound.tokens, nanos=bound.nanos, budgets=budgets)
     return RequestPath(
         brief=brief_of(kept),
         choices=(*_chosen(plan), *_ruled_out(plan)),

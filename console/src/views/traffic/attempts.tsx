@@ -29,7 +29,7 @@ export function Attempts({ path: { steps, request } }: { path: Path }) {
         })}
       </ol>
       <div class="axis-row ticks" aria-hidden="true">
-        {axis.ticks.map((tick) => <span key={tick.s} class="tick" style={{ left: share(tick.at) }}>{seconds(tick.s)}</span>)}
+        {axis.ticks.map((tick) => <span key={tick.s} class={tick.at > 0.92 ? "tick end" : "tick"} style={{ left: share(tick.at) }}>{seconds(tick.s)}</span>)}
       </div>
       <p class="hint key" aria-hidden="true"><span class="swatch waiting" /> waits for the first token <span class="swatch answering" /> answers</p>
     </div>

@@ -6,6 +6,7 @@ import {
   Badge, Button, confirm, count, Meter, Plain, seconds, Table, toast, useSession, usePolled, type Column, type Kind,
 } from "../../kit";
 import { may } from "../../session";
+import { Cards } from "./cards";
 import { requestsOf } from "./filters";
 import { Read } from "./read";
 import type { Backend, List, Model } from "./shapes";
@@ -28,9 +29,9 @@ export function Backends() {
   return (
     <Read of={read} what="the backends">
       {({ data }) => (
-        <div class="route-list">
-          {data.map((one) => <Card key={one.id} backend={one} canChange={canChange} reload={read.reload} />)}
-        </div>
+        <Cards what="backends" items={data} name={(one) => one.id}>
+          {(one) => <Card key={one.id} backend={one} canChange={canChange} reload={read.reload} />}
+        </Cards>
       )}
     </Read>
   );

@@ -67,6 +67,12 @@ export function joined<Row extends { number: number }>(newest: readonly Row[], k
   return [...newest, ...known.filter((one) => one.number < last)].slice(0, MOST_ROWS);
 }
 
+// Those whose name holds what somebody looks for.
+export function sought<Item>(items: readonly Item[], wanted: string, name: (item: Item) => string): readonly Item[] {
+  const text = wanted.trim().toLowerCase();
+  return text ? items.filter((one) => name(one).toLowerCase().includes(text)) : items;
+}
+
 // Whether the place within the view is a tab, one request, or nothing that is there.
 export interface Place {
   tab: Tab;

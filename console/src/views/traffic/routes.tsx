@@ -1,8 +1,9 @@
 // Each route with its targets: what the settings say, and what the last requests show.
 
-import { Badge, clockTime, count, money, Notice, percent, Plain, seconds, Table, usePolled, type Column } from "../../kit";
+import { Badge, clockTime, count, money, navigate, Notice, percent, Plain, seconds, Table, usePolled, type Column } from "../../kit";
+import { Cards } from "./cards";
 import { Explain } from "./explain";
-import { requestsOf } from "./filters";
+import { addressOf, NONE, requestsOf } from "./filters";
 import { Read } from "./read";
 import type { Figures, Route, Routes as RoutesAnswer, RouteTarget } from "./shapes";
 import { failedShare, orDash, shareOf } from "./words";
@@ -21,7 +22,10 @@ export function Routes() {
               : `Figures are of the requests that are kept, the oldest of ${clockTime(since)}.`}
           </p>
           {data.every((one) => !one.is_named) && <HowToRoute />}
-          <div class="route-list">{data.map((one) => <RouteCard key={one.id} route={one} share={shareOf(one, data)} />)}</div>
+          <Cards what="routes" items={data.filter((one) => one.is_named)} name={(one) => one.id}>
+            {(one) => <RouteCard key={one.id} route={one} share={shareOf(one, data)} />}
+          </Cards>
+          <Direct routes={data.filter((one) => !one.is_named)} all={data} />
           <Explain models={data.map((one) => one.id)} />
         </>
       )}
@@ -62,7 +66,7 @@ function RouteCard({ route, share }: { route: Route; share: number }) {
     <article class="card" aria-label={`Route ${route.id}`}>
       <header>
         <h2><Plain text={route.id} /></h2>
-        {route.is_named ? route.policies.map((one) => <Badge key={one}>{one}</Badge>) : <Badge>no route: asked for by its name</Badge>}
+        {route.policies.map((one) => <Badge key={one}>{one}</Badge>)}
         {route.hedge_after_s !== null && <Badge>hedged after {seconds(route.hedge_after_s)}</Badge>}
         {route.verifiers.length > 0 && <Badge>a tier up unless {route.verifiers.join(", ")}</Badge>}
         <span class="push"><a href={requestsOf({ route: route.id })}>Its requests</a></span>
@@ -75,13 +79,41 @@ function RouteCard({ route, share }: { route: Route; share: number }) {
         rowKey={(one) => `${one.role} ${one.target}`}
         empty="None of its targets was asked yet."
       />
-      {(route.fallbacks.length > 0 || route.max_attempts > 1) && route.is_named && (
+      {(route.fallbacks.length > 0 || route.max_attempts > 1) && (
         <p class="hint">
           {route.fallbacks.length > 0 && <>Falls back to <Plain text={route.fallbacks.join(", ")} />. </>}
           At most {route.max_attempts} attempts for a request.
         </p>
       )}
     </article>
+  );
+}
+
+// Models that were asked for by their own names, without a route: anybody may make such a name up.
+function Direct({ routes, all }: { routes: readonly Route[]; all: readonly Route[] }) {
+  if (routes.length === 0) return null;
+  const columns: readonly Column<Route>[] = [
+    { key: "name", title: "Asked for", cell: (one) => <Plain mono text={one.id} />, sort: (a, b) => a.id.localeCompare(b.id) },
+    { key: "share", title: "Share of traffic", align: "end", cell: (one) => percent(shareOf(one, all)) },
+    { key: "requests", title: "Requests", align: "end", cell: (one) => count(one.figures.num_requests), sort: (a, b) => a.figures.num_requests - b.figures.num_requests },
+    { key: "failed", title: "Failed", align: "end", cell: (one) => failedShare(one.figures) },
+    { key: "first", title: "First token, half", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
+    { key: "slow", title: "95 of 100", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
+    { key: "cost", title: "Cost", align: "end", cell: (one) => money(one.figures.cost), sort: (a, b) => a.figures.cost - b.figures.cost },
+  ];
+  return (
+    <section class="card" aria-label="Models asked for by name">
+      <h2>Models asked for by their own names</h2>
+      <Table
+        label="Models asked for by their own names"
+        columns={columns}
+        rows={routes}
+        rowKey={(one) => one.id}
+        onOpen={(one) => navigate(addressOf({ ...NONE, route: one.id }))}
+        filter={(one) => one.id}
+        empty=""
+      />
+    </section>
   );
 }
 

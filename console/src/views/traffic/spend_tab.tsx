@@ -4,6 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import {
   Badge, Chart, clockTime, count, Meter, money, Notice, Plain, Select, Table, tokens, usePolled, type Column,
 } from "../../kit";
+import { Cards } from "./cards";
 import { filtersOf, requestsOf } from "./filters";
 import { Read } from "./read";
 import type { Budget, BudgetStanding, List, UsageSum } from "./shapes";
@@ -27,7 +28,9 @@ function Budgets() {
       <h2>Budgets</h2>
       <Read of={read} what="the budgets">
         {({ data }) => (data.length === 0 ? <NoBudgets /> : (
-          <div class="route-list">{data.map((one) => <BudgetCard key={one.name} budget={one} />)}</div>
+          <Cards what="budgets" items={data} name={(one) => `${one.name} ${one.subject}`}>
+            {(one) => <BudgetCard key={one.name} budget={one} />}
+          </Cards>
         ))}
       </Read>
     </section>
