@@ -26,6 +26,19 @@ VIEWS = {
 }
 PHONE = {"viewport": {"width": 360, "height": 740}}
 LIMIT_BYTES = 300 * 1024
+# Counts what a page draws and asks; `hide` and `show` are what a browser does with a tab behind others.
+COUNTING = """
+    globalThis.done = { frames: 0, asked: 0 };
+    const frame = requestAnimationFrame, ask = fetch;
+    globalThis.requestAnimationFrame = (call) => { done.frames += 1; return frame(call); };
+    globalThis.fetch = (...given) => { done.asked += 1; return ask(...given); };
+    let isHidden = false;
+    Object.defineProperty(document, "hidden", { get: () => isHidden });
+    Object.defineProperty(document, "visibilityState", { get: () => (isHidden ? "hidden" : "visible") });
+    const turn = (hidden) => { isHidden = hidden; document.dispatchEvent(new Event("visibilitychange")); };
+    globalThis.hide = () => { turn(true); setTimeout(() => Object.assign(done, { frames: 0, asked: 0 }), 250); };
+    globalThis.show = () => turn(false);
+"""
 
 
 def menu(page: "Page") -> Any:
@@ -221,17 +234,25 @@ def test_a_part_that_an_update_took_away_asks_for_a_reload(open_page: Open) -> N
     expect(page.get_by_role("heading", name="Play")).to_be_visible()
 
 
+@pytest.mark.parametrize("view", VIEWS["admin"])
+def test_a_page_that_nobody_looks_at_asks_nothing_and_draws_nothing(open_page: Open, view: str) -> None:
+    page = open_page("admin")
+    page.add_init_script(COUNTING)
+    page.goto(f"/console/{view.lower()}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.evaluate("hide()")
+    # Two seconds of the page's own clock, after what was on its way has come.
+    idle = page.evaluate("new Promise((resolve) => setTimeout(() => resolve({ ...done }), 2000))")
+    assert idle == {"frames": 0, "asked": 0}
+    page.evaluate("show()")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
 def test_an_idle_page_does_nothing(open_page: Open) -> None:
     page = open_page("user")
-    page.add_init_script("""
-        globalThis.done = { frames: 0, asked: 0 };
-        const frame = requestAnimationFrame, ask = fetch;
-        globalThis.requestAnimationFrame = (call) => { done.frames += 1; return frame(call); };
-        globalThis.fetch = (...given) => { done.asked += 1; return ask(...given); };
-    """)
+    page.add_init_script(COUNTING)
     page.goto("/console/learn", wait_until="networkidle")
     page.evaluate("Object.assign(done, { frames: 0, asked: 0 })")
-    # Two seconds of the page's own clock, in which nobody does anything.
     idle = page.evaluate("new Promise((resolve) => setTimeout(() => resolve({ ...done }), 2000))")
     assert idle == {"frames": 0, "asked": 0}
 
