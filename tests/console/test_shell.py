@@ -3,6 +3,7 @@
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from tests.console.browser import expect
-from tests.console.served import ConsoleServer
+from tests.console.served import ConsoleServer, serving
+from tests.unit.server.test_tls import make_pair
 
 from headrace.trust.identity.session_seal import AesSeal
 
@@ -272,6 +274,24 @@ def test_another_site_gets_nothing_with_the_cookie(open_page: Open, console_serv
             f"{console_server.url}/v1/gateway/backends", headers=headers
         )
         assert answer.status in (401, 403), headers
+
+
+def test_over_tls_the_session_is_this_hosts_and_never_in_the_clear(
+    browser: Any, smollm2_path: Path, tmp_path: Path
+) -> None:
+    pair = make_pair(tmp_path, "console")
+    more = f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    with serving(tmp_path, smollm2_path, more, "https") as server:
+        context = browser.new_context(base_url=server.url, ignore_https_errors=True)
+        page = context.new_page()
+        page.goto("/console/learn")
+        sign_in(page, server.keys["user"])
+        expect(menu(page)).to_have_text(VIEWS["user"])
+        (cookie,) = context.cookies()
+        assert cookie["name"].startswith("__Host-headrace-session") and cookie["secure"]
+        page.reload()
+        expect(menu(page)).to_have_text(VIEWS["user"])
+        context.close()
 
 
 def test_the_shell_is_pictured(open_page: Open, shoot: Callable[..., None]) -> None:
