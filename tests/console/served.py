@@ -138,7 +138,7 @@ class ConsoleServer:
 
 
 @contextmanager
-def serving(folder: Path, model: Path, more: str = "") -> Iterator[ConsoleServer]:
+def serving(folder: Path, model: Path, more: str = "", scheme: str = "http") -> Iterator[ConsoleServer]:
     """A server with `more` settings; the model's files are those of `model`, wherever they lie."""
     home = folder / "home"
     layout = open_home(home)
@@ -152,7 +152,7 @@ def serving(folder: Path, model: Path, more: str = "") -> Iterator[ConsoleServer
     with far_backend(folder) as far:
         file = folder / "headrace.toml"
         file.write_text(_SETTINGS.format(port=port, model=MODEL, far=far, more=more), "utf-8")
-        server = ConsoleServer(f"http://127.0.0.1:{port}", home, folder, keys, file)
+        server = ConsoleServer(f"{scheme}://127.0.0.1:{port}", home, folder, keys, file)
         server.start()
         try:
             yield server

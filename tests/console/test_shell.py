@@ -3,6 +3,7 @@
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from tests.console.browser import expect
-from tests.console.served import ConsoleServer
+from tests.console.served import ConsoleServer, serving
+from tests.unit.server.test_tls import make_pair
 
 from headrace.trust.identity.session_seal import AesSeal
 
@@ -26,6 +28,19 @@ VIEWS = {
 }
 PHONE = {"viewport": {"width": 360, "height": 740}}
 LIMIT_BYTES = 300 * 1024
+# Counts what a page draws and asks; `hide` and `show` are what a browser does with a tab behind others.
+COUNTING = """
+    globalThis.done = { frames: 0, asked: 0 };
+    const frame = requestAnimationFrame, ask = fetch;
+    globalThis.requestAnimationFrame = (call) => { done.frames += 1; return frame(call); };
+    globalThis.fetch = (...given) => { done.asked += 1; return ask(...given); };
+    let isHidden = false;
+    Object.defineProperty(document, "hidden", { get: () => isHidden });
+    Object.defineProperty(document, "visibilityState", { get: () => (isHidden ? "hidden" : "visible") });
+    const turn = (hidden) => { isHidden = hidden; document.dispatchEvent(new Event("visibilitychange")); };
+    globalThis.hide = () => { turn(true); setTimeout(() => Object.assign(done, { frames: 0, asked: 0 }), 250); };
+    globalThis.show = () => turn(false);
+"""
 
 
 def menu(page: "Page") -> Any:
@@ -221,17 +236,25 @@ def test_a_part_that_an_update_took_away_asks_for_a_reload(open_page: Open) -> N
     expect(page.get_by_role("heading", name="Play")).to_be_visible()
 
 
+@pytest.mark.parametrize("view", VIEWS["admin"])
+def test_a_page_that_nobody_looks_at_asks_nothing_and_draws_nothing(open_page: Open, view: str) -> None:
+    page = open_page("admin")
+    page.add_init_script(COUNTING)
+    page.goto(f"/console/{view.lower()}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.evaluate("hide()")
+    # Two seconds of the page's own clock, after what was on its way has come.
+    idle = page.evaluate("new Promise((resolve) => setTimeout(() => resolve({ ...done }), 2000))")
+    assert idle == {"frames": 0, "asked": 0}
+    page.evaluate("show()")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
 def test_an_idle_page_does_nothing(open_page: Open) -> None:
     page = open_page("user")
-    page.add_init_script("""
-        globalThis.done = { frames: 0, asked: 0 };
-        const frame = requestAnimationFrame, ask = fetch;
-        globalThis.requestAnimationFrame = (call) => { done.frames += 1; return frame(call); };
-        globalThis.fetch = (...given) => { done.asked += 1; return ask(...given); };
-    """)
+    page.add_init_script(COUNTING)
     page.goto("/console/learn", wait_until="networkidle")
     page.evaluate("Object.assign(done, { frames: 0, asked: 0 })")
-    # Two seconds of the page's own clock, in which nobody does anything.
     idle = page.evaluate("new Promise((resolve) => setTimeout(() => resolve({ ...done }), 2000))")
     assert idle == {"frames": 0, "asked": 0}
 
@@ -251,6 +274,24 @@ def test_another_site_gets_nothing_with_the_cookie(open_page: Open, console_serv
             f"{console_server.url}/v1/gateway/backends", headers=headers
         )
         assert answer.status in (401, 403), headers
+
+
+def test_over_tls_the_session_is_this_hosts_and_never_in_the_clear(
+    browser: Any, smollm2_path: Path, tmp_path: Path
+) -> None:
+    pair = make_pair(tmp_path, "console")
+    more = f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    with serving(tmp_path, smollm2_path, more, "https") as server:
+        context = browser.new_context(base_url=server.url, ignore_https_errors=True)
+        page = context.new_page()
+        page.goto("/console/learn")
+        sign_in(page, server.keys["user"])
+        expect(menu(page)).to_have_text(VIEWS["user"])
+        (cookie,) = context.cookies()
+        assert cookie["name"].startswith("__Host-headrace-session") and cookie["secure"]
+        page.reload()
+        expect(menu(page)).to_have_text(VIEWS["user"])
+        context.close()
 
 
 def test_the_shell_is_pictured(open_page: Open, shoot: Callable[..., None]) -> None:

@@ -41,6 +41,7 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
     host: str = "localhost:8000"
     scheme: str = "http"
+    peer: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self.restart()
@@ -62,7 +63,7 @@ class Visitor:
         if self.cookies and "cookie" not in given:
             given["cookie"] = "; ".join(f"{name}={value}" for name, value in {"other": "1", **self.cookies}.items())
         client = Client(self.app, method, path, body, {name: value for name, value in given.items() if value})
-        client.scope["scheme"] = self.scheme
+        client.scope |= {"scheme": self.scheme, "client": (self.peer, 4711)}
         reply = asyncio.run(client.run())
         if (line := reply.headers.get("set-cookie")) is not None:
             name, _, value = line.partition(";")[0].partition("=")
@@ -126,6 +127,15 @@ def test_over_tls_the_cookie_is_this_hosts_alone() -> None:
     assert anna.chat().status == 200
     anna.scheme = "http"
     assert anna.chat().status == 401
+
+
+def test_a_proxy_that_is_trusted_says_what_the_browser_came_by() -> None:
+    told = {"x-forwarded-proto": "https"}
+    for proxies, name in ((("10.0.0.0/8",), "__Host-headrace-session"), ((), "headrace-session")):
+        config = ServerConfig(console=ConsoleSettings(), trusted_proxies=proxies)
+        anna = Visitor(config=config, host="llm.example", peer="10.0.0.1")
+        assert anna.sign_in(**told).headers["set-cookie"].startswith(f"{name}=")
+        assert anna.ask("GET", SESSION, told).json()["needs_sign_in"] is False
 
 
 def test_two_servers_on_one_machine_have_two_sessions() -> None:
