@@ -127,6 +127,17 @@ def test_the_view_goes_on_by_itself_after_a_restart(page: "Page", console_server
     expect(page.get_by_text("live", exact=True)).to_be_visible()
 
 
+def test_a_key_that_is_taken_back_watches_no_more_and_what_it_saw_stays(
+    open_page: Open, console_server: ConsoleServer
+) -> None:
+    page = open_page(key=console_server.issue("watcher", "observe"))
+    page.goto("/console/live")
+    expect(picture(page, "Timeline of requests")).to_be_visible()
+    console_server.call("DELETE", "/v1/accounts/keys/watcher")
+    expect(page.get_by_role("dialog", name="Your sign-in has ended")).to_be_visible()
+    expect(page.get_by_role("heading", name="Throughput and batches", include_hidden=True)).to_be_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_view_is_accessible_and_fits_a_phone(open_page: Open, check_accessible: Check, scheme: str) -> None:
     page = open_page("observer", viewport={"width": 360, "height": 740}, color_scheme=scheme)

@@ -20,6 +20,8 @@ done = subprocess.run(
         *("schemathesis", "run", f"{os.environ['HEADRACE_URL']}/openapi.json", "--checks", ",".join(CHECKS)),
         *("--max-examples", "60", "--seed", "1", "--generation-deterministic", "--workers", "1", "--no-color"),
         *("--continue-on-failure", "--suppress-health-check", "all"),
+        # A stream without an end; that one frame fits the document is a test of its own.
+        *("--exclude-path", "/v1/live"),
     ],
     capture_output=True,
     text=True,

@@ -99,6 +99,13 @@ def test_refusals_fit_and_fields_that_ask_for_nothing_show_their_values(server: 
     assert not schema(told, told["components"]["schemas"]["EmbeddingBody"]).is_valid({"model": "m", "input": ""})
 
 
+def test_a_frame_of_the_live_feed_fits(server: Server, told: dict[str, Any]) -> None:
+    operation = told["paths"]["/v1/live"]["get"]["responses"]["200"]["content"]["application/json"]
+    frame = server.ask("GET", "/v1/live?once=true").json()
+    assert frame["models"] and frame["models"][0]["tree"]["runs"]
+    schema(told, operation["schema"]).validate(frame)
+
+
 def test_a_route_without_a_row_is_listed_too() -> None:
     from headrace.api.errors import OLLAMA
 

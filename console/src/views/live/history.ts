@@ -63,6 +63,17 @@ function total(latency: Latency): number {
   return latency.counts.reduce((sum, count) => sum + count, 0);
 }
 
+// Whether nothing has happened between two frames and nothing is under way: then there is nothing new to draw.
+export function isQuiet(last: Frame | null, frame: Frame): boolean {
+  if (last === null || frame.requests.length + frame.ended.length + last.requests.length > 0) return false;
+  if (frame.server.phase !== last.server.phase || frame.models.length !== last.models.length) return false;
+  return frame.models.every((model, index) => {
+    const old = last.models[index]!;
+    return model.id === old.id && model.state === old.state && model.totals.num_steps === old.totals.num_steps
+      && model.tree.num_tokens === old.tree.num_tokens && model.pages.pinned === old.pages.pinned;
+  });
+}
+
 const LEAST_SPAN_S = 60;
 
 // Seconds before now, a minute at least, and what samples have at each of them.

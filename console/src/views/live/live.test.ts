@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { EndedRequest, Frame, LiveRequest, Model, Run } from "./frame";
-import { axis, bandLabel, bands, extend, KEPT, NOTHING, type History } from "./history";
+import { axis, bandLabel, bands, extend, isQuiet, KEPT, NOTHING, type History } from "./history";
 import { advance, describe, EMPTY, segments, WINDOW_MS, type Timeline } from "./timeline";
 import { boxAt, describeTree, lay, warmth } from "./tree";
 
@@ -132,6 +132,18 @@ test("charts begin a minute ago, also where there is less to show, and end now",
   assert.deepEqual(axis([]).x, []);
   const long = sampled(...Array.from({ length: 100 }, (_, index) => frame(1000 * index + 1)));
   assert.equal(axis(long.samples).x[0], -98);
+});
+
+test("a server at rest has nothing new to draw, and every change is drawn at once", () => {
+  const rest = frame(1000, { models: [model()] });
+  assert.equal(isQuiet(null, rest), false);
+  assert.equal(isQuiet(rest, frame(2000, { models: [model()] })), true);
+  assert.equal(isQuiet(rest, frame(2000, { models: [model({ num_steps: 1 })] })), false);
+  assert.equal(isQuiet(rest, frame(2000, { models: [model({}, { state: "leaving" })] })), false);
+  assert.equal(isQuiet(rest, frame(2000, { models: [] })), false);
+  assert.equal(isQuiet(rest, frame(2000, { models: [model()], requests: [request("a", 1)] })), false);
+  assert.equal(isQuiet(rest, frame(2000, { models: [model()], ended: [ended("a", 1900, 5)] })), false);
+  assert.equal(isQuiet(frame(1000, { models: [model()], requests: [request("a", 1)] }), frame(2000, { models: [model()] })), false);
 });
 
 test("history is bounded", () => {

@@ -1,11 +1,11 @@
 // The view "Live": what the server does at this moment, from one frame a second.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Badge, Busy, Button, Chart, count, ErrorNotice, Notice, seconds, Select, tokens } from "../../kit";
 import { openFeed, type Status } from "./feed";
 import type { Frame, Model } from "./frame";
 import { Heat } from "./heat";
-import { ago, axis, extend, NOTHING, type History } from "./history";
+import { ago, axis, extend, isQuiet, NOTHING, type History } from "./history";
 import "./live.css";
 import { Memory } from "./memory";
 import { Requests } from "./requests";
@@ -17,6 +17,7 @@ interface Seen {
   timeline: Timeline;
 }
 
+const QUIET_FRAMES = 10;
 const UNSEEN: Seen = { frame: null, history: NOTHING, timeline: EMPTY };
 
 export default function Live() {
@@ -43,11 +44,18 @@ export default function Live() {
 function useFeed(isPaused: boolean): { seen: Seen; status: Status; error: unknown } {
   const [seen, see] = useState<Seen>(UNSEEN);
   const [{ status, error }, tell] = useState<{ status: Status; error: unknown }>({ status: "opening", error: null });
+  const latest = useRef(UNSEEN);
   useEffect(() => {
     if (isPaused) return undefined;
+    let numQuiet = 0;
     return openFeed({
-      onFrame: (frame) =>
-        see((before) => ({ frame, history: extend(before.history, frame), timeline: advance(before.timeline, frame) })),
+      onFrame: (frame) => {
+        const { frame: last, history, timeline } = latest.current;
+        latest.current = { frame, history: extend(history, frame), timeline: advance(timeline, frame) };
+        // A server at rest is drawn now and then, so that a page that is left open costs next to nothing.
+        numQuiet = isQuiet(last, frame) ? numQuiet + 1 : 0;
+        if (numQuiet % QUIET_FRAMES === 0) see(latest.current);
+      },
       onStatus: (next, failure) => tell((now) => (now.status === next && next === "live" ? now : { status: next, error: failure })),
     });
   }, [isPaused]);
