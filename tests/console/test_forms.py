@@ -1,5 +1,5 @@
-"""What the page's verifier makes of what was asked and answered, held beside Python's: canonical JSON, forms of requests
-and answers, digests of streams."""
+"""What the page's verifier makes of what was asked and answered, held beside Python's: canonical JSON, the forms of
+requests and answers, digests of streams."""
 
 import base64
 import json
