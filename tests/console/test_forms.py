@@ -164,6 +164,13 @@ def test_what_was_answered_has_the_form_and_the_digest_of_the_command(
         assert one["model"] == shown.model
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff\U0001f600b", "\ud83d"])
+def test_halves_of_characters_have_pythons_form(driver: Path, text: str) -> None:
+    stream = stream_of({"index": 0, "delta": {"content": text}}, {"index": 0, "delta": {}, "finish_reason": "stop"})
+    (told,) = tell(driver, [{"stream": b64(stream)}])
+    assert told["form"] == b64(read_answer(stream).shown().answer or b"")
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b":", b": a", b": a\n", b": a\n\n", b"data: 1", b"data: 1\n", b"data: 1\n\n\n: x\n\n\n",

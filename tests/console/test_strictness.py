@@ -1,6 +1,5 @@
 """Records, proofs and trust files that are odd in one place: what the command refuses for its form, the page's verifier
-refuses, in the same clause; what the command takes, it takes. What is odd is signed anew, so that only its form is wrong.
-"""
+refuses, in the same clause; what the command takes, it takes. What is odd is signed anew: only its form is wrong."""
 
 import asyncio
 import base64
