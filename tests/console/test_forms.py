@@ -1,5 +1,5 @@
-"""What the page's verifier makes of what was asked and answered, held beside Python's: canonical JSON, forms of requests
-and answers, digests of streams."""
+"""What the page's verifier makes of what was asked and answered, held beside Python's: canonical JSON, the forms of
+requests and answers, digests of streams."""
 
 import base64
 import json
@@ -162,6 +162,13 @@ def test_what_was_answered_has_the_form_and_the_digest_of_the_command(
         assert one["form"] == (None if shown.answer is None else b64(shown.answer)), stream
         assert one["reasoning"] == (None if shown.reasoning is None else b64(shown.reasoning))
         assert one["model"] == shown.model
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff\U0001f600b", "\ud83d"])
+def test_halves_of_characters_have_pythons_form(driver: Path, text: str) -> None:
+    stream = stream_of({"index": 0, "delta": {"content": text}}, {"index": 0, "delta": {}, "finish_reason": "stop"})
+    (told,) = tell(driver, [{"stream": b64(stream)}])
+    assert told["form"] == b64(read_answer(stream).shown().answer or b"")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import type { Step } from "./step";
 import { readBundle } from "./verify/bundle";
 import { concat, type Bytes } from "./verify/bytes";
 import { readEnvelope } from "./verify/dsse";
-import { NotChecked } from "./verify/fault";
+import { demand, NotChecked } from "./verify/fault";
 import { readStatement, type Statement } from "./verify/statement";
 import { parseTrustFile } from "./verify/trust_file";
-import { type Clause, isRefused, type Level } from "./verify/verification";
+import { type Clause, isRefused, type Level, NO_NODE } from "./verify/verification";
 
 const MEANING: Record<Level, string> = {
   none: "Nothing is proved.",
@@ -159,7 +159,7 @@ function TrustPicker({ onChange }: { onChange: () => void }) {
     if (file === undefined) return;
     try {
       const text = await file.text();
-      await parseTrustFile(text);
+      demand((await parseTrustFile(text)).nodes.length > 0, NO_NODE);
       keepAnchor(localStorage, { text, source: "file", name: file.name, sinceMs: Date.now() });
       fail(null);
       changed();

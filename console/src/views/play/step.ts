@@ -126,7 +126,8 @@ interface Chunk {
 interface LogprobEntry {
   token?: unknown;
   logprob?: unknown;
-  top_logprobs?: { token?: unknown; logprob?: unknown }[];
+  bytes?: unknown;
+  top_logprobs?: { token?: unknown; logprob?: unknown; bytes?: unknown }[];
 }
 
 // Takes in one event of the stream. What it has of other forms than it should is left out: backends are strangers.
@@ -163,9 +164,16 @@ function textOf(value: unknown): string {
   return typeof value === "string" ? value : "";
 }
 
-function chanceOf(entry: { token?: unknown; logprob?: unknown }): Chance {
+function chanceOf(entry: { token?: unknown; logprob?: unknown; bytes?: unknown }): Chance {
   const logprob = typeof entry.logprob === "number" ? entry.logprob : UNTOLD;
-  return { text: textOf(entry.token), logprob };
+  const text = textOf(entry.token);
+  // A token that is a part of a character is told by its bytes.
+  const isPart = text.includes("\ufffd") && Array.isArray(entry.bytes);
+  return { text: isPart ? hexOf(entry.bytes as unknown[]) : text, logprob };
+}
+
+function hexOf(bytes: unknown[]): string {
+  return bytes.map((byte) => `‹${Number(byte).toString(16).padStart(2, "0")}›`).join("");
 }
 
 function tokenOf(entry: LogprobEntry): Token {

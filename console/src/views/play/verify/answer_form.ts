@@ -1,7 +1,7 @@
 // The canonical form of an answer: what its stream said, whatever protocol it was told in. Text, tool calls and how each
 // choice ended; reasoning has a form of its own. Read again from the bytes, strictly, and not from what the page shows.
 
-import { type Bytes, fromUtf8, isWellFormed, utf8 } from "./bytes";
+import { type Bytes, concat, fromUtf8, isWellFormed, toBase64, utf8 } from "./bytes";
 import { demand } from "./fault";
 import { asList, asTable, asText, asWhole, canonicalText, type Json, readJson, readJsonText, type Table } from "./json";
 import { framesOf } from "./transcript";
@@ -127,9 +127,17 @@ export function argumentsForm(text: string): string {
   }
 }
 
-// A text in canonical form; one with halves of surrogate pairs has none, and cannot come out of a stream of UTF-8 but
-// by an escape.
+// A text in canonical form; one with halves of surrogate pairs, which has none, as an object that tells it.
 export function textForm(text: string): string {
-  demand(isWellFormed(text), "a text has half of a surrogate pair.");
-  return JSON.stringify(text);
+  return isWellFormed(text) ? JSON.stringify(text) : `{"utf8_surrogatepass":"${toBase64(withHalves(text))}"}`;
+}
+
+// UTF-8 in which halves of surrogate pairs are written like other characters (Python's "surrogatepass").
+function withHalves(text: string): Bytes {
+  const parts = [...text].map((one) => {
+    const code = one.codePointAt(0)!;
+    const isHalf = code >= 0xd800 && code <= 0xdfff;
+    return isHalf ? Uint8Array.of(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63)) : utf8(one);
+  });
+  return concat(parts);
 }

@@ -92,7 +92,6 @@ class Draft {
     const isOfLogs = found.logs.length + found.witnesses.length + found.groups.length > 0;
     // A file that names nodes alone is enough for the level "signed", and needs no quorum.
     demand(found.quorum !== "" || !isOfLogs, "the trust file has no quorum line; write `quorum none` if none is needed.");
-    demand(found.nodes.length > 0, 'the trust file names no node; add its line "node NAME KEY".');
     return { ...found, quorum: found.quorum || NONE, revoked: this.revoked };
   }
 

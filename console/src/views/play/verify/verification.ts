@@ -17,6 +17,8 @@ import { commit, derivedNonce, verifierOf } from "./hashing";
 import { ANSWER, BODY, opening, readStatement, REASONING, type Statement } from "./statement";
 import { proveInclusion, type TrustFile } from "./trust_file";
 
+export const NO_NODE = 'the trust file names no node; add its line "node NAME KEY".';
+
 export type Level = "none" | "signed" | "logged" | "witnessed";
 
 export interface Clause {
@@ -127,6 +129,7 @@ class Run {
 
   private async delegation(): Promise<Grant> {
     const { nodes } = this.trust;
+    demand(nodes.length > 0, NO_NODE);
     demand(this.bundle.delegation.envelope.length > 0, "the delegation of the key that signed is missing.");
     const envelope = readEnvelope(this.bundle.delegation.envelope);
     const named = nodes.find((one) => one.id === envelope.signatures[0]!.keyid);
