@@ -87,13 +87,30 @@ def test_a_servers_and_commands_changes_are_one_list_that_the_log_commits_to(tmp
     asyncio.run(main())
 
 
+BEGINNINGS = (
+    "begun_s = begun_s + 1",
+    "tenant = 'other'",
+    "key = 'somebody'",
+    "subject = 'os:other'",
+    "through = 'console'",
+    "name = 'headrace budgets set'",
+    "target = 'other'",
+    """asked = '{"reason": "none"}'""",
+    "request_id = 'req_2'",
+)
+
+
 async def falsify(home: Path, state: list[str]) -> None:
     """Change what is kept in one way after the other, and see it found."""
     newest, oldest = (await listed("--limit", "1", *state))[0]["id"], (await listed(*state))[-1]["id"]
     for change, words in (
-        ("UPDATE actions SET target = 'other' WHERE id = ?", "beginning is not the one that was logged"),
-        ("UPDATE actions SET key = 'somebody' WHERE id = ?", "beginning is not the one that was logged"),
-        ("UPDATE actions SET outcome = 'done', code = NULL WHERE id = ?", "end is not the one that was logged"),
+        *(
+            (f"UPDATE actions SET {what} WHERE id = ?", "beginning is not the one that was logged")
+            for what in BEGINNINGS
+        ),
+        ("UPDATE actions SET outcome = 'done' WHERE id = ?", "end is not the one that was logged"),
+        ("UPDATE actions SET code = 'other' WHERE id = ?", "end is not the one that was logged"),
+        ("UPDATE actions SET ended_s = ended_s + 1 WHERE id = ?", "end is not the one that was logged"),
         ("UPDATE actions SET outcome = NULL, ended_s = NULL WHERE id = ?", "the list has none"),
         ("DELETE FROM actions WHERE id = ?", "it is not in the list"),
     ):

@@ -121,6 +121,19 @@ async def test_nothing_is_begun_that_cannot_be_written_and_an_end_that_cannot_ha
         assert (await newest(keeper)).outcome is Outcome.UNKNOWN
 
 
+def forbid_ends(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TRIGGER no BEFORE UPDATE ON actions BEGIN SELECT RAISE(ABORT, 'broken'); END")
+
+
+@in_loop
+async def test_an_end_that_could_not_be_written_is_not_known_and_no_longer_going_on(tmp_path: Path) -> None:
+    async with book(tmp_path) as (keeper, store):
+        one = await keeper.begin(begun())
+        await store.call(forbid_ends)
+        await keeper.end(one, Outcome.DONE)
+        assert (await newest(keeper)).outcome is Outcome.UNKNOWN
+
+
 def fill(connection: sqlite3.Connection) -> None:
     """No page is left, as on a full disk."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()

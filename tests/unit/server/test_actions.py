@@ -17,7 +17,7 @@ from headrace.core.errors import DiskFull, EngineFault
 from headrace.core.model_library import PullStep
 from headrace.server.actions import is_change
 from headrace.server.app import App, build_app
-from headrace.server.config import ServerConfig
+from headrace.server.config import ConsoleSettings, ServerConfig
 from headrace.server.feed import ClientGone
 from headrace.server.keys import KeyRing
 from headrace.server.routes import Route
@@ -108,7 +108,7 @@ async def everything(folder: Path) -> AsyncIterator[tuple[App, Scripted]]:
     """A server with every service there is."""
     backend = Scripted([])
     async with scripted_services(backend, folder) as services:
-        app = build_app(backend, ServerConfig(), services=services)
+        app = build_app(backend, ServerConfig(console=ConsoleSettings()), services=services)
         app.lifecycle.mark_ready()
         yield app, backend
 
