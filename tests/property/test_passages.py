@@ -4,13 +4,16 @@ Whatever happens, each reservation is settled exactly once (the double fails oth
 once, every stream of a backend is closed, every place in a line is free, and no task is left. Who oversees requests
 sees the end of every request whose beginning it saw, once, every record is sealed, and who is refused is never asked.
 The way that each request took is remembered once, with every attempt that was made and no other.
+All of them are traced: a span for each passage and for each attempt, once.
 """
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doubles import ManualClock
 from tests.doubles_gateway import (
     ANSWER,
     USAGE,
@@ -39,6 +42,7 @@ from headrace.core.errors import (
 from headrace.core.events import Event, Finished
 from headrace.core.gateway import EventReply, RawStream
 from headrace.core.paths import PathQuery
+from headrace.core.tracing import TRACE, Span
 from headrace.gateway.contract import Plan, UpstreamReply
 from headrace.gateway.paths import PathBook
 from headrace.gateway.settings import (
@@ -50,6 +54,7 @@ from headrace.gateway.settings import (
     RouteSettings,
     Target,
 )
+from headrace.observe.traces import Tracing
 
 NAMES = ("a", "b", "c")
 WHOLE = UpstreamReply(status=200, headers=(), body=b"{}", usage=USAGE)
@@ -133,7 +138,8 @@ def overseers(draw: st.DrawFn) -> ScriptedOverseer:
     )
 
 
-async def client(at: Bench, number: int, does: Client) -> None:
+async def client(at: Bench, number: int, does: Client, tracer: Tracing) -> None:
+    TRACE.set(tracer.begin(None))
     for _ in range(does.starts_after):
         await asyncio.sleep(0)
     of = shape(str(number), priority=does.priority, is_stream=does.is_stream, deadline_s=does.deadline_s)
@@ -155,8 +161,8 @@ async def client(at: Bench, number: int, does: Client) -> None:
         pass
 
 
-async def play(at: Bench, plays: list[Client], waits: list[Wait], wait_order: list[int]) -> None:
-    tasks = [asyncio.create_task(client(at, number, does)) for number, does in enumerate(plays)]
+async def play(at: Bench, plays: list[Client], waits: list[Wait], wait_order: list[int], tracer: Tracing) -> None:
+    tasks = [asyncio.create_task(client(at, number, does, tracer)) for number, does in enumerate(plays)]
     for turn in range(40):
         await asyncio.sleep(0)
         for task, does in zip(tasks, plays, strict=True):
@@ -191,6 +197,27 @@ def check_paths(at: Bench, paths: PathBook) -> None:
             assert any(one.outcome == "ok" for one in begun)
     assert not settled
     assert num_begun == len(at.book.begun)
+
+
+def tracing(spans: list[Span]) -> Tracing:
+    numbers = itertools.count(1)
+    return Tracing(
+        spans.append, sample_ratio=1.0, captures_content=False, clock=ManualClock(), draw=lambda _: next(numbers)
+    )
+
+
+def check_spans(spans: list[Span], num_attempts: int) -> None:
+    """Each passage is told once, each attempt once, below its own passage and no later than that."""
+    ids = [span.context.span_id for span in spans]
+    assert len(set(ids)) == len(ids)
+    passages = {span.context.span_id: span for span in spans if span.name.startswith("gateway")}
+    attempts = [span for span in spans if span.context.span_id not in passages]
+    own = [span for span in passages.values() if "shadow" not in span.name]  # a copy is in its original's trace
+    assert len({span.context.trace_id for span in own}) == len(own)
+    assert len(attempts) == num_attempts
+    for attempt in attempts:
+        assert attempt.parent_id in passages
+        assert attempt.context.trace_id == passages[attempt.parent_id].context.trace_id
 
 
 @settings(max_examples=600, deadline=None)
@@ -250,10 +277,13 @@ def test_every_request_is_settled_once_and_nothing_is_left(  # noqa: PLR0917
         overseers=tuple(chain),
     )
 
+    spans: list[Span] = []
+
     async def go() -> None:
-        await play(at, plays, waits, wait_order)
+        await play(at, plays, waits, wait_order, tracing(spans))
         await at.gate.close()
         assert at.leftovers == []
+        check_spans(spans, sum(record.num_attempts for record in at.book.records))
         for record, reserved in zip(
             sorted(at.book.records, key=lambda one: one.request_id),
             sorted(at.book.reserved, key=lambda one: one.shape.id),

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import fields, replace
 from typing import Final
 
@@ -96,6 +97,10 @@ class Reloader:
 
     async def reload(self) -> Reloaded:
         """Go on as the file says now. Raises HeadraceError, and then nothing has changed."""
+        # Checks and fetches that go on afterwards belong to no request: neither its id nor its trace is theirs.
+        return await asyncio.get_running_loop().create_task(self._reload(), context=Context())
+
+    async def _reload(self) -> Reloaded:
         async with self._lock:
             resolved, around = await asyncio.to_thread(self._read)
             return await self._take(resolved, around)

@@ -77,8 +77,9 @@ WATCH: Final[ContextVar[Callable[[Taken], None] | None]] = ContextVar("headrace.
 recorded as soon as its receipt is there: a server, also where its answer is made by a service between them."""
 
 EXCHANGE_ID: Final[ContextVar[str]] = ContextVar("headrace.exchange_id", default="")
-"""What a client knows the exchange by in which a request is made: the `x-request-id` of its answer. Empty: there is
-none. One exchange may ask several times."""
+"""What a client knows the exchange by in which a request is made: the `x-request-id` of its answer, of a WebSocket's
+turn the response's id. Empty: there is none. One exchange may ask several times, and all lines of the log that are
+written meanwhile have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

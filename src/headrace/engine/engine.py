@@ -42,9 +42,10 @@ from headrace.engine.provision import provide
 from headrace.engine.queue import Rank
 from headrace.engine.rows import adjustments_for
 from headrace.engine.sequence import State, Work
-from headrace.engine.ticket import Ticket
+from headrace.engine.ticket import Ticket, exchanges_of
 from headrace.engine.times import Times
 from headrace.kernels.plan import PAGE_TOKENS
+from headrace.observe.logs import log_fields
 
 _log = logging.getLogger("headrace.engine")
 
@@ -420,7 +421,8 @@ class Engine:
                 lane.next_deadline = min(lane.next_deadline, sequence.work.deadline)
 
     def _fail_batch(self, lane: Lane, batch: Batch, error: Exception) -> None:
-        _log.exception("A step with %d sequences failed; its requests fail, the engine goes on.", len(batch.sequences))
+        said = f"A step with {len(batch.sequences)} sequences failed; its requests fail, the engine goes on."
+        log_fields(_log, logging.ERROR, said, {"request_ids": exchanges_of(batch)}, with_traceback=True)
         self._count_fault(lane)
         for sequence in batch.sequences:
             lane.scheduler.discard(sequence)

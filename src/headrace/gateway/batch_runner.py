@@ -29,6 +29,7 @@ from headrace.core.clock import Clock
 from headrace.core.errors import DiskFull, EngineFault, HeadraceError, InvalidRequest, NotFound, Unavailable
 from headrace.core.events import Finished, Usage
 from headrace.core.file import BATCH_OUTPUT, FileNote, FileRecord
+from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.ledger import NO_PRICES, PriceList
 from headrace.core.request import Principal
 from headrace.core.tracing import Tracer
@@ -40,7 +41,6 @@ from headrace.memory import batches as rows
 from headrace.memory.batches import Line, LineEnd
 from headrace.memory.files import FileStore
 from headrace.memory.store import Store
-from headrace.observe.logs import REQUEST_ID
 from headrace.observe.metrics import Metrics
 
 MAX_TRIES: Final = 3
@@ -307,7 +307,7 @@ class BatchRunner:
         dialect = self._around.dialects[batch.order.dialect]
         asked = self._asked(batch.order.endpoint)
         names = self._names(line, asked.id_prefix + self._around.new_id())
-        REQUEST_ID.set(names.request_id)
+        EXCHANGE_ID.set(names.request_id)
         trace = None
         if (tracer := self._around.tracer) is not None:
             trace = LineTrace(tracer, self._origins.find(batch.id), self._around.clock, key)

@@ -10,13 +10,13 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.tracing import TRACE
 
 ACCESS_LOGGER = "headrace.access"
@@ -25,9 +25,6 @@ FLUSH_S: Final = 0.2
 MAX_LINES: Final = 256
 
 _FIELDS_ATTRIBUTE = "headrace_fields"
-
-REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("headrace.request_id", default=None)
-"""The request that what is done in this context is done for: every line that is written meanwhile has its id."""
 
 
 @dataclass(slots=True)
@@ -89,7 +86,7 @@ class TextFormatter(logging.Formatter):
 
 def _belonging() -> dict[str, str]:
     found = {}
-    if (request_id := REQUEST_ID.get()) is not None:
+    if request_id := EXCHANGE_ID.get():
         found["request_id"] = request_id
     if (place := TRACE.get()) is not None:
         found |= {"trace_id": place.context.trace_id, "span_id": place.context.span_id}
@@ -144,9 +141,12 @@ class LineHandler(logging.StreamHandler[TextIO]):
         self.flush()
 
 
-def log_fields(logger: logging.Logger, level: int, message: str, fields: Mapping[str, Any]) -> None:
-    """Write a line with fields of its own beside the message; a field has no name that every line has."""
-    logger.log(level, "%s", message, extra={_FIELDS_ATTRIBUTE: dict(fields)})
+def log_fields(
+    logger: logging.Logger, level: int, message: str, fields: Mapping[str, Any], *, with_traceback: bool = False
+) -> None:
+    """Write a line with fields of its own beside the message; a field has no name that every line has. With the
+    traceback of what is being handled, if that is wanted."""
+    logger.log(level, "%s", message, extra={_FIELDS_ATTRIBUTE: dict(fields)}, exc_info=with_traceback)
 
 
 _access = logging.getLogger(ACCESS_LOGGER)

@@ -95,7 +95,7 @@ class PassageFacts:
 def passage_span(place: Place, record: UsageRecord, facts: PassageFacts) -> Span:
     """Of one request's way through a gateway; what was decided on it are its events."""
     found: dict[str, Attribute | None] = {
-        "headrace.request.id": record.request_id,
+        "headrace.answer.id": record.request_id,
         "headrace.route": record.route,
         "headrace.backend": record.backend,
         "headrace.reason": facts.reason,

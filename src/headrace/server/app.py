@@ -28,7 +28,6 @@ from headrace.core.errors import (
     NotFound,
     Unavailable,
 )
-from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.identity import Authenticator, Identity
 from headrace.core.tracing import Tracer
 from headrace.observe.metrics import Metrics
@@ -223,8 +222,6 @@ class App:
 
     async def _exchange(self, exchange: Exchange) -> None:
         record = exchange.record
-        # Each exchange is a task, or a turn of one: what is set here holds for all that is asked on its behalf.
-        EXCHANGE_ID.set(record.request_id)
         if (tracer := self._tally.tracer) is not None:
             exchange.place = tracer.begin(read_context(exchange.scope["headers"]))
         with self._tally.open(record, exchange.started_s, counts=not exchange.is_socket, place=exchange.place):

@@ -11,9 +11,10 @@ from prometheus_client import Counter
 
 from headrace.core.clock import Clock
 from headrace.core.errors import Overloaded
+from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.tracing import TRACE, Place, Tracer
 from headrace.core.watching import ORIGIN
-from headrace.observe.logs import REQUEST_ID, AccessRecord, log_access
+from headrace.observe.logs import AccessRecord, log_access
 from headrace.observe.metrics import Metrics
 from headrace.observe.spans import server_span
 
@@ -51,11 +52,11 @@ class Tally:
         return self._all_open
 
     def enter(self, one: "Open") -> None:
-        """Something begins; what is done from here on in its context is done for it."""
+        """Something begins; what is done from here on in its context, which is a task of its own, is done for it."""
         self.num_open += one.counts
         self._all_open[one] = None
         ORIGIN.set(one)
-        REQUEST_ID.set(one.record.request_id)
+        EXCHANGE_ID.set(one.record.request_id)
         if self.tracer is not None:
             if one.place is None and (above := TRACE.get()) is not None:
                 one.place = above.child()

@@ -13,6 +13,7 @@ from tests.doubles import GREEDY, TOY_CACHE, TOY_PAGE_BYTES, ManualClock, ToyPro
 
 from headrace.core.errors import ContextTooLong, DeadlineExceeded, EngineFault, HeadraceError, Overloaded, Unavailable
 from headrace.core.events import FinishReason
+from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
 from headrace.engine.engine import Engine, Ticket, Times
@@ -217,10 +218,11 @@ def test_one_choice_can_be_cancelled_and_says_when_it_is_gone() -> None:
     run(engine, main)
 
 
-def test_a_kernel_that_raises_fails_its_batch_and_the_engine_goes_on() -> None:
+def test_a_kernel_that_raises_fails_its_batch_and_the_engine_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     engine = make(ToyProgram(failures=1))
 
     async def main() -> None:
+        EXCHANGE_ID.set("req_1")
         reader = Reader(engine, work([1, 2, 3]))
         await reader.end()
         assert isinstance(reader.error, EngineFault)
@@ -230,6 +232,8 @@ def test_a_kernel_that_raises_fails_its_batch_and_the_engine_goes_on() -> None:
         assert after.answer() == toy_answer([1, 2, 3], 8, GREEDY, seed=3)
 
     run(engine, main)
+    (line,) = (one for one in caplog.records if "a step with 1" in one.getMessage().lower())
+    assert line.headrace_fields == {"request_ids": ["req_1"]} and line.exc_info is not None
 
 
 def test_a_row_that_is_no_number_fails_its_request_alone() -> None:

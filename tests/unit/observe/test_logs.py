@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 from tests.doubles import ManualClock
 
+from headrace.core.gateway import EXCHANGE_ID
 from headrace.core.tracing import TRACE
-from headrace.observe.logs import MAX_LINES, REQUEST_ID, AccessRecord, LineHandler, configure_logs, log_access
+from headrace.observe.logs import MAX_LINES, AccessRecord, LineHandler, configure_logs, log_access
 from headrace.observe.traces import Tracing
 
 
@@ -103,7 +104,7 @@ def test_a_line_is_the_same_whoever_else_listens(stream: io.StringIO, caplog: py
 
 def test_a_line_that_belongs_to_a_request_has_its_id_and_its_place_in_a_trace(stream: io.StringIO) -> None:
     def in_a_request() -> None:
-        REQUEST_ID.set("req_1")
+        EXCHANGE_ID.set("req_1")
         logging.getLogger("headrace.test").warning("odd")
         place = Tracing(
             [].append, sample_ratio=1.0, captures_content=False, clock=ManualClock(), draw=lambda _: 255
