@@ -346,6 +346,7 @@ def test_a_second_signature_of_ml_dsa_is_told_as_not_checked(driver: Path) -> No
         ("nodes a b\n", "no word"),
         ("log a\n", "line 1"),
         ("constructor a b\n", "no word"),
+        (usual().node_line * 2, "twice"),
     ],
 )
 def test_a_trust_file_that_cannot_be_read_is_refused_with_its_line(driver: Path, text: str, word: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from headrace.cli.config import compose
+from headrace.cli.recorded import recorded
 from headrace.memory.batches import erase as erase_batches
 from headrace.memory.caches import erase as erase_caches
 from headrace.memory.completions import erase as erase_completions
@@ -26,7 +27,7 @@ def run_erase(flags: Mapping[str, Any], config: Path | None, *, tenant: str, jso
     """Erase everything that is stored of a tenant; rows are overwritten where they were, files are unlinked."""
     settings = compose(flags, os.environ, config).settings
     layout = open_home(settings.home)
-    with Database(layout.database) as database:
+    with recorded(settings.home, "responses erase", tenant), Database(layout.database) as database:
         erased = erase_stored(database, layout, tenant)
         database.empty_log()
     if json:

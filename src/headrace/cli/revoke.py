@@ -13,6 +13,7 @@ import typer
 from headrace.cli.config import compose
 from headrace.cli.log import open_log
 from headrace.cli.node_signer import open_node_signer
+from headrace.cli.recorded import recorded
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
 from headrace.core.provenance import LogItem
@@ -42,7 +43,8 @@ def run_revoke(key_id: str, since: int | None, reason: str, flags: Mapping[str, 
         entry=entry_of("revocation", envelope, now_s).encode(),
         envelope=envelope,
     )
-    index = asyncio.run(_log(item, settings.trust.log, layout))
+    with recorded(settings.home, "records revoke", key_id, {"from_s": from_s, "reason": reason}):
+        index = asyncio.run(_log(item, settings.trust.log, layout))
     typer.echo(f"revoked {key_id} {from_s}")
     typer.echo(f"The log has it at {index}. Give the line above to whoever has your trust file.", err=True)
 

@@ -1,12 +1,15 @@
 """Every change that an administrator makes over HTTP is remembered: begun before its handler runs, ended afterwards.
 
 Which routes those are is said once, by `is_change`, from a route's method and scope: a new one is recorded without
-being named anywhere. What cannot be remembered is not done. Also the route that shows what was. Knows neither what the
-handlers do nor where actions are kept.
+being named anywhere; what one of the others changes beside its answer says so itself, by `acting`. What cannot be
+remembered is not done. Also the route that shows what was. Knows neither what the handlers do nor where actions are
+kept.
 """
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from headrace.api.actions import encode_actions, read_asked, read_query
 from headrace.api.openapi_routes import OPERATIONS, UNKNOWN
@@ -52,26 +55,32 @@ def recorded(route: Route, book: ActionBook, answering: Answering) -> Route:
     async def handle(exchange: Exchange, identity: Identity) -> None:
         exchange.body = await exchange.read_body(answering.config, answering.bodies)
         target, asked = read_asked(kind, exchange.params, exchange.body)
-        begun = Begun(
-            actor=_actor(exchange, identity),
-            name=name,
-            target=target,
-            asked=asked,
-            request_id=exchange.record.request_id,
-        )
-        ending = _Ending(book, await book.begin(begun), exchange)
-        try:
+        async with acting(book, exchange, begun_by(exchange, identity, name, target, asked)):
             await handler(exchange, identity)
-        except HeadraceError as error:
-            # What fails by our fault or another's may have changed something before.
-            await ending.end(Outcome.REFUSED if error.status < 500 else Outcome.FAILED, error.code)
-            raise
-        except BaseException:
-            await ending.end(Outcome.UNKNOWN)
-            raise
-        await ending.end(Outcome.DONE)
 
     return replace(route, handler=handle)
+
+
+def begun_by(exchange: Exchange, identity: Identity, name: str, target: str, asked: Mapping[str, Any]) -> Begun:
+    """The beginning of what a caller does by a request."""
+    request_id = exchange.record.request_id
+    return Begun(actor=_actor(exchange, identity), name=name, target=target, asked=asked, request_id=request_id)
+
+
+@asynccontextmanager
+async def acting(book: ActionBook, exchange: Exchange, begun: Begun) -> AsyncIterator[None]:
+    """The block is an action. Raises what `book` does, and then the block is not entered."""
+    ending = _Ending(book, await book.begin(begun), exchange)
+    try:
+        yield
+    except HeadraceError as error:
+        # What fails by our fault or another's may have changed something before.
+        await ending.end(Outcome.REFUSED if error.status < 500 else Outcome.FAILED, error.code)
+        raise
+    except BaseException:
+        await ending.end(Outcome.UNKNOWN)
+        raise
+    await ending.end(Outcome.DONE)
 
 
 class _Ending:

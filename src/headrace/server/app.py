@@ -179,7 +179,9 @@ class App:
             *anthropic_routes(answering),
             *inputs_routes(answering),
             *model_routes(self._backend),
-            *ollama_routes(answering, services.residents, services.model_library, self._surroundings.version),
+            *ollama_routes(
+                answering, services.residents, services.model_library, self._surroundings.version, services.actions
+            ),
             Route("/health", "GET", None, self._health, is_open=True),
             Route("/ready", "GET", None, self._ready, is_open=True),
             Route("/version", "GET", None, self._version),

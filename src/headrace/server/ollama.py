@@ -32,10 +32,12 @@ from headrace.api.ollama_models import (
     find_card,
 )
 from headrace.api.openai import Caller
+from headrace.core.actions import ActionBook
 from headrace.core.errors import Forbidden, HeadraceError, NotFound, UnsupportedField
 from headrace.core.identity import Identity
 from headrace.core.model_library import Library, ModelDetails
 from headrace.core.service import Residents
+from headrace.server.actions import acting, begun_by
 from headrace.server.answers import Answering, GenerationRoute
 from headrace.server.exchange import Exchange
 from headrace.server.inputs import answer_call
@@ -49,10 +51,16 @@ class OllamaRoutes:
     """Handlers around a server's backend, and around its residents and its library if it has them."""
 
     def __init__(
-        self, answering: Answering, residents: Residents | None, library: Library | None, version: str
+        self,
+        answering: Answering,
+        residents: Residents | None,
+        library: Library | None,
+        version: str,
+        actions: ActionBook | None = None,
     ) -> None:
         self._answering = answering
         self._residents = residents
+        self._actions = actions
         self._library = library
         self._version = version
         clock = answering.pace.clock
@@ -98,7 +106,7 @@ class OllamaRoutes:
         if call.keep_alive_s == 0 and self._residents is not None and "admin" in principal.scopes:
             # Somebody else may use it, or it may be one that stays: then it stays.
             with contextlib.suppress(HeadraceError):
-                await self._residents.unload_model(self._card_id(call.request.model, identity), waits=False)
+                await self._unload(self._card_id(call.request.model, identity), exchange, identity, waits=False)
 
     async def _load(self, call: LoadCall, exchange: Exchange, identity: Identity) -> None:
         name = self._card_id(call.name, identity)
@@ -107,10 +115,20 @@ class OllamaRoutes:
             raise Forbidden("the key lacks the scope 'admin', which letting a model go needs.")
         if self._residents is not None:
             if is_unload:
-                await self._residents.unload_model(name)
+                await self._unload(name, exchange, identity)
             else:
                 await self._residents.load_model(name)
         await exchange.respond(200, encode_loaded(call, self._answering.pace.clock.unix_s(), is_unload=is_unload))
+
+    async def _unload(self, name: str, exchange: Exchange, identity: Identity, *, waits: bool = True) -> None:
+        """Let a model go, which is as much of a change as by `/models/unload`."""
+        assert self._residents is not None
+        async with contextlib.AsyncExitStack() as stack:
+            if self._actions is not None:
+                record = exchange.record
+                begun = begun_by(exchange, identity, f"{record.method} {record.route}", name, {"keep_alive": 0})
+                await stack.enter_async_context(acting(self._actions, exchange, begun))
+            await self._residents.unload_model(name, waits=waits)
 
     def _card_id(self, name: str, identity: Identity) -> str:
         """A model's own name; an adapter's is its model's."""
@@ -201,7 +219,11 @@ class _Lines:
 
 
 def ollama_routes(
-    answering: Answering, residents: Residents | None, library: Library | None, version: str
+    answering: Answering,
+    residents: Residents | None,
+    library: Library | None,
+    version: str,
+    actions: ActionBook | None = None,
 ) -> list[Route]:
     """All of Ollama's routes that are served."""
-    return OllamaRoutes(answering, residents, library, version).routes()
+    return OllamaRoutes(answering, residents, library, version, actions).routes()

@@ -63,6 +63,12 @@ def test_delegations_that_are_taken_back_and_tenants_that_are_erased_are_in_the_
     assert (erase["action"], erase["outcome"], erase["is_erased"]) == ("headrace erase", "done", True)
 
 
+def test_what_is_stored_of_a_tenant_does_not_go_unseen() -> None:
+    assert typed("responses", "erase", "--tenant", "acme").exit_code == 0
+    (told,) = listed()
+    assert (told["action"], told["target"], told["outcome"]) == ("headrace responses erase", "acme", "done")
+
+
 def test_where_the_list_cannot_be_written_a_command_says_so_and_goes_on(home: Path, tmp_path: Path) -> None:
     home.mkdir()
     (home / "headrace.db").write_bytes(b"no database at all, but long enough to look at" * 100)

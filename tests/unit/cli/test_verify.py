@@ -212,4 +212,6 @@ def test_a_key_that_is_taken_back_is_logged_and_not_believed_from_then_on(files:
     with Database(tmp_path / "home" / "provenance.db", provenance.MIGRATIONS) as database:
         (kept,) = database.read(provenance.of_kind, "revocation")
     assert read_revocation(dsse.read(kept.item.envelope).payload).reason == "a break-in"
+    (told,) = json.loads(CliRunner().invoke(app, ["actions", "--json", *home]).stdout)["data"]
+    assert (told["action"], told["target"], told["outcome"]) == ("headrace records revoke", key_id, "done")
     assert CliRunner().invoke(app, ["records", "revoke", "x", *home]).exit_code == 1

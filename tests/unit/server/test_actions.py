@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.doubles_http import Client, Reply, ScriptedBackend, answer, make_app, run
-from tests.scripted import Scripted
+from tests.scripted import Scripted, Turn
 from tests.scripted_services import ScriptedLibrary, ScriptedMonitors, ScriptedOperations, scripted_services
 from tests.unit.server.test_keys import entry
 
@@ -245,6 +245,23 @@ def test_a_pull_that_fails_halfway_is_no_pull_that_is_done() -> None:
     assert send(app, "POST", "/api/pull", {"model": "smollm2"}).status == 200
     assert book.begun[0].target == "smollm2"
     assert book.ends == [("act_1", Outcome.FAILED, "engine_fault")]
+
+
+def test_a_model_that_is_let_go_by_a_question_of_ollamas_is_remembered(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with everything(tmp_path) as (app, backend):
+            backend.turns = (Turn(text="Hi."),)
+            model = backend.models()[0].id
+            asked = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+            assert (await ask(app, "POST", "/api/generate", {"model": model})).status == 200
+            assert (await ask(app, "POST", "/api/chat", asked)).status == 200
+            assert await listed(app) == []  # whoever asks has a model loaded
+            assert (await ask(app, "POST", "/api/generate", {"model": model, "keep_alive": 0})).status == 200
+            assert (await ask(app, "POST", "/api/chat", asked | {"keep_alive": 0})).status == 200
+            told = [(one["action"], one["target"], one["outcome"]) for one in await listed(app)]
+            assert told == [(f"POST /api/{name}", model, "done") for name in ("chat", "generate")]
+
+    run(main())
 
 
 def test_of_a_caller_that_went_away_it_is_not_known_what_was_done() -> None:

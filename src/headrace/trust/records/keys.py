@@ -155,6 +155,8 @@ def read_grant(payload: bytes) -> DelegationGrant:
         )
     except (KeyError, TypeError) as error:
         raise NotCanonical(f"the delegation lacks {error}.") from error
+    if not all(isinstance(name, str) for name in (grant.node, grant.instance, grant.log_origin)):
+        raise NotCanonical("the delegation's names are no texts.")
     if not all(type(time_s) is int for time_s in (grant.not_before_s, grant.not_after_s)):
         raise NotCanonical("the delegation's times are not whole numbers.")
     if len(grant.public) != 32 or grant.key_id != subject_id or grant.encode() != payload:

@@ -260,6 +260,14 @@ def test_a_node_that_is_not_trusted_or_has_another_name_vouches_for_nobody() -> 
     assert "speaks for" in last(verify(forged(at, renamed, key), SHOWN, at.trusted()))[1]
 
 
+@pytest.mark.parametrize("name", ["node", "instance", "log_origin"])
+def test_a_delegation_whose_names_are_no_texts_vouches_for_nobody(name: str) -> None:
+    at, key = usual(), RecordKey(b"\x11" * 32)
+    grant = replace(grant_of(at), public=key.public, **{name: None})
+    report = verify(forged(at, grant, key), SHOWN, at.trusted())
+    assert last(report)[0] == "delegation" and report.is_refused
+
+
 def test_a_key_signs_no_delegation_for_another() -> None:
     at, key = usual(), RecordKey(b"\x11" * 32)
     grant = replace(grant_of(at), public=RecordKey(b"\x12" * 32).public)

@@ -109,6 +109,8 @@ class Draft {
   private async node(name: string, vkey: string): Promise<void> {
     const node = await readNodeKey(vkey);
     demand(node.name === name, `the node ${name} is given the key of ${node.name}; copy the node's own line.`);
+    const isNew = !this.found.nodes.some((one) => one.name === name && one.id === node.id);
+    demand(isNew, `the node ${name} is there twice with one key.`);
     this.found.nodes.push(node);
   }
 
