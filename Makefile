@@ -20,7 +20,7 @@ CONSOLE := console/build.mjs console/tsconfig.json $(shell find console/src -typ
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help serve test test-console test-deploy package test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
+.PHONY: help console serve test test-console test-deploy package test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -33,7 +33,7 @@ test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and ru
 
 test-console: $(DONE)/native $(DONE)/test $(DONE)/console $(DONE)/browser pull-tested  ## the console in a browser, and its logic in Node (TESTS=tests/console/test_shell.py)
 	$(NODE) console/test.mjs
-	HEADRACE_BROWSER=1 $(BIN)/python -m pytest $(or $(TESTS),tests/console)
+	HEADRACE_BROWSER=1 HEADRACE_PICTURES=1 $(BIN)/python -m pytest $(or $(TESTS),tests/console)
 
 test-deploy: $(DONE)/native $(DONE)/test $(DONE)/promtool  ## alert rules and dashboards with Prometheus's own tool
 	PATH="$(CURDIR)/$(PROMTOOL):$$PATH" $(BIN)/python -m pytest $(or $(TESTS),tests/contract/test_deploy.py)
@@ -81,6 +81,8 @@ fix: $(DONE)/native $(DONE)/check  ## rewrite what can be rewritten: format, imp
 	$(BIN)/ruff format
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
 	$(BIN)/python docs/check.py --write
+
+console: $(DONE)/console  ## build the page at /console, which a running server of this tree then serves
 
 bench: $(DONE)/native pull  ## the benchmarks of our own engine (peers: make bench-peers)
 	$(BIN)/python -m bench.engine

@@ -132,11 +132,13 @@ def check_accessible() -> "Callable[[Page], None]":
 
 
 @pytest.fixture
-def shoot() -> "Callable[..., None]":
-    """A picture for the documents: docs/images/console-NAME.png."""
+def shoot(tmp_path: Path) -> "Callable[..., None]":
+    """A picture for the documents, docs/images/console-NAME.png; only a try unless HEADRACE_PICTURES is 1, as `make
+    test-console` sets it."""
+    folder = IMAGES if os.environ.get("HEADRACE_PICTURES") == "1" else tmp_path
 
     def take(page: "Page", name: str, **options: Any) -> None:
-        IMAGES.mkdir(exist_ok=True)
-        page.screenshot(path=IMAGES / f"console-{name}.png", animations="disabled", **options)
+        folder.mkdir(exist_ok=True)
+        page.screenshot(path=folder / f"console-{name}.png", animations="disabled", **options)
 
     return take

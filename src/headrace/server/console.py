@@ -68,7 +68,7 @@ class Page:
                 self._digests, self._held, self._stamp = json.loads(built.read_bytes()), {}, stamp
         except FileNotFoundError:
             raise NotFound(
-                "the console was not built with this server; in a source tree `make serve` builds it, and the wheels "
+                "the console was not built with this server; in a source tree `make console` builds it, and the wheels "
                 "of Headrace have it. Everything else of the server is there.",
                 code="console_not_built",
             ) from None

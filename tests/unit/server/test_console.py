@@ -139,7 +139,7 @@ def test_a_server_without_the_page_says_how_to_get_it_and_serves_the_rest(
     app = make_app(ScriptedBackend(answer("x")), ON)
     reply = get(app, "/console/")
     assert (reply.status, reply.error()["code"]) == (404, "console_not_built")
-    assert "make serve" in reply.error()["message"]
+    assert "make console" in reply.error()["message"]
     assert get(app, "/v1/models").status == 200
 
 
