@@ -221,4 +221,4 @@ size: | $(BIN)/python  ## megabytes of wheels that serving downloads
 	$(BIN)/python requirements/size.py requirements/serve.txt
 
 clean:  ## remove what make made here; the measured peers and the state directory with the models stay
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist console/node_modules src/headrace/server/static .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,7 +27,7 @@ from headrace.server.door import Door
 from headrace.server.exchange import Exchange
 from headrace.server.feed import Scope
 from headrace.server.keys import LOCAL, KeyRing, digest_of
-from headrace.server.sessions import Recalled, Sessions
+from headrace.server.sessions import Recalled, Sessions, is_of_console
 
 TLS_EXTENSION: Final = "headrace.tls"
 """Of a scope: `{"certificates": (der, ...)}`, those that the client's connection was opened with, leaf first."""
@@ -114,7 +114,9 @@ class Credentials:
         return identity
 
     def _session(self, exchange: Exchange, door: Door) -> Recalled | None:
-        return None if self._sessions is None else self._sessions.recall(exchange, door.scheme(exchange))
+        if self._sessions is None or not is_of_console(exchange):  # nearly every request
+            return None
+        return self._sessions.recall(exchange, door.scheme(exchange))
 
     def _key_again(self, session: Recalled) -> Identity:
         """Whose key it is that a session began with, now. Raises SessionEnded."""

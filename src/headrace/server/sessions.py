@@ -80,7 +80,7 @@ class Sessions:
         """What the session stands for with which a request comes; None for one that does not come from the console, or
         without a session. Raises SessionEnded; Unauthenticated beside another credential; Forbidden from a page of
         another site."""
-        if not _is_of_console(exchange) or (text := _cookie(exchange, scheme)) is None:
+        if not is_of_console(exchange) or (text := _cookie(exchange, scheme)) is None:
             return None
         check_origin(exchange)
         if any(name in exchange.headers for name in _OTHERS):
@@ -132,7 +132,8 @@ def _authority(origin: bytes) -> str | None:
         return None
 
 
-def _is_of_console(exchange: Exchange) -> bool:
+def is_of_console(exchange: Exchange) -> bool:
+    """Whether a cookie that comes with it counts."""
     return exchange.is_socket or exchange.headers.get(HEADER) == b"1"
 
 
