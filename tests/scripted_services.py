@@ -13,6 +13,7 @@ from secrets import token_bytes, token_hex
 
 from tests.doubles_delegation import KEYS, pem
 from tests.doubles_policy import desk_of, judge
+from tests.doubles_sessions import SealInMemory
 from tests.scripted import Scripted, prompt_words
 
 from headrace.api.batch_dialects import DIALECTS
@@ -61,7 +62,6 @@ from headrace.server.services import Services
 from headrace.trust.delegation.desk import DelegationDesk
 from headrace.trust.delegation.desk import Rules as DelegationRules
 from headrace.trust.delegation.token import make_token
-from headrace.trust.identity.session_seal import AesSeal
 from headrace.trust.log.checkpoint import Checkpoint
 from headrace.trust.log.log_keys import make_log_keys, parse_log_keys
 from headrace.trust.log.tree import Tree
@@ -440,7 +440,7 @@ async def scripted_services(backend: Scripted, folder: Path) -> AsyncIterator[Se
             monitors=ScriptedMonitors(),
             watching=ScriptedWatching(),
             deciding=desk_of(judge("", "default", "agents")),
-            session_seal=AesSeal(bytes(32), token_bytes),
+            session_seal=SealInMemory(),
             delegating=await open_keeper(stack, folder, clock),
             endorsing=await open_endorsements(stack, folder, clock),
             records=ScriptedRecords(),

@@ -1,11 +1,15 @@
-"""The seal of the console's sessions, from a key file of the state directory. Made when somebody first signs in: until
-then no cipher is imported and no key kept."""
+"""The seal of the console's sessions, from a key file of the state directory, and which of them were signed out, beside
+it. Made when somebody first signs in: until then no cipher is imported and no key kept."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from headrace.core.sessions import SessionSeal
+    from headrace.trust.identity.session_seal import AesSeal
+
+_ENDED: Final = ".ended"
 
 
 class KeptSeal:
@@ -14,7 +18,7 @@ class KeptSeal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seal: SessionSeal | None = None
+        self._seal: AesSeal | None = None
 
     def seal(self, content: bytes) -> str:
         """See `SessionSeal`. Raises Unavailable if the key file cannot be used."""
@@ -24,7 +28,29 @@ class KeptSeal:
         """See `SessionSeal`. Raises Unavailable if the key file cannot be used."""
         return self._opened().open(text)
 
-    def _opened(self) -> "SessionSeal":
+    def load_ended(self) -> dict[str, float]:
+        """See `SessionSeal`. Raises Unavailable for a file that cannot be read or is damaged."""
+        from headrace.core.errors import Unavailable
+        from headrace.memory.monitor_state import load_state
+
+        path = self._path.with_suffix(_ENDED)
+        data = load_state(path)
+        try:
+            return {} if data is None else {str(name): float(until_s) for name, until_s in json.loads(data).items()}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise Unavailable(
+                f"{path} is damaged ({error}); delete it and {self._path.name} beside it, and everybody signs in at "
+                "the console again.",
+                code="key_unavailable",
+            ) from error
+
+    def save_ended(self, ended: Mapping[str, float]) -> None:
+        """See `SessionSeal`."""
+        from headrace.memory.monitor_state import save_state
+
+        save_state(self._path.with_suffix(_ENDED), json.dumps(dict(ended)).encode())
+
+    def _opened(self) -> "AesSeal":
         if self._seal is None:
             import secrets
 

@@ -1,7 +1,8 @@
-"""What a browser's session needs of whoever keeps secrets: text that this server sealed, and can open again. And the
-error of a session that is none any more.
+"""What a browser's session needs of whoever keeps secrets: text that this server sealed, and can open again; and which
+sessions were signed out. And the error of a session that is none any more.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from headrace.core.errors import Unauthenticated
@@ -16,6 +17,14 @@ class SessionSeal(Protocol):
 
     def open(self, text: str) -> bytes | None:
         """What was sealed; None for what was not sealed here, or was changed."""
+        ...
+
+    def load_ended(self) -> dict[str, float]:
+        """Sessions that were signed out and would last longer, each with when it would end, Unix time."""
+        ...
+
+    def save_ended(self, ended: Mapping[str, float]) -> None:
+        """Keep these in the place of those before. May wait for a disk. Raises Unavailable."""
         ...
 
 

@@ -175,8 +175,8 @@ class Console:
         if exchange.headers.get(HEADER) != b"1":
             raise InvalidRequest("x-headrace-console: send the header with the value 1.", param="x-headrace-console")
         check_origin(exchange)
-        if self._sessions is not None:
-            self._sessions.end(exchange, self._door().scheme(exchange))
+        if self._sessions is not None and self._sessions.end(exchange, self._door().scheme(exchange)):
+            await self._sessions.keep()
         exchange.add_header(b"cache-control", b"no-store")
         await exchange.respond_empty()
 

@@ -3,12 +3,13 @@
     sign-in: key -> its digest, token -> itself     sealed, with when it ends, into the cookie
     call:    cookie -> opened -> the key looked up again, or the token judged again, as if it had been shown
 
-Nothing is remembered here but which sessions were signed out: a restart ends none, and a key that is revoked, disabled,
+Nothing is remembered but which sessions were signed out: a restart ends none, and a key that is revoked, disabled,
 expired or given other scopes is so at once. A cookie counts only where the console itself sends it: with a header that
 no form or link of another site can set (and which no other site's script may, since the door never lets one send
 cookies), from its own origin as far as the browser says. Knows no seal's making, and no route.
 """
 
+import asyncio
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ NAME: Final = "headrace-session"
 # Browsers keep no larger cookie: name, value and attributes together (RFC 6265bis, section 5.6).
 MAX_COOKIE_BYTES: Final = 4096
 _ATTRIBUTE_BYTES: Final = 128
-_MAX_ENDED: Final = 10_000
+MAX_ENDED: Final = 10_000
 _OTHERS: Final = (b"authorization", b"x-api-key")
 
 
@@ -58,7 +59,8 @@ class Sessions:
         self._session_s = session_s
         self._clock = clock
         self._new_id = new_id
-        self._ended: dict[str, float] = {}
+        self._writing = asyncio.Lock()
+        self._known_ended: dict[str, float] | None = None
 
     def begin(self, exchange: Exchange, scheme: str, proof: Proof) -> float:
         """Have the answer set a cookie for it; until when it is good, Unix time. Raises InvalidRequest for a token
@@ -88,23 +90,36 @@ class Sessions:
                 "authorization: the console's session is there, too; send one of them.", param="authorization"
             )
         kept = self._open(text)
-        if kept is None or self._clock.unix_s() >= kept.until_s or kept.id in self._ended:
+        if kept is None or self._clock.unix_s() >= kept.until_s or kept.id in self._ended():
             raise SessionEnded
         return kept
 
-    def end(self, exchange: Exchange, scheme: str) -> None:
-        """Sign out: the cookie goes, and a copy of it is good for nothing until this process ends."""
+    def end(self, exchange: Exchange, scheme: str) -> bool:
+        """Sign out: the cookie goes, and a copy of it is good for nothing. Whether there was a session, which `keep`
+        has to write down."""
         text = _cookie(exchange, scheme)
         kept = None if text is None else self._open(text)
-        if kept is not None:
-            now_s = self._clock.unix_s()
-            if len(self._ended) >= _MAX_ENDED:
-                self._ended = {name: until_s for name, until_s in self._ended.items() if until_s > now_s}
-                while len(self._ended) >= _MAX_ENDED:
-                    del self._ended[next(iter(self._ended))]
-            self._ended[kept.id] = kept.until_s
         name = _name(exchange, scheme)
         exchange.add_header(b"set-cookie", f"{name}=; Max-Age=0; {_attributes(scheme)}".encode())
+        if kept is None:
+            return False
+        ended, now_s = self._ended(), self._clock.unix_s()
+        for other in [other for other, until_s in ended.items() if until_s <= now_s]:
+            del ended[other]
+        while len(ended) >= MAX_ENDED:
+            del ended[next(iter(ended))]
+        ended[kept.id] = kept.until_s
+        return True
+
+    async def keep(self) -> None:
+        """Write down which sessions were signed out, so that a restart knows. Raises Unavailable."""
+        async with self._writing:
+            await asyncio.to_thread(self._seal.save_ended, dict(self._ended()))
+
+    def _ended(self) -> dict[str, float]:
+        if self._known_ended is None:
+            self._known_ended = self._seal.load_ended()
+        return self._known_ended
 
     def _open(self, text: str) -> Recalled | None:
         content = self._seal.open(text)

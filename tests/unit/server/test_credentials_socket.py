@@ -1,11 +1,11 @@
 """Who opens a WebSocket, and for how long it is theirs: tokens, proofs, signatures and keys beside certificates."""
 
-from secrets import token_bytes
 from typing import Any
 
 import pytest
 from tests.adversarial.test_socket_handshake import entry, ring
 from tests.doubles_http import Client, run
+from tests.doubles_sessions import SealInMemory
 from tests.scripted import Turn
 from tests.signed import sign
 from tests.socket_client import Place, serving
@@ -18,7 +18,6 @@ from websockets.exceptions import InvalidStatus
 from headrace.core.identity import Identity
 from headrace.server.config import ConsoleSettings, ServerConfig
 from headrace.trust.identity.jwk import read_key
-from headrace.trust.identity.session_seal import AesSeal
 
 OK = [Turn(text="OK")]
 CLIENT = key("ES256", "client")
@@ -93,7 +92,7 @@ def test_a_session_of_the_console_opens_a_socket_for_its_own_page_until_its_key_
         entries = [entry("hr_a"), entry("hr_b")]
         keys = ring(*entries)
         config = ServerConfig(port=0, console=ConsoleSettings(session_hours=1))
-        seal = AesSeal(bytes(32), token_bytes)
+        seal = SealInMemory()
         async with serving(OK, config, keys=keys, session_seal=seal) as (place, _):
             own = f"http://127.0.0.1:{place.port}"
             cookie = await sign_in(place)

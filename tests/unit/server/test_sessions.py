@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles_http import Client, HandClock, Reply, ScriptedBackend, answer, chat, make_app
+from tests.doubles_sessions import SealInMemory
 from tests.tokens import NOW_S, key, proof, public, token
 from tests.unit.server.test_credentials import ANNA, Scripted
 from tests.unit.server.test_keys import Entry, entry
 from tests.unit.trust.identity.test_users import users
 
+from headrace.core.errors import Unavailable
 from headrace.core.identity import Identity
 from headrace.core.trust import Delegation
 from headrace.server.app import App
 from headrace.server.config import ConsoleSettings, ServerConfig
 from headrace.server.keys import KeyRing
+from headrace.server.sessions import MAX_ENDED
 from headrace.trust.identity.jwk import read_key
 from headrace.trust.identity.session_seal import AesSeal
 
@@ -36,7 +39,7 @@ class Visitor:
     entries: list[Entry] = field(default_factory=lambda: [ALICE])
     config: ServerConfig = field(default_factory=lambda: ServerConfig(console=ConsoleSettings(session_hours=2)))
     clock: HandClock = field(default_factory=HandClock)
-    seal: AesSeal = field(default_factory=lambda: AesSeal(bytes(range(32)), token_bytes))
+    seal: SealInMemory = field(default_factory=SealInMemory)
     authenticators: list[Any] = field(default_factory=list)
     cookies: dict[str, str] = field(default_factory=dict)
     host: str = "localhost:8000"
@@ -244,7 +247,7 @@ def test_a_session_outlives_the_server_and_not_the_key_that_sealed_it() -> None:
     anna.sign_in()
     anna.restart()
     assert anna.chat().status == 200
-    anna.seal = AesSeal(bytes(32), token_bytes)
+    anna.seal = SealInMemory(bytes([1]) * 32)
     anna.restart()
     assert anna.chat().error()["code"] == "session_ended"
 
@@ -257,9 +260,44 @@ def test_signing_out_takes_the_cookie_and_ends_a_copy_of_it() -> None:
     assert anna.cookies == {} and anna.told()["needs_sign_in"]
     anna.cookies = copied
     assert anna.chat().status == 401
+    anna.restart()
+    assert anna.chat().status == 401
     anna.cookies = {}
     anna.sign_in()
     assert anna.chat().status == 200  # another session of the same key goes on
+
+
+def test_what_was_signed_out_is_forgotten_when_it_would_have_ended_and_is_never_much() -> None:
+    anna = Visitor()
+    for _ in range(3):
+        anna.sign_in()
+        anna.ask("DELETE", SESSION)
+    assert len(anna.seal.ended) == 3
+    anna.clock.now_s += 7200
+    anna.sign_in()
+    anna.ask("DELETE", SESSION)
+    assert len(anna.seal.ended) == 1
+    anna.seal.ended = {f"old{one}": anna.clock.unix_s() + 60 for one in range(MAX_ENDED)}
+    anna.restart()
+    anna.sign_in()
+    anna.ask("DELETE", SESSION)
+    assert len(anna.seal.ended) == MAX_ENDED and "old0" not in anna.seal.ended
+
+
+def test_a_sign_out_that_cannot_be_kept_is_told_and_takes_the_cookie_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: SealInMemory, ended: object) -> None:
+        raise Unavailable("the state cannot be written; make room.")
+
+    monkeypatch.setattr(SealInMemory, "save_ended", full)
+    anna = Visitor()
+    anna.sign_in()
+    copied = dict(anna.cookies)
+    assert anna.ask("DELETE", SESSION).status == 503
+    assert anna.cookies == {}
+    anna.cookies = copied
+    assert anna.chat().status == 401
 
 
 def test_a_new_sign_in_replaces_the_one_there_was() -> None:

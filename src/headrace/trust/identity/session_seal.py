@@ -18,7 +18,7 @@ _PURPOSE: Final = b"headrace console session v1"
 
 
 class AesSeal:
-    """Implements `core.sessions.SessionSeal`. 2^32 sessions may be sealed under one key (SP 800-38D, section 8.3)."""
+    """Seals and opens. 2^32 sessions may be sealed under one key (SP 800-38D, section 8.3)."""
 
     def __init__(self, key: bytes, random: Callable[[int], bytes]) -> None:
         """`key` has KEY_BYTES; `random` gives as many bytes as it is asked for. Raises ValueError for another key."""
@@ -28,12 +28,12 @@ class AesSeal:
         self._random = random
 
     def seal(self, content: bytes) -> str:
-        """See `SessionSeal`."""
+        """See `core.sessions.SessionSeal`."""
         nonce = self._random(_NONCE_BYTES)
         return urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, _PURPOSE)).rstrip(b"=").decode()
 
     def open(self, text: str) -> bytes | None:
-        """See `SessionSeal`."""
+        """See `core.sessions.SessionSeal`."""
         try:
             sealed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _PURPOSE)
