@@ -1,6 +1,7 @@
 """The view "Live": what runs is seen while it runs, by who may see it, and after a restart again."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ def test_an_answer_is_seen_while_it_streams_and_among_what_has_ended_afterwards(
 ) -> None:
     page = open_page("observer")
     page.goto("/console/live")
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
     for number in range(4):
         ask(
             console_server, f"A mill stands by the river, and its wheel turns. What is {number}?", max_tokens=4 + number
@@ -53,7 +55,7 @@ def test_an_answer_is_seen_while_it_streams_and_among_what_has_ended_afterwards(
         answering(console_server, says="A mill stands by the river, and its wheel turns. Why?", ignore_eos=True),
     ):
         expect(picture(page, "Timeline of requests: 2 running (2 decode), 4 ended")).to_be_visible()
-        page.get_by_text("Requests in flight as a table").click()
+        page.get_by_text("Requests as tables").click()
         row = page.get_by_role("table", name="Requests in flight").get_by_role("row").nth(1)
         expect(row).to_contain_text("decode")
         expect(row).to_contain_text("acme / user")
@@ -63,6 +65,10 @@ def test_an_answer_is_seen_while_it_streams_and_among_what_has_ended_afterwards(
         shoot(page, "live", full_page=True)
     expect(picture(page, "Timeline of requests: 0 running, ")).to_be_visible()
     expect(page.get_by_text("Nothing runs.")).to_be_visible()
+    last = page.get_by_role("table", name="Requests that have just ended").get_by_role("row").nth(1)
+    expect(last).to_contain_text("cancelled")
+    last.get_by_role("link").click()
+    expect(page).to_have_url(re.compile(r"/console/traffic/requests/req_"))
 
 
 def test_what_prompts_have_in_common_shows_in_the_tree_and_in_the_hit_rate(
@@ -85,7 +91,7 @@ def test_what_prompts_have_in_common_shows_in_the_tree_and_in_the_hit_rate(
 def test_a_request_to_a_backend_elsewhere_is_seen_too(page: "Page", console_server: ConsoleServer) -> None:
     page.goto("/console/live")
     with answering(console_server, "scripted", "hold"):
-        page.get_by_text("Requests in flight as a table").click()
+        page.get_by_text("Requests as tables").click()
         row = page.get_by_role("table", name="Requests in flight").get_by_role("row").nth(1)
         expect(row).to_contain_text("streaming")
         expect(row).to_contain_text("far")

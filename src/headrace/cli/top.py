@@ -151,8 +151,8 @@ def _requests(frame: Frame, room: int) -> Table | Group | Text:
     table.add_column("PHASE", no_wrap=True, min_width=9)
     for name, width in (("FOR", 6), ("PROMPT", 9), ("CACHED", 6), ("OUT", 5)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    for name, width in (("WHO", 16), ("MODEL", 20), ("REQUEST", 32)):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
+    for name, least, most in (("WHO", 8, 16), ("MODEL", 8, 20), ("REQUEST", 8, 32)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=least, max_width=most)
     shown = frame["requests"][:room]
     for one in shown:
         who = " / ".join(part for part in (one["tenant"], one["key"]) if part)

@@ -112,12 +112,14 @@ class LiveFeed:
                 f"{MAX_VIEWERS} viewers watch this server already; close one, or ask with once=true.", retry_after_s=5.0
             )
         viewer = Viewer()
-        self._viewers.add(viewer)
         if self._task is None or self._task.done():
+            self._viewers = {viewer}  # others: a task that is still ending has those that it began with
             self._latencies = Latencies(self.pace.clock.monotonic_s())
             self.tally.on_end = self._note_end
-            self._task = asyncio.get_running_loop().create_task(self._work())
-        elif self._latest is not None:
+            self._task = asyncio.get_running_loop().create_task(self._work(self._viewers))
+            return viewer
+        self._viewers.add(viewer)
+        if self._latest is not None:
             viewer.offer(self._latest)
         return viewer
 
@@ -148,7 +150,7 @@ class LiveFeed:
             self._looking.cancel()
             self._looking = None
 
-    async def _work(self) -> None:
+    async def _work(self, viewers: set[Viewer]) -> None:
         try:
             while not self._is_last():
                 ended, num_ended = list(self._ended), self._num_ended
@@ -158,11 +160,11 @@ class LiveFeed:
                 patience_s = PATIENCE_S if self._engine is None else self.interval_s
                 frame = await self._frame(self._latencies, ended, num_ended - len(ended), patience_s)
                 self._latest = encode_live_event(encode_live(frame))
-                for viewer in self._viewers:
+                for viewer in viewers:
                     viewer.offer(self._latest)
                 await self._pause()
         finally:
-            for viewer in self._viewers:
+            for viewer in viewers:
                 viewer.end()
 
     def _is_last(self) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from tests.doubles import ManualClock
 from tests.doubles_disk import FILE_BYTES, LAYOUT, PAGE_BYTES, FaultyFolder, Rig, key
 
+from headrace.core.watching import LiveDisk
 from headrace.engine.kv.disk import DAY_S, DiskConfig, DiskTier, Load, Store
 from headrace.engine.kv.salt import Salt
 
@@ -34,6 +35,11 @@ def test_what_was_written_is_read_after_a_restart_from_any_page_on(rig: Rig) -> 
     assert again.read(ONE, key(0), key(99)) == pages[:1]
     assert rig.tier.counts == {"written": 3}
     assert again.tier.counts == {"read": 5}
+
+
+def test_who_watches_sees_what_the_disk_holds(rig: Rig) -> None:
+    rig.keep(ONE, *KEYS)
+    assert rig.tier.live() == LiveDisk(3, 3 * FILE_BYTES, rig.tier.config.max_bytes)
 
 
 def test_a_page_is_written_once_and_what_was_added_later_too(rig: Rig) -> None:

@@ -209,6 +209,25 @@ def test_nothing_is_made_before_the_first_viewer_and_after_the_last() -> None:
     run(main())
 
 
+def test_who_comes_while_the_last_one_leaves_is_shown_frames() -> None:
+    watched = Watched()
+
+    async def main() -> None:
+        feed = watched.app.live
+        first = feed.open()
+        assert await first.frame() is not None
+        leaving = asyncio.get_running_loop().create_task(feed.close(first))
+        await asyncio.sleep(0)
+        second = feed.open()
+        await leaving
+        assert await second.frame() is not None
+        watched.timers.fire()
+        assert await second.frame() is not None
+        await feed.close(second)
+
+    run(main())
+
+
 def test_a_slow_viewer_skips_frames_and_holds_up_nobody() -> None:
     watched = Watched(watching=ScriptedWatching())
 

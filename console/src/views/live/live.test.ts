@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { EndedRequest, Frame, LiveRequest, Model, Run } from "./frame";
 import { axis, bandLabel, bands, extend, isQuiet, KEPT, NOTHING, type History } from "./history";
-import { advance, describe, EMPTY, segments, WINDOW_MS, type Timeline } from "./timeline";
+import { advance, barAt, describe, EMPTY, justEnded, MAX_ENDED, segments, tell, WINDOW_MS, type Timeline } from "./timeline";
 import { boxAt, describeTree, lay, warmth } from "./tree";
 
 const TOTALS: Model["totals"] = {
@@ -88,6 +88,28 @@ test("a backend that tells of no beginning has waited until its first byte", () 
   assert.deepEqual(segments(timeline.bars[0]!, 10_000).map((part) => part.kind), ["waiting", "answering"]);
   const waits = play(frame(10_000, { requests: [request("r", 900, { phase: "waiting" })] }));
   assert.deepEqual(segments(waits.bars[0]!, 10_000).map((part) => part.kind), ["waiting"]);
+});
+
+test("a bar is found where it lies, short ones too, and told in words", () => {
+  const timeline = play(frame(10_000), frame(11_000, { requests: [request("r", 500, { phase: "decode", begun_ms: 20, first_ms: 100, output_tokens: 3 })], ended: [ended("s", 10_400, 10, { begun_ms: null, first_ms: null, outcome: "overloaded", output_tokens: 0 })] }));
+  const lane = timeline.bars.find((bar) => bar.key === "r")!.lane;
+  const found = barAt(timeline, 10_700, lane, 0)!;
+  assert.equal(found.key, "r");
+  assert.equal(tell(found, (s) => `${s} s`), "k · m: read after 0.02 s, first token after 0.1 s, decode, 3 tokens");
+  const short = timeline.bars.find((bar) => bar.key === "s")!;
+  assert.equal(barAt(timeline, 10_410, short.lane, 0), null);
+  assert.equal(barAt(timeline, 10_410, short.lane, 20)?.key, "s");
+  assert.equal(tell(short, (s) => `${s} s`), "k · m: overloaded after 0.01 s, 0 tokens");
+});
+
+test("of what has ended the newest comes first, and the oldest go", () => {
+  const first = justEnded([], frame(1000, { ended: [ended("a", 1, 1), ended("b", 2, 1)] }));
+  assert.deepEqual(first.map((one) => one.id), ["b", "a"]);
+  assert.equal(justEnded(first, frame(2000)), first);
+  const many = Array.from({ length: MAX_ENDED }, (_, index) => ended(`m${index}`, 3, 1));
+  const next = justEnded(first, frame(2000, { ended: many }));
+  assert.equal(next.length, MAX_ENDED);
+  assert.equal(next[0]!.id, `m${MAX_ENDED - 1}`);
 });
 
 test("the timeline is told in words", () => {

@@ -17,6 +17,11 @@ export function timelineHeight(timeline: Timeline): number {
   return AXIS_PX + LANE_PX * Math.max(4, Math.min(MAX_LANES, timeline.numLanes));
 }
 
+// Which lane lies at a height.
+export function laneAt(y: number): number | null {
+  return y < AXIS_PX ? null : Math.floor((y - AXIS_PX) / LANE_PX);
+}
+
 export function paintTimeline({ context, width, height, colours }: Surface, timeline: Timeline): void {
   const fromMs = timeline.nowMs - WINDOW_MS;
   const x = (ms: number) => ((ms - fromMs) / WINDOW_MS) * width;

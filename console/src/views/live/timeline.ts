@@ -3,6 +3,7 @@
 import type { EndedRequest, Frame, LiveRequest, Phase } from "./frame";
 
 export const WINDOW_MS = 60_000;
+export const MAX_ENDED = 100;
 
 export interface Bar {
   key: string;
@@ -139,6 +140,33 @@ export function segments(bar: Bar, nowMs: number): Segment[] {
     { kind: "answering", fromMs: firstMs, toMs: endMs },
   ];
   return parts.filter((part) => part.toMs > part.fromMs);
+}
+
+// Which bar is at a moment on a lane; a short one counts as so long that it can be hit.
+export function barAt(timeline: Timeline, ms: number, lane: number, slackMs: number): Bar | null {
+  let best: Bar | null = null;
+  for (const bar of timeline.bars) {
+    if (bar.lane !== lane || ms < bar.startMs - slackMs || ms > (bar.endMs ?? timeline.nowMs) + slackMs) continue;
+    if (!best || Math.abs(ms - bar.startMs) < Math.abs(ms - best.startMs)) best = bar;
+  }
+  return best;
+}
+
+// A bar in words: "acme · m: read after 12 ms, first token after 80 ms, ended after 1.2 s, 30 tokens".
+export function tell(bar: Bar, span: (s: number) => string): string {
+  const after = (moment: number) => span((moment - bar.startMs) / 1000);
+  const parts = [
+    bar.begunMs === null ? null : `read after ${after(bar.begunMs)}`,
+    bar.firstMs === null ? null : `first token after ${after(bar.firstMs)}`,
+    bar.endMs === null ? bar.phase : `${bar.outcome || "ended"} after ${after(bar.endMs)}`,
+    `${bar.outputTokens} tokens`,
+  ];
+  return `${bar.label}: ${parts.filter((part) => part !== null).join(", ")}`;
+}
+
+// The requests that ended last, the newest first.
+export function justEnded(before: readonly EndedRequest[], frame: Frame): readonly EndedRequest[] {
+  return frame.ended.length === 0 ? before : [...[...frame.ended].reverse(), ...before].slice(0, MAX_ENDED);
 }
 
 // In words, for who does not see the picture.

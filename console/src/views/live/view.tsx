@@ -3,22 +3,23 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Badge, Busy, Button, Chart, count, ErrorNotice, Notice, seconds, Select, tokens } from "../../kit";
 import { openFeed, type Status } from "./feed";
-import type { Frame, Model } from "./frame";
+import type { EndedRequest, Frame, Model } from "./frame";
 import { Heat } from "./heat";
 import { ago, axis, extend, isQuiet, NOTHING, type History } from "./history";
 import "./live.css";
 import { Memory } from "./memory";
 import { Requests } from "./requests";
-import { advance, EMPTY, type Timeline } from "./timeline";
+import { advance, EMPTY, justEnded, type Timeline } from "./timeline";
 
 interface Seen {
   frame: Frame | null;
+  ended: readonly EndedRequest[];
   history: History;
   timeline: Timeline;
 }
 
 const QUIET_FRAMES = 10;
-const UNSEEN: Seen = { frame: null, history: NOTHING, timeline: EMPTY };
+const UNSEEN: Seen = { frame: null, ended: [], history: NOTHING, timeline: EMPTY };
 
 export default function Live() {
   const [isPaused, pause] = useState(false);
@@ -50,8 +51,8 @@ function useFeed(isPaused: boolean): { seen: Seen; status: Status; error: unknow
     let numQuiet = 0;
     return openFeed({
       onFrame: (frame) => {
-        const { frame: last, history, timeline } = latest.current;
-        latest.current = { frame, history: extend(history, frame), timeline: advance(timeline, frame) };
+        const { frame: last, ended, history, timeline } = latest.current;
+        latest.current = { frame, ended: justEnded(ended, frame), history: extend(history, frame), timeline: advance(timeline, frame) };
         // A server at rest is drawn now and then, so that a page that is left open costs next to nothing.
         numQuiet = isQuiet(last, frame) ? numQuiet + 1 : 0;
         if (numQuiet % QUIET_FRAMES === 0) see(latest.current);
@@ -82,7 +83,7 @@ function Panels({ frame, seen }: { frame: Frame; seen: Seen }) {
   const between = useMemo(() => samples.map((one) => one.betweenTokens), [samples]);
   return (
     <>
-      <Requests frame={frame} timeline={seen.timeline} />
+      <Requests frame={frame} timeline={seen.timeline} ended={seen.ended} />
       <Throughput history={seen.history} hasEngine={frame.models.length > 0} />
       {model && (
         <>
