@@ -103,6 +103,8 @@ def test_a_record_is_verified_in_the_browser(open_page: Open, check_accessible: 
     expect(report).to_contain_text("A server cannot vouch for itself")
     check_accessible(page)
     shoot(page, "play-record")
+    page.emulate_media(color_scheme="dark")
+    check_accessible(page)
 
 
 def test_what_is_saved_verifies_with_the_command(
@@ -278,6 +280,8 @@ def test_tokens_tell_their_probabilities_to_the_pointer_and_the_keyboard(
     expect(tokens.nth(11)).to_be_focused()
     check_accessible(page)
     shoot(page, "play-tokens")
+    page.emulate_media(color_scheme="dark")
+    check_accessible(page)
 
 
 def test_what_was_cached_of_the_prompt_is_shown(open_page: Open, check_accessible: Check, shoot: Any) -> None:
@@ -420,3 +424,55 @@ def test_a_browser_that_lacks_the_means_says_so_and_claims_nothing(open_page: Op
     expect(answer.get_by_text(sentence, exact=False).first).to_be_visible()
     expect(answer.get_by_text("Level:")).to_have_count(0)
     expect(answer.get_by_text("verified", exact=True)).to_have_count(0)
+
+
+def test_a_sign_in_that_ends_keeps_the_conversation_and_goes_on_after_the_next(
+    open_page: Open, console_server: ConsoleServer
+) -> None:
+    first, second = (console_server.issue(f"play-{number}", "generate") for number in range(2))
+    page = opened(open_page, "scripted", role=None, key=first)
+    asked(page, "Hello?")
+    console_server.call("DELETE", "/v1/accounts/keys/play-0")
+    say(page, "And now?")
+    dialog = page.get_by_role("dialog", name="Your sign-in has ended")
+    expect(dialog).to_be_visible()
+    expect(page.get_by_text("It works.")).to_be_visible()
+    dialog.get_by_label("API key or token").fill(first)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog.get_by_text("API key is not valid", exact=False)).to_be_visible()
+    dialog.get_by_label("API key or token").fill(second)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog).to_be_hidden()
+    # Somebody else, as far as the page can tell: nothing of the first is left to see.
+    expect(page.get_by_text("Hello?")).to_have_count(0)
+    console_server.call("DELETE", "/v1/accounts/keys/play-1")
+
+
+def test_the_prompt_of_a_model_that_runs_elsewhere_is_told_by_its_counts(open_page: Open) -> None:
+    page = opened(open_page, "scripted")
+    answer = asked(page, "Hello?")
+    answer.get_by_role("button", name="Prompt").click()
+    expect(answer.get_by_text("tokens were found in the cache", exact=False)).to_be_visible()
+    expect(answer.get_by_text("The prompt cannot be shown token by token")).to_be_visible()
+
+
+def test_all_of_it_is_done_by_the_keyboard(open_page: Open) -> None:
+    page = open_page()
+    page.goto("/console/play")
+    box = page.get_by_role("combobox", name="Model")
+    box.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.type("scripted")
+    page.keyboard.press("Enter")
+    expect(box).to_have_value("scripted")
+    page.get_by_label("Message").focus()
+    page.keyboard.type("hold")
+    page.keyboard.press("Control+Enter")
+    answer = answers(page).first
+    expect(answer.locator(".answer")).to_contain_text("one two")
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(answer.get_by_text("stopped")).to_be_visible()
+    answer.get_by_role("button", name="Record", exact=True).focus()
+    page.keyboard.press("Space")
+    expect(answer.get_by_role("button", name="Verify in this browser")).to_be_visible()

@@ -390,6 +390,8 @@ def odd_trust_files() -> Iterator[str]:
         plain + f"node x {vkey[:-4]}AAA=\nquorum none\n",
         plain + "node x x+c4ad58a5+/w==\nquorum none\n",
         plain + "toString a\nquorum none\n",
+        plain + "# a comment\x07\nquorum none\n",
+        node.replace(vkey, f"test+00000000+{vkey.split('+', 2)[2]}") + log + "quorum none\n",
         log + "quorum none\n",
     )
 

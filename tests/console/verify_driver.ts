@@ -28,7 +28,7 @@ async function answer(asked: Asked): Promise<unknown> {
   if (asked.canonical !== undefined) return { form: toBase64(canonicalBytes(readJson(bytes(asked.canonical), "it"))) };
   if (asked.arguments !== undefined) return { form: toBase64(utf8(argumentsForm(asked.arguments))) };
   const stream = asked.stream === undefined ? null : bytes(asked.stream);
-  const said = stream === null ? null : readStream(stream);
+  const said = stream === null ? null : await readStream(stream);
   const requests = asked.request === undefined ? [] : requestForms(asked.request);
   const digest = stream === null ? null : await transcriptDigest(stream);
   if (asked.bundle === undefined) {

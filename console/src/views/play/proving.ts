@@ -53,7 +53,7 @@ export async function prove(step: Step, bundle: Bytes, shelf: Shelf, nowMs: numb
 export async function shownOf(step: Step): Promise<{ shown: Shown; differs: string | null }> {
   const isKept = step.isWholeStreamKept && step.numBytes > 0;
   const stream = isKept ? concat(step.stream) : null;
-  const said = stream === null ? null : readStream(stream);
+  const said = stream === null ? null : await readStream(stream);
   const shown: Shown = {
     digest: stream === null ? null : await transcriptDigest(stream),
     form: said?.form ?? null,

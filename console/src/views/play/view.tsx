@@ -116,9 +116,10 @@ function Composer() {
   const wrong = settingsError(settings) ?? (models.includes("") ? "Choose a model first." : null);
   const canSend = draft !== "" && !isRunning && wrong === null;
   const sendNow = () => {
-    if (!canSend) return;
+    const text = conversation.draft; // what was typed since the last frame counts, too
+    if (text === "" || conversation.isRunning || wrong !== null) return;
     conversation.set({ draft: "" });
-    conversation.send(draft);
+    conversation.send(text);
   };
   return (
     <form

@@ -36,11 +36,17 @@ export interface Said {
   calls: Call[]; // of the first choice, in order
 }
 
+const AT_ONCE = 2000; // events that are read before the page gets its turn
+
 // What a stream of chat completion chunks says; null: it cannot be read.
-export function readStream(data: Bytes): Said | null {
+export async function readStream(data: Bytes): Promise<Said | null> {
   try {
     const frames = framesOf(data).filter((frame) => frame.length > 0 && !isDone(frame));
-    const values = frames.map((frame) => readJson(frame, "an event"));
+    const values: Json[] = [];
+    for (const frame of frames) {
+      values.push(readJson(frame, "an event"));
+      if (values.length % AT_ONCE === 0) await new Promise((resolve) => setTimeout(resolve));
+    }
     if (!(values[0] instanceof Map)) return null;
     return said(values);
   } catch {

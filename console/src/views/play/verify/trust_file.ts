@@ -54,9 +54,9 @@ export async function parseTrustFile(text: string): Promise<TrustFile> {
   const made = new Draft();
   for (const [at, line] of text.split("\n").entries()) {
     const words = line.split(/[ \t]+/).filter((word) => word !== "");
-    if (words.length === 0 || words[0]!.startsWith("#")) continue;
     try {
       demand(!/[\u0000-\u0008\u000a-\u001f\u007f]/.test(line), "has a control character, perhaps a carriage return.");
+      if (words.length === 0 || words[0]!.startsWith("#")) continue;
       await made.read(words[0]!, words.slice(1));
     } catch (error) {
       if (!(error instanceof NotVerified)) throw error;
