@@ -312,6 +312,21 @@ def test_a_thousand_keys_are_a_list_that_is_quick_and_can_be_searched(open_page:
     expect(page.get_by_role("row")).to_have_count(2)
 
 
+def test_a_thousand_subjects_of_a_budget_have_rows_of_one_height(open_page: Callable[..., "Page"]) -> None:
+    page = open_page()
+    one = {"budget": "each", "window": "day", "started_at": 1, "resets_at": None, "spent": 1.5, "spent_nanos": 1}
+    one |= {"reserved": 0.1, "reserved_nanos": 1, "left": 1, "left_nanos": 1, "spent_tokens": 5, "reserved_tokens": 0}
+    standings = [one | {"subject": f"key:{number}", "left_tokens": 3} for number in range(1000)]
+    budget = {"object": "accounts.budget", "name": "each", "subject": "key:*", "window": "day", "money": 2.6}
+    budget |= {"tokens": 8, "is_fixed": False, "standings": standings, "has_more": False}
+    page.route("**/v1/accounts/budgets", lambda route: route.fulfill(json={"object": "list", "data": [budget]}))
+    page.goto("/console/manage/budgets")
+    rows = page.get_by_role("table", name="Budgets").locator("tbody tr:not(.gap)")
+    expect(rows.first).to_be_visible()
+    heights = rows.evaluate_all("(rows) => rows.map((one) => Math.round(one.getBoundingClientRect().height))")
+    assert len(heights) < 200 and set(heights) <= {37, 38}
+
+
 def test_the_view_is_usable_on_a_phone(open_page: Callable[..., "Page"], check_accessible: Callable[..., None]) -> None:
     page = open_page(viewport={"width": 360, "height": 740})
     for tab in ("keys", "budgets", "models", "policies", "alerts", "actions"):

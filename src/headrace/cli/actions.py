@@ -136,7 +136,7 @@ def _tell(answer: Any, *, json: bool) -> None:
     typer.echo(f"{'BEGUN':<20} {'WHO':<24} {'THROUGH':<8} {'ACTION':<36} {'TARGET':<24} OUTCOME")
     for one in answer["data"]:
         who = one["who"]
-        name = "(erased)" if one["is_erased"] else who["key"] or who["subject"]
+        name = "(erased)" if one["is_erased"] else who["key"] or who["subject"] or who["tenant"]
         said = one["outcome"] + (f" ({one['code']})" if one["code"] else "")
         begun = f"{datetime.fromtimestamp(one['begun'], UTC):%Y-%m-%d %H:%M:%S}"
         target = _plain(one["target"])

@@ -162,6 +162,24 @@ def test_keys_and_values_are_never_shared_between_adapters(model: LoadedModel, f
     asyncio.run(main())
 
 
+def test_adapters_are_listed_with_what_they_take_whether_they_are_in_memory_or_not(
+    model: LoadedModel, folder: Path
+) -> None:
+    async def main() -> None:
+        async with serving(model, folder) as engine:
+            assert engine.adapters is not None
+            names = [one.name for one in engine.adapters.adapters()]
+            assert {"tiny:red", "tiny:blue"} <= set(names) and names == sorted(names)
+            await engine.adapters.load_adapter("red")
+            told = {one.name: one for one in engine.adapters.adapters()}
+            assert told["tiny:red"].is_loaded and told["tiny:red"].num_bytes > 0
+            assert not told["tiny:blue"].is_loaded and told["tiny:blue"].num_bytes == 0
+            await engine.adapters.unload_adapter("red")
+            assert not any(one.is_loaded for one in engine.adapters.adapters())
+
+    asyncio.run(main())
+
+
 def test_a_changed_file_under_the_same_name_finds_none_of_the_old_ones_keys(model: LoadedModel, folder: Path) -> None:
     async def main() -> None:
         async with serving(model, folder) as engine:

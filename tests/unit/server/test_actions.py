@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from tests.doubles_http import Client, Reply, ScriptedBackend, answer, make_app, run
 from tests.scripted import Scripted, Turn
-from tests.scripted_services import ScriptedLibrary, ScriptedMonitors, ScriptedOperations, scripted_services
+from tests.scripted_services import (
+    ScriptedLibrary,
+    ScriptedMonitors,
+    ScriptedOperations,
+    ScriptedRecords,
+    scripted_services,
+)
 from tests.unit.server.test_keys import entry
 
 from headrace.core.actions import ActionPage, ActionQuery, Begun, Outcome
@@ -220,6 +226,16 @@ def test_whoever_may_not_change_anything_leaves_nothing_in_the_list() -> None:
     assert not book.begun
     assert send(app, "GET", "/v1/admin/actions", authorization="Bearer hr_eyes").status == 200
     assert send(app, "GET", "/v1/admin/actions", authorization="Bearer hr_user").status == 403
+
+
+def test_what_a_tenant_erases_of_its_own_is_its_own_affair_and_what_an_administrator_does_is_not() -> None:
+    book = Book()
+    ring = KeyRing(lambda: [entry("hr_user", "acme", "generate"), entry("hr_root", "ops", "admin")])
+    app = drainable(book, keys=ring, records=ScriptedRecords())
+    for key, num in (("hr_user", 0), ("hr_root", 1)):
+        assert send(app, "DELETE", "/v1/provenance/rec_1", authorization=f"Bearer {key}").status == 200
+        assert len(book.begun) == num
+    assert book.begun[0].target == "rec_1"
 
 
 def test_who_acted_and_which_way_is_told() -> None:

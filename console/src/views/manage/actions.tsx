@@ -85,7 +85,7 @@ function useSettled<T>(value: T): T {
   return settled;
 }
 
-const nameOf = (one: Action) => (one.is_erased ? "(erased)" : (one.who.key ?? one.who.subject));
+const nameOf = (one: Action) => (one.is_erased ? "(erased)" : one.who.key || one.who.subject || one.who.tenant);
 
 const COLUMNS: readonly Column<Action>[] = [
   { key: "begun", title: "Begun", cell: (one) => clockTime(one.begun) },

@@ -73,7 +73,6 @@ const BUDGET_COLUMNS: readonly Column<Row>[] = [
 ];
 
 function Use({ budget, standing }: Row) {
-  const who = standing?.subject ?? budget.subject;
   const spent = standing?.spent ?? 0;
   const reserved = standing?.reserved ?? 0;
   const used = (standing?.spent_tokens ?? 0) + (standing?.reserved_tokens ?? 0);
@@ -81,7 +80,7 @@ function Use({ budget, standing }: Row) {
     <div class="manage-use">
       {budget.money !== null && (
         <Meter
-          label={`Dollars of ${budget.name} for ${who}`}
+          label="Dollars"
           value={spent + reserved}
           max={budget.money}
           text={`${money(spent)} spent, ${money(reserved)} reserved, ${money(standing?.left ?? budget.money)} left`}
@@ -89,7 +88,7 @@ function Use({ budget, standing }: Row) {
       )}
       {budget.tokens !== null && (
         <Meter
-          label={`Tokens of ${budget.name} for ${who}`}
+          label="Tokens"
           value={used}
           max={budget.tokens}
           text={`${tokens(used)} used, ${tokens(standing?.left_tokens ?? budget.tokens)} left`}
