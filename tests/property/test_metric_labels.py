@@ -27,7 +27,9 @@ def fed(names: list[str]) -> Metrics:
     tally = Tally(metrics, ManualClock(), 10)
     metrics.states.max_adapters = 4
     for name in names:
-        tally.close(AccessRecord(request_id=name, method=name, tenant=name, key=name, model=name, client=name), 0.0)
+        record = AccessRecord(request_id=name, method=name, tenant=name, key=name, model=name, client=name)
+        with tally.open(record, 0.0):
+            pass
         gateway.add(
             UsageRecord(
                 request_id=name, started_s=0.0, tenant=name, key=name, user=name, tags=(name,), asked_model=name,

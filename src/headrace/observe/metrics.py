@@ -5,10 +5,11 @@ dashboards and autoscalers made for vLLM work; what only Headrace has is called 
 once in a few steps, never once a token. This file does not know how the text is served (`server`) or who measures.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from headrace.core.clock import Clock, SystemClock
@@ -208,7 +209,21 @@ class Metrics:
 
     def expose(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        return generate_latest(_Current(self.registry)), CONTENT_TYPE_LATEST
+
+
+class _Current(CollectorRegistry):
+    """What another has now. When each counter was made, which its client tells beside, nobody asks; vLLM leaves that
+    out, too, and it is a sixth of all lines."""
+
+    def __init__(self, whole: CollectorRegistry) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._whole.collect():
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
 
 
 def _labels(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

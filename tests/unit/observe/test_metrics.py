@@ -60,8 +60,7 @@ BOUNDS = {
 def told(metrics: Metrics) -> dict[str, Metric]:
     body, content_type = metrics.expose()
     assert content_type.startswith("text/plain")
-    families = text_string_to_metric_families(body.decode())
-    return {family.name: family for family in families if not family.name.endswith("_created")}
+    return {family.name: family for family in text_string_to_metric_families(body.decode())}
 
 
 def served() -> Metrics:
@@ -143,6 +142,10 @@ def test_adapters_are_told_in_one_line_that_says_who_runs_and_who_waits() -> Non
     assert adapters(metrics)[:2] == ("", "")
     metrics.states.max_adapters = None
     assert "vllm:lora_requests_info" not in told(metrics)
+
+
+def test_when_a_counter_was_made_is_not_told() -> None:
+    assert not any(name.endswith("_created") for name in told(served()))
 
 
 def test_two_registries_share_nothing() -> None:
