@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import typer
 import uvloop
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from headrace import __version__
 from headrace.cli.bench_tables import comparison_table, progress_line, stages_tables
@@ -38,6 +39,9 @@ from headrace.loadtest.run import Run, Tally
 from headrace.loadtest.workload import MadeUp, Sizes, Workload, read_file
 
 _REDRAW_S: Final = 0.5
+
+Done = tuple[Tally, dict[str, Any]]
+"""A stage that is over, and what is told of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,69 +118,81 @@ async def _bench(order: Order, places: Places, key: str | None) -> dict[str, Any
     extra = _read_extra(order.extra)
     client = Client(target, key, plan.bounds, clock, None if places.ca_file is None else str(places.ca_file))
     try:
-        model = order.model or await client.first_model()
-        fields = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **extra}
-        workload = await _workload(order, client, {"model": model, **extra})
+        workload, model, told = await _choose(order, client, extra)
+        named = {} if model is None else {"model": model}
+        fields = {**named, "stream": True, "stream_options": {"include_usage": True}, **extra}
         run = Run(plan, workload, client, clock, fields=fields, cpu_s=time.process_time)
-        tallies = await _run_stages(run, plan, f"{printable(model)} at {target}")
+        done = await _run_stages(run, plan, f"{printable(told)} at {target}")
     finally:
         await client.close()
     conditions = Conditions(
         url=str(target),
-        model=model,
+        model=told,
         machine=machine(),
         version=f"headrace {__version__}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         workload=workload.describe(),
         fields=extra,
     )
-    document = build_document(plan, conditions, [stage_result(tally, plan) for tally in tallies])
+    document = build_document(plan, conditions, [result for _, result in done])
     if places.has_points:
-        document["points"] = encode_points((one.stage.name, one.points, one.began_s) for one in tallies)
+        document["points"] = encode_points((one.stage.name, one.points, one.began_s) for one, _ in done)
     return document
 
 
-async def _run_stages(run: Run, plan: Plan, title: str) -> list[Tally]:
+async def _run_stages(run: Run, plan: Plan, title: str) -> list[Done]:
+    """Every stage until it is stopped, shown while it runs."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError):  # where the loop has no signals, Ctrl-C ends it all
         loop.add_signal_handler(signal.SIGINT, run.stop.set)
-    console, tallies = Console(stderr=True), list[Tally]()
+    console, done = Console(stderr=True), list[Done]()
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             for stage in plan.stages:
-                drawing = asyncio.create_task(_draw(live, run, title)) if console.is_terminal else None
+                drawing = asyncio.create_task(_draw(live, run, title, done)) if console.is_terminal else None
                 if drawing is None:
                     console.print(f"{stage.name}: begins", markup=False, highlight=False)
                 try:
-                    tallies.append(await run.run_stage(stage))
+                    tally = await run.run_stage(stage)
                 finally:
                     if drawing is not None:
                         drawing.cancel()
+                done.append((tally, stage_result(tally, plan)))
                 if not console.is_terminal:
-                    told = progress_line(tallies[-1], tallies[-1].ended_s)
+                    told = progress_line(tally, tally.ended_s)
                     console.print(told, markup=False, highlight=False, soft_wrap=True)
                 if run.stop.is_set():
                     break
     finally:
         with contextlib.suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGINT)
-    return tallies
+    return done
 
 
-async def _draw(live: Live, run: Run, title: str) -> None:
+async def _draw(live: Live, run: Run, title: str, done: list[Done]) -> None:
+    """The stages that are over, and how far the one that runs has come."""
     clock = SystemClock()
     while True:
         if run.tally is not None:
-            live.update(f"{title}\n{progress_line(run.tally, clock.monotonic_s())}", refresh=True)
+            line = Text(f"{title}\n{progress_line(run.tally, clock.monotonic_s())}")
+            over = stages_tables([result for _, result in done]) if done else ""
+            live.update(Group(over, line), refresh=True)
         await asyncio.sleep(_REDRAW_S)
 
 
-async def _workload(order: Order, client: Client, fields: Mapping[str, Any]) -> Workload:
+async def _choose(order: Order, client: Client, extra: Mapping[str, Any]) -> tuple[Workload, str | None, str]:
+    """What is asked, the model that all of it is asked of (None where each request of a file names its own), and what
+    to call that."""
     protocol = order.plan.protocol
     if order.workload is not None:
-        return read_file(order.workload, order.sizes.output_tokens, protocol)
-    known = {name: value for name, value in fields.items() if value is not None}
-    return MadeUp(order.sizes, order.plan.seed, await client.measure_ratio(protocol, known), protocol)
+        workload = read_file(order.workload, order.sizes.output_tokens, protocol)
+        if order.model is None and None not in workload.models:
+            return workload, None, ", ".join(sorted(map(str, workload.models)))
+        model = order.model or await client.first_model()
+        return workload, model, model
+    model = order.model or await client.first_model()
+    known = {name: value for name, value in {"model": model, **extra}.items() if value is not None}
+    return MadeUp(order.sizes, order.plan.seed, await client.measure_ratio(protocol, known), protocol), model, model
 
 
 def _read_extra(text: str | None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def draw(plot: Plot, plot_id: str) -> str:
     y = Scale(0.0, max(max(ys) * 1.02, y_ticks[-1]) or 1.0, HEIGHT - _BOTTOM, _TOP)
     x_ticks = sorted(set(xs)) if plot.is_load else round_ticks(x.low, x.high)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{plot_id}-t {plot_id}-d">',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{plot_id}-t" aria-describedby="{plot_id}-d">',
         f'<title id="{plot_id}-t">{escape(plot.title)}</title>',
         f'<desc id="{plot_id}-d">{escape(describe(plot))}</desc>',
         *_axes(plot, x, y, x_ticks, y_ticks),

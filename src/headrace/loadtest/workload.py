@@ -166,6 +166,11 @@ class FromFile:
         self._conversations = conversations
         self._name = name
 
+    @property
+    def models(self) -> set[str | None]:
+        """Those that its requests name, None among them if some name none."""
+        return {str(named) if (named := one.fields.get("model")) else None for one in self._conversations}
+
     def conversation(self, index: int) -> Conversation:
         """See `Workload`."""
         return self._conversations[index % len(self._conversations)]

@@ -74,6 +74,18 @@ def test_a_key_is_read_from_its_file_else_from_the_environment(tmp_path: Path) -
         read_key(places(tmp_path / "none"), {})
 
 
+def test_requests_of_a_file_keep_the_models_that_they_name(url: str, tmp_path: Path) -> None:
+    work, file = tmp_path / "mine.jsonl", tmp_path / "run.json"
+    lines = [{"model": name, "messages": [{"role": "user", "content": "Hi"}]} for name in ("one", "two")]
+    work.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    options = ["--concurrency", "1", "--requests", "4", "--workload", str(work), "--json", str(file)]
+    for more, told in (([], "one, two"), (["--model", "three"], "three")):
+        ran = bench("run", url, *options, *more)
+        assert ran.exit_code == 0, ran.output
+        made = json.loads(file.read_text("utf-8"))
+        assert made["config"]["model"] == told and made["stages"][0]["num_ok"] == 4
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

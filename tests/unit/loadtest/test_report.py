@@ -90,7 +90,7 @@ def test_the_page_is_well_formed_and_holds_a_plot_and_a_table_of_each_kind() -> 
     ids = {attributes.get("id") for _, attributes in page.elements}
     assert len(figures) == page.count("figure") == page.count("details")
     for one in figures:
-        assert set((one["aria-labelledby"] or "").split()) <= ids
+        assert {one["aria-labelledby"], one["aria-describedby"]} <= ids
     assert all(attributes.get("scope") for tag, attributes in page.elements if tag == "th")
     text = " ".join(said for _, said in page.texts)
     for wanted in (
