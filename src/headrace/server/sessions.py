@@ -88,7 +88,7 @@ class Sessions:
                 "authorization: the console's session is there, too; send one of them.", param="authorization"
             )
         kept = self._open(text)
-        if kept is None or self._clock.unix_s() >= kept.until_s or kept.id in self._ended:
+        if kept is None or self._clock.unix_s() >= kept.until_s or self.is_out(kept.id):
             raise SessionEnded
         return kept
 
@@ -105,6 +105,10 @@ class Sessions:
             self._ended[kept.id] = kept.until_s
         name = _name(exchange, scheme)
         exchange.add_header(b"set-cookie", f"{name}=; Max-Age=0; {_attributes(scheme)}".encode())
+
+    def is_out(self, session_id: str) -> bool:
+        """Whether a session was signed out."""
+        return session_id in self._ended
 
     def _open(self, text: str) -> Recalled | None:
         content = self._seal.open(text)
