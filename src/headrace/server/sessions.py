@@ -125,7 +125,10 @@ def check_origin(exchange: Exchange) -> None:
     is_foreign = not is_own if origin is not None or exchange.is_socket else False
     if is_foreign or site not in (None, b"same-origin"):
         raise Forbidden(
-            "origin: the console's session is for its own page alone.", param="origin", code="origin_not_allowed"
+            "origin: the console's session is for its own page alone; a proxy in front must pass on the host header as "
+            "the browser sent it.",
+            param="origin",
+            code="origin_not_allowed",
         )
 
 
