@@ -22,7 +22,8 @@ MAX_ASKED: Final = 4096
 HIDDEN: Final = "(hidden)"
 # `value` is what a tenant's tool is called with, which is that tenant's; the list is for everybody who observes.
 _SECRETS: Final = frozenset({"secret", "password", "token", "api_key", "authorization", "credential", "value"})
-_KEY: Final = re.compile(r"hr_[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{16,}|-----BEGIN")
+# The last are JSON Web Tokens: `{"` in base64.
+_KEY: Final = re.compile(r"hr_[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{16,}|-----BEGIN|eyJ[A-Za-z0-9_-]{16,}")
 # What names that to which something is done, in bodies; the first that is there counts.
 _NAMING: Final = ("name", "model", "lora_name", "account", "call_id", "ids")
 _KNOWN: Final = ("limit", "after", "who", "action", "target", "outcome")

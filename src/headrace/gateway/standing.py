@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from headrace.core.clock import Clock
-from headrace.core.errors import EngineFault, Overloaded, RateLimited, Unavailable, UpstreamDenied, UpstreamFault
+from headrace.core.errors import (
+    EngineFault,
+    HeadraceError,
+    Overloaded,
+    RateLimited,
+    Unavailable,
+    UpstreamDenied,
+    UpstreamFault,
+)
 from headrace.gateway.breakers import Breaker
 from headrace.gateway.contract import Standing
 from headrace.gateway.health import HealthState
@@ -113,7 +121,9 @@ class StandingBook:
         if not breaker.is_quiet(now_s):
             self._troubled.add(target)
         if breaker.is_open and not was_open:
-            _log.warning("the breaker of %s opens for %g s: %s", target, breaker.wait_s(now_s), error)
+            # What a backend said may repeat what it was asked, and a log holds no prompt.
+            why = error.code if isinstance(error, HeadraceError) and error.quotes else error
+            _log.warning("the breaker of %s opens for %g s: %s", target, breaker.wait_s(now_s), why)
 
     def drain(self, backend: str) -> None:
         """No new requests for a backend; those that run end as they would."""

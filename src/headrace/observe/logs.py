@@ -80,7 +80,8 @@ class TextFormatter(logging.Formatter):
         told = " ".join(f"{name}={_plain(value)}" for name, value in found.items())
         line = f"{moment} {record.levelname.lower():7} {record.name} {_plain(record.getMessage())} {told}".rstrip()
         if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+            trace = "\n".join(map(_plain, self.formatException(record.exc_info).split("\n")))
+            line = f"{line}\n{trace}"
         return line
 
 

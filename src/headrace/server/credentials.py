@@ -40,10 +40,11 @@ _ONCE: Final = (b"authorization", b"x-api-key", b"dpop")
 @dataclass(frozen=True, slots=True)
 class ShownKey:
     """An API key by the SHA-256 of its text, which a connection need not keep; good until `until_s` at the longest, in
-    Unix time."""
+    Unix time, and until the session that it was found by is signed out."""
 
     digest: str
     until_s: float = math.inf
+    session_id: str | None = None
 
 
 class Credentials:
@@ -87,7 +88,7 @@ class Credentials:
             shown = replace(shown, scheme="bearer", token=session.token)
         elif session is not None:
             found.append(self._key_again(session))
-            exchange.session_key = (session.digest or "", session.until_s)
+            exchange.session_key = (session.digest or "", session.until_s, session.id)
         identity = self._judge(shown, found)
         if session is not None:
             identity = replace(identity, expires_s=min(identity.expires_s, session.until_s))
@@ -134,7 +135,8 @@ class Credentials:
             self._check_time(identity)
             return identity
         assert self._keys is not None
-        if self._clock.unix_s() >= key.until_s:
+        is_out = self._sessions is not None and key.session_id is not None and self._sessions.is_out(key.session_id)
+        if is_out or self._clock.unix_s() >= key.until_s:
             raise SessionEnded
         now = self._keys.recall(key.digest)
         if not self._authenticators:

@@ -90,7 +90,7 @@ class Sessions:
                 "authorization: the console's session is there, too; send one of them.", param="authorization"
             )
         kept = self._open(text)
-        if kept is None or self._clock.unix_s() >= kept.until_s or kept.id in self._ended():
+        if kept is None or self._clock.unix_s() >= kept.until_s or self.is_out(kept.id):
             raise SessionEnded
         return kept
 
@@ -121,6 +121,10 @@ class Sessions:
             self._known_ended = self._seal.load_ended()
         return self._known_ended
 
+    def is_out(self, session_id: str) -> bool:
+        """Whether a session was signed out."""
+        return session_id in self._ended()
+
     def _open(self, text: str) -> Recalled | None:
         content = self._seal.open(text)
         return None if content is None else msgspec.json.decode(zlib.decompress(content), type=Recalled)
@@ -136,7 +140,10 @@ def check_origin(exchange: Exchange) -> None:
     is_foreign = not is_own if origin is not None or exchange.is_socket else False
     if is_foreign or site not in (None, b"same-origin"):
         raise Forbidden(
-            "origin: the console's session is for its own page alone.", param="origin", code="origin_not_allowed"
+            "origin: the console's session is for its own page alone; a proxy in front must pass on the host header as "
+            "the browser sent it.",
+            param="origin",
+            code="origin_not_allowed",
         )
 
 

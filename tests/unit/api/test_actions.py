@@ -11,6 +11,7 @@ from headrace.api.actions import HIDDEN, MAX_ASKED, cut_asked, read_asked
 from headrace.api.openapi_accounts import KeyOrderBody
 
 KEY = "hr_" + "Ab1" * 14
+TOKEN = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbm5hIn0.c2ln"
 
 
 def asked(body: Any, **params: str) -> tuple[str, dict[str, Any]]:
@@ -27,10 +28,11 @@ def test_a_body_is_remembered_by_the_fields_that_its_route_knows_and_names_its_t
     assert read_asked(None, {}, b"") == ("", {})
 
 
-def test_a_key_that_was_pasted_into_the_wrong_field_is_hidden_wherever_it_is() -> None:
-    target, told = asked({"name": KEY, "tags": [KEY, "fine"], "user": f"it is {KEY}"})
+@pytest.mark.parametrize("key", [KEY, TOKEN])
+def test_a_key_that_was_pasted_into_the_wrong_field_is_hidden_wherever_it_is(key: str) -> None:
+    target, told = asked({"name": key, "tags": [key, "fine"], "user": f"it is {key}"})
     assert target == HIDDEN and told == {"name": HIDDEN, "tags": [HIDDEN, "fine"], "user": HIDDEN}
-    assert asked({}, name=KEY)[0] == HIDDEN
+    assert asked({}, name=key)[0] == HIDDEN
     assert cut_asked({"password": "p", "deep": {"api_key": "k", "n": 1}}) == {
         "password": HIDDEN,
         "deep": {"api_key": HIDDEN, "n": 1},

@@ -146,6 +146,14 @@ def test_an_operator_reads_in_the_log_who_goes_out_and_who_comes_back(caplog: py
     ]
 
 
+def test_what_a_backend_said_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    error = UpstreamFault("the backend failed with status 500: no answer to 'my secret prompt'")
+    error.quotes = True
+    of, _ = book()
+    fail(of, error, 3)
+    assert [record.getMessage() for record in caplog.records] == ["the breaker of a/m opens for 5 s: upstream_fault"]
+
+
 def test_the_engine_of_this_process_that_is_full_can_be_asked_again_at_once() -> None:
     of, _ = book()
     target = Target("local", "m")

@@ -157,3 +157,19 @@ def test_people_at_a_terminal_get_text_and_programs_json(
     )
     # What others wrote neither ends a line nor speaks to the terminal.
     assert lines[1].endswith(r"warning headrace.test two\nlines \x1b[31mred\u202e")
+
+
+def test_a_traceback_at_a_terminal_has_its_lines_and_nothing_that_speaks_to_it(stream: io.StringIO) -> None:
+    def fail() -> None:
+        raise ValueError("a name with \x1b]0;a title\x07 in it")
+
+    target = Terminal()
+    configure_logs("info", target, form="text")
+    try:
+        fail()
+    except ValueError:
+        with alone():
+            logging.getLogger("headrace.test").exception("a defect")
+    lines = target.getvalue().splitlines()
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == r"ValueError: a name with \x1b]0;a title\x07 in it"

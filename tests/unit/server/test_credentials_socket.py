@@ -116,6 +116,22 @@ def test_a_session_of_the_console_opens_a_socket_for_its_own_page_until_its_key_
     run(main())
 
 
+def test_signing_out_ends_what_the_session_had_opened() -> None:
+    async def main() -> None:
+        seal = AesSeal(bytes(32), token_bytes)
+        config = ServerConfig(port=0, console=ConsoleSettings(session_hours=1))
+        async with serving(OK, config, keys=ring(entry("hr_a")), session_seal=seal) as (place, _):
+            own = f"http://127.0.0.1:{place.port}"
+            cookie = await sign_in(place)
+            async with place.client(cookie=cookie, origin=own) as client:
+                assert (await client.turn())["type"] == "response.completed"
+                headers = {"host": f"127.0.0.1:{place.port}", "cookie": cookie, "x-headrace-console": "1"}
+                assert (await Client(place.app, "DELETE", "/console/session", b"", headers).run()).status == 204
+                assert (await client.turn())["error"]["code"] == "session_ended"
+
+    run(main())
+
+
 async def sign_in(place: Place) -> str:
     headers = {"host": f"127.0.0.1:{place.port}", "x-headrace-console": "1", "authorization": "Bearer hr_a"}
     reply = await Client(place.app, "POST", "/console/session", b"", headers).run()
