@@ -118,7 +118,7 @@ def test_a_session_of_the_console_opens_a_socket_for_its_own_page_until_its_key_
 
 def test_signing_out_ends_what_the_session_had_opened() -> None:
     async def main() -> None:
-        seal = AesSeal(bytes(32), token_bytes)
+        seal = SealInMemory()
         config = ServerConfig(port=0, console=ConsoleSettings(session_hours=1))
         async with serving(OK, config, keys=ring(entry("hr_a")), session_seal=seal) as (place, _):
             own = f"http://127.0.0.1:{place.port}"
