@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { EndedRequest, Frame, LiveRequest, Model, Run } from "./frame";
 import { axis, bandLabel, bands, extend, isQuiet, KEPT, NOTHING, type History } from "./history";
-import { advance, barAt, describe, EMPTY, justEnded, MAX_ENDED, segments, tell, WINDOW_MS, type Timeline } from "./timeline";
+import { advance, barAt, describe, EMPTY, justEnded, MAX_BARS, MAX_ENDED, segments, tell, WINDOW_MS, type Timeline } from "./timeline";
 import { boxAt, describeTree, lay, warmth } from "./tree";
 
 const TOTALS: Model["totals"] = {
@@ -88,6 +88,19 @@ test("a backend that tells of no beginning has waited until its first byte", () 
   assert.deepEqual(segments(timeline.bars[0]!, 10_000).map((part) => part.kind), ["waiting", "answering"]);
   const waits = play(frame(10_000, { requests: [request("r", 900, { phase: "waiting" })] }));
   assert.deepEqual(segments(waits.bars[0]!, 10_000).map((part) => part.kind), ["waiting"]);
+});
+
+test("of a busy minute all that runs and the newest of what ended is kept", () => {
+  let timeline = EMPTY;
+  for (let second = 0; second < 20; second += 1) {
+    const now = 10_000 + 1000 * second;
+    const done = Array.from({ length: 200 }, (_, index) => ended(`e${second}.${index}`, now - index, 300));
+    timeline = advance(timeline, frame(now, { requests: [request("long", 1000 * second + 500)], ended: done }));
+  }
+  assert.equal(timeline.bars.length, MAX_BARS);
+  assert.equal(timeline.bars.filter((bar) => bar.key === "long").length, 1);
+  assert.equal(Math.max(...timeline.bars.map((bar) => bar.endMs ?? 0)), 29_000);
+  assert.ok(Math.min(...timeline.bars.map((bar) => bar.endMs ?? Infinity)) > 20_000);
 });
 
 test("a bar is found where it lies, short ones too, and told in words", () => {

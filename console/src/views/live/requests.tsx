@@ -70,6 +70,7 @@ export function Requests({ frame, timeline, ended }: RequestsProps) {
         {bar ? <Plain text={tell(bar, seconds)} /> : describe(timeline)}
         {!bar && hidden > 0 && ` ${count(hidden)} more lanes are not drawn.`}
         {!bar && frame.requests_left_out > 0 && ` ${count(frame.requests_left_out)} more requests are open than are told.`}
+        {!bar && frame.ended_left_out > 0 && ` ${count(frame.ended_left_out)} more ended in the last second.`}
       </p>
       <details open={isOpen} onToggle={(event) => open(event.currentTarget.open)}>
         <summary>Requests as tables</summary>

@@ -4,6 +4,7 @@ import type { EndedRequest, Frame, LiveRequest, Phase } from "./frame";
 
 export const WINDOW_MS = 60_000;
 export const MAX_ENDED = 100;
+export const MAX_BARS = 1500;
 
 export interface Bar {
   key: string;
@@ -56,8 +57,16 @@ export function advance(before: Timeline, frame: Frame): Timeline {
   for (const bar of before.bars) {
     if (bar.endMs === null && !next.has(bar.key)) next.set(bar.key, { ...bar, endMs: nowMs, phase: "ended" });
   }
-  const bars = [...next.values()];
+  const bars = newest([...next.values()]);
   return { bars, numLanes: bars.reduce((most, bar) => Math.max(most, bar.lane + 1), 0), nowMs };
+}
+
+// All that run, and of what has ended as much as can still be told apart.
+function newest(bars: Bar[]): Bar[] {
+  if (bars.length <= MAX_BARS) return bars;
+  const ended = bars.filter((bar) => bar.endMs !== null).sort((a, b) => b.endMs! - a.endMs!);
+  const running = bars.filter((bar) => bar.endMs === null);
+  return [...running, ...ended.slice(0, Math.max(0, MAX_BARS - running.length))];
 }
 
 // Which lanes are taken, and until when.
