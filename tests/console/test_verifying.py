@@ -341,7 +341,6 @@ def test_a_second_signature_of_ml_dsa_is_told_as_not_checked(driver: Path) -> No
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("quorum none\n", "no node"),
         ("node test x\n", "line 1"),
         ("nodes a b\n", "no word"),
         ("log a\n", "line 1"),
