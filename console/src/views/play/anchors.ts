@@ -62,6 +62,8 @@ export function compare(anchor: Anchor | null, told: string): Standing {
 
 export const MEANINGS = {
   "first use":
-    "These keys were told by the server itself, the first time that a record was verified in this browser. A server cannot vouch for itself: this proves that the same keys signed since then, and not that they were the right ones. A trust file that you got another way proves more.",
+    "These keys were told by the server itself, the first time that a record was verified in this browser. A server " +
+    "cannot vouch for itself: this proves that the same keys signed since then, and not that they were the right ones. " +
+    "A trust file that you got another way proves more.",
   file: "These keys are those of a file that you picked. What they prove is as good as the way in which you got it.",
 } as const;

@@ -2,7 +2,7 @@
 
 import { useId, useRef, useState } from "preact/hooks";
 import { Plain } from "../../kit";
-import { choose, type ModelCard } from "./model_choice";
+import { choose, type Choices, type ModelCard } from "./model_choice";
 
 interface PickerProps {
   label: string;
@@ -17,7 +17,8 @@ export function ModelPicker({ label, cards, value, onChange }: PickerProps) {
   const [at, move] = useState(0);
   const input = useRef<HTMLInputElement>(null);
   const isOpen = typed !== null;
-  const { shown, numMore } = isOpen ? choose(cards, typed) : { shown: [], numMore: 0 };
+  const choices = isOpen ? choose(cards, typed) : { shown: [], numMore: 0 };
+  const { shown } = choices;
   const take = (model: string) => {
     onChange(model);
     type(null);
@@ -60,31 +61,49 @@ export function ModelPicker({ label, cards, value, onChange }: PickerProps) {
         onBlur={() => type(null)}
         onKeyDown={onKeyDown}
       />
-      <ul id={`${id}-list`} role="listbox" aria-label={label} hidden={!isOpen}>
-        {shown.map((card, index) => (
-          <li
-            key={card.id}
-            id={`${id}-${index}`}
-            role="option"
-            aria-selected={card.id === value}
-            class={index === at ? "is-active" : undefined}
-            // Before the input loses the focus, and with it the list.
-            onMouseDown={(event) => {
-              event.preventDefault();
-              take(card.id);
-            }}
-          >
-            <Plain text={card.id} />
-            <span class="hint">{about(card)}</span>
-          </li>
-        ))}
-        {shown.length === 0 && isOpen && <li role="option" aria-disabled="true" aria-selected="false">No model has this in its name</li>}
-        {numMore > 0 && (
-          <li role="option" aria-disabled="true" aria-selected="false">and {numMore.toLocaleString("en")} more: write a part of the name</li>
-        )}
-      </ul>
+      <Options id={id} label={label} choices={choices} value={value} at={at} isOpen={isOpen} onTake={take} />
     </div>
   );
+}
+
+interface OptionsProps {
+  id: string;
+  label: string;
+  choices: Choices;
+  value: string;
+  at: number;
+  isOpen: boolean;
+  onTake: (model: string) => void;
+}
+
+function Options({ id, label, choices: { shown, numMore }, value, at, isOpen, onTake }: OptionsProps) {
+  return (
+    <ul id={`${id}-list`} role="listbox" aria-label={label} hidden={!isOpen}>
+      {shown.map((card, index) => (
+        <li
+          key={card.id}
+          id={`${id}-${index}`}
+          role="option"
+          aria-selected={card.id === value}
+          class={index === at ? "is-active" : undefined}
+          // Before the input loses the focus, and with it the list.
+          onMouseDown={(event) => {
+            event.preventDefault();
+            onTake(card.id);
+          }}
+        >
+          <Plain text={card.id} />
+          <span class="hint">{about(card)}</span>
+        </li>
+      ))}
+      {isOpen && shown.length === 0 && <Remark text="No model has this in its name" />}
+      {numMore > 0 && <Remark text={`and ${numMore.toLocaleString("en")} more: write a part of the name`} />}
+    </ul>
+  );
+}
+
+function Remark({ text }: { text: string }) {
+  return <li role="option" aria-disabled="true" aria-selected="false">{text}</li>;
 }
 
 function about(card: ModelCard): string {

@@ -42,7 +42,10 @@ export function PromptView({ step }: { step: Step }) {
       {error === null && found === null && <Busy label="Reading the prompt" />}
       {found !== null && usage !== null && found.count !== usage.promptTokens && (
         <Notice kind="warn" title="This is another prompt than the one that was counted">
-          <p>It has {tokens(found.count)} tokens here, and the answer counted {tokens(usage.promptTokens)}: where the cached part ends is about right only.</p>
+          <p>
+            It has {tokens(found.count)} tokens here, and the answer counted {tokens(usage.promptTokens)}: where the cached
+            part ends is about right only.
+          </p>
         </Notice>
       )}
       {found !== null && (

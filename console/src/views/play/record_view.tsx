@@ -18,11 +18,14 @@ import { type Clause, isRefused, type Level, NO_NODE } from "./verify/verificati
 const MEANING: Record<Level, string> = {
   none: "Nothing is proved.",
   signed:
-    "The node that you trust signed this record. A signature shows who said it, not that the model computed it, and not that others are shown the same.",
+    "The node that you trust signed this record. A signature shows who said it, not that the model computed it, and not " +
+    "that others are shown the same.",
   logged:
-    "The node signed this record and its log has committed to it: it cannot be taken back unseen. That everybody is shown the same log, only witnesses could say.",
+    "The node signed this record and its log has committed to it: it cannot be taken back unseen. That everybody is " +
+    "shown the same log, only witnesses could say.",
   witnessed:
-    "The node signed this record, its log has committed to it, and as many witnesses as the trust file asks for have seen the log so. That the model computed the answer, only running it again can show.",
+    "The node signed this record, its log has committed to it, and as many witnesses as the trust file asks for have " +
+    "seen the log so. That the model computed the answer, only running it again can show.",
 };
 
 interface Loaded {
@@ -66,7 +69,9 @@ export function RecordView({ step }: { step: Step }) {
       <div class="row">
         <Button kind="main" busy={isBusy} onPress={verifyNow}>Verify in this browser</Button>
         {loaded && <Button onPress={() => save(`${recordId}.record.json`, loaded.bundle)}>Save record</Button>}
-        {step.isWholeStreamKept && <Button onPress={() => save(`${recordId}.stream.txt`, concat(step.stream))}>Save answer</Button>}
+        {step.isWholeStreamKept && (
+          <Button onPress={() => save(`${recordId}.stream.txt`, concat(step.stream))}>Save answer</Button>
+        )}
         <Button onPress={() => save(`${recordId}.request.json`, JSON.stringify(step.body))}>Save request</Button>
       </div>
       {isBusy && <Busy label="Reading and verifying" />}
@@ -127,7 +132,9 @@ function ChangedKeys({ proof, onTrustChanged }: { proof: Proof; onTrustChanged: 
   const trust = async () => {
     const isSure = await confirm({
       title: "Trust other keys?",
-      body: "Do this only if you know from the operator, by another way than this page, that the keys were changed. Records that the earlier keys signed will not verify any more.",
+      body:
+        "Do this only if you know from the operator, by another way than this page, that the keys were changed. Records " +
+        "that the earlier keys signed will not verify any more.",
       action: "Trust the new keys",
       danger: true,
       typed: "trust",
@@ -139,8 +146,9 @@ function ChangedKeys({ proof, onTrustChanged }: { proof: Proof; onTrustChanged: 
   return (
     <Notice kind="bad" title="The server tells other keys than those that you trust">
       <p>
-        Since {clockTime(proof.anchor.sinceMs / 1000)} you have trusted other ones. Either the operator changed them, or somebody else answers in its place. Nothing was
-        taken over: what is below was verified with the keys that you trusted before.
+        Since {clockTime(proof.anchor.sinceMs / 1000)} you have trusted other ones. Either the operator changed them, or
+        somebody else answers in its place. Nothing was taken over: what is below was verified with the keys that you
+        trusted before.
       </p>
       <Button kind="danger" onPress={trust}>Trust the new keys…</Button>
     </Notice>

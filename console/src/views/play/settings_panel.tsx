@@ -37,26 +37,18 @@ export function SettingsPanel({ settings, onChange }: PanelProps) {
       <details>
         <summary>Parameters{numSet > 0 ? ` (${numSet} set)` : ""}</summary>
         <p class="hint">Only what you fill in is sent; the rest is the server's.</p>
-        <div class="play-numbers">
-          {NUMBERS.map(({ name, label, ...bounds }) => (
-            <Field key={name} label={label}>
-              <NumberInput value={settings[name]} onChange={(value) => set({ [name]: value })} placeholder="unset" {...bounds} />
-            </Field>
-          ))}
-          <Select
-            label="Reasoning effort"
-            value={settings.effort}
-            options={[{ value: "", title: "unset" }, ...EFFORTS.map((value) => ({ value, title: value }))]}
-            onChange={(effort) => set({ effort })}
-          />
-        </div>
+        <Numbers settings={settings} onChange={onChange} />
         <Field label="Stop texts" hint="One a line">
           <TextArea value={settings.stop} onChange={(stop) => set({ stop })} rows={2} mono />
         </Field>
       </details>
       <details>
         <summary>Tools{settings.tools.trim() ? " (set)" : ""}</summary>
-        <Field label="Tools, as JSON" hint="OpenAI's list. Calls are shown, and you write what each tool says." error={parseTools(settings.tools).error}>
+        <Field
+          label="Tools, as JSON"
+          hint="OpenAI's list. Calls are shown, and you write what each tool says."
+          error={parseTools(settings.tools).error}
+        >
           <TextArea value={settings.tools} onChange={(tools) => set({ tools })} rows={8} mono placeholder={TOOLS_EXAMPLE} />
         </Field>
       </details>
@@ -83,6 +75,25 @@ export function SettingsPanel({ settings, onChange }: PanelProps) {
           />
         </Field>
       )}
+    </div>
+  );
+}
+
+function Numbers({ settings, onChange }: PanelProps) {
+  const set = (change: Partial<Settings>) => onChange({ ...settings, ...change });
+  return (
+    <div class="play-numbers">
+      {NUMBERS.map(({ name, label, ...bounds }) => (
+        <Field key={name} label={label}>
+          <NumberInput value={settings[name]} onChange={(value) => set({ [name]: value })} placeholder="unset" {...bounds} />
+        </Field>
+      ))}
+      <Select
+        label="Reasoning effort"
+        value={settings.effort}
+        options={[{ value: "", title: "unset" }, ...EFFORTS.map((value) => ({ value, title: value }))]}
+        onChange={(effort) => set({ effort })}
+      />
     </div>
   );
 }

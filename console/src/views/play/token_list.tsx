@@ -75,7 +75,9 @@ export function TokenList({ label, count, token, detail }: ListProps) {
         </div>
       )}
       <div id={`${id}-detail`} class="token-detail" aria-live="polite">
-        {at !== null && at < count ? (detail?.(at) ?? token(at).told) : <span class="hint">Point at a token, or step through them with the arrow keys.</span>}
+        {at !== null && at < count
+          ? (detail?.(at) ?? token(at).told)
+          : <span class="hint">Point at a token, or step through them with the arrow keys.</span>}
       </div>
     </div>
   );
