@@ -22,6 +22,7 @@ from headrace.trust.records.node_key import NodeKey
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
 Open = Callable[..., "Page"]
 Check = Callable[["Page"], None]
 
@@ -193,6 +194,24 @@ def test_a_record_that_was_tampered_with_is_refused_with_its_clause(open_page: O
     shoot(page, "play-tampered")
     page.unroute("**/v1/provenance/rec_*")
     expect(verified(answer)).to_contain_text("Level: logged")
+
+
+def test_the_record_of_another_answer_is_refused_and_no_keys_are_kept_for_it(
+    open_page: Open, console_server: ConsoleServer
+) -> None:
+    page = opened(open_page, "scripted")
+    with page.expect_response("**/v1/chat/completions") as first:
+        asked(page, "Hello?")
+    other = first.value.headers["x-headrace-record"]
+    answer = asked(page, "Hello again?")
+    bundle = read_bundle(
+        json.dumps(console_server.call("GET", f"/v1/provenance/{other}?wait_s=10"), **COMPACT).encode()
+    )
+    tampered(page, lambda _: bundle)
+    report = verified(answer)
+    expect(report.locator("li.not strong")).to_have_text(["form"])
+    expect(report).to_contain_text(f"and this is {other}")
+    assert page.evaluate("localStorage['headrace:trust']") is None
 
 
 def test_an_answer_that_was_changed_on_its_way_is_refused(open_page: Open) -> None:

@@ -20,7 +20,7 @@ export interface Proof {
   anchor: Anchor;
   standing: Standing; // of the keys that the server tells now
   told: string; // the trust file that it tells
-  isKept: boolean; // whether the browser keeps the anchor
+  isKept: boolean; // false: the browser keeps nothing
 }
 
 export async function fetchBundle(recordId: string, waitS = WAIT_S): Promise<Bytes> {
@@ -39,13 +39,14 @@ export async function prove(step: Step, bundle: Bytes, shelf: Shelf, nowMs: numb
   const anchor: Anchor = kept ?? { text: told, source: "first use", name: "", sinceMs: nowMs };
   // A file of another server's keys is refused by the first clause that needs them, not here.
   const trust = await parseTrustFile(anchor.text);
-  const isKept = kept !== null || keepAnchor(shelf, anchor);
   const { shown, differs } = await shownOf(step);
   const report = await verify(await readBundle(bundle), shown, trust);
   if (differs !== null && report.level !== "none") {
     report.clauses.push({ name: "shown", isMet: false, text: differs });
     report.level = "none";
   }
+  // What verifies nothing is no reason to trust anybody.
+  const isKept = kept !== null || report.level === "none" || keepAnchor(shelf, anchor);
   return { report, anchor, standing, told, isKept };
 }
 
@@ -60,6 +61,7 @@ export async function shownOf(step: Step): Promise<{ shown: Shown; differs: stri
     reasoning: said?.reasoning ?? null,
     model: said?.model ?? null,
     requests: requestForms(step.body),
+    recordId: step.facts?.recordId ?? undefined,
     isCut: step.status !== "done",
   };
   if (said === null) return { shown, differs: null };

@@ -43,6 +43,7 @@ export interface Shown {
   reasoning: Bytes | null;
   model: string | null;
   requests: Bytes[];
+  recordId?: string | undefined; // that the answer named as its own
   isCut?: boolean;
 }
 
@@ -124,6 +125,8 @@ class Run {
     const statement = readStatement(envelope.payload);
     const isSameRecord = statement.recordId === bundle.recordId;
     demand(isSameRecord, `the bundle is of ${bundle.recordId}, the statement in it of ${statement.recordId}.`);
+    const wanted = this.shown?.recordId ?? bundle.recordId;
+    demand(bundle.recordId === wanted, `the answer names the record ${wanted}, and this is ${bundle.recordId}.`);
     return [statement, envelope];
   }
 
