@@ -1,10 +1,8 @@
 """The view "Play" with the real model: answers stream in, are looked into token by token, and their records verify."""
 
-import base64
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.console.browser import expect
 from tests.console.served import MODEL, ConsoleServer
+from tests.console.tampering import CHANGES
 from typer.testing import CliRunner
 
 from headrace.cli.main import app
@@ -115,7 +114,10 @@ def test_what_is_saved_verifies_with_the_command(
     short(page)
     answer = asked(page)
     verified(answer)
-    (tmp_path / "trust").write_text(console_server.call("GET", "/v1/provenance/trust-file"), "utf-8")
+    env = {"HEADRACE_HOME": str(console_server.home), "HEADRACE_BROWSER": None}
+    trust = CliRunner().invoke(app, ["log", "trust-file", "--config", str(console_server.file)], env=env)
+    assert trust.stdout == console_server.call("GET", "/v1/provenance/trust-file"), trust.output
+    (tmp_path / "trust").write_text(trust.stdout, "utf-8")
     for name in ("record", "answer", "request"):
         with page.expect_download() as download:
             answer.get_by_role("button", name=f"Save {name}").click()
@@ -137,55 +139,11 @@ def tampered(page: "Page", change: Callable[[Bundle], Bundle]) -> None:
     page.route("**/v1/provenance/rec_*", handle)
 
 
-def flipped(text: bytes, at: int) -> bytes:
-    """One character of base64 is another."""
-    return text[:at] + (b"A" if text[at : at + 1] != b"A" else b"B") + text[at + 1 :]
-
-
-def in_envelope(bundle: Bundle) -> Bundle:
-    """Another byte in the statement's signature."""
-    envelope = bundle.record.envelope
-    return replace(bundle, record=replace(bundle.record, envelope=flipped(envelope, envelope.index(b'"sig":"') + 9)))
-
-
-def in_statement(bundle: Bundle) -> Bundle:
-    """Another model than the one that answered."""
-    envelope = json.loads(bundle.record.envelope)
-    payload = base64.b64decode(envelope["payload"]).replace(b"smollm2", b"smollm9")
-    envelope["payload"] = base64.b64encode(payload).decode()
-    return replace(bundle, record=replace(bundle.record, envelope=json.dumps(envelope).encode()))
-
-
-def in_checkpoint(bundle: Bundle) -> Bundle:
-    """Another byte in the log's signature."""
-    proof = bundle.record.proof
-    line = proof.index("\n— ".encode(), proof.index(b"\n\n"))
-    return replace(bundle, record=replace(bundle.record, proof=flipped(proof, line + 60)))
-
-
-def in_proof(bundle: Bundle) -> Bundle:
-    """Another hash on the way to the root."""
-    proof = bundle.record.proof
-    start = proof.index(b"\n", proof.index(b"index ")) + 3
-    return replace(bundle, record=replace(bundle.record, proof=flipped(proof, start)))
-
-
-def in_nonce(bundle: Bundle) -> Bundle:
-    """A nonce that opens nothing."""
-    return replace(bundle, nonce=b"\0" * 16)
-
-
 def test_a_record_that_was_tampered_with_is_refused_with_its_clause(open_page: Open, shoot: Any) -> None:
     page = opened(open_page, "chat", viewport={"width": 1200, "height": 1200})
     short(page)
     answer = asked(page)
-    for change, clause in (
-        (in_envelope, "signature"),
-        (in_statement, "signature"),
-        (in_nonce, "nonce"),
-        (in_checkpoint, "log"),
-        (in_proof, "log"),
-    ):
+    for change, clause in CHANGES:
         tampered(page, change)
         report = verified(answer)
         expect(report).to_contain_text("Not verified")
