@@ -353,10 +353,18 @@ def test_the_conversation_is_saved_as_json(open_page: Open) -> None:
 
 def test_it_can_be_used_on_a_phone_and_in_the_dark(open_page: Open, check_accessible: Check, shoot: Any) -> None:
     page = opened(open_page, "scripted", viewport={"width": 360, "height": 740}, color_scheme="dark")
-    asked(page, "Hello?")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_text("Settings", exact=True).click()
+    page.get_by_label("Tell the probabilities of tokens").check()
+    page.get_by_text("Settings", exact=True).click()
+    answer = asked(page, "Hello?")
     check_accessible(page)
     shoot(page, "play-phone")
+    answer.get_by_role("button", name="Tokens").click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect(verified(answer)).to_contain_text("Level: logged")
+    page.get_by_role("button", name="Side by side").click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    check_accessible(page)
 
 
 def test_whoever_has_not_the_scope_is_told_why_less_is_told(open_page: Open) -> None:
