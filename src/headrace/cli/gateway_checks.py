@@ -243,14 +243,14 @@ def _check_answers(gateway: GatewaySettings, spot: Spot, served: frozenset[str] 
 
 def _check_plain_secrets(gateway: GatewaySettings, spot: Spot, _: frozenset[str] | None) -> None:
     for backend in gateway.backends.values():
-        if backend.secret is not None and backend.url.startswith("http://") and not _is_near(backend.url):
+        if backend.secret is not None and backend.url.startswith("http://") and not is_near(backend.url):
             spot.at("backends", backend.name, "url").say(
                 f"{backend.url} is not https, so the key of {backend.name} and every prompt are sent in the clear.",
                 is_warning=True,
             )
 
 
-def _is_near(url: str) -> bool:
+def is_near(url: str) -> bool:
     """Whether an address is this machine's or of a private network. A name may be anybody's."""
     host = urlsplit(url).hostname or ""
     try:

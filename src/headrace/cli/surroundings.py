@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headrace.cli.config import Resolved, Settings
-from headrace.cli.gateway_checks import check_gateway
+from headrace.cli.gateway_checks import check_gateway, is_near
 from headrace.cli.key_source import keys_in_force
 from headrace.cli.keys import load_keys
 from headrace.cli.kinds import Spot
@@ -53,6 +53,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
     _check_models(settings, spot)
     _check_callers(settings, spot)
     _check_policies(settings, spot)
+    _check_traces(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
 
@@ -130,6 +131,15 @@ def _check_callers(settings: Settings, spot: Spot) -> None:
         "is for requests to a name of this server, and it has none beyond this machine's; "
         'give some: allowed_hosts = ["llm.example.com"].'
     )
+
+
+def _check_traces(settings: Settings, spot: Spot) -> None:
+    traces = settings.traces
+    if traces.secret is not None and traces.endpoint.startswith("http://") and not is_near(traces.endpoint):
+        spot.at("traces", "endpoint").say(
+            f"{traces.endpoint} is not https, so the collector's key and every span are sent in the clear.",
+            is_warning=True,
+        )
 
 
 def _check_policies(settings: Settings, spot: Spot) -> None:

@@ -27,8 +27,8 @@ MAX_EVENTS: Final = 32
 """Of each kind, of one passage."""
 
 _FINE: Final = frozenset({"ok", "cancelled"})
-# Asked every few seconds by machines; told only where the caller traces it.
-_QUIET: Final = frozenset({"/health", "/ready", "/metrics"})
+# Asked every few seconds by machines, or open for as long as somebody watches; told only where the caller traces it.
+_QUIET: Final = frozenset({"/health", "/ready", "/metrics", "/v1/live"})
 _OPERATIONS: Final = {Task.EMBED: "embeddings", Task.SCORE: "score", Task.COUNT: "count_tokens"}
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 

@@ -10,6 +10,7 @@ from tests.doubles import ManualClock
 from headrace.cli.config import compose
 from headrace.cli.kinds import WrongSettings
 from headrace.cli.secret_text import read_secret, secret_places
+from headrace.cli.surroundings import look_around
 from headrace.cli.traces import TracePlan, open_traces, plan_traces
 from headrace.core.errors import InvalidRequest
 from headrace.gateway.settings import Secret
@@ -156,3 +157,20 @@ def test_places_of_secrets_name_that_of_traces(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(f'[traces]\nendpoint = "{HERE}"\nsecret = "env:KEY"\n', "utf-8")
     settings = compose({}, {}, tmp_path / "headrace.toml").settings
     assert secret_places(settings)["traces", "secret"] == Secret("env:KEY")
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "warns"),
+    [
+        ("http://collector.example.com", 'secret = "env:KEY"', True),
+        ("https://collector.example.com", 'secret = "env:KEY"', False),
+        ("http://127.0.0.1:4318", 'secret = "env:KEY"', False),
+        ("http://collector.example.com", "", False),
+    ],
+)
+def test_a_key_that_would_be_sent_in_the_clear_is_warned_of(url: str, secret: str, warns: bool, tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text(f'model = "none"\n[traces]\nendpoint = "{url}"\n{secret}\n', "utf-8")
+    resolved = compose({}, {"HEADRACE_HOME": str(tmp_path)}, file)
+    look_around(resolved, {"KEY": "s3cret"})
+    assert any("in the clear" in str(one) for one in resolved.report.problems) is warns

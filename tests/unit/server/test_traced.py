@@ -142,7 +142,7 @@ def test_embeddings_are_told_by_their_name(tmp_path: Path) -> None:
 
 def test_machines_that_look_every_few_seconds_are_told_only_where_they_trace(tmp_path: Path) -> None:
     async def body(served: Served, _: Upstream) -> None:
-        for path in ("/health", "/ready", "/metrics"):
+        for path in ("/health", "/ready", "/metrics", "/v1/live?once=true"):
             await served.ask("GET", path)
         await served.ask("GET", "/health", **CLIENTS)
 
