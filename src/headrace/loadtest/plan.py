@@ -56,6 +56,11 @@ class Bounds:
         _check("timeout", self.request_s, 0.001, MAX_DURATION_S)
 
     @property
+    def longest_s(self) -> float:
+        """Seconds in which conversations begin at most, whatever else bounds them."""
+        return MAX_DURATION_S if self.duration_s is None else self.duration_s
+
+    @property
     def most(self) -> int:
         """Conversations of a stage at most, those before counting begins included."""
         return MAX_REQUESTS if self.max_requests is None else self.max_requests + self.num_warm

@@ -175,16 +175,12 @@ class Run:
             await self._converse(tally, number, due_s)
 
     def _is_over(self, tally: Tally) -> bool:
-        left_s = self._left_s(tally)
-        return tally.num_begun >= self._plan.bounds.most or (left_s is not None and left_s <= 0)
+        return tally.num_begun >= self._plan.bounds.most or self._left_s(tally) <= 0
 
-    def _left_s(self, tally: Tally) -> float | None:
+    def _left_s(self, tally: Tally) -> float:
         """Seconds in which conversations may still begin. What comes before counting is bounded by the same time."""
-        duration_s = self._plan.bounds.duration_s
-        if duration_s is None:
-            return None
         from_s = tally.began_s if tally.counts_from_s is None else tally.counts_from_s
-        return from_s + duration_s - self._clock.monotonic_s()
+        return from_s + self._plan.bounds.longest_s - self._clock.monotonic_s()
 
     # One conversation
 
@@ -250,7 +246,6 @@ class Run:
             all_ended.cancel()
 
     async def _cancel(self) -> None:
-        await asyncio.sleep(0)  # what has only just begun shall have a point, too
         left = set(self._tasks)
         for task in left:
             task.cancel()

@@ -28,6 +28,6 @@ def bounded(moments: Iterator[float], bounds: Bounds) -> Iterator[tuple[int, flo
             return
         if index == bounds.num_warm > 0:
             counts_from_s = due_s
-        if index >= bounds.num_warm and bounds.duration_s is not None and due_s - counts_from_s > bounds.duration_s:
+        if index >= bounds.num_warm and due_s - counts_from_s > bounds.longest_s:
             return
         yield index, due_s

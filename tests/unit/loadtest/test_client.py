@@ -125,6 +125,16 @@ def test_each_failure_has_a_kind_of_its_own(script: Script, kind: str, said: str
     assert found == kind and said in detail
 
 
+def test_an_answer_that_makes_no_sense_is_not_read_to_its_end() -> None:
+    async def ask(up: Upstream, client: Client) -> None:
+        up.script.append(hang_midstream(b"data: {no json}\n\n"))
+        with pytest.raises(Failed):
+            await client.ask("chat", b"{}", Reading())
+        await up.wait_open(0)
+
+    tried(ask)
+
+
 @pytest.mark.parametrize("script", [hang_before(), hang_midstream(SAY)])
 def test_a_server_that_says_nothing_more_is_a_timeout(script: Script) -> None:
     assert kind_of(script, request_s=0.05)[0] == "timeout"
