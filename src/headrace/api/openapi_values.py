@@ -148,7 +148,7 @@ VALUES: Final[dict[type, dict[str, Any]]] = {
 }
 
 
-# Fields that mean the same in every body.
+# Fields that mean the same in every body; in an answer a request may have named no model.
 _EVERYWHERE: Final[dict[str, Any]] = {"model": {"minLength": 1}}
 
 
@@ -156,7 +156,8 @@ def refine(kind: type | None, schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a struct with what is known of its fields; None for a struct that no table knows."""
     if "properties" not in schema:
         return schema
-    properties, known = dict(schema["properties"]), dict(_EVERYWHERE)
+    is_answer = schema.get("title", "").endswith("Answer")
+    properties, known = dict(schema["properties"]), {} if is_answer else dict(_EVERYWHERE)
     if kind is not None:
         known |= VALUES.get(kind, {})
     for field, values in INERT.get(kind, {}).items() if kind is not None else ():
