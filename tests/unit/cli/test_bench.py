@@ -74,6 +74,24 @@ def test_a_key_is_read_from_its_file_else_from_the_environment(tmp_path: Path) -
         read_key(places(tmp_path / "none"), {})
 
 
+def test_our_own_server_is_measured_with_its_counts(tmp_path: Path) -> None:
+    script, file = tmp_path / "script.json", tmp_path / "run.json"
+    script.write_text(json.dumps({"turns": [{"text": "Hello there.", "cached_tokens": 4}]}), "utf-8")
+    command = [sys.executable, "-m", "tests.scripted", "--script", str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("Serving ").strip()
+        options = ["--rate", "50", "--requests", "6", "--turns", "2", "--price-output", "1000000"]
+        ran = bench("run", url, *options, "--json", str(file))
+        process.send_signal(signal.SIGTERM)
+    assert ran.exit_code == 0, ran.output
+    made = json.loads(file.read_text("utf-8"))
+    (stage,) = made["stages"]
+    assert made["config"]["model"] == "scripted" and made["config"]["workload"]["tokens_per_word"] > 0
+    assert stage["num_ok"] == 12 and stage["tokens_are_counted"] and stage["cached_tokens"] == 4
+    assert stage["cost"] == pytest.approx(12 * stage["output_tokens"])
+
+
 def test_requests_of_a_file_keep_the_models_that_they_name(url: str, tmp_path: Path) -> None:
     work, file = tmp_path / "mine.jsonl", tmp_path / "run.json"
     lines = [{"model": name, "messages": [{"role": "user", "content": "Hi"}]} for name in ("one", "two")]
