@@ -1,6 +1,8 @@
 """`headrace bench` as it is typed, against a server in a process of its own."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -125,6 +127,28 @@ def test_a_run_in_which_nothing_succeeds_fails_and_says_why(url: str) -> None:
     assert refused.exit_code == 1 and "it was refused" in refused.output
     none = bench("run", url, "--rate", "1", "--requests", "1")  # it lists no models
     assert none.exit_code == 1 and "--model" in none.output
+
+
+def test_whoever_watches_a_terminal_sees_what_is_over_and_what_runs(url: str) -> None:
+    ours, theirs = os.openpty()
+    command = [*PROGRAM, "bench", "run", url, "--concurrency", "1,2", "--requests", "3", "--model", "m\x1b[2Jm"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while data := os.read(ours, 65536):
+                seen += data
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"mm at" not in seen and b"m[2Jm at http://" in seen  # a name moves no cursor
+    assert b"STAGE" in seen and b"concurrency 1" in seen and b"under way" in seen
+
+
+def test_a_key_that_goes_out_in_the_clear_is_told(tmp_path: Path) -> None:
+    options = ["--rate", "1", "--model", "m", "--extra", "[]"]
+    ran = bench("run", "http://far.example", *options, HEADRACE_API_KEY="sk-very-secret")
+    assert "without TLS" in ran.output and "sk-very-secret" not in ran.output
+    assert "without TLS" not in bench("run", "https://far.example", *options, HEADRACE_API_KEY="sk-1").output
 
 
 def test_interrupting_a_run_keeps_what_it_has(url: str, tmp_path: Path) -> None:
