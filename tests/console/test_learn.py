@@ -161,6 +161,13 @@ def test_a_request_that_does_not_end_is_stopped(page: "Page") -> None:
     expect(page.get_by_role("button", name="Run", exact=True)).not_to_have_attribute("aria-busy", "true")
 
 
+def test_a_server_that_does_not_answer_is_told(page: "Page") -> None:
+    page.goto(CHAT)
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+
+
 def test_it_is_used_on_a_phone_and_by_keyboard(open_page: Open, check_accessible: Check) -> None:
     page = open_page("user", **PHONE, color_scheme="dark")
     page.goto(CHAT)

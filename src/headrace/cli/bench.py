@@ -39,6 +39,7 @@ from headrace.loadtest.run import Run, Tally
 from headrace.loadtest.workload import MadeUp, Sizes, Workload, read_file
 
 _REDRAW_S: Final = 0.5
+_LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 Done = tuple[Tally, dict[str, Any]]
 """A stage that is over, and what is told of it."""
@@ -75,7 +76,9 @@ def run_bench(order: Order, places: Places) -> None:
     for path in (places.json, places.report):
         if path is not None and not path.resolve().parent.is_dir():
             raise InvalidRequest(f"{path}: its folder is not there; make it first.")
-    key = read_key(places, os.environ)
+    key, target = read_key(places, os.environ), read_target(order.url)
+    if key is not None and not target.is_tls and target.host not in _LOCAL:
+        typer.echo(f"headrace: the key goes to {target} without TLS; whoever is on the way can read it.", err=True)
     document = uvloop.run(_bench(order, places, key))
     _write(document, places)
     if not any(stage["num_ok"] for stage in document["stages"]):
@@ -173,10 +176,9 @@ async def _draw(live: Live, run: Run, title: str, done: list[Done]) -> None:
     """The stages that are over, and how far the one that runs has come."""
     clock = SystemClock()
     while True:
-        if run.tally is not None:
-            line = Text(f"{title}\n{progress_line(run.tally, clock.monotonic_s())}")
-            over = stages_tables([result for _, result in done]) if done else ""
-            live.update(Group(over, line), refresh=True)
+        line = "" if run.tally is None else progress_line(run.tally, clock.monotonic_s())
+        over = stages_tables([result for _, result in done]) if done else ""
+        live.update(Group(over, Text(f"{title}\n{line}")), refresh=True)
         await asyncio.sleep(_REDRAW_S)
 
 

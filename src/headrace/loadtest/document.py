@@ -4,14 +4,16 @@ The same document is what a report is drawn from, now or later, here or beside a
 from anybody. Knows no drawing.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
 
 from headrace.core.errors import InvalidRequest
-from headrace.loadtest.plan import Plan
+from headrace.loadtest.measures import SHARES
+from headrace.loadtest.plan import MAX_STAGES, Plan
 from headrace.loadtest.reading import Point
 
 FORM: Final = 1
@@ -37,6 +39,94 @@ class Conditions:
     date: str
     workload: Mapping[str, Any]
     fields: Mapping[str, Any]
+
+
+class QuantileShape(msgspec.Struct):
+    """See `measures.Quantile`."""
+
+    share: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+class SpreadShape(msgspec.Struct):
+    """See `measures.Spread`."""
+
+    n: int
+    mean: float
+    quantiles: Annotated[list[QuantileShape], msgspec.Meta(min_length=len(SHARES), max_length=len(SHARES))]
+    line: Annotated[list[float], msgspec.Meta(min_length=2, max_length=10_000)]
+
+
+class EffortShape(msgspec.Struct):
+    """See `watch.Effort`."""
+
+    cpu_share: float
+    lag_p99_s: float
+
+
+class SeriesShape(msgspec.Struct):
+    """See `measures.series`."""
+
+    bin_s: Annotated[float, msgspec.Meta(gt=0)]
+    begun: list[int]
+    ended: list[int]
+    failed: list[int]
+    output_tokens_per_s: list[float]
+    ttft_p50: list[float | None]
+    ttft_max: list[float | None]
+
+
+class StageShape(msgspec.Struct):
+    """What a report needs of `measures.stage_result`."""
+
+    name: str
+    rate: Annotated[float, msgspec.Meta(gt=0)] | None
+    concurrency: Annotated[int, msgspec.Meta(gt=0)] | None
+    seconds: float
+    is_stopped: bool
+    num_requests: int
+    num_ok: int
+    errors: dict[str, int]
+    error_examples: dict[str, str]
+    ok_per_s: float
+    output_tokens_per_s: float
+    good_per_s: float
+    good_share: float
+    mean_under_way: float
+    prompt_tokens: float | None
+    cached_tokens: float | None
+    output_tokens: float | None
+    cost: float | None
+    effort: EffortShape | None
+    spreads: dict[str, SpreadShape | None]
+    series: SeriesShape
+    warnings: list[str]
+
+    def __post_init__(self) -> None:
+        if (self.rate is None) == (self.concurrency is None):
+            raise ValueError("a stage has a rate or a concurrency")
+
+
+class ConfigShape(msgspec.Struct):
+    """Conditions that every run names."""
+
+    url: str
+    model: str
+
+
+class RunShape(msgspec.Struct):
+    """A whole document."""
+
+    name: Literal["run"]
+    form: Literal[1]
+    machine: str
+    commit: str
+    date: str
+    config: ConfigShape
+    rows: list[dict[str, Any]]
+    stages: Annotated[list[StageShape], msgspec.Meta(min_length=1, max_length=MAX_STAGES)]
 
 
 def build_document(plan: Plan, conditions: Conditions, stages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,12 +212,9 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InvalidRequest(f"{path} is larger than {MAX_BYTES // 2**20} MiB; write runs without --points.")
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{path} cannot be read as a run ({error}); name a file of bench run --json.") from None
-    if not isinstance(found, dict) or found.get("name") != "run" or found.get("form") != FORM:
-        raise InvalidRequest(f"{path} is no run of this version; name a file of bench run --json.")
-    missing = [name for name in ("machine", "commit", "date", "config", "rows", "stages") if name not in found]
-    if missing or not isinstance(found["stages"], list) or not found["stages"]:
-        raise InvalidRequest(f"{path} has no {', '.join(missing) or 'stages'}; write it again.")
-    return found
+        found = msgspec.json.decode(path.read_bytes())
+        msgspec.convert(found, RunShape)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise InvalidRequest(f"{path} is no run of this version ({error}); name a file of bench run --json.") from None
+    read: dict[str, Any] = found
+    return read

@@ -12,7 +12,7 @@ from typing import Final
 WIDTH: Final = 640
 HEIGHT: Final = 300
 NUM_COLOURS: Final = 6
-_LEFT: Final = 68
+_LEFT: Final = 76
 _RIGHT: Final = 12
 _TOP: Final = 12
 _BOTTOM: Final = 46

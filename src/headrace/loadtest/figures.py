@@ -32,6 +32,8 @@ def load_of(stage: Mapping[str, Any]) -> float:
 def load_plots(stages: Stages, peers: Stages | None) -> list[Plot]:
     """Latency, throughput and cost against load; a second run's lines are dashed."""
     label = "requests a second that were due" if stages[0]["rate"] is not None else "requests at once"
+    if peers is not None:  # a rate and a concurrency have no place on one axis
+        peers = [peer for peer in peers if (peer["rate"] is None) == (stages[0]["rate"] is None)]
     plots = []
     for name, title in (
         ("ttft", "Time to first token"),
@@ -62,7 +64,7 @@ def stage_plots(stages: Stages) -> list[Plot]:
     """How times are distributed, and how each stage went over time."""
     plots = []
     for name, title in (("ttft", "Time to first token"), ("e2e", "Time to the whole answer")):
-        known = [(index, stage) for index, stage in enumerate(stages) if stage["spreads"].get(name)]
+        known = [(index, stage) for index, stage in enumerate(stages[:MAX_COURSES]) if stage["spreads"].get(name)]
         curves = [
             Line(name=stage["name"], points=_percentile_points(stage["spreads"][name]["line"]), colour=index)
             for index, stage in known

@@ -1,7 +1,10 @@
 """`headrace bench` as it is typed, against a server in a process of its own."""
 
+import contextlib
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,6 +77,24 @@ def test_a_key_is_read_from_its_file_else_from_the_environment(tmp_path: Path) -
         read_key(places(tmp_path / "none"), {})
 
 
+def test_our_own_server_is_measured_with_its_counts(tmp_path: Path) -> None:
+    script, file = tmp_path / "script.json", tmp_path / "run.json"
+    script.write_text(json.dumps({"turns": [{"text": "Hello there.", "cached_tokens": 4}]}), "utf-8")
+    command = [sys.executable, "-m", "tests.scripted", "--script", str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("Serving ").strip()
+        options = ["--rate", "50", "--requests", "6", "--turns", "2", "--price-output", "1000000"]
+        ran = bench("run", url, *options, "--json", str(file))
+        process.send_signal(signal.SIGTERM)
+    assert ran.exit_code == 0, ran.output
+    made = json.loads(file.read_text("utf-8"))
+    (stage,) = made["stages"]
+    assert made["config"]["model"] == "scripted" and made["config"]["workload"]["tokens_per_word"] > 0
+    assert stage["num_ok"] == 12 and stage["tokens_are_counted"] and stage["cached_tokens"] == 4
+    assert stage["cost"] == pytest.approx(12 * stage["output_tokens"])
+
+
 def test_requests_of_a_file_keep_the_models_that_they_name(url: str, tmp_path: Path) -> None:
     work, file = tmp_path / "mine.jsonl", tmp_path / "run.json"
     lines = [{"model": name, "messages": [{"role": "user", "content": "Hi"}]} for name in ("one", "two")]
@@ -109,16 +130,38 @@ def test_a_run_in_which_nothing_succeeds_fails_and_says_why(url: str) -> None:
     assert none.exit_code == 1 and "--model" in none.output
 
 
-def test_interrupting_a_run_keeps_what_it_has(url: str, tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    options = ["--concurrency", "2", "--duration", "3600", "--model", "m", "--json", str(file)]
-    command = [*PROGRAM, "bench", "run", url, *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while "concurrency 2" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate()
-    assert process.returncode == 0, out
+def test_whoever_watches_a_terminal_sees_what_is_over_and_what_runs(url: str) -> None:
+    ours, theirs = os.openpty()
+    command = [*PROGRAM, "bench", "run", url, "--concurrency", "1,2", "--requests", "3", "--model", "m\x1b[2Jm"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while data := os.read(ours, 65536):
+                seen += data
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"mm at" not in seen and b"m[2Jm at http://" in seen  # a name moves no cursor
+    assert b"STAGE" in seen and b"concurrency 1" in seen and b"under way" in seen
+
+
+def test_a_key_that_goes_out_in_the_clear_is_told(tmp_path: Path) -> None:
+    options = ["--rate", "1", "--model", "m", "--extra", "[]"]
+    ran = bench("run", "http://far.example", *options, HEADRACE_API_KEY="sk-very-secret")
+    assert "without TLS" in ran.output and "sk-very-secret" not in ran.output
+    assert "without TLS" not in bench("run", "https://far.example", *options, HEADRACE_API_KEY="sk-1").output
+
+
+def test_interrupting_a_run_keeps_what_it_has(tmp_path: Path) -> None:
+    work, file = tmp_path / "mine.jsonl", tmp_path / "run.json"
+    work.write_text('{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}', "utf-8")
+    options = ["--concurrency", "2", "--duration", "3600", "--workload", str(work), "--json", str(file)]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        command = [*PROGRAM, "bench", "run", f"http://127.0.0.1:{mute.getsockname()[1]}", *options]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **pipes) as process, mute.accept()[0]:  # it is asked, and answers nothing
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate()
+    assert process.returncode == 1, out  # not one request succeeded
     (stage,) = json.loads(file.read_text("utf-8"))["stages"]
-    assert stage["is_stopped"] and "(stopped)" in out and stage["num_ok"] + sum(stage["errors"].values()) > 0
+    assert stage["is_stopped"] and "(stopped)" in out and stage["errors"] == {"unfinished": 2}

@@ -239,7 +239,7 @@ def test_a_run_counts_every_request_once_by_what_became_of_it() -> None:
 
 def test_a_server_that_dies_midway_is_counted_and_the_run_ends() -> None:
     async def run(up: Upstream, client: Client) -> Tally:
-        task = asyncio.ensure_future(held(up, client, Stage(rate=500.0), max_requests=40))
+        task = asyncio.ensure_future(held(up, client, Stage(concurrency=1), max_requests=40))
         await up.wait_received(10)
         up.refuse()
         up.drop()
@@ -247,7 +247,7 @@ def test_a_server_that_dies_midway_is_counted_and_the_run_ends() -> None:
 
     tally = tried(run)
     assert sum(tally.outcomes.values()) == 40
-    assert tally.outcomes["connection"] > 0 and tally.outcomes["ok"] > 0
+    assert tally.outcomes["ok"] >= 9 and tally.outcomes["connection"] >= 29
 
 
 def test_stopping_closes_what_was_under_way() -> None:

@@ -22,6 +22,7 @@ from headrace.loadtest.report import shown, write_report
 from headrace.loadtest.run import Tally
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e\x00http://evil.example/x.js"
+NAN = float("nan")
 VOID = {"meta", "br", "line"}
 
 
@@ -162,7 +163,13 @@ def test_a_written_run_is_read_again_and_anything_else_refused(tmp_path: Path) -
     made = json.loads(json.dumps(document()))
     file.write_text(json.dumps(made), "utf-8")
     assert read_document(file) == made
-    for text in ("", "[]", '{"name": "engine"}', json.dumps(made | {"stages": []}), json.dumps({**made, "form": 9})):
+    (stage, *_) = made["stages"]
+    wrong: list[Any] = [[], {"name": "engine"}, made | {"stages": []}, {**made, "form": 9}, made | {"config": {}}]
+    wrong += [
+        made | {"stages": [stage | {name: value}]} for name, value in (("rate", None), ("rate", 0), ("seconds", "x"))
+    ]
+    wrong += [made | {"stages": [stage | {"spreads": {"ttft": {}}}]}, made | {"stages": [stage | {"ok_per_s": NAN}]}]
+    for text in ("", "\x00", *map(json.dumps, wrong)):
         file.write_text(text, "utf-8")
         with pytest.raises(InvalidRequest, match=re.escape(str(file))):
             read_document(file)

@@ -184,7 +184,8 @@ function typescriptOpenai(asked: Asked): string {
   const call = isForm(asked)
     ? 'client.files.create({ file: createReadStream("requests.jsonl"), purpose: "batch" })'
     : `client.${CALLS[asked.route.id]![1]}(${given.join(", ")})`;
-  lines.push(`const answer = await ${call};`, "console.log(JSON.stringify(answer, null, 2));");
+  const told = CALLS[asked.route.id]?.[1].endsWith(".list") ? "answer.data" : "answer"; // a page is more than its data
+  lines.push(`const answer = await ${call};`, `console.log(JSON.stringify(${told}, null, 2));`);
   return lines.join("\n");
 }
 

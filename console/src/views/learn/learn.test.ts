@@ -114,6 +114,11 @@ test("OpenAI's libraries are shown where they have a word for the route", () => 
   assert.ok(example("python-openai", asked(route("get /v1/models/{id}"), { values: { id: "x" } })).includes('client.models.retrieve(\n    "x",\n)'));
 });
 
+test("of a list its data are told, and not what a library keeps beside them", () => {
+  const [models] = readRoutes({ paths: { "/v1/models": { get: { summary: "Models.", responses: done } } } });
+  assert.ok(example("typescript-openai", asked(models!)).endsWith("console.log(JSON.stringify(answer.data, null, 2));"));
+});
+
 test("only what changes nothing is sent from here, and only for short answers", () => {
   assert.ok(isSafe(chat) && isSafe(route("get /health")));
   assert.ok(!isSafe(route("post /v1/accounts/keys")) && !isSafe(route("post /v1/files")));

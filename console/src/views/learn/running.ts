@@ -1,7 +1,7 @@
 // Which requests this page sends by itself, and what it holds them to: they only read, or ask for a short answer. What
 // comes back is read up to a bound and kept as text. Knows no markup.
 
-import { CONSOLE_HEADER } from "../../api";
+import { ApiError, CONSOLE_HEADER } from "../../api";
 import type { Route } from "./openapi";
 
 export const MAX_BODY_CHARS = 16_384;
@@ -73,8 +73,18 @@ export interface Answered {
   ms: number;
 }
 
-// Sends a request as whoever is signed in. Throws what fetch throws.
+// Sends a request as whoever is signed in. Throws ApiError, which says that nobody answered, or not in time.
 export async function run(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Answered> {
+  try {
+    return await send(method, path, body, signal);
+  } catch (error) {
+    const isLate = error instanceof DOMException && error.name === "TimeoutError";
+    const told = isLate ? `The answer took longer than ${MAX_SECONDS} s.` : "The server does not answer, or broke off.";
+    throw new ApiError(0, isLate ? "too_late" : "unreachable", told);
+  }
+}
+
+async function send(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Answered> {
   const began = performance.now();
   const init: RequestInit = {
     method: method.toUpperCase(),
