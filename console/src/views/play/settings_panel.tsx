@@ -5,7 +5,7 @@ import { EFFORTS, parseSchema, parseTools, type Settings } from "./asking";
 
 interface PanelProps {
   settings: Settings;
-  onChange: (settings: Settings) => void;
+  onChange: (change: Partial<Settings>) => void; // on top of the settings of that moment: fields may change at once
 }
 
 type NumberName = {
@@ -26,8 +26,7 @@ const NUMBERS: readonly { name: NumberName; label: string; min: number; max?: nu
 
 const TOOLS_EXAMPLE = '[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]';
 
-export function SettingsPanel({ settings, onChange }: PanelProps) {
-  const set = (change: Partial<Settings>) => onChange({ ...settings, ...change });
+export function SettingsPanel({ settings, onChange: set }: PanelProps) {
   const numSet = NUMBERS.filter(({ name }) => settings[name] !== null).length;
   return (
     <div class="play-settings">
@@ -37,7 +36,7 @@ export function SettingsPanel({ settings, onChange }: PanelProps) {
       <details>
         <summary>Parameters{numSet > 0 ? ` (${numSet} set)` : ""}</summary>
         <p class="hint">Only what you fill in is sent; the rest is the server's.</p>
-        <Numbers settings={settings} onChange={onChange} />
+        <Numbers settings={settings} onChange={set} />
         <Field label="Stop texts" hint="One a line">
           <TextArea value={settings.stop} onChange={(stop) => set({ stop })} rows={2} mono />
         </Field>
@@ -79,8 +78,7 @@ export function SettingsPanel({ settings, onChange }: PanelProps) {
   );
 }
 
-function Numbers({ settings, onChange }: PanelProps) {
-  const set = (change: Partial<Settings>) => onChange({ ...settings, ...change });
+function Numbers({ settings, onChange: set }: PanelProps) {
   return (
     <div class="play-numbers">
       {NUMBERS.map(({ name, label, ...bounds }) => (

@@ -39,7 +39,10 @@ export default function Play() {
         {error !== null && <ErrorNotice error={error} title="The list of models cannot be read" />}
         <details class="play-more" open={isWide}>
           <summary>Settings</summary>
-          <SettingsPanel settings={conversation.settings} onChange={(settings) => conversation.set({ settings })} />
+          <SettingsPanel
+            settings={conversation.settings}
+            onChange={(change) => conversation.set({ settings: { ...conversation.settings, ...change } })}
+          />
           <ConversationButtons />
         </details>
       </aside>
