@@ -171,6 +171,12 @@ def test_halves_of_characters_have_pythons_form(driver: Path, text: str) -> None
     assert told["form"] == b64(read_answer(stream).shown().answer or b"")
 
 
+def test_what_the_command_does_not_read_as_an_answer_the_page_does_not_either(driver: Path) -> None:
+    stream = stream_of({"index": 0, "delta": {"content": "x"}}, {"index": 0, "delta": None, "finish_reason": "stop"})
+    (told,) = tell(driver, [{"stream": b64(stream)}])
+    assert told["form"] is None and read_answer(stream).shown().answer is None
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b":", b": a", b": a\n", b": a\n\n", b"data: 1", b"data: 1\n", b"data: 1\n\n\n: x\n\n\n",

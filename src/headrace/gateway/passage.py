@@ -30,7 +30,7 @@ from headrace.gateway.charging import NOTHING, Charge, Heard, estimated, told
 from headrace.gateway.contract import Candidate, Case, Keeper, Plan, Reservation
 from headrace.gateway.oversight.chain import Chain
 from headrace.gateway.parts import Parts
-from headrace.gateway.paths import CANCELLED, Asked, Ended, outcome_of, words_of
+from headrace.gateway.paths import CANCELLED, Asked, Ended, outcome_of, said_of, words_of
 from headrace.gateway.tracing import AttemptTrace, PassageTrace
 
 NO_PLAN: Final = Plan(route="", candidates=())
@@ -263,8 +263,8 @@ class Passage:
                 taken.source,
                 None if held is None else held.bound,
                 () if held is None else held.marks,
-                () if case is None else case.decisions,
-                () if case is None else case.verdicts,
+                () if case is None else said_of(case.decisions),
+                () if case is None else said_of(case.verdicts),
                 record.duration_s >= paths.slow_s,
                 EXCHANGE_ID.get(),
                 None if self.trace is None else self.trace.place.context.trace_id,

@@ -9,8 +9,9 @@ again. What is kept holds nothing of what was said: no body, no request, no answ
 import heapq
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from headrace.core.errors import HeadraceError, InvalidRequest, NotFound
 from headrace.core.paths import (
@@ -33,6 +34,9 @@ from headrace.gateway.route_states import SHADOW, RouteSources, routes_seen
 
 MAX_WORDS: Final = 400
 """Characters of a reason that are kept."""
+
+MAX_SAID: Final = 64
+"""Decisions, and verdicts, of one request that are kept: a policy is asked about each call of a tool."""
 
 CANCELLED: Final = "cancelled"
 
@@ -121,6 +125,21 @@ def words_of(error: BaseException | None, *, is_of_plan: bool = False) -> str:
     if isinstance(error, InvalidRequest) and not is_of_plan:
         return "" if error.param is None else f"{error.param[:MAX_WORDS]}: refused"
     return error.message[:MAX_WORDS]
+
+
+Said = TypeVar("Said", Decision, Verdict)
+
+
+def said_of(said: Sequence[Said]) -> tuple[Said, ...]:
+    """Decisions or verdicts as they are kept: a model makes up names of tools and of their arguments, as long as it
+    likes."""
+    return tuple(map(_cut, said[:MAX_SAID])) if said else ()
+
+
+def _cut(one: Said) -> Said:
+    if isinstance(one, Decision) and len(one.resource) > MAX_WORDS:
+        one = replace(one, resource=one.resource[:MAX_WORDS])
+    return replace(one, reason=one.reason[:MAX_WORDS]) if len(one.reason) > MAX_WORDS else one
 
 
 class PathBook:

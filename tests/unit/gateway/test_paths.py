@@ -253,6 +253,23 @@ async def test_what_overseers_say_and_the_record_of_an_answer_are_told() -> None
     assert (path.decisions, path.verdicts, path.brief.record_id) == ((denied,), (seen,), "prov_0")
 
 
+@in_loop
+async def test_of_what_overseers_say_no_more_is_kept_than_anybody_reads() -> None:
+    long = Decision(action="tool", resource="x" * 100_000, is_allowed=False, reason="y" * 100_000)
+    overseer = ScriptedOverseer(reads_answers=False)
+
+    def say(_: UsageRecord) -> None:
+        overseer.begun[0].case.decisions.extend([long] * 1000)
+        overseer.begun[0].case.verdicts.append(Verdict(monitor="m", version="1", score=0.5, reason="z" * 100_000))
+
+    overseer.on_end = say
+    at, paths = watched(ScriptedUpstream([WHOLE]), overseers=(overseer,))
+    await answered(at)
+    told = paths.find("r")
+    assert len(told.decisions) == 64 and len(encode_path(told)) < 80_000
+    assert {(len(one.resource), len(one.reason)) for one in told.decisions} == {(400, 400)}
+
+
 SECRET = "my password is zanzibar"
 QUOTED = UpstreamFault(f"cannot do {SECRET}")
 QUOTED.quotes = True

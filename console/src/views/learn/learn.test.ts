@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { example, languagesOf, pathOf, pythonLiteral, shellQuoted, type Asked } from "./examples";
 import { GROUP_NAMES, groupOf, placeOf, readRoutes, routeAt, searchRoutes, type OpenApi, type Route, type Schema } from "./openapi";
-import { isSafe, readable, readBody } from "./running";
+import { isSafe, readable, readBody, run } from "./running";
 import { sampleBody, sampleQuery } from "./sample";
 import { objectsIn, rowsOf, typeOf, type Schemas } from "./schema";
 
@@ -136,4 +136,20 @@ test("answers are text, whatever they are", () => {
   assert.equal(readable(bytes, "text/plain"), '{"a":1}');
   assert.ok(readable(new Uint8Array([0, 255]), "application/octet-stream").startsWith("2 bytes that are no text: 00 ff"));
   assert.equal(readable(new TextEncoder().encode("{"), "application/json"), "{");
+});
+
+test("a question that is run may be answered as it was before", async () => {
+  const real = globalThis.fetch;
+  const caches: (string | undefined)[] = [];
+  globalThis.fetch = (_, init) => {
+    caches.push(init?.cache);
+    return Promise.resolve(new Response("{}"));
+  };
+  try {
+    await run("get", "/v1/models", null, new AbortController().signal);
+    await run("post", "/v1/chat/completions", {}, new AbortController().signal);
+  } finally {
+    globalThis.fetch = real;
+  }
+  assert.deepEqual(caches, ["no-store", undefined]);
 });

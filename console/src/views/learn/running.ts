@@ -90,7 +90,8 @@ async function send(method: string, path: string, body: unknown, signal: AbortSi
     method: method.toUpperCase(),
     headers: { ...CONSOLE_HEADER, ...(body === null ? {} : { "content-type": "application/json" }) },
     credentials: "same-origin",
-    cache: "no-store",
+    // With a question it would ask the server for an answer that was never given before.
+    ...(body === null ? { cache: "no-store" } : {}),
     redirect: "manual",
     signal,
   };

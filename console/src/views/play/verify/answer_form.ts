@@ -83,7 +83,7 @@ function said(values: Json[]): Said {
 function hear(told: Table, choices: Map<number, Choice>): void {
   const index = asWhole(told.get("index"), "a choice's index");
   const choice = choices.get(index) ?? { text: "", reasoning: "", calls: new Map(), ending: "" };
-  const delta = asTable(told.get("delta") ?? new Map(), "a delta");
+  const delta = asTable(told.has("delta") ? told.get("delta") : new Map(), "a delta"); // null says nothing that is defined
   const reasoning = delta.get("reasoning_content") || delta.get("reasoning") || "";
   const text = delta.get("content") || "";
   const calls = asList(delta.get("tool_calls") ?? [], "the tool calls");
