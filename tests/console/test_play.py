@@ -53,12 +53,12 @@ def opened(open_page: Open, model: str = "scripted", role: str = "admin", **opti
 def test_an_answer_streams_and_tells_what_it_took(open_page: Open, check_accessible: Check, shoot: Any) -> None:
     page = opened(open_page, MODEL)
     page.get_by_text("Parameters").click()
-    page.get_by_label("Most tokens").fill("8")
+    page.get_by_label("Max tokens").fill("8")
     page.get_by_label("Temperature").fill("0")
     say(page, "Say hello.")
     answer = answers(page).first
     expect(answer.get_by_text("complete")).to_be_visible()
-    expect(answer.get_by_text("First token after")).to_be_visible()
+    expect(answer.get_by_text("Time to first token")).to_be_visible()
     expect(answer.get_by_text("8 tokens", exact=True)).to_be_visible()
     check_accessible(page)
     shoot(page, "play")
@@ -66,7 +66,7 @@ def test_an_answer_streams_and_tells_what_it_took(open_page: Open, check_accessi
 
 def short(page: "Page", num_tokens: int = 12) -> None:
     page.get_by_text("Parameters").click()
-    page.get_by_label("Most tokens").fill(str(num_tokens))
+    page.get_by_label("Max tokens").fill(str(num_tokens))
     page.get_by_label("Temperature").fill("0")
 
 
@@ -240,7 +240,7 @@ def test_tokens_tell_their_probabilities_to_the_pointer_and_the_keyboard(
 ) -> None:
     page = opened(open_page, "chat")
     short(page)
-    page.get_by_label("Tell the probabilities of tokens").check()
+    page.get_by_label("Show token probabilities").check()
     answer = asked(page)
     answer.get_by_role("button", name="Tokens").click()
     tokens = answer.get_by_role("listbox", name="Tokens of the answer, each with its probability").get_by_role("option")
@@ -291,9 +291,9 @@ def test_two_models_answer_the_same_side_by_side(open_page: Open, check_accessib
     expect(both).to_have_count(2)
     expect(both.get_by_text("complete")).to_have_count(2)
     expect(both.nth(1).locator(".answer")).to_have_text("It works.")
-    expect(both.get_by_text("First token after")).to_have_count(2)
+    expect(both.get_by_text("Time to first token")).to_have_count(2)
     table = page.get_by_role("table", name="The two answers compared")
-    expect(table.get_by_role("row", name="First token after")).to_be_visible()
+    expect(table.get_by_role("row", name="Time to first token")).to_be_visible()
     expect(table.get_by_role("row", name="Cost")).to_be_visible()
     expect(table).to_contain_text("better")
     check_accessible(page)
@@ -354,7 +354,7 @@ def test_the_conversation_is_saved_as_json(open_page: Open) -> None:
 def test_it_can_be_used_on_a_phone_and_in_the_dark(open_page: Open, check_accessible: Check, shoot: Any) -> None:
     page = opened(open_page, "scripted", viewport={"width": 360, "height": 740}, color_scheme="dark")
     page.get_by_text("Settings", exact=True).click()
-    page.get_by_label("Tell the probabilities of tokens").check()
+    page.get_by_label("Show token probabilities").check()
     page.get_by_text("Settings", exact=True).click()
     answer = asked(page, "Hello?")
     check_accessible(page)
@@ -369,7 +369,7 @@ def test_it_can_be_used_on_a_phone_and_in_the_dark(open_page: Open, check_access
 
 def test_whoever_has_not_the_scope_is_told_why_less_is_told(open_page: Open) -> None:
     page = opened(open_page, "scripted", role="user")
-    page.get_by_label("Tell the probabilities of tokens").check()
+    page.get_by_label("Show token probabilities").check()
     answer = asked(page, "Hello?")
     answer.get_by_role("button", name="Tokens").click()
     expect(answer.get_by_text("the scope `logprobs`", exact=False)).to_be_visible()

@@ -214,7 +214,7 @@ def test_only_what_was_set_is_sent(talk: "Page", wild: Wild) -> None:
     talk.get_by_label("Reasoning effort").select_option("low")
     talk.get_by_label("Stop texts").fill("END\nSTOP")
     talk.get_by_label("System prompt").fill("Be brief.")
-    talk.get_by_text("Form of the answer").click()
+    talk.get_by_text("Response format").click()
     talk.get_by_label("JSON schema").fill('{"type": "object",}')
     expect(talk.get_by_text("line 1, column 19", exact=False).first).to_be_visible()
     expect(talk.get_by_role("button", name="Send", exact=True)).to_be_disabled()

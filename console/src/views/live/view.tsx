@@ -140,7 +140,7 @@ function Throughput({ history, hasEngine }: { history: History; hasEngine: boole
       <h2 id="live-rates">Throughput and batches</h2>
       <div class="live-pair">
         <Chart
-          label="Tokens a second"
+          label="Tokens per second"
           x="number"
           formatX={ago}
           series={[{ label: "answers", colour: "good", format: rate }, ...(hasEngine ? [{ label: "prompts", colour: "accent", format: rate }] : [])]}

@@ -17,8 +17,8 @@ interface Measure {
 }
 
 const MEASURES: readonly Measure[] = [
-  { title: "First token after", of: firstS, told: seconds, isLessBetter: true },
-  { title: "Tokens a second", of: tokensPerS, told: (value) => value.toFixed(1), isLessBetter: false },
+  { title: "Time to first token", of: firstS, told: seconds, isLessBetter: true },
+  { title: "Tokens per second", of: tokensPerS, told: (value) => value.toFixed(1), isLessBetter: false },
   { title: "Whole answer after", of: wholeS, told: seconds, isLessBetter: true },
   { title: "Tokens of the answer", of: (step) => step.usage?.completionTokens ?? null, told: tokens, isLessBetter: null },
   { title: "Prompt tokens cached", of: (step) => step.usage?.cachedTokens ?? null, told: tokens, isLessBetter: null },

@@ -17,7 +17,7 @@ const NUMBERS: readonly { name: NumberName; label: string; min: number; max?: nu
   { name: "topP", label: "Top p", min: 0, max: 1, step: 0.05 },
   { name: "topK", label: "Top k", min: 0, step: 1 },
   { name: "minP", label: "Min p", min: 0, max: 1, step: 0.01 },
-  { name: "maxTokens", label: "Most tokens", min: 0, step: 1 },
+  { name: "maxTokens", label: "Max tokens", min: 0, step: 1 },
   { name: "seed", label: "Seed", min: -(2 ** 53) + 1, max: 2 ** 53 - 1, step: 1 },
   { name: "presencePenalty", label: "Presence penalty", min: -2, max: 2, step: 0.1 },
   { name: "frequencyPenalty", label: "Frequency penalty", min: -2, max: 2, step: 0.1 },
@@ -52,13 +52,13 @@ export function SettingsPanel({ settings, onChange: set }: PanelProps) {
         </Field>
       </details>
       <details>
-        <summary>Form of the answer{settings.schema.trim() ? " (set)" : ""}</summary>
+        <summary>Response format{settings.schema.trim() ? " (set)" : ""}</summary>
         <Field label="JSON schema" hint="The answer is held to it, token by token." error={parseSchema(settings.schema).error}>
           <TextArea value={settings.schema} onChange={(schema) => set({ schema })} rows={6} mono placeholder='{"type": "object"}' />
         </Field>
       </details>
       <Checkbox
-        label="Tell the probabilities of tokens"
+        label="Show token probabilities"
         hint="Each answer can then be shown token by token, with the likeliest others."
         checked={settings.showsChances}
         onChange={(showsChances) => set({ showsChances })}

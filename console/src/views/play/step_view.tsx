@@ -112,8 +112,8 @@ function FactsLine({ step }: { step: Step }) {
   const rate = tokensPerS(step);
   const cost = usage?.cost !== null && usage !== null ? money(usage.cost) : facts?.cost ? money(Number(facts.cost)) : null;
   const told: [string, string | null][] = [
-    ["First token after", first === null ? null : seconds(first)],
-    ["Tokens a second", rate === null ? null : rate.toFixed(1)],
+    ["Time to first token", first === null ? null : seconds(first)],
+    ["Tokens per second", rate === null ? null : rate.toFixed(1)],
     ["Prompt", usage && `${tokens(usage.promptTokens)} tokens, ${tokens(usage.cachedTokens)} cached`],
     ["Answer", usage && `${tokens(usage.completionTokens)} tokens`],
     ["Cost", cost],

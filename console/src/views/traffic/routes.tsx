@@ -56,8 +56,8 @@ const COLUMNS: readonly Column<RouteTarget>[] = [
   { key: "target", title: "Target", cell: (one) => <Target one={one} /> },
   { key: "attempts", title: "Attempts", align: "end", cell: (one) => count(one.figures.num_requests) },
   { key: "failed", title: "Failed", align: "end", cell: (one) => failedShare(one.figures) },
-  { key: "first", title: "First token, half", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
-  { key: "slow", title: "95 of 100", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
+  { key: "first", title: "First token p50", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
+  { key: "slow", title: "p95", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
   { key: "cost", title: "Cost", align: "end", cell: (one) => money(one.figures.cost) },
 ];
 
@@ -97,8 +97,8 @@ function Direct({ routes, all }: { routes: readonly Route[]; all: readonly Route
     { key: "share", title: "Share of traffic", align: "end", cell: (one) => percent(shareOf(one, all)) },
     { key: "requests", title: "Requests", align: "end", cell: (one) => count(one.figures.num_requests), sort: (a, b) => a.figures.num_requests - b.figures.num_requests },
     { key: "failed", title: "Failed", align: "end", cell: (one) => failedShare(one.figures) },
-    { key: "first", title: "First token, half", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
-    { key: "slow", title: "95 of 100", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
+    { key: "first", title: "First token p50", align: "end", cell: (one) => orDash(one.figures.first_p50_s, seconds) },
+    { key: "slow", title: "p95", align: "end", cell: (one) => orDash(one.figures.first_p95_s, seconds) },
     { key: "cost", title: "Cost", align: "end", cell: (one) => money(one.figures.cost), sort: (a, b) => a.figures.cost - b.figures.cost },
   ];
   return (
@@ -133,8 +133,8 @@ function Summary({ figures, share }: { figures: Figures; share: number }) {
     ["Share of traffic", percent(share)],
     ["Requests", count(figures.num_requests)],
     ["Failed", failedShare(figures)],
-    ["First token, half · 95 of 100", `${orDash(figures.first_p50_s, seconds)} · ${orDash(figures.first_p95_s, seconds)}`],
-    ["Whole answer, half · 95 of 100", `${orDash(figures.whole_p50_s, seconds)} · ${orDash(figures.whole_p95_s, seconds)}`],
+    ["Time to first token, p50 · p95", `${orDash(figures.first_p50_s, seconds)} · ${orDash(figures.first_p95_s, seconds)}`],
+    ["End to end, p50 · p95", `${orDash(figures.whole_p50_s, seconds)} · ${orDash(figures.whole_p95_s, seconds)}`],
     ["Cost", money(figures.cost)],
   ];
   return (
