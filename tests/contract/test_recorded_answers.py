@@ -104,6 +104,8 @@ def test_each_answer_has_one_record_and_it_is_signed_over_what_the_client_receiv
             assert told["predicate"]["buildDefinition"]["internalParameters"]["outcome"]["state"] == "whole"
             assert told["predicate"]["buildDefinition"]["internalParameters"]["decisions"]
             assert num_sealed(served) == len(up.received) == 1
+            metrics = (await Client(served.app, "GET", "/metrics").run()).body.decode()
+            assert "headrace:trust_sealing_seconds_count 1.0" in metrics
 
     asyncio.run(main())
 

@@ -61,10 +61,12 @@ async def open_records(
     log: Log,
     store: Store,
     trusted: Callable[[tuple[Node, ...]], TrustFile],
+    timed: Callable[[float], None] = lambda _: None,
     build: dict[str, str] | None = None,
 ) -> AsyncIterator[Records]:
     """Both, as long as the block runs; `store` is the database of what was logged, `trusted` makes the trust file of
-    some nodes, `build` says more of what this process runs. Raises HeadraceError if the node's key cannot be used."""
+    some nodes, `timed` see `Means`, `build` says more of what this process runs. Raises HeadraceError if the node's key
+    cannot be used."""
     clock, instance = SystemClock(), f"ins_{secrets.token_hex(8)}"
     signer = await asyncio.to_thread(open_node_signer, settings, layout)
     keys = RecordKeys(
@@ -98,6 +100,7 @@ async def open_records(
             clock=clock,
             random=chance,
             new_id=lambda: chance(12).hex(),
+            timed=timed,
         )
     )
     policy = trusted((_node(settings, signer.spki),)).encode().encode()

@@ -156,7 +156,7 @@ class _Joining:
 
         log = await self._stack.enter_async_context(open_log(trust.log, layout, self._metrics.add_merged))
         trusted = partial(trust_file, trust.log, log.keys)
-        opening = open_records(trust.records, layout, log.notary, log.store, trusted)
+        opening = open_records(trust.records, layout, log.notary, log.store, trusted, self._metrics.add_sealed)
         records = await self._stack.enter_async_context(opening)
         self._notary, self._recorder, self._signing = log.notary, records.recorder, records.notary
         self._services["records"] = records.book

@@ -51,7 +51,7 @@ class RecordCounts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
     """What the recorder works with. `secret` makes pseudonyms; `random(n)` gives n random bytes, `new_id` unguessable
-    ids."""
+    ids; `timed` is told how long each record took to build, sign and hand in, in seconds."""
 
     settings: RecordsSettings
     notary: Notary
@@ -61,6 +61,7 @@ class Means:
     clock: Clock
     random: Callable[[int], bytes]
     new_id: Callable[[], str]
+    timed: Callable[[float], None] = lambda _: None
 
 
 class Recorder:
@@ -232,11 +233,15 @@ class Recording:
         if self._is_lost:
             return None  # it would tell less than what was said
         self._is_sealed = True
+        means = self._owner.means
+        started_s = means.clock.monotonic_s()
         try:
-            return self._hand_in()
+            envelope = self._hand_in()
         except Exception as error:
             self._lose(error)
             return None
+        means.timed(means.clock.monotonic_s() - started_s)
+        return envelope
 
     def _lose(self, error: Exception) -> None:
         """It will never be made; told once. Raises what ends the request where records are enforced."""
