@@ -33,7 +33,7 @@ test: $(DONE)/native $(DONE)/test pull-tested  ## install what tests need and ru
 
 test-console: $(DONE)/native $(DONE)/test $(DONE)/console $(DONE)/browser pull-tested  ## the console in a browser, and its logic in Node (TESTS=tests/console/test_shell.py)
 	$(NODE) console/test.mjs
-	HEADRACE_BROWSER=1 HEADRACE_PICTURES=1 $(BIN)/python -m pytest $(or $(TESTS),tests/console)
+	CONSOLE_BROWSER=1 CONSOLE_PICTURES=1 $(BIN)/python -m pytest $(or $(TESTS),tests/console)
 
 test-deploy: $(DONE)/native $(DONE)/test $(DONE)/promtool  ## alert rules and dashboards with Prometheus's own tool
 	PATH="$(CURDIR)/$(PROMTOOL):$$PATH" $(BIN)/python -m pytest $(or $(TESTS),tests/contract/test_deploy.py)

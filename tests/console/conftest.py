@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     this thread, and no test can have another."""
     here = Path(__file__).parent
     ours = [item for item in items if here in item.path.parents and _needs_browser(item)]
-    if os.environ.get("HEADRACE_BROWSER") != "1":
+    if os.environ.get("CONSOLE_BROWSER") != "1":
         for item in ours:
             item.add_marker(pytest.mark.skip(reason="needs a browser: run `make test-console`"))
         return
@@ -133,9 +133,9 @@ def check_accessible() -> "Callable[[Page], None]":
 
 @pytest.fixture
 def shoot(tmp_path: Path) -> "Callable[..., None]":
-    """A picture for the documents, docs/images/console-NAME.png; only a try unless HEADRACE_PICTURES is 1, as `make
+    """A picture for the documents, docs/images/console-NAME.png; only a try unless CONSOLE_PICTURES is 1, as `make
     test-console` sets it."""
-    folder = IMAGES if os.environ.get("HEADRACE_PICTURES") == "1" else tmp_path
+    folder = IMAGES if os.environ.get("CONSOLE_PICTURES") == "1" else tmp_path
 
     def take(page: "Page", name: str, **options: Any) -> None:
         folder.mkdir(exist_ok=True)

@@ -114,7 +114,7 @@ def test_what_is_saved_verifies_with_the_command(
     short(page)
     answer = asked(page)
     verified(answer)
-    env = {"HEADRACE_HOME": str(console_server.home), "HEADRACE_BROWSER": None}
+    env = {"HEADRACE_HOME": str(console_server.home)}
     trust = CliRunner().invoke(app, ["log", "trust-file", "--config", str(console_server.file)], env=env)
     assert trust.stdout == console_server.call("GET", "/v1/provenance/trust-file"), trust.output
     (tmp_path / "trust").write_text(trust.stdout, "utf-8")

@@ -134,7 +134,9 @@ def test_a_budget_that_blocks_is_seen_in_the_spend_in_the_list_and_in_the_reques
         )
         expect(page.get_by_role("figure", name="Cost a day (UTC)")).to_be_visible()
         page.get_by_label("Sums by").select_option("key")
-        expect(page.get_by_role("region", name="Usage by key").get_by_role("cell", name="spender")).to_be_visible()
+        expect(
+            page.get_by_role("region", name="Usage by key").get_by_role("cell", name="spender", exact=True)
+        ).to_be_visible()
         check_accessible(page)
         shoot(page, "traffic-spend")
         pocket.get_by_role("link", name="What was refused").click()
