@@ -108,6 +108,7 @@ def test_a_key_taken_back_ends_its_session_and_another_goes_on(open_page: Open, 
     page = open_page(key=key)
     page.goto("/console/learn")
     expect(page.get_by_text("leaver")).to_be_visible()
+    expect(page.get_by_role("heading", name="Three things to try")).to_be_visible()  # it asks for nothing any more
     console_server.call("DELETE", "/v1/accounts/keys/leaver")
     menu(page).filter(has_text="Live").click()
     dialog = page.get_by_role("dialog", name="Your sign-in has ended")
