@@ -159,7 +159,8 @@ def test_interrupting_a_run_keeps_what_it_has(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         command = [*PROGRAM, "bench", "run", f"http://127.0.0.1:{mute.getsockname()[1]}", *options]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command, **pipes) as process, mute.accept()[0]:  # it is asked, and answers nothing
+        # It is asked twice, and answers nothing.
+        with subprocess.Popen(command, **pipes) as process, mute.accept()[0], mute.accept()[0]:
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate()
     assert process.returncode == 1, out  # not one request succeeded
