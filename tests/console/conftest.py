@@ -21,6 +21,7 @@ CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HEADER: Final = {"x-headrace-console": "1"}
 # The browser says in its console what a page is told by the status already.
 _EXPECTED: Final = "Failed to load resource"
+_PATIENCE_MS: Final = 20_000.0  # for what a slow machine shows in the end
 
 
 @pytest.hookimpl(trylast=True)
@@ -50,8 +51,9 @@ def console_server(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     """Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
         # A browser that runs as root needs to be told so; it sees no page but ours.
         browser = playwright.chromium.launch(
@@ -69,7 +71,7 @@ def open_page(browser: "Browser", console_server: ConsoleServer) -> "Iterator[Ca
 
     def open_one(role: str | None = "admin", key: str | None = None, **options: Any) -> "Page":
         context = browser.new_context(base_url=console_server.url, locale="en-GB", **options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(_PATIENCE_MS)
         problems: list[str] = []
         opened.append((context, problems))
         page = context.new_page()
