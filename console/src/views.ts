@@ -14,6 +14,6 @@ export const VIEWS: readonly View[] = [
   { path: "play", title: "Play", scopes: ["generate"], load: () => import("./views/play/view") },
   { path: "live", title: "Live", scopes: ["observe", "admin"], load: () => import("./views/live/view") },
   { path: "traffic", title: "Traffic", scopes: ["observe", "admin"], load: () => import("./views/traffic/view") },
-  { path: "manage", title: "Manage", scopes: ["observe", "admin", "accounts"], load: () => import("./views/manage/view") },
+  { path: "manage", title: "Manage", scopes: ["observe", "admin", "accounts", "endorse"], load: () => import("./views/manage/view") },
   { path: "learn", title: "Learn", scopes: [], load: () => import("./views/learn/view") },
 ];

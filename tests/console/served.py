@@ -65,7 +65,7 @@ node = "console.test"
 origin = "console.test/log"
 
 [policy]
-mode = "shadow"
+mode = "{policy}"
 
 [theft]
 mode = "shadow"
@@ -138,8 +138,11 @@ class ConsoleServer:
 
 
 @contextmanager
-def serving(folder: Path, model: Path, more: str = "", scheme: str = "http") -> Iterator[ConsoleServer]:
-    """A server with `more` settings; the model's files are those of `model`, wherever they lie."""
+def serving(
+    folder: Path, model: Path, more: str = "", scheme: str = "http", policy: str = "shadow"
+) -> Iterator[ConsoleServer]:
+    """A server with `more` settings, and policies in the mode `policy`; the model's files are those of `model`,
+    wherever they lie."""
     home = folder / "home"
     layout = open_home(home)
     (layout.models / MODEL).symlink_to(model.parent if model.is_file() else model)
@@ -151,7 +154,8 @@ def serving(folder: Path, model: Path, more: str = "", scheme: str = "http") -> 
         port = taken.getsockname()[1]
     with far_backend(folder) as far:
         file = folder / "headrace.toml"
-        file.write_text(_SETTINGS.format(port=port, model=MODEL, far=far, more=more), "utf-8")
+        settings = _SETTINGS.format(port=port, model=MODEL, far=far, policy=policy, more=more)
+        file.write_text(settings, "utf-8")
         server = ConsoleServer(f"{scheme}://127.0.0.1:{port}", home, folder, keys, file)
         server.start()
         try:

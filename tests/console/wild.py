@@ -4,6 +4,7 @@
     line            one line of two million characters          hold      two words, and no more until somebody leaves
     calls           tool calls with hostile names               break     two words, and the connection breaks
     withheld        what a guard's sentence looks like          say TEXT  that text
+    mail TO         a call of send_mail to TO, with markup
 
 Knows no gateway and no browser. Each connection is a thread; `left` counts clients that went away while it held.
 """
@@ -23,15 +24,14 @@ MARKUP = (
 )
 ODD = "safe \u202egnp.exe\u202c \u2066inner\u2069 zero\u200bwidth \x07bell \x1b[31mred\x1b[0m null\x00end"
 WITHHELD = "[The call of 'send_mail' was withheld by agents-untrusted-egress: it was called with values of strangers.]"
+IMAGE = "<img src=x onerror=\"document.title='taken'\">"
 TEXTS = {"markup": MARKUP, "bidi": ODD, "line": "x" * 2_000_000, "withheld": WITHHELD}
-CALLS = [
-    {
-        "index": 0,
-        "id": "call_1",
-        "type": "function",
-        "function": {"name": "look", "arguments": json.dumps({"q": MARKUP + ODD}, ensure_ascii=False)},
-    }
-]
+
+
+def call(name: str, arguments: dict[str, str]) -> list[dict[str, Any]]:
+    """One call of a tool, as a piece of a stream has it."""
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return [{"index": 0, "id": "call_1", "type": "function", "function": function}]
 
 
 def frame(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -95,7 +95,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.recv(1)  # until the client leaves
                 self.server.left.release()
         elif asked == "calls":
-            yield frame({"tool_calls": CALLS}) + ending("tool_calls", 5)
+            yield frame({"tool_calls": call("look", {"q": MARKUP + ODD})}) + ending("tool_calls", 5)
+        elif asked.startswith("mail "):
+            mail = {"to": asked.removeprefix("mail "), "body": IMAGE + ODD}
+            yield frame({"tool_calls": call("send_mail", mail)}) + ending("tool_calls", 5)
         else:
             text = TEXTS.get(asked, asked.removeprefix("say "))
             for start in range(0, len(text), 100_000):

@@ -157,3 +157,38 @@ export interface Action {
 export interface Actions extends List<Action> {
   last: number | null;
 }
+
+export interface Doubt {
+  argument: string; // its path; "*": nothing tells who asked for the call
+  value: string | number | null; // null: it cannot be let pass by itself
+}
+
+// A call of a tool that the guard kept back: what a model wants to do, in the model's words.
+export interface Withheld {
+  tool: string;
+  call: string; // the digest of tool, declaration and arguments
+  arguments: string; // JSON; empty: too long to be shown, or none
+  in_doubt: Doubt[];
+  session: string | null;
+  subject: string;
+  request: string;
+  policies: string[];
+  reason: string;
+  withheld_at: number;
+}
+
+export interface Endorsement {
+  id: string;
+  tool: string;
+  call: string | null; // this one call, or else the argument and its value
+  argument: string | null;
+  value: string | number | null;
+  session: string | null;
+  subject: string | null;
+  by: string;
+  reason: string;
+  created_at: number;
+  expires_at: number;
+  uses_left: number | null; // null: any number
+  num_used: number;
+}

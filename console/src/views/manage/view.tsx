@@ -1,5 +1,5 @@
-// The view "Manage": keys, budgets, models, policies, alerts, and the list of what administrators did. Whoever observes
-// sees all of it and is offered nothing that changes anything.
+// The view "Manage": keys, budgets, models, policies, alerts, calls that were withheld, and the list of what administrators
+// did. Whoever observes sees all of it, but what callers asked of tools, and is offered nothing that changes anything.
 
 import "./manage.css";
 import { navigate, Notice, Tabs, usePath, useSession } from "../../kit";
@@ -10,6 +10,7 @@ import { Budgets } from "./budgets";
 import { Keys } from "./keys";
 import { Models } from "./models";
 import { Policies } from "./policies";
+import { WithheldCalls } from "./withheld_tab";
 
 const TABS = [
   { id: "keys", title: "Keys", scopes: ["accounts", "observe"], Tab: Keys },
@@ -17,6 +18,7 @@ const TABS = [
   { id: "models", title: "Models", scopes: ["admin", "observe"], Tab: Models },
   { id: "policies", title: "Policies", scopes: ["admin", "observe"], Tab: Policies },
   { id: "alerts", title: "Alerts", scopes: ["admin", "observe"], Tab: Alerts },
+  { id: "withheld", title: "Withheld calls", scopes: ["endorse"], Tab: WithheldCalls },
   { id: "actions", title: "Actions", scopes: ["admin", "observe"], Tab: Actions },
 ] as const;
 
@@ -27,7 +29,7 @@ export default function Manage() {
   const wanted = usePath().split("/")[1];
   const tabs = TABS.filter((one) => may(session, one.scopes));
   const open = tabs.find((one) => one.id === wanted) ?? tabs[0];
-  const changes = may(session, ["admin", "accounts"]);
+  const changes = may(session, ["admin", "accounts", "endorse"]);
   if (!open) return <h1>Manage</h1>;
   return (
     <div class="manage">

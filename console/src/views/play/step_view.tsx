@@ -1,7 +1,8 @@
 // One answer: what was said and called, how long it took, what it cost, and on demand its tokens, its prompt, its record.
 
 import { useState } from "preact/hooks";
-import { Badge, Button, ErrorNotice, Field, money, Notice, Plain, seconds, TextArea, tokens } from "../../kit";
+import { Badge, Button, ErrorNotice, Field, money, Notice, Plain, seconds, TextArea, tokens, useSession } from "../../kit";
+import { may } from "../../session";
 import { PromptView } from "./prompt_view";
 import { RecordView } from "./record_view";
 import { firstS, type Status, type Step, tokensPerS } from "./step";
@@ -67,6 +68,7 @@ function Endings({ step }: { step: Step }) {
     return (
       <Notice kind="warn" title="Something was withheld">
         <p>A guard of the server kept a call or a part of the answer back; the text says which. The record has every decision.</p>
+        <WithheldLink />
       </Notice>
     );
   }
@@ -75,11 +77,17 @@ function Endings({ step }: { step: Step }) {
     return (
       <Notice title="The text says that a call was withheld">
         <p>Whether a guard did that, or the model only says so, the record tells: see its tools and decisions.</p>
+        <WithheldLink />
       </Notice>
     );
   }
   if (step.finish === "length") return <p class="hint">It ended because it had as many tokens as it may have.</p>;
   return null;
+}
+
+// For whoever may let a call pass.
+function WithheldLink() {
+  return may(useSession(), ["endorse"]) ? <p><a href="/console/manage/withheld">Look at withheld calls</a></p> : null;
 }
 
 function Calls({ step, onResults }: { step: Step; onResults: ((results: string[]) => void) | null }) {
