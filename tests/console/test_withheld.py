@@ -147,7 +147,7 @@ def test_a_call_that_was_withheld_is_seen_allowed_once_and_passes_once(
     assert passes(guarded, eve)
     assert not passes(guarded, eve)
     page.reload()
-    expect(page.get_by_text("Nothing: every call that is in doubt is withheld.")).to_be_visible()
+    expect(page.get_by_text("No endorsement is in force.")).to_be_visible()
     (told,) = guarded.call("GET", "/v1/admin/actions?limit=1")["data"]
     assert (told["action"], told["who"]["key"], told["who"]["through"]) == (f"POST {PATH}", "boss", "console")
 

@@ -13,7 +13,7 @@ const SHOWS: Readonly<Record<string, string>> = {
   play: "Talk with a model: answers while they come, tools, forms of answers, two models side by side. It also shows what a caller cannot see elsewhere: how likely each word was, what of the prompt was already known, what it cost, and the signed record of the answer, verified here in the browser.",
   live: "Look into the machine while it works: who waits, who is read, who answers, how full memory is, and which beginnings of prompts are kept for whom.",
   traffic: "Where requests went and why: routes, backends, breakers, fallbacks, what each request cost. Take a backend out of service and bring it back.",
-  manage: "Keys, budgets, limits, models and policies, what monitors have flagged, and a list of everything that was changed, by whom.",
+  manage: "Keys, budgets, limits, models and policies, what monitors have flagged, calls of tools that were withheld, and a list of everything that was changed, by whom.",
   learn: "This page: how to ask the server from a program.",
 };
 

@@ -75,7 +75,7 @@ function InForce({ rows, reload }: { rows: readonly Endorsement[]; reload: () =>
     <>
       <div class="manage-head"><h2>What is let pass</h2></div>
       <ErrorBeside error={change.error} />
-      <Table<Endorsement> label="Endorsements" columns={columns} rows={rows} rowKey={(one) => one.id} filter={(one) => `${one.tool} ${one.by} ${one.subject ?? ""} ${one.reason}`} empty="Nothing: every call that is in doubt is withheld." />
+      <Table<Endorsement> label="Endorsements" columns={columns} rows={rows} rowKey={(one) => one.id} filter={(one) => `${one.tool} ${one.by} ${one.subject ?? ""} ${one.reason}`} empty="No endorsement is in force." />
     </>
   );
 }
