@@ -44,6 +44,7 @@ PATH: Final = "/v1/live"
 INTERVAL_S: Final = 1.0
 PATIENCE_S: Final = 10.0  # with an engine whose step takes long, where a frame without it would say nothing
 MAX_VIEWERS: Final = 64
+MAX_OF_ONE: Final = 16
 SCOPES: Final = frozenset({"admin", "observe"})
 
 _logger = logging.getLogger("headrace.server")
@@ -52,9 +53,11 @@ _HEADERS: Final = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buf
 
 
 class Viewer:
-    """Somebody who watches. `frame` gives the newest frame, once; None when there will be no other."""
+    """Somebody who watches, None for the user of a server without keys. `frame` gives the newest frame, once; None when
+    there will be no other."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str | None = None) -> None:
+        self.who = who
         self._frame: bytes | None = None
         self._changed = asyncio.Event()
         self._is_over = False
@@ -105,13 +108,13 @@ class LiveFeed:
         self._started_s = self.pace.clock.monotonic_s()
         self._latencies = Latencies(self._started_s)
 
-    def open(self) -> Viewer:
-        """One more viewer. Raises Overloaded for one too many."""
-        if len(self._viewers) >= MAX_VIEWERS:
-            raise Overloaded(
-                f"{MAX_VIEWERS} viewers watch this server already; close one, or ask with once=true.", retry_after_s=5.0
-            )
-        viewer = Viewer()
+    def open(self, who: str | None = None) -> Viewer:
+        """One more viewer. Raises Overloaded for one too many, of one caller or of all."""
+        num_own = 0 if who is None else sum(one.who == who for one in self._viewers)
+        if len(self._viewers) >= MAX_VIEWERS or num_own >= MAX_OF_ONE:
+            told = f"{MAX_OF_ONE} viewers of yours" if num_own >= MAX_OF_ONE else f"{MAX_VIEWERS} viewers"
+            raise Overloaded(f"{told} watch this server already; close one, or ask with once=true.", retry_after_s=5.0)
+        viewer = Viewer(who)
         if self._task is None or self._task.done():
             self._viewers = {viewer}  # others: a task that is still ending has those that it began with
             self._latencies = Latencies(self.pace.clock.monotonic_s())
@@ -246,7 +249,7 @@ def live_routes(answering: Answering, credentials: Credentials, feed: LiveFeed) 
             await exchange.respond(200, await feed.once())
             return
         key = credentials.key_of(exchange, identity)
-        viewer = feed.open()
+        viewer = feed.open(identity.principal.subject if credentials.is_needed else None)
         try:
             guard = Guard(exchange.wire, exchange.receive, exchange.send, answering.lifecycle, answering.sweep)
             async with guard:

@@ -26,7 +26,7 @@ from headrace.core.events import ChoiceFinished, Finished, FinishReason, TextDel
 from headrace.core.watching import ORIGIN, LiveEngine, LiveModel, LiveSequence, Phase
 from headrace.server.app import App
 from headrace.server.keys import KeyRing
-from headrace.server.live import MAX_VIEWERS
+from headrace.server.live import MAX_OF_ONE, MAX_VIEWERS
 from headrace.server.sights import MAX_SHOWN
 
 CHAT = "/v1/chat/completions"
@@ -410,6 +410,23 @@ def test_one_viewer_too_many_is_refused() -> None:
             await client.until(lambda reply: bool(frames(reply)))
         assert (await watched.ask(LIVE)).status == 503
         assert (await watched.ask(ONCE)).status == 200
+        for client, task in viewers:
+            await leave(client, task)
+
+    run(main())
+
+
+def test_one_caller_cannot_take_every_place() -> None:
+    watched = Watched(keys=KeyRing(lambda: [entry("hr_root", "ops", "admin"), entry("hr_eye", "wall", "observe")]))
+
+    async def main() -> None:
+        viewers = [watched.watch(authorization="Bearer hr_eye") for _ in range(MAX_OF_ONE)]
+        for client, _ in viewers:
+            await client.until(lambda reply: bool(frames(reply)))
+        refused = await watched.ask(LIVE, authorization="Bearer hr_eye")
+        assert refused.status == 503 and "of yours" in refused.error()["message"]
+        viewers.append(watched.watch(authorization="Bearer hr_root"))
+        await viewers[-1][0].until(lambda reply: bool(frames(reply)))
         for client, task in viewers:
             await leave(client, task)
 
