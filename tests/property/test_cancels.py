@@ -14,6 +14,7 @@ from tests.doubles import TOY_CACHE, TOY_PAGE_BYTES, TOY_VOCAB, ManualClock, Toy
 
 from headrace.core.request import Sampling
 from headrace.engine.config import EngineConfig
+from headrace.engine.draft.speculator import NO_DRAFTS, Tally
 from headrace.engine.engine import Engine
 from headrace.engine.item import Begun, Dropped, Failed, Token
 from headrace.engine.kv.salt import Salt
@@ -50,6 +51,9 @@ class Guesser:
 
     def observe_step(self, num_streams: int, num_extra: int, seconds: float) -> None:
         """Nothing to learn."""
+
+    def tally(self) -> Tally:
+        return NO_DRAFTS
 
     def check(self) -> None:
         """Nothing to keep in order."""
