@@ -28,7 +28,7 @@ def url() -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().removeprefix("Serving ").strip()
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGINT means nothing to what a background job of a shell starts
 
 
 def bench(*options: str, **environ: str) -> Any:
