@@ -4,7 +4,7 @@ import { alertsOf, readMetrics, usedShare } from "./alerts";
 import type { Backend, Budget, Flag, Standing } from "./types";
 
 const standing: Standing = {
-  budget: "b", subject: "tenant:acme", window: "day", resets_at: null,
+  budget: "b", subject: "tenant:acme", window: "day", started_at: 0, resets_at: null,
   spent: 0, reserved: 0, left: null, spent_tokens: 0, reserved_tokens: 0, left_tokens: null,
 };
 const budget = (money: number | null, tokens: number | null, change: Partial<Standing>): Budget => ({

@@ -1,5 +1,7 @@
 // What the server's administrative routes answer, as far as this view reads it. Names are others' choice: hostile text.
 
+export type { Budget, Standing } from "../../budgets";
+
 export interface List<Row> {
   data: Row[];
   has_more?: boolean;
@@ -20,30 +22,6 @@ export interface Key {
   is_disabled: boolean;
   is_fixed: boolean; // of the settings file, and changed there
   secret?: string; // told once, when it is made
-}
-
-export interface Standing {
-  budget: string;
-  subject: string;
-  window: string;
-  resets_at: number | null;
-  spent: number;
-  reserved: number;
-  left: number | null; // null: no bound
-  spent_tokens: number;
-  reserved_tokens: number;
-  left_tokens: number | null;
-}
-
-export interface Budget {
-  name: string;
-  subject: string;
-  window: string;
-  money: number | null;
-  tokens: number | null;
-  is_fixed: boolean;
-  standings: Standing[];
-  has_more: boolean;
 }
 
 export interface Limit {

@@ -156,29 +156,7 @@ export interface Explanation {
   targets: (Omit<Choice, "tier"> & { route: string })[];
 }
 
-export interface BudgetStanding {
-  subject: string;
-  window: string;
-  started_at: number;
-  resets_at: number | null;
-  spent: number;
-  reserved: number;
-  left: number | null; // null: no limit
-  spent_tokens: number;
-  reserved_tokens: number;
-  left_tokens: number | null;
-}
-
-export interface Budget {
-  name: string;
-  subject: string;
-  window: string;
-  money: number | null;
-  tokens: number | null;
-  is_fixed: boolean;
-  standings: BudgetStanding[];
-  has_more: boolean;
-}
+export type { Budget, Standing as BudgetStanding } from "../../budgets";
 
 export interface UsageSum {
   group: Record<string, string>;

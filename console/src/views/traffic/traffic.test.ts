@@ -85,7 +85,8 @@ test("the groups that cost most have lines of their own, and nothing of the othe
 });
 
 const standing: BudgetStanding = {
-  subject: "key:a", window: "day", started_at: 0, resets_at: null, spent: 1, reserved: 0.5, left: 0, spent_tokens: 7,
+  budget: "b", subject: "key:a", window: "day", started_at: 0, resets_at: null, spent: 1, reserved: 0.5, left: 0,
+  spent_tokens: 7,
   reserved_tokens: 1, left_tokens: null,
 };
 const budget = (money: number | null, tokens: number | null): Budget => ({
