@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -40,7 +41,10 @@ def serving(home: Path, *arguments: str | Path) -> Iterator[tuple[subprocess.Pop
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     environ |= {"HEADRACE_HOME": str(home)}
     command = [*PROGRAM, "serve", *map(str, arguments), "--port", "0", "--threads", "1", "--log-level", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ) as process,
+    ):
         assert process.stdout is not None
         found = re.search(r" on (http://\S+)", process.stdout.readline())
         assert found is not None
@@ -50,6 +54,9 @@ def serving(home: Path, *arguments: str | Path) -> Iterator[tuple[subprocess.Pop
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(BOUND_S) == 0
+            errors.seek(0)
+            unlogged = [line for line in errors if not line.startswith("{")]
+            assert not unlogged, "".join(unlogged)  # such as the kernels' own tale of what was never let go
 
 
 def call(url: str, body: dict[str, Any] | None = None) -> Any:

@@ -88,8 +88,11 @@ def _serve(start: Start, listener: "socket.socket") -> None:
     # a vocabulary's objects holds the interpreter for 30 to 40 ms, for which every stream waits.
     gc.collect()
     gc.freeze()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(start, listener))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(start, listener))
+    finally:
+        gc.unfreeze()  # or what the kernels hold is never let go, and the process leaves complaining of leaks
 
 
 async def _run(start: Start, listener: "socket.socket") -> None:
