@@ -3,17 +3,19 @@
 Where a metric means exactly what vLLM's means it carries vLLM's name (prefix `vllm:`, label `model_name`), so that
 dashboards and autoscalers made for vLLM work; what only Headrace has is called `headrace:`. The engine's thread writes
 once in a few steps, never once a token. This file does not know how the text is served (`server`) or who measures.
+`CONTENT_TYPE` is that of the text.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from headrace.core.clock import Clock, SystemClock
 from headrace.observe.engine_states import ENGINE, EngineStates, ModelState
+from headrace.observe.text_format import write_families
 
 # vLLM's bounds are all among these, so that quantiles over servers of both kinds can be taken; what lies between and
 # below them is what small models on CPUs take.
@@ -207,23 +209,14 @@ class Metrics:
         """A request for a model has ended, and how."""
         self._request_success.labels(model, ENGINE, outcome).inc()
 
+    def pieces(self) -> Iterator[str]:
+        """Everything in Prometheus's text format, a piece at a time: what is recorded between two pieces may be in the
+        later ones, and a family is of one moment."""
+        return write_families(self.registry.collect())
+
     def expose(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type."""
-        return generate_latest(_Current(self.registry)), CONTENT_TYPE_LATEST
-
-
-class _Current(CollectorRegistry):
-    """What another has now. When each counter was made, which its client tells beside, nobody asks; vLLM leaves that
-    out, too, and it is a sixth of all lines."""
-
-    def __init__(self, whole: CollectorRegistry) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._whole.collect():
-            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
-            yield family
+        return "".join(self.pieces()).encode(), CONTENT_TYPE
 
 
 def _labels(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -30,7 +30,7 @@ from headrace.core.errors import (
 )
 from headrace.core.identity import Authenticator, Identity
 from headrace.core.tracing import Tracer
-from headrace.observe.metrics import Metrics
+from headrace.observe.metrics import CONTENT_TYPE, Metrics
 from headrace.server.accounts import account_routes, key_routes
 from headrace.server.actions import action_routes, recorded
 from headrace.server.admin import adapter_routes, resident_routes
@@ -309,8 +309,11 @@ class App:
         await exchange.respond(200, document(routes, self._surroundings.version))
 
     async def _expose_metrics(self, exchange: Exchange, _: Identity) -> None:
-        text, content_type = self._metrics.expose()
-        await exchange.respond(200, text, content_type.encode())
+        pieces: list[str] = []
+        for piece in self._metrics.pieces():
+            pieces.append(piece)
+            await asyncio.sleep(0)  # answers go on in between: with many models it is long
+        await exchange.respond(200, "".join(pieces).encode(), CONTENT_TYPE.encode())
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -1,5 +1,6 @@
 """Routes, methods, hosts, ids and the shapes of whole answers."""
 
+import asyncio
 import logging
 
 import pytest
@@ -8,6 +9,8 @@ from tests.doubles_http import Client, Pause, Reply, ScriptedBackend, answer, ch
 from headrace.core.errors import DeadlineExceeded, Overloaded
 from headrace.core.ledger import PriceList, Prices
 from headrace.observe.logs import ACCESS_LOGGER
+from headrace.observe.metrics import Metrics
+from headrace.server.app import build_app
 from headrace.server.config import ServerConfig
 
 CHAT = "/v1/chat/completions"
@@ -217,6 +220,25 @@ def test_metrics_count_exchanges_by_route_and_not_by_path() -> None:
     text = ask(app, "GET", "/metrics").body.decode()
     assert 'headrace:http_requests_total{method="other",route="other",status="404"} 2.0' in text
     assert "headrace:http_requests_in_flight 1.0" in text
+
+
+def test_answers_go_on_while_metrics_of_many_models_are_told() -> None:
+    async def main() -> None:
+        metrics = Metrics()
+        for number in range(20):
+            metrics.for_model(f"model-{number}")
+        app = build_app(ScriptedBackend(answer()), ServerConfig(), metrics=metrics)
+        app.lifecycle.mark_ready()
+        scrape = Client(app, "GET", "/metrics").start()
+        turns = 0
+        while not scrape.done():
+            await asyncio.sleep(0)
+            turns += 1
+        reply = await scrape
+        assert reply.status == 200 and reply.headers["content-type"].startswith("text/plain; version=")
+        assert turns > reply.body.count(b"\n") / 200
+
+    run(main())
 
 
 def test_more_open_requests_than_allowed_are_refused_at_once() -> None:
