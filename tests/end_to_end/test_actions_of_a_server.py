@@ -113,6 +113,7 @@ async def falsify(home: Path, state: list[str]) -> None:
         ("UPDATE actions SET ended_s = ended_s + 1 WHERE id = ?", "end is not the one that was logged"),
         ("UPDATE actions SET outcome = NULL, ended_s = NULL WHERE id = ?", "the list has none"),
         ("DELETE FROM actions WHERE id = ?", "it is not in the list"),
+        ("UPDATE actions SET is_visit = 1 WHERE id = ?", "it is not in the list"),
     ):
         assert (await verified(*state))["is_clean"]
         saved = (home / "headrace.db").read_bytes()

@@ -35,7 +35,7 @@ class WhoAnswer(msgspec.Struct):
     tenant: str
     subject: str
     key: str | None
-    through: Literal["api", "console", "cli"]
+    through: Literal["api", "console", "cli", "signal"]
 
 
 class ActionAnswer(msgspec.Struct):

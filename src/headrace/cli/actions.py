@@ -67,7 +67,7 @@ def run_verify(trust: Path | None, flags: Mapping[str, Any], config: Path | None
     with Database(layout.provenance, provenance.MIGRATIONS) as database:
         num_read, entries = database.read(provenance.num_logged), _entries(database)
     with Database(layout.database) as database:
-        rows = database.read(actions.read_all)
+        rows = [one for one in database.read(actions.read_all) if not one.is_visit]  # nothing commits to those
     source = source_of(where)
     checkpoint, opened = open_with(read_note(source, where), None if trust is None else read_trust_file(trust))
     log = LogState(entries=entries, num_read=num_read, reader=Reader(source, checkpoint.size), root=checkpoint.root)

@@ -32,5 +32,5 @@ RECORDS: Final[Kind] = table(
 )
 ACTIONS: Final[Kind] = table(
     ActionSettings,
-    {"days": integer(1, 36_500), "max_actions": integer(100, 10_000_000)},
+    {"days": integer(1, 36_500), "max_actions": integer(100, 10_000_000), "max_visits": integer(100, 1_000_000)},
 )

@@ -2,21 +2,28 @@
 
 Everything that can be refused is done first; what follows cannot fail but for the accounts, which come before the rest.
 What is bound to the process (port, models, threads, whether there are keys at all) waits for a restart, and is named.
+What a signal asks for is in the list of actions with the names of what changed; what a request asks for, its route
+lists. Whoever may send a signal may also start the server anew, which reads the files unlisted: where nothing can be
+listed, that is said and the reload goes on.
 """
 
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from contextvars import Context
-from dataclasses import fields, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
+from headrace.api.actions import cut_asked
 from headrace.cli.config import Resolved, Settings
 from headrace.cli.gateway import JoinedGateway, Wanted
 from headrace.cli.key_source import KeySource
+from headrace.cli.setting_changes import changed_names
 from headrace.cli.surroundings import Surroundings, look_around
 from headrace.cli.trust import Prepare
+from headrace.core.actions import ActionBook, Actor, Begun, Outcome, Through
 from headrace.core.errors import HeadraceError
 from headrace.core.service import Reloaded
 from headrace.server.app import App
@@ -37,6 +44,7 @@ _HELD_AT_ONCE: Final = frozenset(
     }
 )
 
+_OPERATOR: Final = Actor(tenant="local", subject="operator", through=Through.SIGNAL)
 _logger = logging.getLogger("headrace.server")
 
 
@@ -64,8 +72,23 @@ def wanted_gateway(settings: Settings, around: Surroundings) -> Wanted:
     return Wanted(settings=settings.gateway, prices=settings.prices, secrets=around.secrets)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """All that can be refused was not: what holds from now on. `settings` are those, and `waiting` names what the file
+    says and a restart would bring."""
+
+    settings: Settings
+    around: Surroundings
+    waiting: tuple[str, ...]
+    changed: tuple[str, ...]
+    warnings: tuple[str, ...]
+    ring: KeyRing | None
+    door: Door
+    switches: tuple[Callable[[], None], ...]
+
+
 class Reloader:
-    """See `core.service.Reloading`."""
+    """See `core.service.Reloading`. A `book` lists what signals ask for."""
 
     def __init__(
         self,
@@ -74,12 +97,14 @@ class Reloader:
         keys: KeySource,
         gateway: JoinedGateway,
         reloads: Mapping[str, Prepare],
+        book: ActionBook | None = None,
     ) -> None:
         self._compose = compose_again
         self._environ = environ
         self._keys = keys
         self._gateway = gateway
         self._reloads = reloads
+        self._book = book
         self._settings = keys.settings
         self._tls: ssl.SSLContext | None = None
         self._app: App | None = None
@@ -102,8 +127,43 @@ class Reloader:
 
     async def _reload(self) -> Reloaded:
         async with self._lock:
-            resolved, around = await asyncio.to_thread(self._read)
-            return await self._take(resolved, around)
+            return await self._take(await self._prepare())
+
+    async def _reload_listed(self) -> Reloaded:
+        """The same, as an action."""
+        async with self._lock:
+            try:
+                ready = await self._prepare()
+            except HeadraceError as error:
+                async with self._listed({"error": error.message}):
+                    raise
+            asked = {"changed": ready.changed, "waiting": ready.waiting}
+            async with self._listed({name: list(names) for name, names in asked.items() if names}):
+                return await self._take(ready)
+
+    @asynccontextmanager
+    async def _listed(self, asked: Mapping[str, Any]) -> AsyncIterator[None]:
+        action_id = await self._begin(Begun(actor=_OPERATOR, name="SIGHUP", asked=cut_asked(asked)))
+        try:
+            yield
+        except HeadraceError as error:
+            await self._end(action_id, Outcome.REFUSED if error.status < 500 else Outcome.FAILED, error.code)
+            raise
+        except BaseException:
+            await self._end(action_id, Outcome.UNKNOWN)
+            raise
+        await self._end(action_id, Outcome.DONE)
+
+    async def _begin(self, begun: Begun) -> str | None:
+        try:
+            return None if self._book is None else await self._book.begin(begun)
+        except HeadraceError as error:
+            _logger.warning("this reload is not in the list of actions: %s", error.message)
+            return None
+
+    async def _end(self, action_id: str | None, outcome: Outcome, code: str | None = None) -> None:
+        if action_id is not None and self._book is not None:
+            await self._book.end(action_id, outcome, code)
 
     def on_signal(self) -> None:
         """The same for SIGHUP, told in the log."""
@@ -117,7 +177,7 @@ class Reloader:
 
     async def _reload_and_tell(self) -> None:
         try:
-            told = await self.reload()
+            told = await asyncio.get_running_loop().create_task(self._reload_listed(), context=Context())
         except HeadraceError as error:
             _logger.error("the settings were not read again, those in force stay: %s", error.message)  # noqa: TRY400
             return
@@ -137,7 +197,9 @@ class Reloader:
         resolved = self._compose()
         return resolved, look_around(resolved, self._environ)
 
-    async def _take(self, resolved: Resolved, around: Surroundings) -> Reloaded:
+    async def _prepare(self) -> _Ready:
+        """Everything that can be refused. Raises HeadraceError."""
+        resolved, around = await asyncio.to_thread(self._read)
         app, settings, before = self._app, resolved.settings, self._settings
         assert app is not None
         changed = [one.name for one in fields(Settings) if getattr(before, one.name) != getattr(settings, one.name)]
@@ -147,22 +209,34 @@ class Reloader:
         trust, kept = self._reloaded_trust(before.trust, settings.trust)
         settings, waiting = replace(settings, trust=trust), waiting + kept
         # Files are read anew even where no setting changed: what they hold may have.
-        ready = [await asyncio.to_thread(prepare, settings) for prepare in self._reloads.values()]
+        switches = [await asyncio.to_thread(prepare, settings) for prepare in self._reloads.values()]
         source = KeySource(settings, around.secrets)
         if app.keys is None and source.has_keys:
             waiting.append("keys")
-        ring = None if app.keys is None else KeyRing(source.load)
-        door = Door(server_config(settings))
+        return _Ready(
+            settings=settings,
+            around=around,
+            waiting=tuple(waiting),
+            changed=changed_names(before, settings),
+            warnings=tuple(str(problem) for problem in resolved.report.problems),
+            ring=None if app.keys is None else KeyRing(source.load),
+            door=Door(server_config(settings)),
+            switches=tuple(switches),
+        )
+
+    async def _take(self, ready: _Ready) -> Reloaded:
+        """Put it in force."""
+        app, settings, around = self._app, ready.settings, ready.around
+        assert app is not None
         if self._tls is not None and settings.tls is not None and settings.tls.identity is None:
             renew_tls(self._tls, settings.tls)
         await self._gateway.replace(wanted_gateway(settings, around))
-        if app.keys is not None and ring is not None:
+        if app.keys is not None and ready.ring is not None:
             self._keys.settings, self._keys.secrets = settings, around.secrets
             app.keys.reload()
             self._gateway.keep_answers_of(app.keys.tenants | settings.trust.tenants)
-        for put_in_force in ready:
+        for put_in_force in ready.switches:
             put_in_force()
-        app.door = door
+        app.door = ready.door
         self._settings = settings
-        warnings = tuple(str(problem) for problem in resolved.report.problems)
-        return Reloaded(warnings=warnings, waiting=tuple(waiting))
+        return Reloaded(warnings=ready.warnings, waiting=ready.waiting)

@@ -154,7 +154,7 @@ async def open_app(start: Start) -> "AsyncIterator[tuple[App, Reloader]]":
         waiting, may = foreground or Foreground(joined.gate), key_check(keys)
         base = Base(layout, store, joined.gate, waiting, metrics, may, trust.label_of, trust.action_log, tracer)
         services = await stack.enter_async_context(open_services(settings, base, engine))
-        reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads)
+        reloader = Reloader(start.compose_again, start.environ, source, joined, trust.reloads, services.actions)
         app = build_app(
             joined.gate,
             server_config(settings),

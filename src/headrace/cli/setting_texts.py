@@ -265,6 +265,7 @@ _OTHERS: Final = {
     "actions": "the list of what administrators did, which is always kept",
     "actions.days": "for how long",
     "actions.max_actions": "the latest so many of them, at most",
+    "actions.max_visits": "and, counted by themselves, the latest so many sign-ins and sign-outs of the console",
     "records": "signed records of answers; on where this table is, unless mode = off",
     "records.inline": "whether every stream brings its record along in a comment; else those that ask for it",
     "records.mode": "where one cannot be made: off (none are), monitor (it is counted), enforce (no request runs)",

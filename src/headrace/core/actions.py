@@ -1,7 +1,8 @@
 """What administrators do: every change to a server or its state directory, as it is remembered. Values and protocols.
 
 An action is begun before anything changes and ended afterwards. Of one that never ended it is not known whether it took
-place: its process was killed in between. Knows neither where actions are kept (`memory/actions.py`) nor what is logged
+place: its process was killed in between. Visits stand in the same list: a sign-in at the console or a sign-out, which
+changes nothing. Knows neither where actions are kept (`memory/actions.py`) nor what is logged
 of them (`gateway/actions.py`).
 """
 
@@ -27,12 +28,13 @@ class Through(StrEnum):
     API = "api"
     CONSOLE = "console"
     CLI = "cli"
+    SIGNAL = "signal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
     """Who acts: `key` is what logs call the credential, None without one; `subject` as in `core.request.Principal`, or
-    `os:NAME` of whoever typed a command."""
+    `os:NAME` of whoever typed a command or sent a signal, as far as that is known."""
 
     tenant: str
     subject: str
@@ -44,7 +46,8 @@ class Actor:
 class Begun:
     """An action that is about to take place.
 
-    `name` is a method and the name of its route, or a command: `POST /v1/accounts/keys`, `headrace keys add`. `target`
+    `name` is a method and the name of its route, a command or a signal: `POST /v1/accounts/keys`, `headrace keys add`,
+    `SIGHUP`. `target`
     is what it is done to, as far as that has a name. `asked` are the fields of what was asked, JSON values without
     secrets; what is long is cut.
     """
@@ -106,6 +109,11 @@ class ActionBook(Protocol):
     async def end(self, action_id: str, outcome: Outcome, code: str | None = None) -> None:
         """Remember how it ended. Never raises: what was done is done, and what cannot be written is told to
         operators."""
+        ...
+
+    async def note_visit(self, begun: Begun) -> None:
+        """Remember a visit, which is over. Never raises: it changes nothing, so that nobody is kept out for it; what
+        cannot be written is told to operators. Visits are bounded by themselves and push no change out."""
         ...
 
     async def actions(self, query: ActionQuery) -> ActionPage:

@@ -63,6 +63,7 @@ class ActionKeeper:
         self._running: set[str] = set()
         self._has_news = asyncio.Event()
         self._is_faulty = False
+        self._misses_visits = False
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -103,6 +104,17 @@ class ActionKeeper:
             self._running.discard(action_id)
         self._has_news.set()
 
+    async def note_visit(self, begun: Begun) -> None:
+        """See `core.actions.ActionBook`."""
+        visit_id = f"act_{self._around.new_id()}"
+        try:
+            await self._store.call(rows.note_visit, visit_id, begun, self._around.clock.unix_s())
+            self._misses_visits = False
+        except HeadraceError as error:
+            if not self._misses_visits:  # whoever comes again and again fills no log with it
+                _logger.error("sign-ins are not in the list of actions: %s", error)  # noqa: TRY400
+            self._misses_visits = True
+
     async def actions(self, query: ActionQuery) -> ActionPage:
         """See `core.actions.ActionBook`."""
         found = await self._store.read(rows.find, query, tuple(self._running))
@@ -120,7 +132,7 @@ class ActionKeeper:
         """All that the log does not have yet, and forget what is too old."""
         try:
             before_s = self._around.clock.unix_s() - self._settings.days * _DAY_S
-            await self._store.call(rows.prune, before_s, self._settings.max_actions)
+            await self._store.call(rows.prune, before_s, self._settings.max_actions, self._settings.max_visits)
             while self._log is not None and (waiting := await self._store.read(rows.unlogged, _AT_ONCE)):
                 await self._hand_in_some(self._log, waiting)
                 self._is_faulty = False

@@ -1,7 +1,8 @@
 """What administrators did: a row for every action, in the state database. A server writes them, and commands do beside
 it or without one.
 
-A row is there before anything changes; its outcome comes afterwards, once. Functions over a connection. Knows neither
+A row is there before anything changes; its outcome comes afterwards, once. A visit is written when it is over, and the
+log never has it. Functions over a connection. Knows neither
 what an action is about nor what the log says of it: `nonce` is what opens its commitments.
 """
 
@@ -15,17 +16,19 @@ from headrace.core.actions import ActionQuery, Actor, AdminAction, Begun, Outcom
 
 _COLUMNS: Final = (
     "number, id, begun_s, tenant, key, subject, through, name, target, asked, request_id, outcome, code, ended_s, "
-    "begun_index, ended_index, is_erased, nonce"
+    "begun_index, ended_index, is_erased, nonce, is_visit"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An action as it is kept: `asked` is the text of what was asked, as the commitments have it."""
+    """An action as it is kept: `asked` is the text of what was asked, as the commitments have it. `is_visit`: nothing
+    was changed, and nothing commits to it."""
 
     action: AdminAction
     asked: str
     nonce: bytes
+    is_visit: bool = False
 
 
 def begin(connection: sqlite3.Connection, action_id: str, begun: Begun, now_s: float, nonce: bytes) -> None:
@@ -47,6 +50,14 @@ def begin(connection: sqlite3.Connection, action_id: str, begun: Begun, now_s: f
             begun.request_id,
             nonce,
         ),
+    )
+
+
+def note_visit(connection: sqlite3.Connection, visit_id: str, begun: Begun, now_s: float) -> None:
+    """Remember a visit, which is over."""
+    begin(connection, visit_id, begun, now_s, b"")
+    connection.execute(
+        "UPDATE actions SET outcome = ?, ended_s = ?, is_visit = 1 WHERE id = ?", (Outcome.DONE.value, now_s, visit_id)
     )
 
 
@@ -102,7 +113,7 @@ def _add_outcome(outcome: Outcome | None, going_on: frozenset[str], clauses: lis
 def unlogged(connection: sqlite3.Connection, limit: int) -> list[Kept]:
     """Those of which the log does not have all yet, oldest first. What was erased before is never logged."""
     # In the words of an index, which has those rows alone.
-    waiting = "SELECT number FROM actions WHERE begun_index IS NULL OR ended_index IS NULL"
+    waiting = "SELECT number FROM actions WHERE is_visit = 0 AND (begun_index IS NULL OR ended_index IS NULL)"
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM actions WHERE number IN ({waiting}) AND is_erased = 0 "  # noqa: S608
         "AND (begun_index IS NULL OR outcome IS NOT NULL) ORDER BY number LIMIT ?",
@@ -119,17 +130,21 @@ def mark_logged(connection: sqlite3.Connection, found: Sequence[tuple[str, bool,
 
 
 def read_all(connection: sqlite3.Connection) -> list[Kept]:
-    """Every action, oldest first."""
+    """Every action and visit, oldest first."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM actions ORDER BY number")  # noqa: S608  (constants)
     return [_kept(row, frozenset()) for row in rows]
 
 
-def prune(connection: sqlite3.Connection, before_s: float, max_actions: int) -> int:
-    """Forget those that began before a time, and the oldest beyond a number; how many."""
-    old = connection.execute("DELETE FROM actions WHERE begun_s < ?", (before_s,)).rowcount
-    newest = "SELECT coalesce(max(number), 0) FROM actions"
-    many = connection.execute(f"DELETE FROM actions WHERE number <= ({newest}) - ?", (max_actions,)).rowcount  # noqa: S608
-    return old + many
+def prune(connection: sqlite3.Connection, before_s: float, max_actions: int, max_visits: int) -> int:
+    """Forget those that began before a time, and the oldest changes and visits beyond a number of each; how many."""
+    num = connection.execute("DELETE FROM actions WHERE begun_s < ?", (before_s,)).rowcount
+    for is_visit, most in ((False, max_actions), (True, max_visits)):
+        last = "SELECT number FROM actions WHERE is_visit = ? ORDER BY number DESC LIMIT 1 OFFSET ?"
+        num += connection.execute(
+            f"DELETE FROM actions WHERE is_visit = ? AND number <= ({last})",  # noqa: S608
+            (is_visit, is_visit, most),
+        ).rowcount
+    return num
 
 
 def erase(connection: sqlite3.Connection, tenant: str, keys: Sequence[str]) -> int:
@@ -159,7 +174,7 @@ def _texts(value: object) -> set[str]:
 
 def _kept(row: Sequence[object], going_on: frozenset[str]) -> Kept:
     number, action_id, begun_s, tenant, key, subject, through, name, target, asked, request_id = row[:11]
-    outcome, code, ended_s, begun_index, ended_index, is_erased, nonce = row[11:]
+    outcome, code, ended_s, begun_index, ended_index, is_erased, nonce, is_visit = row[11:]
     unended = Outcome.BEGUN if action_id in going_on else Outcome.UNKNOWN
     found = unended if outcome is None else Outcome(str(outcome))
     assert isinstance(number, int) and isinstance(begun_s, float) and isinstance(nonce, bytes)
@@ -187,4 +202,5 @@ def _kept(row: Sequence[object], going_on: frozenset[str]) -> Kept:
         ),
         str(asked),
         nonce,
+        bool(is_visit),
     )

@@ -256,4 +256,12 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE INDEX actions_by_time ON actions (begun_s);
     CREATE INDEX actions_unlogged ON actions (number) WHERE begun_index IS NULL OR ended_index IS NULL
     """,
+    # Sign-ins and sign-outs, which change nothing, are counted by themselves, and the log does not commit to them.
+    """
+    ALTER TABLE actions ADD COLUMN is_visit INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX actions_by_kind ON actions (is_visit, number);
+    DROP INDEX actions_unlogged;
+    CREATE INDEX actions_unlogged ON actions (number)
+        WHERE is_visit = 0 AND (begun_index IS NULL OR ended_index IS NULL)
+    """,
 )

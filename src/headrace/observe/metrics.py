@@ -3,7 +3,6 @@
 Where a metric means exactly what vLLM's means it carries vLLM's name (prefix `vllm:`, label `model_name`), so that
 dashboards and autoscalers made for vLLM work; what only Headrace has is called `headrace:`. The engine's thread writes
 once in a few steps, never once a token. This file does not know how the text is served (`server`) or who measures.
-`CONTENT_TYPE` is that of the text.
 """
 
 from collections.abc import Iterator
@@ -11,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headrace.core.clock import Clock, SystemClock
 from headrace.observe.engine_states import ENGINE, EngineStates, ModelState
 from headrace.observe.text_format import write_families
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+"""Of the text."""
 
 # vLLM's bounds are all among these, so that quantiles over servers of both kinds can be taken; what lies between and
 # below them is what small models on CPUs take.

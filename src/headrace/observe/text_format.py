@@ -6,12 +6,14 @@ shows a histogram at two moments. Source: https://prometheus.io/docs/instrumenti
 metric.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
 from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
+
+_shown: Final[Callable[[float], str]] = floatToGoString
 
 PIECE_LINES: Final = 100
 """Lines after which a piece ends; about a tenth of a millisecond."""
@@ -42,7 +44,7 @@ def _write_lines(families: Iterable[Metric]) -> Iterator[str]:
                 continue
             shown = ",".join([labels[pair] for pair in sorted(sample.labels.items())])
             braced = f"{{{shown}}}" if shown else ""
-            yield f"{sample.name}{braced} {floatToGoString(sample.value)}\n"
+            yield f"{sample.name}{braced} {_shown(sample.value)}\n"
 
 
 class _Labels(dict[tuple[str, str], str]):

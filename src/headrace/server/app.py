@@ -73,6 +73,7 @@ from headrace.server.sockets import Sockets
 from headrace.server.taken import note_taken
 from headrace.server.tally import Tally
 from headrace.server.tokens import token_routes
+from headrace.server.visits import Visits
 
 _ID_BYTES: Final = 12
 _IDS_AT_ONCE: Final = 128
@@ -193,7 +194,8 @@ class App:
             if (service := getattr(services, name)) is not None:
                 routes += of_service(answering, service)
         if self.config.console is not None:
-            routes += Console(self.credentials, self.sessions, lambda: self.door).routes()
+            visits = Visits(services.actions, self._surroundings.clock)
+            routes += Console(self.credentials, self.sessions, lambda: self.door, visits).routes()
         if services.batches is not None and services.files is not None:
             routes += anthropic_batch_routes(answering, services.batches, services.files)
         if (book := services.actions) is not None:

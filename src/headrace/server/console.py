@@ -25,6 +25,7 @@ from headrace.server.exchange import Exchange
 from headrace.server.keys import LOCAL
 from headrace.server.routes import Route
 from headrace.server.sessions import HEADER, Proof, Sessions, check_origin
+from headrace.server.visits import SIGN_IN, SIGN_OUT, Visits
 
 FOLDER: Final = Path(__file__).parent / "static"
 CSP: Final = (
@@ -88,11 +89,14 @@ class Page:
 class Console:
     """Its routes."""
 
-    def __init__(self, credentials: Credentials, sessions: Sessions | None, door: Callable[[], Door]) -> None:
+    def __init__(
+        self, credentials: Credentials, sessions: Sessions | None, door: Callable[[], Door], visits: Visits
+    ) -> None:
         """Without `sessions` nobody has to sign in."""
         self._credentials = credentials
         self._sessions = sessions
         self._door = door
+        self._visits = visits
         self._page = Page(FOLDER)
 
     def routes(self) -> list[Route]:
@@ -153,6 +157,15 @@ class Console:
 
     async def _sign_in(self, exchange: Exchange, _: Identity) -> None:
         """Trade a key or a token for a cookie."""
+        with self._visits.counting():
+            identity, until_s = self._begin(exchange)
+        if until_s is not None:
+            exchange.record.tenant, exchange.record.key = identity.principal.tenant, identity.key
+            await self._visits.note(SIGN_IN, exchange, identity)
+        await _answer(exchange, identity, until_s)
+
+    def _begin(self, exchange: Exchange) -> tuple[Identity, float | None]:
+        """Who signs in, and until when, Unix time; None where nobody has to. Raises HeadraceError."""
         self._check(exchange)
         if exchange.headers.get(HEADER) != b"1":
             raise InvalidRequest(
@@ -163,22 +176,29 @@ class Console:
         door = self._door()
         identity = self._credentials.admit(exchange, door, takes_sessions=False)
         if self._sessions is None:
-            await _answer(exchange, identity, None)
-            return
+            return identity, None
         proof = _proof(exchange, identity, self._credentials.key_of(exchange, identity))
-        until_s = self._sessions.begin(exchange, door.scheme(exchange), proof)
-        exchange.record.tenant, exchange.record.key = identity.principal.tenant, identity.key
-        await _answer(exchange, identity, until_s)
+        return identity, self._sessions.begin(exchange, door.scheme(exchange), proof)
 
     async def _sign_out(self, exchange: Exchange, _: Identity) -> None:
         self._check(exchange)
         if exchange.headers.get(HEADER) != b"1":
             raise InvalidRequest("x-headrace-console: send the header with the value 1.", param="x-headrace-console")
         check_origin(exchange)
+        leaving = self._leaving(exchange)
         if self._sessions is not None and self._sessions.end(exchange, self._door().scheme(exchange)):
+            if leaving is not None:
+                await self._visits.note(SIGN_OUT, exchange, leaving)
             await self._sessions.keep()
         exchange.add_header(b"cache-control", b"no-store")
         await exchange.respond_empty()
+
+    def _leaving(self, exchange: Exchange) -> Identity | None:
+        """Who signs out; None for a session that was over before."""
+        try:
+            return self._credentials.admit(exchange, self._door()) if self._has_session(exchange) else None
+        except Unauthenticated:
+            return None
 
     def _check(self, exchange: Exchange) -> None:
         """What holds before any credential, as for routes that are not open."""

@@ -177,6 +177,67 @@ async def test_the_list_is_bounded_in_days_and_in_number(tmp_path: Path) -> None
 
 
 @in_loop
+async def test_sign_ins_push_no_change_out_of_the_list_nor_changes_sign_ins(tmp_path: Path) -> None:
+    limits = ActionSettings(max_actions=100, max_visits=200)
+    async with book(tmp_path, limits=limits) as (keeper, _):
+        for number in range(102):
+            await keeper.end(await keeper.begin(begun(str(number))), Outcome.DONE)
+            for _ in range(5):
+                await keeper.note_visit(begun("in", str(number)))
+    async with book(tmp_path, limits=limits, start=10_000) as (keeper, _):
+        found = (await keeper.actions(ActionQuery(limit=1000))).actions
+        changes = [one.begun.name for one in found if one.begun.name != "in"]
+        assert changes == [str(number) for number in range(101, 1, -1)]
+        visits = [one.begun.target for one in found if one.begun.name == "in"]
+        assert len(visits) == 200 and visits[0] == "101" and visits[-1] == "62"
+        assert [one.number for one in found] == sorted((one.number for one in found), reverse=True)
+
+
+@in_loop
+async def test_sign_ins_that_are_old_go_as_changes_do(tmp_path: Path) -> None:
+    clock, limits = HandClock(), ActionSettings(days=2)
+    async with book(tmp_path, clock=clock, limits=limits) as (keeper, _):
+        await keeper.note_visit(begun("in"))
+    clock.now_s += 2 * 86_400 + 1
+    async with book(tmp_path, clock=clock, limits=limits) as (keeper, _):
+        pass
+    async with book(tmp_path, clock=clock) as (keeper, _):
+        assert not (await keeper.actions(ActionQuery())).actions
+
+
+@in_loop
+async def test_the_log_has_nothing_of_sign_ins(tmp_path: Path) -> None:
+    log = MemoryLog()
+    async with book(tmp_path, log, is_strict=True) as (keeper, store):
+        await keeper.note_visit(begun("in"))
+        await keeper.end(await keeper.begin(begun("a change")), Outcome.DONE)
+        await until_logged(keeper, 2)
+        change, visit = (await keeper.actions(ActionQuery())).actions
+        assert (visit.begun.name, visit.outcome, visit.begun_index) == ("in", Outcome.DONE, None)
+        assert {item.id for item in log.items} == {change.id, f"{change.id}_end"}
+        assert not await store.read(rows.unlogged, 10)
+        log.refusal = Unavailable("the log's disk is full")
+        await keeper.note_visit(begun("in"))  # nothing is changed by it
+        assert len((await keeper.actions(ActionQuery(name="in"))).actions) == 2
+
+
+@in_loop
+async def test_a_sign_in_that_cannot_be_written_is_told_once_and_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with book(tmp_path) as (keeper, store):
+        await store.call(fill)
+        for number in range(100):  # what is left of the last page holds a few
+            await keeper.note_visit(begun("in", str(number), reason="long" * 200))
+        assert sum("sign-ins are not in the list" in one.message for one in caplog.records) == 1
+        kept = len((await keeper.actions(ActionQuery(limit=1000))).actions)
+        await store.call(make_room)
+        await keeper.note_visit(begun("in", "after"))
+        found = (await keeper.actions(ActionQuery(limit=1000))).actions
+        assert len(found) == kept + 1 and found[0].begun.target == "after"
+
+
+@in_loop
 async def test_erasing_a_tenant_takes_who_and_what_and_leaves_that_something_was_done(tmp_path: Path) -> None:
     log = MemoryLog()
     async with book(tmp_path, log) as (keeper, store):

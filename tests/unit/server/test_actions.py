@@ -69,6 +69,7 @@ class Book:
 
     def __init__(self) -> None:
         self.begun: list[Begun] = []
+        self.visits: list[Begun] = []
         self.ends: list[tuple[str, Outcome, str | None]] = []
         self.refusal: DiskFull | None = None
 
@@ -80,6 +81,9 @@ class Book:
 
     async def end(self, action_id: str, outcome: Outcome, code: str | None = None) -> None:
         self.ends.append((action_id, outcome, code))
+
+    async def note_visit(self, begun: Begun) -> None:
+        self.visits.append(begun)
 
     async def actions(self, query: ActionQuery) -> ActionPage:
         return ActionPage((), has_more=False)

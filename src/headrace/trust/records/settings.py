@@ -63,10 +63,12 @@ class RecordsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionSettings:
-    """How long it is remembered what administrators did: for so many `days`, and the latest `max_actions`."""
+    """How long it is remembered what administrators did: for so many `days`, the latest `max_actions`, and beside them
+    the latest `max_visits`, sign-ins and sign-outs."""
 
     days: int = 730
     max_actions: int = 100_000
+    max_visits: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse by name what cannot be."""
@@ -74,3 +76,5 @@ class ActionSettings:
             raise ValueError(f"days: {self.days} is not a number of days from 1 to 36500")
         if not 100 <= self.max_actions <= 10_000_000:
             raise ValueError(f"max_actions: {self.max_actions} is not in [100, 10000000]")
+        if not 100 <= self.max_visits <= 1_000_000:
+            raise ValueError(f"max_visits: {self.max_visits} is not in [100, 1000000]")
