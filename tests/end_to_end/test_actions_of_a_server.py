@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.upstreams import upstream
 from typer.testing import CliRunner
 
 from headrace.cli.main import app
-from headrace.core.actions import ActionQuery, Outcome
+from headrace.core.actions import ActionQuery, Actor, Begun, Outcome, Through
 from headrace.memory import actions
 from headrace.memory.database import Database
 
@@ -72,6 +73,11 @@ def test_a_servers_and_commands_changes_are_one_list_that_the_log_commits_to(tmp
                     ("POST /v1/accounts/budgets", "team", "done", "console"),
                 ]
                 assert told[1]["who"]["subject"].startswith("os:")
+            visit = Begun(
+                actor=Actor(tenant="acme", subject="key:a", through=Through.CONSOLE), name="POST /console/session"
+            )
+            with Database(home / "headrace.db") as database:  # nothing commits to it, and it is not verified
+                database.transact(actions.note_visit, "act_visit", visit, time.time())
             async with serving(tmp_path, text):  # what was written beside the first one is handed in by the next
                 async with asyncio.timeout(30):
                     while (found := await verified(*state))["num_waiting"]:  # noqa: ASYNC110
@@ -102,7 +108,8 @@ BEGINNINGS = (
 
 async def falsify(home: Path, state: list[str]) -> None:
     """Change what is kept in one way after the other, and see it found."""
-    newest, oldest = (await listed("--limit", "1", *state))[0]["id"], (await listed(*state))[-1]["id"]
+    visit, newest, *_, oldest = [one["id"] for one in await listed(*state)]
+    assert visit == "act_visit"
     for change, words in (
         *(
             (f"UPDATE actions SET {what} WHERE id = ?", "beginning is not the one that was logged")

@@ -213,13 +213,18 @@ class Reloader:
         source = KeySource(settings, around.secrets)
         if app.keys is None and source.has_keys:
             waiting.append("keys")
+        ring = None if app.keys is None else KeyRing(source.load)
+        # Of keys those that are in force are compared: their file may say something else and be where it was.
+        names = {one for one in changed_names(before, settings) if not one.startswith("keys.")}
+        if app.keys is not None and ring is not None:
+            names |= {f"keys.{one}" for one in app.keys.differing(ring)}
         return _Ready(
             settings=settings,
             around=around,
             waiting=tuple(waiting),
-            changed=changed_names(before, settings),
+            changed=tuple(sorted(names)),
             warnings=tuple(str(problem) for problem in resolved.report.problems),
-            ring=None if app.keys is None else KeyRing(source.load),
+            ring=ring,
             door=Door(server_config(settings)),
             switches=tuple(switches),
         )

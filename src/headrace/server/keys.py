@@ -112,6 +112,13 @@ class KeyRing:
         """Take the entries that `load` gives now; when that fails the keys in force stay, and the error comes out."""
         self._identities = _index(self._load())
 
+    def differing(self, other: "KeyRing") -> frozenset[str]:
+        """Names of the keys that only one of both has in force, or that may do other things in one."""
+        ours, theirs = self._identities, other._identities
+        digests = [one for one in ours.keys() | theirs.keys() if ours.get(one) != theirs.get(one)]
+        found = (ring[one][1].key for ring in (ours, theirs) for one in digests if one in ring)
+        return frozenset(name for name in found if name is not None)
+
     def named(self, name: str) -> Principal | None:
         """What a key may do now, by its name; None if there is none of that name that is valid."""
         for _, identity in self._identities.values():

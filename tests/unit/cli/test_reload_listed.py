@@ -1,6 +1,7 @@
 """A reload by signal is in the list of actions: the names of what changed, what waits for a restart, and refusals."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tests.unit.cli.test_gateway import SECRET, Served, backend, route, serving,
 from tests.unit.server.test_actions import Book
 from tests.upstreams import Upstream
 
+from headrace.cli.keys import KeyRights, add_key, disable_key
 from headrace.core.actions import Outcome
 from headrace.core.errors import DiskFull
 
@@ -38,6 +40,23 @@ async def test_it_is_listed_with_the_names_of_what_changed_and_of_what_waits(
         assert told["asked"] == {"changed": ["backends.near", "max_in_flight", "routes.talk"], "waiting": ["queue"]}
         assert (await served.ask("talk")).status == 200
         assert (await signalled(served, more))["asked"] == {"waiting": ["queue"]}
+
+
+@with_backend
+async def test_keys_are_named_as_they_are_in_force_whichever_file_has_them(
+    up: Upstream, folder: Any, environ: Any
+) -> None:
+    keys, now = folder / "keys.toml", datetime.now(UTC)
+    boss = add_key(keys, "boss", KeyRights(scopes=("generate", "admin")), now)
+    add_key(keys, "laptop", KeyRights(), now)
+    text = f'keys = "{keys}"\n' + backend(up) + route()
+    async with serving(folder, text, environ) as served:
+        add_key(keys, "phone", KeyRights(), now)
+        disable_key(keys, "laptop", is_disabled=True)
+        await signal(served, text)
+        reply = await served.ask(path="/v1/admin/actions", method="GET", authorization=f"Bearer {boss}")
+        assert reply.json()["data"][0]["asked"] == {"changed": ["keys.laptop", "keys.phone"]}
+        assert boss not in reply.body.decode()
 
 
 @with_backend
