@@ -1,6 +1,6 @@
 """Prometheus's text of metric families, in pieces, so that whoever sends it can do something else in between.
 
-The bytes are those of Prometheus's own client, at a fraction of its time: names here are constants and known to be
+The bytes are those of Prometheus's own client, in less time: names here are constants and known to be
 good, so only values of labels are escaped, and each once in a text. A family is collected as a whole, so that no piece
 shows a histogram at two moments. Source: https://prometheus.io/docs/instrumenting/exposition_formats/. Knows no
 metric.
@@ -13,11 +13,10 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
 
-_shown: Final[Callable[[float], str]] = floatToGoString
-
 PIECE_LINES: Final = 100
-"""Lines after which a piece ends; about a tenth of a millisecond."""
+"""Lines after which a piece ends; about a third of a millisecond."""
 
+_shown: Final[Callable[[float], str]] = floatToGoString
 # Kind of a family -> what its name has behind it in this format.
 _ENDINGS: Final = {"counter": "_total", "gauge": "", "histogram": ""}
 # When each counter was made, which Prometheus's client tells beside, nobody asks; vLLM leaves that out, too, and it is

@@ -34,7 +34,7 @@ class Visits:
     def __init__(self, book: ActionBook | None, clock: Clock) -> None:
         self._book = book
         self._clock = clock
-        self._shares: dict[str, tuple[float, int]] = {}  # whose -> until when so many are listed
+        self._shares: dict[tuple[str, str], tuple[float, int]] = {}  # tenant, name -> until when, how many
         self._num_refused = 0
         self._told_at_s: float | None = None
 
@@ -42,7 +42,7 @@ class Visits:
         """Somebody has signed in or out (`name`). Never raises."""
         principal = identity.principal
         whose = identity.key or principal.subject
-        share = self._share_of(f"{principal.tenant}/{whose}")
+        share = self._share_of((principal.tenant, whose))
         if self._book is None or share is None:
             return
         left_s, number = share
@@ -69,7 +69,7 @@ class Visits:
                 self._told_at_s, self._num_refused = now_s, 0
             raise
 
-    def _share_of(self, whose: str) -> tuple[float, int] | None:
+    def _share_of(self, whose: tuple[str, str]) -> tuple[float, int] | None:
         """For how long a credential's visits are still counted together, and the number of this one; None for one too
         many."""
         now_s = self._clock.monotonic_s()
