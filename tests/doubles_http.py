@@ -148,12 +148,17 @@ class Reply:
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.lines: list[tuple[str, str]] = []
         self.writes: list[bytes] = []
         self.is_complete = False
 
     @property
     def body(self) -> bytes:
         return b"".join(self.writes)
+
+    def all(self, name: str) -> list[str]:
+        """What every header of a name says."""
+        return [value for one, value in self.lines if one == name]
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -207,7 +212,8 @@ class Client:
         await self.may_write.wait()
         if message["type"] == "http.response.start":
             self.reply.status = message["status"]
-            self.reply.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            self.reply.lines = [(name.decode(), value.decode()) for name, value in message["headers"]]
+            self.reply.headers = dict(self.reply.lines)
         else:
             self.reply.writes.append(message["body"])
             self.reply.is_complete = not message["more_body"]

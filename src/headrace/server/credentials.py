@@ -40,9 +40,9 @@ _ONCE: Final = (b"authorization", b"x-api-key", b"dpop")
 @dataclass(frozen=True, slots=True)
 class ShownKey:
     """An API key by the SHA-256 of its text, which a connection need not keep; good until `until_s` at the longest, in
-    Unix time, and until the session that it was found by is signed out."""
+    Unix time, and until the session that it was found by is signed out. Without `digest`: a session of a token."""
 
-    digest: str
+    digest: str | None
     until_s: float = math.inf
     session_id: str | None = None
 
@@ -88,9 +88,9 @@ class Credentials:
             shown = replace(shown, scheme="bearer", token=session.token)
         elif session is not None:
             found.append(self._key_again(session))
-            exchange.session_key = (session.digest or "", session.until_s, session.id)
         identity = self._judge(shown, found)
         if session is not None:
+            exchange.session_key = (session.digest, session.until_s, session.id)
             identity = replace(identity, expires_s=min(identity.expires_s, session.until_s))
             # Caches on the way keep nothing that came for `authorization` (RFC 9111, section 3.5); of cookies they know
             # nothing.
@@ -131,13 +131,15 @@ class Credentials:
     def check_again(self, identity: Identity, key: ShownKey | None) -> Identity:
         """Who asks on a connection that was opened by `identity`, with `key` if that was one. Raises Unauthenticated
         for a caller that is none any more."""
-        if key is None:
+        if key is not None:
+            session_id = key.session_id
+            is_out = self._sessions is not None and session_id is not None and self._sessions.is_out(session_id)
+            if is_out or self._clock.unix_s() >= key.until_s:
+                raise SessionEnded
+        if key is None or key.digest is None:
             self._check_time(identity)
             return identity
         assert self._keys is not None
-        is_out = self._sessions is not None and key.session_id is not None and self._sessions.is_out(key.session_id)
-        if is_out or self._clock.unix_s() >= key.until_s:
-            raise SessionEnded
         now = self._keys.recall(key.digest)
         if not self._authenticators:
             return now
@@ -146,7 +148,7 @@ class Credentials:
         return again
 
     def key_of(self, exchange: Exchange, identity: Identity) -> ShownKey | None:
-        """The API key that a caller has shown, or that its session began with; None if it showed none."""
+        """The API key that a caller has shown, or its session with the key that it began with; None for neither."""
         if exchange.session_key is not None:
             return ShownKey(*exchange.session_key)
         if self._keys is None or identity.is_token or exchange.headers.keys().isdisjoint(_ONCE[:2]):

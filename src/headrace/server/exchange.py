@@ -60,9 +60,9 @@ class Exchange:
 
     `params` are the variable parts of its path, `errors` is how its protocol says no; both are known once its route is.
     `body_digest` is the SHA-256 that the body must have, because its caller signed it. `session_key`: the digest
-    of the API key that its caller's session began with, until when that is good, and the session's id. `sign` makes the
-    headers of a signature over a whole answer, of its status and `content-digest`. `place` is where in a trace it
-    stands, None where nobody traces. `body` is what was read of it already.
+    of the API key that its caller's session began with (None: of a token), until when that is good, and the session's
+    id. `sign` makes the headers of a signature over a whole answer, of its status and `content-digest`. `place` is
+    where in a trace it stands, None where nobody traces. `body` is what was read of it already.
     """
 
     scope: Scope
@@ -78,7 +78,7 @@ class Exchange:
     taken: Taken | None = None
     wire: Wire | None = None
     body_digest: bytes | None = None
-    session_key: tuple[str, float, str] | None = None
+    session_key: tuple[str | None, float, str] | None = None
     sign: "Callable[[Exchange, int, bytes], list[tuple[bytes, bytes]]] | None" = None
     sealing: Sealing | None = None
     place: Place | None = None

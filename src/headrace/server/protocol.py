@@ -7,6 +7,7 @@
     go on sending a body that is already refused           DISCARD_FACTOR bodies and LINGER_S, then the connection ends
     stop reading a finished response                       the kernel's user timeout and the idle timeout
     ask for a WebSocket amid other requests                400; else `socket_protocol.py` takes the connection over
+    ask for one with a header longer than it reads         431
 
 A body that is still wanted is bounded by `exchange.py`; a stream that nobody reads by `feed.py`. Knows no routes.
 """
@@ -16,6 +17,7 @@ import math
 import socket
 import sys
 from collections import deque
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -31,6 +33,10 @@ from headrace.server.wire import EXTENSION, Wire
 # A refused body is read and thrown away for a while, because a client that is reset while it sends loses the refusal.
 LINGER_S: Final = 10.0
 DISCARD_FACTOR: Final = 16
+# `websockets` reads no longer line of a handshake, and would end it without a word.
+MAX_SOCKET_LINE_BYTES: Final = 8192
+
+_TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -42,6 +48,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._num_bytes = 0  # of the headers or of the body that is arriving
         self._num_discarded = 0  # of that body, after its request was answered
         self._read_len = 0  # of what is being parsed
+        self.url = b""
+        self.headers = []
         self._is_in_headers = True
         self._has_begun = False  # headers that no timer runs for yet
         self._is_closed = False
@@ -85,10 +93,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self._has_begun = False
                 self._start_timer(self._limits.header_timeout_s, self._headers_late)
             if self._num_bytes > self._limits.max_header_bytes:
+                longest = longest_part(len(self.url), self.headers, self._num_bytes)
                 error = PayloadTooLarge(
-                    f"the headers are longer than {self._limits.max_header_bytes} bytes; send less."
+                    f"the headers are longer than {self._limits.max_header_bytes} bytes, most of it {longest}; send less."
                 )
-                self._refuse(error, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                self._refuse(error, _TOO_LARGE)
         elif self.cycle is not None and self.cycle.response_started:
             self._num_discarded += len(data)
             if self._num_discarded > DISCARD_FACTOR * self._limits.max_body_bytes:
@@ -170,6 +179,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         headers = {name for name, _ in self.scope["headers"]}
         if self._unanswered or self.scope["method"] != "GET" or headers & {b"content-length", b"transfer-encoding"}:
             self.send_400_response("a WebSocket begins with a GET without a body, when nothing else is being answered")
+            return
+        for name, value in self.scope["headers"]:
+            if len(name) + len(value) + 4 > MAX_SOCKET_LINE_BYTES:
+                error = PayloadTooLarge(
+                    f"{name.decode('latin-1')[:100]}: has {len(value)} bytes, and a header of a WebSocket's handshake "
+                    f"at most {MAX_SOCKET_LINE_BYTES}; send less, such as a key in the place of a long token."
+                )
+                self._refuse(error, _TOO_LARGE)
+                return
 
     def _check_body(self) -> None:
         """Refuse a body that comes with the wish for another protocol (Java's client by itself, `curl --http2`): the
@@ -208,6 +226,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def longest_part(url_len: int, headers: Sequence[tuple[bytes, bytes]], num_bytes: int) -> str:
+    """Which part of a request's head takes most of `num_bytes`, in words; of a header that has not come to its end only
+    is known behind which one it stands."""
+    sizes = {"its first line": url_len}
+    last = "the first header"
+    for name, value in headers:
+        shown = f"'{name.decode('latin-1')[:100]}'"
+        sizes[shown] = sizes.get(shown, 0) + len(name) + len(value) + 4
+        last = f"the header behind {shown}"
+    sizes.setdefault(last, num_bytes - sum(sizes.values()))
+    return max(sizes, key=sizes.__getitem__)
 
 
 def _set_tcp_options(transport: asyncio.Transport, timeout_s: float) -> None:

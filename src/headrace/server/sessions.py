@@ -1,15 +1,18 @@
-"""Sessions of the console: a cookie that stands for the key or token somebody signed in with.
+"""Sessions of the console: cookies that stand for the key or token somebody signed in with.
 
-    sign-in: key -> its digest, token -> itself     sealed, with when it ends, into the cookie
-    call:    cookie -> opened -> the key looked up again, or the token judged again, as if it had been shown
+    sign-in: key -> its digest, token -> itself     sealed, with when it ends, into cookies
+    call:    cookies -> opened -> the key looked up again, or the token judged again, as if it had been shown
 
-Nothing is remembered but which sessions were signed out: a restart ends none, and a key that is revoked, disabled,
-expired or given other scopes is so at once. A cookie counts only where the console itself sends it: with a header that
-no form or link of another site can set (and which no other site's script may, since the door never lets one send
-cookies), from its own origin as far as the browser says. Knows no seal's making, and no route.
+Nothing is remembered but which sessions were signed out, here or at another process of the same state: a restart ends
+none, and a key that is revoked, disabled, expired or given other scopes is so at once. Cookies count only where the
+console itself sends them: with a header that no form or link of another site can set (and which no other site's script
+may, since the door never lets one send cookies), from its own origin as far as the browser says. Knows no seal's
+making, no cookie's size, and no route.
 """
 
 import asyncio
+import base64
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,26 +22,37 @@ from urllib.parse import urlsplit
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.core.errors import Forbidden, InvalidRequest, Unauthenticated
-from headrace.core.sessions import SessionEnded, SessionSeal
+from headrace.core.errors import Forbidden, InvalidRequest, Unauthenticated, Unavailable
+from headrace.core.sessions import SessionEnded, SessionSeal, bound_ended
 from headrace.server.exchange import Exchange
+from headrace.server.session_cookies import clear, join, name_of, put, shown, split
 
 HEADER: Final = b"x-headrace-console"
-NAME: Final = "headrace-session"
-# Browsers keep no larger cookie: name, value and attributes together (RFC 6265bis, section 5.6).
-MAX_COOKIE_BYTES: Final = 4096
-_ATTRIBUTE_BYTES: Final = 128
-MAX_ENDED: Final = 10_000
+LOOK_S: Final = 1.0
+"""How long after a look for what other processes signed out the next one comes, at the earliest."""
 _OTHERS: Final = (b"authorization", b"x-api-key")
 
 
-class Recalled(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a cookie holds: the SHA-256 `digest` of an API key's text, or a token. It ends at `until_s`, Unix time."""
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a session stands for: the SHA-256 `digest` of an API key's text, or a token. It ends at `until_s`, Unix
+    time."""
 
     id: str
     until_s: float
     digest: str | None = None
     token: str | None = None
+
+
+class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As it is sealed: of a token in base64url, as JWTs are, the bytes between its dots. As text they could not be
+    compressed: with them a token of 8,000 characters that lists groups takes one cookie, and not three."""
+
+    id: str
+    until_s: float
+    digest: str | None = None
+    token: str | None = None
+    parts: list[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,74 +74,109 @@ class Sessions:
         self._clock = clock
         self._new_id = new_id
         self._writing = asyncio.Lock()
-        self._known_ended: dict[str, float] | None = None
+        self._ended: dict[str, float] = {}
+        self._looks_s = -math.inf  # when the next look for others' sign-outs is due
+        self._trouble: Unavailable | None = None  # of the last one
 
     def begin(self, exchange: Exchange, scheme: str, proof: Proof) -> float:
-        """Have the answer set a cookie for it; until when it is good, Unix time. Raises InvalidRequest for a token
-        that no cookie can hold."""
-        until_s = min(self._clock.unix_s() + self._session_s, proof.expires_s)
+        """Have the answer set cookies for it, in the place of those there were; until when they are good, Unix time.
+        Raises InvalidRequest for a token that is too long for them."""
+        now_s = self._clock.unix_s()
+        until_s = min(now_s + self._session_s, proof.expires_s)
         kept = Recalled(self._new_id(), until_s, proof.digest, proof.token)
-        name, value = _name(exchange, scheme), self._seal.seal(zlib.compress(msgspec.json.encode(kept), 9))
-        if len(name) + len(value) + _ATTRIBUTE_BYTES > MAX_COOKIE_BYTES:
+        cookies = split(name_of(exchange, scheme), self._seal.seal(encode(kept)))
+        if cookies is None:
             raise InvalidRequest(
                 f"authorization: the token is too long for a sign-in ({len(proof.token or '')} characters, about "
-                "3800 are possible); ask its issuer for one with fewer claims, or sign in with a key.",
+                "18,000 are possible); ask its issuer for one with fewer claims, or sign in with a key.",
                 param="authorization",
             )
-        seconds = max(0, int(until_s - self._clock.unix_s()))
-        exchange.add_header(b"set-cookie", f"{name}={value}; Max-Age={seconds}; {_attributes(scheme)}".encode())
+        put(exchange, scheme, cookies, max(0, int(until_s - now_s)))
         return until_s
 
     def recall(self, exchange: Exchange, scheme: str) -> Recalled | None:
         """What the session stands for with which a request comes; None for one that does not come from the console, or
-        without a session. Raises SessionEnded; Unauthenticated beside another credential; Forbidden from a page of
-        another site."""
-        if not is_of_console(exchange) or (text := _cookie(exchange, scheme)) is None:
+        without a session. Raises SessionEnded; Unauthenticated beside another credential, or for a cookie that is there
+        twice; Forbidden from a page of another site; Unavailable."""
+        name = name_of(exchange, scheme)
+        if not is_of_console(exchange) or not (cookies := shown(exchange, name)):
             return None
         check_origin(exchange)
-        if any(name in exchange.headers for name in _OTHERS):
+        if any(other in exchange.headers for other in _OTHERS):
             raise Unauthenticated(
                 "authorization: the console's session is there, too; send one of them.", param="authorization"
             )
-        kept = self._open(text)
+        kept = self._open(join(name, cookies))
         if kept is None or self._clock.unix_s() >= kept.until_s or self.is_out(kept.id):
             raise SessionEnded
         return kept
 
     def end(self, exchange: Exchange, scheme: str) -> bool:
-        """Sign out: the cookie goes, and a copy of it is good for nothing. Whether there was a session, which `keep`
-        has to write down."""
-        text = _cookie(exchange, scheme)
-        kept = None if text is None else self._open(text)
-        name = _name(exchange, scheme)
-        exchange.add_header(b"set-cookie", f"{name}=; Max-Age=0; {_attributes(scheme)}".encode())
+        """Sign out: the cookies go, and a copy of them is good for nothing. Whether there was a session, which `keep`
+        has to write down. Raises as `recall` does where it cannot be told which one; the cookies go all the same."""
+        name = name_of(exchange, scheme)
+        cookies = shown(exchange, name)
+        clear(exchange, scheme, {name, *(one for one, _ in cookies)})
+        kept = self._open(join(name, cookies))
         if kept is None:
             return False
-        ended, now_s = self._ended(), self._clock.unix_s()
-        for other in [other for other, until_s in ended.items() if until_s <= now_s]:
-            del ended[other]
-        while len(ended) >= MAX_ENDED:
-            del ended[next(iter(ended))]
-        ended[kept.id] = kept.until_s
+        self._ended = bound_ended({**self._ended, kept.id: kept.until_s}, self._clock.unix_s())
         return True
 
     async def keep(self) -> None:
-        """Write down which sessions were signed out, so that a restart knows. Raises Unavailable."""
+        """Write down which sessions were signed out, so that a restart and other processes know. Raises Unavailable."""
         async with self._writing:
-            await asyncio.to_thread(self._seal.save_ended, dict(self._ended()))
-
-    def _ended(self) -> dict[str, float]:
-        if self._known_ended is None:
-            self._known_ended = self._seal.load_ended()
-        return self._known_ended
+            await asyncio.to_thread(self._seal.add_ended, self._ended, self._clock.unix_s())
 
     def is_out(self, session_id: str) -> bool:
-        """Whether a session was signed out."""
-        return session_id in self._ended()
+        """Whether a session was signed out, here or a moment ago at another process. Raises Unavailable where that
+        cannot be told."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._looks_s:
+            self._looks_s = now_s + LOOK_S
+            self._trouble = self._look()
+        if self._trouble is not None:
+            raise Unavailable(self._trouble.message, code=self._trouble.code)
+        return session_id in self._ended
 
-    def _open(self, text: str) -> Recalled | None:
-        content = self._seal.open(text)
-        return None if content is None else msgspec.json.decode(zlib.decompress(content), type=Recalled)
+    def _look(self) -> Unavailable | None:
+        """Learn what others signed out; what is known here already stays so, whatever becomes of the list."""
+        try:
+            found = self._seal.look_ended()
+        except Unavailable as error:
+            return error
+        if found is not None:
+            self._ended = bound_ended({**found, **self._ended}, self._clock.unix_s())
+        return None
+
+    def _open(self, text: str | None) -> Recalled | None:
+        content = None if text is None else self._seal.open(text)
+        return None if content is None else decode(content)
+
+
+def encode(kept: Recalled) -> bytes:
+    """What is sealed."""
+    token, parts = kept.token, None
+    if token is not None:
+        texts = token.split(".")
+        try:
+            found = [base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) for text in texts]
+        except ValueError:
+            found = []
+        if _token_of(found) == token:  # every character comes back, or it stays as it is
+            token, parts = None, found
+    return zlib.compress(msgspec.msgpack.encode(_Kept(kept.id, kept.until_s, kept.digest, token, parts)), 9)
+
+
+def decode(content: bytes) -> Recalled:
+    """Reverse `encode`."""
+    kept = msgspec.msgpack.decode(zlib.decompress(content), type=_Kept)
+    token = kept.token if kept.parts is None else _token_of(kept.parts)
+    return Recalled(kept.id, kept.until_s, kept.digest, token)
+
+
+def _token_of(parts: list[bytes]) -> str:
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
 def check_origin(exchange: Exchange) -> None:
@@ -157,28 +206,3 @@ def _authority(origin: bytes) -> str | None:
 def is_of_console(exchange: Exchange) -> bool:
     """Whether a cookie that comes with it counts."""
     return exchange.is_socket or exchange.headers.get(HEADER) == b"1"
-
-
-def _name(exchange: Exchange, scheme: str) -> str:
-    """A browser keeps one jar for all ports of a host, so that two servers on one machine need two names. `__Host-`:
-    set over TLS by this host for itself alone (RFC 6265bis, section 4.1.3.2)."""
-    host = exchange.headers.get(b"host", b"").decode("latin-1")
-    port = host.rpartition(":")[2]
-    name = f"{NAME}-{port}" if port.isascii() and port.isdigit() else NAME
-    return f"__Host-{name}" if scheme == "https" else name
-
-
-def _attributes(scheme: str) -> str:
-    return "Path=/; HttpOnly; SameSite=Strict" + ("; Secure" if scheme == "https" else "")
-
-
-def _cookie(exchange: Exchange, scheme: str) -> str | None:
-    given = exchange.headers.get(b"cookie")
-    if given is None:
-        return None
-    wanted = _name(exchange, scheme)
-    for pair in given.decode("latin-1").split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == wanted and value:
-            return value
-    return None

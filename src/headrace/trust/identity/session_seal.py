@@ -4,17 +4,17 @@ server's. Whoever copies a cookie can use it, as with every bearer's credential,
 Knows no sessions: what they hold and how long they last is `server/sessions.py`'s.
 """
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from headrace.trust.strict import decode_base64url, encode_base64url
+
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
-_PURPOSE: Final = b"headrace console session v1"
+_PURPOSE: Final = b"headrace console session v2"
 
 
 class AesSeal:
@@ -30,12 +30,12 @@ class AesSeal:
     def seal(self, content: bytes) -> str:
         """See `core.sessions.SessionSeal`."""
         nonce = self._random(_NONCE_BYTES)
-        return urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, _PURPOSE)).rstrip(b"=").decode()
+        return encode_base64url(nonce + self._cipher.encrypt(nonce, content, _PURPOSE))
 
     def open(self, text: str) -> bytes | None:
         """See `core.sessions.SessionSeal`."""
         try:
-            sealed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            sealed = decode_base64url(text)  # one content has one text: no character of it can be another
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _PURPOSE)
-        except (binascii.Error, ValueError, InvalidTag):  # ValueError: it has too few bytes, or is no ASCII
+        except (ValueError, InvalidTag):  # ValueError: it is not base64url, or has too few bytes
             return None
