@@ -15,6 +15,7 @@ from tests.socket_client import serving, until
 
 from headrace.server.config import ServerConfig
 from headrace.server.keys import KeyRing
+from headrace.server.protocol import MAX_SOCKET_LINE_BYTES
 
 OK = [Turn(text="OK")]
 UPGRADE = {
@@ -108,6 +109,14 @@ def test_a_handshake_that_may_not_be_is_refused_over_http(data: bytes, status: i
 )
 def test_what_is_no_handshake_of_rfc_6455_is_answered_and_let_go(data: bytes, status: int) -> None:
     assert answered(data)[0] == status
+
+
+def test_a_handshake_with_a_longer_header_than_is_read_is_refused_by_its_name() -> None:
+    longest = MAX_SOCKET_LINE_BYTES - len("cookie: \r\n")
+    assert answered(handshake(cookie="a" * longest), keys=ring(entry("hr_good")))[0] == 401  # it was read
+    status, body = answered(handshake(cookie="a" * (longest + 1)), keys=ring(entry("hr_good")))
+    assert status == 431
+    assert body["error"]["message"].startswith("cookie: has 8183 bytes")
 
 
 def test_a_key_is_asked_for_before_anything_is_accepted() -> None:

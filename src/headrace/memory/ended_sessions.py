@@ -8,7 +8,6 @@ that has gone is told once: whoever asks knows what it held. Knows nothing of wh
 """
 
 import fcntl
-import json
 import logging
 import math
 import os
@@ -16,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from headrace.core.errors import Unavailable
 from headrace.core.sessions import bound_ended
@@ -55,7 +56,7 @@ class EndedSessions:
     def add(self, ended: Mapping[str, float], now_s: float) -> None:
         """Keep these, too. Raises Unavailable, and the file is as it was."""
         with self._locked():
-            save_state(self._path, json.dumps(bound_ended({**self._read(), **ended}, now_s)).encode())
+            save_state(self._path, msgspec.json.encode(bound_ended({**self._read(), **ended}, now_s)))
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -97,14 +98,9 @@ class EndedSessions:
 
 def _parse(data: bytes) -> dict[str, float]:
     """Raises ValueError for what is no such list."""
-    try:
-        found = json.loads(data) if len(data) <= MAX_BYTES else None
-    except RecursionError:
-        found = None
-    if not isinstance(found, dict) or not all(_is_time(until_s) for until_s in found.values()):
-        raise ValueError("it is no list of sessions and times")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    found = msgspec.json.decode(data, type=dict[str, float])  # its errors are ValueErrors
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError("a time is none")
     return found
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

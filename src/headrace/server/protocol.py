@@ -95,7 +95,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self._num_bytes > self._limits.max_header_bytes:
                 longest = longest_part(len(self.url), self.headers, self._num_bytes)
                 error = PayloadTooLarge(
-                    f"the headers are longer than {self._limits.max_header_bytes} bytes, most of it {longest}; send less."
+                    f"the headers are longer than {self._limits.max_header_bytes} bytes, most of that is {longest}; "
+                    "send less."
                 )
                 self._refuse(error, _TOO_LARGE)
         elif self.cycle is not None and self.cycle.response_started:

@@ -70,7 +70,7 @@ def shown(exchange: Exchange, name: str) -> list[tuple[str, str]]:
     if given is None:
         return []
     wanted = _names(name)
-    pairs = (pair.strip().partition("=") for pair in given.decode("latin-1").split(";"))
+    pairs = (pair.strip(" \t").partition("=") for pair in given.decode("latin-1").split(";"))
     return [(one, value) for one, _, value in pairs if value and one in wanted]
 
 
