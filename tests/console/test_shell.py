@@ -1,19 +1,21 @@
 """The frame of the console: who gets in, what each role sees, and what the page says when something ends."""
 
 import time
-import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import msgspec
 import pytest
 from tests.console.browser import expect
 from tests.console.served import ConsoleServer, serving
+from tests.end_to_end.test_sign_in_program import long_token
+from tests.tokens import AUDIENCE, ISSUER, key, key_set
 from tests.unit.server.test_tls import make_pair
 
+from headrace.server.sessions import decode, encode
 from headrace.trust.identity.session_seal import AesSeal
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ COUNTING = """
     globalThis.hide = () => { turn(true); setTimeout(() => Object.assign(done, { frames: 0, asked: 0 }), 250); };
     globalThis.show = () => turn(false);
 """
+
+SIGN_IN = """async (secret) => {
+    const headers = { "x-headrace-console": "1", authorization: `Bearer ${secret}` };
+    return (await fetch("/console/session", { method: "POST", headers })).status;
+}"""
 
 
 def menu(page: "Page") -> Any:
@@ -125,9 +132,8 @@ def test_a_session_that_expires_is_told_without_being_asked(open_page: Open, con
     page.goto("/console/learn")
     cookie = session_cookie(page)
     seal = AesSeal((console_server.home / "keys" / "console.key").read_bytes(), token_bytes)
-    kept = msgspec.json.decode(zlib.decompress(seal.open(cookie["value"]) or b""))
-    kept["until_s"] = time.time() + 2
-    cookie["value"] = seal.seal(zlib.compress(msgspec.json.encode(kept)))
+    kept = replace(decode(seal.open(cookie["value"].removeprefix("1.")) or b""), until_s=time.time() + 2)
+    cookie["value"] = f"1.{seal.seal(encode(kept))}"
     page.context.add_cookies([cookie])
     page.reload()
     expect(menu(page)).to_have_text(VIEWS["user"])
@@ -277,21 +283,38 @@ def test_another_site_gets_nothing_with_the_cookie(open_page: Open, console_serv
         assert answer.status in (401, 403), headers
 
 
-def test_over_tls_the_session_is_this_hosts_and_never_in_the_clear(
+def test_over_tls_the_session_is_this_hosts_and_never_in_the_clear_however_long_its_token(
     browser: Any, smollm2_path: Path, tmp_path: Path
 ) -> None:
     pair = make_pair(tmp_path, "console")
-    more = f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    keys = tmp_path / "issuer.json"
+    keys.write_bytes(key_set(key("RS256")))
+    more = (
+        f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+        f'[identity.issuers.corp]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\njwks = "{keys}"\n'
+        'tenant = "acme"\nscopes = ["generate"]\n'
+    )
     with serving(tmp_path, smollm2_path, more, "https") as server:
         context = browser.new_context(base_url=server.url, ignore_https_errors=True)
         page = context.new_page()
         page.goto("/console/learn")
-        sign_in(page, server.keys["user"])
-        expect(menu(page)).to_have_text(VIEWS["user"])
-        (cookie,) = context.cookies()
-        assert cookie["name"].startswith("__Host-headrace-session") and cookie["secure"]
-        page.reload()
-        expect(menu(page)).to_have_text(VIEWS["user"])
+        for secret, num_cookies in ((server.keys["user"], 1), (long_token(12_000), 3), (long_token(8_000), 2)):
+            sign_in(page, secret)
+            expect(menu(page)).to_have_text(VIEWS["user"])
+            cookies = context.cookies()
+            assert len(cookies) == num_cookies
+            for cookie in cookies:
+                assert cookie["name"].startswith("__Host-headrace-session") and cookie["secure"]
+                assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+            page.reload()
+            expect(menu(page)).to_have_text(VIEWS["user"])
+            page.get_by_role("button", name="Sign out").click()
+            expect(page.get_by_label("API key or token")).to_be_visible()
+            assert context.cookies() == []
+        # One after the other without signing out: the second takes the place of the first, and leaves no piece of it.
+        for secret, num_cookies in ((long_token(12_000), 3), (server.keys["user"], 1)):
+            assert page.evaluate(SIGN_IN, secret) == 200
+            assert len(context.cookies()) == num_cookies
         context.close()
 
 
