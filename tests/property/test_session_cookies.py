@@ -4,7 +4,7 @@ from hashlib import sha512
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.doubles_http import HandClock
 from tests.doubles_sessions import SealInMemory
@@ -84,6 +84,7 @@ def test_pieces_of_several_sessions_are_the_one_that_is_whole_or_none(
     change=st.sampled_from(["replace", "insert", "delete", "cut", "grow"]),
     by=st.characters(min_codepoint=33, max_codepoint=255, exclude_characters=";"),
 )
+@example(session=0, piece=1, at=0, change="grow", by="\xa0")  # a space to Python, and none to HTTP
 def test_any_single_change_of_any_piece_is_no_session(session: int, piece: int, at: int, change: str, by: str) -> None:
     token, cookies = SESSIONS[session]
     assert (found := recall(list(cookies.items()))) is not None and found.token == token

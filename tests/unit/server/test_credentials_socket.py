@@ -116,13 +116,15 @@ def test_a_session_of_the_console_opens_a_socket_for_its_own_page_until_its_key_
     run(main())
 
 
-def test_signing_out_ends_what_the_session_had_opened() -> None:
+@pytest.mark.parametrize("secret", ["hr_a", token(scope="llm:use")], ids=["key", "token"])
+def test_signing_out_ends_what_the_session_had_opened(secret: str) -> None:
     async def main() -> None:
         seal = SealInMemory()
         config = ServerConfig(port=0, console=ConsoleSettings(session_hours=1))
-        async with serving(OK, config, keys=ring(entry("hr_a")), session_seal=seal) as (place, _):
+        known = {"keys": ring(entry("hr_a")), "authenticators": [users()], "session_seal": seal}
+        async with serving(OK, config, **known) as (place, _):
             own = f"http://127.0.0.1:{place.port}"
-            cookie = await sign_in(place)
+            cookie = await sign_in(place, secret)
             async with place.client(cookie=cookie, origin=own) as client:
                 assert (await client.turn())["type"] == "response.completed"
                 headers = {"host": f"127.0.0.1:{place.port}", "cookie": cookie, "x-headrace-console": "1"}
@@ -132,7 +134,7 @@ def test_signing_out_ends_what_the_session_had_opened() -> None:
     run(main())
 
 
-async def sign_in(place: Place) -> str:
-    headers = {"host": f"127.0.0.1:{place.port}", "x-headrace-console": "1", "authorization": "Bearer hr_a"}
+async def sign_in(place: Place, secret: str = "hr_a") -> str:
+    headers = {"host": f"127.0.0.1:{place.port}", "x-headrace-console": "1", "authorization": f"Bearer {secret}"}
     reply = await Client(place.app, "POST", "/console/session", b"", headers).run()
     return reply.headers["set-cookie"].partition(";")[0]
