@@ -2,7 +2,7 @@
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { fetchJson, send } from "./api";
+import { ApiError, fetchJson, send } from "./api";
 
 export interface Session {
   needs_sign_in: boolean; // nobody is signed in, and the server wants to know who calls
@@ -18,6 +18,21 @@ export function readSession(signal?: AbortSignal): Promise<Session> {
 
 export function signIn(secret: string): Promise<Session> {
   return fetchJson<Session>("/console/session", { method: "POST", headers: { authorization: `Bearer ${secret}` } });
+}
+
+const LONG_CHARS = 3000; // shorter tokens pass every proxy that we know
+
+// A long token that was refused in words that are not this server's: what stands in front takes no such header.
+export function explainRefusal(problem: unknown, secret: string): unknown {
+  const isForeign = problem instanceof ApiError && problem.status !== 0 && problem.code === `http_${problem.status}`;
+  if (!isForeign || secret.length < LONG_CHARS) return problem;
+  return new ApiError(
+    problem.status,
+    problem.code,
+    `${problem.message} These are not its own words: a proxy in front of it may take no token of ${secret.length} ` +
+      "characters. The console's guide says what to set there, under Signing in.",
+    problem.requestId,
+  );
 }
 
 export async function signOut(): Promise<void> {

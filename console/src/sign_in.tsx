@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { ApiError } from "./api";
 import { Button, Field, TextInput } from "./kit/controls";
 import { ErrorNotice, Notice } from "./kit/notices";
-import { signIn, type Session } from "./session";
+import { explainRefusal, signIn, type Session } from "./session";
 
 export function SignIn({ onSignedIn }: { onSignedIn: (session: Session) => void }) {
   const [secret, write] = useState("");
@@ -19,7 +19,7 @@ export function SignIn({ onSignedIn }: { onSignedIn: (session: Session) => void 
       write("");
       onSignedIn(session);
     } catch (problem) {
-      fail(problem);
+      fail(explainRefusal(problem, secret.trim()));
     } finally {
       busy(false);
     }

@@ -83,6 +83,15 @@ def test_a_wrong_key_is_told_beside_its_field_and_lets_nobody_in(open_page: Open
     assert page.context.cookies() == []
 
 
+def test_a_long_token_that_a_proxy_refuses_is_told_as_that(open_page: Open) -> None:
+    page = open_page(None)
+    page.goto("/console/learn")
+    expect(page.get_by_label("API key or token")).to_be_visible()
+    page.route("**/console/session", lambda route: route.fulfill(status=400, body="<h1>Bad Request</h1>"))
+    sign_in(page, "a" * 8000)
+    expect(page.get_by_text("a proxy in front of it may take no token of 8000 characters")).to_be_visible()
+
+
 def test_no_script_of_the_page_can_read_the_key_or_the_session(open_page: Open, console_server: ConsoleServer) -> None:
     page = open_page(None)
     page.goto("/console/learn")

@@ -45,8 +45,8 @@ class Recalled:
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As it is sealed: of a token in base64url, as JWTs are, the bytes between its dots. As text they could not be
-    compressed: with them a token of 8,000 characters that lists groups takes one cookie, and not three."""
+    """As it is sealed: of a token in base64url, as JWTs are, the bytes between its dots. They compress to a fifth to a
+    quarter less than the text would, which every request has to bring along."""
 
     id: str
     until_s: float
