@@ -19,6 +19,7 @@ export interface ChartProps {
   height?: number; // CSS pixels
   x?: "time" | "number"; // Unix seconds, or a plain number
   formatX?: (value: number) => string;
+  marksX?: readonly number[]; // how far marks of the x axis may be apart, the least first
   empty?: string; // in place of no data
 }
 
