@@ -165,6 +165,7 @@ def test_the_view_goes_on_by_itself_after_a_restart(page: "Page", console_server
     console_server.start()
     expect(page.get_by_text("The feed was cut off")).to_be_hidden()
     expect(page.get_by_text("live", exact=True)).to_be_visible()
+    expect(page.locator(".plot canvas")).to_have_count(3)  # what draws them was asked for as the server went
 
 
 def test_a_key_that_is_taken_back_watches_no_more_and_what_it_saw_stays(

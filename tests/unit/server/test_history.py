@@ -217,11 +217,12 @@ def test_a_defect_is_told_once_and_samples_go_on(caplog: pytest.LogCaptureFixtur
     async def main() -> None:
         async with sampled.serving():
             await sampled.tick()
+            engine.fault = Unavailable("it has stopped")
+            await sampled.tick()
+            assert caplog.records == []  # that is no defect
             engine.fault = RuntimeError("a defect of the test")
             for _ in range(3):
                 await sampled.tick()
-            engine.fault = Unavailable("it has stopped")
-            await sampled.tick()
             assert len(sampled.history().samples) == 1
             engine.fault, engine.models = None, (model(output_tokens=9),)
             await sampled.tick()
