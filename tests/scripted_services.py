@@ -317,7 +317,7 @@ class ScriptedMonitors:
 class ScriptedWatching:
     """An engine at rest, with a little in its tree."""
 
-    async def look(self) -> LiveEngine:
+    async def look(self, *, is_whole: bool = True) -> LiveEngine:
         """The same each time."""
         tree = LiveTree((TreeRun(-1, "local", 32, 1, 2, 9.0, is_pinned=True),), 64)
         pages = LivePages(page_tokens=32, total=8, used=1, cached=1, pinned=1)

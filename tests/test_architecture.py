@@ -59,6 +59,7 @@ MAY_CATCH_ALL = {
     "models/tokenizer.py": "the library raises nothing narrower than Exception",
     "server/app.py": "the boundary of a request",
     "server/feed.py": "the boundary of a streamed answer",
+    "server/history.py": "a defect costs one sample of the history, not all that would follow",
     "server/sealing.py": "an answer that was made does not end by a defect of its record",
     "server/sockets.py": "the boundary of a WebSocket and of each of its turns",
 }
@@ -72,6 +73,7 @@ MAY_READ_THE_DATE = (
     "observe/traces.py",
     "server/answers.py",
     "server/inputs.py",
+    "server/history.py",
     "server/live.py",
     "models/template.py",
     "engine/kv/disk.py",

@@ -98,6 +98,7 @@ def test_a_request_to_a_backend_elsewhere_is_seen_too(page: "Page", console_serv
 
 
 def test_latencies_are_on_the_map_and_in_its_table(page: "Page", console_server: ConsoleServer) -> None:
+    console_server.restart()  # what others have asked is remembered
     page.goto("/console/live")
     expect(picture(page, "Time to the first token: Nothing")).to_be_visible()
     ask(console_server, "Say something.")
@@ -106,6 +107,39 @@ def test_latencies_are_on_the_map_and_in_its_table(page: "Page", console_server:
     expect(
         page.get_by_role("table", name="Time to the first token").get_by_role("cell", name="1", exact=True)
     ).to_be_visible()
+
+
+def wait_until_remembered(server: ConsoleServer, num_answers: int) -> None:
+    """Until the server's own samples hold so many first tokens; a frame a second is what it is looked at by."""
+    headers = {"authorization": f"Bearer {server.keys['observer']}"}
+    with urlopen(Request(f"{server.url}/v1/live", headers=headers)) as frames:
+        for line in frames:
+            if line.startswith(b"data: "):
+                samples = server.call("GET", "/v1/live?once=true&history=true")["history"]["samples"]
+                if sum(sum(one["first_token"]) for one in samples) == num_answers:
+                    return
+    pytest.fail("the server ended")
+
+
+def test_who_opens_the_view_later_sees_what_was_before_and_who_paused_it_what_was_missed(
+    page: "Page", console_server: ConsoleServer, check_accessible: Check
+) -> None:
+    console_server.restart()
+    ask(console_server, "A mill stands by the river, and its wheel turns. " * 40, max_tokens=40, ignore_eos=True)
+    wait_until_remembered(console_server, 1)
+    page.goto("/console/live")
+    expect(page.get_by_text("The server began at", exact=False)).to_be_visible()
+    expect(picture(page, "Time to the first token: 1 in the last minutes")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"answers: latest .*, most [1-9]"))).to_be_attached()
+    expect(page.get_by_text(re.compile(r"pages cached: latest .*, most (?!0 %)"))).to_be_attached()
+    check_accessible(page)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("paused", exact=True)).to_be_visible()
+    ask(console_server, "And once more.")
+    wait_until_remembered(console_server, 2)
+    expect(picture(page, "Time to the first token: 1 in the last minutes")).to_be_visible()
+    page.get_by_role("button", name="Go on").click()
+    expect(picture(page, "Time to the first token: 2 in the last minutes")).to_be_visible()
 
 
 def test_a_paused_view_stands_still_and_asks_for_nothing(page: "Page", console_server: ConsoleServer) -> None:
@@ -131,6 +165,7 @@ def test_the_view_goes_on_by_itself_after_a_restart(page: "Page", console_server
     console_server.start()
     expect(page.get_by_text("The feed was cut off")).to_be_hidden()
     expect(page.get_by_text("live", exact=True)).to_be_visible()
+    expect(page.locator(".plot canvas")).to_have_count(3)  # what draws them was asked for as the server went
 
 
 def test_a_key_that_is_taken_back_watches_no_more_and_what_it_saw_stays(

@@ -61,6 +61,7 @@ async def serving() -> AsyncIterator[tuple[str, Steps]]:
     engine.start()
     app = build_app(engine, ServerConfig(port=0), metrics=engine.metrics, services=Services(watching=engine))
     app.live.interval_s = 0.01
+    app.live.history.interval_s = 0.1  # of which all are kept that a slow machine needs
     try:
         async with listening(app) as (_, port):
             yield f"http://127.0.0.1:{port}", steps
@@ -133,3 +134,59 @@ def test_one_frame_is_had_without_a_stream() -> None:
             assert model["tree"]["runs"][0]["tenant"] == "local"
 
     run(main(), BOUND_S)
+
+
+def test_who_begins_to_watch_sees_what_was_done_before() -> None:
+    async def main() -> None:
+        async with serving() as (url, steps), httpx.AsyncClient(base_url=url, timeout=BOUND_S) as client:
+            steps.allow_all()
+            asked = {"model": "toy", "prompt": f"{SECRET} " * 12, "ignore_eos": True}
+            for number in range(3):
+                await client.post("/v1/completions", json=asked | {"max_tokens": 5 + number})
+            exposed = (await client.get("/metrics")).text
+            while True:  # samples come by themselves; the last answer may not be in one yet
+                history = (await client.get("/v1/live?once=true&history=true")).json()["history"]
+                samples = history["samples"]
+                if sum(sum(one["first_token"]) for one in samples) == 3 and sum_of(samples, "output_tokens") == 18:
+                    break
+            assert SECRET not in json.dumps(history)
+            for name, metric in COUNTED.items():
+                assert sum_of(samples, name) == told_by(exposed, metric), name
+            assert sum(sum(one["between_tokens"]) for one in samples) == 18 - 3
+            assert samples[-1]["cached_pages"] > 0
+            assert all(old["time_ms"] <= new["time_ms"] for old, new in itertools.pairwise(samples))
+            # A stream begins with the same, and goes on without it.
+            told = [json.loads(line[6:]) async for line in first_lines(client, 2)]
+            assert samples[-1] in told[0]["history"]["samples"]
+            assert "history" not in told[1]
+
+    run(main(), BOUND_S)
+
+
+# Of a sample, and what Prometheus is told of the same: they are counted in different places.
+COUNTED = {
+    "output_tokens": "vllm:generation_tokens_total",
+    "prompt_tokens": "vllm:prompt_tokens_total",
+    "reused_tokens": "vllm:prefix_cache_hits_total",
+    "num_steps": "vllm:iteration_tokens_total_count",
+}
+
+
+def sum_of(samples: list[Any], name: str) -> int:
+    return sum(one[name] for one in samples)
+
+
+def told_by(exposed: str, metric: str) -> float:
+    """The sum over all models."""
+    return sum(float(line.rpartition(" ")[2]) for line in exposed.splitlines() if line.startswith(metric + "{"))
+
+
+async def first_lines(client: httpx.AsyncClient, count: int) -> AsyncIterator[str]:
+    """The first so many frames of a stream that begins with what was before."""
+    async with client.stream("GET", "/v1/live?history=true") as reply:
+        async for line in reply.aiter_lines():
+            if line.startswith("data: "):
+                yield line
+                count -= 1
+                if not count:
+                    return

@@ -1,7 +1,7 @@
 // Charts. uPlot comes when the first one is drawn; a canvas says nothing to who cannot see it, so that each chart has a
 // sentence for each of its series.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type uPlot from "uplot";
 import { colour, useTheme } from "./theme";
 
@@ -19,6 +19,7 @@ export interface ChartProps {
   height?: number; // CSS pixels
   x?: "time" | "number"; // Unix seconds, or a plain number
   formatX?: (value: number) => string;
+  marksX?: readonly number[]; // how far marks of the x axis may be apart, the least first
   empty?: string; // in place of no data
 }
 
@@ -32,6 +33,8 @@ export function Chart(props: ChartProps) {
   const latest = useRef(props);
   latest.current = props;
   const theme = useTheme();
+  const hasFailed = useRef(false);
+  const [attempt, again] = useState(0);
   const isEmpty = (data[0]?.length ?? 0) === 0;
   const names = series.map((one) => `${one.label}\u0000${one.colour}`).join("\u0001");
 
@@ -44,16 +47,20 @@ export function Chart(props: ChartProps) {
       if (isGone) return;
       plot.current = draw(element, { ...latest.current, kind, height, x, colours: coloursOf(series) });
       size.observe(element);
-    });
+    }, () => (hasFailed.current = true)); // the server went away just now: the next data ask for it again
     return () => {
       isGone = true;
       size.disconnect();
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [theme, kind, height, x, names, isEmpty]);
+  }, [theme, kind, height, x, names, isEmpty, attempt]);
 
   useEffect(() => {
+    if (hasFailed.current) {
+      hasFailed.current = false;
+      again((count) => count + 1);
+    }
     plot.current?.setData(data as uPlot.AlignedData);
   }, [data]);
 

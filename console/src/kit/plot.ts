@@ -25,8 +25,13 @@ export function draw(element: HTMLElement, chart: Drawn): uPlot {
     cursor: { drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: chart.x === "time" }, y: { range: fromZero } },
     axes: [
-      { ...axis, size: chart.x === "time" && !chart.formatX ? 50 : 30, ...(chart.formatX ? { values: (_, values) => values.map((one) => chart.formatX!(one)) } : {}) },
-      { ...axis, size: 64, ...(format ? { values: (_, values) => values.map((one) => (one === null ? "" : format(one))) } : {}) },
+      {
+        ...axis,
+        size: chart.x === "time" && !chart.formatX ? 50 : 30,
+        ...(chart.formatX ? { values: (_, values) => values.map((one) => chart.formatX!(one)) } : {}),
+        ...(chart.marksX ? { incrs: [...chart.marksX] } : {}),
+      },
+      { ...axis, size: 72, ...(format ? { values: (_, values) => values.map((one) => (one === null ? "" : format(one))) } : {}) },
     ],
     series: [{}, ...chart.series.map((one, index) => seriesOf(one.label, chart.colours[index]!, chart.kind))],
     plugins: [reading(element, chart, formatX)],

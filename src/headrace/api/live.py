@@ -1,11 +1,13 @@
-"""What a server shows of itself while it runs: `GET /v1/live`, one frame a second. Ours; counts, names and times, never
-a prompt or an answer.
+"""What a server shows of itself while it runs: `GET /v1/live`, one frame a second, and what was before. Ours; counts,
+names and times, never a prompt or an answer.
 
-Times are whole milliseconds, and only `time_ms` and `ended_ms` are Unix time; `_tokens`, `num_` are counts. Sums never
-fall while a model stays in memory, so that rates are differences of two frames. Knows no server and no engine.
+Times are whole milliseconds, and only `time_ms`, `ended_ms` and `since_ms` are Unix time; `_tokens`, `num_` are counts.
+Sums never fall while a model stays in memory, so that rates are differences of two frames. Knows no server and no
+engine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
@@ -160,9 +162,41 @@ class LiveServer(msgspec.Struct):
     num_viewers: int
 
 
+class LiveSample(msgspec.Struct, kw_only=True):
+    """What all models did together in the `span_ms` before `time_ms`, and how many ran and waited and what pages were
+    used at its end. How often a time fell under which bound is told as in `latency`; nothing at all is an empty list.
+    Without an engine `output_tokens` are those that passed, and what runs is what was open."""
+
+    time_ms: int
+    span_ms: int
+    output_tokens: int = 0
+    read_tokens: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    num_steps: int = 0
+    num_sequences: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    total_pages: int = 0
+    used_pages: int = 0
+    cached_pages: int = 0
+    first_token: list[int] = []
+    between_tokens: list[int] = []
+
+
+class LiveHistory(msgspec.Struct):
+    """What was before: samples, the oldest first, about one in `interval_ms`. Where they do not touch, nothing is
+    known. There are none from before `since_ms`, when the server began to take them."""
+
+    since_ms: int
+    interval_ms: int
+    samples: list[LiveSample]
+
+
 class LiveFrame(msgspec.Struct, kw_only=True):
     """How a server is at one moment, and what happened since the frame before. `engine_age_ms`: how old `models` are,
-    which is more than a moment if a step takes long; None without an engine."""
+    which is more than a moment if a step takes long; None without an engine. `history`: in the first frame, if it was
+    asked for."""
 
     object: Literal["live.frame"] = "live.frame"
     time_ms: int
@@ -177,6 +211,7 @@ class LiveFrame(msgspec.Struct, kw_only=True):
     ended: list[EndedRequest]
     ended_left_out: int
     latency: LatenciesAnswer
+    history: LiveHistory | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -192,15 +227,41 @@ def encode_live_event(data: bytes) -> bytes:
     return b"event: " + EVENT.encode() + b"\ndata: " + data + b"\n\n"
 
 
-def decode_once(query: Mapping[str, list[str]]) -> bool:
-    """Whether one frame is asked for, as JSON, and not a stream of them. Raises InvalidRequest."""
+def encode_sample(sample: LiveSample) -> bytes:
+    """A sample by itself."""
+    return _encode(sample)
+
+
+def encode_history(since_ms: int, interval_ms: int, samples: Iterable[bytes]) -> bytes:
+    """A LiveHistory of encoded samples."""
+    return b'{"since_ms":%d,"interval_ms":%d,"samples":[%b]}' % (since_ms, interval_ms, b",".join(samples))
+
+
+def add_history(frame: bytes, history: bytes) -> bytes:
+    """An encoded frame that has none, with an encoded history."""
+    return frame[:-1] + b',"history":' + history + b"}"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveQuery:
+    """One frame as JSON and not a stream of them (`once`); in the first frame what was before, too (`history`)."""
+
+    once: bool = False
+    history: bool = False
+
+
+def decode_live_query(query: Mapping[str, list[str]]) -> LiveQuery:
+    """What is asked for. Raises InvalidRequest."""
     for name in query:
-        if name != "once":
-            raise InvalidRequest(f"{name[:50]}: is no field of this query; use once.", param=name[:50])
-    once = query.get("once", ["false"])[0].lower()
-    if once not in ("true", "false"):
-        raise InvalidRequest(f"once: {once[:50]!r} given; use true or false.", param="once")
-    return once == "true"
+        if name not in LiveQuery.__slots__:
+            raise InvalidRequest(f"{name[:50]}: is no field of this query; use once or history.", param=name[:50])
+    return LiveQuery(**{name: _flag(name, values[0]) for name, values in query.items()})
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise InvalidRequest(f"{name}: {value[:50]!r} given; use true or false.", param=name)
+    return value.lower() == "true"
 
 
 def milliseconds(seconds: float) -> int:

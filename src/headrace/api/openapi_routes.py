@@ -232,10 +232,10 @@ OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     ("DELETE", "/v1/endorsements/{id}"): Operation("Withdraw an endorsement.", answer=EndorsementAnswer),
     ("POST", "/models/unload"): Operation("Unload a model.", UnloadBody, Changed),
     ("GET", "/v1/live"): Operation(
-        "What runs now, as events, one frame a second; with once=true one frame.",
+        "What runs now, as events, one frame a second; with once=true one frame, with history=true what was before.",
         answer=LiveFrame,
         media=(EVENTS,),
-        query={"once": bool},
+        query={"once": bool, "history": bool},
     ),
     ("GET", "/health"): Operation("Whether the process lives.", answer=Health),
     ("GET", "/ready"): Operation("Whether requests are answered.", answer=Health),

@@ -77,7 +77,7 @@ class EngineServices(Protocol):
         """See `core.service`."""
         ...
 
-    def look(self) -> Coroutine[Any, Any, LiveEngine]:
+    def look(self, *, is_whole: bool = True) -> Coroutine[Any, Any, LiveEngine]:
         """See `core.watching`."""
         ...
 

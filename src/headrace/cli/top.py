@@ -17,9 +17,11 @@ from rich.text import Text
 
 from headrace.cli.generate import printable
 from headrace.cli.residents import Server
+from headrace.cli.top_past import Past
 from headrace.core.errors import Unavailable
 
 PATH: Final = "/v1/live"
+PATH_WITH_PAST: Final = f"{PATH}?history=true"
 Frame = Mapping[str, Any]
 
 _COLOURS: Final = {"waiting": "yellow", "queued": "yellow", "prefill": "blue", "decode": "green", "streaming": "green"}
@@ -30,13 +32,14 @@ _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
 def run_top(server: Server, *, once: bool, json: bool) -> None:
     """Draw until Ctrl-C, or once; as JSON one frame a line. Raises HeadraceError if no server answers at first."""
     if once:
-        frame = server.ask(f"{PATH}?once=true")
         if json:
-            typer.echo(jsonlib.dumps(frame))
-        else:
-            Console(file=sys.stdout).print(draw(frame, None, 10_000))
+            typer.echo(jsonlib.dumps(server.ask(f"{PATH}?once=true")))
+            return
+        frame, past = server.ask(f"{PATH_WITH_PAST}&once=true"), Past()
+        past.add(frame, None)
+        Console(file=sys.stdout).print(draw(frame, None, 10_000, past))
         return
-    frames = follow(server, time.sleep)
+    frames = follow(server, time.sleep, PATH if json else PATH_WITH_PAST)
     try:
         if json:
             for frame in frames:
@@ -48,13 +51,13 @@ def run_top(server: Server, *, once: bool, json: bool) -> None:
         return
 
 
-def follow(server: Server, sleep: Callable[[float], None]) -> Iterator[Frame | None]:
-    """Frames as they come; None each time that the server has gone away. Raises HeadraceError if it never came, or
-    does not let us watch any more."""
+def follow(server: Server, sleep: Callable[[float], None], path: str = PATH) -> Iterator[Frame | None]:
+    """Frames of `path` as they come; None each time that the server has gone away. Raises HeadraceError if it never
+    came, or does not let us watch any more."""
     failures, has_come = 0, False
     while True:
         try:
-            for data in server.events(PATH):
+            for data in server.events(path):
                 failures, has_come = 0, True
                 yield jsonlib.loads(data)
         except Unavailable:
@@ -68,21 +71,25 @@ def follow(server: Server, sleep: Callable[[float], None]) -> Iterator[Frame | N
 def _draw_all(frames: Iterator[Frame | None], url: str) -> None:
     console = Console()
     before: Frame | None = None
+    past = Past()
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         for frame in frames:
             if frame is None:
                 live.update(Text(f"No server answers at {url}; waiting for it.", "yellow"), refresh=True)
                 before = None
                 continue
-            live.update(draw(frame, before, console.height), refresh=True)
+            past.add(frame, before)
+            live.update(draw(frame, before, console.height, past), refresh=True)
             before = frame
 
 
-def draw(frame: Frame, before: Frame | None, height: int) -> Group:
-    """A frame, with rates since the one before it, in so many lines of a terminal."""
+def draw(frame: Frame, before: Frame | None, height: int, past: Past | None = None) -> Group:
+    """A frame, with rates since the one before it and those of the past, in so many lines of a terminal."""
     models = _models(frame, before)
-    room = max(3, height - 2 * len(frame["models"]) - 10)
-    return Group(_head(frame), models, _requests(frame, room), _tenants(frame))
+    rates = [] if past is None else past.lines(frame["time_ms"] / 1000)
+    room = max(3, height - 2 * len(frame["models"]) - len(rates) - 10)
+    lines = [Text(line, "dim", no_wrap=True, overflow="crop") for line in rates]
+    return Group(_head(frame), models, *lines, _requests(frame, room), _tenants(frame))
 
 
 def _head(frame: Frame) -> Text:

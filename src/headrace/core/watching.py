@@ -157,7 +157,8 @@ class LiveEngine:
 class Watching(Protocol):
     """An engine that lets itself be watched. What is not asked for is not made."""
 
-    def look(self) -> Coroutine[Any, Any, LiveEngine]:
+    def look(self, *, is_whole: bool = True) -> Coroutine[Any, Any, LiveEngine]:
         """How it is now: asked of its thread, which answers between two steps and makes the values then, once for each
-        call. Raises Unavailable once it has stopped."""
+        call. If not `is_whole`, only the counts of models in memory: no sequences, trees, tenants, disk, and no model
+        that is elsewhere. Raises Unavailable once it has stopped."""
         ...

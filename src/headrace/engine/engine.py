@@ -183,7 +183,7 @@ class Engine:
         for lane in self._lanes.values():
             self._post_call(partial(lane.release, tenant, session))
 
-    def look(self) -> "Future[tuple[LiveModel, ...]]":
+    def look(self, *, is_whole: bool = True) -> "Future[tuple[LiveModel, ...]]":
         """Every model as it is after the current step: who watches asks, and nothing is made for anybody else.
 
         Raises Unavailable once the engine has stopped.
@@ -192,7 +192,7 @@ class Engine:
         with self._lock:
             if self._stopping or not self._thread.is_alive():
                 raise Unavailable("The engine has stopped, and there is nothing to see; start the server again.")
-            self._inbox.append(lambda: self._show(looked))
+            self._inbox.append(lambda: self._show(looked, is_whole))
         self._wake.set()
         return looked
 
@@ -254,10 +254,10 @@ class Engine:
             if not self._step_all():
                 self._rest()
 
-    def _show(self, looked: "Future[tuple[LiveModel, ...]]") -> None:
+    def _show(self, looked: "Future[tuple[LiveModel, ...]]", is_whole: bool) -> None:
         if looked.set_running_or_notify_cancel():
             now, most = self._clock.monotonic_s(), self.config.max_sequences
-            looked.set_result(tuple(picture(lane, now, most) for lane in self._lanes.values()))
+            looked.set_result(tuple(picture(lane, now, most, is_whole=is_whole) for lane in self._lanes.values()))
 
     def _part(self) -> None:
         """Let go of the models that are to leave and have nothing to do any more."""

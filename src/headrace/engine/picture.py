@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Final
 
 from headrace.core.service import Residence
-from headrace.core.watching import LiveModel, LivePages, LiveSequence, LiveTree, Phase, TreeRun
+from headrace.core.watching import NO_TREE, LiveModel, LivePages, LiveSequence, LiveTree, Phase, TreeRun
 from headrace.engine.kv.pool import PagePool
 from headrace.engine.kv.prefix import Node, PrefixTree
 from headrace.engine.lane import Lane
@@ -26,12 +26,12 @@ MAX_WALKED: Final = 4096
 _TURN: Final = 256  # pages of one run before others have their turn, so that one long prompt does not fill the picture
 
 
-def picture(lane: Lane, now: float, max_running: int) -> LiveModel:
-    """A lane as it is at `now`, between two steps."""
+def picture(lane: Lane, now: float, max_running: int, *, is_whole: bool = True) -> LiveModel:
+    """A lane as it is at `now`, between two steps. If not `is_whole` it is counted only: nothing of it is walked."""
     lane.record()
     scheduler, pool = lane.scheduler, lane.pool
     idle = scheduler.tree.num_idle
-    members = islice(chain(scheduler.running, scheduler.waiting), MAX_SEQUENCES)
+    members = islice(chain(scheduler.running, scheduler.waiting), MAX_SEQUENCES if is_whole else 0)
     return LiveModel(
         name=lane.model.name,
         taken_s=now,
@@ -47,9 +47,9 @@ def picture(lane: Lane, now: float, max_running: int) -> LiveModel:
             cached=idle,
             pinned=scheduler.tree.num_pinned,
         ),
-        tree=_tree_of(lane),
+        tree=_tree_of(lane) if is_whole else NO_TREE,
         sequences=tuple(_sequence(one, now) for one in members),
-        tenants=lane.counts.tenants(),
+        tenants=lane.counts.tenants() if is_whole else (),
     )
 
 

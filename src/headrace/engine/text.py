@@ -232,9 +232,11 @@ class TextEngine:
         """Pages and queues of a model, by its served name, as last published."""
         return self._engine.snapshot(model)
 
-    async def look(self) -> LiveEngine:
+    async def look(self, *, is_whole: bool = True) -> LiveEngine:
         """See `core.watching.Watching`."""
-        lanes = await asyncio.wrap_future(self._engine.look())
+        lanes = await asyncio.wrap_future(self._engine.look(is_whole=is_whole))
+        if not is_whole:
+            return LiveEngine(lanes)
         return LiveEngine(with_residences(lanes, self.residences()), None if self._disk is None else self._disk.live())
 
     async def probe(self, request: Request) -> Probe:

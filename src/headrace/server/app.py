@@ -322,9 +322,11 @@ class App:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self.lifecycle.mark_ready()
+                self.live.history.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self.lifecycle.start_draining()
+                await self.live.history.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -63,6 +63,16 @@ class Pace:
     write_timeout_s: float
     timers: Timers | None = None  # None: the running loop
 
+    async def pause(self, seconds: float) -> None:
+        """Wait so long."""
+        timers: Timers = asyncio.get_running_loop() if self.timers is None else self.timers
+        due = asyncio.Event()
+        timer = timers.call_later(seconds, due.set)
+        try:
+            await due.wait()
+        finally:
+            timer.cancel()
+
 
 class Feed(Generic[Told]):
     """Events of one answer, as long as somebody wants them."""

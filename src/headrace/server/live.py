@@ -3,8 +3,9 @@
     first viewer -> a task: look at the engine, make a frame, encode it -> the same bytes to every viewer's outbox
     last viewer leaves -> the task ends, nothing is counted or made any more
 
-An outbox holds one frame: a viewer that is slower than the feed gets the newest and skips those between. Frames end
-when a viewer's credentials do, and when the server drains and nobody but viewers is left.
+Who asks for it gets what was before in the first frame (`history.py`). An outbox holds one frame: a viewer that is
+slower than the feed gets the newest and skips those between. Frames end when a viewer's credentials do, and when the
+server drains and nobody but viewers is left.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from headrace.api.live import (
     EndedRequest,
     LiveFrame,
     LiveServer,
-    decode_once,
+    add_history,
+    decode_live_query,
     disk_answer,
     encode_live,
     encode_live_event,
@@ -32,8 +34,9 @@ from headrace.core.watching import LiveEngine, Watching
 from headrace.server.answers import Answering
 from headrace.server.credentials import Credentials, ShownKey
 from headrace.server.exchange import Exchange
-from headrace.server.feed import Pace, Timers
+from headrace.server.feed import Pace
 from headrace.server.guard import Guard
+from headrace.server.history import History
 from headrace.server.latencies import Latencies
 from headrace.server.lifecycle import Lifecycle, Phase
 from headrace.server.routes import Route
@@ -54,10 +57,11 @@ _HEADERS: Final = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buf
 
 class Viewer:
     """Somebody who watches, None for the user of a server without keys. `frame` gives the newest frame, once; None when
-    there will be no other."""
+    there will be no other. `wants_history`: of what was before, with the first one."""
 
-    def __init__(self, who: str | None = None) -> None:
+    def __init__(self, who: str | None = None, *, wants_history: bool = False) -> None:
         self.who = who
+        self.wants_history = wants_history
         self._frame: bytes | None = None
         self._changed = asyncio.Event()
         self._is_over = False
@@ -78,6 +82,7 @@ class Viewer:
         """See the class."""
         await self._changed.wait()
         frame, self._frame = self._frame, None
+        self.wants_history = False
         if not self._is_over:
             self._changed.clear()
         return frame
@@ -85,7 +90,7 @@ class Viewer:
 
 @dataclass(slots=True)
 class LiveFeed:
-    """See the file's head. `watching` is the engine, if there is one; times are in seconds."""
+    """See the file's head. `watching` is the engine, if there is one; times are in seconds. `history` is always on."""
 
     tally: Tally
     lifecycle: Lifecycle
@@ -93,6 +98,7 @@ class LiveFeed:
     watching: Watching | None
     version: str
     interval_s: float = INTERVAL_S
+    history: History = field(init=False)
     _started_s: float = field(init=False)
     _viewers: set[Viewer] = field(default_factory=set)
     _task: asyncio.Task[None] | None = None
@@ -105,25 +111,27 @@ class LiveFeed:
     _num_ended: int = 0
 
     def __post_init__(self) -> None:
+        self.history = History(self.tally, self.pace, self.watching)
         self._started_s = self.pace.clock.monotonic_s()
         self._latencies = Latencies(self._started_s)
 
-    def open(self, who: str | None = None) -> Viewer:
+    def open(self, who: str | None = None, *, wants_history: bool = False) -> Viewer:
         """One more viewer. Raises Overloaded for one too many, of one caller or of all."""
         num_own = 0 if who is None else sum(one.who == who for one in self._viewers)
         if len(self._viewers) >= MAX_VIEWERS or num_own >= MAX_OF_ONE:
             told = f"{MAX_OF_ONE} viewers of yours" if num_own >= MAX_OF_ONE else f"{MAX_VIEWERS} viewers"
             raise Overloaded(f"{told} watch this server already; close one, or ask with once=true.", retry_after_s=5.0)
-        viewer = Viewer(who)
+        viewer = Viewer(who, wants_history=wants_history)
         if self._task is None or self._task.done():
             self._viewers = {viewer}  # others: a task that is still ending has those that it began with
             self._latencies = Latencies(self.pace.clock.monotonic_s())
-            self.tally.on_end = self._note_end
+            if self._note_end not in self.tally.on_end:  # a task that ended by itself has left it there
+                self.tally.on_end.append(self._note_end)
             self._task = asyncio.get_running_loop().create_task(self._work(self._viewers))
             return viewer
         self._viewers.add(viewer)
         if self._latest is not None:
-            viewer.offer(self._latest)
+            self._offer(viewer, self._latest, encode_live_event(self._latest))
         return viewer
 
     async def close(self, viewer: Viewer) -> None:
@@ -139,13 +147,19 @@ class LiveFeed:
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("the live feed met a defect and ended", exc_info=error)
 
-    async def once(self) -> bytes:
+    async def once(self, *, wants_history: bool = False) -> bytes:
         """One frame, encoded, for somebody who does not stay: what is open now, and nothing that has ended."""
         nothing = Latencies(self.pace.clock.monotonic_s())
-        return encode_live(await self._frame(nothing, [], 0, patience_s=PATIENCE_S))
+        frame = encode_live(await self._frame(nothing, [], 0, patience_s=PATIENCE_S))
+        return add_history(frame, self.history.encode()) if wants_history else frame
+
+    def _offer(self, viewer: Viewer, frame: bytes, event: bytes) -> None:
+        """A frame, also as the event that all share who know what was before."""
+        viewer.offer(encode_live_event(add_history(frame, self.history.encode())) if viewer.wants_history else event)
 
     def _stop_counting(self) -> None:
-        self.tally.on_end = None
+        if self._note_end in self.tally.on_end:
+            self.tally.on_end.remove(self._note_end)
         self._latest = None
         self._ended.clear()
         self._num_ended = 0
@@ -162,10 +176,11 @@ class LiveFeed:
                 # Of an engine that was never looked at there is nothing older to show.
                 patience_s = PATIENCE_S if self._engine is None else self.interval_s
                 frame = await self._frame(self._latencies, ended, num_ended - len(ended), patience_s)
-                self._latest = encode_live_event(encode_live(frame))
+                self._latest = encode_live(frame)
+                event = encode_live_event(self._latest)
                 for viewer in viewers:
-                    viewer.offer(self._latest)
-                await self._pause()
+                    self._offer(viewer, self._latest, event)
+                await self.pace.pause(self.interval_s)
         finally:
             for viewer in viewers:
                 viewer.end()
@@ -174,15 +189,6 @@ class LiveFeed:
         """Whether the server waits for nobody but viewers."""
         lifecycle = self.lifecycle
         return lifecycle.phase is Phase.DRAINING and len(lifecycle.running) <= len(self._viewers)
-
-    async def _pause(self) -> None:
-        timers: Timers = asyncio.get_running_loop() if self.pace.timers is None else self.pace.timers
-        due = asyncio.Event()
-        timer = timers.call_later(self.interval_s, due.set)
-        try:
-            await due.wait()
-        finally:
-            timer.cancel()
 
     def _note_end(self, one: Open) -> None:
         ended = ended_request(one, self.pace.clock.unix_s())
@@ -245,11 +251,13 @@ def live_routes(answering: Answering, credentials: Credentials, feed: LiveFeed) 
     """`/v1/live`."""
 
     async def show(exchange: Exchange, identity: Identity) -> None:
-        if decode_once(exchange.query()) or exchange.record.method == "HEAD":
-            await exchange.respond(200, await feed.once())
+        query = decode_live_query(exchange.query())
+        if query.once or exchange.record.method == "HEAD":
+            await exchange.respond(200, await feed.once(wants_history=query.history))
             return
         key = credentials.key_of(exchange, identity)
-        viewer = feed.open(identity.principal.subject if credentials.is_needed else None)
+        who = identity.principal.subject if credentials.is_needed else None
+        viewer = feed.open(who, wants_history=query.history)
         try:
             guard = Guard(exchange.wire, exchange.receive, exchange.send, answering.lifecycle, answering.sweep)
             async with guard:

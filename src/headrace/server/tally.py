@@ -25,17 +25,17 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 @dataclass(slots=True)
 class Tally:
-    """How much is open. A WebSocket does not count, its turns do. `on_end` is told of everything that ends, if somebody
-    watches; `tracer` gives everything a place in a trace, if there is one."""
+    """How much is open. A WebSocket does not count, its turns do. `on_end` are told of everything that ends;
+    `tracer` gives everything a place in a trace, if there is one."""
 
     metrics: Metrics
     clock: Clock
     max_open: int
     num_open: int = 0
-    on_end: "Callable[[Open], None] | None" = None
     tracer: Tracer | None = None
     _counters: dict[tuple[str, str, int], Counter] = field(default_factory=dict)
     _all_open: "dict[Open, None]" = field(default_factory=dict)
+    on_end: "list[Callable[[Open], None]]" = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.metrics.http_in_flight.set_function(lambda: self.num_open)
@@ -80,8 +80,8 @@ class Tally:
         log_access(record)
         if one.place is not None and one.place.is_sampled and (span := server_span(one.place, record, one.started_s)):
             one.place.tracer.add(span)
-        if self.on_end is not None:
-            self.on_end(one)
+        for tell in self.on_end:
+            tell(one)
 
     def check_load(self) -> None:
         """Raise Overloaded for one too many; it counts itself."""

@@ -104,6 +104,7 @@ def test_a_frame_of_the_live_feed_fits(server: Server, told: dict[str, Any]) -> 
     frame = server.ask("GET", "/v1/live?once=true").json()
     assert frame["models"] and frame["models"][0]["tree"]["runs"]
     schema(told, operation["schema"]).validate(frame)
+    schema(told, operation["schema"]).validate(server.ask("GET", "/v1/live?once=true&history=true").json())
 
 
 def test_a_route_without_a_row_is_listed_too() -> None:

@@ -13,6 +13,7 @@ from tests.scripted_services import ScriptedWatching
 
 from headrace.cli.residents import Server
 from headrace.cli.top import draw, follow, run_top
+from headrace.cli.top_past import COLUMN_S, COLUMNS, Past
 from headrace.core.errors import InvalidRequest, Unavailable
 
 FAR = {"tenant": "acme", "key": "k", "backend": "far", "route": "/v1/chat/completions", "begun_ms": None}
@@ -78,6 +79,36 @@ def test_rates_are_what_was_done_since_the_frame_before(frame: Any) -> None:
     assert lines(frame, after)[2].split()[4:7] == ["-", "-", "-"]
 
 
+def remembered(end_s: float, tokens: int, span_s: float = 5.0) -> dict[str, Any]:
+    return {"time_ms": 1000 * end_s, "span_ms": 1000 * span_s, "output_tokens": tokens, "read_tokens": 0}
+
+
+def with_past(frame: Any, now_s: float, *samples: dict[str, Any]) -> Any:
+    return copy.deepcopy(frame) | {"time_ms": 1000 * now_s, "history": {"samples": list(samples)}}
+
+
+def test_the_past_begins_with_what_the_server_remembers_and_goes_on_with_frames(frame: Any) -> None:
+    past, now_s = Past(), 100 * COLUMN_S + 10
+    past.add(frame, None)
+    assert past.lines(frame["time_ms"] / 1000) == []
+    samples = [remembered(now_s - COLUMN_S * column, 5 * rate) for column, rate in ((6, 70), (5, 70), (3, 10), (2, 0))]
+    first = with_past(frame, now_s, remembered(now_s - COLUMN_S * COLUMNS - 60, 999), *samples)
+    past.add(first, None)
+    out, read = past.lines(now_s)
+    assert out == f"OUT/S {' ' * (COLUMNS - 7)}██ ▂▁   15 min, up to 70"
+    assert read == f"IN/S  {' ' * (COLUMNS - 7)}▁▁ ▁▁   15 min, up to 0"
+    second = copy.deepcopy(frame) | {"time_ms": 1000 * (now_s + 2)}
+    second["models"][0]["totals"]["output_tokens"] += 280
+    past.add(second, first)
+    assert past.lines(now_s + 2)[0] == f"OUT/S {' ' * (COLUMNS - 7)}▅▅ ▂▁ █ 15 min, up to 140"
+    # The server was away, and tells what it remembers once more: what is known is not counted twice.
+    past.add(with_past(frame, now_s + 3, *samples), None)
+    assert past.lines(now_s + 3)[0].endswith("▅▅ ▂▁ █ 15 min, up to 140")
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(draw(second, first, 40, past))
+    assert f"OUT/S {' ' * (COLUMNS - 7)}▅▅ ▂▁ █ 15 min, up to 140" in console.export_text()
+
+
 def test_what_has_no_room_is_counted(frame: Any) -> None:
     frame["requests"] = [request(f"req_{number}") for number in range(50)]
     frame["requests_left_out"] = 7
@@ -101,7 +132,7 @@ class Flaky(Server):
         self.turns = list(turns)
 
     def ask(self, path: str, *_: Any, **__: Any) -> Any:
-        assert path == "/v1/live?once=true"
+        assert path in ("/v1/live?once=true", "/v1/live?history=true&once=true")
         return self.turns[0][0]
 
     def events(self, path: str, silence_s: float = 30.0) -> Iterator[str]:

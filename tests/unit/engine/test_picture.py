@@ -12,7 +12,7 @@ from tests.doubles import TOY_CACHE, TOY_PAGE_BYTES, ManualClock, ToyProgram
 from headrace.core.errors import Unavailable
 from headrace.core.request import Sampling
 from headrace.core.service import Residence
-from headrace.core.watching import ORIGIN, LiveModel, LiveTree, Phase
+from headrace.core.watching import NO_TREE, ORIGIN, LiveModel, LiveTree, Phase
 from headrace.engine.config import EngineConfig
 from headrace.engine.counts import MAX_SHOWN, MAX_TENANTS, Counts
 from headrace.engine.engine import Engine
@@ -71,9 +71,9 @@ class Steps:
         self._opened.release()
 
 
-async def look(engine: Engine) -> LiveModel:
+async def look(engine: Engine, *, is_whole: bool = True) -> LiveModel:
     async with asyncio.timeout(BOUND_S):
-        (model,) = await asyncio.wrap_future(engine.look())
+        (model,) = await asyncio.wrap_future(engine.look(is_whole=is_whole))
     return model
 
 
@@ -92,6 +92,31 @@ def run(engine: Engine, main: Coroutine[Any, Any, None]) -> None:
     finally:
         engine.close()
     engine.check()
+
+
+def test_counts_alone_are_as_exact_as_a_whole_picture_and_nothing_is_walked_for_them() -> None:
+    program = ToyProgram()
+    steps, engine = Steps(program), make(program)
+
+    async def main() -> None:
+        mailbox = Mailbox(asyncio.get_running_loop())
+        engine.submit(work(3 * PAGE_TOKENS, tenant="acme"), mailbox)
+        for _ in range(4):
+            await steps.enter()
+            steps.leave()
+        await steps.enter()
+        asked = asyncio.ensure_future(look(engine, is_whole=False))
+        await asyncio.sleep(0)
+        steps.leave()
+        model = await asked
+        assert (model.sequences, model.tenants, model.tree) == ((), (), NO_TREE)
+        assert (model.num_running, model.pages.used) == (1, 4)
+        # The prompt took three steps, of which the last one drew a token, as did the two behind it.
+        assert (model.totals.num_steps, model.totals.output_tokens) == (5, 3)
+        steps.free()
+        await end(mailbox)
+
+    run(engine, main())
 
 
 def test_a_request_is_seen_in_each_phase_with_what_is_done_of_it() -> None:

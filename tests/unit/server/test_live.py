@@ -76,7 +76,7 @@ class Inside:
         self.origin: object = None
         self.num_looks = 0
 
-    async def look(self) -> LiveEngine:
+    async def look(self, *, is_whole: bool = True) -> LiveEngine:
         self.num_looks += 1
         one = LiveSequence(
             origin=self.origin,
@@ -364,7 +364,7 @@ def test_an_engine_in_a_long_step_is_not_waited_for_and_its_age_is_told() -> Non
             self.go = asyncio.Event()
             self.go.set()
 
-        async def look(self) -> LiveEngine:
+        async def look(self, *, is_whole: bool = True) -> LiveEngine:
             await self.go.wait()
             return await super().look()
 
@@ -387,7 +387,7 @@ def test_an_engine_in_a_long_step_is_not_waited_for_and_its_age_is_told() -> Non
 
 def test_of_a_thousand_models_those_in_memory_are_told_and_the_rest_is_counted() -> None:
     class Many(ScriptedWatching):
-        async def look(self) -> LiveEngine:
+        async def look(self, *, is_whole: bool = True) -> LiveEngine:
             absent = tuple(LiveModel(name=f"m{number}", state="absent") for number in range(1000))
             return LiveEngine((LiveModel(name="here"), *absent))
 

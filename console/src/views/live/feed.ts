@@ -34,7 +34,7 @@ export function openFeed(listener: Listener): () => void {
     let failure: unknown = null;
     try {
       heard();
-      for await (const event of events(await send("/v1/live", { signal: own.signal }))) {
+      for await (const event of events(await send("/v1/live?history=true", { signal: own.signal }))) {
         heard();
         if (event.event !== "frame") continue; // a refusal inside of the stream: the next try says it again
         failures = 0;

@@ -86,6 +86,31 @@ export interface Latency {
   counts: number[];
 }
 
+// What all models did in the time before a moment. Counts as in Latency, an empty list: nothing.
+export interface PastSample {
+  time_ms: number;
+  span_ms: number;
+  output_tokens: number;
+  read_tokens: number;
+  prompt_tokens: number;
+  reused_tokens: number;
+  num_steps: number;
+  num_sequences: number;
+  num_running: number;
+  num_waiting: number;
+  total_pages: number;
+  used_pages: number;
+  cached_pages: number;
+  first_token: number[];
+  between_tokens: number[];
+}
+
+export interface Past {
+  since_ms: number;
+  interval_ms: number;
+  samples: PastSample[];
+}
+
 export interface Frame {
   time_ms: number;
   interval_ms: number;
@@ -99,4 +124,5 @@ export interface Frame {
   ended: EndedRequest[];
   ended_left_out: number;
   latency: { first_token: Latency; between_tokens: Latency };
+  history?: Past; // in the first frame of a stream
 }

@@ -2,7 +2,7 @@
 
 import { useCallback, useState } from "preact/hooks";
 import { count, Table, type Column } from "../../kit";
-import { bands, KEPT, span, type BandRow } from "./history";
+import { bands, span, type BandRow } from "./history";
 import { paintHeat } from "./paint";
 import { Picture, type Surface } from "./picture";
 
@@ -14,12 +14,12 @@ const COLUMNS: readonly Column<BandRow>[] = [
 interface HeatProps {
   title: string;
   bounds: readonly number[];
-  columns: readonly (readonly number[])[];
+  columns: readonly (readonly number[] | null)[]; // null: not known
 }
 
 export function Heat({ title, bounds, columns }: HeatProps) {
   const [isOpen, open] = useState(false);
-  const draw = useCallback((surface: Surface) => paintHeat(surface, columns, KEPT), [columns]);
+  const draw = useCallback((surface: Surface) => paintHeat(surface, columns, bounds.length + 1), [columns, bounds.length]);
   const rows = bands(bounds, columns);
   const sum = rows.reduce((all, row) => all + row.count, 0);
   const most = rows.reduce<BandRow | null>((best, row) => (row.count > (best?.count ?? 0) ? row : best), null);

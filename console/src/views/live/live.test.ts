@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { EndedRequest, Frame, LiveRequest, Model, Run } from "./frame";
-import { axis, bandLabel, bands, extend, isQuiet, KEPT, NOTHING, type History } from "./history";
+import type { EndedRequest, Frame, LiveRequest, Model, PastSample, Run } from "./frame";
+import {
+  ago, axis, bandLabel, bands, batch, COLUMNS, columns, extend, FINE_S, hitRates, isQuiet, KEPT_S, NOTHING, outputRate, readRate, share, since, type History,
+} from "./history";
 import { advance, barAt, describe, EMPTY, justEnded, MAX_BARS, MAX_ENDED, segments, tell, WINDOW_MS, type Timeline } from "./timeline";
 import { boxAt, describeTree, lay, warmth } from "./tree";
 
@@ -139,9 +141,9 @@ test("rates are differences of sums over the time between two frames", () => {
   const after = model({ output_tokens: 160, read_tokens: 1000, num_steps: 20, num_sequences: 60 }, { num_running: 4 });
   const { samples } = sampled(frame(1000, { models: [before] }), frame(3000, { models: [after] }));
   assert.equal(samples.length, 1);
-  assert.equal(samples[0]!.outputRate, 30);
-  assert.equal(samples[0]!.readRate, 0);
-  assert.equal(samples[0]!.batch, 4);
+  assert.equal(outputRate(samples[0]!), 30);
+  assert.equal(readRate(samples[0]!), 0);
+  assert.equal(batch(samples[0]!), 4);
   assert.equal(samples[0]!.running, 4);
 });
 
@@ -149,13 +151,13 @@ test("a restart and a model that came back make no negative rates", () => {
   const busy = frame(5000, { models: [model({ output_tokens: 900 })] });
   const anew = { ...frame(6000, { models: [model({ output_tokens: 4 })] }) };
   assert.deepEqual(sampled(busy, { ...anew, server: { ...anew.server, uptime_ms: 10 } }).samples, []);
-  assert.equal(sampled(busy, anew).samples[0]!.outputRate, 4);
+  assert.equal(outputRate(sampled(busy, anew).samples[0]!), 4);
 });
 
 test("a server without an engine tells of the tokens that it saw pass", () => {
   const latency = { first_token: { bounds_ms: [10], counts: [1, 0] }, between_tokens: { bounds_ms: [10], counts: [7, 2] } };
   const { samples } = sampled(frame(1000), frame(2000, { latency, requests: [request("r", 10)] }));
-  assert.equal(samples[0]!.outputRate, 10);
+  assert.equal(outputRate(samples[0]!), 10);
   assert.equal(samples[0]!.running, 1);
 });
 
@@ -167,6 +169,7 @@ test("charts begin a minute ago, also where there is less to show, and end now",
   assert.deepEqual(axis([]).x, []);
   const long = sampled(...Array.from({ length: 100 }, (_, index) => frame(1000 * index + 1)));
   assert.equal(axis(long.samples).x[0], -98);
+  assert.deepEqual([0, -30, -119.5, -300, -200.1].map(ago), ["now", "−30 s", "−119.5 s", "−5 min", "−3 min 20 s"]);
 });
 
 test("a server at rest has nothing new to draw, and every change is drawn at once", () => {
@@ -181,10 +184,98 @@ test("a server at rest has nothing new to draw, and every change is drawn at onc
   assert.equal(isQuiet(frame(1000, { models: [model()], requests: [request("a", 1)] }), frame(2000, { models: [model()] })), false);
 });
 
-test("history is bounded", () => {
+test("what is older is kept coarser, nothing of it is lost, and all of it is bounded", () => {
   let history = NOTHING;
-  for (let index = 0; index < KEPT + 50; index += 1) history = extend(history, frame(1000 * index + 1));
-  assert.equal(history.samples.length, KEPT);
+  let tokens = 0;
+  for (let s = 0; s <= 2 * KEPT_S; s += 1) {
+    history = extend(history, frame(1000 * s + 1000, { models: [model({ output_tokens: (tokens += s % 7) })] }));
+  }
+  const { samples } = history;
+  assert.ok(samples.length <= FINE_S + (KEPT_S - FINE_S) / 5 + 2, `${samples.length}`);
+  const spanS = samples.reduce((sum, one) => sum + one.spanS, 0);
+  assert.ok(Math.abs(spanS - KEPT_S) <= 5, `${spanS}`);
+  assert.ok(Math.abs(samples.reduce((sum, one) => sum + one.outputTokens, 0) - 3 * KEPT_S) < 40);
+  for (const rate of samples.map(outputRate)) assert.ok(rate >= 0 && rate <= 6);
+});
+
+function past(endS: number, more: Partial<PastSample> = {}): PastSample {
+  return {
+    time_ms: 1000 * endS, span_ms: 5000, output_tokens: 0, read_tokens: 0, prompt_tokens: 0, reused_tokens: 0, num_steps: 0, num_sequences: 0,
+    num_running: 0, num_waiting: 0, total_pages: 0, used_pages: 0, cached_pages: 0, first_token: [], between_tokens: [], ...more,
+  };
+}
+
+function remembered(timeS: number, samples: PastSample[], more: Partial<Frame> = {}): Frame {
+  return frame(1000 * timeS, { history: { since_ms: 0, interval_ms: 5000, samples }, ...more });
+}
+
+test("charts begin with what the server remembers, as rates, and its means are levels", () => {
+  const samples = [past(290, { output_tokens: 100, num_steps: 5, num_sequences: 15 }), past(295, { output_tokens: 50 })];
+  const before = remembered(297, samples, { models: [model({ output_tokens: 1000 })] });
+  const history = sampled(before, frame(298_000, { models: [model({ output_tokens: 1007 })] }));
+  const { x, of } = axis(history.samples);
+  assert.deepEqual(x, [-60, -12.9, -8, -7.9, -3, 0]);
+  assert.deepEqual(of(outputRate), [null, 20, 20, 10, 10, 7]);
+  assert.deepEqual(of(batch), [null, 3, 3, null, null, null]);
+});
+
+test("where nothing is known the line has a hole", () => {
+  const history = sampled(remembered(297, [past(200, { output_tokens: 5 }), past(260, { output_tokens: 10 })]));
+  const { x, of } = axis(history.samples);
+  assert.deepEqual(x, [-64.9, -60, -59.9, -4.9, 0]);
+  assert.deepEqual(of(outputRate), [1, 1, null, 2, 2]);
+});
+
+test("a page that was hidden gets the time that it missed from the server, once, and keeps what it saw", () => {
+  const own = (s: number, output_tokens: number) => frame(1000 * s, { models: [model({ output_tokens })] });
+  const seen = sampled(own(98, 0), own(101, 3), own(102, 8));
+  // Of the second the last second was missed, the third wholly.
+  const samples = [past(98), past(103, { output_tokens: 10, first_token: [0, 3] }), past(108, { output_tokens: 20 })];
+  const back = extend(seen, remembered(109, samples));
+  const told = (history: History) => history.samples.map((one) => [one.timeS, one.spanS, one.outputTokens]);
+  assert.deepEqual(told(back), [[98, 5, 0], [101, 3, 3], [102, 1, 5], [103, 1, 2], [108, 5, 20]]);
+  assert.deepEqual(back.samples[3]!.firstToken, [0, 3]);
+  assert.deepEqual(told(extend(back, remembered(109, samples))), told(back));
+});
+
+test("what was missed of a second alone is told with the second before", () => {
+  const seen = sampled(...[0, 1, 2, 3, 4].map((s) => frame(100_000 + 1100 * s, { models: [model({ output_tokens: 10 * s })] })));
+  const { samples } = extend(seen, remembered(106, [past(105, { output_tokens: 46, first_token: [1, 0] })]));
+  assert.deepEqual(samples.map((one) => [one.timeS, Math.round(one.outputTokens)]), [[101.1, 10], [102.2, 10], [103.3, 10], [105, 16]]);
+  assert.ok(Math.abs(outputRate(samples.at(-1)!) - 16 / 1.7) < 1e-9);
+  assert.deepEqual(samples.at(-1)!.firstToken, [1, 0]);
+});
+
+test("what is remembered from later than now is of a clock that was set, and not drawn", () => {
+  assert.deepEqual(sampled(remembered(100, [past(95), past(4000)])).samples.map((one) => one.timeS), [95]);
+});
+
+test("a restart is told with its time, and what the page saw before it stays behind a hole", () => {
+  const old = sampled(frame(100_000), frame(101_000));
+  const server = { ...frame(0).server, uptime_ms: 30_000 };
+  const anew = remembered(150, [past(125, { output_tokens: 5 }), past(130)], { server });
+  const { samples } = extend(old, anew);
+  assert.deepEqual(samples.map((one) => one.timeS), [101, 125, 130]);
+  assert.ok(axis(samples).of(outputRate).slice(1).includes(null));
+  assert.match(since(anew, (unixS) => `at ${unixS}`), /^The server began at at 120\./);
+  assert.match(since({ ...anew, server: { ...server, uptime_ms: 1e9 } }, String), /^The last 15 minutes\./);
+});
+
+test("latencies are spread over columns of five seconds, and a time that is not known is no time without answers", () => {
+  const history = sampled(remembered(1000, [past(905, { first_token: [2, 0] }), past(995, { first_token: [0, 1] })]));
+  const found = columns(history.samples, (one) => one.firstToken, 2);
+  assert.equal(found.length, COLUMNS);
+  const known = found.flatMap((counts, index) => (counts ? [[COLUMNS - 1 - index, counts]] : []));
+  assert.deepEqual(known, [[19, [2, 0]], [18, [0, 0]], [1, [0, 1]], [0, [0, 0]]]);
+  assert.deepEqual(bands([10], found).map((row) => row.count), [1, 2]);
+});
+
+test("pages and what is found are shares; who asked nothing found nothing to tell of", () => {
+  const samples = [past(100), past(105, { prompt_tokens: 30, reused_tokens: 15, total_pages: 8, used_pages: 2 }), past(110), past(170)];
+  const history = sampled(remembered(172, samples));
+  const rates = hitRates(history.samples);
+  assert.deepEqual(history.samples.map((one) => rates.get(one)), [null, 0.5, 0.5, null]);
+  assert.deepEqual(history.samples.map(share((one) => one.usedPages)), [null, 0.25, null, null]);
 });
 
 test("bands of latency read as what they are", () => {

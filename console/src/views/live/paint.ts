@@ -89,20 +89,23 @@ export function paintTree({ context, width, colours }: Surface, tree: Tree, icic
   }
 }
 
-export function paintHeat({ context, width, height, colours }: Surface, columns: readonly (readonly number[])[], kept: number): void {
-  const rows = columns[0]?.length ?? 1;
-  const wide = width / kept;
+// Where a column is not known the picture stays empty.
+export function paintHeat({ context, width, height, colours }: Surface, columns: readonly (readonly number[] | null)[], rows: number): void {
+  const wide = width / columns.length;
   const tall = height / rows;
-  const most = columns.reduce((sum, counts) => Math.max(sum, ...counts), 1);
-  context.fillStyle = colours.sunken;
-  context.fillRect(0, 0, width, height);
-  context.fillStyle = colours.accent;
+  const most = columns.reduce((sum, counts) => Math.max(sum, ...(counts ?? [])), 1);
   columns.forEach((counts, column) => {
+    if (!counts) return;
+    const left = column * wide;
+    context.globalAlpha = 1;
+    context.fillStyle = colours.sunken;
+    context.fillRect(left, 0, Math.ceil(wide), height);
+    context.fillStyle = colours.accent;
     counts.forEach((count, row) => {
       if (count === 0) return;
       // By its logarithm: one slow answer among a thousand quick ones is what somebody looks for.
       context.globalAlpha = 0.25 + 0.75 * (Math.log1p(count) / Math.log1p(most));
-      context.fillRect(width - (columns.length - column) * wide, height - (row + 1) * tall, Math.ceil(wide), Math.ceil(tall) - 1);
+      context.fillRect(left, height - (row + 1) * tall, Math.ceil(wide), Math.ceil(tall) - 1);
     });
   });
   context.globalAlpha = 1;

@@ -1,11 +1,11 @@
 // The view "Live": what the server does at this moment, from one frame a second.
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { Badge, Busy, Button, Chart, count, ErrorNotice, Notice, seconds, Select, tokens } from "../../kit";
+import { Badge, Busy, Button, Chart, clockTime, count, ErrorNotice, Notice, percent, seconds, Select, tokens } from "../../kit";
 import { openFeed, type Status } from "./feed";
 import type { EndedRequest, Frame, Model } from "./frame";
 import { Heat } from "./heat";
-import { ago, axis, extend, isQuiet, NOTHING, type History } from "./history";
+import { ago, axis, batch, columns, extend, hitRates, isQuiet, MARKS_S, NOTHING, outputRate, readRate, share, since, type History } from "./history";
 import "./live.css";
 import { Memory } from "./memory";
 import { Requests } from "./requests";
@@ -79,12 +79,13 @@ function Panels({ frame, seen }: { frame: Frame; seen: Seen }) {
   const [chosen, choose] = useState<string | null>(null);
   const model = frame.models.find((one) => one.id === chosen) ?? busiest(frame.models);
   const { samples } = seen.history;
-  const first = useMemo(() => samples.map((one) => one.firstToken), [samples]);
-  const between = useMemo(() => samples.map((one) => one.betweenTokens), [samples]);
+  const { first_token, between_tokens } = frame.latency;
+  const first = useMemo(() => columns(samples, (one) => one.firstToken, first_token.counts.length), [samples]);
+  const between = useMemo(() => columns(samples, (one) => one.betweenTokens, between_tokens.counts.length), [samples]);
   return (
     <>
       <Requests frame={frame} timeline={seen.timeline} ended={seen.ended} />
-      <Throughput history={seen.history} hasEngine={frame.models.length > 0} />
+      <Throughput history={seen.history} frame={frame} />
       {model && (
         <>
           {frame.models.length > 1 && (
@@ -100,8 +101,8 @@ function Panels({ frame, seen }: { frame: Frame; seen: Seen }) {
       <section aria-labelledby="live-latency">
         <h2 id="live-latency">Latency</h2>
         <div class="live-pair">
-          <Heat title="Time to the first token" bounds={frame.latency.first_token.bounds_ms} columns={first} />
-          <Heat title="Time between two tokens" bounds={frame.latency.between_tokens.bounds_ms} columns={between} />
+          <Heat title="Time to the first token" bounds={first_token.bounds_ms} columns={first} />
+          <Heat title="Time between two tokens" bounds={between_tokens.bounds_ms} columns={between} />
         </div>
       </section>
     </>
@@ -125,24 +126,29 @@ function weight(model: Model): number {
   return (model.num_running + model.num_waiting) * 1e12 + model.totals.num_tokens;
 }
 
-function Throughput({ history, hasEngine }: { history: History; hasEngine: boolean }) {
+function Throughput({ history, frame }: { history: History; frame: Frame }) {
   const { samples } = history;
-  const { rates, batches } = useMemo(() => {
+  const hasEngine = frame.models.length > 0;
+  const { rates, batches, memory } = useMemo(() => {
     const { x, of } = axis(samples);
+    const hits = hitRates(samples);
     return {
-      rates: [x, of((one) => one.outputRate), of((one) => one.readRate)],
-      batches: [x, of((one) => one.batch), of((one) => one.running), of((one) => one.waiting)],
+      rates: [x, of(outputRate), of(readRate)],
+      batches: [x, of(batch), of((one) => one.running), of((one) => one.waiting)],
+      memory: [x, of(share((one) => one.usedPages)), of(share((one) => one.cachedPages)), of((one) => hits.get(one) ?? null)],
     };
   }, [samples]);
   const rate = (value: number) => `${tokens(value)} tok/s`;
   return (
     <section aria-labelledby="live-rates">
       <h2 id="live-rates">Throughput and batches</h2>
+      <p class="hint">{since(frame, clockTime)}</p>
       <div class="live-pair">
         <Chart
           label="Tokens per second"
           x="number"
           formatX={ago}
+          marksX={MARKS_S}
           series={[{ label: "answers", colour: "good", format: rate }, ...(hasEngine ? [{ label: "prompts", colour: "accent", format: rate }] : [])]}
           data={hasEngine ? rates : rates.slice(0, 2)}
         />
@@ -150,13 +156,21 @@ function Throughput({ history, hasEngine }: { history: History; hasEngine: boole
           label="Sequences"
           x="number"
           formatX={ago}
+          marksX={MARKS_S}
           series={[{ label: "in a step, on average", colour: "accent" }, { label: "running", colour: "good" }, { label: "waiting", colour: "warn" }]}
           data={batches}
         />
+        {hasEngine && <Chart label="Pages, and prompts found in the cache" x="number" formatX={ago} marksX={MARKS_S} series={MEMORY} data={memory} />}
       </div>
     </section>
   );
 }
+
+const MEMORY = [
+  { label: "pages used", colour: "accent", format: percent },
+  { label: "pages cached", colour: "good", format: percent },
+  { label: "found, by minute", colour: "warn", format: percent },
+];
 
 function Numbers({ model }: { model: Model }) {
   const { totals } = model;
