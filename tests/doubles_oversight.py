@@ -3,6 +3,7 @@
 Knows no policy: what one says is the test's.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,15 +17,29 @@ from headrace.gateway.settings import Target
 
 @dataclass(slots=True)
 class ScriptedReceipt:
-    """As `Receipt`; remembers each call of `seal`, of which the first counts."""
+    """As `Receipt`; remembers each call of `seal`, of which the first counts. Where it `waits`, `reached` says that
+    somebody does; `go` lets the record be in the log, or not, by `fault`."""
 
     id: str = "prov_1"
     seals: list[bytes | None] = field(default_factory=list)
+    waits: bool = False
+    fault: HeadraceError | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def seal(self, digest: bytes | None) -> bytes | None:
         """As `Receipt`."""
         self.seals.append(digest)
         return b'{"sealed":true}' if len(self.seals) == 1 else None
+
+    async def kept(self) -> None:
+        """As `Receipt`."""
+        assert self.waits
+        assert self.seals, "nothing was sealed that could be kept"
+        self.reached.set()
+        await self.go.wait()
+        if self.fault is not None:
+            raise self.fault
 
 
 @dataclass(slots=True)
@@ -89,6 +104,7 @@ class ScriptedOverseer:
     on_add: Callable[[ScriptedOversight, bytes], None] = lambda oversight, piece: None
     on_end: Callable[[UsageRecord], None] = lambda record: None
     gives_receipts: bool = False
+    holds_answers: bool = False
     begun: list[ScriptedOversight] = field(default_factory=list)
     receipts: list[ScriptedReceipt] = field(default_factory=list)
 
@@ -99,7 +115,7 @@ class ScriptedOverseer:
         if error is not None:
             raise error
         if self.gives_receipts:
-            receipt = ScriptedReceipt(f"prov_{len(self.receipts)}")
+            receipt = ScriptedReceipt(f"prov_{len(self.receipts)}", waits=self.holds_answers)
             self.receipts.append(receipt)
             case.taken.receipt = receipt
         one = ScriptedOversight(self, case, len(self.begun))

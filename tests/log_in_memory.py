@@ -63,7 +63,7 @@ class MemoryLog:
         """All that was handed in is in the checkpoint."""
         self.size = len(self.items)
 
-    async def merged(self, item_id: str) -> int:
+    async def merged(self, item_id: str, *, hurries: bool = False) -> int:
         """As `Log`."""
         for index, item in enumerate(self.items[: self.size]):
             if item.id == item_id:

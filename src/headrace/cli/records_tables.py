@@ -28,6 +28,7 @@ RECORDS: Final[Kind] = table(
         "keeps_names": TRUTH,
         "keeps_envelopes": TRUTH,
         "is_inline": TRUTH,
+        "waits": TRUTH,
     },
 )
 ACTIONS: Final[Kind] = table(

@@ -269,6 +269,7 @@ _OTHERS: Final = {
     "records": "signed records of answers; on where this table is, unless mode = off",
     "records.inline": "whether every stream brings its record along in a comment; else those that ask for it",
     "records.mode": "where one cannot be made: off (none are), monitor (it is counted), enforce (no request runs)",
+    "records.waits": "whether no whole answer goes out before its record is in the log; needs mode = enforce",
     "records.node": "what records and trust files call this node",
     "records.node_key": "PEM file, or a URI of a vault or KMS such as hv:NAME/1; unset: a file made at first start",
     "records.node_public": "PEM file of its public half, where it lies in a vault or KMS",

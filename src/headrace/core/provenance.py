@@ -54,9 +54,10 @@ class Log(Notary, Protocol):
         """The log's name, the first line of its checkpoints."""
         ...
 
-    async def merged(self, item_id: str) -> int:
+    async def merged(self, item_id: str, *, hurries: bool = False) -> int:
         """The index of an item, as soon as a checkpoint covers it. Raises NotFound for an id that was never submitted,
-        and what ended the log if it ends before."""
+        and what ended the log if it ends before. `hurries`: an answer is held until then, so the log gathers no longer,
+        and what keeps it from being written is raised at once."""
         ...
 
     async def prove(self, index: int) -> bytes:
@@ -79,6 +80,16 @@ class Receipt(Protocol):
         `digest` is the SHA-256 of the bytes that were sent (of a stream, without its comments), None if nobody made
         any. The signed envelope, in JSON; None if it was sealed before.
         """
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether the end of the answer must not go out before the record is `kept`."""
+        ...
+
+    async def kept(self) -> None:
+        """Return once the sealed record is durable and in the log. Raises the HeadraceError that says why it is not
+        there; then the answer must not go out."""
         ...
 
 

@@ -174,6 +174,11 @@ class EventAnswer(Answer[Event]):
             raise
         if self._has_finished:
             self._passage.settle("ok")
+            try:
+                await chain.keep()
+            except HeadraceError as error:
+                await self._close(error)
+                raise
 
     async def _end_quietly(self) -> StopAsyncIteration:
         """After the last event: let the backend's stream come to its own end, which leaves its connection usable.

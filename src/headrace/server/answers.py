@@ -29,6 +29,7 @@ from headrace.server.hints import read_hints
 from headrace.server.lifecycle import Lifecycle
 from headrace.server.relay import Asking, Relay, RelayRoute, travelling
 from headrace.server.routes import Route
+from headrace.server.tail import part
 
 # A client that takes this much within `write_timeout_s` is slow and not gone: events with log-probabilities are long.
 MAX_WRITE_BYTES: Final = 64 * 1024
@@ -312,10 +313,10 @@ async def _stream(
             data = writer.encode(events) if events else route.keep_alive
             if writer.is_done:
                 await keep(writer)
-                if exchange.sealing is not None:
-                    data = exchange.sealing.last(data, route.content_type)
             if data:
                 log.stamp()
+                if writer.is_done:
+                    data = await end_of(exchange, feed, data, route.content_type)
                 await send_chunk(exchange, feed, data, route.content_type, is_last=writer.is_done)
     except HeadraceError as error:
         if not exchange.is_started:
@@ -323,8 +324,23 @@ async def _stream(
         exchange.record.outcome = error.code
         frame = route.errors.encode_frame(error, exchange.record.request_id)
         if exchange.sealing is not None:
-            frame = exchange.sealing.last(frame, route.content_type)
+            frame = exchange.sealing.cut(frame, route.content_type)
         await send_chunk(exchange, feed, frame, route.content_type, is_last=True)
+
+
+async def end_of(exchange: Exchange, feed: Feed[Any], data: bytes, content_type: bytes) -> bytes:
+    """The end of a stream as it is to be sent, with its record in it if that is wanted. If it waits for its record, it
+    is its last frame alone, what comes before is sent, and the record is in the log. Raises ClientGone, and
+    HeadraceError if the end must not go out."""
+    sealing = exchange.sealing
+    if sealing is None:
+        return data
+    if not sealing.waits:
+        return sealing.last(data, content_type)
+    early, last = part(data, content_type)
+    if early:
+        await send_chunk(exchange, feed, early, content_type, is_last=False)
+    return await feed.during(sealing.kept(last, content_type))
 
 
 async def send_chunk(exchange: Exchange, feed: Feed[Any], data: bytes, content_type: bytes, *, is_last: bool) -> None:
@@ -352,5 +368,7 @@ async def _whole(exchange: Exchange, feed: Feed[Event], writer: Whole, log: Log,
     body = writer.encode()
     await keep(writer)
     log.stamp()
+    if exchange.sealing is not None and exchange.sealing.waits:
+        await feed.during(exchange.keep([body]))
     await feed.send(exchange.start(200, JSON, exchange.body_headers(body)))
     await send_pieces(feed, body, is_last=True)

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -218,14 +218,27 @@ class Exchange:
             await self.respond(200, b"", content_type)
 
     async def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
-        """Send a whole response."""
+        """Send a whole response. Raises HeadraceError, with nothing sent, if it waits for a record that is not kept."""
+        await self.keep([body], content_type)
+        await self._respond(status, body, content_type)
+
+    async def _respond(self, status: int, body: bytes, content_type: bytes) -> None:
         await self.send(self.start(status, content_type, self.body_headers(body)))
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def keep(self, pieces: Sequence[bytes], content_type: bytes = JSON) -> None:
+        """Wait until the record of a whole answer, these pieces, is in the log, if it is recorded so. Raises
+        HeadraceError if it is not kept; then nothing of the answer may go out."""
+        sealing = self.sealing
+        if sealing is not None and sealing.waits:
+            if self.taken is not None:
+                sealing.name(self.taken)
+            await sealing.keep(pieces, content_type)
 
     def body_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
         """What is said of a whole body: its length, and its digest where it is recorded or signed."""
         headers = [(b"content-length", b"%d" % len(body))]
-        if self.sign is not None or (self.sealing is not None and self.sealing.claims):
+        if self.sign is not None or (self.sealing is not None and self.sealing.is_recorded):
             headers.append((b"content-digest", content_digest(body)))
         return headers
 
@@ -237,9 +250,9 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def refuse(self, error: HeadraceError) -> None:
-        """Send an error as the whole response."""
+        """Send an error as the whole response. It waits for no record: it is no answer."""
         self._extra += error_headers(error)
-        await self.respond(self.errors.status(error), self.errors.body(error, self.record.request_id))
+        await self._respond(self.errors.status(error), self.errors.body(error, self.record.request_id), JSON)
 
     def start(self, status: int, content_type: bytes, extra: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         """The message that begins the response, and the note that it has begun."""

@@ -12,7 +12,7 @@ nothing is dropped.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -22,6 +22,7 @@ from headrace.core.events import Finished
 from headrace.server.lifecycle import Lifecycle
 
 Told = TypeVar("Told")
+Made = TypeVar("Made")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -150,6 +151,25 @@ class Feed(Generic[Told]):
                 return []
             self._waiter = self._loop.create_future()
             await self._waiter
+
+    async def during(self, work: Coroutine[Any, Any, Made]) -> Made:
+        """What comes of `work`, unless its client leaves or the answer is ended meanwhile. Raises ClientGone or
+        HeadraceError, and then `work` was cancelled."""
+        task = self._loop.create_task(work)
+        task.add_done_callback(lambda _: self._wake())
+        try:
+            while not task.done():
+                if self._is_gone:
+                    raise ClientGone
+                if self._order is not None:
+                    raise self._order
+                self._waiter = self._loop.create_future()
+                await self._waiter
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
     async def send(self, message: Message) -> None:
         """Send to the client, for no longer than it takes bytes. Raises ClientGone."""

@@ -83,6 +83,8 @@ async def _answer_events(
 
 
 async def _send(exchange: Exchange, feed: Feed[Any], pieces: Iterator[bytes]) -> None:
+    if exchange.sealing is not None and exchange.sealing.waits:
+        pieces = await _keep(exchange, feed, pieces)
     piece, following = next(pieces), next(pieces, None)
     # Of a longer answer nobody knows the length before its last piece is printed.
     length = exchange.body_headers(piece) if following is None else []
@@ -94,3 +96,13 @@ async def _send(exchange: Exchange, feed: Feed[Any], pieces: Iterator[bytes]) ->
             raise ClientGone
         piece, following = following, next(pieces, None)
     await send_pieces(feed, piece, is_last=True)
+
+
+async def _keep(exchange: Exchange, feed: Feed[Any], pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces again, when the record of them all is in the log."""
+    printed = []
+    for piece in pieces:
+        printed.append(piece)
+        await asyncio.sleep(0)
+    await feed.during(exchange.keep(printed))
+    return iter(printed)

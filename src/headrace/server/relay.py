@@ -191,7 +191,7 @@ class Relay:
             exchange.record.outcome = error.code
             frame = self._route.errors.encode_frame(error, exchange.record.request_id)
             if exchange.sealing is not None:
-                frame = exchange.sealing.last(frame, self._route.content_type)
+                frame = exchange.sealing.cut(frame, self._route.content_type)
             async with self._guard() as guard:
                 await guard.write(frame)
                 await guard.end()
@@ -218,8 +218,9 @@ class Relay:
         if exchange.is_started:  # a comment went out, because a stream was asked for
             raise EngineFault("the backend answered a stream in one piece; send the request again.")
         self._note(reply)
-        headers = self._returning(reply) + exchange.body_headers(reply.body)
-        await guard.respond(exchange.start(reply.status, _content_type(reply.headers), headers), reply.body)
+        headers, content_type = self._returning(reply) + exchange.body_headers(reply.body), _content_type(reply.headers)
+        await exchange.keep([reply.body], content_type)
+        await guard.respond(exchange.start(reply.status, content_type, headers), reply.body)
 
     async def _send_stream(self, guard: Guard, reply: RawStream) -> None:
         exchange, sealing = self._exchange, self._exchange.sealing
@@ -236,8 +237,11 @@ class Relay:
                     await guard.write(data)
         if not exchange.is_started:
             raise EngineFault("the backend ended the answer without saying anything; send it again.")
-        if sealing is not None and (data := sealing.last(content_type=self._route.content_type)):
-            await guard.write(data)
+        if sealing is not None:
+            content_type = self._route.content_type
+            data = await sealing.kept(b"", content_type) if sealing.waits else sealing.last(b"", content_type)
+            if data:
+                await guard.write(data)
         await guard.end()
 
     def _returning(self, reply: RawReply | RawStream) -> list[tuple[bytes, bytes]]:

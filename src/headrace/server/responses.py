@@ -26,7 +26,7 @@ from headrace.api.sse import CONTENT_TYPE, KEEP_ALIVE
 from headrace.core.errors import HeadraceError, Unavailable
 from headrace.core.identity import Identity
 from headrace.core.request import Principal
-from headrace.server.answers import Answering, send_chunk, send_pieces
+from headrace.server.answers import Answering, end_of, send_chunk, send_pieces
 from headrace.server.exchange import JSON, Exchange
 from headrace.server.feed import Feed
 from headrace.server.hints import labelled
@@ -81,8 +81,8 @@ class _Answers:
                     told = await feed.take()
                     is_last = self._note(told)
                     data = b"".join(map(frame, told)) or KEEP_ALIVE
-                    if is_last and exchange.sealing is not None:
-                        data = exchange.sealing.last(data)
+                    if is_last:
+                        data = await end_of(exchange, feed, data, CONTENT_TYPE)
                     await send_chunk(exchange, feed, data, CONTENT_TYPE, is_last=is_last)
             except HeadraceError as error:
                 if not exchange.is_started:
@@ -90,7 +90,7 @@ class _Answers:
                 exchange.record.outcome = error.code
                 data = exchange.errors.encode_frame(error, exchange.record.request_id)
                 if exchange.sealing is not None:
-                    data = exchange.sealing.last(data)
+                    data = exchange.sealing.cut(data, CONTENT_TYPE)
                 await send_chunk(exchange, feed, data, CONTENT_TYPE, is_last=True)
 
     async def whole(self, events: AsyncGenerator[ResponseEvent, None]) -> None:
@@ -105,6 +105,8 @@ class _Answers:
             if last.error is not None:
                 raise last.error
             body = encode(last.response)
+            if exchange.sealing is not None and exchange.sealing.waits:
+                await feed.during(exchange.keep([body]))
             await feed.send(exchange.start(200, JSON, exchange.body_headers(body)))
             await send_pieces(feed, body, is_last=True)
 

@@ -1,6 +1,7 @@
 """The end of a recorded answer: its bytes are counted as they go out, and its record is sealed over them.
 
     begin (head) --> add (bytes, as they go) --> last (the record inside a stream, if it is wanted) --> end --> close
+    where answers wait for their records: keep --> begin --> add ...       begin --> add --> kept --> add (the last) ...
 
 Whatever was claimed is sealed when the exchange is over, whichever way it went, or given back to the gateway where its
 request goes on without its client. Of several requests behind one answer the one that the head names, else the last,
@@ -11,13 +12,14 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from headrace.api.sse import CONTENT_TYPE
 from headrace.core.gateway import Taken
 from headrace.core.transcript import COMMENT, Transcript
 from headrace.server.feed import Message, Send
+from headrace.server.tail import BLOCK_END, Tail
 
 INLINE: Final = b"x-headrace-record"
 """Asks, with the value `inline`, for the record inside of a stream."""
@@ -28,7 +30,6 @@ _LAST: Final = re.compile(
     rb"(?:\A|[\r\n])(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed))|"
     rb'data: ?\{ ?"type": ?"(?:message_stop|response\.(?:completed|incomplete|failed))")'
 )
-_BLOCK_END: Final = re.compile(rb"(?:\r\n|\n|\r){2}")
 
 _logger = logging.getLogger("headrace.server")
 
@@ -44,8 +45,17 @@ class _Plain:
         self.num_bytes += len(data)
         self._hash.update(data)
 
+    def copy(self) -> "_Plain":
+        other = _Plain()
+        other.num_bytes, other._hash = self.num_bytes, self._hash.copy()
+        return other
+
     def digest(self) -> bytes:
         return self._hash.digest()
+
+
+def _count(content_type: bytes) -> Transcript | _Plain:
+    return Transcript() if content_type == CONTENT_TYPE else _Plain()
 
 
 class Sealing:
@@ -58,6 +68,8 @@ class Sealing:
         self._named: Taken | None = None
         self._counted: Transcript | _Plain | None = None
         self._held = b""
+        self._waits = False
+        self._tail = Tail()
 
     @staticmethod
     def wanted(headers: Mapping[bytes, bytes], *, is_usual: bool) -> "Sealing":
@@ -69,12 +81,23 @@ class Sealing:
         """Whether anything is to be sealed here."""
         return bool(self._claimed) and not self._is_over
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether anything is sealed here, or was."""
+        return bool(self._claimed)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the end of the answer goes by `keep` or `kept`: it is to wait for its record."""
+        return self._waits and not self._is_over
+
     def claim(self, taken: Taken) -> None:
         """Seal this one too, if it is recorded and the answer is not over."""
         if self._is_over or taken.receipt is None or any(one is taken for one in self._claimed):
             return
         taken.is_claimed = True
         self._claimed.append(taken)
+        self._waits = self._waits or taken.receipt.waits
 
     def name(self, taken: Taken) -> None:
         """The response's head says that this one is the answer's record: its bytes are signed there, whichever of
@@ -104,7 +127,7 @@ class Sealing:
     def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """The head of the response goes out."""
         kind = next((value for name, value in headers if name == b"content-type"), b"")
-        self._counted = Transcript() if kind == CONTENT_TYPE else _Plain()
+        self._counted = _count(kind)
 
     def add(self, data: bytes) -> None:
         """The next bytes go out."""
@@ -113,7 +136,9 @@ class Sealing:
 
     def hold(self, data: bytes) -> bytes:
         """What of a stream's next piece can go out now: where the record is wanted inside, a frame that may be the last
-        one waits for what follows it."""
+        one waits for what follows it; where the answer waits for its record, also a frame that is not whole."""
+        if self.waits:
+            return self._tail.push(data)
         if not self._is_inline or not self.claims:
             return data
         before, self._held = self._held, b""
@@ -135,9 +160,37 @@ class Sealing:
         if envelope is None:
             return data
         frame = COMMENT + base64.b64encode(envelope) + b"\n\n"
-        ends = [match.end() for match in _BLOCK_END.finditer(data.rstrip(b"\r\n"))]
+        ends = [match.end() for match in BLOCK_END.finditer(data.rstrip(b"\r\n"))]
         start = ends[-1] if ends else 0
         return data[:start] + frame + data[start:]
+
+    def cut(self, frame: bytes, content_type: bytes) -> bytes:
+        """The end of a stream that breaks off: as `last`, and of what waited for its record nothing."""
+        self._tail = Tail()
+        return self.last(frame, content_type)
+
+    async def keep(self, pieces: Sequence[bytes], content_type: bytes) -> None:
+        """Seal over a whole answer that is still to go out, and wait for its record. Raises HeadraceError if that is
+        not kept."""
+        counted = _count(content_type)
+        for piece in pieces:
+            counted.add(piece)
+        await self._seal_and_wait(counted.digest())
+
+    async def kept(self, data: bytes, content_type: bytes) -> bytes:
+        """The end of a stream as `last` says, when its record is in the log: `data` is still to go out, behind what was
+        held. Raises HeadraceError if the record is not kept."""
+        data = self.last(self._tail.rest() + data, content_type)
+        counted = _count(content_type) if self._counted is None else self._counted.copy()
+        counted.add(data)
+        await self._seal_and_wait(counted.digest())
+        return data
+
+    async def _seal_and_wait(self, digest: bytes) -> None:
+        self._seal_all(digest)
+        for taken in self._claimed:
+            if taken.is_claimed and taken.receipt is not None and taken.receipt.waits:
+                await taken.receipt.kept()
 
     def end(self) -> None:
         """The last bytes are out: seal at once what can be, so that a client that asks for it finds it."""
@@ -148,15 +201,17 @@ class Sealing:
         """The exchange is over, whichever way."""
         if self._is_over:
             return
+        counted = self._counted
+        self._seal_all(counted.digest() if counted is not None and counted.num_bytes else None)
+
+    def _seal_all(self, digest: bytes | None) -> None:
         self._is_over = True
-        counted, last = self._counted, self._chosen if self._claimed else None
+        last = self._chosen if self._claimed else None
         for taken in self._claimed:
             if not taken.is_settled:
                 taken.is_claimed = False  # it goes on, and is sealed when it ends
-            elif taken is last and counted is not None and counted.num_bytes:
-                self._seal(taken, counted.digest())
             else:
-                self._seal(taken, None)
+                self._seal(taken, digest if taken is last else None)
 
     @staticmethod
     def _seal(taken: Taken, digest: bytes | None) -> bytes | None:

@@ -232,6 +232,7 @@ def test_a_record_that_cannot_be_sealed_ends_no_answer(caplog: pytest.LogCapture
 
     class Broken:
         id = "prov_9"
+        waits = False
 
         def seal(self, digest: bytes | None) -> bytes | None:
             raise OSError("no disk")

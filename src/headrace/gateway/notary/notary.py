@@ -1,7 +1,8 @@
 """Takes in what is to be logged, from any thread, and logs it on a thread of its own, many items at a time.
 
-An item waits in memory until its batch is committed: `batch_s` after its first item came, or as soon as there are
-`batch_items`. What cannot be written is tried again until it can, and meanwhile nothing more is taken in. What waits is
+An item waits in memory until its batch is committed: `batch_s` after its first item came, as soon as there are
+`batch_items`, or as soon as somebody who hurries waits for one: what gathered while the last batch was written is then
+the next. What cannot be written is tried again until it can, and meanwhile nothing more is taken in. What waits is
 lost if the process is killed; an item is acknowledged when `merged` says so, and then it is not. Knows neither what is
 in an item nor how a log is made (`writer.py`).
 """
@@ -33,16 +34,24 @@ _logger = logging.getLogger("headrace.log")
 MAX_BATCH_ITEMS: Final = 8192
 """What is committed at once when items come faster than they are written."""
 
-_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[int]"]
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """Who is told an item's index, on a loop. `hurries`: or at once that nothing can be written."""
+
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[int]"
+    hurries: bool
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """An item that is in no checkpoint yet. `waiters` are told its index."""
+    """An item that is in no checkpoint yet. `is_taken`: its batch is being written."""
 
     item: LogItem
     since_s: float
     waiters: list[_Waiter]
+    is_taken: bool = False
 
 
 class LogNotary:
@@ -77,6 +86,7 @@ class LogNotary:
         self._fault: HeadraceError | None = None
         self._ended_by: HeadraceError | None = None
         self._is_closing = False
+        self._is_hurried = False  # somebody waits for what is in the queue
         self._writer: LogWriter | None = None
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="headrace-notary")
@@ -155,14 +165,20 @@ class LogNotary:
                 retry_after_s=1.0,
             )
 
-    async def merged(self, item_id: str) -> int:
-        """The index of an item, as soon as a checkpoint covers it. Raises NotFound, and what ended the log."""
+    async def merged(self, item_id: str, *, hurries: bool = False) -> int:
+        """The index of an item, as soon as a checkpoint covers it. Raises NotFound, what ended the log, and to who
+        hurries what keeps it from being written."""
         with self._changed:
             waiting = self._waiting.get(item_id)
             if waiting is not None:
+                if hurries and self._fault is not None:
+                    raise self._fault.with_traceback(None)
                 loop = asyncio.get_running_loop()
                 waiter: asyncio.Future[int] = loop.create_future()
-                waiting.waiters.append((loop, waiter))
+                waiting.waiters.append(_Waiter(loop, waiter, hurries))
+                if hurries and not waiting.is_taken and not self._is_hurried:
+                    self._is_hurried = True
+                    self._changed.notify_all()
         if waiting is not None:
             return await waiter
         kept = await self._store.read(provenance.by_id, item_id)
@@ -235,12 +251,18 @@ class LogNotary:
             self._changed.wait_for(lambda: self._queue or self._ends)
             if self._queue:
                 left_s = self._queue[0].since_s + self._settings.batch_s - self._clock.monotonic_s()
-                self._changed.wait_for(lambda: len(self._queue) >= self._settings.batch_items or self._ends, left_s)
+                self._changed.wait_for(self._is_due, left_s)
             if self._ended_by is not None:
                 raise self._ended_by
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH_ITEMS))]
             self._num_bytes -= sum(_size(one.item) for one in batch)
+            self._is_hurried = self._is_hurried and bool(self._queue)
+            for one in batch:
+                one.is_taken = True
             return batch
+
+    def _is_due(self) -> bool:
+        return self._is_hurried or len(self._queue) >= self._settings.batch_items or self._ends
 
     def _log(self, writer: LogWriter, batch: list[_Waiting]) -> None:
         """Write until it is written. Gives up only when the log is closed meanwhile."""
@@ -274,6 +296,7 @@ class LogNotary:
             if self._fault is None:
                 _logger.error("nothing can be logged, and it is tried again: %s", error)
                 self._fault = error
+                self._fail(self._waiting.values(), error, only_hurried=True)
             if not self._ends:
                 self._changed.wait_for(lambda: self._ends, self._retry_s)
                 return True
@@ -283,18 +306,20 @@ class LogNotary:
         first = published.checkpoint.size - len(logged)
         told: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int]]] = {}
         for index, one in enumerate(logged, first):
-            for loop, waiter in one.waiters:
-                told.setdefault(loop, []).append((waiter, index))
+            for waiter in one.waiters:
+                told.setdefault(waiter.loop, []).append((waiter.future, index))
         for loop, pairs in told.items():
             _call(loop, _set_results, pairs)
         if self._on_merged is not None and logged:
             now_s = self._clock.monotonic_s()
             self._on_merged([now_s - one.since_s for one in logged])
 
-    def _fail(self, lost: Iterable[_Waiting], fault: HeadraceError) -> None:
-        for one in lost:
-            for loop, waiter in one.waiters:
-                _call(loop, _set_error, waiter, fault)
+    @staticmethod
+    def _fail(waited_for: Iterable[_Waiting], fault: HeadraceError, *, only_hurried: bool = False) -> None:
+        for one in waited_for:
+            for waiter in one.waiters:
+                if waiter.hurries or not only_hurried:
+                    _call(waiter.loop, _set_error, waiter.future, fault)
 
 
 def _size(item: LogItem) -> int:

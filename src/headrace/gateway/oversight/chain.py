@@ -137,6 +137,13 @@ class Chain:
             except Exception:
                 _logger.exception("the record %s could not be sealed", receipt.id)
 
+    async def keep(self) -> None:
+        """Wait for the record of an answer whose bytes nobody makes, where its end must. Raises HeadraceError if it
+        must not go out."""
+        taken = self.case.taken
+        if taken.receipt is not None and taken.receipt.waits and not taken.is_claimed:
+            await taken.receipt.kept()
+
     def _allows(self, target: Target) -> bool:
         try:
             return all(oversight.allows(target) for oversight in self._oversights)

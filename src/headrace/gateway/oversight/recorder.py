@@ -8,6 +8,7 @@ as if nobody recorded it, and where they are enforced it ends. Knows the stateme
 (`trust/records`), and hands it to a notary without knowing a log.
 """
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -17,13 +18,14 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from headrace.core.clock import Clock
-from headrace.core.errors import EngineFault, HeadraceError
+from headrace.core.errors import EngineFault, HeadraceError, Unavailable
 from headrace.core.events import Event
-from headrace.core.provenance import LogItem, Notary
+from headrace.core.provenance import Log, LogItem
 from headrace.core.request import Request, Role, Task
 from headrace.core.trust import Delegation, Effect, ToolUse
 from headrace.core.usage import UsageRecord
 from headrace.gateway.contract import Case, Oversight
+from headrace.gateway.oversight.body_parameters import body_parameters
 from headrace.gateway.oversight.record_keys import RecordKeys
 from headrace.gateway.oversight.trail import Trace, Trail
 from headrace.gateway.settings import ENGINE, Target
@@ -37,12 +39,15 @@ from headrace.trust.records.statement import Facts, Maker, Outcome, Source, Way,
 MAX_RESULTS: Final = 64
 """Tool results of one request that its record commits to one by one; all are in the request's own commitment."""
 _SEED_BYTES: Final = 6  # a JSON number can tell every one of them exactly
+MAX_WAIT_S: Final = 10.0
+"""How long an answer is held for its record: a disk that says nothing for so long will not soon."""
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class RecordCounts:
-    """What happened to records so far; `num_lost` were signed or due, and nobody took them or a defect ended them."""
+    """What happened to records so far; `num_lost` were signed or due, and nobody took them, a defect
+    ended them, or their answers waited for them in vain."""
 
     num_sealed: int = 0
     num_lost: int = 0
@@ -51,10 +56,11 @@ class RecordCounts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
     """What the recorder works with. `secret` makes pseudonyms; `random(n)` gives n random bytes, `new_id` unguessable
-    ids; `timed` is told how long each record took to build, sign and hand in, in seconds."""
+    ids; `timed` is told how long each record took to build, sign and hand in, in seconds. `max_wait_s`: how long an
+    answer that waits for its record does."""
 
     settings: RecordsSettings
-    notary: Notary
+    notary: Log
     keys: RecordKeys
     maker: Maker
     secret: bytes
@@ -62,6 +68,7 @@ class Means:
     random: Callable[[int], bytes]
     new_id: Callable[[], str]
     timed: Callable[[float], None] = lambda _: None
+    max_wait_s: float = MAX_WAIT_S
 
 
 class Recorder:
@@ -138,6 +145,7 @@ class Recording:
         "_bytes",
         "_case",
         "_digest",
+        "_fault",
         "_id",
         "_is_lost",
         "_is_sealed",
@@ -163,6 +171,7 @@ class Recording:
         self._wants_seal = False
         self._is_sealed = False
         self._is_lost = False
+        self._fault: Exception | None = None  # why it is lost
 
     @property
     def id(self) -> str:
@@ -229,6 +238,24 @@ class Recording:
             return None
         return self._seal()
 
+    @property
+    def waits(self) -> bool:
+        """Whether the settings ask for it."""
+        return self._owner.means.settings.waits
+
+    async def kept(self) -> None:
+        """As `Receipt`. What is not there in time is counted as lost, though the log may still take it."""
+        means, case = self._owner.means, self._case
+        if self._fault is not None:
+            _end_by(self._fault, case)
+        try:
+            async with asyncio.timeout(means.max_wait_s):
+                await means.notary.merged(self._id, hurries=True)
+        except (HeadraceError, TimeoutError) as error:
+            fault = error if isinstance(error, HeadraceError) else _too_late(means.max_wait_s)
+            self._owner.lose(self._id, case, fault)
+            raise fault from None
+
     def _seal(self) -> bytes | None:
         if self._is_lost:
             return None  # it would tell less than what was said
@@ -246,7 +273,7 @@ class Recording:
     def _lose(self, error: Exception) -> None:
         """It will never be made; told once. Raises what ends the request where records are enforced."""
         if not self._is_lost:
-            self._is_lost = True
+            self._is_lost, self._fault = True, error
             self._number()  # so that an auditor sees a gap
             self._owner.lose(self._id, self._case, error)
         if self._owner.enforces:
@@ -322,7 +349,7 @@ class Recording:
                 completion_tokens=record.completion_tokens,
             ),
             maker=self._owner.means.maker,
-            parameters=_raw_parameters(case) if asked is None else request_form.parameters(asked),
+            parameters=body_parameters(case.ask.raw) if asked is None else request_form.parameters(asked),
             grammar=None if asked is None else request_form.grammar(asked),
             digests={} if answer.started is None else answer.started.digests,
             system="" if asked is None else request_form.system_text(asked),
@@ -420,6 +447,14 @@ def _end_by(error: Exception, case: Case) -> NoReturn:
     ) from error
 
 
+def _too_late(max_wait_s: float) -> Unavailable:
+    return Unavailable(
+        f"the record of this answer was not in the log within {max_wait_s:g} s, and no answer goes out before its "
+        "record is there (records.waits); send the request again.",
+        code="log_unavailable",
+    )
+
+
 def _results(request: Request | None) -> tuple[tuple[str, str], ...]:
     if request is None or request.messages is None:
         return ()
@@ -430,44 +465,3 @@ def _results(request: Request | None) -> tuple[tuple[str, str], ...]:
         if one.role is Role.TOOL
     ]
     return tuple(found[-MAX_RESULTS:])
-
-
-# Of a body that passes unread: numbers and switches that say how the answer is drawn, whatever the protocol.
-_SCALARS: Final = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "n",
-        "max_tokens",
-        "max_completion_tokens",
-        "max_output_tokens",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logprobs",
-        "top_logprobs",
-        "stream",
-        "dimensions",
-    }
-)
-_MAX_SCALAR_BYTES: Final = 32
-
-
-def _raw_parameters(case: Case) -> dict[str, Any]:
-    raw = case.ask.raw
-    if raw is None:
-        return {}
-    found = {}
-    for name in _SCALARS & raw.fields.keys():
-        value = raw.fields[name]
-        if len(value) <= _MAX_SCALAR_BYTES:
-            try:
-                told = msgspec.json.decode(value)
-            except msgspec.DecodeError:
-                continue
-            if isinstance(told, bool | int | float):
-                found[name] = told
-    return {"body": found}

@@ -26,7 +26,8 @@ class RecordsSettings:
     securesystemslib calls a private key URI (`hv:`, `awskms:`, `gcpkms:`, `azurekms:`), whose public half is then in
     the PEM file `node_public`; None: a file made at first start. `keeps_content`: requests and answers lie beside
     their records, for `content_days`. `keeps_names`: records name users and keys as they are, not by pseudonyms.
-    `keeps_envelopes`: erasing takes content and nonces alone."""
+    `keeps_envelopes`: erasing takes content and nonces alone. `waits`: no whole answer goes out before its record is in
+    the log."""
 
     mode: RecordMode = RecordMode.OFF
     node: str = "headrace"
@@ -37,6 +38,7 @@ class RecordsSettings:
     keeps_names: bool = False
     keeps_envelopes: bool = False
     is_inline: bool = False
+    waits: bool = False
 
     def __post_init__(self) -> None:
         """Refuse by name what cannot be."""
@@ -45,6 +47,11 @@ class RecordsSettings:
         if self.key_scheme is not None and self.key_scheme != "file2" and self.node_public is None:
             raise ValueError(
                 f"node_public: is missing; a key at {self.node_key!r} needs the PEM file of its public half"
+            )
+        if self.waits and self.mode is not RecordMode.ENFORCE:
+            raise ValueError(
+                f'waits: true needs mode = "enforce", and it is "{self.mode.value}": an answer that waits for its '
+                "record does not go out where that cannot be kept; set the mode, or leave waits out"
             )
         if not 1 <= self.content_days <= 36_500:
             raise ValueError(f"content_days: {self.content_days} is not a number of days from 1 to 36500")
