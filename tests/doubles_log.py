@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -92,13 +93,27 @@ def item(number: int, tenant: str = "acme") -> LogItem:
 
 
 class Disk:
-    """Writes as the system does, until it is full: when a test says so, or after so many writes."""
+    """Writes as the system does, until it is full: when a test says so, or after so many writes. `hold` lets nothing be
+    written; `reached` says that somebody tries to."""
 
     def __init__(self) -> None:
         self.is_full = False
         self.num_left: int | None = None
+        self.reached = threading.Event()
+        self._may_write = threading.Event()
+        self._may_write.set()
+
+    def hold(self) -> None:
+        self.reached.clear()
+        self._may_write.clear()
+
+    def go(self) -> None:
+        self._may_write.set()
 
     def write(self, descriptor: int, data: bytes) -> int:
+        if not self._may_write.is_set():
+            self.reached.set()
+            assert self._may_write.wait(60)
         if self.num_left is not None:
             self.num_left -= 1
         if self.is_full or (self.num_left is not None and self.num_left < 0):

@@ -1,5 +1,7 @@
 """What may end a stream is held, however its bytes are cut into pieces, and nothing of it is lost or changed."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ ENDS = [
 def test_however_a_stream_is_cut_its_end_is_held_and_all_else_goes_out(end: bytes, cuts: list[int]) -> None:
     stream, tail, out = WORD + b": silence\n\n" + WORD + end, Tail(), b""
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         out += tail.push(stream[start:stop])
     assert (out, tail.rest()) == (stream[: -len(end)], end)
     assert tail.rest() == b""

@@ -58,7 +58,7 @@ class Scene:
 
     async def waiting(self) -> ScriptedReceipt:
         """Until somebody waits for the record."""
-        while not self.sees.receipts:
+        while not self.sees.receipts:  # noqa: ASYNC110
             await asyncio.sleep(0)
         self.receipt.fault = self.fault
         await self.receipt.reached.wait()
@@ -151,16 +151,20 @@ def test_an_answer_whose_record_is_not_kept_is_an_error_in_its_protocols_shape(
 
 def test_a_last_frame_that_comes_in_pieces_or_not_at_all_waits_too() -> None:
     for pieces in ([SAID, b"data: [DO", b"NE]\n", b"\n"], [SAID, b"event: message_stop\n", b"data: {}\n\n"], [SAID]):
-        scene = Scene(pieces, is_raw=True)
-        client = scene.client(CHAT, stream=True)
+        _check_end_waits(pieces)
 
-        async def look(_: ScriptedReceipt, client: Client = client) -> None:
-            await client.until(lambda reply: bool(reply.writes))
-            assert client.reply.body == SAID
-            assert not client.reply.is_complete
 
-        reply = meet(scene, client, look)
-        assert (reply.body, reply.is_complete) == (b"".join(pieces), True)
+def _check_end_waits(pieces: list[bytes]) -> None:
+    scene = Scene(pieces, is_raw=True)
+    client = scene.client(CHAT, stream=True)
+
+    async def look(_: ScriptedReceipt) -> None:
+        await client.until(lambda reply: bool(reply.writes))
+        assert client.reply.body == SAID
+        assert not client.reply.is_complete
+
+    reply = meet(scene, client, look)
+    assert (reply.body, reply.is_complete) == (b"".join(pieces), True)
 
 
 def test_a_record_inside_of_a_stream_waits_as_the_stream_does() -> None:
@@ -275,7 +279,7 @@ def test_several_requests_behind_one_answer_are_all_waited_for() -> None:
 
     async def main() -> None:
         task = client.start()
-        while len(scene.sees.receipts) < 2:
+        while len(scene.sees.receipts) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0)
         for receipt in scene.sees.receipts:
             await receipt.reached.wait()
@@ -295,7 +299,7 @@ def test_an_answer_that_a_service_reads_ends_when_its_record_is_in_the_log(*, fa
 
     async def read() -> None:
         async for event in scene.bench.gate.run(REQUEST):
-            heard.append(type(event).__name__)
+            heard.append(type(event).__name__)  # noqa: PERF401  (heard at once)
 
     async def main() -> None:
         task = asyncio.create_task(read())

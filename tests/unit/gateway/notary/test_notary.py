@@ -203,3 +203,69 @@ def test_a_log_that_is_shown_to_be_rolled_back_takes_nothing_and_signs_nothing_m
             assert notary.latest.checkpoint.size == 0
 
     asyncio.run(talk())
+
+
+LONG = LogSettings(batch_s=3600.0)
+"""Nothing is written because its time has come."""
+
+
+def test_what_somebody_who_hurries_waits_for_is_logged_at_once(tmp_path: Path) -> None:
+    batches: list[int] = []
+
+    async def talk() -> None:
+        async with open_notary(tmp_path, LONG, on_merged=lambda delays: batches.append(len(delays))) as notary:
+            for number in range(3):
+                notary.submit(item(number))
+            patient = asyncio.create_task(notary.merged("rec_0"))
+            async with asyncio.timeout(30):
+                assert await notary.merged("rec_1", hurries=True) == 1
+                assert await patient == 0, "what had gathered went along"
+            notary.submit(item(3))
+            assert await notary.merged("rec_1", hurries=True) == 1, "it is there"
+            assert notary.num_waiting == 1, "and hurries nobody"
+        assert batches == [3, 1]
+
+    asyncio.run(talk())
+
+
+def test_what_gathers_while_a_batch_is_written_is_the_next_batch(tmp_path: Path) -> None:
+    batches: list[int] = []
+
+    async def talk() -> None:
+        disk = Disk()
+        async with open_notary(
+            tmp_path, LONG, disk=disk, on_merged=lambda delays: batches.append(len(delays))
+        ) as notary:
+            disk.hold()
+            waiting = []
+            for number in range(20):
+                notary.submit(item(number))
+                waiting.append(asyncio.create_task(notary.merged(f"rec_{number}", hurries=True)))
+                await asyncio.sleep(0)
+                if number == 0:
+                    assert await asyncio.to_thread(disk.reached.wait, 30)
+            disk.go()
+            async with asyncio.timeout(30):
+                assert await asyncio.gather(*waiting) == list(range(20))
+        assert batches == [1, 19]
+
+    asyncio.run(talk())
+
+
+def test_who_hurries_hears_of_a_full_disk_at_once_and_who_does_not_when_it_is_written(tmp_path: Path) -> None:
+    async def talk() -> None:
+        disk = Disk()
+        async with open_notary(tmp_path, LONG, disk=disk) as notary:
+            disk.is_full = True
+            notary.submit(item(0))
+            patient = asyncio.create_task(notary.merged("rec_0"))
+            async with asyncio.timeout(30):
+                for _ in range(2):  # the second when it is known
+                    with pytest.raises(DiskFull):
+                        await notary.merged("rec_0", hurries=True)
+                assert not patient.done()
+                disk.is_full = False
+                assert await patient == 0
+                assert await notary.merged("rec_0", hurries=True) == 0
+
+    asyncio.run(talk())
