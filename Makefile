@@ -20,7 +20,7 @@ CONSOLE := console/build.mjs console/tsconfig.json $(shell find console/src -typ
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard src/headrace/kernels/native/*)
 CPP := $(wildcard src/headrace/kernels/native/*.cpp src/headrace/kernels/native/*.h)
 
-.PHONY: help console serve test test-console test-deploy package test-arm soak ledger-soak log-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
+.PHONY: help console serve test test-console test-deploy package test-arm soak ledger-soak log-soak records-soak clients conformance load llama-cpp fuzz check sanitize bench bench-peers bench-gateways agentdojo-env oracle-env install pull pull-tested fix lock size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -49,6 +49,9 @@ ledger-soak: $(DONE)/native $(DONE)/test  ## kill a server under load and read i
 
 log-soak: $(DONE)/native $(DONE)/test  ## kill a writer of the log and look at what is left (TIMES=500, two minutes)
 	$(BIN)/python -m tests.soak.log_killed --times $(or $(TIMES),500)
+
+records-soak: $(DONE)/native $(DONE)/test  ## kill a server that holds answers for their records (TIMES=50, five minutes)
+	$(BIN)/python -m tests.soak.records_killed --times $(or $(TIMES),50)
 
 package: $(DONE)/serve  ## build the sdist, install it in a fresh environment and ask it for the console (some minutes)
 	$(BIN)/python scripts/check_package.py
