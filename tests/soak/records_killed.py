@@ -1,8 +1,8 @@
 """Kills a server that holds answers for their records, with `kill -9` and under load: `make records-soak` (TIMES=50).
 
-A real `headrace serve` of a tiny model, with `records.waits`. Clients ask in every protocol, whole and streamed; as soon
-as one of them has got so many answers whole the server is killed, and another begins on the same state directory. At
-the end one begins that is ended well, and then:
+A real `headrace serve` of a tiny model, with `records.waits`. Clients ask in every protocol, whole and streamed; as
+soon as they have got so many answers whole the server is killed, and another begins on the same state directory. At the
+end one begins that is ended well, and then:
 
     the record of every answer that a client got whole is in the log's database, and under its checkpoint
 
@@ -150,10 +150,10 @@ async def run(folder: Path, times: int, seed: int, *, waits: bool = True) -> See
 def missing(home: Path, seen: Seen) -> dict[str, str]:
     """Answers that came whole and whose record is not in the log. Fails if the log has more than it signed."""
     with contextlib.closing(sqlite3.connect(home / "provenance.db")) as database:
-        kept = {leaf: item_id for leaf, item_id in database.execute("SELECT leaf, id FROM entries")}
+        kept = {item_id for (item_id,) in database.execute("SELECT id FROM entries")}
     size = int((home / "log" / "checkpoint").read_bytes().split(b"\n")[1])
     assert size == len(kept)
-    return {item_id: what for item_id, what in seen.whole.items() if item_id not in set(kept.values())}
+    return {item_id: what for item_id, what in seen.whole.items() if item_id not in kept}
 
 
 async def main() -> None:
