@@ -68,8 +68,7 @@ class Sealing:
         self._named: Taken | None = None
         self._counted: Transcript | _Plain | None = None
         self._held = b""
-        self._waits = False
-        self._tail = Tail()
+        self._tail: Tail | None = None  # None: the answer's end waits for nothing
 
     @staticmethod
     def wanted(headers: Mapping[bytes, bytes], *, is_usual: bool) -> "Sealing":
@@ -89,7 +88,7 @@ class Sealing:
     @property
     def waits(self) -> bool:
         """Whether the end of the answer goes by `keep` or `kept`: it is to wait for its record."""
-        return self._waits and not self._is_over
+        return self._tail is not None and not self._is_over
 
     def claim(self, taken: Taken) -> None:
         """Seal this one too, if it is recorded and the answer is not over."""
@@ -97,7 +96,8 @@ class Sealing:
             return
         taken.is_claimed = True
         self._claimed.append(taken)
-        self._waits = self._waits or taken.receipt.waits
+        if taken.receipt.waits and self._tail is None:
+            self._tail = Tail()
 
     def name(self, taken: Taken) -> None:
         """The response's head says that this one is the answer's record: its bytes are signed there, whichever of
@@ -137,7 +137,7 @@ class Sealing:
     def hold(self, data: bytes) -> bytes:
         """What of a stream's next piece can go out now: where the record is wanted inside, a frame that may be the last
         one waits for what follows it; where the answer waits for its record, also a frame that is not whole."""
-        if self.waits:
+        if self._tail is not None and not self._is_over:
             return self._tail.push(data)
         if not self._is_inline or not self.claims:
             return data
@@ -166,7 +166,8 @@ class Sealing:
 
     def cut(self, frame: bytes, content_type: bytes) -> bytes:
         """The end of a stream that breaks off: as `last`, and of what waited for its record nothing."""
-        self._tail = Tail()
+        if self._tail is not None:
+            self._tail.rest()
         return self.last(frame, content_type)
 
     async def keep(self, pieces: Sequence[bytes], content_type: bytes) -> None:
@@ -180,6 +181,7 @@ class Sealing:
     async def kept(self, data: bytes, content_type: bytes) -> bytes:
         """The end of a stream as `last` says, when its record is in the log: `data` is still to go out, behind what was
         held. Raises HeadraceError if the record is not kept."""
+        assert self._tail is not None
         data = self.last(self._tail.rest() + data, content_type)
         counted = _count(content_type) if self._counted is None else self._counted.copy()
         counted.add(data)
