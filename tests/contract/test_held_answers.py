@@ -179,6 +179,29 @@ def test_over_a_websocket_the_last_event_comes_when_the_record_is_in_the_log(tmp
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_stored_chat_completion_is_found_when_its_record_is_in_the_log(tmp_path: Path, *, is_stream: bool) -> None:
+    async def main() -> None:
+        async with holding(tmp_path) as held:
+
+            async def num_stored() -> int:
+                return len((await Client(held.served.app, "GET", CHAT).run()).json()["data"])
+
+            held.disk.hold()
+            task = held.client(CHAT, store=True, stream=is_stream).start()
+            await held.writing()
+            assert await num_stored() == 0
+            held.disk.go()
+            assert (await task).is_complete
+            assert await num_stored() == 1
+            held.disk.is_full = True
+            assert b"error" in (await held.ask(CHAT, store=True, stream=is_stream)).body
+            assert await num_stored() == 1
+            held.disk.is_full = False
+
+    asyncio.run(main())
+
+
 def test_a_client_that_has_an_answer_can_prove_it_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with holding(tmp_path) as held:

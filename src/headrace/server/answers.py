@@ -311,12 +311,15 @@ async def _stream(
             events = await feed.take()
             log.note(events)
             data = writer.encode(events) if events else route.keep_alive
-            if writer.is_done:
+            waits = writer.is_done and exchange.waits  # then nothing is to be found before its record is
+            if writer.is_done and not waits:
                 await keep(writer)
             if data:
                 log.stamp()
                 if writer.is_done:
                     data = await end_of(exchange, feed, data, route.content_type)
+                    if waits:
+                        await keep(writer)
                 await send_chunk(exchange, feed, data, route.content_type, is_last=writer.is_done)
     except HeadraceError as error:
         if not exchange.is_started:
@@ -366,9 +369,9 @@ async def _whole(exchange: Exchange, feed: Feed[Event], writer: Whole, log: Log,
         log.note(events)
         writer.add(events)
     body = writer.encode()
+    if exchange.waits:
+        await feed.during(exchange.keep([body]))
     await keep(writer)
     log.stamp()
-    if exchange.sealing is not None and exchange.sealing.waits:
-        await feed.during(exchange.keep([body]))
     await feed.send(exchange.start(200, JSON, exchange.body_headers(body)))
     await send_pieces(feed, body, is_last=True)

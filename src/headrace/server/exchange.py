@@ -117,6 +117,11 @@ class Exchange:
         """Whether the request is a WebSocket's handshake."""
         return bool(self.scope["type"] == "websocket")
 
+    @property
+    def waits(self) -> bool:
+        """Whether the end of its answer is to wait for a record."""
+        return self.sealing is not None and self.sealing.waits
+
     async def read_body(self, config: ServerConfig, budget: BodyBudget) -> bytes:
         """The whole body. Raises PayloadTooLarge as soon as it is too long, Unauthenticated if it is not what was
         signed, DeadlineExceeded, ClientGone."""

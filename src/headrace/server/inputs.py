@@ -83,7 +83,7 @@ async def _answer_events(
 
 
 async def _send(exchange: Exchange, feed: Feed[Any], pieces: Iterator[bytes]) -> None:
-    if exchange.sealing is not None and exchange.sealing.waits:
+    if exchange.waits:
         pieces = await _keep(exchange, feed, pieces)
     piece, following = next(pieces), next(pieces, None)
     # Of a longer answer nobody knows the length before its last piece is printed.

@@ -105,7 +105,7 @@ class _Answers:
             if last.error is not None:
                 raise last.error
             body = encode(last.response)
-            if exchange.sealing is not None and exchange.sealing.waits:
+            if exchange.waits:
                 await feed.during(exchange.keep([body]))
             await feed.send(exchange.start(200, JSON, exchange.body_headers(body)))
             await send_pieces(feed, body, is_last=True)

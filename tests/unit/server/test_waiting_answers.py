@@ -13,6 +13,7 @@ from tests.doubles_oversight import ScriptedOverseer, ScriptedReceipt
 from tests.loopback import listening
 
 from headrace.core.errors import DiskFull, HeadraceError, Overloaded
+from headrace.core.events import Embedding, Finished, Started, Usage
 from headrace.core.request import Message, Request, Role, TextPart
 from headrace.core.transcript import records_in, transcript_digest
 from headrace.gateway.contract import UpstreamReply
@@ -78,6 +79,27 @@ def meet(scene: Scene, client: Client, then: Callable[[ScriptedReceipt], Awaitab
 
     run(main())
     return client.reply
+
+
+VECTORS: Script = [
+    Started("r", "m", 4),
+    *(Embedding(index, b"\xcd\xcc\x8c\x3f" * 5000, 2) for index in range(2)),
+    Finished(Usage(prompt_tokens=4, completion_tokens=0)),
+]
+
+
+def test_an_answer_that_is_printed_in_pieces_waits_as_a_whole() -> None:
+    scene = Scene(VECTORS, is_raw=False)
+    body = {"model": "smart", "input": ["one", "two"]}
+    client = Client(scene.app, "POST", "/v1/embeddings", json.dumps(body).encode())
+
+    async def look(_: ScriptedReceipt) -> None:
+        assert (client.reply.status, client.reply.writes) == (0, [])
+
+    reply = meet(scene, client, look)
+    assert [len(one["embedding"]) for one in reply.json()["data"]] == [5000, 5000]
+    assert len(reply.writes) > 1
+    assert scene.receipt.seals == [hashlib.sha256(reply.body).digest()]
 
 
 def script_of(path: str, *, is_stream: bool, is_raw: bool) -> Script:
