@@ -2,6 +2,7 @@
 each clause, and with single bytes changed; the same canonical forms of what was asked and answered."""
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
+    SECP256K1,
     SECP256R1,
     SECP384R1,
     SECP521R1,
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePrivateKey,
     derive_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
@@ -203,12 +205,17 @@ def test_each_clause_is_refused_by_its_name_where_the_command_refuses_it(driver:
         assert clauses(one) == [(clause.name, clause.is_met) for clause in report.clauses]
 
 
+PrivateKey = EllipticCurvePrivateKey | RSAPrivateKey
+SaltLength = Any  # a number, or one of PSS's names for one
+
+
 class NodeOfKms(NodeInMemory):
     """A node whose key is of another kind, as a KMS has it."""
 
-    def __init__(self, key: EllipticCurvePrivateKey | RSAPrivateKey) -> None:
+    def __init__(self, key: PrivateKey, salt_length: SaltLength = PSS.DIGEST_LENGTH) -> None:
         super().__init__()
         self._other = key
+        self._salt_length = salt_length
 
     @property
     def spki(self) -> bytes:
@@ -218,7 +225,7 @@ class NodeOfKms(NodeInMemory):
     def sign(self, message: bytes) -> bytes:
         """As `NodeSigner`."""
         if isinstance(self._other, RSAPrivateKey):
-            return self._other.sign(message, PSS(MGF1(SHA256()), PSS.MAX_LENGTH), SHA256())
+            return self._other.sign(message, PSS(MGF1(SHA256()), self._salt_length), SHA256())
         digest = {256: SHA256(), 384: SHA384(), 521: SHA512()}[self._other.curve.key_size]
         return self._other.sign(message, ECDSA(digest))
 
@@ -248,14 +255,89 @@ def test_a_node_with_a_key_of_a_kms_vouches_too(driver: Path, curve: EllipticCur
     assert {(one["level"], clauses(one)[-1]) for one in told} == {("none", ("delegation", False))}
 
 
-def test_a_key_of_a_kind_that_is_not_checked_is_told_as_that(driver: Path) -> None:
-    key = generate_rsa(public_exponent=65537, key_size=2048)
-    at = replace(usual(), node=NodeOfKms(key))
+@cache
+def rsa(num_bits: int) -> RSAPrivateKey:
+    return generate_rsa(public_exponent=65537, key_size=num_bits)
+
+
+def vouched_by(key: PrivateKey, salt_length: SaltLength = PSS.DIGEST_LENGTH) -> tuple[Bundle, str]:
+    """The usual record, signed by a key that a node with this one vouches for; the node's line of a trust file."""
+    at = replace(usual(), node=NodeOfKms(key, salt_length))
     grant = replace(grant_of(usual()), public=RecordKey(b"\x11" * 32).public)
-    bundle, line = forged(at, grant, RecordKey(b"\x11" * 32)), f"node test {NodeKey('test', at.node.spki).encode()}\n"
-    assert python_says(bundle, line).level.name == "SIGNED"
+    line = f"node test {NodeKey('test', at.node.spki).encode()}\n"
+    return forged(at, grant, RecordKey(b"\x11" * 32)), line
+
+
+def with_signature(bundle: Bundle, change: Callable[[bytes], bytes]) -> Bundle:
+    """The node's signature is another."""
+    envelope = json.loads(bundle.delegation.envelope)
+    one = envelope["signatures"][0]
+    one["sig"] = base64.b64encode(change(base64.b64decode(one["sig"]))).decode()
+    data = json.dumps(envelope, separators=(",", ":")).encode()
+    return replace(bundle, delegation=replace(bundle.delegation, envelope=data))
+
+
+SALTS: list[SaltLength] = [PSS.DIGEST_LENGTH, PSS.MAX_LENGTH, 0, 1, 20, 48]
+
+
+@pytest.mark.parametrize("num_bits", [2048, 2049, 3072, 4096])
+def test_a_node_with_an_rsa_key_vouches_whatever_salt_its_vault_takes(driver: Path, num_bits: int) -> None:
+    """A key whose number of bits is none of whole bytes has a padded form that is one byte shorter (RFC 8017 9.1.1)."""
+    cases = [vouched_by(rsa(num_bits), salt) for salt in SALTS]
+    assert {python_says(bundle, line).level.name for bundle, line in cases} == {"SIGNED"}
+    told = tell(driver, [asked_of(bundle, line) for bundle, line in cases])
+    for one, (bundle, line) in zip(told, cases, strict=True):
+        assert one["level"] == "signed"
+        assert clauses(one) == [(clause.name, clause.is_met) for clause in python_says(bundle, line).clauses]
+
+
+def signatures_that_are_none(key: RSAPrivateKey, chance: random.Random) -> Iterator[Callable[[bytes], bytes]]:
+    """What somebody makes of the node's signature, or in its place."""
+    for _ in range(40):
+        at, other = chance.randrange(256), chance.randrange(1, 256)
+        yield lambda sig, at=at, other=other: sig[:at] + bytes([sig[at] ^ other]) + sig[at + 1 :]  # type: ignore[misc]
+    yield lambda sig: sig[:-1]
+    yield lambda sig: sig + b"\0"
+    yield lambda sig: b"\0" + sig
+    yield lambda sig: b""
+    yield lambda sig: b"\0" * len(sig)
+    number = key.public_key().public_numbers().n
+    # The same residue, written as a number that is not below the modulus: a second text for one signature.
+    yield lambda sig: (int.from_bytes(sig) + number).to_bytes(257)[-256:]
+    yield lambda sig: key.sign(b"another message", PSS(MGF1(SHA256()), 32), SHA256())
+    yield lambda sig: key.sign(MESSAGE, PSS(MGF1(SHA384()), 32), SHA256())
+    yield lambda sig: key.sign(MESSAGE, PSS(MGF1(SHA256()), 32), SHA384())
+    yield lambda sig: key.sign(MESSAGE, PKCS1v15(), SHA256())
+
+
+# What the node signs in these tests: another scheme over the very message must not do either.
+MESSAGE = dsse.pae(dsse.IN_TOTO, replace(grant_of(usual()), public=RecordKey(b"\x11" * 32).public).encode())
+
+
+def test_what_is_no_signature_of_an_rsa_key_is_refused_where_the_command_refuses_it(driver: Path) -> None:
+    bundle, line = vouched_by(rsa(2048))
+    envelope = dsse.read(bundle.delegation.envelope)
+    assert dsse.pae(envelope.payload_type, envelope.payload) == MESSAGE
+    cases = [with_signature(bundle, change) for change in signatures_that_are_none(rsa(2048), random.Random(11))]
+    told = tell(driver, [asked_of(one, line) for one in cases])
+    for one, case in zip(told, cases, strict=True):
+        assert clauses(one) == [(clause.name, clause.is_met) for clause in python_says(case, line).clauses]
+        assert one["level"] == "none" and clauses(one)[-1] == ("delegation", False)
+
+
+def test_an_rsa_key_that_is_too_short_vouches_for_nothing(driver: Path) -> None:
+    bundle, line = vouched_by(rsa(1024))
+    assert python_says(bundle, line).level.name == "NONE"
+    (told,) = tell(driver, [asked_of(bundle, line)])
+    assert told["level"] == "none" and clauses(told)[-1] == ("delegation", False)
+
+
+def test_a_key_of_a_kind_that_is_not_checked_is_told_with_its_node(driver: Path) -> None:
+    key = derive_private_key(10**9, SECP256K1())
+    bundle, line = vouched_by(key)
     (told,) = tell(driver, [asked_of(bundle, line)])
     assert told["level"] == "none" and clauses(told)[-1] == ("delegation", None)
+    assert "the key of the node test is of a kind" in told["clauses"][-1]["text"]
 
 
 def test_a_signature_of_another_key_on_the_checkpoint_is_refused(driver: Path) -> None:
@@ -318,24 +400,62 @@ def test_a_changed_byte_anywhere_in_the_bundle_or_in_the_answer_is_refused(drive
         assert ("refused" in one or one["level"] == "none") is not is_comment, (changed, one)
 
 
-def test_a_second_signature_of_ml_dsa_is_told_as_not_checked(driver: Path) -> None:
-    at = recorded()
-    extra = Signer(ORIGIN, Algorithm.COSIGNATURE_ML_DSA_44, b"\4" * 32)
+EXTRA = Signer(ORIGIN, Algorithm.COSIGNATURE_ML_DSA_44, b"\4" * 32)
+
+
+def signed_twice(change: Callable[[bytes], bytes] = bytes) -> Bundle:
+    """The usual record, the log's checkpoint with a second line of ML-DSA-44, whose bytes are changed."""
 
     def with_line(exhibit: Exhibit) -> Exhibit:
         proof = parse_proof(exhibit.proof)
-        text = proof.checkpoint.text
-        note = parse_note(proof.checkpoint.encode() + extra.sign(text, 5).encode())
+        last = parse_note(proof.checkpoint.encode() + EXTRA.sign(proof.checkpoint.text, 5).encode()).signatures[-1]
+        line = f"— {last.name} {base64.b64encode(last.key_id + change(last.data)).decode()}\n"
+        note = parse_note(proof.checkpoint.encode() + line.encode())
         return replace(exhibit, proof=replace(proof, checkpoint=note).encode())
 
-    good = at.bundle()
-    bundle = replace(good, record=with_line(good.record), delegation=with_line(good.delegation))
-    both = trust_text(at) + f"log {extra.key}\n"
-    alone = at.node_line + f"log {extra.key}\nquorum none\n"
-    told = tell(driver, [asked_of(bundle, both), asked_of(bundle, alone)])
+    good = usual().bundle()
+    return replace(good, record=with_line(good.record), delegation=with_line(good.delegation))
+
+
+def of_ml_dsa() -> tuple[str, str]:
+    """Trust files with both of the log's keys, and with the second alone."""
+    line = f"log {EXTRA.key}\n"
+    return trust_text(usual()) + line, usual().node_line + line + "quorum none\n"
+
+
+def test_a_second_signature_of_ml_dsa_is_checked_as_the_command_checks_it(driver: Path) -> None:
+    both, alone = of_ml_dsa()
+    told = tell(driver, [asked_of(signed_twice(), both), asked_of(signed_twice(), alone)])
+    assert [one["level"] for one in told] == ["witnessed", "logged"]
+    for one, trust in zip(told, (both, alone), strict=True):
+        assert clauses(one) == [(clause.name, clause.is_met) for clause in python_says(signed_twice(), trust).clauses]
+
+
+def test_a_changed_byte_in_a_signature_of_ml_dsa_is_refused(driver: Path) -> None:
+    both, _ = of_ml_dsa()
+    chance = random.Random(12)
+    # The time is signed with it: its bytes come first.
+    places = [*range(8), *(chance.randrange(8, 2428) for _ in range(40))]
+    cases = [signed_twice(lambda data, at=at: flip(data, at)) for at in places]  # type: ignore[misc]
+    told = tell(driver, [asked_of(one, both) for one in cases])
+    for one, case in zip(told, cases, strict=True):
+        assert one["level"] == "none" and clauses(one)[-1] == ("log", False)
+        assert clauses(one) == [(clause.name, clause.is_met) for clause in python_says(case, both).clauses]
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_where_there_is_no_ml_dsa_its_line_is_named_as_not_checked(driver: Path) -> None:
+    both, alone = of_ml_dsa()
+    asked = [asked_of(signed_twice(), trust) | {"lacks": "ML-DSA-44"} for trust in (both, alone)]
+    told = tell(driver, asked)
     assert told[0]["level"] == "witnessed" and ("ml-dsa", None) in clauses(told[0])
+    line = f"{ORIGIN} ({EXTRA.key.id.hex()})"
+    assert line in next(one["text"] for one in told[0]["clauses"] if one["name"] == "ml-dsa")
     assert told[1]["level"] == "signed" and clauses(told[1])[-1] == ("log", None)
-    assert "ML-DSA" in told[1]["clauses"][-1]["text"]
+    assert line in told[1]["clauses"][-1]["text"] and "ML-DSA" in told[1]["clauses"][-1]["text"]
 
 
 @pytest.mark.parametrize(

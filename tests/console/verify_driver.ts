@@ -18,13 +18,23 @@ interface Asked {
   request?: Record<string, unknown>;
   canonical?: string;
   arguments?: string;
+  lacks?: string; // an algorithm that this browser's WebCrypto has not
 }
 
 function bytes(text: string) {
   return fromBase64(text, "the driver's input");
 }
 
+let lacking: string | undefined;
+const known = SubtleCrypto.prototype.importKey;
+SubtleCrypto.prototype.importKey = function (this: SubtleCrypto, ...given: unknown[]) {
+  const name = (given[2] as { name: string }).name;
+  if (name === lacking) return Promise.reject(new DOMException("Unrecognized name", "NotSupportedError"));
+  return (known as (...given: unknown[]) => Promise<CryptoKey>).apply(this, given);
+} as typeof known;
+
 async function answer(asked: Asked): Promise<unknown> {
+  lacking = asked.lacks;
   if (asked.canonical !== undefined) return { form: toBase64(canonicalBytes(readJson(bytes(asked.canonical), "it"))) };
   if (asked.arguments !== undefined) return { form: toBase64(utf8(argumentsForm(asked.arguments))) };
   const stream = asked.stream === undefined ? null : bytes(asked.stream);

@@ -4,6 +4,8 @@ import { type Bytes, isSame, join, toHex, utf8 } from "./bytes";
 import { demand, NotChecked } from "./fault";
 
 export const NONCE_BYTES = 16;
+const SHA256_BYTES = 32;
+const MIN_RSA_BITS = 2048; // shorter ones verify nothing
 // RFC 8410 4: what stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo.
 const SPKI_ED25519 = Uint8Array.from([0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00]);
 
@@ -73,6 +75,36 @@ export async function ecdsaOf(spki: Bytes): Promise<Verify | null> {
   return null;
 }
 
+// RFC 8017 8.1 with SHA-256 for both of its hashes, as vaults and KMS sign with RSA keys; null: of another kind. Signers
+// choose how long the salt is and do not tell, WebCrypto wants to be told: the usual lengths are tried first, then all.
+export async function rsaPssOf(spki: Bytes): Promise<Verify | null> {
+  const algorithm = { name: "RSA-PSS", hash: "SHA-256" };
+  const key = await subtle().importKey("spki", spki, algorithm, false, ["verify"]).catch(() => null);
+  if (key === null) return null;
+  const numBits = (key.algorithm as RsaHashedKeyAlgorithm).modulusLength;
+  if (numBits < MIN_RSA_BITS) return async () => false;
+  return async (signature, message) => {
+    if (signature.length !== Math.ceil(numBits / 8)) return false;
+    for (const saltLength of saltLengths(numBits)) {
+      if (await subtle().verify({ name: "RSA-PSS", saltLength }, key, signature, message)) return true;
+    }
+    return false;
+  };
+}
+
+// Every length that fits beside two hashes' worth (RFC 8017 9.1.1: emLen >= hLen + sLen + 2): as long as the hash, as long
+// as can be, and what is left.
+export function saltLengths(numBits: number): number[] {
+  const most = Math.ceil((numBits - 1) / 8) - SHA256_BYTES - 2;
+  return [...new Set([SHA256_BYTES, most, ...Array.from({ length: most }, (_, at) => at)])];
+}
+
+// Of a key by its SubjectPublicKeyInfo; null: of a kind that is not checked here.
+export async function verifierOfSpki(spki: Bytes): Promise<Verify | null> {
+  const publicKey = ed25519Of(spki);
+  return publicKey === null ? ((await ecdsaOf(spki)) ?? (await rsaPssOf(spki))) : verifierOf(publicKey);
+}
+
 // RFC 3279 2.2.3: a SEQUENCE of two INTEGERs, in DER; WebCrypto wants both in as many bytes as the curve has. null: it is
 // written in another way.
 export function rawOfDer(der: Bytes, numBytes: number): Bytes | null {
@@ -92,6 +124,20 @@ export function rawOfDer(der: Bytes, numBytes: number): Bytes | null {
     at += 2 + size;
   }
   return at === der.length ? raw : null;
+}
+
+// FIPS 204, ML-DSA-44 with an empty context; null: this browser's WebCrypto has none, which is asked for each time.
+export async function verifyMlDsa44(publicKey: Bytes, signature: Bytes, message: Bytes): Promise<boolean | null> {
+  const algorithm = { name: "ML-DSA-44" };
+  let key: CryptoKey;
+  try {
+    key = await subtle().importKey("raw-public" as "raw", publicKey, algorithm, false, ["verify"]);
+  } catch (error) {
+    if (error instanceof NotChecked) throw error;
+    // A browser that does not know the format or the algorithm says so in one of several ways; a bad key in one.
+    return (error as Error).name === "DataError" ? false : null;
+  }
+  return subtle().verify(algorithm, key, signature, message);
 }
 
 // RFC 8032. Throws NotChecked where the browser does not know the algorithm.

@@ -1,9 +1,10 @@
 // Signed notes and checkpoints (C2SP signed-note, tlog-checkpoint, tlog-cosignature): a text, a blank line, signature
-// lines. Parsed strictly. WebCrypto has no ML-DSA, so lines of that kind are told as not checked, and count for nothing.
+// lines. Parsed strictly. Lines of ML-DSA-44 are told as not checked where the browser's WebCrypto has none, and then count
+// for nothing.
 
 import { type Bytes, fromBase64, fromUtf8, isSame, isWellFormed, join, toBase64, toHex, utf8 } from "./bytes";
 import { demand, NotChecked, NotVerified } from "./fault";
-import { sha256, verifyEd25519 } from "./hashing";
+import { sha256, verifyEd25519, verifyMlDsa44 } from "./hashing";
 
 const MAX_SIGNATURES = 32;
 const MAX_NOTE_BYTES = 1 << 20;
@@ -102,9 +103,9 @@ export async function findSigned(note: Note, keys: VerifierKey[]): Promise<Opene
   for (const line of note.lines) {
     const key = known.get(`${line.name} ${line.id}`);
     if (key === undefined) continue; // "Verifiers MUST ignore signatures from unknown keys"
-    const found = key.algorithm === COSIGNATURE_ML_DSA_44 ? opened.unchecked : opened.signed;
     // "If the key name and ID match a known key, verifiers MUST verify the signature": each time it comes.
-    await verifyLine(note.text, line, key);
+    const isChecked = await verifyLine(note.text, line, key);
+    const found = isChecked ? opened.signed : opened.unchecked;
     if (!found.includes(key)) found.push(key);
   }
   return opened;
@@ -114,26 +115,55 @@ export async function findSigned(note: Note, keys: VerifierKey[]): Promise<Opene
 export async function openNote(note: Note, keys: VerifierKey[]): Promise<Opened> {
   const opened = await findSigned(note, keys);
   if (opened.signed.length === 0 && opened.unchecked.length > 0) {
-    throw new NotChecked("the checkpoint is signed with ML-DSA alone, which browsers cannot check.");
+    const lines = opened.unchecked.map(lineOf).join(", ");
+    throw new NotChecked(`of those known only ${lines} signed the checkpoint, with ML-DSA-44: this browser cannot check it.`);
   }
   demand(opened.signed.length > 0, "no key that is known signed this checkpoint.");
   return opened;
 }
 
-async function verifyLine(text: Bytes, line: SignatureLine, key: VerifierKey): Promise<void> {
+// How a signature line names its key, for a person.
+export function lineOf(key: VerifierKey): string {
+  return `${key.name} (${key.id})`;
+}
+
+// Whether it could be looked at. Throws NotVerified if it does not fit.
+async function verifyLine(text: Bytes, line: SignatureLine, key: VerifierKey): Promise<boolean> {
   const isCosigned = key.algorithm !== ED25519;
-  const signatureBytes = key.algorithm === COSIGNATURE_ML_DSA_44 ? ML_DSA_44_BYTES : ED25519_BYTES;
-  const wanted = signatureBytes + (isCosigned ? TIME_BYTES : 0);
+  const isMlDsa = key.algorithm === COSIGNATURE_ML_DSA_44;
+  const wanted = (isMlDsa ? ML_DSA_44_BYTES : ED25519_BYTES) + (isCosigned ? TIME_BYTES : 0);
   demand(line.data.length === wanted, `the signature of ${key.name} has ${line.data.length} bytes, not ${wanted}.`);
-  if (key.algorithm === COSIGNATURE_ML_DSA_44) return;
-  let message = text;
-  if (isCosigned) {
-    const timeS = new DataView(line.data.buffer, line.data.byteOffset).getBigUint64(0);
-    demand(timeS <= MAX_SIZE, `the cosignature of ${key.name} has a time that is none.`);
-    message = join(utf8(`cosignature/v1\ntime ${timeS}\n`), text);
+  const timed = line.data.slice(0, isCosigned ? TIME_BYTES : 0);
+  const signature = line.data.slice(timed.length);
+  const timeS = isCosigned ? new DataView(timed.buffer).getBigUint64(0) : 0n;
+  demand(timeS <= MAX_SIZE, `the cosignature of ${key.name} has a time that is none.`);
+  let isFit: boolean | null;
+  if (isMlDsa) isFit = await verifyMlDsa44(key.publicKey, signature, await subtreeMessage(key.name, text, timed));
+  else {
+    const message = isCosigned ? join(utf8(`cosignature/v1\ntime ${timeS}\n`), text) : text;
+    isFit = await verifyEd25519(key.publicKey, signature, message);
   }
-  const isFit = await verifyEd25519(key.publicKey, line.data.slice(isCosigned ? TIME_BYTES : 0), message);
-  if (!isFit) throw new NotVerified(`the signature of ${key.name} (${key.id}) does not fit the checkpoint.`);
+  if (isFit === false) throw new NotVerified(`the signature of ${lineOf(key)} does not fit the checkpoint.`);
+  return isFit !== null;
+}
+
+// tlog-cosignature, ML-DSA-44 signed message: a `cosigned_message` over the whole tree (start is 0).
+async function subtreeMessage(cosigner: string, text: Bytes, timed: Bytes): Promise<Bytes> {
+  const { origin, size, root } = await readCheckpoint(text);
+  return join(utf8("subtree/v1\n\0"), opaque(cosigner), timed, opaque(origin), eightBytes(0n), eightBytes(size), root);
+}
+
+// RFC 8446 3.4: opaque<1..2^8-1>, a length in one byte before it.
+function opaque(name: string): Bytes {
+  const data = utf8(name);
+  demand(data.length >= 1 && data.length <= 255, "a name has not 1 to 255 bytes, which ML-DSA-44 cosignatures take.");
+  return join(Uint8Array.of(data.length), data);
+}
+
+function eightBytes(value: bigint): Bytes {
+  const made = new Uint8Array(8);
+  new DataView(made.buffer).setBigUint64(0, value);
+  return made;
 }
 
 // An ASCII decimal without leading zeros.

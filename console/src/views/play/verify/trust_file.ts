@@ -3,7 +3,7 @@
 
 import { type Bytes, fromBase64, join, toHex, utf8 } from "./bytes";
 import { demand, NotVerified } from "./fault";
-import { ecdsaOf, ed25519Of, keyId, sha256, spkiOfEd25519, verifierOf, type Verify } from "./hashing";
+import { keyId, sha256, spkiOfEd25519, verifierOf, verifierOfSpki, type Verify } from "./hashing";
 import { hashLeaf, parseProof, verifyInclusion } from "./inclusion";
 import * as note from "./note";
 
@@ -40,7 +40,7 @@ export interface TrustFile {
   revoked: ReadonlyMap<string, number>; // ids of record keys that are not believed from a time on, Unix seconds
 }
 
-// What a proof of inclusion shows. `unchecked` are who signed in a way that browsers cannot check.
+// What a proof of inclusion shows. `unchecked` are signature lines of known keys that this browser cannot check: NAME (ID).
 export interface Included {
   origin: string;
   index: bigint;
@@ -167,8 +167,7 @@ async function readNodeKey(text: string): Promise<NodeKey> {
   const isOther = data.length > SPKI.length && SPKI.every((byte, at) => data[at] === byte);
   demand(isOther, "keys of this type do not sign for nodes; the node's own line has one.");
   const spki = data.slice(SPKI.length);
-  const publicKey = ed25519Of(spki);
-  return { name, id: await keyId(spki), verify: publicKey === null ? await ecdsaOf(spki) : verifierOf(publicKey) };
+  return { name, id: await keyId(spki), verify: await verifierOfSpki(spki) };
 }
 
 // tlog-proof, Verifying a tlog proof. A quorum that is not reached is told, not refused: witnesses are asked later than
@@ -187,7 +186,7 @@ export async function proveInclusion(trust: TrustFile, proof: Bytes, entry: Byte
     index: parsed.index,
     size: checkpoint.size,
     isWitnessed: trust.quorum !== NONE && isReached(trust, names),
-    unchecked: [...opened.unchecked, ...cosigned.unchecked].map((key) => key.name),
+    unchecked: [...opened.unchecked, ...cosigned.unchecked].map(note.lineOf),
   };
 }
 

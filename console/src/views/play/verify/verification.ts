@@ -137,7 +137,7 @@ class Run {
     const envelope = readEnvelope(this.bundle.delegation.envelope);
     const named = nodes.find((one) => one.id === envelope.signatures[0]!.keyid);
     if (named !== undefined && named.verify === null) {
-      throw new NotChecked("the node's key is of a kind that this page does not check. `headrace verify` does.");
+      throw new NotChecked(`the key of the node ${named.name} is of a kind that this page does not check; \`headrace verify\` may.`);
     }
     const keys = new Map(nodes.flatMap((one) => (one.verify === null ? [] : [[one.id, one.verify] as const])));
     const signers = await signersOf(envelope, keys);
@@ -260,8 +260,9 @@ class Run {
     demand(delegation!.index < record!.index, "the log has the record before the delegation of its key.");
     this.meet(`${origin} has the record at ${record!.index}, behind its key's delegation at ${delegation!.index}`);
     report.level = "logged";
-    if (record!.unchecked.length > 0) {
-      this.skip("a second signature, of ML-DSA, is not checked: browsers have no means for it yet", "ml-dsa");
+    const unchecked = [...new Set([...record!.unchecked, ...delegation!.unchecked])];
+    if (unchecked.length > 0) {
+      this.skip(`${unchecked.join(", ")} signed as well, with ML-DSA-44: this browser has no means to check that`, "ml-dsa");
     }
     if (record!.isWitnessed && delegation!.isWitnessed) {
       this.meet("as many as the trust file asks for have seen the log so", "witnesses");
