@@ -39,6 +39,11 @@ export async function signOut(): Promise<void> {
   await send("/console/session", { method: "DELETE" });
 }
 
+// Who a conversation or a change belongs to, as far as the page can tell; the same for everybody where nobody signs in.
+export function ownerOf(session: Session): string {
+  return JSON.stringify([session.tenant, session.name]);
+}
+
 export function may(session: Session, scopes: readonly string[]): boolean {
   return scopes.length === 0 || scopes.some((scope) => session.scopes.includes(scope));
 }

@@ -1,7 +1,7 @@
 // The frame of the page: which view is open, who is signed in, what happened to the connection. Knows no view but by
 // views.ts.
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, onConnection } from "./api";
 import { Dialog, Questions } from "./kit/dialog";
 import { Button, Select } from "./kit/controls";
@@ -10,9 +10,10 @@ import { Plain } from "./kit/plain";
 import { pauseMs } from "./kit/polled";
 import { followLinks, usePath } from "./kit/route";
 import { chooseTheme, readTheme, type Theme } from "./kit/theme";
-import { may, readSession, SessionContext, signOut, type Session } from "./session";
+import { may, ownerOf, readSession, SessionContext, signOut, type Session } from "./session";
 import { SignIn } from "./sign_in";
 import { OpenView } from "./open_view";
+import { tabShelf } from "./tab_shelf";
 import { VIEWS, type View } from "./views";
 
 const TRY_EVERY_MS = 1000;
@@ -25,6 +26,7 @@ export function Shell() {
     document.addEventListener("click", followLinks);
     return () => document.removeEventListener("click", followLinks);
   }, []);
+  useEndedElsewhere(setSession);
   const signedIn = (next: Session) => {
     renew();
     setSession(next);
@@ -56,6 +58,21 @@ export function Shell() {
       <Toasts />
     </SessionContext.Provider>
   );
+}
+
+// Whoever signs out in one tab has signed out in all of them.
+function useEndedElsewhere(setSession: (session: Session) => void) {
+  useEffect(() => {
+    const look = () => {
+      if (tabShelf.hasEnded()) readSession().then(setSession, () => undefined);
+    };
+    addEventListener("storage", look);
+    addEventListener("pageshow", look);
+    return () => {
+      removeEventListener("storage", look);
+      removeEventListener("pageshow", look);
+    };
+  }, [setSession]);
 }
 
 function Waiting({ isLost }: { isLost: boolean }) {
@@ -156,6 +173,8 @@ interface FrameProps {
 
 function Frame({ session, isLost, onSignedOut }: FrameProps) {
   const path = usePath();
+  const owner = ownerOf(session);
+  useMemo(() => tabShelf.settle(owner), [session]); // before a view reads what was kept
   const views = VIEWS.filter((one) => may(session, one.scopes));
   const wanted = path.split("/")[0];
   const view = wanted ? VIEWS.find((one) => one.path === wanted) : views[0];
@@ -173,7 +192,7 @@ function Frame({ session, isLost, onSignedOut }: FrameProps) {
       </header>
       <div class="bar" role="status">{isLost && <><strong>The connection is lost.</strong> What you see is old. The page tries again by itself.</>}</div>
       <main id="content" tabIndex={-1} class={isLost ? "is-old" : undefined}>
-        <Content view={view} session={session} key={`${session.tenant}/${session.name}`} />
+        <Content view={view} session={session} key={owner} />
       </main>
     </>
   );
@@ -196,7 +215,10 @@ function Who({ session, onSignedOut }: { session: Session; onSignedOut: (session
   const leave = () => {
     busy(true);
     signOut()
-      .then(() => readSession())
+      .then(() => {
+        tabShelf.signOut();
+        return readSession();
+      })
       .then(onSignedOut, () => undefined)
       .finally(() => busy(false));
   };

@@ -23,7 +23,7 @@ function say(step: Step, text: string): void {
 }
 
 function sent(step: Step): (string | null)[] {
-  return (step.body.messages as Message[]).map((message) => message.content);
+  return (step.body!.messages as Message[]).map((message) => message.content);
 }
 
 test("each lane goes on from its own answers", () => {
@@ -86,7 +86,7 @@ test("results of tools go back with the ids of their calls", () => {
   hear(step, { choices: [{ delta: { tool_calls: [{ index: 1, function: { arguments: "}" } }] }, finish_reason: "tool_calls" }] }, 2);
   step.status = "done";
   conversation.answerCalls(0, 0, ["sunny", "warm"]);
-  const messages = steps[1]!.body.messages as Message[];
+  const messages = steps[1]!.body!.messages as Message[];
   assert.deepEqual(messages.map((message) => message.role), ["user", "assistant", "tool", "tool"]);
   assert.deepEqual(messages[1]!.tool_calls!.map((made) => [made.id, made.function.arguments]), [["c0", "{"], ["c1", "{}"]]);
   assert.deepEqual(messages.slice(2).map((message) => [message.tool_call_id, message.content]), [["c0", "sunny"], ["c1", "warm"]]);

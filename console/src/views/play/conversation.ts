@@ -1,8 +1,11 @@
 // The conversation: turns of a person, and the answers of one or two lanes to each. A lane has a model or route of its
-// own and its own answers before it; both get the same input. Lives as long as the page does, whichever view is open.
+// own and its own answers before it; both get the same input. Lives as long as the page does, whichever view is open;
+// what is kept over a reload is restored into it.
 
 import { bodyOf, NO_SETTINGS, type Settings } from "./asking";
-import { type Message, messagesOf, Step } from "./step";
+import { type Kept, type Lost, lostOf } from "./kept";
+import { stepOf } from "./kept_step";
+import { type Message, messagesOf, saysNothing, Step } from "./step";
 import type { Body } from "./verify/request_form";
 
 export interface Turn {
@@ -18,6 +21,9 @@ export class Conversation {
   turns: Turn[] = [];
   settings: Settings = NO_SETTINGS;
   draft = "";
+  numTurnsLost = 0; // that were too long to be kept over a reload
+  lost: Lost | null = null; // what else was; null: there was none
+  private revision = 0; // counts its changes
   owner: string | null = null; // who it belongs to: nobody else who signs in later sees it
   private nextId = 1;
   private readonly listeners = new Set<() => void>();
@@ -30,6 +36,7 @@ export class Conversation {
   }
 
   changed(): void {
+    this.revision += 1;
     for (const listener of this.listeners) listener();
   }
 
@@ -37,15 +44,33 @@ export class Conversation {
     return this.steps().some((step) => step.isRunning);
   }
 
+  // Other than before if anything has changed, an answer that comes included.
+  get stamp(): string {
+    return [this.revision, ...this.steps().map((step) => step.revision)].join();
+  }
+
   // A conversation of somebody else is over.
   belongTo(owner: string): void {
-    if (this.owner !== null && this.owner !== owner) {
-      this.clear();
-      this.draft = "";
-      this.settings = NO_SETTINGS;
-      this.models = [""];
-    }
+    if (this.owner !== null && this.owner !== owner) this.forget();
     this.owner = owner;
+  }
+
+  // As if nothing had been said or set.
+  forget(): void {
+    this.clear();
+    this.set({ draft: "", settings: NO_SETTINGS, models: [""] });
+  }
+
+  // Goes on where it was before a reload. Throws where a part of what was kept is none; then nothing has changed.
+  restore(kept: Kept): void {
+    const turns = kept.turns.map(({ text, lanes }) => ({
+      id: this.nextId++,
+      text,
+      lanes: lanes.map((steps) => steps.map((step) => stepOf(step, this.nextId++))),
+    }));
+    const { models, settings, draft, numTurnsLost } = kept;
+    Object.assign(this, { models, settings, draft, turns, numTurnsLost, lost: lostOf(kept) });
+    this.changed();
   }
 
   // One lane or two. The second begins with what was said so far, as the first has it; the first stays.
@@ -94,6 +119,8 @@ export class Conversation {
   clear(): void {
     this.stop();
     this.turns = [];
+    this.numTurnsLost = 0;
+    this.lost = null;
     this.changed();
   }
 
@@ -102,7 +129,7 @@ export class Conversation {
     const found: Message[] = [];
     for (const turn of this.turns.slice(0, at + 1)) {
       found.push({ role: "user", content: turn.text });
-      for (const step of turn.lanes[lane] ?? turn.lanes[0]!) if (step.status !== "failed" || step.text) found.push(...messagesOf(step));
+      for (const step of turn.lanes[lane] ?? turn.lanes[0]!) if (!saysNothing(step)) found.push(...messagesOf(step));
     }
     return found;
   }

@@ -16,6 +16,7 @@ export function PromptView({ step }: { step: Step }) {
   const [found, take] = useState<Tokenized | null>(null);
   const [error, fail] = useState<unknown>(null);
   useEffect(() => {
+    if (step.body === null) return undefined;
     const control = new AbortController();
     const { messages, tools, model } = step.body;
     // A route has no tokenizer; the model that it led to has one, if it is served here.
@@ -25,6 +26,7 @@ export function PromptView({ step }: { step: Step }) {
     });
     return () => control.abort();
   }, [step]);
+  if (step.body === null) return <p class="hint">The prompt was not kept over the reload: the conversation is too long.</p>;
   const usage = step.usage;
   const cached = usage?.cachedTokens ?? 0;
   return (

@@ -4,7 +4,7 @@
 import { send } from "../../api";
 import { compare, keepAnchor, readAnchor, type Anchor, type Shelf, type Standing } from "./anchors";
 import type { Step } from "./step";
-import { readStream } from "./verify/answer_form";
+import { formOf, readStream, reasoningOf } from "./verify/answer_form";
 import { readBundle } from "./verify/bundle";
 import { type Bytes, concat } from "./verify/bytes";
 import { NotVerified } from "./verify/fault";
@@ -57,10 +57,11 @@ export async function shownOf(step: Step): Promise<{ shown: Shown; differs: stri
   const said = stream === null ? null : await readStream(stream);
   const shown: Shown = {
     digest: stream === null ? null : await transcriptDigest(stream),
-    form: said?.form ?? null,
-    reasoning: said?.reasoning ?? null,
+    // Without its bytes by what the page shows of it, which says as much where the record commits to that.
+    form: stream === null ? formOf(step) : (said?.form ?? null),
+    reasoning: stream === null ? reasoningOf(step) : (said?.reasoning ?? null),
     model: said?.model ?? null,
-    requests: requestForms(step.body),
+    requests: step.body === null ? [] : requestForms(step.body),
     recordId: step.facts?.recordId ?? undefined,
     isCut: step.status !== "done",
   };

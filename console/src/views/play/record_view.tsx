@@ -39,8 +39,15 @@ export function RecordView({ step }: { step: Step }) {
   const [proof, show] = useState<Proof | null>(null);
   const [error, fail] = useState<unknown>(null);
   const [isBusy, work] = useState(false);
+  const [isEarlier, tellEarlier] = useState(false);
   const read = async () => {
-    const bundle = await fetchBundle(recordId!);
+    const bundle = await fetchBundle(recordId!).catch((reason: unknown) => {
+      if (step.record === null) throw reason;
+      return step.record;
+    });
+    tellEarlier(bundle === step.record);
+    step.record = bundle;
+    step.changed();
     const made = { bundle, statement: await stated(bundle) };
     load(made);
     return made;
@@ -72,8 +79,9 @@ export function RecordView({ step }: { step: Step }) {
         {step.isWholeStreamKept && (
           <Button onPress={() => save(`${recordId}.stream.txt`, concat(step.stream))}>Save answer</Button>
         )}
-        <Button onPress={() => save(`${recordId}.request.json`, JSON.stringify(step.body))}>Save request</Button>
+        {step.body && <Button onPress={() => save(`${recordId}.request.json`, JSON.stringify(step.body))}>Save request</Button>}
       </div>
+      {isEarlier && <Notice kind="warn" title="The server does not give this record now: it is the one that it gave before" />}
       {isBusy && <Busy label="Reading and verifying" />}
       {proof && <ReportView proof={proof} onTrustChanged={verifyNow} />}
       <TrustPicker onChange={() => show(null)} />

@@ -40,7 +40,8 @@ export interface Facts {
   recordId: string | null;
 }
 
-export type Status = "waiting" | "streaming" | "done" | "stopped" | "failed";
+// cut: the page was left or reloaded while it came. unkept: it was too long to be kept over a reload.
+export type Status = "waiting" | "streaming" | "done" | "stopped" | "failed" | "cut" | "unkept";
 
 export interface Message {
   role: "system" | "user" | "assistant" | "tool";
@@ -70,13 +71,18 @@ export class Step {
   lastMs: number | null = null; // when the latest came
   stream: Uint8Array<ArrayBuffer>[] = []; // as it came
   numBytes = 0;
+  isStreamGone = false; // not kept over a reload
+  areTokensGone = false;
+  numUnkept = 0; // characters of an answer that is not there any more
+  record: Uint8Array<ArrayBuffer> | null = null; // as the server gave it
   stop: (() => void) | null = null; // while it runs
+  revision = 0; // counts its changes
   private readonly listeners = new Set<() => void>();
 
   constructor(
     readonly id: number,
     readonly model: string,
-    readonly body: Body, // what was sent, value by value
+    readonly body: Body | null, // what was sent, value by value; null: not kept over a reload
   ) {}
 
   get isRunning(): boolean {
@@ -84,7 +90,7 @@ export class Step {
   }
 
   get isWholeStreamKept(): boolean {
-    return this.numBytes <= MAX_KEPT_BYTES;
+    return !this.isStreamGone && this.numBytes <= MAX_KEPT_BYTES;
   }
 
   keep(bytes: Uint8Array<ArrayBuffer>): void {
@@ -99,6 +105,7 @@ export class Step {
   }
 
   changed(): void {
+    this.revision += 1;
     for (const listener of this.listeners) listener();
   }
 }
@@ -227,6 +234,11 @@ export function tokensPerS(step: Step): number | null {
   const num = step.usage?.completionTokens ?? 0;
   if (num < 2 || step.firstMs === null || step.lastMs === null || step.lastMs <= step.firstMs) return null;
   return ((num - 1) * 1000) / (step.lastMs - step.firstMs);
+}
+
+// Whether there is nothing of it that could be gone on with.
+export function saysNothing(step: Step): boolean {
+  return step.text === "" && ["failed", "cut", "unkept"].includes(step.status);
 }
 
 // The messages that an answer adds to its conversation.

@@ -21,6 +21,8 @@ const STATUSES: Record<Status, { text: string; kind: "info" | "good" | "warn" | 
   done: { text: "complete", kind: "good" },
   stopped: { text: "stopped", kind: "warn" },
   failed: { text: "failed", kind: "bad" },
+  cut: { text: "cut off", kind: "warn" },
+  unkept: { text: "not kept", kind: "warn" },
 };
 
 const VIEWS = ["Tokens", "Prompt", "Record"] as const;
@@ -64,6 +66,13 @@ export function StepView({ step, onRetry, onResults }: StepProps) {
 const WITHHELD = /\[The call of '[^']*' was withheld[^\]]*\]/;
 
 function Endings({ step }: { step: Step }) {
+  if (step.status === "cut") {
+    return <p class="hint">The page was reloaded or left while it came. What had come is kept; ask again for a whole answer.</p>;
+  }
+  if (step.status === "unkept") {
+    const length = step.numUnkept.toLocaleString("en");
+    return <p class="hint">It had {length} characters: too long to be kept over the reload. Ask again for it.</p>;
+  }
   if (step.finish === "content_filter") {
     return (
       <Notice kind="warn" title="Something was withheld">

@@ -7,9 +7,10 @@ import { TokenList } from "./token_list";
 
 export function TokensView({ step }: { step: Step }) {
   const { scopes } = useSession();
-  const asked = Number(step.body.top_logprobs ?? 0);
+  const asked = Number(step.body?.top_logprobs ?? 0);
   const less = shortfall(step.tokens, asked, scopes);
-  if (step.body.logprobs !== true) {
+  if (step.areTokensGone) return <p class="hint">The probabilities were not kept over the reload: they are too many.</p>;
+  if (step.body?.logprobs !== true && step.tokens.length === 0) {
     return <p class="hint">Probabilities were not asked for. Switch them on beside the conversation and ask again.</p>;
   }
   return (

@@ -7,7 +7,11 @@ import { Conversation, exported } from "./conversation";
 import type { ModelCard } from "./model_choice";
 import { ModelPicker } from "./model_picker";
 import "./play.css";
+import { Keeper } from "./keeping";
+import { KeptHint, Missing } from "./kept_view";
 import { receive } from "./receiving";
+import { ownerOf } from "../../session";
+import { tabShelf } from "../../tab_shelf";
 import { save } from "./saving";
 import { SettingsPanel } from "./settings_panel";
 import { TurnView } from "./turn_view";
@@ -16,14 +20,27 @@ import { useChanges } from "./use_changes";
 const LIST_EVERY_MS = 60_000;
 
 // One for the page: it goes on while another view is open.
-const conversation: Conversation = new Conversation((step) => void receive(step).then(() => conversation.changed()));
+const conversation: Conversation = new Conversation((step) => {
+  void receive(step).then(() => {
+    conversation.changed();
+    keeper.save();
+  });
+});
+const keeper = new Keeper(conversation, tabShelf);
+tabShelf.onForget(() => conversation.forget());
+addEventListener("pagehide", () => keeper.leave());
+addEventListener("pageshow", () => keeper.stay());
+document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && keeper.save());
 
 export default function Play() {
   const session = useSession();
   const talk = useFollowed();
   const isWide = useMemo(() => matchMedia("(min-width: 56rem)").matches, []);
   // Before anything of it is drawn.
-  useMemo(() => conversation.belongTo(`${session.tenant ?? ""}/${session.name ?? ""}`), [session]);
+  useMemo(() => {
+    conversation.belongTo(ownerOf(session));
+    keeper.read();
+  }, [session]);
   useChanges(conversation);
   const { data, error } = usePolled<{ data: ModelCard[] }>("/v1/models", LIST_EVERY_MS);
   const cards = data?.data ?? [];
@@ -43,10 +60,12 @@ export default function Play() {
             settings={conversation.settings}
             onChange={(change) => conversation.set({ settings: { ...conversation.settings, ...change } })}
           />
-          <ConversationButtons />
         </details>
+        <ConversationButtons />
+        <KeptHint standing={keeper.standing} />
       </aside>
       <div class="play-talk" ref={talk}>
+        <Missing lost={conversation.lost} />
         {conversation.turns.length === 0 && (
           <p class="hint">Say something: the answer streams in, and each has its tokens, its prompt and its record to look at.</p>
         )}
@@ -100,10 +119,12 @@ function ConversationButtons() {
   const clear = async () => {
     const isSure = await confirm({
       title: "Begin a new conversation?",
-      body: "This one is forgotten: it is kept in this page alone. You can save it first.",
+      body: "This one is forgotten: it is kept in this tab alone. You can save it first.",
       action: "Begin anew",
     });
-    if (isSure) conversation.clear();
+    if (!isSure) return;
+    conversation.clear();
+    keeper.save();
   };
   const saveAll = () => save("conversation.json", JSON.stringify(exported(conversation), null, 2), "application/json");
   return (

@@ -80,6 +80,26 @@ function said(values: Json[]): Said {
   };
 }
 
+// The same of an answer that is known by what it said, and no more by its bytes.
+interface Shown {
+  text: string;
+  reasoning: string;
+  calls: readonly Call[];
+  finish: string | null;
+}
+
+export function formOf(shown: Shown): Bytes {
+  const calls = shown.calls.filter((call) => call.name !== "" || call.arguments !== "");
+  const ending = shown.finish !== null && Object.hasOwn(ENDINGS, shown.finish) ? ENDINGS[shown.finish]! : "";
+  const isOne = shown.text !== "" || shown.reasoning !== "" || calls.length > 0 || ending !== "";
+  const choice = { text: shown.text, reasoning: shown.reasoning, calls: new Map(calls.entries()), ending };
+  return utf8(`{"choices":[${isOne ? choiceForm(0, choice) : ""}]}`);
+}
+
+export function reasoningOf(shown: Shown): Bytes | null {
+  return shown.reasoning === "" ? null : utf8(`[${textForm(shown.reasoning)}]`);
+}
+
 function hear(told: Table, choices: Map<number, Choice>): void {
   const index = asWhole(told.get("index"), "a choice's index");
   const choice = choices.get(index) ?? { text: "", reasoning: "", calls: new Map(), ending: "" };

@@ -192,6 +192,7 @@ class Run {
     const isKnown = statement.subjects.has(ANSWER);
     demand(isKnown, "the answer passed unread, so its record is about its bytes alone, and these are not known.");
     demand(shown.form !== null, "what the answer says cannot be read.");
+    if (body !== undefined) this.skip("its bytes as they came are not kept here any more; what it says is compared instead");
     demand(this.bundle.nonce.length > 0, "the nonce was erased, so what the answer says cannot be compared.");
     demand(await this.opens(statement, ANSWER, shown.form), "the answer is another than the one that the record commits to.");
     this.meet("text, tool calls and endings are those that the record commits to", "meaning");
