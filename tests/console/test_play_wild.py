@@ -232,3 +232,35 @@ def test_only_what_was_set_is_sent(talk: "Page", wild: Wild) -> None:
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}},
     }
     assert [one["content"] for one in body["messages"]] == ["Be brief.", "say plain", "plain", "say set"]
+
+
+def test_a_very_long_answer_survives_a_reload_without_what_would_not_fit(talk: "Page", check_accessible: Check) -> None:
+    talk.set_default_timeout(120_000)
+    say(talk, "long")
+    answer = answers(talk).first
+    expect(answer.get_by_text("complete")).to_be_visible(timeout=120_000)
+    expect(talk.get_by_text("The bytes of 1 answer as they came", exact=False)).to_be_visible()
+    talk.reload()
+    expect(answer.locator(".answer")).to_contain_text(f"word{NUM_LONG - 1}", timeout=120_000)
+    missing = talk.get_by_text("Not all of it was kept over the reload").locator("..")
+    expect(missing).to_contain_text("The bytes of 1 answer")
+    check_accessible(talk)
+    answer.get_by_role("button", name="Record", exact=True).click()
+    answer.get_by_role("button", name="Verify in this browser").click()
+    report = answer.get_by_role("region", name="What was verified")
+    # A gateway's record of what it passed on is about bytes alone: it can neither hold nor be broken here.
+    expect(report).to_contain_text("Could not be verified", timeout=120_000)
+    expect(report.locator("li.unknown strong")).to_have_text(["answer"])
+    expect(report.locator("li.not")).to_have_count(0)
+
+
+def test_an_answer_that_is_longer_than_a_tab_keeps_is_told_and_asked_again(talk: "Page") -> None:
+    say(talk, "line")
+    answer = answers(talk).first
+    expect(answer.get_by_text("complete")).to_be_visible()
+    expect(talk.get_by_text("1 answer: too long", exact=False)).to_be_visible()
+    talk.reload()
+    expect(answer.get_by_text("not kept", exact=True)).to_be_visible()
+    expect(answer.get_by_text("It had 2,000,000 characters", exact=False)).to_be_visible()
+    answer.get_by_role("button", name="Ask again").click()
+    expect(answer.get_by_role("button", name="Show all 2,000,000 characters")).to_be_visible()

@@ -145,6 +145,25 @@ def test_what_is_not_there_yet_is_told_and_reaches_less(driver: Path) -> None:
     assert ("nonce", None) in clauses(told[2])
 
 
+def test_an_answer_whose_bytes_are_gone_is_compared_by_what_it_said(driver: Path) -> None:
+    said = {"text": "hello world", "reasoning": "", "calls": [], "finish": "stop"}
+    usual_one = asked_of(usual().bundle(), trust_text(usual()), stream=None)
+    others: list[dict[str, Any]] = [
+        {"text": "hello moon!"},
+        {"finish": "length"},
+        {"calls": [{"name": "a", "arguments": ""}]},
+    ]
+    told = tell(driver, [usual_one | {"said": said | change} for change in [{}, *others]])
+    report = python_says(usual().bundle(), trust_text(usual()))
+    assert told[0]["level"] == "witnessed" and ("answer", None) in clauses(told[0])
+    by_bytes = ("answer", True)
+    assert [one for one in clauses(told[0]) if one[0] != "answer"] == [
+        (clause.name, clause.is_met) for clause in report.clauses if (clause.name, clause.is_met) != by_bytes
+    ]
+    for one in told[1:]:
+        assert one["level"] == "none" and clauses(one)[-1] == ("answer", False)
+
+
 def grant_of(at: Desk) -> DelegationGrant:
     return read_grant(dsse.read(at.log.items[0].envelope).payload)
 

@@ -2,7 +2,7 @@
 // and the forms that it makes, so that another implementation can be held beside them. Knows no files.
 
 import { createInterface } from "node:readline";
-import { argumentsForm, readStream } from "../../console/src/views/play/verify/answer_form";
+import { argumentsForm, formOf, readStream, reasoningOf } from "../../console/src/views/play/verify/answer_form";
 import { readBundle } from "../../console/src/views/play/verify/bundle";
 import { fromBase64, fromUtf8, toBase64, toHex, utf8 } from "../../console/src/views/play/verify/bytes";
 import { canonicalBytes, readJson } from "../../console/src/views/play/verify/json";
@@ -18,6 +18,7 @@ interface Asked {
   request?: Record<string, unknown>;
   canonical?: string;
   arguments?: string;
+  said?: { text: string; reasoning: string; calls: { name: string; arguments: string }[]; finish: string }; // bytes gone
   lacks?: string; // an algorithm that this browser's WebCrypto has not
 }
 
@@ -50,11 +51,16 @@ async function answer(asked: Asked): Promise<unknown> {
       model: said?.model ?? null,
     };
   }
+  const trust = await parseTrustFile(fromUtf8(bytes(asked.trust!), "the trust file"));
+  if (asked.said !== undefined) {
+    const forms = { form: formOf(asked.said), reasoning: reasoningOf(asked.said), model: null };
+    const known = { digest: null, ...forms, requests, areBytesGone: true };
+    return await verify(await readBundle(bytes(asked.bundle)), known, trust);
+  }
   const shown =
     stream === null && requests.length === 0
       ? null
       : { digest, form: said?.form ?? null, reasoning: said?.reasoning ?? null, model: said?.model ?? null, requests };
-  const trust = await parseTrustFile(fromUtf8(bytes(asked.trust!), "the trust file"));
   return await verify(await readBundle(bytes(asked.bundle)), shown, trust);
 }
 

@@ -64,6 +64,7 @@ export async function shownOf(step: Step): Promise<{ shown: Shown; differs: stri
     requests: step.body === null ? [] : requestForms(step.body),
     recordId: step.facts?.recordId ?? undefined,
     isCut: step.status !== "done",
+    areBytesGone: stream === null,
   };
   if (said === null) return { shown, differs: null };
   const isSameText = (said.texts[0] ?? "") === step.text;

@@ -36,7 +36,7 @@ export interface Report {
 
 // The answer that is to be verified: the bytes as they came, what they say, and the forms its request can have. `form`
 // null: it cannot be read; `digest` null: the bytes were not kept. `isCut`: it was stopped, or lost, before its end, and
-// the record may be about more of it than came.
+// the record may be about more of it than came. `areBytesGone`: they came, and were not kept here.
 export interface Shown {
   digest: Bytes | null; // SHA-256 of the bytes without a stream's comments
   form: Bytes | null;
@@ -45,6 +45,7 @@ export interface Shown {
   requests: Bytes[];
   recordId?: string | undefined; // that the answer named as its own
   isCut?: boolean;
+  areBytesGone?: boolean;
 }
 
 export async function verify(bundle: Bundle, shown: Shown | null, trust: TrustFile): Promise<Report> {
@@ -190,9 +191,13 @@ class Run {
       return;
     }
     const isKnown = statement.subjects.has(ANSWER);
+    // That they were not kept is this page's doing, and says nothing against the answer.
+    if (!isKnown && shown.areBytesGone) {
+      throw new NotChecked("its record is about the answer's bytes alone, and they are not kept here any more: ask again, or verify a saved answer.");
+    }
     demand(isKnown, "the answer passed unread, so its record is about its bytes alone, and these are not known.");
     demand(shown.form !== null, "what the answer says cannot be read.");
-    if (body !== undefined) this.skip("its bytes as they came are not kept here any more; what it says is compared instead");
+    if (shown.areBytesGone) this.skip("its bytes as they came are not kept here any more; what it says is compared instead");
     demand(this.bundle.nonce.length > 0, "the nonce was erased, so what the answer says cannot be compared.");
     demand(await this.opens(statement, ANSWER, shown.form), "the answer is another than the one that the record commits to.");
     this.meet("text, tool calls and endings are those that the record commits to", "meaning");
