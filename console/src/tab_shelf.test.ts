@@ -95,12 +95,12 @@ test("a sign-out leaves nothing, here and in the other tabs", () => {
 
 test("a tab that slept over the sign-out of the same person gives nothing back", () => {
   const [tab, other, all] = [new Memory(), new Memory(), browser()];
-  const there = shelf(other, all);
-  there.settle("a");
-  there.keep("play", "secret");
   const here = shelf(tab, all);
   here.settle("a");
   here.signOut();
+  const there = shelf(other, all);
+  there.settle("a");
+  there.keep("play", "secret");
   here.settle("a");
   here.signOut(); // in the same millisecond
   const woken = shelf(other, all);

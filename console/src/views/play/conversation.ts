@@ -55,8 +55,9 @@ export class Conversation {
     this.owner = owner;
   }
 
-  // As if nothing had been said or set.
+  // As if nothing had been said or set, and nobody were there.
   forget(): void {
+    this.owner = null;
     this.clear();
     this.set({ draft: "", settings: NO_SETTINGS, models: [""] });
   }

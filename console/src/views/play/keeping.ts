@@ -50,7 +50,7 @@ export class Keeper {
   // Keeps what has changed since the last time.
   save(): void {
     const { conversation, shelf } = this;
-    if (!this.isRead || this.isLeft || conversation.stamp === this.stamp) return;
+    if (!this.isRead || this.isLeft || conversation.owner === null || conversation.stamp === this.stamp) return;
     for (const share of SHARES) {
       const packed = pack(conversation, MAX_CHARACTERS / share);
       if (packed === null || !shelf.keep(NAME, packed.text)) continue;
@@ -58,6 +58,13 @@ export class Keeper {
     }
     shelf.drop(NAME);
     this.stand({ isKept: false, lost: null });
+  }
+
+  // Whoever it was kept for is gone.
+  forget(): void {
+    this.conversation.forget();
+    this.standing = null;
+    this.stamp = this.conversation.stamp;
   }
 
   leave(): void {

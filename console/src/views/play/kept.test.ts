@@ -187,6 +187,22 @@ test("what is changed on the shelf is refused or read, and never breaks the page
   assert.ok(numRead > 0);
 });
 
+test("an answer whose parts contradict each other is none", () => {
+  const changes: ((step: Step) => void)[] = [
+    (step) => (step.results = ["of a tool", "that was not called"]),
+    (step) => (step.usage = { ...step.usage!, promptTokens: "<b>" as never }),
+    (step) => (step.facts = { ...step.facts!, recordId: 5 as never }),
+    (step) => (step.status = "won" as never),
+    (step) => (step.calls = [{ id: "", name: null as never, arguments: "" }]),
+  ];
+  for (const change of changes) {
+    const conversation = talk();
+    change(conversation.turns[0]!.lanes[0]![0]!);
+    assert.equal(unpack(pack(conversation, 100_000)!.text), null);
+  }
+  assert.notEqual(unpack(pack(talk(), 100_000)!.text), null);
+});
+
 test("what is of another version, or something else, is none", () => {
   const text = pack(talk(), 100_000)!.text;
   assert.equal(unpack(text.replace('"version":1', '"version":0')), null);
@@ -222,6 +238,7 @@ test("nothing is written while nothing changes, nor before what was kept is read
   const shelf = new Drawer();
   const { conversation, steps } = began("a");
   const keeper = new Keeper(conversation, shelf);
+  conversation.belongTo("a");
   conversation.send("one");
   keeper.save();
   assert.equal(shelf.numWrites, 0);
@@ -249,6 +266,7 @@ test("a browser that keeps less gets less, and one that keeps nothing is told of
   const shelf = new Drawer();
   const { conversation, steps } = began("a");
   const keeper = new Keeper(conversation, shelf);
+  conversation.belongTo("a");
   keeper.read();
   conversation.send("one");
   say(steps[0]!, "y".repeat(800_000));
@@ -261,6 +279,24 @@ test("a browser that keeps less gets less, and one that keeps nothing is told of
   keeper.save();
   assert.deepEqual(keeper.standing, { isKept: false, lost: null });
   assert.equal(shelf.items.size, 0);
+});
+
+test("when whoever it was kept for is gone nothing is written, and the next finds no word of it", () => {
+  const shelf = new Drawer();
+  const { conversation, steps } = began("a");
+  const keeper = new Keeper(conversation, shelf);
+  conversation.belongTo("a");
+  keeper.read();
+  conversation.send("a secret");
+  keeper.save();
+  let isStopped = false;
+  steps[0]!.stop = () => (isStopped = true);
+  keeper.forget();
+  assert.ok(isStopped);
+  keeper.leave();
+  assert.equal(shelf.numWrites, 1);
+  conversation.belongTo("a");
+  assert.deepEqual([keeper.standing, conversation.turns.length], [null, 0]);
 });
 
 test("what cannot be read is taken away, and the page begins anew", () => {

@@ -27,7 +27,7 @@ const conversation: Conversation = new Conversation((step) => {
   });
 });
 const keeper = new Keeper(conversation, tabShelf);
-tabShelf.onForget(() => conversation.forget());
+tabShelf.onForget(() => keeper.forget());
 addEventListener("pagehide", () => keeper.leave());
 addEventListener("pageshow", () => keeper.stay());
 document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && keeper.save());
