@@ -14,6 +14,7 @@ class Full extends Error {}
 export class Pool {
   private readonly written: string[] = [];
   private readonly known = new Map<string, number>();
+  private readonly texts = new Map<string, number>(); // those of them that are texts, by what they say: looked up quickly
   private size = 0; // characters of what is written
   private most = Infinity;
 
@@ -28,6 +29,7 @@ export class Pool {
       if (!(error instanceof Full || error instanceof RangeError)) throw error;
       for (const text of this.written.splice(before)) {
         this.known.delete(text);
+        if (text.startsWith('"')) this.texts.delete(JSON.parse(text) as string);
         this.size -= text.length + 1;
       }
       return null;
@@ -39,15 +41,19 @@ export class Pool {
   }
 
   private add(value: unknown): number {
-    if (typeof value === "string") {
-      if (value.length > this.most) throw new Full();
-      return this.write(value);
-    }
+    if (typeof value === "string") return this.texts.get(value) ?? this.writeText(value);
     if (value === null || typeof value === "boolean") return this.write(value);
     if (typeof value === "number") return this.write([JSON.stringify(value)]);
     if (Array.isArray(value)) return this.write(value.map((one: unknown) => this.add(one)));
     const fields = Object.entries(value as object).filter(([, inner]) => inner !== undefined);
     return this.write(Object.fromEntries(fields.map(([name, inner]) => [name, this.add(inner)])));
+  }
+
+  private writeText(value: string): number {
+    if (this.size + value.length > this.most) throw new Full();
+    // Before it is written, so that what does not fit is taken away from both.
+    this.texts.set(value, this.written.length);
+    return this.write(value);
   }
 
   private write(entry: Entry): number {

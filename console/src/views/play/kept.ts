@@ -12,6 +12,10 @@ import type { Step } from "./step";
 const VERSION = 1;
 const MAX_LANES = 2;
 const LEAST_CHARACTERS = 1000;
+// What holds the parts of an answer and of a turn together, about.
+const FRAME_CHARACTERS = 160;
+// Messages of requests that are looked at, so that a conversation of many turns is kept in no time: each repeats all before.
+const MAX_MESSAGES = 50_000;
 
 export interface KeptTurn {
   text: string;
@@ -45,11 +49,12 @@ export interface Talk {
 
 // At most so many characters; null: not even the settings fit.
 export function pack(talk: Talk, mostCharacters: number): { text: string; lost: Lost } | null {
-  // What holds the parts together takes room too, which is known at the end.
-  for (let share = mostCharacters; share > LEAST_CHARACTERS; share = Math.floor(share * 0.8)) {
+  const numFrames = talk.turns.reduce((sum, turn) => sum + 1 + turn.lanes.flat().length, 0);
+  // What holds the parts together is written last; if it has no room, less is kept.
+  for (let share = mostCharacters - numFrames * FRAME_CHARACTERS; share > 0; share = Math.floor(share * 0.8)) {
     const pool = new Pool();
     const kept = keepIn(pool, talk, share - LEAST_CHARACTERS / 2);
-    const root = kept && pool.put(kept, share);
+    const root = kept && pool.put(kept, mostCharacters);
     if (kept === null || root === null) continue;
     const written = `{"version":${VERSION},"root":${root},"pool":${pool}}`;
     if (written.length <= mostCharacters) return { text: written, lost: lostOf(kept) };
@@ -66,11 +71,15 @@ function keepIn(pool: Pool, talk: Talk, most: number): Kept | null {
   for (const step of newest.flatMap((turn) => turn.lanes.flatMap((lane) => [...lane].reverse()))) {
     const whole = coreOf(step);
     const core: Core = pool.put(whole, most) === null ? unkept(whole) : whole;
+    pool.put(core, Infinity);
     steps.set(step, { core, body: null, record: null, tokens: null, stream: null });
   }
+  let numMessages = 0;
   for (const name of PARTS) {
     for (const [step, kept] of steps) {
       if (kept.core.status === "unkept") continue;
+      if (name === "body") numMessages += (step.body?.messages as unknown[] | undefined)?.length ?? 0;
+      if (name === "body" && numMessages > MAX_MESSAGES) continue;
       const part = partOf(step, name, most);
       if (part !== null && pool.put(part, most) !== null) Object.assign(kept, { [name]: part });
     }
