@@ -105,6 +105,17 @@ def person(seed: int) -> Draw:
     return draw
 
 
+def habitual(seed: int) -> Draw:
+    """Somebody who talks, and of whom one in three has a prompt of some length at hand and puts it before some of what
+    is asked, as people do who have found what works."""
+    taste, plain = Random(f"habit {seed}"), person(seed)
+    if taste.random() >= 1 / 3:
+        return plain
+    every = tuple(range(len(passages())))
+    saved, share = f"{_sentence(taste, every)}\n\n{{s}}", taste.uniform(0.03, 0.3)
+    return mixed(lambda random: _fill(saved, random, every), plain, share)
+
+
 def _question(random: Random) -> str:
     every = tuple(range(len(passages())))
     choices = "\n".join(f"{letter}. {_word(random)} {_word(random)}" for letter in "ABCD")
@@ -144,6 +155,35 @@ CRAWLS: Final[dict[str, Draw]] = {
     ),
 }
 """Who copies a model asks like this: one way of asking, over everything there is."""
+
+
+FRESH: Final[dict[str, Draw]] = {
+    "classification": _from_all(
+        "Classify the sentiment of this text as positive, negative or neutral, and say in one sentence why.\n\nText: {s}"
+    ),
+    "questions": _from_all(
+        "Write three questions that a reader of the passage could ask, and answer each from it alone.\n\nPassage: {s} {s}"
+    ),
+    "extraction": _from_all('Extract every entity as JSON with the fields "name", "kind" and "span".\n\n{s} {s}'),
+    "dialogue": _from_all(
+        "Continue this conversation for ten turns.\nStudent: what is {w}?\nTeacher: {s}\nStudent: and {w}?\nTeacher:"
+    ),
+    "varied summaries": lambda random: _fill(
+        random.choice(
+            (
+                "Summarize in two sentences: {s} {s} {s}",
+                "{s} {s} {s}\n\nWrite an abstract of the text above.",
+                "What are the key points here? {s} {s}",
+                "Condense this passage to a headline and three bullets. {s} {s} {s}",
+                "State the main claim of the following and what supports it. {s} {s}",
+            )
+        ),
+        random,
+        tuple(range(len(passages()))),
+    ),
+    "bare text": _from_all("{s} {s}"),
+}
+"""Crawls that were written down before the test of windows was last chosen, and that it was not chosen on."""
 
 
 def inputs(draw: Draw, random: Random, count: int) -> Iterator[str]:
