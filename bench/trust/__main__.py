@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench.report import Row, publish
 
-PARTS: Final = ("governance", "waits", "policy", "log", "agentdojo", "agentdojo_adaptive", "theft")
+PARTS: Final = ("governance", "waits", "policy", "log", "agentdojo", "agentdojo_adaptive", "theft", "windows")
 """Modules of this package, in the order in which they are run."""
 
 

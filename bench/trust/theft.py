@@ -1,32 +1,26 @@
-"""What does the monitor of theft stop, on a real model and on made-up traffic? Rows of `python -m bench.trust`.
-
-Extraction: the hidden size of SmolLM2 through a whole gateway, without the monitor and with it. Windows: how many
-crawls are found, how many people are called unusual, each with the interval that so few allow (Wilson 1927, 95 %).
+"""What does the monitor of theft stop? The hidden size of SmolLM2 through a whole gateway, without the monitor and with
+it. Rows of `python -m bench.trust`; what windows of inputs find is `windows.py`.
 """
 
 import argparse
 import asyncio
-import math
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from random import Random
 from typing import Any, Final
-
-import numpy as np
 
 import headrace
 from bench.report import Row
 from bench.trust.extraction import ATTACKS, Account, Aim, insist, rank_of
 from bench.trust.guarded import Guarded, guarded
-from bench.trust.traffic import CRAWLS, Draw, inputs, mixed, passages, person
+from bench.trust.traffic import passages
 from headrace.core.events import Event
 from headrace.core.request import Principal, Request
 from headrace.models.load import load_model
 from headrace.models.store import default_home, resolve
 from headrace.trust.monitors.theft.settings import Mode, TheftSettings
-from headrace.trust.monitors.theft.windows import Seen, WindowWatch
 
 MODEL: Final = "smollm2-135m-instruct"
 HIDDEN: Final = 576
@@ -36,13 +30,11 @@ TIMES: Final = 10
 ENFORCED: Final = TheftSettings(mode=Mode.ENFORCE, window_size=0)
 PROBER: Final = Principal(tenant="t", key="probe", subject="key:probe")
 REFUSED: Final = ("bias", "choices", "heat", "form", "score", "echo", "bisection")
-NUM_TAUGHT, NUM_USUAL, NUM_CRAWLS = 300, 600, 40
-SHARES: Final = (1.0, 0.5, 0.25, 0.1, 0.05)
 
 
 def rows(options: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
     """All of them."""
-    return [*asyncio.run(_extraction(notes)), *_windows(notes)]
+    return asyncio.run(_extraction(notes))
 
 
 def _aim(path: Path, num_queries: int) -> Aim:
@@ -103,62 +95,6 @@ async def _watched(at: Guarded, name: str, aim: Aim) -> tuple[int, int]:
 
     account = Account(run, MODEL, PROBER)
     return rank_of(await insist(name, account, aim)).size or 0, flagged
-
-
-def _windows(notes: dict[str, Any]) -> list[Row]:
-    settings = TheftSettings()
-    watch = WindowWatch(settings, np.random.default_rng(0))
-    for index in range(NUM_TAUGHT):
-        _fill(watch, f"taught {index}", person(index), index)
-    usual = [_fill(watch, f"usual {index}", person(10_000 + index), index) for index in range(NUM_USUAL)]
-    made = [_share("theft-window-false", usual)]
-    for share in SHARES:
-        every: list[Seen] = []
-        for name, crawl in CRAWLS.items():
-            found = [
-                _fill(watch, f"{name} {share} {index}", mixed(crawl, person(20_000 + index), share), index, "crawls")
-                for index in range(NUM_CRAWLS)
-            ]
-            notes[f"{name}, {share:.0%} of a window"] = _told(found)
-            every += found
-        made.append(_share(f"theft-window-{share:.0%}", every))
-    notes["windows"] = (
-        f"of {settings.window_size} inputs; {NUM_TAUGHT} accounts taught, {NUM_USUAL} others usual, "
-        f"{len(CRAWLS)} crawls of {NUM_CRAWLS} accounts; all over the same texts"
-    )
-    return made
-
-
-def _fill(watch: WindowWatch, account: str, draw: Draw, seed: int, tenant: str = "") -> Seen:
-    """All crawls are one tenant's: else they would soon be what is usual."""
-    seen = None
-    for text in inputs(draw, Random(f"{account} {seed}"), TheftSettings().window_size):
-        seen = watch.add(account, tenant or account, "chat", text)
-    assert seen is not None
-    return seen
-
-
-def _share(measure: str, windows: Iterable[Seen]) -> Row:
-    found = [one.is_unusual for one in windows]
-    made = _one(measure, "% of windows", 100.0 * sum(found) / len(found))
-    made.n = len(found)
-    low, high = interval(sum(found), len(found))
-    made.samples["interval"] = [100.0 * low, 100.0 * high]
-    return made
-
-
-def _told(windows: list[Seen]) -> str:
-    count = sum(one.is_unusual for one in windows)
-    low, high = interval(count, len(windows))
-    return f"{count} of {len(windows)} ({low:.0%} to {high:.0%})"
-
-
-def interval(count: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share."""
-    share, spread = count / total, z * z / total
-    middle = share + spread / 2
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
 def _one(measure: str, unit: str, value: float) -> Row:

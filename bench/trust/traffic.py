@@ -159,10 +159,12 @@ CRAWLS: Final[dict[str, Draw]] = {
 
 FRESH: Final[dict[str, Draw]] = {
     "classification": _from_all(
-        "Classify the sentiment of this text as positive, negative or neutral, and say in one sentence why.\n\nText: {s}"
+        "Classify the sentiment of this text as positive, negative or neutral, and say in one sentence why.\n\n"
+        "Text: {s}"
     ),
     "questions": _from_all(
-        "Write three questions that a reader of the passage could ask, and answer each from it alone.\n\nPassage: {s} {s}"
+        "Write three questions that a reader of the passage could ask, and answer each from it alone.\n\n"
+        "Passage: {s} {s}"
     ),
     "extraction": _from_all('Extract every entity as JSON with the fields "name", "kind" and "span".\n\n{s} {s}'),
     "dialogue": _from_all(

@@ -5,10 +5,10 @@ of its inputs share a template, which shows a crawl that hides among other input
 
 An account's own taste puts each of its windows at some distance, so the question is not whether a window differs from
 the reservoir (all do) but whether it differs more than nearly all windows of others did. Those others may have crawls
-among them, so only their bulk is believed: up to the ninth decile a p-value is a rank, beyond it an exponential tail as
-wide as the bulk is (peaks over threshold, Davison and Smith 1990), so that one crawl in ten windows hides no other.
-The p-value of a window is twice the smaller of its two (Bonferroni). Before enough windows were seen nothing is said.
-Of an account one window counts, of a tenant a few, so that nobody moves what is usual alone.
+among them, so only their bulk is believed: up to the ninth decile a p-value is a rank, beyond it a tail as wide as the
+bulk is (peaks over threshold, Davison and Smith 1990), so that one crawl in ten windows hides no other. The p-value of
+a window is twice the smaller of its two (Bonferroni). Before enough windows were seen nothing is said. Of an account
+one window counts, of a tenant a few, so that nobody moves what is usual alone.
 
 An account whose windows are tested day after day is found unusual some day by chance: one unusual window is only noted,
 and what the settings want follows where two of its last three are. Values only; random numbers come in.
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from headrace.trust.monitors.theft.discrepancy import discrepancy
 from headrace.trust.monitors.theft.embedding import DIMENSIONS, embed, spread_of, weighed
-from headrace.trust.monitors.theft.linking import grams_of
+from headrace.trust.monitors.theft.sameness import MAX_GRAMS, grams_at_ends, sameness
 from headrace.trust.monitors.theft.settings import TheftSettings
 
 MAX_ACCOUNTS: Final = 256
@@ -43,9 +43,10 @@ PER_TENANT: Final = 10
 MIN_WINDOWS, MAX_WINDOWS = 60, 1000
 """Windows that must have counted before one can be called unusual, and that are remembered."""
 _HALF = np.float16
-_BUCKETS: Final = 16_384
-_GRAMS: Final = 8  # a template has so many 3-grams at least, or it shows less
-_WORDS: Final = 24  # at either end of an input
+_LEAST_INPUTS: Final = 2.0
+"""By which samenesses of usual windows differ at least: else three equal inputs stood out where nobody has two."""
+_TAIL, _SAMPLE = 6.0, 8.0
+"""How heavy a tail is for good, and how much it is for a window that was seen (see `tail_share`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Seen:
 @dataclass(slots=True)
 class _Account:
     vectors: NDArray[np.float16]
-    counts: NDArray[np.uint16] = field(default_factory=lambda: np.zeros(_BUCKETS, np.uint16))
+    grams: NDArray[np.uint32]
     num: int = 0
     verdicts: deque[bool] = field(default_factory=lambda: deque(maxlen=3))
     has_counted: bool = False
@@ -83,11 +84,12 @@ class _Usual:
     samenesses: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_WINDOWS))
     tenants: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_WINDOWS))
 
-    def share(self, distance: float, sameness: float) -> float | None:
+    def share(self, distance: float, sameness: float, least_step: float) -> float | None:
         """What share of usual windows is as unusual, in one way or the other; None: not enough is known."""
         if len(self.distances) < MIN_WINDOWS:
             return None
-        return min(1.0, 2 * min(tail_share(self.distances, distance), tail_share(self.samenesses, sameness)))
+        by_distance = tail_share(self.distances, distance)
+        return min(1.0, 2 * min(by_distance, tail_share(self.samenesses, sameness, least_step)))
 
     @property
     def num(self) -> int:
@@ -118,20 +120,18 @@ class WindowWatch:
         key = (account, route)
         mine = self._accounts.get(key)
         if mine is None:
-            mine = self._accounts[key] = _Account(np.zeros((self._size, DIMENSIONS), _HALF))
+            grams = np.zeros((self._size, MAX_GRAMS), np.uint32)
+            mine = self._accounts[key] = _Account(np.zeros((self._size, DIMENSIONS), _HALF), grams)
             if len(self._accounts) > MAX_ACCOUNTS:
                 self._accounts.popitem(last=False)
         self._accounts.move_to_end(key)
         mine.vectors[mine.num] = embed(text)
-        words = text.split()
-        found = {gram % _BUCKETS for gram in grams_of(words[:_WORDS]) | grams_of(words[_WORDS:][-_WORDS:])}
-        mine.counts[list(found)] += 1
+        mine.grams[mine.num] = grams_at_ends(text.split())
         mine.num += 1
         if mine.num < self._size:
             return None
         seen = self._test(Seen(account, tenant, route), mine)
         mine.num = 0
-        mine.counts[:] = 0
         return seen
 
     def forget(self, account: str) -> None:
@@ -147,15 +147,15 @@ class WindowWatch:
             others = usual.vectors[self._random.permutation(usual.num)[:COMPARED]].astype(np.float32)
             spread = spread_of(others)
             distance = discrepancy(weighed(mine.vectors.astype(np.float32), spread), weighed(others, spread))
-            sameness = float(np.partition(mine.counts, -_GRAMS)[-_GRAMS:].mean()) / self._size
-            share = usual.share(distance, sameness)
+            same = sameness(mine.grams)
+            share = usual.share(distance, same, _LEAST_INPUTS / self._size)
             is_unusual = share is not None and share <= self._false_share
             mine.verdicts.append(is_unusual)
-            seen = replace(seen, distance=distance, sameness=sameness, share=share)
+            seen = replace(seen, distance=distance, sameness=same, share=share)
             seen = replace(seen, is_unusual=is_unusual, is_lasting=sum(mine.verdicts) >= 2)
             if may_count:
                 usual.distances.append(distance)
-                usual.samenesses.append(sameness)
+                usual.samenesses.append(same)
                 usual.tenants.append(seen.tenant)
         if may_count:
             usual.offer(self._some(mine), self._random)
@@ -172,12 +172,15 @@ class WindowWatch:
         return (mine.vectors[one] for one in self._random.permutation(self._size)[:PER_WINDOW])
 
 
-def tail_share(known: Iterable[float], value: float) -> float:
-    """What share of values like those known is as large as this one: a rank among them, and beyond their ninth decile
-    the tail of an exponential distribution that has their median and ninth decile."""
+def tail_share(known: Iterable[float], value: float, least_width: float = 1e-9) -> float:
+    """What share of values like those known is as large as this one: a rank among them with itself, and beyond their
+    ninth decile a generalised Pareto tail (Pickands 1975) that has their median and ninth decile as an exponential one
+    would. Its shape is 1 / `_TAIL` for tails that are heavier than that, and `_SAMPLE` over their number for what so
+    few know of its width, with which an exponential tail is kept to at any number from 60 on."""
     values = np.asarray(list(known))
     middle, high = (float(one) for one in np.quantile(values, (0.5, 0.9)))
     if value <= high:
-        return float(np.mean(values >= value))
-    width = max((high - middle) / math.log(5.0), 1e-9)
-    return 0.1 * math.exp(-(value - high) / width)
+        return float(np.count_nonzero(values >= value) + 1) / (len(values) + 1)
+    width = max((high - middle) / math.log(5.0), least_width)
+    shape = 1 / _TAIL + _SAMPLE / len(values)
+    return float(0.1 * (1 + shape * (value - high) / width) ** (-1 / shape))

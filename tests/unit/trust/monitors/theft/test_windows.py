@@ -108,13 +108,24 @@ def test_routes_are_apart_and_a_forgotten_account_begins_anew() -> None:
     assert fill(watch, "a", person(1), 2, SIZE - 1) is not None
 
 
-def test_the_share_of_a_tail_is_right_for_what_falls_off_as_it_should_and_a_tenth_of_crawls_changes_little() -> None:
+def test_of_values_that_fall_off_as_they_should_no_more_than_was_asked_for_lie_beyond_however_few_are_known() -> None:
     random = np.random.default_rng(3)
-    known = random.exponential(2.0, 2000)
-    for share in (0.5, 0.1, 0.01, 0.001):
-        assert tail_share(known, float(-2.0 * np.log(share))) == pytest.approx(share, rel=0.3)
-    poisoned = [*known[:1900], *([100.0] * 100)]
-    assert tail_share(poisoned, 50.0) < 0.0001
-    assert 0.01 / 3 < tail_share(poisoned, float(-2.0 * np.log(0.01))) < 0.05
+    for count in (MIN_WINDOWS, 300, 1000):
+        beyond = []
+        for _ in range(400):
+            known = random.exponential(2.0, count).tolist()
+            beyond += [tail_share(known, value) <= 0.005 for value in random.exponential(2.0, 100).tolist()]
+        assert 0.001 < np.mean(beyond) <= 0.006
+
+
+def test_a_tail_is_a_rank_in_the_bulk_falls_ever_further_out_and_a_tenth_of_crawls_hides_no_other() -> None:
+    known = np.random.default_rng(3).exponential(2.0, 999).tolist()
+    assert tail_share(known, float(np.median(known))) == pytest.approx(0.5, abs=0.002)
+    shares = [tail_share(known, value) for value in np.linspace(0.0, 60.0, 50).tolist()]
+    assert shares == sorted(shares, reverse=True)
+    assert tail_share(known, 2.0 * np.log(10)) == pytest.approx(0.1, rel=0.3)
+    poisoned = [*known[:900], *([100.0] * 99)]
+    assert tail_share(poisoned, 100.0) < 0.0005
     assert tail_share([1.0] * 60, 1.0) == 1.0
     assert tail_share([1.0] * 60, 1.1) < 1e-6
+    assert tail_share([1.0] * 60, 1.1, 1.0) > 0.05  # where values come in steps, one step more is little
