@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second, where they come by themselves")
     parser.add_argument("--log-seconds", type=float, default=60.0, help="how long the log takes entries")
     parser.add_argument("--log-entries", type=int, default=1_000_000, help="of the log that is proved and audited")
+    parser.add_argument("--windows-jobs", type=int, default=os.cpu_count(), help="processes that ask about windows")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

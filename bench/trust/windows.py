@@ -8,6 +8,8 @@ with the interval that so few allow (Wilson 1927, 95 %). Knows no model and no g
 import argparse
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Any, Final
@@ -17,7 +19,7 @@ import numpy as np
 from bench.report import Row
 from bench.trust.traffic import CRAWLS, FRESH, Draw, habitual, inputs, mixed, person
 from headrace.trust.monitors.theft.settings import TheftSettings
-from headrace.trust.monitors.theft.windows import MIN_RESERVOIR, MIN_WINDOWS, PER_WINDOW, Seen, WindowWatch
+from headrace.trust.monitors.theft.windows import MIN_RESERVOIR, MIN_WINDOWS, PER_WINDOW, WindowWatch
 
 SETTINGS: Final = TheftSettings()
 NUM_WATCHES, NUM_TAUGHT, NUM_USUAL, NUM_CRAWLS = 5, 300, 600, 8
@@ -29,90 +31,75 @@ FIRST_SEED: Final = 1_000_000
 EVERY: Final[Mapping[str, Draw]] = {**CRAWLS, **FRESH}
 
 Person = Callable[[int], Draw]
+Found = dict[tuple[str, float], list[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one watch said of people's windows, and of crawls by their name and share; True for unusual."""
+
+    usual: list[bool]
+    found: Found
 
 
 def rows(options: argparse.Namespace, notes: dict[str, Any]) -> list[Row]:
-    """All of them."""
-    seeds = count(FIRST_SEED)
-    made = _old_watches(seeds, notes)
-    made.append(_young_watches(seeds, notes))
-    made += _habits(seeds, notes)
-    made.append(_among_crawls(seeds, notes))
+    """All of them; each watch has a process, since none knows of another."""
+    jobs = [("old", number) for number in range(NUM_WATCHES)]
+    jobs += [("habits", NUM_WATCHES), ("among crawls", NUM_WATCHES + 1)]
+    jobs += [("young", NUM_WATCHES + 2 + number) for number in range(NUM_YOUNG)]
+    told: dict[str, list[Asked]] = {}
+    with ProcessPoolExecutor(options.windows_jobs) as pool:
+        for (kind, _), asked in zip(jobs, pool.map(_ask, jobs), strict=True):
+            told.setdefault(kind, []).append(asked)
+    for number, asked in enumerate(told["old"]):
+        notes[f"watch {number + 1}, people"] = _told(asked.usual)
     notes["windows"] = (
         f"of {SETTINGS.window_size} inputs; {NUM_WATCHES} watches of {NUM_TAUGHT} accounts taught and {NUM_USUAL} "
         f"others, and {NUM_CRAWLS} accounts of each crawl beside people of their own; all over the same texts"
     )
-    return made
+    notes["young"] = f"{NUM_YOUNG} watches that know {MIN_WINDOWS} windows, and {NUM_NEXT} accounts after each"
+    return _rows_of(told, notes)
 
 
-def _old_watches(seeds: Iterator[int], notes: dict[str, Any]) -> list[Row]:
-    usual: list[Seen] = []
-    found: dict[tuple[str, float], list[Seen]] = {}
-    for number in range(NUM_WATCHES):
-        watch = _taught(number, person, seeds, NUM_TAUGHT)
-        mine = [_fill(watch, person(seed), seed) for seed in _some(seeds, NUM_USUAL)]
-        notes[f"watch {number + 1}, people"] = _told(mine)
-        usual += mine
-        _crawl(watch, person, seeds, SHARES, found)
-    made = [_share("theft-window-false", usual)]
+def _rows_of(told: Mapping[str, list[Asked]], notes: dict[str, Any]) -> list[Row]:
+    found = _all_found(told["old"])
+    made = [_share("theft-window-false", [one for asked in told["old"] for one in asked.usual])]
     made += _of_crawls("theft-window", CRAWLS, SHARES, found, notes)
-    return made + _of_crawls("theft-window-fresh", FRESH, SHARES, found, notes)
+    made += _of_crawls("theft-window-fresh", FRESH, SHARES, found, notes)
+    made.append(_share("theft-window-young-false", [one for asked in told["young"] for one in asked.usual]))
+    (habits,), (among,) = told["habits"], told["among crawls"]
+    notes["prompts at hand"], notes["one crawl in ten accounts taught"] = {}, {}
+    made.append(_share("theft-window-habit-false", habits.usual))
+    made += _of_crawls("theft-window-habit", EVERY, SHARES[:3], habits.found, notes["prompts at hand"])
+    about = notes["one crawl in ten accounts taught"]
+    return made + _of_crawls("theft-window-among-crawls", EVERY, SHARES[:1], among.found, about)
 
 
-def _young_watches(seeds: Iterator[int], notes: dict[str, Any]) -> Row:
-    """Those that know as little as they may know to say anything."""
-    usual: list[Seen] = []
-    for number in range(NUM_YOUNG):
-        watch = _taught(100 + number, person, seeds, MIN_RESERVOIR // PER_WINDOW + MIN_WINDOWS)
-        usual += [_fill(watch, person(seed), seed) for seed in _some(seeds, NUM_NEXT)]
-    notes["young"] = f"{NUM_YOUNG} watches of {MIN_WINDOWS} windows, {NUM_NEXT} accounts after each: {_told(usual)}"
-    return _share("theft-window-young-false", usual)
-
-
-def _habits(seeds: Iterator[int], notes: dict[str, Any]) -> list[Row]:
-    """Where one person in three has a prompt at hand: what repeats itself is more usual there."""
-    usual: list[Seen] = []
-    found: dict[tuple[str, float], list[Seen]] = {}
-    shares = SHARES[:3]
-    for number in range(2):
-        watch = _taught(200 + number, habitual, seeds, NUM_TAUGHT)
-        usual += [_fill(watch, habitual(seed), seed) for seed in _some(seeds, NUM_USUAL)]
-        _crawl(watch, habitual, seeds, shares, found)
-    told: dict[str, Any] = {}
-    made = [_share("theft-window-habit-false", usual)]
-    made += _of_crawls("theft-window-habit", EVERY, shares, found, told)
-    notes["prompts at hand"] = told
-    return made
-
-
-def _among_crawls(seeds: Iterator[int], notes: dict[str, Any]) -> Row:
-    """Where one in ten of the accounts that a watch learns from crawls already."""
-    watch, crawls = WindowWatch(SETTINGS, np.random.default_rng(300)), list(EVERY.values())
-    for place, seed in enumerate(_some(seeds, NUM_TAUGHT)):
-        _fill(watch, crawls[place // 10 % len(crawls)] if place % 10 == 0 else person(seed), seed)
-    found: dict[tuple[str, float], list[Seen]] = {}
-    for _ in range(2):
-        _crawl(watch, person, seeds, SHARES[:1], found)
-    told: dict[str, Any] = {}
-    (row,) = _of_crawls("theft-window-among-crawls", EVERY, SHARES[:1], found, told)
-    notes["one crawl in ten accounts taught"] = told
-    return row
-
-
-def _taught(number: int, who: Person, seeds: Iterator[int], size: int) -> WindowWatch:
+def _ask(job: tuple[str, int]) -> Asked:
+    kind, number = job
+    seeds, found = count(FIRST_SEED + 10_000 * number), dict[tuple[str, float], list[bool]]()
     watch = WindowWatch(SETTINGS, np.random.default_rng(number))
-    for seed in _some(seeds, size):
-        _fill(watch, who(seed), seed)
-    return watch
+    if kind == "young":  # it knows as little as it may know to say anything
+        _people(watch, person, seeds, MIN_RESERVOIR // PER_WINDOW + MIN_WINDOWS)
+        return Asked(_people(watch, person, seeds, NUM_NEXT), found)
+    if kind == "among crawls":  # one in ten of the accounts that it learns from crawls already
+        crawls = list(EVERY.values())
+        for place, seed in enumerate(_some(seeds, NUM_TAUGHT)):
+            _fill(watch, crawls[place // 10 % len(crawls)] if place % 10 == 0 else person(seed), seed)
+        _crawl(watch, person, seeds, SHARES[:1], found)
+        return Asked([], found)
+    who, shares = (person, SHARES) if kind == "old" else (habitual, SHARES[:3])
+    _people(watch, who, seeds, NUM_TAUGHT)
+    usual = _people(watch, who, seeds, NUM_USUAL)
+    _crawl(watch, who, seeds, shares, found)
+    return Asked(usual, found)
 
 
-def _crawl(
-    watch: WindowWatch,
-    beside: Person,
-    seeds: Iterator[int],
-    shares: Iterable[float],
-    found: dict[tuple[str, float], list[Seen]],
-) -> None:
+def _people(watch: WindowWatch, who: Person, seeds: Iterator[int], size: int) -> list[bool]:
+    return [_fill(watch, who(seed), seed) for seed in _some(seeds, size)]
+
+
+def _crawl(watch: WindowWatch, beside: Person, seeds: Iterator[int], shares: Iterable[float], found: Found) -> None:
     """Some accounts of each crawl. All are one tenant's: else they would soon be what is usual."""
     for share in shares:
         for name, crawl in EVERY.items():
@@ -125,40 +112,42 @@ def _some(seeds: Iterator[int], size: int) -> list[int]:
     return [next(seeds) for _ in range(size)]
 
 
-def _fill(watch: WindowWatch, draw: Draw, seed: int, tenant: str = "") -> Seen:
+def _fill(watch: WindowWatch, draw: Draw, seed: int, tenant: str = "") -> bool:
     account, seen = f"account {seed}", None
     for text in inputs(draw, Random(account), SETTINGS.window_size):
         seen = watch.add(account, tenant or account, "chat", text)
     assert seen is not None
-    return seen
+    return seen.is_unusual
+
+
+def _all_found(watches: Iterable[Asked]) -> Found:
+    every: Found = {}
+    for asked in watches:
+        for what, windows in asked.found.items():
+            every.setdefault(what, []).extend(windows)
+    return every
 
 
 def _of_crawls(
-    measure: str,
-    names: Iterable[str],
-    shares: Iterable[float],
-    found: Mapping[tuple[str, float], list[Seen]],
-    notes: dict[str, Any],
+    measure: str, names: Iterable[str], shares: Iterable[float], found: Found, notes: dict[str, Any]
 ) -> list[Row]:
     made = []
     for share in shares:
         notes.update({f"{name}, {share:.0%} of a window": _told(found[name, share]) for name in names})
-        made.append(_share(f"{measure}-{share:.0%}", [seen for name in names for seen in found[name, share]]))
+        made.append(_share(f"{measure}-{share:.0%}", [one for name in names for one in found[name, share]]))
     return made
 
 
-def _share(measure: str, windows: Iterable[Seen]) -> Row:
-    found = [one.is_unusual for one in windows]
-    made = Row(measure, "% of windows", 100.0 * sum(found) / len(found), n=len(found))
-    low, high = interval(sum(found), len(found))
+def _share(measure: str, windows: list[bool]) -> Row:
+    made = Row(measure, "% of windows", 100.0 * sum(windows) / len(windows), n=len(windows))
+    low, high = interval(sum(windows), len(windows))
     made.samples["interval"] = [100.0 * low, 100.0 * high]
     return made
 
 
-def _told(windows: list[Seen]) -> str:
-    num_found = sum(one.is_unusual for one in windows)
-    low, high = interval(num_found, len(windows))
-    return f"{num_found} of {len(windows)} ({low:.1%} to {high:.1%})"
+def _told(windows: list[bool]) -> str:
+    low, high = interval(sum(windows), len(windows))
+    return f"{sum(windows)} of {len(windows)} ({low:.1%} to {high:.1%})"
 
 
 def interval(num_found: int, total: int, z: float = 1.96) -> tuple[float, float]:
