@@ -6,9 +6,9 @@ of its inputs share a template, which shows a crawl that hides among other input
 An account's own taste puts each of its windows at some distance, so the question is not whether a window differs from
 the reservoir (all do) but whether it differs more than nearly all windows of others did. Those others may have crawls
 among them, so only their bulk is believed: up to the ninth decile a p-value is a rank, beyond it a tail as wide as the
-bulk is (peaks over threshold, Davison and Smith 1990), so that one crawl in ten windows hides no other. The p-value of
-a window is twice the smaller of its two (Bonferroni). Before enough windows were seen nothing is said. Of an account
-one window counts, of a tenant a few, so that nobody moves what is usual alone.
+bulk is (peaks over threshold, Davison and Smith 1990), so that one crawl in ten windows hides no other that has a long
+template (others it does). The p-value of a window is twice the smaller of its two (Bonferroni). Before enough windows
+were seen nothing is said. Of an account one window counts, of a tenant a few, so that nobody moves what is usual alone.
 
 An account whose windows are tested day after day is found unusual some day by chance: one unusual window is only noted,
 and what the settings want follows where two of its last three are. Values only; random numbers come in.
