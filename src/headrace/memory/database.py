@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,13 +50,14 @@ class Database:
 
     def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
         self.path = path
-        self._connection = _connect(path)
-        try:
-            with _alone(path), self._speaking():
-                self._prepare(migrations)
-        except BaseException:
-            self._connection.close()
-            raise
+        with _alone(path):
+            self._connection = _connect(path)
+            try:
+                with self._speaking():
+                    self._prepare(migrations)
+            except BaseException:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> "Database":
         return self
@@ -200,7 +201,8 @@ class Database:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process at a time: SQLite does not wait its busy timeout when two switch a new file to WAL at once.
+    """One at a time: SQLite does not wait its busy timeout when two switch a new file to WAL at once, and nobody of
+    this process may hold locks on a file while `_connect` makes it.
 
     The lock is a file of its own, because closing a descriptor of the database would drop SQLite's locks on it.
     """
@@ -208,7 +210,8 @@ def _alone(path: Path) -> Iterator[None]:
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Unavailable(
-            f"{path} cannot be locked ({error.strerror or error}); check the folder's permissions and the disk.",
+            f"{path} cannot be opened ({error.strerror or error}); check the permissions of its folder, or choose "
+            "another state directory with --home.",
             code="database_unavailable",
         ) from error
     try:
@@ -220,8 +223,11 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        # Created with 0600 before SQLite opens it, so that it is never readable by others, whatever the umask.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Created with 0600 before SQLite opens it, so that it is never readable by others, whatever the umask. One that
+        # is there is not touched: to close a descriptor of it drops the locks that other connections of this process
+        # have on it (fcntl(2)), and the next process that leaves takes the write-ahead log for nobody's and deletes it.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     except OSError as error:
         raise Unavailable(

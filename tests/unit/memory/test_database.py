@@ -3,6 +3,7 @@
 import multiprocessing
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_records_survive_closing_and_are_replaced_by_name(tmp_path: Path) -> Non
         database.remove_model("m")
         database.remove_model("never there")
         assert database.models() == []
+
+
+def test_what_one_connection_of_two_writes_is_seen_by_a_process_that_comes_after_another_left(tmp_path: Path) -> None:
+    # A server has two connections to a database, and commands open and close it meanwhile. Whoever closes last empties
+    # the write-ahead log and deletes it: a server without locks would go on writing into a file that nobody finds.
+    path = tmp_path / "a.db"
+    with Database(path) as database, Database(path):
+        for num in range(3):
+            database.save_model(replace(RECORD, size=num))
+            with multiprocessing.get_context("spawn").Pool(1) as command:
+                assert [record.size for record in command.apply(_models, (path,))] == [num]
+
+
+def _models(path: Path) -> list[ModelRecord]:
+    with Database(path) as database:
+        return database.models()
 
 
 def test_an_old_database_is_migrated_and_keeps_its_rows(tmp_path: Path) -> None:
