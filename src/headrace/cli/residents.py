@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -18,6 +18,15 @@ from headrace.cli.config import compose
 from headrace.core.errors import HeadraceError, InvalidRequest, NotFound, Unavailable
 
 KEY_VARIABLE = "HEADRACE_API_KEY"
+_SWITCHED_ON_BY: Final = {
+    "/models": "run models of their own (`model`)",
+    "/v1/monitors": "have [theft] or [hijack]",
+    "/v1/endorsements": "have [flow]",
+    "/v1/delegations": "have [delegation]",
+    "/v1/provenance": "have [records]",
+}
+"""What a server's settings must do for the routes below a path to be there."""
+
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - an address that a server listens on, as a name
 
 
@@ -62,7 +71,7 @@ class Server:
             with self._opener.open(request, timeout=timeout_s) as reply:
                 yield reply
         except urllib.error.HTTPError as error:
-            raise self._refusal(error) from error
+            raise self._refusal(error, request.selector) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise Unavailable(
@@ -70,15 +79,18 @@ class Server:
                 "with --url."
             ) from error
 
-    def _refusal(self, error: urllib.error.HTTPError) -> HeadraceError:
+    def _refusal(self, error: urllib.error.HTTPError, selector: str) -> HeadraceError:
         try:
             said = str(jsonlib.load(error)["error"]["message"])
         except (ValueError, KeyError, TypeError):
             said = f"status {error.code}"
         if error.code in {401, 403}:
             return InvalidRequest(f"{self.url}: {said} Give a key of scope {self._scope} with --key or {KEY_VARIABLE}.")
-        if error.code == 404 and "route" in said:
-            return NotFound(f"{self.url}: models do not come and go there; it is no such server, or an older one.")
+        if error.code == 404 and "is no route" in said:
+            path = selector.partition("?")[0]
+            needs = [need for beginning, need in _SWITCHED_ON_BY.items() if path.startswith(beginning)]
+            off = f"its settings do not {needs[0]}, or " if needs else ""
+            return NotFound(f"{self.url} has no {path}: {off}it is no Headrace server, or an older one.")
         return HeadraceError(f"{self.url}: {said}")
 
 
