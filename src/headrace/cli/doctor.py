@@ -167,9 +167,20 @@ def _machine_lines(machine: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _absence(settings: Settings) -> str:
+    """Why there is nothing to say of the model."""
+    if not settings.has_engine:
+        return "These settings run no model here; `headrace doctor MODEL` examines one."
+    try:
+        resolve(settings.model, settings.home)
+    except NotFound as error:
+        return error.message
+    return ""
+
+
 def _model_lines(settings: Settings, model: Mapping[str, Any] | None) -> list[str]:
     if model is None:
-        return [f"Model {settings.model} is not installed; `headrace pull {settings.model}`, then ask again."]
+        return [_absence(settings)]
     verdict = "fits" if model["fits"] else "does NOT fit: give a smaller --context"
     return [
         f"{model['name']} ({model['architecture']})",

@@ -84,6 +84,15 @@ def test_a_model_that_is_not_installed_is_a_pull_away() -> None:
     assert "headrace pull smollm2-135m-instruct" in examine()
 
 
+def test_a_model_that_nobody_knows_is_not_to_be_pulled(tmp_path: Path) -> None:
+    assert "No model is called nope; known are " in examine("nope") and "headrace pull" not in examine("nope")
+    settings = tmp_path / "gateway.toml"
+    settings.write_text('model = "none"\n', "utf-8")
+    assert examine("--config", str(settings)).endswith(
+        "\n\nThese settings run no model here; `headrace doctor MODEL` examines one.\n"
+    )
+
+
 def test_completion_is_a_script_of_the_shell() -> None:
     result = CliRunner().invoke(app, ["--show-completion", "bash"])
     assert result.exit_code == 0 and "_HEADRACE_COMPLETE" in result.stdout
