@@ -106,6 +106,24 @@ for _command in (verify, lineage, replay, usage, actions, erase, backup, top):
     app.command()(_command)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from headrace import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _whole_program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def serve(
     models: ModelsArgument = None,
@@ -299,9 +317,7 @@ def doctor(
 @app.command()
 def version() -> None:
     """Print the version."""
-    from headrace import __version__
-
-    typer.echo(__version__)
+    _print_version(True)
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ def chosen(files: Sequence[Path] | None, sets: Sequence[str] | None, config: Pat
 def _known(sets: Sequence[str] | None) -> tuple[str, ...]:
     for name in sets or ():
         if name not in SETS:
-            raise InvalidRequest(f"--set: {name!r} does not ship; known are {', '.join(SETS)}.", param="set")
+            raise InvalidRequest(f"no set {name!r} ships; known are {', '.join(SETS)}.", param="set")
     return SETS if sets is None else tuple(sets)
 
 

@@ -14,7 +14,7 @@ from headrace.cli.config import Resolved, Settings
 from headrace.cli.gateway_checks import check_gateway, is_near
 from headrace.cli.key_source import keys_in_force
 from headrace.cli.keys import load_keys
-from headrace.cli.kinds import Spot
+from headrace.cli.kinds import Problem, Spot
 from headrace.cli.secret_text import SecretText, read_secrets, secret_places
 from headrace.cli.served_models import served_names
 from headrace.core.clock import SystemClock
@@ -23,6 +23,9 @@ from headrace.gateway.settings import Secret
 from headrace.server.config import is_loopback
 from headrace.server.tls import open_tls
 from headrace.trust.policy.settings import PolicyMode
+
+_TYPED: Final = {"from the command line": "the command line", "from the environment": "the environment"}
+"""Where a setting was written that was in no file, by what `compose` says of its origin."""
 
 MIN_KEY_CHARS: Final = 20
 """Keys are hashed once, which is enough for what nobody can guess."""
@@ -50,7 +53,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
     _check_backend_files(settings, spot)
     _check_keys(settings, secrets, spot)
     _check_holders(settings, spot)
-    _check_models(settings, spot)
+    _check_models(resolved, spot)
     _check_callers(settings, spot)
     _check_policies(settings, spot)
     _check_traces(settings, spot)
@@ -154,12 +157,19 @@ def _check_policies(settings: Settings, spot: Spot) -> None:
         spot.at("policy", "files").say(error.message)
 
 
-def _check_models(settings: Settings, spot: Spot) -> None:
+def _check_models(resolved: Resolved, spot: Spot) -> None:
+    settings = resolved.settings
     if not settings.has_engine:
         return
     try:
         served = served_names(settings)
     except HeadraceError as error:
-        spot.at("model").say(error.message)
+        origin = resolved.origins["model"]
+        if origin in _TYPED:
+            # A file has nothing to do with it, and need not be there.
+            problem = Problem(file=_TYPED[origin], line=None, key="model", sentence=error.message)
+            spot.report.problems.append(problem)
+        else:
+            spot.at("model").say(error.message)
         return
     check_gateway(settings.gateway, spot, served=served)

@@ -54,7 +54,30 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_the_version_is_printed() -> None:
-    assert type_in("version") == (0, f"{__version__}\n", "")
+    assert type_in("version") == type_in("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "typed", "place"),
+    [
+        ({}, ("nope",), "the command line"),
+        ({"HEADRACE_MODEL": "nope"}, (), "the environment"),
+        ({}, (), "headrace.toml:2"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_where_it_was_written(
+    variables: dict[str, str], typed: tuple[str, ...], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    Path("headrace.toml").write_text('port = 0\nmodel = "nope"\n', "utf-8")
+    code, _, err = type_in("serve", *typed)
+    assert code == 1 and err.startswith(f"headrace: {place}: model: No model is called nope; known are ")
+
+
+def test_a_set_of_policies_that_does_not_ship_is_named() -> None:
+    code, _, err = type_in("policy", "show", "nope")
+    assert (code, err) == (1, "headrace: no set 'nope' ships; known are default, agents.\n")
 
 
 @pytest.mark.parametrize(
