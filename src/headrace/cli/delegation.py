@@ -51,6 +51,9 @@ from headrace.trust.delegation.token import (
 from headrace.trust.flow.settings import Mode as FlowMode
 
 NANOS: Final = 10**9
+_GRANTERS: Final = ("key:", "user:", "spiffe://")
+"""How whoever grants something is named. Without one of these a key's name would be nobody's, and the token go on when
+the key is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,17 @@ def run_grant(granting: Granting, flags: Mapping[str, Any], config: Path | None,
     for scope in granting.scopes:
         if scope not in SCOPES:
             raise InvalidRequest(f"scope: {scope!r} is none; known are {', '.join(SCOPES)}.", param="scope")
+    if not granting.subject.startswith(_GRANTERS):
+        raise InvalidRequest(
+            f"subject: {granting.subject!r} names nobody; write key:NAME, user:ISSUER#ID or a SPIFFE ID.",
+            param="subject",
+        )
+    if granting.wish.seconds is not None and granting.wish.seconds > settings.max_age_s:
+        raise InvalidRequest(
+            f"for: {granting.wish.seconds:.0f} s is longer than servers take a token for, {settings.max_age_s:.0f} s; "
+            "give less, or raise delegation.max_age.",
+            param="for",
+        )
     pem = load_key(_key_path(settings, layout), makes_one=settings.key is None)
     now_s = time.time()
     block = Block(revocation_id="", holder=granting.holder, bounds=granting.wish.bounds(now_s))
@@ -270,8 +284,7 @@ def run_inspect(token: str, keys: Sequence[str], flags: Mapping[str, Any], confi
     try:
         grant = read_token(text, roots, rules.revoked).grant
         told |= _told(grant)
-        if grant.bounds.expires_s is not None and time.time() >= grant.bounds.expires_s:
-            why = "the delegation has ended"
+        why = _untimely(grant.bounds.expires_s, settings.max_age_s, time.time())
     except VoidToken as error:
         why = str(error)
     told["holds"], told["why"] = not why, why
@@ -284,6 +297,13 @@ def run_inspect(token: str, keys: Sequence[str], flags: Mapping[str, Any], confi
             typer.echo("".join(f"  {line}\n" for line in block["source"].splitlines()), nl=False)
     if why:
         raise typer.Exit(1)
+
+
+def _untimely(expires_s: float | None, max_age_s: float, now_s: float) -> str:
+    """Why the end of a token is none that holds here; empty if it is one."""
+    if expires_s is None or expires_s - now_s > max_age_s:
+        return f"the delegation must end within {max_age_s:.0f} s"
+    return "the delegation has ended" if now_s >= expires_s else ""
 
 
 def _told(grant: Grant) -> dict[str, Any]:

@@ -66,6 +66,14 @@ def test_a_token_is_checked_by_the_public_key_alone(home: str, tmp_path: Path) -
     assert inspect(other, token, "--root", key)["holds"]
 
 
+def test_a_token_that_servers_here_would_not_take_for_so_long_does_not_hold(home: str) -> None:
+    token = grant(home, "--for", "2h")
+    Path("short.toml").write_text('[delegation]\nmax_age = "1h"\n', "utf-8")
+    assert inspect(home, token)["holds"]
+    told = inspect(home, token, "--config", "short.toml")
+    assert (told["holds"], told["why"]) == (False, "the delegation must end within 3600 s")
+
+
 def test_the_root_key_is_its_owners_alone(home: str) -> None:
     grant(home)
     path = Path(home) / "delegation.pem"
@@ -99,6 +107,8 @@ def test_what_was_revoked_stays_so_in_a_backup_whose_root_key_goes_on(home: str,
         (("--fact", "subject=x"), "means something else"),
         (("--fact", "x"), "NAME=TEXT"),
         (("--max-calls", "-1"), "max_calls: -1"),
+        (("--subject", "laptop"), "subject: 'laptop' names nobody; write key:NAME"),
+        (("--for", "31d"), "for: 2678400 s is longer than servers take a token for, 2592000 s"),
     ],
 )
 def test_what_no_token_can_say_is_refused_by_name(home: str, options: tuple[str, ...], said: str) -> None:

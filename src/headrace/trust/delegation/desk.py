@@ -72,7 +72,7 @@ class DelegationDesk:
         grant = token.grant
         bounds = grant.bounds
         if bounds.expires_s is None or bounds.expires_s - now_s > self._rules.max_age_s:
-            raise VoidToken(f"the delegation must end within {self._rules.max_age_s:g} s; ask for a shorter one")
+            raise VoidToken(f"the delegation must end within {self._rules.max_age_s:.0f} s; ask for a shorter one")
         if now_s >= bounds.expires_s:
             raise VoidToken("the delegation has ended; ask for another one")
         if (why := authorize(token, Moment(operation="call", unix_s=now_s))) is not None:
