@@ -30,7 +30,7 @@ from headrace.gateway.settings import BackendSettings
 from headrace.observe.logs import log_fields
 from headrace.trust.policy.decision_log import DecisionLog
 from headrace.trust.policy.in_force import JudgeInForce, OwnChecks
-from headrace.trust.policy.judge import CedarJudge
+from headrace.trust.policy.judge import CANNOT_BE_PUT, CedarJudge
 from headrace.trust.policy.rules import Flaw, FlawedPolicies, Rules, hints, read_rules
 from headrace.trust.policy.schema import write_schema
 from headrace.trust.policy.settings import SETS, PolicyMode, PolicySettings
@@ -293,7 +293,9 @@ def _try(judge: CedarJudge, case: _Case) -> dict[str, Any]:
     decision, errors = judge.explain(question)
     deciders = ", ".join(decision.policies) or "no policy"
     wrong = ""
-    if decision.is_allowed != case.allowed:
+    if decision.reason.startswith(CANNOT_BE_PUT):
+        wrong = decision.reason  # whatever was expected: of a misspelt question no denial tells anything
+    elif decision.is_allowed != case.allowed:
         wrong = f"is {_word(decision.is_allowed)} by {deciders}, not {_word(case.allowed)}"
         wrong += f" ({decision.reason})" if decision.reason else ""
     elif case.policies is not None and set(case.policies) != set(decision.policies):

@@ -93,6 +93,14 @@ def test_a_case_that_does_not_hold_is_named_and_fails(policy: Policy, tmp_path: 
         "c.json: other: is decided by default-request, not x",
         "1 of 3 cases are as expected.",
     ]
+    (tmp_path / "c.json").write_text(
+        json.dumps(
+            {"case": [{"name": "typo", "action": "tool", "resource": "m", "allowed": False, "context": {"deph": 1}}]}
+        )
+    )
+    result = policy("test", "c.json")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("c.json: typo: the question cannot be put: context has no field 'deph'; known are ")
     (tmp_path / "d.json").write_text('{"case": [{"nme": 1}]}')
     assert "is no file of cases" in CliRunner().invoke(app, ["policy", "test", "d.json"]).stderr
 

@@ -22,6 +22,7 @@ from headrace.trust.policy.schema import ACTION_TABLE, MOMENT, UnknownField, con
 from headrace.trust.policy.settings import SubjectSettings
 
 NOT_PERMITTED: Final = "no policy permits it"
+CANNOT_BE_PUT: Final = "the question cannot be put"
 _ERROR: Final = re.compile(r"error while evaluating policy `(policy\d+)`: (.*)", re.DOTALL)
 _MAX_ENTITIES: Final = 2048
 _MAX_REMEMBERED: Final = 256
@@ -57,7 +58,7 @@ class CedarJudge:
             decision = self._evaluate(question)
         except (UnknownField, TypeError) as error:
             # Who asks made a mistake; a question that cannot be put is not permitted.
-            return self._denied(question, (), f"the question cannot be put: {error}")
+            return self._denied(question, (), f"{CANNOT_BE_PUT}: {error}")
         if _is_small(question):
             self._decisions[key] = decision
             if len(self._decisions) > self._max_decisions:
@@ -69,7 +70,7 @@ class CedarJudge:
         try:
             answer = self._ask(question)
         except UnknownField as error:
-            return self._denied(question, (), f"the question cannot be put: {error}"), ()
+            return self._denied(question, (), f"{CANNOT_BE_PUT}: {error}"), ()
         return self._decided(question, answer), tuple(
             f"{self._rule_of(_ERROR.match(one)).id}: {_told(one)}" for one in answer["diagnostics"]["errors"]
         )
