@@ -15,7 +15,7 @@ from headrace.core.identity import Authenticator
 from headrace.gateway.key_sets import KeySetBook
 from headrace.trust.identity.answers import AnswerSigner, read_answer_key
 from headrace.trust.identity.dpop import Proofs
-from headrace.trust.identity.settings import AnswerSettings, IdentitySettings, SignerSettings
+from headrace.trust.identity.settings import AnswerSettings, IdentitySettings, IssuerSettings, SignerSettings
 from headrace.trust.identity.signatures import Signatures, Signer, read_signer
 from headrace.trust.identity.users import Users
 
@@ -39,7 +39,7 @@ class OpenIdentity:
         """Read everything anew; what is returned puts it in force and cannot fail. Raises InvalidRequest, and then
         nothing has changed."""
         identity = settings.trust.identity
-        signers = [_open_signer(one) for one in identity.signers.values()]
+        signers = [open_signer(one) for one in identity.signers.values()]
         prepared = self._book.prepare(identity.issuers.values())
 
         def put_in_force() -> None:
@@ -54,7 +54,7 @@ class OpenIdentity:
 @asynccontextmanager
 async def open_identity(settings: IdentitySettings) -> AsyncIterator[OpenIdentity]:
     """All of it, for as long as the block runs. Raises InvalidRequest for files and URLs that cannot be used."""
-    signers = [_open_signer(one) for one in settings.signers.values()]
+    signers = [open_signer(one) for one in settings.signers.values()]
     book = KeySetBook(SystemClock())
     try:
         await book.open(settings.issuers.values())
@@ -74,7 +74,13 @@ def open_answer_signer(settings: AnswerSettings) -> AnswerSigner:
         raise InvalidRequest(f"{where} {error}.") from error
 
 
-def _open_signer(settings: SignerSettings) -> Signer:
+def read_issuer(settings: IssuerSettings) -> None:
+    """Look at what an issuer's keys are to come from, and begin nothing. Raises InvalidRequest."""
+    KeySetBook(SystemClock()).prepare([settings])
+
+
+def open_signer(settings: SignerSettings) -> Signer:
+    """Whose requests a public key verifies. Raises InvalidRequest for a key that cannot be used."""
     where = f"identity.signers.{settings.name}.key: {settings.key}"
     try:
         return read_signer(settings, settings.key.read_bytes())

@@ -60,7 +60,7 @@ def open_node_signer(settings: RecordsSettings, layout: Layout) -> NodeSignerOf:
         path = layout.signing_keys / "node.pem"
         signer = _file_signer(read_or_make(path, _make), str(path))
     elif settings.key_scheme in (None, "file2"):
-        path = Path(place.removeprefix("file2:")).expanduser()
+        path = named_file(place)
         signer = _file_signer(read_or_make(path, _make), str(path))
     else:
         assert settings.node_public is not None
@@ -72,6 +72,19 @@ def open_node_signer(settings: RecordsSettings, layout: Layout) -> NodeSignerOf:
             param="node_key",
         )
     return signer
+
+
+def named_file(place: str) -> Path:
+    """The file that `node_key` names. One that is not there is not made: a slip of the pen, or a disk that is not
+    mounted, would become another node, whose records nobody's trust file believes. Raises InvalidRequest."""
+    path = Path(place.removeprefix("file2:")).expanduser()
+    if not path.exists():
+        raise InvalidRequest(
+            f"records.node_key: there is no file {path}; make one (openssl genpkey -algorithm ed25519 -out {path}), or "
+            "leave node_key out, and one is made in the state directory.",
+            param="node_key",
+        )
+    return path
 
 
 def _make() -> bytes:

@@ -6,8 +6,9 @@ Everything that is missing is said where the file names it. Knows the environmen
 import contextlib
 import difflib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from headrace.cli.config import Resolved, Settings
@@ -23,6 +24,8 @@ from headrace.gateway.settings import Secret
 from headrace.server.config import is_loopback
 from headrace.server.tls import open_tls
 from headrace.trust.policy.settings import PolicyMode
+from headrace.trust.settings import TrustSettings
+from headrace.trust.supply.settings import Mode as SignatureMode
 
 _TYPED: Final = {"from the command line": "the command line", "from the environment": "the environment"}
 """Where a setting was written that was in no file, by what `compose` says of its origin."""
@@ -56,6 +59,7 @@ def look_around(resolved: Resolved, environ: Mapping[str, str]) -> Surroundings:
     _check_models(resolved, spot)
     _check_callers(settings, spot)
     _check_policies(settings, spot)
+    _check_files_of_trust(settings, spot)
     _check_traces(settings, spot)
     report.end()
     return Surroundings(secrets, tls)
@@ -155,6 +159,52 @@ def _check_policies(settings: Settings, spot: Spot) -> None:
         read_policies(settings.trust.policy)
     except HeadraceError as error:
         spot.at("policy", "files").say(error.message)
+
+
+def _check_files_of_trust(settings: Settings, spot: Spot) -> None:
+    """Keys and bundles that each part reads by itself when it starts: what is wrong with one is told here already."""
+    for place, read in _files_of_trust(settings.trust):
+        try:
+            read()
+        except HeadraceError as error:
+            spot.at(*place).say(error.message.partition(": ")[2])  # the place stands before it
+
+
+def _files_of_trust(trust: TrustSettings) -> Iterator[tuple[tuple[str, ...], Callable[[], object]]]:
+    # Imported part by part because each takes a moment, and a file has few of them.
+    if trust.identity.names_callers:
+        from headrace.cli.identity import open_signer, read_issuer
+
+        for signer in trust.identity.signers.values():
+            yield ("identity", "signers", signer.name, "key"), partial(open_signer, signer)
+        for issuer in trust.identity.issuers.values():
+            yield ("identity", "issuers", issuer.name, "jwks"), partial(read_issuer, issuer)
+    if trust.answer_signatures is not None:
+        from headrace.cli.identity import open_answer_signer
+
+        yield ("answer_signatures", "key"), partial(open_answer_signer, trust.answer_signatures)
+    if trust.spiffe.federated:
+        from headrace.cli.spiffe import read_federated
+
+        for trust_domain, path in trust.spiffe.federated.items():
+            yield ("spiffe", "federated", trust_domain), partial(_exhaust, read_federated({trust_domain: path}))
+    if trust.model_signatures.mode is not SignatureMode.OFF:
+        from headrace.cli.model_signatures import read_trusted
+
+        yield ("model_signatures",), partial(read_trusted, trust.model_signatures)
+    if trust.delegation is not None and trust.delegation.key is not None:
+        from headrace.cli.delegation import load_key
+
+        yield ("delegation", "key"), partial(load_key, trust.delegation.key, makes_one=False)
+    if trust.records.node_key is not None and trust.records.key_scheme in (None, "file2"):
+        from headrace.cli.node_signer import named_file
+
+        yield ("records", "node_key"), partial(named_file, trust.records.node_key)
+
+
+def _exhaust(values: Iterable[object]) -> None:
+    for _ in values:
+        pass
 
 
 def _check_models(resolved: Resolved, spot: Spot) -> None:

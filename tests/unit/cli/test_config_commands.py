@@ -104,6 +104,33 @@ def test_a_model_that_is_not_installed_and_one_that_is_not_served_are_told() -> 
     assert type_in("config", "check")[:2] == (0, "headrace.toml is right: the engine serves tiny, 1 route, 1 tenant.\n")
 
 
+@pytest.mark.parametrize(
+    ("table", "place"),
+    [
+        ("[identity.signers.desk]\nkey = 'gone.pem'\ntenant = 't'", "identity.signers.desk.key: {} cannot be read"),
+        (
+            "[identity.issuers.corp]\nissuer = 'https://i'\naudience = 'https://a'\njwks = 'gone.pem'\ntenant = 't'",
+            "identity.issuers.corp.jwks: {} cannot be read",
+        ),
+        ("[answer_signatures]\nkey = 'gone.pem'\nkeyid = 'a'", "answer_signatures.key: {} cannot be read"),
+        (
+            "[spiffe]\ntrust_domain = 'a.org'\nid = 'spiffe://a.org/x'\nfederated = {'b.org' = 'gone.pem'}",
+            'spiffe.federated."b.org": {} cannot be read',
+        ),
+        ("[model_signatures]\nmode = 'warn'\nkeys = ['gone.pem']", "model_signatures: {} cannot be read"),
+        ("[delegation]\nkey = 'gone.pem'", "delegation.key: {} cannot be read"),
+        ("[records]\nnode_key = 'gone.pem'", "records.node_key: there is no file {}; make one"),
+    ],
+)
+def test_files_that_parts_of_trust_name_are_looked_at(table: str, place: str) -> None:
+    write(f"{BACKEND}{table}\n")
+    code, _, err = type_in("config", "check")
+    line = next(number for number, text in enumerate(f"{BACKEND}{table}".splitlines(), 1) if "gone.pem" in text)
+    assert code == 1 and place.format("gone.pem") in err.replace(f"{Path.cwd()}/", "")
+    assert err.startswith(f"headrace: headrace.toml:{line}: ") or "model_signatures" in err
+    assert not Path("gone.pem").exists()
+
+
 def test_the_settings_in_force_are_printed_as_a_settings_file() -> None:
     write(BACKEND.replace("kind", 'secret = "env:UNSET"\nkind', 1))
     code, out, _ = type_in("config", "show")

@@ -255,7 +255,12 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(tmp_path: Path, text: s
     assert f"{file}:" in str(caught.value) and why in str(caught.value) and "identity.issuers.corp" in str(caught.value)
 
 
-def test_proofs_and_signatures_need_a_name_that_the_server_is_called_by(tmp_path: Path) -> None:
+def test_proofs_and_signatures_need_a_name_that_the_server_is_called_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("keys.json").write_bytes(key_set(key()))
+    Path("desk.pem").write_bytes(pem())
     file = tmp_path / "headrace.toml"
     for table, more in ((CORP + 'dpop = "required"\n', "issuers"), (DESK, "signers")):
         for plain, is_wrong in (
