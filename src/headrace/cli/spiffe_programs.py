@@ -82,6 +82,12 @@ def run_show(socket: str | None, audience: str | None, config: Path | None, *, j
     )
     if not address:
         raise InvalidRequest(f"socket: none is named; give --socket, or set {_ENDPOINT}.", param="socket")
+    if not address.startswith("unix:"):
+        # Taken for the name of another machine, it would be asked for in vain for ten seconds.
+        raise InvalidRequest(
+            f'socket: {address!r} is no address of a socket; write for example "unix:///run/headrace/agent.sock".',
+            param="socket",
+        )
 
     async def main() -> dict[str, Any]:
         source = ApiSource(address, SystemClock(), random=SystemRandom())

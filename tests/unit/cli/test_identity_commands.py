@@ -67,6 +67,7 @@ def issuing(folder: Path) -> Iterator[None]:
         (("mint", str(MAIL), "--out", "own"), "there are no keys yet"),
         (("bundle",), "there are no keys yet"),
         (("entries", "--pid", "99999999"), "no process of this number"),
+        (("show", "--socket", "/run/agent.sock"), "'/run/agent.sock' is no address of a socket; write for example"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_the_remedy(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
