@@ -26,6 +26,7 @@ from rich.text import Text
 from headrace import __version__
 from headrace.cli.bench_tables import comparison_table, progress_line, stages_tables
 from headrace.cli.generate import printable
+from headrace.cli.residents import KEY_VARIABLE
 from headrace.cli.secret_text import read_secret
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidRequest
@@ -105,9 +106,15 @@ def run_report(path: Path, peer_path: Path | None, report: Path | None, json: Pa
 
 
 def read_key(places: Places, environ: Mapping[str, str]) -> str | None:
-    """The key of the file, else of the variable; None where neither is. Raises InvalidRequest."""
+    """The key of the file, else of the variable; None where nobody named one and the usual variable is not set. Raises
+    InvalidRequest."""
     if places.key_file is None and not environ.get(places.key_env, "").strip():
-        return None
+        if places.key_env == KEY_VARIABLE:
+            return None
+        raise InvalidRequest(
+            f"key: the variable {places.key_env} is not set; export it, or leave --key-env out to send no key.",
+            param="key",
+        )
     place = f"env:{places.key_env}" if places.key_file is None else f"file:{places.key_file}"
     try:
         return read_secret(Secret(place), environ).reveal()

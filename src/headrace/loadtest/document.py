@@ -214,7 +214,9 @@ def read_document(path: Path) -> dict[str, Any]:
             raise InvalidRequest(f"{path} is larger than {MAX_BYTES // 2**20} MiB; write runs without --points.")
         found = msgspec.json.decode(path.read_bytes())
         msgspec.convert(found, RunShape)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read ({error.strerror or error}); correct the path.") from None
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
         raise InvalidRequest(f"{path} is no run of this version ({error}); name a file of bench run --json.") from None
     read: dict[str, Any] = found
     return read

@@ -188,7 +188,8 @@ def read_file(path: Path, output_tokens: int, protocol: Protocol) -> FromFile:
             raise InvalidRequest(f"workload: {path} is larger than {MAX_FILE_BYTES // 2**20} MiB; give a part of it.")
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"workload: {path} cannot be read ({error}); name a file of JSON lines.") from None
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise InvalidRequest(f"workload: {path} cannot be read ({why}); name a file of JSON lines.") from None
     found = []
     for number, line in enumerate(lines[:MAX_LINES], 1):
         if line.strip():

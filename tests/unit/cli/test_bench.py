@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def test_a_key_is_read_from_its_file_else_from_the_environment(tmp_path: Path) -
     file.write_text("sk-file\n", "utf-8")
     assert read_key(places(file), {"KEY": "sk-env"}) == "sk-file"
     assert read_key(places(None), {"KEY": "sk-env"}) == "sk-env"
-    assert read_key(places(None), {}) is None
+    with pytest.raises(InvalidRequest, match="variable KEY is not set; export it"):
+        read_key(places(None), {})
+    assert read_key(replace(places(None), key_env="HEADRACE_API_KEY"), {}) is None
     with pytest.raises(InvalidRequest, match="none"):
         read_key(places(tmp_path / "none"), {})
 
@@ -115,7 +118,7 @@ def test_requests_of_a_file_keep_the_models_that_they_name(url: str, tmp_path: P
         (["--rate", "1", "--report", "/no/such/folder/x.html"], "folder is not there"),
         (["--rate", "1", "--extra", "[]", "--model", "m"], "is no object"),
         (["--rate", "1", "--endpoint", "messages"], "chat or completions"),
-        (["--rate", "1", "--workload", "/no/such/file", "--model", "m"], "cannot be read"),
+        (["--rate", "1", "--workload", "/no/such/file", "--model", "m"], "cannot be read (No such file or directory)"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_sent(url: str, options: list[str], said: str) -> None:

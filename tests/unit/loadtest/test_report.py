@@ -173,7 +173,7 @@ def test_a_written_run_is_read_again_and_anything_else_refused(tmp_path: Path) -
         file.write_text(text, "utf-8")
         with pytest.raises(InvalidRequest, match=re.escape(str(file))):
             read_document(file)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match=r"none\.json cannot be read \(No such file or directory\)"):
         read_document(tmp_path / "none.json")
 
 
