@@ -55,7 +55,8 @@ def run_import_litellm(file: Path) -> None:
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{file} cannot be read ({error}); name LiteLLM's YAML file.") from error
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise InvalidRequest(f"{file} cannot be read ({why}); name LiteLLM's YAML file.") from error
     typer.echo(import_litellm(text, file.name), nl=False)
 
 

@@ -149,3 +149,11 @@ def test_the_schema_is_printed() -> None:
 def test_without_a_file_the_defaults_are_checked() -> None:
     code, _, err = type_in("config", "check")
     assert code == 1 and "headrace.toml: model: Model smollm2-135m-instruct is not installed" in err
+
+
+def test_a_file_of_litellm_that_is_not_there_is_named_plainly() -> None:
+    code, _, err = type_in("config", "import-litellm", "gone.yaml")
+    assert (code, err) == (
+        1,
+        "headrace: gone.yaml cannot be read (No such file or directory); name LiteLLM's YAML file.\n",
+    )
