@@ -5,6 +5,7 @@ Speaks HTTP with the standard library; whatever goes wrong is a sentence with a 
 
 import json as jsonlib
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,8 @@ class Server:
     @contextmanager
     def _open(self, request: urllib.request.Request, timeout_s: float | None = None) -> Iterator[Any]:
         if self._key:
-            request.add_header("authorization", f"Bearer {self._key}")
+            # Not carried on by a redirection: the key is for the server that was named, and for no other.
+            request.add_unredirected_header("authorization", f"Bearer {self._key}")
         try:
             with self._opener.open(request, timeout=timeout_s) as reply:
                 yield reply
@@ -74,6 +76,11 @@ class Server:
             raise self._refusal(error, request.selector) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise Unavailable(
+                    f"{self.url} shows a certificate that nobody trusts here ({reason.verify_message}); name the file "
+                    "of its authority in the variable SSL_CERT_FILE, and the server as its certificate does."
+                ) from error
             raise Unavailable(
                 f"No Headrace server answers at {self.url} ({reason}); start one with `headrace serve`, or name it "
                 "with --url."
