@@ -29,6 +29,8 @@ def run_list(server: Server, *, json: bool) -> None:
     if json:
         typer.echo(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
+    if not answer["data"]:
+        typer.echo("Nothing is endorsed.")
     for one in answer["data"]:
         only = "".join(f", {name} {one[name]}" for name in ("session", "subject") if one[name])
         typer.echo(
@@ -43,6 +45,8 @@ def run_withheld(server: Server, *, json: bool) -> None:
     if json:
         typer.echo(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
+    if not answer["data"]:
+        typer.echo("Nothing was withheld in the last hour.")
     for one in answer["data"]:
         doubts = ", ".join(doubt["argument"] for doubt in one["in_doubt"])
         typer.echo(f"{_time(one['withheld_at'])}  {one['subject']}  {_plain(one['tool'])}({_plain(one['arguments'])})")

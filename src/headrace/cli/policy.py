@@ -197,6 +197,8 @@ def run_explain(question: Question, settings: PolicySettings, *, json: bool) -> 
     """Say what is decided and why, and which policies would permit it if none forbade it."""
     judge = build_judge(settings, SystemClock())
     decision, errors = judge.explain(question)
+    if decision.reason.startswith(CANNOT_BE_PUT):
+        raise InvalidRequest(f"policy: {decision.reason}; see `headrace policy schema`.")
     if json:
         typer.echo(jsonlib.dumps({**_told(decision), "errors": list(errors)}, indent=2))
         return

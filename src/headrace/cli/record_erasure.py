@@ -1,5 +1,5 @@
-"""What erasing a tenant takes of its records: nonces, content and, unless the operator keeps them, envelopes. The log's
-commitments stay, and open to nothing then. Beside a running server or without one."""
+"""What erasing a tenant takes of its records: nonces, content, the tenant's name and, unless the operator keeps them,
+envelopes. The log's commitments stay, and open to nothing then. Beside a running server or without one."""
 
 from collections.abc import Sequence
 
@@ -19,6 +19,8 @@ def erase_records(settings: Settings, layout: Layout, tenant: str) -> int:
     with Database(layout.provenance, provenance.MIGRATIONS) as database:
         while num := database.transact_durably(provenance.erase, erasure):
             num_erased += num
+        while database.transact_durably(provenance.forget_tenant, tenant):
+            pass
         database.empty_log()
     return num_erased
 

@@ -57,6 +57,9 @@ def order(**fields: Any) -> dict[str, Any]:
 
 def test_what_is_endorsed_is_told_listed_and_withdrawn(capsys: pytest.CaptureFixture[str]) -> None:
     server = Answering()
+    run_list(server, json=False)
+    run_withheld(server, json=False)
+    assert capsys.readouterr().out == "Nothing is endorsed.\nNothing was withheld in the last hour.\n"
     run_endorse(server, order(call=DIGEST), None, json=False)
     assert capsys.readouterr().out == f"end_1: pay, call {DIGEST}, 1 more call, until 2023-11-14 22:40:00\n"
     run_endorse(server, order(argument="to", uses=None, session="s1"), "eve", json=True)

@@ -70,7 +70,8 @@ def test_values_of_flags_are_numbers_truths_texts_and_sets(policy: Policy) -> No
     wrong = policy("explain", "--action", "tool", "--resource", "mail", "--context", "integrity")
     assert wrong.exit_code == 1
     unknown = policy("explain", "--action", "tool", "--resource", "mail", "--context", "sise=3")
-    assert "no field 'sise'" in unknown.stdout
+    assert unknown.exit_code == 1 and "no field 'sise'" in unknown.stderr
+    assert policy("explain", "--action", "rout", "--resource", "mail").exit_code == 1
 
 
 def test_the_example_cases_that_ship_hold(policy: Policy) -> None:
