@@ -1,7 +1,7 @@
 """What of a stream may be its end: held back until more comes, or until whoever holds it lets it go.
 
-    pieces of any size --> push --> blocks that are whole, and after which more came, or that are no end
-                       '-> rest: the blocks that end the stream, and what is not whole
+    pieces of any size --> push --> blocks that are whole, and that are no end, or only looked like one: more came
+                       '-> rest: the blocks that end the stream, what came behind them, and what is not whole
 
 Of bytes that pass by nobody says which block is the last, and a block may come in any number of pieces, so here a block
 goes out when it is whole. Knows how the streams of the protocols end, and not why somebody holds them.
@@ -23,17 +23,27 @@ _STATES: Final = rb"(?:message_stop|response\.(?:completed|incomplete|failed))"
 _ENDS: Final = re.compile(
     rb"(?:\A|[\r\n])(?:data:[ \t]*\[DONE\]|event:[ \t]*" + _STATES + rb'|data:[^\r\n]*"type"\s*:\s*"' + _STATES + rb'")'
 )
-_SILENT: Final = re.compile(rb"(?:(?::[^\r\n]*)?[\r\n]+)*")
+# What clients stop reading at, so that nothing behind it makes it go out.
+_SURE_ENDS: Final = re.compile(
+    rb"(?:\A|[\r\n])(?:data:[ \t]*\[DONE\]|event:[ \t]*"
+    + _STATES
+    + rb'|data:[ \t]*\{\s*"type"\s*:\s*"'
+    + _STATES
+    + rb'")'
+)
+# Possessive: a block has as many lines as its sender likes, and there is one way alone to read them.
+_SILENT: Final = re.compile(rb"(?:(?::[^\r\n]*+)?[\r\n]++)*+")
 
 
 class Tail:
     """Of one stream of server-sent events."""
 
-    __slots__ = ("_ends", "_open")
+    __slots__ = ("_ends", "_is_over", "_open")
 
     def __init__(self) -> None:
         self._open = bytearray()  # a block that is not whole
-        self._ends = b""  # blocks that end a stream, as far as is known
+        self._ends = bytearray()  # blocks that end a stream, as far as is known
+        self._is_over = False  # they do end it, whatever comes
 
     def push(self, data: bytes) -> bytes:
         """What can go out now that this came. Raises UpstreamFault for a block without an end."""
@@ -41,11 +51,12 @@ class Tail:
         self._open += data
         for match in BLOCK_END.finditer(self._open, start):
             block, done = bytes(self._open[done : match.end()]), match.end()
-            if _ENDS.search(block) or (self._ends and _SILENT.fullmatch(block)):
+            if self._is_over or _ENDS.search(block) or (self._ends and _SILENT.fullmatch(block)):
                 self._ends += block
+                self._is_over = self._is_over or _SURE_ENDS.search(block) is not None
             else:
-                out += [self._ends, block]
-                self._ends = b""
+                out += [bytes(self._ends), block]
+                self._ends.clear()
         del self._open[:done]
         if len(self._open) + len(self._ends) > MAX_HELD_BYTES:
             raise UpstreamFault(f"the backend's stream has a frame of more than {MAX_HELD_BYTES} bytes.")
@@ -53,8 +64,8 @@ class Tail:
 
     def rest(self) -> bytes:
         """What was held, which is the end of the stream."""
-        held = self._ends + bytes(self._open)
-        self._ends = b""
+        held = bytes(self._ends + self._open)
+        self._ends.clear()
         self._open.clear()
         return held
 

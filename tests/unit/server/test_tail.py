@@ -33,11 +33,23 @@ def test_however_a_stream_is_cut_its_end_is_held_and_all_else_goes_out(end: byte
 
 
 def test_what_looks_like_the_end_goes_out_when_more_is_said() -> None:
-    tail = Tail()
-    assert tail.push(WORD + ENDS[0]) == WORD
+    tail, like = Tail(), b'data: {"metadata": {"type": "message_stop"}}\n\n'
+    assert tail.push(WORD + like) == WORD
     assert tail.push(b": silence\n\n") == b""
-    assert tail.push(WORD + ENDS[0]) == ENDS[0] + b": silence\n\n" + WORD
+    assert tail.push(WORD + ENDS[0]) == like + b": silence\n\n" + WORD
     assert tail.rest() == ENDS[0]
+
+
+@pytest.mark.parametrize("end", [*ENDS[:4], b'data: {"type":"message_stop"}\n\n'])
+def test_where_clients_stop_reading_nothing_that_is_said_behind_it_lets_it_go(end: bytes) -> None:
+    tail = Tail()
+    assert tail.push(end + WORD + b"event: ping\ndata: {}\n\n" + WORD) == b""
+    assert tail.rest() == end + WORD + b"event: ping\ndata: {}\n\n" + WORD
+
+
+def test_a_block_of_many_empty_comments_behind_an_end_is_read_once() -> None:
+    tail, block = Tail(), b":\r\n" * 5000 + b"data: x\r\n\r\n"  # tried in every way, this takes for ever
+    assert tail.push(ENDS[4].partition(b": a")[0] + block) == ENDS[4].partition(b": a")[0] + block
 
 
 def test_a_frame_without_an_end_is_not_gathered_for_ever() -> None:
