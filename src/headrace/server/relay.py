@@ -215,6 +215,7 @@ class Relay:
 
     async def _send_whole(self, guard: Guard, reply: RawReply) -> None:
         exchange = self._exchange
+        guard.on_silence = None  # while it waits for its record no comment begins the answer
         if exchange.is_started:  # a comment went out, because a stream was asked for
             raise EngineFault("the backend answered a stream in one piece; send the request again.")
         self._note(reply)

@@ -19,6 +19,7 @@ from headrace.core.transcript import records_in, transcript_digest
 from headrace.gateway.contract import UpstreamReply
 from headrace.server.app import App
 from headrace.server.config import ServerConfig
+from headrace.server.guard import Guard
 
 HI = [{"role": "user", "content": "hi"}]
 CHAT = "/v1/chat/completions"
@@ -214,6 +215,22 @@ def test_of_a_stream_that_breaks_off_nothing_that_ends_it_goes_out_and_it_waits_
     assert b'"upstream_fault"' in client.reply.body
     assert DONE not in client.reply.body
     assert scene.receipt.seals == [transcript_digest(client.reply.body)]
+
+
+def test_a_whole_answer_in_the_place_of_a_stream_goes_out_once_however_long_its_record_takes() -> None:
+    scene = Scene([WHOLE], is_raw=True)
+    client = scene.client(CHAT, stream=True)
+
+    async def look(_: ScriptedReceipt) -> None:
+        (guard,) = scene.app.lifecycle.running
+        assert isinstance(guard, Guard)
+        for now_s in (1.0, 2.0, 3.0):  # as if it took as long as a silence may
+            guard.look(now_s, 30.0)
+            await asyncio.sleep(0)
+        assert (client.reply.status, client.reply.writes) == (0, [])
+
+    reply = meet(scene, client, look)
+    assert (reply.status, reply.json()) == (200, {"ok": True})
 
 
 def test_a_refusal_waits_for_nothing() -> None:
