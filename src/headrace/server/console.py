@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from headrace.api.console import SessionAnswer
-from headrace.core.errors import InvalidRequest, NotFound, Unauthenticated
+from headrace.core.errors import HeadraceError, InvalidRequest, NotFound, Unauthenticated
 from headrace.core.identity import Identity
 from headrace.server.credentials import Credentials, ShownKey
 from headrace.server.door import Door
@@ -194,10 +194,11 @@ class Console:
         await exchange.respond_empty()
 
     def _leaving(self, exchange: Exchange) -> Identity | None:
-        """Who signs out; None for a session that was over before."""
+        """Who signs out; None for a session that was over before, or where that cannot be told: the cookies go all the
+        same."""
         try:
             return self._credentials.admit(exchange, self._door()) if self._has_session(exchange) else None
-        except Unauthenticated:
+        except HeadraceError:
             return None
 
     def _check(self, exchange: Exchange) -> None:

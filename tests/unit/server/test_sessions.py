@@ -24,6 +24,7 @@ from headrace.core.trust import Delegation
 from headrace.server.app import App
 from headrace.server.config import ConsoleSettings, ServerConfig
 from headrace.server.keys import KeyRing
+from headrace.server.sessions import LOOK_S
 from headrace.trust.identity.jwk import read_key
 from headrace.trust.identity.session_seal import AesSeal
 
@@ -298,6 +299,23 @@ def test_a_sign_out_that_cannot_be_kept_is_told_and_takes_the_cookie_all_the_sam
     assert anna.ask("DELETE", SESSION).status == 503
     assert anna.cookies == {}
     anna.cookies = copied
+    assert anna.chat().status == 401
+
+
+def test_a_sign_out_takes_the_cookie_where_it_cannot_be_told_who_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(self: SealInMemory) -> None:
+        raise Unavailable("sessions cannot be judged now.", code="key_unavailable")
+
+    anna = Visitor()
+    anna.sign_in()
+    copied = dict(anna.cookies)
+    with monkeypatch.context() as patched:
+        patched.setattr(SealInMemory, "look_ended", damaged)
+        anna.clock.now_s += LOOK_S
+        assert anna.ask("DELETE", SESSION).status == 204
+    assert anna.cookies == {}
+    anna.cookies = copied
+    anna.clock.now_s += LOOK_S
     assert anna.chat().status == 401
 
 
