@@ -40,8 +40,10 @@ export function extend(history: History, frame: Frame): History {
   const nowS = frame.time_ms / 1000;
   if (frame.history) return { samples: thin(fill(history.samples, frame.history.samples.map(fromPast), nowS), nowS), last: frame };
   const elapsedS = last === null ? 0 : (frame.time_ms - last.time_ms) / 1000;
-  // A server that began anew, or a clock that was set: there is no rate between the two.
-  if (last === null || elapsedS <= 0 || frame.server.uptime_ms < last.server.uptime_ms) return { samples: history.samples, last: frame };
+  // A server that began anew, or a clock that was set: there is no rate between the two, and nothing is later than now.
+  if (last === null || elapsedS <= 0 || frame.server.uptime_ms < last.server.uptime_ms) {
+    return { samples: history.samples.filter((one) => one.timeS <= nowS), last: frame };
+  }
   return { samples: thin([...history.samples, sampleOf(last, frame, elapsedS)], nowS), last: frame };
 }
 

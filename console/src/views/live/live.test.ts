@@ -250,6 +250,16 @@ test("what is remembered from later than now is of a clock that was set, and not
   assert.deepEqual(sampled(remembered(100, [past(95), past(4000)])).samples.map((one) => one.timeS), [95]);
 });
 
+test("a clock that is set back while the page watches leaves nothing later than now, and charts go on", () => {
+  const before = sampled(frame(9_000_000), frame(9_001_000), frame(9_002_000));
+  const { samples } = [100_000, 101_000, 102_000].reduce((told, ms, at) => {
+    return extend(told, frame(ms, { server: { ...frame(0).server, uptime_ms: 9_003_000 + 1000 * at } }));
+  }, before);
+  assert.deepEqual(samples.map((one) => one.timeS), [101, 102]);
+  assert.equal(axis(samples).x.at(-1), 0);
+  assert.equal(columns(samples, (one) => one.firstToken, 2).length, COLUMNS);
+});
+
 test("a restart is told with its time, and what the page saw before it stays behind a hole", () => {
   const old = sampled(frame(100_000), frame(101_000));
   const server = { ...frame(0).server, uptime_ms: 30_000 };
