@@ -110,6 +110,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
+def outlined(value: Any) -> str:
+    """A value of another shape than its place has: of one with others in it nothing is shown, they may be secrets."""
+    return "the value" if isinstance(value, dict | list) else shown(value)
+
+
 def hidden(_: Any) -> str:
     """Stands in a sentence for a value that may be a secret, in a place where none should be."""
     return "the value"
@@ -144,7 +149,7 @@ def table(
 
     def read(value: Any, spot: Spot) -> Any:
         if not isinstance(value, dict):
-            return spot.say(f"{shown(value)} is not a table; its keys would be {', '.join(by_name)}.")
+            return spot.say(f"{outlined(value)} is not a table; its keys would be {', '.join(by_name)}.")
         given, is_wrong = {}, False
         for name, inner in value.items():
             if name not in by_name:
@@ -183,7 +188,7 @@ def named(kind: Kind) -> Kind:
 
     def read(value: Any, spot: Spot) -> Any:
         if not isinstance(value, dict):
-            return spot.say(f"{shown(value)} is not a table of tables; write [{shown_path((*spot.path, 'NAME'))}].")
+            return spot.say(f"{outlined(value)} is not a table of tables; write [{shown_path((*spot.path, 'NAME'))}].")
         found = {name: kind.read(inner, spot.at(name)) for name, inner in value.items()}
         return WRONG if any(inner is WRONG for inner in found.values()) else found
 
@@ -199,7 +204,7 @@ def several(kind: Kind, build: Callable[[Iterable[Any]], Any] = tuple, *, or_one
         if not isinstance(value, list):
             is_table = bool(kind.fields) and isinstance(value, dict)
             remedy = f"write [[{shown_path(spot.path)}]]" if is_table else "write it in brackets"
-            return spot.say(f"{shown(value)} is not a list; {remedy}.")
+            return spot.say(f"{outlined(value)} is not a list; {remedy}.")
         found = [kind.read(inner, spot.at(index)) for index, inner in enumerate(value)]
         return WRONG if any(inner is WRONG for inner in found) else build(found)
 

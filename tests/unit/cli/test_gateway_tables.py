@@ -269,7 +269,7 @@ PRICED = BACKEND.replace("models.m]", "models.m.prices]\ninput=1\noutput=1")
         ("[[limits]]\nsubject='all'\nconcurrency=0", 3, "concurrency: 0 is not a whole number from 1"),
         ("[backends.local]\nkind='engine'\ntimeouts={idle=1}", 3, "timeouts: is not for the engine in this process"),
         ("[[limits]]\nsubject='all'\nrpm=1", 3, "limits[1].rpm: is no setting; did you mean requests_per_minute?"),
-        ("[budgets]\nday = 1", 1, "budgets: {'day': 1} is not a list; write [[budgets]]"),
+        ("[budgets]\nday = 1", 1, "budgets: the value is not a list; write [[budgets]]"),
         ("[tenants.a]\nlabels = 'x'", 2, "tenants.a.labels: 'x' is not a list"),
         ("[answer_cache]\nsemantic_threshold = 0", 2, "semantic_threshold: 0 is not a number above 0 to 1"),
         ("trusted_proxies = ['10.0.0.1/8']", 1, "has '10.0.0.1/8', which is no network"),

@@ -63,7 +63,7 @@ async def test_keys_are_named_as_they_are_in_force_whichever_file_has_them(
 async def test_a_refused_one_is_listed_with_its_error_and_without_secrets(
     up: Upstream, folder: Any, environ: Any
 ) -> None:
-    text = backend(up) + route()
+    text, plain = backend(up) + route(), "correct horse"  # which nobody could take for a secret by its looks
     async with serving(folder, text, environ) as served:
         told = await signalled(served, text.replace("openai-compatible", "opnai"))
         assert (told["outcome"], told["code"]) == ("refused", "invalid_value")
@@ -72,10 +72,14 @@ async def test_a_refused_one_is_listed_with_its_error_and_without_secrets(
             text.replace("env:NEAR_KEY", SECRET),
             text.replace("env:NEAR_KEY", "env:NOT_THERE"),
             text.replace(up.url, f"http://user:{SECRET}@h"),
+            f"[[backends]]\nsecret = '{plain}'\n",  # tables of another shape
+            f"[[backends.near]]\nsecret = '{plain}'\n",
+            f"[keys.phone]\nsecret = '{plain}'\n",
         ):
             assert wrong != text
             told = await signalled(served, wrong)
-            assert told["outcome"] == "refused" and SECRET not in json.dumps(told)
+            assert told["outcome"] == "refused"
+            assert SECRET not in json.dumps(told) and plain not in json.dumps(told)
         assert (await signalled(served, text))["asked"] == {}  # of what was refused nothing is in force
         assert (await served.ask()).status == 200
 
