@@ -34,10 +34,13 @@ class Past:
 
     def add(self, frame: Frame, before: Frame | None) -> None:
         """A frame, and the one before it if nothing lies between them."""
+        now_s = frame["time_ms"] / 1000  # what is later is of a clock that was set back
+        while self._pieces and self._pieces[-1].end_s > now_s:
+            self._pieces.pop()
         known_s = self._pieces[-1].end_s if self._pieces else 0.0
         for one in frame.get("history", {}).get("samples", ()):
             end_s, span_s = one["time_ms"] / 1000, one["span_ms"] / 1000
-            if end_s - span_s / 2 > known_s and span_s > 0:
+            if end_s - span_s / 2 > known_s and end_s <= now_s and span_s > 0:
                 self._pieces.append(Piece(end_s, span_s, one["output_tokens"], one["read_tokens"]))
         if before is not None and (piece := _since(frame, before)) is not None:
             self._pieces.append(piece)

@@ -109,6 +109,13 @@ def test_the_past_begins_with_what_the_server_remembers_and_goes_on_with_frames(
     assert f"OUT/S {' ' * (COLUMNS - 7)}▅▅ ▂▁ █ 15 min, up to 140" in console.export_text()
 
 
+def test_nothing_of_the_past_is_later_than_now_when_the_clock_was_set_back(frame: Any) -> None:
+    past, now_s = Past(), 100 * COLUMN_S + 10
+    past.add(with_past(frame, now_s + 3600, remembered(now_s + 3600, 999)), None)
+    past.add(with_past(frame, now_s, remembered(now_s - COLUMN_S, 50), remembered(now_s + 3600, 999)), None)
+    assert past.lines(now_s)[0] == f"OUT/S {' ' * (COLUMNS - 2)}█  15 min, up to 10"
+
+
 def test_what_has_no_room_is_counted(frame: Any) -> None:
     frame["requests"] = [request(f"req_{number}") for number in range(50)]
     frame["requests_left_out"] = 7
