@@ -35,6 +35,12 @@ def row(page: "Page", name: str) -> Any:
     return page.get_by_role("row").filter(has_text=name)
 
 
+def all_of(page: "Page") -> str:
+    """The page's text, and what stands in its inputs, of which its text says nothing."""
+    inputs: list[str] = page.evaluate("[...document.querySelectorAll('input, textarea')].map((one) => one.value)")
+    return "\n".join([page.content(), *inputs])
+
+
 def answer(page: "Page", title: str, button: str, typed: str | None = None) -> None:
     """Say yes to a question."""
     dialog = page.get_by_role("dialog", name=title)
@@ -69,13 +75,13 @@ def test_a_key_is_made_used_disabled_and_revoked_and_each_holds_at_once(
 
     made = page.get_by_role("dialog", name="A new key")
     secret = made.get_by_label("Key test-laptop").input_value()
-    assert secret.startswith("hr_")
+    assert secret.startswith("hr_") and secret in all_of(page)
     expect(made.get_by_text("This is shown this once")).to_be_visible()
     check_accessible(page)
     assert chat(clean, secret) == "answered"
     made.get_by_role("button", name="Done").click()
     expect(row(page, "test-laptop").get_by_text("valid")).to_be_visible()
-    assert secret not in page.content()  # and nowhere in the page any more
+    assert secret not in all_of(page)  # and nowhere in the page any more
     shoot(page, "manage")
 
     page.get_by_role("button", name="Disable test-laptop").click()
@@ -98,7 +104,7 @@ def test_a_key_is_made_used_disabled_and_revoked_and_each_holds_at_once(
     for action in ("DELETE /v1/accounts/keys/{name}", "PATCH /v1/accounts/keys/{name}", "POST /v1/accounts/keys"):
         expect(row(page, action).first.get_by_text("done")).to_be_visible()
     expect(row(page, "POST /v1/accounts/keys").get_by_text("console")).to_be_visible()
-    assert secret not in page.content()
+    assert secret not in all_of(page)
     page.get_by_role("button", name="POST /v1/accounts/keys test-laptop").click()
     shown = page.get_by_role("dialog", name="An action")
     expect(shown.get_by_text('"tenant": "acme"')).to_be_visible()
@@ -187,6 +193,8 @@ def test_whoever_observes_sees_everything_and_is_offered_no_change(
         ("Actions", "POST /v1/accounts/budgets"),
     ):
         page.get_by_role("tab", name=tab).click()
+        expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+        expect(page.get_by_role("tabpanel").locator(".busy")).to_have_count(0)
         if seen is not None:
             expect(row(page, seen).first).to_be_visible()
         for name in (
@@ -286,6 +294,7 @@ def test_models_are_shown_with_what_they_hold_and_unloading_asks_first(clean: Co
     page.get_by_role("button", name=f"Unload {MODEL}").click()
     expect(page.get_by_role("dialog", name="Unload this model?")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     assert clean.call("GET", "/models")["data"][0]["state"] == "ready"
 
 
@@ -336,6 +345,7 @@ def test_the_view_is_usable_on_a_phone(open_page: Callable[..., "Page"], check_a
     for tab in ("keys", "budgets", "models", "policies", "alerts", "actions"):
         page.goto(f"/console/manage/{tab}")
         expect(page.get_by_role("tabpanel").locator("h2, .notice").first).to_be_visible()
+        expect(page.get_by_role("tabpanel").locator(".busy")).to_have_count(0)  # with what was read in it
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, tab
         check_accessible(page)
