@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from headrace.cli.keys import KeyRights, add_key
@@ -130,6 +132,19 @@ class ConsoleServer:
         body = {"name": name, "tenant": tenant, "scopes": list(scopes)}
         secret: str = self.call("POST", "/v1/accounts/keys", body)["secret"]
         return secret
+
+    def wait_for_rest(self, model: str) -> None:
+        """Until a backend that asked for a rest is asked again: the next test would be told of that rest."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+        give_up_s = time.monotonic() + 60
+        while True:
+            try:
+                self.call("POST", "/v1/chat/completions", body)
+            except HTTPError as error:
+                if error.code != 503 or time.monotonic() > give_up_s:
+                    raise
+            else:
+                return
 
     @property
     def log(self) -> str:

@@ -328,12 +328,13 @@ def test_reasoning_is_told_apart(open_page: Open) -> None:
     expect(answer.get_by_text("First I think.")).to_be_visible()
 
 
-def test_a_refusal_of_the_server_is_told_in_its_words(open_page: Open) -> None:
+def test_a_refusal_of_the_server_is_told_in_its_words(open_page: Open, console_server: ConsoleServer) -> None:
     page = opened(open_page, "scripted")
     say(page, "refuse")
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("There is no answer")
     expect(alert).to_contain_text("<b>busy</b> for now")
+    console_server.wait_for_rest("scripted")
 
 
 def test_the_conversation_is_saved_as_json(open_page: Open) -> None:
