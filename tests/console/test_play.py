@@ -107,6 +107,27 @@ def test_a_record_is_verified_in_the_browser(open_page: Open, check_accessible: 
     check_accessible(page)
 
 
+WHEN_FIRST_DRAWN = """(record) => new Promise((resolve) => {
+    const look = (_, watching) => {
+      const buttons = [...document.querySelectorAll("button")];
+      const verify = buttons.find((one) => one.textContent === "Verify in this browser");
+      if (!verify) return;
+      watching.disconnect();
+      resolve(verify.ariaBusy);
+    };
+    new MutationObserver(look).observe(document.body, { subtree: true, childList: true });
+    record.click();
+})"""
+
+
+def test_a_record_that_is_still_read_cannot_be_verified_yet(open_page: Open) -> None:
+    """Not even in the moment in which the button appears: that press would be lost."""
+    answer = asked(opened(open_page), "Hello?")
+    record = answer.get_by_role("button", name="Record", exact=True)
+    assert record.evaluate(WHEN_FIRST_DRAWN) == "true"
+    expect(verified(answer)).to_contain_text("Level: logged")
+
+
 def test_what_is_saved_verifies_with_the_command(
     open_page: Open, console_server: ConsoleServer, tmp_path: Path
 ) -> None:

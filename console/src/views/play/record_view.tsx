@@ -38,7 +38,7 @@ export function RecordView({ step }: { step: Step }) {
   const [loaded, load] = useState<Loaded | null>(null);
   const [proof, show] = useState<Proof | null>(null);
   const [error, fail] = useState<unknown>(null);
-  const [isBusy, work] = useState(false);
+  const [isBusy, work] = useState(recordId !== null && !step.isRunning); // it is read at once: see below
   const [isEarlier, tellEarlier] = useState(false);
   const read = async () => {
     const bundle = await fetchBundle(recordId!).catch((reason: unknown) => {
