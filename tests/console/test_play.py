@@ -247,10 +247,13 @@ def test_a_trust_file_can_be_picked_and_one_of_strangers_verifies_nothing(
 
     pick("nodes a b\n")
     expect(answer.get_by_text("is no word of a trust file", exact=False)).to_be_visible()
+    # Each is read first, and what was verified with others is gone.
     pick(stranger_line() + "\n")
+    expect(answer.get_by_text("Trusted keys: from a file")).to_be_visible()
     report = verified(answer)
     expect(report.locator("li.not strong")).to_have_text(["delegation"])
     pick(console_server.call("GET", "/v1/provenance/trust-file"))
+    expect(report).to_have_count(0)
     report = verified(answer)
     expect(report).to_contain_text("Level: logged")
     expect(report).to_contain_text("a file that you picked")
@@ -382,9 +385,11 @@ def test_it_can_be_used_on_a_phone_and_in_the_dark(open_page: Open, check_access
     check_accessible(page)
     shoot(page, "play-phone")
     answer.get_by_role("button", name="Tokens").click()
+    expect(answer.get_by_role("listbox", name="Tokens of the answer")).to_be_attached()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     expect(verified(answer)).to_contain_text("Level: logged")
     page.get_by_role("button", name="Side by side").click()
+    expect(page.get_by_role("combobox", name="Second model")).to_be_attached()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     check_accessible(page)
 

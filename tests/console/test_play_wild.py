@@ -69,8 +69,8 @@ def test_what_is_not_seen_or_turns_other_text_is_named(talk: "Page") -> None:
     say(talk, "bidi")
     answer = answers(talk).first
     expect(answer.get_by_text("complete")).to_be_visible()
-    names = answer.locator(".answer .odd").all_inner_texts()
-    assert names == ["U+202E", "U+202C", "U+2066", "U+2069", "U+200B", "U+0007", "U+001B", "U+001B", "U+0000"]
+    names = ["U+202E", "U+202C", "U+2066", "U+2069", "U+200B", "U+0007", "U+001B", "U+001B", "U+0000"]
+    expect(answer.locator(".answer .odd")).to_have_text(names)
 
 
 def test_hostile_calls_of_tools_are_shown_and_answered(talk: "Page", wild: Wild) -> None:
@@ -147,7 +147,7 @@ def test_the_name_of_a_route_is_text_too(open_page: Open) -> None:
     box = page.get_by_role("combobox", name="Model")
     box.click()
     box.fill("onerror")
-    options(page).first.click()
+    options(page).filter(has_text="onerror").click()  # not the remark that there is none, as long as none was read
     say(page, "say hi")
     expect(answers(page).first.locator(".answer")).to_have_text("hi")
     assert page.locator("main img").count() == 0
