@@ -113,9 +113,10 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 
 def test_no_lock_is_left_open(path: Path) -> None:
-    before = len(list(OPEN_FILES.iterdir()))
     sessions = EndedSessions(path)
     for number in range(5):
         sessions.add({f"{number}": 20.0}, 10.0)
         sessions.look()
-    assert len(list(OPEN_FILES.iterdir())) == before
+    # Of this folder alone: what other tests left open may go while this one runs.
+    opened = [one.readlink() for one in OPEN_FILES.iterdir() if one.is_symlink()]
+    assert not [one for one in opened if path.parent in one.parents]
