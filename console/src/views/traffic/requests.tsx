@@ -26,7 +26,9 @@ export function Requests() {
   useEffect(() => {
     const timer = setTimeout(() => {
       settle(filters);
-      navigate(addressOf(filters), { replace: true });
+      // Only where something was changed: rewriting the address takes back a step back that is on its way.
+      const address = `/console/${addressOf(filters)}`;
+      if (address !== location.pathname + location.search) navigate(addressOf(filters), { replace: true });
     }, SETTLE_MS);
     return () => clearTimeout(timer);
   }, [filters]);
