@@ -22,7 +22,7 @@ from headrace.observe.metrics import Metrics
 Way = Callable[[Metrics], Awaitable[bytes]]
 
 
-class _Untimed(CollectorRegistry):
+class Untimed(CollectorRegistry):
     """What another has, without when its counters were made, which we do not tell."""
 
     def __init__(self, whole: CollectorRegistry) -> None:
@@ -44,11 +44,11 @@ async def in_pieces(metrics: Metrics) -> bytes:
 
 
 async def by_client(metrics: Metrics) -> bytes:
-    return generate_latest(_Untimed(metrics.registry))
+    return generate_latest(Untimed(metrics.registry))
 
 
 async def in_thread(metrics: Metrics) -> bytes:
-    return await asyncio.to_thread(generate_latest, _Untimed(metrics.registry))
+    return await asyncio.to_thread(generate_latest, Untimed(metrics.registry))
 
 
 WAYS: dict[str, Way] = {"pieces": in_pieces, "client": by_client, "thread": in_thread}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.console.served import ConsoleServer, serving
+from tests.console.wild import Wild, wild_backend
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -45,6 +46,13 @@ def _needs_browser(item: pytest.Item) -> bool:
 def console_server(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleServer]:
     """See `served.py`. One for all tests: a test that changes what others rely on changes it back."""
     with serving(tmp_path_factory.mktemp("console"), smollm2_path) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def wild() -> Iterator[Wild]:
+    """A backend whose model does what the last text that it read says; one for each file of tests."""
+    with wild_backend() as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.console.browser import expect
 from tests.console.served import ConsoleServer, serving
 from tests.console.test_play import answers, choose, say
-from tests.console.wild import MARKUP, NUM_LONG, Wild, wild_backend
+from tests.console.wild import MARKUP, NUM_LONG, Wild
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -24,13 +24,6 @@ kind = "openai-compatible"
 url = "http://127.0.0.1:{port}/v1"
 [backends.wild.models.wild]
 """
-
-
-@pytest.fixture(scope="module")
-def wild() -> Iterator[Wild]:
-    """The backend."""
-    with wild_backend() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from tests.console.browser import expect
 from tests.console.served import ConsoleServer, serving
 from tests.console.test_play import answers, choose, say
-from tests.console.wild import Wild, wild_backend
+from tests.console.wild import Wild
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,13 +41,6 @@ TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
     for name in ("send_mail", "read_inbox")
 ]
-
-
-@pytest.fixture(scope="module")
-def wild() -> Iterator[Wild]:
-    """A model that does what the last text that it read says."""
-    with wild_backend() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

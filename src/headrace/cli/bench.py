@@ -38,9 +38,9 @@ from headrace.loadtest.plan import Plan
 from headrace.loadtest.report import write_report
 from headrace.loadtest.run import Run, Tally
 from headrace.loadtest.workload import MadeUp, Sizes, Workload, read_file
+from headrace.server.config import is_loopback
 
 _REDRAW_S: Final = 0.5
-_LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 Done = tuple[Tally, dict[str, Any]]
 """A stage that is over, and what is told of it."""
@@ -78,7 +78,7 @@ def run_bench(order: Order, places: Places) -> None:
         if path is not None and not path.resolve().parent.is_dir():
             raise InvalidRequest(f"{path}: its folder is not there; make it first.")
     key, target = read_key(places, os.environ), read_target(order.url)
-    if key is not None and not target.is_tls and target.host not in _LOCAL:
+    if key is not None and not target.is_tls and not is_loopback(target.host):
         typer.echo(f"headrace: the key goes to {target} without TLS; whoever is on the way can read it.", err=True)
     document = uvloop.run(_bench(order, places, key))
     _write(document, places)

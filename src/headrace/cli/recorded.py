@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from headrace.api.actions import cut_asked
-from headrace.core.actions import Actor, Begun, Outcome, Through
+from headrace.core.actions import Actor, Begun, Outcome, Through, outcome_of
 from headrace.core.errors import HeadraceError
 from headrace.memory import actions
 from headrace.memory.database import Database
@@ -34,7 +34,7 @@ def recorded(home: Path, name: str, target: str, asked: Mapping[str, Any] | None
     try:
         yield
     except HeadraceError as error:
-        _end(home, action_id, Outcome.REFUSED if error.status < 500 else Outcome.FAILED, error.code)
+        _end(home, action_id, outcome_of(error), error.code)
         raise
     except BaseException:
         _end(home, action_id, Outcome.UNKNOWN)

@@ -23,7 +23,7 @@ from headrace.cli.key_source import KeySource
 from headrace.cli.setting_changes import changed_names
 from headrace.cli.surroundings import Surroundings, look_around
 from headrace.cli.trust import Prepare
-from headrace.core.actions import ActionBook, Actor, Begun, Outcome, Through
+from headrace.core.actions import ActionBook, Actor, Begun, Outcome, Through, outcome_of
 from headrace.core.errors import HeadraceError
 from headrace.core.service import Reloaded
 from headrace.server.app import App
@@ -147,7 +147,7 @@ class Reloader:
         try:
             yield
         except HeadraceError as error:
-            await self._end(action_id, Outcome.REFUSED if error.status < 500 else Outcome.FAILED, error.code)
+            await self._end(action_id, outcome_of(error), error.code)
             raise
         except BaseException:
             await self._end(action_id, Outcome.UNKNOWN)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from headrace.core.errors import HeadraceError
+
 
 class Outcome(StrEnum):
     """What became of an action. Of BEGUN, FAILED and UNKNOWN nobody may conclude that nothing has changed."""
@@ -20,6 +22,11 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # nothing has changed; `code` says why
     FAILED = "failed"  # it ended with a fault
     UNKNOWN = "unknown"  # it has no end: its process is gone, or its caller was
+
+
+def outcome_of(error: HeadraceError) -> Outcome:
+    """Of an action that ended with an error: what was refused has changed nothing."""
+    return Outcome.REFUSED if error.status < 500 else Outcome.FAILED
 
 
 class Through(StrEnum):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from headrace.api.actions import encode_actions, read_asked, read_query
 from headrace.api.openapi_routes import OPERATIONS, UNKNOWN
-from headrace.core.actions import ActionBook, Actor, Begun, Outcome, Through
+from headrace.core.actions import ActionBook, Actor, Begun, Outcome, Through, outcome_of
 from headrace.core.errors import HeadraceError
 from headrace.core.identity import Identity
 from headrace.server.answers import Answering
@@ -81,7 +81,7 @@ async def acting(book: ActionBook, exchange: Exchange, begun: Begun) -> AsyncIte
         yield
     except HeadraceError as error:
         # What fails by our fault or another's may have changed something before.
-        await ending.end(Outcome.REFUSED if error.status < 500 else Outcome.FAILED, error.code)
+        await ending.end(outcome_of(error), error.code)
         raise
     except BaseException:
         await ending.end(Outcome.UNKNOWN)

@@ -11,7 +11,6 @@ has the answer's digest, and the others none. Knows no records: a receipt makes 
 import base64
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,17 +18,10 @@ from headrace.api.sse import CONTENT_TYPE
 from headrace.core.gateway import Taken
 from headrace.core.transcript import COMMENT, Transcript
 from headrace.server.feed import Message, Send
-from headrace.server.tail import BLOCK_END, Tail
+from headrace.server.tail import BLOCK_END, SURE_ENDS, Tail
 
 INLINE: Final = b"x-headrace-record"
 """Asks, with the value `inline`, for the record inside of a stream."""
-
-# Frames behind which nothing of a stream comes: of bytes that pass by nobody says which one is the last.
-# Only a line's beginning counts: what stands further in may be the model's own words.
-_LAST: Final = re.compile(
-    rb"(?:\A|[\r\n])(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed))|"
-    rb'data: ?\{ ?"type": ?"(?:message_stop|response\.(?:completed|incomplete|failed))")'
-)
 
 _logger = logging.getLogger("headrace.server")
 
@@ -142,7 +134,7 @@ class Sealing:
         if not self._is_inline or not self.claims:
             return data
         before, self._held = self._held, b""
-        if _LAST.search(data):
+        if SURE_ENDS.search(data):
             self._held = data
             return before
         return before + data

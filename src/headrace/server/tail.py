@@ -20,17 +20,10 @@ MAX_HELD_BYTES: Final = 32 * 2**20
 
 # Inside a JSON text a quotation mark of the model's own is escaped, so `"type"` is a key, of whatever object.
 _STATES: Final = rb"(?:message_stop|response\.(?:completed|incomplete|failed))"
-_ENDS: Final = re.compile(
-    rb"(?:\A|[\r\n])(?:data:[ \t]*\[DONE\]|event:[ \t]*" + _STATES + rb'|data:[^\r\n]*"type"\s*:\s*"' + _STATES + rb'")'
-)
-# What clients stop reading at, so that nothing behind it makes it go out.
-_SURE_ENDS: Final = re.compile(
-    rb"(?:\A|[\r\n])(?:data:[ \t]*\[DONE\]|event:[ \t]*"
-    + _STATES
-    + rb'|data:[ \t]*\{\s*"type"\s*:\s*"'
-    + _STATES
-    + rb'")'
-)
+_SURE: Final = rb"(?:\A|[\r\n])(?:data:[ \t]*\[DONE\]|event:[ \t]*" + _STATES
+_ENDS: Final = re.compile(_SURE + rb'|data:[^\r\n]*"type"\s*:\s*"' + _STATES + rb'")')
+SURE_ENDS: Final = re.compile(_SURE + rb'|data:[ \t]*\{\s*"type"\s*:\s*"' + _STATES + rb'")')
+"""What clients stop reading at. Only a line's beginning counts: what stands further in may be the model's own words."""
 # Possessive: a block has as many lines as its sender likes, and there is one way alone to read them.
 _SILENT: Final = re.compile(rb"(?:(?::[^\r\n]*+)?[\r\n]++)*+")
 
@@ -53,7 +46,8 @@ class Tail:
             block, done = bytes(self._open[done : match.end()]), match.end()
             if self._is_over or _ENDS.search(block) or (self._ends and _SILENT.fullmatch(block)):
                 self._ends += block
-                self._is_over = self._is_over or _SURE_ENDS.search(block) is not None
+                # Nothing behind it makes it go out.
+                self._is_over = self._is_over or SURE_ENDS.search(block) is not None
             else:
                 out += [bytes(self._ends), block]
                 self._ends.clear()

@@ -1,10 +1,9 @@
 """The text of metrics is that of Prometheus's own client, byte for byte, in pieces that are short and tell no lies."""
 
-from collections.abc import Iterator
-
+from bench.scrape import Untimed
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.contract.test_deploy import every_metric
@@ -14,19 +13,6 @@ from headrace.observe.text_format import PIECE_LINES, write_families
 
 texts = st.text(alphabet=st.one_of(st.sampled_from('"\\\n{}=, '), st.characters(codec="utf-8")), max_size=20)
 numbers = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.sampled_from([0.0, -0.0, 1e6, 1e7, 123456789.5]))
-
-
-class Untimed(CollectorRegistry):
-    """What another registry has, without when its counters were made."""
-
-    def __init__(self, whole: CollectorRegistry) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._whole.collect():
-            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
-            yield family
 
 
 def written(registry: CollectorRegistry) -> bytes:

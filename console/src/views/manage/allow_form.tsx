@@ -5,9 +5,8 @@ import { send } from "../../api";
 import { Button, Checkbox, clockTime, confirm, Dialog, Field, Notice, NumberInput, Plain, seconds, Select, TextInput, toast } from "../../kit";
 import { ErrorBeside, errorAt, useChange } from "./changing";
 import type { Withheld } from "./types";
-import { ALLOW_ONCE, askerOf, endorsable, indented, MAX_SECONDS, MAX_USES, orderBody, timesText, valueText, type AllowForm } from "./withheld";
+import { ALLOW_ONCE, askerOf, endorsable, indented, MAX_SECONDS, MAX_USES, orderBody, PATH, timesText, valueText, type AllowForm } from "./withheld";
 
-const PATH = "/v1/endorsements";
 const FIELDS = ["uses", "expires_in", "reason"] as const;
 
 interface AllowProps {

@@ -4,6 +4,7 @@ import { count } from "../../kit/format";
 import { FormError } from "./orders";
 import type { Doubt, Endorsement, Withheld } from "./types";
 
+export const PATH = "/v1/endorsements";
 export const MAX_USES = 1_000_000; // the bounds of the server's route
 export const MAX_SECONDS = 30 * 86_400;
 

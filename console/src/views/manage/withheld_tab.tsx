@@ -6,9 +6,8 @@ import { Badge, Busy, Button, clockTime, confirm, Plain, Table, toast, usePolled
 import { AllowDialog } from "./allow_form";
 import { ErrorBeside, Missing, useChange } from "./changing";
 import type { Endorsement, List, Withheld } from "./types";
-import { isAllowed, timesText, valueText } from "./withheld";
+import { isAllowed, PATH, timesText, valueText } from "./withheld";
 
-const PATH = "/v1/endorsements";
 const EVERY_MS = 5000;
 
 export function WithheldCalls() {
